@@ -1,0 +1,184 @@
+# vpool: one non-recursive Makefile. `make help` lists the targets.
+#
+# Sources are found by folder: a new .c file needs no line here. Flavours keep apart in
+# build/<flavour>/ so that switching costs nothing.
+
+comma := ,
+FLAVOUR ?= release
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CC      ?= gcc
+B       := build/$(FLAVOUR)
+VERSION := 0.1.0
+PKGS    := liburing libisal jansson libconfig blkid
+
+ENGINE_DIRS := base io raid pool thin volumes migrate ublk nbd vhost control
+TOOLS       := $(notdir $(wildcard tools/*))
+
+ENGINE_SRC := $(foreach d,$(ENGINE_DIRS),$(wildcard $(d)/*.c)) $(foreach d,$(ENGINE_DIRS),$(wildcard $(d)/*.S))
+LIB_SRC    := $(wildcard lib/*.c)
+TESTLIB_SRC:= $(wildcard tests/lib/*.c)
+UNIT_SRC   := $(wildcard tests/unit/*/test_*.c)
+SIM_SRC    := $(wildcard tests/sim/*.c)
+BENCH_SRC  := $(wildcard tests/bench/*.c)
+FUZZ_SRC   := $(wildcard tests/fuzz/fz_*.c)
+FUZZ_LIB   := $(filter-out $(FUZZ_SRC),$(wildcard tests/fuzz/*.c))
+HELPER_SRC := $(wildcard tests/integration/*.c)
+
+obj = $(patsubst %,$(B)/%.o,$(1))
+
+WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wconversion \
+        -Wno-sign-conversion -Wpointer-arith -Wundef -Wwrite-strings
+HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS))
+PKG_LIBS   := $(shell pkg-config --libs $(PKGS))
+CPPFLAGS += -I. -D_GNU_SOURCE -DVPOOL_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
+CFLAGS   ?=
+BASE_CFLAGS := -std=gnu17 -g -fno-strict-aliasing -pthread $(WARN) $(HARDEN)
+BASE_LDFLAGS := -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack
+
+CFLAGS_release := -O2 -D_FORTIFY_SOURCE=2
+CFLAGS_debug   := -O0 -fno-omit-frame-pointer
+CFLAGS_asan    := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+CFLAGS_tsan    := -O1 -fno-omit-frame-pointer -fsanitize=thread
+CFLAGS_cov     := -O0 --coverage
+CFLAGS_fuzz    := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
+ifeq ($(FLAVOUR),fuzz)
+CC := clang-14
+endif
+ifeq ($(filter $(FLAVOUR),release debug asan tsan cov fuzz),)
+$(error FLAVOUR is one of release debug asan tsan cov fuzz, not '$(FLAVOUR)')
+endif
+ALL_CFLAGS  := $(BASE_CFLAGS) $(CFLAGS_$(FLAVOUR)) $(CFLAGS)
+ALL_LDFLAGS := $(BASE_LDFLAGS) $(filter -fsanitize=% --coverage,$(subst -fsanitize=address$(comma)undefined$(comma)fuzzer-no-link,-fsanitize=address$(comma)undefined,$(CFLAGS_$(FLAVOUR)))) $(LDFLAGS)
+
+
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-7s %s\n'
+endif
+
+TOOL_BINS  := $(patsubst %,$(B)/%,$(TOOLS))
+UNIT_BINS  := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
+BENCH_BINS := $(patsubst %.c,$(B)/%,$(BENCH_SRC))
+HELPER_BINS:= $(patsubst %.c,$(B)/%,$(HELPER_SRC))
+FUZZ_BINS  := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
+SIM_BIN    := $(if $(SIM_SRC),$(B)/tests/sim/sim)
+
+.PHONY: all help tests check unit sim tidy bench fuzz install clean format
+all: $(TOOL_BINS) $(if $(LIB_SRC),$(B)/libvpool.so.0 $(B)/libvpool.a)
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make [FLAVOUR=release|debug|asan|tsan|fuzz|cov] [V=1]   build daemon, tools and library
+## make tests       build all test programs of the flavour
+## make unit        build and run the unit tests
+## make sim         build and run the simulator as CI does
+## make tidy        format, layers, banned calls, sizes
+## make format      rewrite the sources with clang-format
+## make bench       compare with the peers on this machine
+## make fuzz FLAVOUR=fuzz [TIME=60]   run every fuzz target for TIME seconds
+## make check       everything, as CI does (./check)
+## make install DESTDIR= PREFIX=
+
+$(B)/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/%.S.o: %.S
+	@mkdir -p $(@D)
+	$(say) AS $<
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/pic/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(say) CC "$< (pic)"
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+
+$(B)/libengine.a: $(call obj,$(ENGINE_SRC))
+	$(say) AR $@
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(B)/libtest.a: $(call obj,$(TESTLIB_SRC))
+	$(say) AR $@
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(B)/libvpool.a: $(call obj,$(LIB_SRC)) $(call obj,$(filter base/%,$(ENGINE_SRC)))
+	$(say) AR $@
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(B)/libvpool.so.0: $(patsubst %,$(B)/pic/%.o,$(LIB_SRC) $(filter base/%,$(ENGINE_SRC)))
+	$(say) LD $@
+	$(Q)$(CC) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -Wl,-soname,libvpool.so.0 -o $@ $^ $(shell pkg-config --libs jansson libisal)
+	$(Q)ln -sf libvpool.so.0 $(B)/libvpool.so
+
+define tool_rule
+$(B)/$(1): $$(call obj,$$(wildcard tools/$(1)/*.c)) $(B)/libvpool.a $(B)/libengine.a
+	$$(say) LD $$@
+	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(PKG_LIBS)
+endef
+$(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
+
+TEST_PKGS = $(shell pkg-config --libs cmocka libnbd 2>/dev/null)
+$(UNIT_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a $(B)/libengine.a
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) $(TEST_PKGS)
+
+$(HELPER_BINS) $(BENCH_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a $(B)/libengine.a
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) $(TEST_PKGS)
+
+$(B)/tests/sim/sim: $(call obj,$(SIM_SRC)) $(B)/libtest.a $(B)/libengine.a
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# A fuzz target outside the fuzz flavour links tests/fuzz/replay_main.c and replays its corpus.
+$(FUZZ_BINS): $(B)/%: $(B)/%.c.o $(call obj,$(if $(filter fuzz,$(FLAVOUR)),$(filter-out %replay_main.c,$(FUZZ_LIB)),$(FUZZ_LIB))) $(B)/libtest.a $(B)/libengine.a
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $(if $(filter fuzz,$(FLAVOUR)),-fsanitize=fuzzer) -o $@ $^ $(PKG_LIBS)
+
+tests: all $(UNIT_BINS) $(SIM_BIN) $(BENCH_BINS) $(HELPER_BINS) $(FUZZ_BINS)
+
+unit: all $(UNIT_BINS)
+	$(Q)tests/lib/run-units $(UNIT_BINS)
+
+sim: $(SIM_BIN)
+	$(Q)$(SIM_BIN) --ci
+
+tidy:
+	$(Q)tests/lib/tidy
+
+format:
+	$(Q)git ls-files '*.c' '*.h' | xargs clang-format-14 -i
+
+bench: all $(BENCH_BINS)
+	$(Q)tests/bench/run
+
+fuzz: $(FUZZ_BINS)
+	$(Q)tests/fuzz/run $(B) $(or $(TIME),60)
+
+check:
+	$(Q)./check
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/doc/vpool
+	install -m 755 $(filter-out %/vpoold,$(TOOL_BINS)) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(B)/vpoold $(DESTDIR)$(PREFIX)/sbin
+	install -m 644 $(B)/libvpool.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(B)/libvpool.so.0 $(DESTDIR)$(PREFIX)/lib
+	ln -sf libvpool.so.0 $(DESTDIR)$(PREFIX)/lib/libvpool.so
+	install -m 644 lib/vpool.h $(DESTDIR)$(PREFIX)/include
+	for s in 1 5 8; do for f in docs/man/*.$$s; do [ ! -e $$f ] || install -m 644 $$f $(DESTDIR)$(PREFIX)/share/man/man$$s; done; done
+	install -m 644 packaging/vpoold.conf.sample README.md $(DESTDIR)$(PREFIX)/share/doc/vpool
+
+clean:
+	rm -rf build
+
+.SECONDARY:
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,126 @@
+/*
+ * Devices: the one table behind which a block device, a file and a simulated disk look the same.
+ *
+ * Offsets, lengths and addresses of buffers are multiples of info.sector_bytes (4096 always works).
+ * A transfer is whole or an error: short transfers, EINTR and EAGAIN are dealt with below. A flush
+ * makes durable every write that had completed on this device, from whatever reactor, before the
+ * flush was submitted. A write with IO_FUA is durable when it completes. After a failed flush
+ * nothing unflushed may be believed: the caller ejects the disk.
+ */
+#ifndef VP_IO_DEVICE_H
+#define VP_IO_DEVICE_H
+
+#include "base/error.h"
+#include "io/co.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct io_dev;
+struct io_op;
+
+struct io_dev_info {
+    uint64_t size_bytes;
+    uint32_t sector_bytes; /* smallest transfer and its alignment: 512 or 4096                 */
+    uint32_t atomic_bytes; /* a write of this much, so aligned, is never torn by a power cut   */
+    bool write_cache;      /* volatile: a flush is needed                                      */
+    bool can_discard;      /* discard gives space back; reads are undefined afterwards         */
+    bool can_zero;         /* write-zeroes is cheaper than writing zeros                       */
+    bool rotational;
+    bool is_file;
+    char path[256];
+};
+
+enum io_open_flags {
+    IO_OPEN_READ_ONLY = 1,
+    IO_OPEN_SHARED = 2, /* no exclusive lock: only for looking at labels */
+};
+
+/*
+ * Opens a block device (O_DIRECT, O_EXCL) or a regular file (O_DIRECT where the file system takes
+ * it, an OFD lock). In a simulated world `path` names one of its disks. Usable from any reactor.
+ * Blocks shortly. Errors, each with a sentence: VP_E_NOT_FOUND, VP_E_PERMISSION,
+ * VP_E_IO_BUSY_DEVICE (somebody has it), VP_E_NOT_SUPPORTED (not a disk), VP_E_SYSTEM.
+ */
+int io_dev_open(const char *path, unsigned flags, struct io_dev **out,
+                struct vp_error *err) must_check;
+/* No I/O may be in flight. NULL is fine. */
+void io_dev_close(struct io_dev *dev);
+const struct io_dev_info *io_dev_info(const struct io_dev *dev);
+
+/* ---- one operation at a time -------------------------------------------------------------- */
+
+/* 0, VP_E_IO, VP_E_IO_SHORT (past the end), VP_E_IO_NO_DEVICE, VP_E_NO_SPACE (a file's own file
+ * system is full), VP_E_NOT_SUPPORTED (discard, zero). */
+CO int io_dev_read(struct io_dev *dev, uint64_t offset, void *buf, uint32_t len) must_check;
+CO int io_dev_write(struct io_dev *dev, uint64_t offset, const void *buf, uint32_t len,
+                    unsigned flags) must_check;
+CO int io_dev_flush(struct io_dev *dev) must_check;
+CO int io_dev_discard(struct io_dev *dev, uint64_t offset, uint64_t len) must_check;
+/* Zeros, durable only after a flush; may deallocate. */
+CO int io_dev_zero(struct io_dev *dev, uint64_t offset, uint64_t len) must_check;
+
+/* ---- several at once ---------------------------------------------------------------------- */
+
+enum io_kind { IO_READ, IO_WRITE, IO_FLUSH, IO_DISCARD, IO_ZERO };
+enum io_flags { IO_FUA = 1 };
+
+struct io_batch {
+    unsigned pending;
+    int rc; /* the first error */
+    struct co *waiter;
+};
+
+/* Caller's storage; with its buffer it belongs to the device from io_batch_add until
+ * io_batch_wait has returned. */
+struct io_op {
+    struct io_dev *dev;
+    enum io_kind kind;
+    unsigned flags;
+    uint64_t offset;
+    void *buf;
+    uint64_t len;
+    int rc; /* set when complete */
+
+    /* the device's own: */
+    struct io_batch *batch;
+    uint64_t done_bytes;
+    uint64_t submitted_ns;
+    struct list link;
+    uint64_t priv[2];
+};
+
+void io_batch_init(struct io_batch *b);
+/* Starts `op`, whose first seven fields are filled in. Never yields. */
+void io_batch_add(struct io_batch *b, struct io_op *op);
+/* Until every op is complete: the first error, or 0. Each op's rc tells more. */
+CO int io_batch_wait(struct io_batch *b);
+
+/* Fills in an op. */
+static inline void io_op_set(struct io_op *op, struct io_dev *dev, enum io_kind kind,
+                             uint64_t offset, const void *buf, uint64_t len, unsigned flags)
+{
+    op->dev = dev;
+    op->kind = kind;
+    op->offset = offset;
+    op->buf = (void *)(uintptr_t)buf;
+    op->len = len;
+    op->flags = flags;
+    op->rc = 0;
+}
+
+/* ---- for implementations ------------------------------------------------------------------ */
+
+struct io_dev_ops {
+    /* Starts op; never blocks or yields; ends in io_op_complete on this reactor, never before
+     * submit returns. */
+    void (*submit)(struct io_dev *dev, struct io_op *op);
+    void (*close)(struct io_dev *dev);
+};
+struct io_dev {
+    const struct io_dev_ops *ops;
+    struct io_dev_info info;
+};
+void io_op_complete(struct io_op *op, int rc);
+
+#endif

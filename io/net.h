@@ -1,0 +1,48 @@
+/*
+ * Sockets in a reactor's ring. Every call may be cut short by co_cancel or a deadline
+ * (`deadline_ns` on the reactor's clock, 0 = none). Descriptors are plain numbers, owned by the
+ * caller, and may be used on any one reactor at a time.
+ */
+#ifndef VP_IO_NET_H
+#define VP_IO_NET_H
+
+#include "base/error.h"
+#include "io/co.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/* Listens on a unix socket; `mode` are its permissions. A stale socket file (nobody listens) is
+ * replaced. Errors with a sentence: VP_E_EXISTS (somebody listens), VP_E_PERMISSION, VP_E_SYSTEM.
+ */
+int io_listen_unix(const char *path, unsigned mode, int *out_fd, struct vp_error *err) must_check;
+/* Listens on TCP; `host` numeric or a name of /etc/hosts, `port` as text, "0" picks a free one;
+ * *out_port is the real one. */
+int io_listen_tcp(const char *host, const char *port, int *out_fd, unsigned *out_port,
+                  struct vp_error *err) must_check;
+
+/* A connected client's descriptor (close-on-exec), or an error. */
+CO int io_accept(int listen_fd, uint64_t deadline_ns, int *out_fd) must_check;
+
+/* Receives 1..len bytes into *got; *got = 0 at the end of the stream. Errors: VP_E_CLOSED (reset),
+ * VP_E_CANCELLED, VP_E_TIMED_OUT. */
+CO int io_recv(int fd, void *buf, size_t len, uint64_t deadline_ns, size_t *got) must_check;
+/* Receives exactly len bytes; VP_E_CLOSED when the stream ends before. */
+CO int io_recv_all(int fd, void *buf, size_t len, uint64_t deadline_ns) must_check;
+/* Sends everything; changes iov. Never raises SIGPIPE. */
+CO int io_sendv_all(int fd, struct iovec *iov, unsigned iov_count, uint64_t deadline_ns) must_check;
+CO int io_send_all(int fd, const void *buf, size_t len, uint64_t deadline_ns) must_check;
+
+/* Readable or writable (`events` as of poll(2)), for descriptors that are not sockets (a signalfd,
+ * an eventfd, a pidfd). */
+CO int io_poll(int fd, unsigned events, uint64_t deadline_ns, unsigned *revents) must_check;
+
+/* Ends both directions, so that whoever waits in recv or send returns. */
+void io_shutdown(int fd);
+void io_close(int fd);
+
+/* Peer of a unix socket. */
+int io_peer_credentials(int fd, unsigned *pid, unsigned *uid, unsigned *gid) must_check;
+
+#endif

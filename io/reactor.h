@@ -1,0 +1,112 @@
+/*
+ * A reactor: one thread, one io_uring (or one simulated world), one loop. Everything waits in that
+ * ring. Above io/ nothing else makes a system call that waits, reads a clock or draws a random
+ * number.
+ *
+ * A turn of the loop: run the ready coroutines; run due timers and messages; submit what they
+ * queued and wait, in one system call; complete what came back.
+ */
+#ifndef VP_IO_REACTOR_H
+#define VP_IO_REACTOR_H
+
+#include "base/error.h"
+#include "base/list.h"
+#include "io/co.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct reactor;
+struct sim_world;
+
+struct reactor_config {
+    unsigned index;          /* 0 is the home reactor; shows in names and metrics             */
+    unsigned max_coroutines; /* stacks; 0 = 4096                                              */
+    size_t stack_bytes;      /* per coroutine, without its guard page; 0 = 64 KiB             */
+    size_t buffer_bytes;     /* I/O buffers of this reactor, registered with the ring where
+                                the kernel can; 0 = 64 MiB                                    */
+    unsigned ring_entries;   /* 0 = 1024                                                      */
+    unsigned poll_us;        /* busy-poll this long after the last work before sleeping; 0    */
+    struct sim_world *sim;   /* not NULL: no ring, the simulated world drives (io/sim.h)      */
+};
+
+/* Ring features found at run time, for `vpool status` and for tests which switch them off by the
+ * environment variable VPOOL_IO_DISABLE (a comma list of these names). */
+struct reactor_features {
+    bool single_issuer, defer_taskrun, fixed_buffers, fixed_files;
+};
+
+/*
+ * Creates a reactor owned by the caller; its thread is the one that calls reactor_run.
+ * Errors: VP_E_IO_NO_RING (with what to do), VP_E_NO_MEMORY.
+ */
+int reactor_new(const struct reactor_config *config, struct reactor **out,
+                struct vp_error *err) must_check;
+/* No coroutine may be left. */
+void reactor_free(struct reactor *r);
+
+/*
+ * Runs the loop on this thread until reactor_stop; `first` (may be NULL) is spawned as its first
+ * coroutine. Returns after a stop once no coroutine is left (the owner ends its coroutines first),
+ * or, with a simulated world, when nothing can happen any more.
+ */
+void reactor_run(struct reactor *r, void (*first)(void *arg), void *arg);
+
+/* Asks the loop to end; any thread. */
+void reactor_stop(struct reactor *r);
+
+/* The reactor of this thread, while reactor_run is below on its stack; else NULL. */
+struct reactor *reactor_self(void);
+unsigned reactor_index(const struct reactor *r);
+struct reactor_features reactor_features(const struct reactor *r);
+
+/* Nanoseconds of a monotonic clock (simulated in the simulator). Exact when called outside a hot
+ * path; reactor_turn_ns is the time at the start of this turn, free to read. */
+uint64_t reactor_now_ns(void);
+uint64_t reactor_turn_ns(void);
+/* Seconds since 1970, for names of events and creation times. */
+uint64_t reactor_wall_seconds(void);
+
+/* Random bytes for identities (getrandom; the seed in the simulator). */
+void reactor_random(void *out, size_t len);
+
+/* ---- timers (this reactor only) ---------------------------------------------------------- */
+
+struct timer {
+    struct reactor *reactor; /* NULL while not armed */
+    uint64_t at_ns;
+    size_t heap_index;
+    void (*fn)(struct timer *t); /* in the reactor's context: must not yield; may spawn or wake */
+};
+void timer_init(struct timer *t, void (*fn)(struct timer *t));
+void timer_arm(struct timer *t, uint64_t at_ns); /* re-arms when armed */
+void timer_disarm(struct timer *t);
+
+/* ---- messages between reactors ----------------------------------------------------------- */
+
+/*
+ * Runs fn(arg) as a coroutine on `to` and returns what it returned. From `to` itself it is a plain
+ * call. Everything may change meanwhile. Bounded: when the ring of `to` is full, the caller waits.
+ * Errors: fn's; VP_E_SHUTDOWN when `to` does not run any more.
+ */
+CO int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
+
+/*
+ * As reactor_call, from a thread without a reactor (start-up, tests): blocks the thread.
+ */
+int reactor_call_blocking(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
+
+/* Spawns fn(arg) on `to` without waiting for it; from any thread. Errors: VP_E_SHUTDOWN. */
+int reactor_post(struct reactor *to, void (*fn)(void *arg), void *arg, const char *name) must_check;
+
+/* ---- figures ------------------------------------------------------------------------------ */
+
+struct reactor_stats {
+    uint64_t turns, enters, completions, switches, spawned;
+    unsigned coroutines, coroutines_peak;
+    uint64_t buffer_bytes_used;
+};
+struct reactor_stats reactor_stats(const struct reactor *r);
+
+#endif
