@@ -1,0 +1,71 @@
+/*
+ * A reactor's mailbox, private to io/: two lock-free lanes into its thread.
+ *
+ * Requests ("spawn fn(arg)") come through a bounded ring (D. Vyukov's multi-producer queue: each
+ * slot has a sequence number that says whose turn it is). Replies to our own calls come through an
+ * intrusive stack whose elements are the callers' own storage: they need no room, so that two
+ * reactors whose rings are both full of requests can still answer each other.
+ *
+ * A reactor that goes to sleep sets `sleeping` and looks into both lanes once more; who finds it
+ * set after putting something in clears it and writes to the eventfd.
+ */
+#ifndef VP_IO_MAILBOX_IMPL_H
+#define VP_IO_MAILBOX_IMPL_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct reactor;
+
+struct mail {
+    void (*fn)(void *arg);
+    void *arg;
+    const char *name;
+};
+
+struct mail_slot {
+    _Atomic uint64_t turn;
+    struct mail mail;
+};
+
+struct mail_reply {
+    struct mail_reply *next;
+    struct co *co; /* woken on its own reactor */
+};
+
+struct mailbox {
+    struct mail_slot *slot;
+    uint64_t mask;
+    uint64_t head;         /* the reader's  */
+    _Atomic uint64_t tail; /* the writers'  */
+    _Atomic(struct mail_reply *) replies;
+    _Atomic unsigned senders; /* threads inside mailbox_send: nobody frees it under them */
+    _Atomic bool closed;
+    _Atomic bool sleeping;
+    int event_fd; /* -1 in a simulated world */
+};
+
+int mailbox_init(struct mailbox *m, unsigned slots, bool with_event, struct vp_error *err);
+void mailbox_fini(struct mailbox *m);
+
+/* Any thread. VP_E_AGAIN: full; VP_E_SHUTDOWN: closed. */
+int mailbox_send(struct mailbox *m, const struct mail *mail) must_check;
+/* Any thread; never fails. */
+void mailbox_reply(struct mailbox *m, struct mail_reply *reply);
+
+/* ---- the reader's ------------------------------------------------------------------------- */
+
+bool mailbox_is_empty(struct mailbox *m);
+/* Wakes those whose replies came, and spawns requests while there are coroutines for them. */
+void mailbox_receive(struct mailbox *m);
+/* Before waiting: false when something came and there is no time to sleep. */
+bool mailbox_sleep(struct mailbox *m);
+void mailbox_awake(struct mailbox *m);
+/* From now on mailbox_send refuses. What was accepted before is still to be received. */
+void mailbox_close(struct mailbox *m);
+/* Makes the reader look; any thread. */
+void mailbox_kick(struct mailbox *m);
+
+#endif
