@@ -1,0 +1,307 @@
+/*
+ * The pool: disks, extents, groups, arenas, and the metadata that all above is made of.
+ *
+ * Threads: a pool has a home reactor; functions marked HOME run there, functions marked ANY run on
+ * any reactor (they go home by reactor_call where needed). pool->records, the group table's content
+ * and disk states change only at home.
+ *
+ * Words: docs/glossary.md. Algorithms, orderings, recovery: docs/design.md. Bytes: docs/format.md.
+ */
+#ifndef VP_POOL_POOL_H
+#define VP_POOL_POOL_H
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "io/co.h"
+#include "io/reactor.h"
+#include "raid/raid.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define POOL_BLOCK        4096U
+#define POOL_NAME_MAX     63
+#define POOL_DISKS_MAX    96
+#define POOL_ARENA_CHUNKS 64U /* at most; the width of an arena's bitmap */
+
+struct pool;
+
+/* A chunk's address in the pool: arena number × 64 + index in the arena. 0 is never a chunk. */
+struct pchunk {
+    uint64_t n;
+};
+static inline uint64_t pchunk_arena(struct pchunk c)
+{
+    return c.n / POOL_ARENA_CHUNKS;
+}
+static inline unsigned pchunk_index(struct pchunk c)
+{
+    return (unsigned)(c.n % POOL_ARENA_CHUNKS);
+}
+static inline struct pchunk pchunk_make(uint64_t arena, unsigned index)
+{
+    return (struct pchunk){arena * POOL_ARENA_CHUNKS + index};
+}
+
+struct pool_geometry {
+    uint32_t chunk_bytes;       /* 16 KiB … 1 MiB, a power of two                          */
+    uint32_t extent_bytes;      /* 1 MiB … 1 GiB, a power of two                           */
+    uint32_t log_segment_bytes; /* 16 KiB … 1 MiB, a power of two, ≤ extent_bytes          */
+};
+
+/* ---- records ------------------------------------------------------------------------------ */
+
+/*
+ * All metadata that is not a tree page is a record: (kind, scope, key) → value. Records below
+ * POOL_RECORD_TABLE_MAX live in the pool's in-memory table and in every snapshot; MAP and SPACE
+ * records exist in the log only and update trees. Setting is absolute, so replaying twice is
+ * harmless.
+ */
+enum pool_record_kind {
+    POOL_RECORD_DISK = 1,       /* key: disk index                                  pool/    */
+    POOL_RECORD_GROUP = 2,      /* key: group id                                    pool/    */
+    POOL_RECORD_METAMAP = 3,    /* key: group id; snapshots only                    pool/    */
+    POOL_RECORD_PROPERTY = 4,   /* key: hash of the name; value: "name=value"       pool/    */
+    POOL_RECORD_VOLUME = 5,     /* scope: volume id                                 volumes/ */
+    POOL_RECORD_TREE = 6,       /* scope: volume id, key: enum pool_tree; snapshots thin/    */
+    POOL_RECORD_STAT = 7,       /* scope: volume id: allocation counters            thin/    */
+    POOL_RECORD_INTENT = 8,     /* scope: volume id, key: word number of a bitmap   thin/    */
+    POOL_RECORD_ATTACHMENT = 9, /* key: attachment id                               control/ */
+    POOL_RECORD_COUNTER = 10,   /* key: which; value: le64 (next volume id …)       any      */
+    POOL_RECORD_TABLE_MAX = 16,
+    POOL_RECORD_MAP = 16,   /* scope: volume id, key: vchunk, value: map entry      thin/    */
+    POOL_RECORD_SPACE = 17, /* scope: volume id, key: arena, value: le64 bitmap     thin/    */
+};
+enum pool_tree { POOL_TREE_MAP = 0, POOL_TREE_SPACE = 1 };
+
+#define POOL_RECORD_VALUE_MAX 32768U
+
+/*
+ * A list of records that become durable together or not at all. Caller's storage; memory grows
+ * (control path and commits only). After an allocation failure the commit fails cleanly.
+ */
+struct pool_batch {
+    uint8_t *bytes; /* encoded records */
+    size_t len, capacity;
+    unsigned count;
+    bool failed;
+};
+void pool_batch_init(struct pool_batch *b);
+void pool_batch_fini(struct pool_batch *b);
+void pool_batch_clear(struct pool_batch *b);
+void pool_batch_set(struct pool_batch *b, enum pool_record_kind kind, uint32_t scope, uint64_t key,
+                    const void *value, size_t len);
+void pool_batch_delete(struct pool_batch *b, enum pool_record_kind kind, uint32_t scope,
+                       uint64_t key);
+
+/*
+ * ANY. Applies table records in memory and makes the batch durable in the log (group commit with
+ * whoever commits at the same time). When it returns 0, the batch and every batch committed before
+ * is durable (GUARD_LOG_FLUSH). Errors: VP_E_POOL_FENCED (no copy of the log can be written any
+ * more: nothing more is acknowledged), VP_E_NO_MEMORY. Batches become durable in the order in
+ * which their commits reached home.
+ */
+CO int pool_commit(struct pool *p, struct pool_batch *b) must_check;
+
+struct pool_record {
+    uint16_t kind;
+    uint32_t scope;
+    uint64_t key;
+    const void *value; /* borrowed until the next CO call or commit */
+    uint32_t len;
+};
+/* HOME. False when there is no such record. */
+bool pool_record_get(struct pool *p, enum pool_record_kind kind, uint32_t scope, uint64_t key,
+                     struct pool_record *out);
+/* HOME. Calls fn for every record of the kind (in no order) until it returns non-zero, which is
+ * returned. fn must not yield or change records. */
+int pool_record_each(struct pool *p, enum pool_record_kind kind,
+                     int (*fn)(const struct pool_record *r, void *arg), void *arg);
+/* HOME, inside pool_client.checkpoint only: changes the table without the log, for what the
+ * snapshot that is about to be written shall hold (TREE records). */
+int pool_record_put_in_snapshot(struct pool *p, enum pool_record_kind kind, uint32_t scope,
+                                uint64_t key, const void *value, size_t len) must_check;
+
+/* ---- arenas (space for chunks) ------------------------------------------------------------ */
+
+struct pool_arena {
+    uint64_t number;
+    struct raid_group *group;
+    uint64_t at_bytes; /* of its first chunk in the group's data space                     */
+    unsigned chunks;   /* ≤ POOL_ARENA_CHUNKS                                              */
+};
+
+/*
+ * ANY. Leases a free arena of the profile to family `owner`, forming a group from the disks with
+ * most room when none is free; `spread` rotates over disks (pass 0, 1, 2 … for successive leases
+ * so that successive chunks land on successive disks). The lease's record precedes in the log
+ * whatever the caller commits afterwards. Errors: VP_E_NO_SPACE (what is left is reserved for
+ * metadata, or no set of disks has room), VP_E_POOL_FENCED.
+ */
+CO int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile,
+                        unsigned spread, struct pool_arena *out) must_check;
+/* ANY. Gives arenas back; they are leased again only once the return is durable
+ * (GUARD_FREE_BEFORE_REUSE). The caller's own unmapping was committed before. A group that has no
+ * leased arena left gives its extents back. */
+CO int pool_arena_return(struct pool *p, uint32_t owner, const uint64_t *numbers,
+                         unsigned count) must_check;
+/* ANY. Gives back all arenas of a family (volume deletion). */
+CO int pool_arena_return_all(struct pool *p, uint32_t owner) must_check;
+/* ANY, no yield, data path: where a chunk lies. False when no such arena exists (a damaged map). */
+bool pool_chunk_locate(struct pool *p, struct pchunk c, struct raid_group **group,
+                       uint64_t *at_bytes);
+/* ANY, no yield: the arena's description; false when it does not exist. */
+bool pool_arena_find(struct pool *p, uint64_t number, struct pool_arena *out);
+/* HOME: arenas owned by a family, into numbers[0 … max-1]; returns how many there are. */
+size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max);
+
+/* Waiting for room (HOME queue woken whenever arenas become free); returns after a wake-up, the
+ * caller tries again. ANY. VP_E_CANCELLED when the pool closes. */
+CO int pool_wait_for_room(struct pool *p) must_check;
+
+/* ---- metadata pages (page store, copy-on-write) ------------------------------------------- */
+
+#define POOL_PAGE 4096U
+
+/* A pointer to a page: where, what checksum, which checkpoint. addr 0 = no page. In memory; thin/
+ * stores it as struct pool_page_ref_disk. */
+struct pool_page_ref {
+    uint64_t addr;
+    uint32_t crc;
+    uint32_t generation;
+};
+
+/* ANY. Reads and verifies (GUARD_PAGE_CHECKSUM) a page; heals copies that differ from the
+ * pointer. Errors: VP_E_PAGE_DAMAGED. `buf` is POOL_PAGE bytes, aligned. */
+CO int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf) must_check;
+/* ANY. Writes `count` pages (each to all copies) in parallel; durable only at the checkpoint's
+ * flush. */
+CO int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages,
+                       unsigned count) must_check;
+/* ANY. Allocates pages for a checkpoint. Never fails for lack of room as long as
+ * pool_meta_has_room was respected. */
+CO int pool_page_alloc(struct pool *p, unsigned count, uint64_t *addr) must_check;
+/* ANY. Pages that the next root no longer needs; reusable once that root is durable
+ * (GUARD_ROOT_BEFORE_RELEASE). */
+CO void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count);
+/*
+ * ANY, no yield: whether `new_pages` more dirty metadata pages may come into being so that the next
+ * checkpoint and the log still find room. When false, writes that need new metadata are treated as
+ * out of space, and a checkpoint is requested.
+ */
+bool pool_meta_has_room(struct pool *p, uint64_t new_pages);
+
+/* ---- checkpoints --------------------------------------------------------------------------- */
+
+/* What the layer above (volumes/) does for the pool. All at HOME; CO unless noted. */
+struct pool_client {
+    void *arg;
+    /* Import: a MAP or SPACE record of the log, in order. No yield. `value` is borrowed. */
+    int (*replay)(void *arg, enum pool_record_kind kind, bool is_delete, uint32_t scope,
+                  uint64_t key, const void *value, uint32_t len);
+    /*
+     * Writes every dirty tree page (pool_page_alloc/write/release), then commits all families
+     * (data flush + pool_commit), then puts TREE records by pool_record_put_in_snapshot, and
+     * INTENT records of regions gone quiet are removed likewise. New writes go on meanwhile.
+     */
+    int (*checkpoint)(void *arg);
+};
+void pool_set_client(struct pool *p, const struct pool_client *client);
+
+/* ANY. Writes a checkpoint now (or joins the one that is under way and then makes one that starts
+ * after this call). Errors: VP_E_POOL_FENCED, or a damaged page that could not be loaded. */
+CO int pool_checkpoint(struct pool *p) must_check;
+/* ANY, no yield: asks for one soon (memory pressure). */
+void pool_checkpoint_request(struct pool *p);
+/* HOME: number of the last completed checkpoint; becomes `generation` of pages. */
+uint32_t pool_checkpoint_number(const struct pool *p);
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+struct pool_create_options {
+    const char *name;
+    struct raid_profile profile;   /* default for volumes                                  */
+    struct pool_geometry geometry; /* zero fields: chosen by size                          */
+    uint64_t create_size_bytes;    /* > 0: missing files are created, sparse, of this size */
+    bool force;                    /* overwrite what blkid recognises                      */
+    const char *const *properties; /* "key=value" strings                                  */
+    unsigned property_count;
+};
+
+/* HOME = the calling reactor, for all of these. Errors carry a sentence. The pool is created and
+ * left open. Errors: VP_E_DISK_HOLDS_DATA, VP_E_DISK_TOO_SMALL, VP_E_DISK_TOO_FEW, VP_E_EXISTS… */
+CO int pool_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
+                   struct pool **out, struct vp_error *err) must_check;
+
+struct pool_found { /* a pool seen while scanning */
+    struct vp_uuid uuid;
+    char name[POOL_NAME_MAX + 1];
+    unsigned disks_total, disks_found;
+    char paths[POOL_DISKS_MAX][256];
+    unsigned path_count;
+};
+/* Looks at the given disks and at all files and block devices of the given directories for labels;
+ * *out is malloc'ed, one entry a pool. Unreadable ones are skipped (logged at debug). */
+CO int pool_scan(const char *const *paths, unsigned count, struct pool_found **out,
+                 unsigned *out_count, struct vp_error *err) must_check;
+
+/*
+ * Opens a pool from its disks: newest root, snapshot, log replay (`client->replay` is called during
+ * import, so the client is given here), new incarnation. Cost: labels, snapshot, log; never the
+ * pool. Errors: VP_E_POOL_MISSING_DISK, VP_E_ROOT_NONE, VP_E_POOL_ACTIVE, VP_E_FEATURE_UNKNOWN, …
+ */
+CO int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
+                   struct pool **out, struct vp_error *err) must_check;
+
+/* Checkpoint (unless fenced) and close; the client has ended its I/O. Frees p whatever the result.
+ */
+CO int pool_close(struct pool *p, bool mark_exported) must_check;
+/* Closes and wipes the labels. */
+CO int pool_destroy(struct pool *p, struct vp_error *err) must_check;
+/* Simulated power cut or SIGKILL-like end: frees memory, does no I/O. */
+void pool_abandon(struct pool *p);
+
+/* ---- looking ------------------------------------------------------------------------------- */
+
+const char *pool_name(const struct pool *p);
+struct vp_uuid pool_uuid(const struct pool *p);
+struct pool_geometry pool_geometry(const struct pool *p);
+struct raid_profile pool_default_profile(const struct pool *p);
+struct reactor *pool_home(const struct pool *p);
+/* All disks, for raid_flush. */
+struct raid_disk *const *pool_disks(const struct pool *p, unsigned *count);
+
+enum pool_level { POOL_OK, POOL_WARN, POOL_TIGHT, POOL_FULL };
+struct pool_space {
+    uint64_t total_bytes;    /* extents of all disks in service × extent size              */
+    uint64_t data_bytes;     /* in extents of data groups (raw)                            */
+    uint64_t metadata_bytes; /* in extents of metadata groups (raw)                        */
+    uint64_t free_bytes;     /* in free extents (raw): total = data + metadata + free      */
+    uint64_t reserved_bytes; /* part of free kept for metadata                             */
+    uint64_t leased_bytes;   /* leased arenas (usable bytes)                               */
+    uint64_t meta_pages_total, meta_pages_used;
+    enum pool_level level;
+};
+/* HOME. */
+void pool_space_get(const struct pool *p, struct pool_space *out);
+
+struct pool_disk_info {
+    unsigned index;
+    struct vp_uuid uuid;
+    char path[256];
+    const char *state; /* "online", "ejected", "missing", "stale"                    */
+    char reason[128];
+    uint64_t size_bytes;
+    uint32_t extents_total, extents_used;
+    const struct raid_disk *io; /* counters                                                  */
+};
+/* HOME. */
+unsigned pool_disk_count(const struct pool *p);
+void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info *out);
+const char *pool_state(const struct pool *p); /* "online", "degraded", "fenced" */
+
+/* HOME. Pool properties: "name=value" records; NULL when not set. */
+const char *pool_property_get(struct pool *p, const char *name);
+CO int pool_property_set(struct pool *p, const char *name, const char *value) must_check;
+
+#endif

@@ -1,0 +1,151 @@
+/*
+ * A thin volume's blocks: the map from chunk numbers to the pool's chunks, allocation on write,
+ * valid bits, checksums, write intents, commits and checkpoints.
+ *
+ * One `struct thin` is a volume family of one: its map tree, its space tree (which chunks of its
+ * leased arenas are in use) and its intents belong to one reactor; every function here runs there.
+ * Offsets and counts are in blocks of 4096 bytes. The caller (volumes/) holds block locks: two
+ * writes, or a read and a write, never work on the same block at the same time; reads share.
+ *
+ * Algorithms and orderings: docs/design.md, "Thin volumes". Bytes: thin/thin_format.h.
+ */
+#ifndef VP_THIN_THIN_H
+#define VP_THIN_THIN_H
+
+#include "base/error.h"
+#include "io/co.h"
+#include "pool/pool.h"
+#include "raid/profile.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct thin;
+
+/* A chunk's number inside a volume. */
+struct vchunk {
+    uint64_t n;
+};
+
+/* Metadata memory shared by all volumes of one reactor: a page cache with a limit. */
+struct thin_cache;
+int thin_cache_new(size_t limit_bytes, struct thin_cache **out) must_check;
+void thin_cache_free(struct thin_cache *c);
+struct thin_cache_stats {
+    uint64_t pages, pages_dirty, limit_pages, hits, misses, evictions;
+};
+struct thin_cache_stats thin_cache_stats(const struct thin_cache *c);
+
+struct thin_config {
+    struct pool *pool;
+    struct thin_cache *cache; /* of this reactor; outlives the volume                          */
+    uint32_t id;              /* volume id = family id, never used twice in a pool              */
+    uint64_t size_blocks;
+    struct raid_profile profile;
+    uint64_t reserve_bytes; /* arenas leased ahead so that this much can always be written    */
+    bool discard_devices;   /* tell devices about freed chunks                                */
+};
+
+/*
+ * Records of the pool that concern one volume, gathered by volumes/ at import or activation:
+ * TREE, STAT, INTENT from the table and, in log order, the replayed MAP and SPACE records. The
+ * bytes are the pool's record encoding (pool_batch). All borrowed during thin_open.
+ */
+struct thin_state {
+    const struct pool_batch *table;
+    const struct pool_batch *replay;
+};
+
+/*
+ * Opens a volume; `state` NULL for a new one. Loads roots only; applying `replay` loads the leaves
+ * it names. Errors: VP_E_PAGE_DAMAGED, VP_E_MAP_BAD (the volume is then faulted by the caller,
+ * others go on), VP_E_NO_MEMORY, VP_E_NO_SPACE (reserve).
+ */
+CO int thin_open(const struct thin_config *config, const struct thin_state *state,
+                 struct thin **out) must_check;
+/* All I/O has ended. Does not commit: the caller did, or means to abandon. */
+void thin_close(struct thin *t);
+
+/* Reads; invalid blocks read as zeros. Errors: VP_E_CHECKSUM, VP_E_RAID_NO_COPY,
+ * VP_E_PAGE_DAMAGED. */
+CO int thin_read(struct thin *t, uint64_t block, uint64_t count, void *buf) must_check;
+
+/*
+ * Writes whole blocks. When it returns 0 later reads see the data; they survive a crash after the
+ * next thin_commit. Errors: VP_E_NO_SPACE (the blocks keep their old content), those of raid_write.
+ */
+CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *buf) must_check;
+
+/* Blocks read as zeros afterwards; a chunk without valid blocks is freed, unless `keep_allocated`:
+ * then missing chunks are allocated instead (NBD's NO_HOLE). Errors: VP_E_NO_SPACE (only with
+ * keep_allocated), VP_E_PAGE_DAMAGED, VP_E_POOL_FENCED. */
+CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_allocated) must_check;
+
+/*
+ * P1: everything completed before the call survives. Group commit: flush of data disks
+ * (GUARD_DATA_BEFORE_LOG), then the log. Errors: VP_E_POOL_FENCED.
+ */
+CO int thin_commit(struct thin *t) must_check;
+
+/* Runs of blocks with one state. */
+struct thin_extent {
+    uint64_t block, count;
+    bool allocated; /* a chunk is there */
+    bool zero;      /* reads as zeros   */
+};
+/* Describes [block, block+count) from its start: up to `max` extents, merged; *n is ≥ 1. */
+CO int thin_extents(struct thin *t, uint64_t block, uint64_t count, struct thin_extent *out,
+                    unsigned max, unsigned *n) must_check;
+
+/* Grows, or shrinks (the caller discarded the rest before). */
+CO int thin_resize(struct thin *t, uint64_t size_blocks) must_check;
+
+/*
+ * Checkpoint, in pool_client.checkpoint's order: thin_checkpoint_pages writes dirty pages;
+ * thin_commit covers what they hold; thin_checkpoint_records (at HOME, after both, thin's reactor
+ * idle or not) yields the TREE records. See docs/design.md.
+ */
+CO int thin_checkpoint_pages(struct thin *t) must_check;
+struct thin_roots {
+    struct pool_page_ref root[2]; /* by enum pool_tree */
+    uint8_t height[2];
+};
+struct thin_roots thin_checkpoint_roots(const struct thin *t);
+/* The value of a TREE record. */
+#define THIN_TREE_RECORD_BYTES 24
+void thin_tree_record(struct pool_page_ref root, uint8_t height,
+                      uint8_t out[THIN_TREE_RECORD_BYTES]);
+bool thin_is_dirty(const struct thin *t);
+/* Clears in memory the intents of regions not written since the last call, before the checkpoint's
+ * commit; fills `removed`/`changed` records into b for the snapshot's table. */
+void thin_checkpoint_intents(struct thin *t, struct pool_batch *b);
+
+/* Releases every page of the volume's trees (deletion; arenas were returned as a whole). */
+CO int thin_destroy_pages(struct thin *t) must_check;
+
+/* After a crash: verifies (adopts, equalises, heals) the regions whose intents were recovered, one
+ * region a call; *more is false when none is left. Background. */
+CO int thin_resync_step(struct thin *t, bool *more) must_check;
+
+struct thin_stats {
+    uint64_t allocated_chunks, valid_blocks, leased_arenas;
+    uint64_t commits, intents_set, regions_to_resync, adopted_blocks;
+};
+struct thin_stats thin_stats(const struct thin *t);
+
+/* Walks the whole map: fn for each mapped chunk; checks. Used by tests and vpool-check. */
+struct thin_chunk_info {
+    struct vchunk at;
+    struct pchunk chunk;
+    uint64_t generation;
+    unsigned valid_blocks;
+};
+CO int thin_walk(struct thin *t, int (*fn)(const struct thin_chunk_info *c, void *arg),
+                 void *arg) must_check;
+/* Compares the space tree with the map: counts of chunks used twice, leaked, or not marked. */
+struct thin_audit {
+    uint64_t mapped, doubled, unmarked, leaked;
+};
+CO int thin_check(struct thin *t, struct thin_audit *out) must_check;
+
+#endif

@@ -1,0 +1,168 @@
+/*
+ * Volumes: what clients see. Names and sizes, the request entry (any byte range), block locks,
+ * out-of-space policy, placement on reactors; one `struct volumes` per pool.
+ *
+ * Threads: HOME functions run on the pool's home reactor; a volume's I/O runs on its own reactor
+ * (volume_reactor). Errors on the control path carry a sentence.
+ */
+#ifndef VP_VOLUMES_VOLUME_H
+#define VP_VOLUMES_VOLUME_H
+
+#include "base/error.h"
+#include "io/co.h"
+#include "pool/pool.h"
+#include "raid/profile.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define VOLUME_NAME_MAX    127
+#define VOLUME_REQUEST_MAX (64U << 20)
+#define VOLUME_SIZE_MAX    (UINT64_C(1) << 50)
+
+struct volumes;
+struct volume;
+
+/* ---- the pool with its volumes -------------------------------------------------------------- */
+
+struct volumes_config {
+    struct reactor *const *reactors; /* volumes are spread over these; [0] is the pool's home */
+    unsigned reactor_count;
+    size_t metadata_bytes;       /* bound of page caches, all reactors together; 0 = 256 MiB       */
+    unsigned commit_interval_ms; /* what is not flushed by its client is committed this often;
+                                    0 = 5000; UINT_MAX = never (tests) */
+    bool background; /* run the background coroutines (commit timer, resync, deletion); the
+                        simulator calls volumes_background_step instead */
+};
+
+/* HOME. pool_create / pool_import with the volumes on top; `config` is copied. */
+CO int volumes_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
+                      const struct volumes_config *config, struct volumes **out,
+                      struct vp_error *err) must_check;
+CO int volumes_import(const char *const *paths, unsigned count, const struct volumes_config *config,
+                      struct volumes **out, struct vp_error *err) must_check;
+/* HOME. Ends background work, waits for requests in flight, checkpoints, closes. Attachments were
+ * stopped by the caller. Frees vs whatever the result. */
+CO int volumes_close(struct volumes *vs, bool mark_exported) must_check;
+CO int volumes_destroy(struct volumes *vs, struct vp_error *err) must_check;
+/* Simulated power cut: frees memory, no I/O. */
+void volumes_abandon(struct volumes *vs);
+struct pool *volumes_pool(const struct volumes *vs);
+/* HOME. One step of each background job; *more is false when all are idle. */
+CO int volumes_background_step(struct volumes *vs, bool *more) must_check;
+
+/* ---- volumes by name (HOME) ------------------------------------------------------------------ */
+
+enum volume_full_policy { VOLUME_FULL_PAUSE, VOLUME_FULL_ENOSPC };
+enum volume_state { VOLUME_ONLINE, VOLUME_FAULTED, VOLUME_DELETING };
+
+struct volume_options {
+    uint64_t size_bytes; /* a multiple of sector_bytes, ≤ VOLUME_SIZE_MAX                   */
+    bool has_profile;
+    struct raid_profile profile; /* else the pool's default */
+    uint32_t sector_bytes; /* logical sector: 512 or 4096; 0 = 512                            */
+    enum volume_full_policy full_policy;
+    bool zero_detect; /* all-zero blocks are unmapped instead of written                 */
+    bool sync_always; /* every write is durable when it completes                        */
+    bool read_only;
+    uint64_t reserve_bytes;
+};
+struct volume_info {
+    uint32_t id;
+    struct vp_uuid uuid;
+    char name[VOLUME_NAME_MAX + 1];
+    struct volume_options options;
+    enum volume_state state;
+    char fault[160]; /* why, when faulted                                               */
+    uint64_t created_seconds;
+    uint64_t allocated_bytes; /* chunks × chunk size (usable, not raw)                           */
+    uint64_t valid_bytes;     /* blocks that hold data                                           */
+    uint64_t leased_bytes;    /* arenas                                                          */
+    unsigned reactor;
+    unsigned open_count;
+    unsigned waiting_for_space; /* requests held back by a full pool */
+    uint64_t reads, writes, flushes, discards, bytes_read, bytes_written;
+    uint64_t checksum_errors;
+};
+
+/* [A-Za-z0-9][A-Za-z0-9_.:-]{0,126} */
+bool volume_name_is_valid(const char *name);
+
+CO int volume_create(struct volumes *vs, const char *name, const struct volume_options *o,
+                     struct vp_error *err) must_check;
+/* The name is free at once and the space comes back in the background. VP_E_BUSY while open. */
+CO int volume_delete(struct volumes *vs, const char *name, struct vp_error *err) must_check;
+CO int volume_rename(struct volumes *vs, const char *name, const char *to,
+                     struct vp_error *err) must_check;
+/* Shrinking needs `force` (VP_E_SHRINK_REFUSED). Works while open: clients see the new size. */
+CO int volume_resize(struct volumes *vs, const char *name, uint64_t size_bytes, bool force,
+                     struct vp_error *err) must_check;
+/* "key=value" of volume_options by their command-line names: full-policy, zero-detect, sync,
+ * read-only, reserve. */
+CO int volume_property_set(struct volumes *vs, const char *name, const char *key, const char *value,
+                           struct vp_error *err) must_check;
+/* Parses one "key=value" into options (for creation). */
+int volume_option_parse(const char *key_value, struct volume_options *o,
+                        struct vp_error *err) must_check;
+CO int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out) must_check;
+/* Calls fn for each volume, by name order, until non-zero; fn must not yield. */
+int volume_each(struct volumes *vs, int (*fn)(const struct volume_info *info, void *arg),
+                void *arg);
+unsigned volumes_count(const struct volumes *vs);
+
+/* ---- open volumes -----------------------------------------------------------------------------
+ */
+
+/* HOME. Opens for I/O (loads the map's root on its reactor); counted. Errors: VP_E_NOT_FOUND,
+ * VP_E_VOLUME_FAULTED (with the reason), VP_E_NO_MEMORY. */
+CO int volume_open(struct volumes *vs, const char *name, bool read_only, struct volume **out,
+                   struct vp_error *err) must_check;
+/* HOME. Requests of the caller have ended. */
+CO void volume_close(struct volume *v);
+
+struct reactor *volume_reactor(const struct volume *v);
+/* "POOL/VOL" */
+const char *volume_full_name(const struct volume *v);
+uint64_t volume_size(const struct volume *v); /* bytes, now */
+uint32_t volume_sector_bytes(const struct volume *v);
+uint32_t volume_chunk_bytes(const struct volume *v);
+bool volume_is_read_only(const struct volume *v);
+
+/* ---- requests (on the volume's reactor; CO) -----------------------------------------------------
+ */
+
+enum volume_flags {
+    VOLUME_FUA = 1, /* durable when it returns (P2)                                             */
+    VOLUME_NO_HOLE = 2, /* zero: keep or make space allocated */
+};
+
+/*
+ * Any byte range inside the volume, at most VOLUME_REQUEST_MAX bytes (discard and zero: any
+ * length). Aligned buffers (4096) of aligned ranges go to the device as they are; others are
+ * copied. Errors: VP_E_RANGE (beyond the end), VP_E_READ_ONLY, VP_E_NO_SPACE (policy enospc;
+ * with policy pause the request waits), VP_E_CHECKSUM, VP_E_RAID_NO_COPY, VP_E_POOL_FENCED,
+ * VP_E_VOLUME_FAULTED, VP_E_CANCELLED (volume_cancel_waiting, or the pool closes).
+ */
+CO int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf) must_check;
+CO int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf,
+                    unsigned flags) must_check;
+CO int volume_flush(struct volume *v) must_check;
+/* Discard: whole blocks inside the range read as zeros afterwards, the rest is untouched. */
+CO int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags) must_check;
+/* Zero: every byte of the range reads as zero afterwards. */
+CO int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags) must_check;
+
+struct volume_extent {
+    uint64_t offset, len;
+    bool hole; /* nothing allocated  */
+    bool zero; /* reads as zeros     */
+};
+/* Block status from `offset`: up to `max` merged extents, *n ≥ 1, ending at most at offset+len. */
+CO int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
+                      unsigned max, unsigned *n) must_check;
+
+/* Ends with VP_E_CANCELLED every request of this volume that waits for space (a client went away).
+ */
+void volume_cancel_waiting(struct volume *v);
+
+#endif
