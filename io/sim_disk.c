@@ -1,0 +1,291 @@
+/*
+ * A simulated disk as a device: see sim_world_impl.h for the states of a write.
+ *
+ * What the product must never do, and dies of here at once, because no promise could be kept on a
+ * real disk: two writes (or discards, zeroes) in flight at the same sectors, and transfers that are
+ * not aligned. A read during a write of the same sectors gets each atomic unit old or new.
+ */
+#include "io/sim_world_impl.h"
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/verify.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- faults ------------------------------------------------------------------------------- */
+
+void sim_disk_inject(struct sim_disk *d, enum sim_fault fault, unsigned kind_mask, uint64_t nth,
+                     uint64_t arg)
+{
+    d->fault = sim_grow(d->fault, &d->fault_capacity, d->fault_count + 1, sizeof(*d->fault));
+    d->fault[d->fault_count++] = (struct sim_planned_fault){fault, kind_mask, nth, arg};
+}
+
+void sim_disk_set_dead(struct sim_disk *d, bool dead)
+{
+    if (dead == d->dead)
+        return;
+    d->dead = dead;
+    struct sim_world *w = d->world;
+    for (unsigned i = 0; i < w->flight_count; i++)
+        if (w->flight[i].disk == d)
+            w->flight[i].fails = true;
+    if (!dead)
+        sim_cache_return(d);
+}
+
+/* How an op that was just submitted will fare. */
+struct fate {
+    bool fails, lost, flips;
+    uint64_t misdirected_to, flip_bit, late_ns;
+};
+
+static void fate_apply(struct sim_disk *d, const struct sim_planned_fault *f, struct fate *fate)
+{
+    switch (f->fault) {
+    case SIM_FAULT_ERROR:
+        fate->fails = true;
+        break;
+    case SIM_FAULT_LOST:
+        fate->lost = true;
+        break;
+    case SIM_FAULT_MISDIRECT:
+        fate->misdirected_to = f->arg;
+        break;
+    case SIM_FAULT_FLIP:
+        fate->flips = true;
+        fate->flip_bit = f->arg;
+        break;
+    case SIM_FAULT_DEAD:
+        sim_disk_set_dead(d, true);
+        break;
+    case SIM_FAULT_STALL:
+        fate->late_ns += f->arg;
+        break;
+    }
+}
+
+/* Counts down the planned faults; those that are due meet this op. */
+static struct fate fate_of(struct sim_disk *d, enum io_kind kind)
+{
+    struct fate fate = {.misdirected_to = UINT64_MAX};
+    for (unsigned i = 0; i < d->fault_count;) {
+        struct sim_planned_fault *f = &d->fault[i];
+        if (!(f->kind_mask >> kind & 1) || f->countdown--) {
+            i++;
+            continue;
+        }
+        struct sim_planned_fault due = *f;
+        memmove(f, f + 1, (--d->fault_count - i) * sizeof(*f));
+        fate_apply(d, &due, &fate);
+    }
+    return fate;
+}
+
+/* ---- submit ------------------------------------------------------------------------------- */
+
+static bool changes_content(enum io_kind kind)
+{
+    return kind == IO_WRITE || kind == IO_DISCARD || kind == IO_ZERO;
+}
+
+static bool overlaps(const struct io_op *a, const struct io_op *b)
+{
+    return a->offset < b->offset + b->len && b->offset < a->offset + a->len;
+}
+
+static void verify_alone(const struct sim_disk *d, const struct io_op *op)
+{
+    const struct sim_world *w = d->world;
+    if (!changes_content(op->kind))
+        return;
+    for (unsigned i = 0; i < w->flight_count; i++) {
+        const struct sim_flight *f = &w->flight[i];
+        if (f->disk != d || !changes_content(f->op->kind) || !overlaps(f->op, op))
+            continue;
+        vp_error_log("%s: a write of %llu bytes at %llu while one of %llu bytes at %llu is in "
+                     "flight",
+                     d->name, (unsigned long long)op->len, (unsigned long long)op->offset,
+                     (unsigned long long)f->op->len, (unsigned long long)f->op->offset);
+        bool two_writes_in_flight = true;
+        VP_VERIFY_TRUE(!two_writes_in_flight);
+    }
+}
+
+/* 0, or the code with which the op will complete whatever else happens. */
+static int check_op(const struct sim_disk *d, const struct io_op *op)
+{
+    if (op->kind == IO_FLUSH)
+        return 0;
+    VP_VERIFY_TRUE(is_aligned(op->offset | op->len, d->config.sector_bytes));
+    VP_VERIFY_TRUE(op->len > 0);
+    if (op->offset > d->config.size_bytes || op->len > d->config.size_bytes - op->offset)
+        return VP_E_IO_SHORT;
+    if ((op->kind == IO_DISCARD || op->kind == IO_ZERO) && !d->config.can_discard)
+        return VP_E_NOT_SUPPORTED;
+    verify_alone(d, op);
+    return 0;
+}
+
+static void flip_payload(struct sim_write *x, uint64_t bit)
+{
+    uint64_t at = bit / 8 % (x->sectors * SIM_SECTOR_BYTES) + x->first_sector * SIM_SECTOR_BYTES;
+    struct sim_piece *p = &x->piece[at / SIM_PAGE_BYTES - x->piece[0].page_no];
+    if (p->page && p->page->refs == 1)
+        p->page->data[at % SIM_PAGE_BYTES] ^= (unsigned char)(1U << bit % 8);
+}
+
+static struct sim_write *make_write(struct sim_disk *d, const struct io_op *op,
+                                    const struct fate *fate)
+{
+    if (!changes_content(op->kind) || fate->lost || d->dead)
+        return NULL;
+    uint64_t offset = op->offset;
+    if (fate->misdirected_to != UINT64_MAX)
+        offset = min_u64(align_down(fate->misdirected_to, d->config.sector_bytes),
+                         d->config.size_bytes - op->len);
+    struct sim_write *x = sim_write_new(d, op, offset);
+    if (fate->flips)
+        flip_payload(x, fate->flip_bit);
+    x->refs++; /* one for the flight, one for the list */
+    sim_pending_add(&d->world->pending, x);
+    return x;
+}
+
+static void sim_dev_submit(struct io_dev *dev, struct io_op *op)
+{
+    struct sim_disk *d = container_of(dev, struct sim_dev, dev)->disk;
+    struct sim_world *w = d->world;
+    if (!sim_world_event(w))
+        return; /* the power is off: it never completes */
+    op->rc = check_op(d, op);
+    struct fate fate = fate_of(d, op->kind);
+    struct sim_flight f = {
+        .at_ns = w->now_ns + fate.late_ns + d->config.latency_min_ns +
+                 sim_below(w, d->config.latency_max_ns - d->config.latency_min_ns + 1),
+        .seq = ++w->submit_seq,
+        .disk = d,
+        .op = op,
+        .covers_seq = fate.lost ? 0 : w->done_seq,
+        .fails = fate.fails || d->dead,
+        .flips = fate.flips,
+        .flip_bit = fate.flip_bit,
+    };
+    if (!op->rc)
+        f.write = make_write(d, op, &fate);
+    sim_flight_add(w, &f);
+}
+
+/* ---- complete ----------------------------------------------------------------------------- */
+
+/* A write that is still in flight may show already, unit by unit. */
+static void mix_in_flight(struct sim_disk *d, const struct io_op *op)
+{
+    struct sim_world *w = d->world;
+    uint64_t op_end = op->offset + op->len;
+    for (unsigned i = 0; i < w->flight_count; i++) {
+        const struct sim_write *x = w->flight[i].write;
+        if (!x || w->flight[i].disk != d)
+            continue;
+        uint64_t from = max_u64(x->first_sector * SIM_SECTOR_BYTES, op->offset);
+        uint64_t end = min_u64((x->first_sector + x->sectors) * SIM_SECTOR_BYTES, op_end);
+        if (from >= end)
+            continue;
+        struct sim_image seen = sim_image_share(&d->view);
+        sim_write_apply(x, sim_random(w), &seen);
+        sim_image_read(&seen, from, (unsigned char *)op->buf + (from - op->offset), end - from);
+        sim_image_fini(&seen);
+    }
+}
+
+static void complete_read(const struct sim_flight *f)
+{
+    struct io_op *op = f->op;
+    sim_image_read(&f->disk->view, op->offset, op->buf, op->len);
+    mix_in_flight(f->disk, op);
+    if (f->flips)
+        ((unsigned char *)op->buf)[f->flip_bit / 8 % op->len] ^=
+            (unsigned char)(1U << f->flip_bit % 8);
+}
+
+/* A failed write may have happened in part. */
+static void complete_write(const struct sim_flight *f)
+{
+    struct sim_disk *d = f->disk;
+    uint64_t units = f->fails ? sim_random(d->world) : UINT64_MAX;
+    bool through = (f->op->flags & IO_FUA || !d->config.write_cache) && !f->fails;
+    sim_cache_write_done(d, f->write, units, through);
+    sim_write_put(f->write);
+}
+
+void sim_disk_complete(struct sim_flight *f)
+{
+    struct sim_disk *d = f->disk;
+    struct io_op *op = f->op;
+    int rc = op->rc;
+    if (!rc && f->fails)
+        rc = d->dead ? VP_E_IO_NO_DEVICE : VP_E_IO;
+    if (f->write)
+        complete_write(f);
+    if (op->kind == IO_READ && !rc)
+        complete_read(f);
+    if (op->kind == IO_FLUSH && !rc)
+        sim_cache_flush(d, f->covers_seq);
+    if (op->kind == IO_FLUSH && rc == VP_E_IO)
+        sim_cache_flush_failed(d, f->covers_seq);
+    io_op_complete(op, rc);
+}
+
+static void sim_dev_close(struct io_dev *dev)
+{
+    struct sim_dev *s = container_of(dev, struct sim_dev, dev);
+    if (s->exclusive)
+        s->disk->exclusive = false;
+    list_del(&s->link);
+    free(s);
+}
+
+const struct io_dev_ops sim_dev_ops = {sim_dev_submit, sim_dev_close};
+
+/* ---- raw access --------------------------------------------------------------------------- */
+
+void sim_disk_peek(struct sim_disk *d, uint64_t offset, void *buf, size_t len)
+{
+    sim_image_read(&d->view, offset, buf, len);
+}
+
+static void poke_page(struct sim_disk *d, uint64_t page_no, struct sim_page *page)
+{
+    sim_image_store(&d->view, page_no, SIM_ALL_SECTORS, page);
+    sim_image_store(&d->durable, page_no, SIM_ALL_SECTORS, page);
+}
+
+/* Lays `buf` over what is stored, also over what waits in the cache: a later flush must not bring
+ * the old content back. */
+void sim_disk_poke(struct sim_disk *d, uint64_t offset, const void *buf, size_t len)
+{
+    const unsigned char *from = buf;
+    while (len) {
+        uint64_t page_no = offset / SIM_PAGE_BYTES;
+        size_t in = offset % SIM_PAGE_BYTES, part = min_u64(len, SIM_PAGE_BYTES - in);
+        struct sim_page *page = sim_page_new();
+        sim_image_read(&d->view, page_no * SIM_PAGE_BYTES, page->data, SIM_PAGE_BYTES);
+        memcpy(page->data + in, from, part);
+        sim_cache_settle(d, page_no);
+        poke_page(d, page_no, page);
+        sim_page_put(page);
+        offset += part;
+        from += part;
+        len -= part;
+    }
+}
+
+void sim_disk_flip_bit(struct sim_disk *d, uint64_t offset, unsigned bit)
+{
+    unsigned char byte;
+    sim_disk_peek(d, offset, &byte, 1);
+    byte ^= (unsigned char)(1U << bit % 8);
+    sim_disk_poke(d, offset, &byte, 1);
+}
