@@ -25,8 +25,11 @@ bool bytes_parse_size(const char *text, uint64_t *out)
 {
     if (!isdigit((unsigned char)text[0]))
         return false;
+    size_t digits = strspn(text, "0123456789."); /* no signs, exponents or hexadecimals */
     char *end;
     long double v = strtold(text, &end);
+    if (end != text + digits)
+        return false;
     int shift = unit_shift(*end);
     if (shift > 0) {
         end++;
