@@ -118,7 +118,7 @@ bool pool_record_get(struct pool *p, enum pool_record_kind kind, uint32_t scope,
 int pool_record_each(struct pool *p, enum pool_record_kind kind,
                      int (*fn)(const struct pool_record *r, void *arg), void *arg);
 /* HOME, inside pool_client.checkpoint only: changes the table without the log, for what the
- * snapshot that is about to be written shall hold (TREE records). */
+ * snapshot that is about to be written shall hold (TREE records). `value` NULL removes. */
 int pool_record_put_in_snapshot(struct pool *p, enum pool_record_kind kind, uint32_t scope,
                                 uint64_t key, const void *value, size_t len) must_check;
 
@@ -190,6 +190,9 @@ CO void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count);
  * out of space, and a checkpoint is requested.
  */
 bool pool_meta_has_room(struct pool *p, uint64_t new_pages);
+/* ANY, no yield: `pages` more (fewer, when negative) tree pages are dirty and will be written by the
+ * next checkpoint. pool_meta_has_room counts with it. */
+void pool_meta_dirty_add(struct pool *p, int64_t pages);
 
 /* ---- checkpoints --------------------------------------------------------------------------- */
 

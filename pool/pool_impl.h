@@ -1,0 +1,320 @@
+/*
+ * The inside of a pool, private to pool/. Two halves:
+ *
+ *     disk side       disk.c label.c scan.c group.c arena.c space.c …: disks, labels, extents,
+ * groups, arenas, leases, ejection, figures metadata side   record.c batch.c log.c meta.c root.c
+ * snapshot.c checkpoint.c import.c pool.c: records, log, page store, roots, checkpoints, import,
+ * life
+ *
+ * All of it is touched at home only, except what is marked ANY or _Atomic.
+ *
+ * Where the state of disks is durable: in the disk table of the *root*, not in records. An ejection
+ * is a new root with the same snapshot and log and one more disk marked out (pool_root_update); so
+ * it needs no log, which may be what failed, and "newest root wins" also says which disks count.
+ */
+#ifndef VP_POOL_POOL_IMPL_H
+#define VP_POOL_POOL_IMPL_H
+
+#include "base/bitmap.h"
+#include "base/hash.h"
+#include "base/list.h"
+#include "io/device.h"
+#include "io/reactor.h"
+#include "pool/pool.h"
+#include "raid/raid.h"
+
+#include <stdatomic.h>
+
+enum {
+    /* A label area stands at the start and at the end of every disk. Inside each: labels in the
+     * first 64 KiB (label_format.h), root slots from POOL_ROOT_AT (root_format.h), the rest is
+     * zero and kept for later. */
+    POOL_LABEL_AREA = 1 << 20,
+    POOL_ROOT_AT = 64 << 10,
+    POOL_ROOT_SLOTS = 8,
+    POOL_META_COPIES = 3, /* of metadata groups, or all disks where there are fewer */
+    POOL_LOG_PIECES = 8,
+    POOL_META_PAGES_BITS = 20, /* page address = group id << 20 | page in the group */
+};
+
+/* ==== disks (disk side; the state is written by roots) ====================================== */
+
+enum pool_disk_state {
+    POOL_DISK_NONE = 0,   /* no such index                                             */
+    POOL_DISK_ONLINE = 1, /* in service                                                */
+    POOL_DISK_OUT = 2,    /* ejected, or was missing at an import: behind, never read  */
+};
+
+struct pool_disk {
+    struct raid_disk io; /* io.owner = this; io.dev NULL when absent; io.index = index */
+    struct pool *pool;
+    struct vp_uuid uuid;
+    enum pool_disk_state state; /* durable (root's disk table)                              */
+    bool stale;                 /* OUT, but its device is here                              */
+    char path[256];
+    char reason[128];
+    uint64_t size_bytes;    /* as used: a multiple of 4096                              */
+    uint64_t tail_bytes;    /* where the label area at the end starts                   */
+    uint32_t extents_total; /* extent i starts at POOL_LABEL_AREA + i × extent_bytes    */
+    uint32_t extents_used;
+    uint64_t *extent_map; /* bit = extent belongs to a group, or is not yet reusable  */
+};
+
+/* A label as decoded (label_format.h). Labels never change while a pool lives: which disks count is
+ * in roots. */
+struct pool_label {
+    struct vp_uuid pool_uuid, disk_uuid;
+    char pool_name[POOL_NAME_MAX + 1];
+    uint32_t disk_index, disk_count; /* count: at creation, for "2 of 3 found"             */
+    struct pool_geometry geometry;
+    uint64_t size_bytes;
+};
+
+/* A labelled disk that was opened for import. */
+struct pool_candidate {
+    struct io_dev *dev; /* owned; NULL once pool_disk_adopt took it                        */
+    struct pool_label label;
+    char path[256];
+    uint64_t tail_bytes;
+};
+
+/* ==== groups (disk side) ==================================================================== */
+
+enum pool_group_role { POOL_GROUP_DATA = 1, POOL_GROUP_META = 2 };
+
+/*
+ * Never moves and, for metadata, never goes while the pool is open. `raid` is what I/O uses.
+ * group ids start at 1.
+ */
+struct pool_group {
+    struct raid_group raid;
+    enum pool_group_role role;
+    struct pool_disk *disk[RAID_WIDTH_MAX];
+    uint32_t extent[RAID_WIDTH_MAX];
+    /* the disk side's own: slots, arenas, owners … */
+    struct list link;
+    uint64_t first_slot;
+    uint32_t arenas, arenas_leased;
+    uint32_t *arena_owner; /* volume id, 0 = free                                         */
+    uint64_t *arena_held;  /* bit: returned, not durable yet                              */
+};
+
+/* ==== records (metadata side) =============================================================== */
+
+struct pool_records {
+    struct hash table;                       /* by hash of (kind, scope, key)             */
+    struct list kind[POOL_RECORD_TABLE_MAX]; /* all records of a kind                     */
+    uint64_t bytes[POOL_RECORD_TABLE_MAX];   /* encoded size of each kind, for room       */
+};
+
+/* ==== log (metadata side) =================================================================== */
+
+/* Where a page is on every copy: found without any record, so that import can start. */
+struct pool_place {
+    unsigned copies;
+    uint16_t disk[POOL_META_COPIES];
+    uint64_t at_bytes[POOL_META_COPIES];
+};
+
+/* A run of metadata pages that holds a part of a log or a snapshot. */
+struct pool_segment {
+    struct pool_place place;
+    uint32_t pages;
+};
+
+struct pool_log_piece {
+    struct pool_segment start;
+    uint64_t stream;
+    uint64_t first_seq;
+    uint64_t last_seq; /* POOL_LOG_OPEN: where it ends is found by walking it */
+};
+#define POOL_LOG_OPEN UINT64_MAX
+
+/* The place where batches of one stream are appended: the log's, or a snapshot's being written. */
+struct pool_stream {
+    uint64_t id;
+    uint64_t next_seq;
+    struct pool_segment segment;
+    uint32_t used_pages; /* of the segment                                              */
+    uint64_t written_pages;
+    uint8_t *buf; /* one segment, aligned                                        */
+    bool is_log;
+};
+
+struct pool_log {
+    struct pool_stream stream;
+    uint8_t *jump_page;  /* 4 KiB, aligned: written beside the next segment's first batch */
+    struct list queue;   /* struct log_entry: commits that wait for a writer              */
+    struct list carried; /* entries of pool_log_append_nowait that own their bytes        */
+    uint64_t queued_bytes;
+    bool writing;         /* one writer at a time                                          */
+    struct co_queue idle; /* waits for !writing                                            */
+    uint64_t limit_pages; /* a checkpoint is requested beyond                              */
+};
+
+/* ==== page store (metadata side) ============================================================ */
+
+/* Which pages of a metadata group are in use. All but `used` are subsets of it. */
+struct pool_meta_group {
+    struct pool_group *group;
+    uint32_t pages, free;
+    uint32_t next; /* where the next search starts                                 */
+    uint64_t *used;
+    uint64_t *segment;  /* log and snapshots: not in METAMAP records                    */
+    uint64_t *released; /* not needed by the next root                                  */
+    uint64_t *freeing;  /* not needed by the root under way: free when it is durable    */
+};
+
+struct pool_meta {
+    struct pool_meta_group **group; /* in the order of formation                          */
+    unsigned groups, capacity;
+    _Atomic int64_t room;  /* pages that may still become dirty                  */
+    _Atomic int64_t dirty; /* pages that the next checkpoint will have to write  */
+};
+
+/* ==== root and checkpoint (metadata side) =================================================== */
+
+struct pool_snapshot_ref {
+    struct pool_segment start;
+    uint64_t stream;
+    uint64_t batches; /* numbered 1 … batches */
+};
+
+/* What the last durable root says, but for the disk table, which is p->disk[]. */
+struct pool_root_state {
+    uint64_t number;
+    uint32_t checkpoint; /* number of the checkpoint that made its snapshot              */
+    bool exported;
+    struct pool_snapshot_ref snapshot;
+    struct pool_log_piece piece[POOL_LOG_PIECES];
+    unsigned pieces;
+    struct co_mutex lock; /* one root at a time                                           */
+};
+
+struct pool_checkpoint_state {
+    bool running, requested, stopping;
+    uint64_t started, finished; /* counts                                                  */
+    int rc;                     /* of the last finished one                                */
+    struct co_queue done;       /* woken at the end of each                                */
+    struct co_queue work;       /* the background coroutine sleeps here                    */
+    bool background_running;
+};
+
+/* ==== the pool ============================================================================== */
+
+struct pool {
+    char name[POOL_NAME_MAX + 1];
+    struct vp_uuid uuid;
+    struct pool_geometry geometry;
+    uint64_t features_compat, features_ro, features_incompat;
+    struct raid_profile default_profile; /* also in every root */
+    struct reactor *home;
+    struct pool_client client;
+    _Atomic bool fenced;
+    bool closing;
+
+    /* disk side */
+    struct pool_disk disk[POOL_DISKS_MAX];
+    struct raid_disk *raid_disk[POOL_DISKS_MAX];
+    unsigned disk_count;
+    struct list groups;           /* all struct pool_group                                     */
+    struct pool_space_map *space; /* disk side's own: group and arena look-up from any reactor */
+    struct co_queue room;         /* pool_wait_for_room                                        */
+
+    /* metadata side */
+    struct pool_records records;
+    struct pool_log log;
+    struct pool_meta meta;
+    struct pool_root_state root;
+    struct pool_checkpoint_state checkpoint;
+};
+
+/* ==== what the disk side offers ============================================================= */
+
+/*
+ * For pool_create: opens (creates, with create_size_bytes) the disks, refuses those that hold
+ * something, fills in p->disk[0 … count-1] with fresh uuids, chooses the zero fields of
+ * p->geometry by size. Writes nothing that an old content would miss (no label yet).
+ */
+CO int pool_disks_create(struct pool *p, const struct pool_create_options *o,
+                         const char *const *paths, unsigned count, struct vp_error *err) must_check;
+/* Zeros both label areas (root slots too); then, after the first root is durable, the labels. Both
+ * durable on return. */
+CO int pool_disks_wipe(struct pool *p, struct vp_error *err) must_check;
+CO int pool_labels_write(struct pool *p, struct vp_error *err) must_check;
+
+/*
+ * For pool_import: opens what has a label. Files that are not labelled, and the disks of other
+ * pools than the first path's, are an error with a sentence. *out is malloc'ed.
+ */
+CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
+                            unsigned *out_count, struct vp_error *err) must_check;
+void pool_candidates_free(struct pool_candidate *c,
+                          unsigned count); /* closes what was not adopted */
+
+/* Makes p->disk[index] (uuid, state, size and extents set from the root's table before) usable:
+ * raid_disk, path, extent map (empty), in_service when ONLINE. Takes c->dev. */
+int pool_disk_adopt(struct pool *p, unsigned index, struct pool_candidate *c) must_check;
+/* The same for an entry of the table whose disk is not here. */
+int pool_disk_adopt_missing(struct pool *p, unsigned index, const char *reason) must_check;
+
+/* Import, once all records are replayed: builds groups, extent maps and arenas from the GROUP
+ * records. VP_E_RECORD_BAD with a sentence. */
+int pool_groups_load(struct pool *p, struct vp_error *err) must_check;
+
+/*
+ * Forms a group from the disks with most room: takes extents, adds the GROUP record to *b (which
+ * the caller commits, or gives to pool_log_append_nowait). No yield, no I/O. Data groups leave
+ * pool_meta_reserve_groups(p) metadata groups formable. VP_E_NO_SPACE, VP_E_NO_MEMORY.
+ */
+int pool_group_form(struct pool *p, enum pool_group_role role, struct raid_profile profile,
+                    unsigned spread, struct pool_batch *b, struct pool_group **out) must_check;
+/* ANY, no yield. NULL when there is none. */
+struct pool_group *pool_group_find(struct pool *p, uint32_t id);
+/* Metadata groups of `copies` copies that the free extents would give. */
+unsigned pool_groups_formable(const struct pool *p, unsigned copies);
+
+/*
+ * Home. Takes a disk out: marks it OUT and not in service, then pool_root_update. Returns 0 when
+ * that is durable; VP_E_POOL_FENCED when no metadata would be left. raid_disk.eject of every disk
+ * comes here (by reactor_call from elsewhere). Idempotent.
+ */
+CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why) must_check;
+/* Closes devices, frees disks, groups, arenas. No I/O. */
+void pool_disks_fini(struct pool *p);
+/* After metadata groups were formed or extents freed: recompute what waits for room. No yield. */
+void pool_space_changed(struct pool *p);
+
+/* ==== what the metadata side offers ========================================================= */
+
+/* Applies the records and queues them: they precede in the log whatever is committed afterwards.
+ * No yield, no I/O. Takes the batch's bytes (it is empty afterwards). VP_E_NO_MEMORY: nothing was
+ * applied. */
+int pool_log_append_nowait(struct pool *p, struct pool_batch *b) must_check;
+/* pool_commit for callers that are at home already. */
+CO int pool_commit_home(struct pool *p, struct pool_batch *b) must_check;
+
+/* Writes a root with the present disk table, same snapshot and log; disks that fail it are taken
+ * out as well. Durable on return. VP_E_POOL_FENCED: no disk could be written. */
+CO int pool_root_update(struct pool *p) must_check;
+
+/* Metadata groups that data must leave formable. */
+unsigned pool_meta_reserve_groups(const struct pool *p);
+/* Copies that a metadata group has in this pool now. */
+unsigned pool_meta_copies(const struct pool *p);
+/* Pages of metadata, for figures. */
+void pool_meta_usage(const struct pool *p, uint64_t *total, uint64_t *used);
+
+/* Nothing is acknowledged from now on; reads go on. Says why in the log, once. */
+void pool_fence(struct pool *p, const char *why);
+static inline bool pool_is_fenced(const struct pool *p)
+{
+    return atomic_load_explicit(&p->fenced, memory_order_acquire);
+}
+
+/* Ends the background coroutine and waits for a checkpoint under way (pool_close, pool_destroy). */
+CO void pool_meta_stop(struct pool *p);
+/* Frees records, log, page store. No I/O. */
+void pool_meta_fini(struct pool *p);
+
+#endif
