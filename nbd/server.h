@@ -1,0 +1,131 @@
+/*
+ * The NBD server: one `struct nbdx_server` per attachment, a listening socket and the exports that
+ * are reached through it. nbd/README.md has the structure, docs/nbd.md what clients get.
+ *
+ * Threads: a server belongs to the reactor that started it; its functions are called there (CO
+ * ones may be called from any reactor). Requests of a volume run on the volume's reactor.
+ */
+#ifndef VP_NBD_SERVER_H
+#define VP_NBD_SERVER_H
+
+#include "base/error.h"
+#include "io/co.h"
+#include "volumes/volume.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NBDX_EXPORTS_MAX 64
+#define NBDX_PATH_MAX    107 /* sun_path */
+
+/* ---- where to listen ----------------------------------------------------------------------- */
+
+enum nbdx_address_kind {
+    NBDX_UNIX, /* path, permissions 0660                                           */
+    NBDX_TCP,  /* host (empty: 127.0.0.1) and port ("0" picks a free one)          */
+    NBDX_FD,   /* an inherited listening socket, which the server then owns        */
+};
+struct nbdx_address {
+    enum nbdx_address_kind kind;
+    char path[NBDX_PATH_MAX + 1];
+    char host[256];
+    char port[16];
+    int fd;
+};
+
+/* "unix:PATH", "tcp:HOST:PORT", "tcp:[V6]:PORT", "tcp::PORT". VP_E_INVALID with what to write. */
+int nbdx_address_parse(const char *text, struct nbdx_address *out, struct vp_error *err) must_check;
+
+/* ---- what is served ------------------------------------------------------------------------ */
+
+struct nbdx_export {
+    const char *name;        /* "POOL/VOL"; copied                                              */
+    const char *description; /* NULL: none; copied                                              */
+    struct volume *volume;   /* opened by the caller, who closes it after nbdx_server_stop      */
+    bool read_only;          /* in addition to the volume's own property                        */
+};
+
+/* Connections of several servers, bounded together; owned by the caller, outlives the servers. */
+struct nbdx_total {
+    unsigned max; /* 0 = no bound */
+    _Atomic unsigned used;
+};
+
+/* 0 = the default in brackets. Reaching `connections` or the total closes the newcomer; reaching
+ * the others stops reading from that connection until something has been answered. */
+struct nbdx_limits {
+    unsigned connections;  /* of this server [64]                                               */
+    unsigned handshake_ms; /* from connect to the start of transmission [10000]                 */
+    unsigned requests;     /* in flight per connection [128], at most NBDX_REQUESTS_MAX         */
+    size_t buffer_bytes;   /* of payload in flight per connection [16 MiB], at least 2 MiB      */
+};
+#define NBDX_REQUESTS_MAX 1024
+
+struct nbdx_server_options {
+    struct nbdx_address address;
+    const struct nbdx_export *exports; /* with exactly one, the empty name means it too */
+    unsigned export_count;             /* 1..NBDX_EXPORTS_MAX                           */
+    struct nbdx_limits limits;
+    struct nbdx_total *total; /* NULL: no bound beyond this server's own */
+};
+
+struct nbdx_server;
+
+/*
+ * Listens and serves from now on. With one export everything runs on its volume's reactor; with
+ * several, handshakes run on the calling reactor and a connection then moves to its volume's.
+ * CO: the listener may be started on another reactor. Errors: VP_E_INVALID, VP_E_EXISTS (somebody
+ * listens there), VP_E_PERMISSION, VP_E_SYSTEM, VP_E_NO_MEMORY, VP_E_IO_TOO_MANY_COROUTINES.
+ */
+CO int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server **out,
+                         struct vp_error *err) must_check;
+
+/*
+ * Ends service and frees the server. No new connections; the socket file is unlinked; requests
+ * that have started are answered as they end, all others with NBD_ESHUTDOWN; requests that wait
+ * for space are cancelled. Connections that are still there after `deadline_ms` are cut; requests
+ * which a disk still holds are always waited for, so afterwards nothing of a client can land.
+ */
+CO void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms);
+
+/* How clients name export `index`: "nbd+unix:///POOL/VOL?socket=PATH", "nbd://HOST:PORT/POOL/VOL".
+ * False when `size` is too small. */
+bool nbdx_server_uri(const struct nbdx_server *s, unsigned index, char *out, size_t size);
+/* The TCP port that was taken; 0 for unix sockets. */
+unsigned nbdx_server_port(const struct nbdx_server *s);
+
+/* ---- figures ------------------------------------------------------------------------------- */
+
+struct nbdx_connection_info {
+    char peer[64]; /* "pid 123 uid 0", "127.0.0.1:4711", "?" */
+    unsigned pid, uid;
+    char export_name[160]; /* "" while the handshake goes on */
+    bool structured, extended;
+    unsigned in_flight;
+    uint64_t requests, bytes_read, bytes_written, errors;
+    uint64_t connected_ns; /* reactor clock */
+};
+struct nbdx_server_stats {
+    unsigned connections;
+    uint64_t accepted, refused; /* since the start; refused: over a limit                       */
+    uint64_t handshakes_failed; /* garbage, unknown export, deadline                            */
+    uint64_t requests, bytes_read, bytes_written, errors; /* of ended connections too           */
+};
+/* `info` (may be NULL) receives up to `max` connections, *count how many. CO: asks the server's
+ * reactor. */
+CO void nbdx_server_stats(struct nbdx_server *s, struct nbdx_server_stats *out,
+                          struct nbdx_connection_info *info, unsigned max, unsigned *count);
+
+/* ---- captive servers ----------------------------------------------------------------------- */
+
+/* Serves one connected client on `fd` (owned from now on) until it is gone; on the calling reactor
+ * or, after the handshake, on the volume's. VP_E_NBD_PROTOCOL when the handshake failed. */
+CO int nbdx_serve_fd(int fd, const struct nbdx_export *exports, unsigned export_count,
+                     const struct nbdx_limits *limits) must_check;
+
+/* Returns when at least one client came and all are gone. */
+CO void nbdx_server_wait_unused(struct nbdx_server *s);
+
+#endif
