@@ -31,6 +31,8 @@ void co_context_switch(struct co_context *from, struct co_context *to);
 /* Makes `c` start entry(arg) on the stack when first switched to; entry never returns. */
 void co_context_init(struct co_context *c, void *stack_bottom, size_t stack_bytes,
                      void (*entry)(void *arg), void *arg);
+/* The first thing that entry does. */
+void co_context_entered(struct co_context *c);
 /* The context of the thread itself, before the first switch away from it. */
 void co_context_init_thread(struct co_context *c);
 void co_context_fini(struct co_context *c);

@@ -65,6 +65,14 @@ CO int io_dev_zero(struct io_dev *dev, uint64_t offset, uint64_t len) must_check
 enum io_kind { IO_READ, IO_WRITE, IO_FLUSH, IO_DISCARD, IO_ZERO };
 enum io_flags { IO_FUA = 1 };
 
+/* A request to a reactor's ring; the inside of io/ (ring_impl.h). */
+struct io_uring_sqe;
+struct ring_req {
+    struct list link; /* while the ring has no room for it */
+    void (*prep)(struct ring_req *req, struct io_uring_sqe *sqe);
+    void (*done)(struct ring_req *req, int res);
+};
+
 struct io_batch {
     unsigned pending;
     int rc; /* the first error */
@@ -86,8 +94,14 @@ struct io_op {
     struct io_batch *batch;
     uint64_t done_bytes;
     uint64_t submitted_ns;
-    struct list link;
-    uint64_t priv[2];
+    unsigned retries;
+    union {
+        struct {
+            struct list link;
+            uint64_t priv[2];
+        };
+        struct ring_req req;
+    };
 };
 
 void io_batch_init(struct io_batch *b);

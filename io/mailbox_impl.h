@@ -39,6 +39,7 @@ struct mailbox {
     struct mail_slot *slot;
     uint64_t mask;
     uint64_t head;         /* the reader's  */
+    bool starved;          /* the reader's: the first request waits for a free coroutine */
     _Atomic uint64_t tail; /* the writers'  */
     _Atomic(struct mail_reply *) replies;
     _Atomic unsigned senders; /* threads inside mailbox_send: nobody frees it under them */

@@ -97,7 +97,8 @@ CO int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg) must_ch
  */
 int reactor_call_blocking(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
 
-/* Spawns fn(arg) on `to` without waiting for it; from any thread. Errors: VP_E_SHUTDOWN. */
+/* Spawns fn(arg) on `to` without waiting for it; from any thread. Errors: VP_E_SHUTDOWN; VP_E_AGAIN
+ * when the ring of `to` is full and this thread is a reactor (any other thread waits for room). */
 int reactor_post(struct reactor *to, void (*fn)(void *arg), void *arg, const char *name) must_check;
 
 /* ---- figures ------------------------------------------------------------------------------ */

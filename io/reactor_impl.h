@@ -66,8 +66,4 @@ uint64_t reactor_next_timer_ns(const struct reactor *r);
  */
 void reactor_complete_local(struct reactor *r);
 
-/* ---- region.c ----------------------------------------------------------------------------- */
-
-void region_free(struct region *region, bool cache);
-
 #endif

@@ -1,0 +1,247 @@
+/*
+ * The loop and the life of a reactor. A turn: due timers and messages, then the ready coroutines,
+ * then one system call that submits what they queued and waits for what comes next; in a simulated
+ * world that call is sim_reactor_step.
+ */
+#include "base/verify.h"
+#include "io/reactor_impl.h"
+#include "io/region_impl.h"
+#include "io/ring_impl.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+
+#define SWITCHES_PER_TURN 256U /* then what they queued is submitted */
+
+_Thread_local struct reactor *reactor_current;
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+static struct reactor_config with_defaults(const struct reactor_config *given)
+{
+    struct reactor_config c = *given;
+    if (!c.max_coroutines)
+        c.max_coroutines = 4096;
+    if (!c.stack_bytes)
+        c.stack_bytes = 64U << 10;
+    if (!c.buffer_bytes)
+        c.buffer_bytes = 64U << 20;
+    if (!c.ring_entries)
+        c.ring_entries = 1024;
+    return c;
+}
+
+int reactor_new(const struct reactor_config *config, struct reactor **out, struct vp_error *err)
+{
+    struct reactor *r = calloc(1, sizeof(*r));
+    if (!r)
+        return vp_fail(err, VP_E_NO_MEMORY, "no memory for a reactor");
+    r->config = with_defaults(config);
+    list_init(&r->ready);
+    list_init(&r->live);
+    list_init(&r->idle_stacks);
+    list_init(&r->completed);
+    bool real = !r->config.sim;
+    int rc = mailbox_init(&r->mailbox, real ? 1024 : 16, real, err);
+    if (rc == 0 && real)
+        rc = ring_new(&r->config, &r->stats, r->mailbox.event_fd, &r->ring, err);
+    if (rc != 0) {
+        reactor_free(r);
+        return rc;
+    }
+    *out = r;
+    return 0;
+}
+
+void reactor_free(struct reactor *r)
+{
+    if (!r)
+        return;
+    VP_VERIFY_TRUE(reactor_current != r);
+    VP_VERIFY_TRUE(r->config.sim || r->stats.coroutines == 0);
+    reactor_drop_coroutines(r);
+    ring_free(r->ring);
+    region_free(r->region, r->config.sim != NULL);
+    mailbox_fini(&r->mailbox);
+    free(r->timers);
+    free(r);
+}
+
+/* ---- the loop ------------------------------------------------------------------------------ */
+
+static void update_turn_time(struct reactor *r)
+{
+    r->turn_ns = reactor_now_ns();
+}
+
+static void run_coroutines(struct reactor *r)
+{
+    uint64_t end = r->stats.switches + SWITCHES_PER_TURN;
+    do {
+        reactor_run_ready(r, (unsigned)(end - r->stats.switches));
+        reactor_complete_local(r);
+    } while (!list_empty(&r->ready) && r->stats.switches < end);
+}
+
+static bool is_finished(struct reactor *r)
+{
+    if (!atomic_load(&r->stop) || r->stats.coroutines > 0)
+        return false;
+    mailbox_close(&r->mailbox);
+    return mailbox_is_empty(&r->mailbox);
+}
+
+static void run_simulated(struct reactor *r)
+{
+    struct sim_world *sim = r->config.sim;
+    for (;;) {
+        r->stats.turns++;
+        update_turn_time(r);
+        reactor_run_timers(r);
+        mailbox_receive(&r->mailbox);
+        reactor_run_ready(r, SWITCHES_PER_TURN);
+        if (sim_world_is_cut(sim) || is_finished(r))
+            return;
+        if (list_empty(&r->ready) && !sim_reactor_step(sim, reactor_next_timer_ns(r)))
+            return;
+    }
+}
+
+/* How long to wait: until the next timer, but not at all while there is something to run or, for
+ * poll_us after the last work, when the reactor is to poll. */
+static uint64_t wait_time(struct reactor *r, uint64_t last_work_ns)
+{
+    if (!list_empty(&r->ready))
+        return 0;
+    uint64_t now = r->config.poll_us || r->timer_count ? reactor_now_ns() : 0;
+    if (r->config.poll_us && now - last_work_ns < r->config.poll_us * 1000ULL)
+        return 0;
+    uint64_t next = reactor_next_timer_ns(r);
+    return next == UINT64_MAX ? UINT64_MAX : next > now ? next - now : 0;
+}
+
+static void run_real(struct reactor *r)
+{
+    uint64_t last_work_ns = 0, last_switches = 0;
+    ring_start(r->ring);
+    for (;;) {
+        r->stats.turns++;
+        update_turn_time(r);
+        reactor_run_timers(r);
+        mailbox_receive(&r->mailbox);
+        run_coroutines(r);
+        if (is_finished(r))
+            break;
+        if (r->stats.switches != last_switches)
+            last_work_ns = r->turn_ns;
+        last_switches = r->stats.switches;
+        uint64_t wait_ns = wait_time(r, last_work_ns);
+        /* The order matters: `sleeping` is set before the last look (mailbox_impl.h). */
+        if (wait_ns == 0 || !mailbox_sleep(&r->mailbox)) {
+            ring_turn(r->ring, 0);
+            continue;
+        }
+        if (atomic_load(&r->stop) && r->stats.coroutines == 0)
+            wait_ns = 0;
+        ring_turn(r->ring, wait_ns);
+        mailbox_awake(&r->mailbox);
+    }
+    ring_stop(r->ring);
+}
+
+void reactor_run(struct reactor *r, void (*first)(void *arg), void *arg)
+{
+    VP_VERIFY(reactor_current, ==, NULL);
+    reactor_current = r;
+    co_context_init_thread(&r->loop);
+    update_turn_time(r);
+    if (first)
+        VP_VERIFY(co_spawn(first, arg, "first"), ==, 0);
+    if (r->config.sim)
+        run_simulated(r);
+    else
+        run_real(r);
+    reactor_current = NULL;
+}
+
+void reactor_stop(struct reactor *r)
+{
+    atomic_store(&r->stop, true);
+    mailbox_kick(&r->mailbox);
+}
+
+/* ---- who, when, random ---------------------------------------------------------------------- */
+
+struct reactor *reactor_self(void)
+{
+    return reactor_current;
+}
+
+unsigned reactor_index(const struct reactor *r)
+{
+    return r->config.index;
+}
+
+struct reactor_features reactor_features(const struct reactor *r)
+{
+    return r->ring ? ring_features(r->ring) : (struct reactor_features){0};
+}
+
+struct reactor_stats reactor_stats(const struct reactor *r)
+{
+    return r->stats;
+}
+
+static struct sim_world *current_sim(void)
+{
+    return reactor_current ? reactor_current->config.sim : NULL;
+}
+
+uint64_t reactor_now_ns(void)
+{
+    struct sim_world *sim = current_sim();
+    if (sim)
+        return sim_reactor_now_ns(sim);
+    struct timespec ts;
+    VP_VERIFY(clock_gettime(CLOCK_MONOTONIC, &ts), ==, 0);
+    return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t reactor_turn_ns(void)
+{
+    return reactor_current->turn_ns;
+}
+
+#define SIM_EPOCH_SECONDS 1700000000ULL /* the date at which simulated worlds begin */
+
+uint64_t reactor_wall_seconds(void)
+{
+    struct sim_world *sim = current_sim();
+    if (sim)
+        return SIM_EPOCH_SECONDS + sim_reactor_now_ns(sim) / 1000000000ULL;
+    struct timespec ts;
+    VP_VERIFY(clock_gettime(CLOCK_REALTIME, &ts), ==, 0);
+    return (uint64_t)ts.tv_sec;
+}
+
+void reactor_random(void *out, size_t len)
+{
+    struct sim_world *sim = current_sim();
+    if (sim) {
+        sim_reactor_random(sim, out, len);
+        return;
+    }
+    unsigned char *p = out;
+    while (len > 0) {
+        ssize_t n = getrandom(p, len, 0);
+        if (n < 0) {
+            VP_VERIFY(errno, ==, EINTR);
+            continue;
+        }
+        p += n;
+        len -= (size_t)n;
+    }
+}

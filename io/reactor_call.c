@@ -1,0 +1,83 @@
+/* Calls and posts between reactors: what travels through a mailbox is always "spawn this". */
+#include "base/verify.h"
+#include "io/reactor_impl.h"
+
+#include <sched.h>
+#include <semaphore.h>
+#include <time.h>
+
+#define RETRY_NS 20000U /* the other side's ring is full: that is some 1000 requests of work */
+
+/* On the caller's stack until the reply. */
+struct call {
+    int (*fn)(void *arg);
+    void *arg;
+    int rc;
+    struct reactor *from; /* NULL: a plain thread waits on `done` */
+    struct mail_reply reply;
+    sem_t *done;
+};
+
+/* The callee's half. The call is the caller's again with the reply: nothing of it is used after. */
+static void call_run(void *arg)
+{
+    struct call *call = arg;
+    call->rc = call->fn(call->arg);
+    if (call->from)
+        mailbox_reply(&call->from->mailbox, &call->reply);
+    else
+        VP_VERIFY(sem_post(call->done), ==, 0);
+}
+
+int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg)
+{
+    if (to == reactor_current)
+        return fn(arg);
+    struct co *self = co_self();
+    VP_VERIFY(self, !=, NULL);
+    struct call call = {.fn = fn, .arg = arg, .from = reactor_current, .reply = {.co = self}};
+    struct mail mail = {call_run, &call, "reactor_call"};
+    int rc;
+    while ((rc = mailbox_send(&to->mailbox, &mail)) == VP_E_AGAIN)
+        vp_ignore(co_sleep_ns(RETRY_NS), "it is tried again, also when the sleep was cut short");
+    if (rc != 0)
+        return rc;
+    co_suspend("reactor_call");
+    return call.rc;
+}
+
+/* From a thread that may block. */
+static int send_blocking(struct reactor *to, const struct mail *mail)
+{
+    int rc;
+    while ((rc = mailbox_send(&to->mailbox, mail)) == VP_E_AGAIN) {
+        struct timespec pause = {0, RETRY_NS};
+        (void)nanosleep(&pause, NULL);
+    }
+    return rc;
+}
+
+int reactor_call_blocking(struct reactor *to, int (*fn)(void *arg), void *arg)
+{
+    VP_VERIFY(reactor_current, ==, NULL);
+    sem_t done;
+    VP_VERIFY(sem_init(&done, 0, 0), ==, 0);
+    struct call call = {.fn = fn, .arg = arg, .done = &done};
+    struct mail mail = {call_run, &call, "reactor_call_blocking"};
+    int rc = send_blocking(to, &mail);
+    if (rc == 0) {
+        while (sem_wait(&done) != 0)
+            ; /* a signal */
+        rc = call.rc;
+    }
+    (void)sem_destroy(&done);
+    return rc;
+}
+
+int reactor_post(struct reactor *to, void (*fn)(void *arg), void *arg, const char *name)
+{
+    struct mail mail = {fn, arg, name};
+    if (reactor_current)
+        return mailbox_send(&to->mailbox, &mail);
+    return send_blocking(to, &mail);
+}

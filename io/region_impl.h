@@ -1,0 +1,20 @@
+/* The memory from which a reactor's buffers are cut, private to io/. */
+#ifndef VP_IO_REGION_IMPL_H
+#define VP_IO_REGION_IMPL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct region;
+struct ring;
+
+/* Reserves address space only. `ring` (may be NULL) gets each slab registered when it is first
+ * used. NULL when memory is out. */
+struct region *region_new(size_t bytes, struct ring *ring);
+/* `cache`: keep it for the next region_new of that size without a ring. NULL is fine. */
+void region_free(struct region *region, bool cache);
+
+/* The fixed buffer that [buf, buf + len) lies in; -1: none. */
+int region_fixed_index(const struct region *region, const void *buf, size_t len);
+
+#endif

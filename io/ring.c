@@ -1,0 +1,322 @@
+/*
+ * The reactor's io_uring.
+ *
+ * One io_uring_enter a turn submits everything queued and waits. As many requests are in flight as
+ * the completion queue has room for; the rest waits here, first in first out, so that completions
+ * never overflow (were they to, the kernel keeps them and liburing fetches them: tested by
+ * switching the limit off).
+ *
+ * What the kernel offers is tried, best first, and used where it works: single issuer with deferred
+ * task work (6.1), cooperative task work (5.19), none; registered files and buffers. Each can be
+ * switched off by its name in VPOOL_IO_DISABLE (a comma list), for tests.
+ */
+#include "io/ring_impl.h"
+
+#include "base/log.h"
+#include "base/verify.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/ring_struct_impl.h"
+
+bool ring_feature_disabled(const char *name)
+{
+    const char *list = getenv("VPOOL_IO_DISABLE");
+    size_t len = strlen(name);
+    while (list && *list) {
+        size_t word = strcspn(list, ",");
+        if (word == len && strncmp(list, name, len) == 0)
+            return true;
+        list += word + (list[word] == ',');
+    }
+    return false;
+}
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+struct setup {
+    unsigned flags;
+    bool single_issuer, defer_taskrun;
+};
+
+static int setup_ring(struct ring *ring, unsigned entries)
+{
+    static const struct setup setups[] = {
+        {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG, true,
+         true},
+        {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, true,
+         false},
+        {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, false, false},
+        {0, false, false},
+    };
+    bool no_single = ring_feature_disabled("single_issuer");
+    bool no_defer = ring_feature_disabled("defer_taskrun");
+    bool no_coop = ring_feature_disabled("coop_taskrun");
+    int rc = -EINVAL;
+    for (size_t i = 0; i < sizeof(setups) / sizeof(setups[0]); i++) {
+        const struct setup *s = &setups[i];
+        if ((s->single_issuer && no_single) || (s->defer_taskrun && no_defer) ||
+            ((s->flags & IORING_SETUP_COOP_TASKRUN) && no_coop))
+            continue;
+        /* Disabled until ring_start: the thread that enables it is its single issuer. */
+        struct io_uring_params params = {.flags = s->flags | IORING_SETUP_R_DISABLED |
+                                                  IORING_SETUP_CLAMP};
+        rc = io_uring_queue_init_params(entries, &ring->uring, &params);
+        if (rc == 0) {
+            ring->features.single_issuer = s->single_issuer;
+            ring->features.defer_taskrun = s->defer_taskrun;
+            ring->limit = params.cq_entries > 64 ? params.cq_entries - 32 : params.cq_entries / 2;
+            return 0;
+        }
+        if (rc != -EINVAL)
+            break;
+    }
+    return rc;
+}
+
+static int setup_failed(int rc, struct vp_error *err)
+{
+    if (rc == -ENOSYS || rc == -EPERM)
+        return vp_fail_errno(err, VP_E_IO_NO_RING, -rc,
+                             "the kernel does not let us use io_uring; set kernel.io_uring_disabled"
+                             " to 0 (sysctl) and allow it in the container's seccomp profile");
+    if (rc == -ENOMEM)
+        return vp_fail_errno(err, VP_E_IO_NO_RING, -rc,
+                             "can not make an io_uring; raise the limit of locked memory"
+                             " (ulimit -l, LimitMEMLOCK=)");
+    return vp_fail_errno(err, VP_E_IO_NO_RING, -rc, "can not make an io_uring");
+}
+
+static void wake_prep(struct ring_req *req, struct io_uring_sqe *sqe)
+{
+    struct ring *ring = container_of(req, struct ring, wake);
+    io_uring_prep_read(sqe, ring->event_fd, &ring->wake_value, sizeof(ring->wake_value), 0);
+}
+
+/* The eventfd is read again and again while the ring runs. */
+static void wake_done(struct ring_req *req, int res)
+{
+    struct ring *ring = container_of(req, struct ring, wake);
+    (void)res; /* only a wake-up: the mailbox is looked at in every turn */
+    ring->wake_armed = false;
+    if (ring->running) {
+        ring->wake_armed = true;
+        ring_submit(ring, req);
+    }
+}
+
+int ring_new(const struct reactor_config *config, struct reactor_stats *stats, int event_fd,
+             struct ring **out, struct vp_error *err)
+{
+    struct ring *ring = calloc(1, sizeof(*ring));
+    if (!ring)
+        return vp_fail(err, VP_E_NO_MEMORY, "no memory for a ring");
+    int rc = setup_ring(ring, config->ring_entries);
+    if (rc != 0) {
+        free(ring);
+        return setup_failed(rc, err);
+    }
+    if (ring_feature_disabled("inflight_limit"))
+        ring->limit = UINT32_MAX;
+    ring->stats = stats;
+    ring->event_fd = event_fd;
+    ring->wake = (struct ring_req){.prep = wake_prep, .done = wake_done};
+    list_init(&ring->wake.link);
+    list_init(&ring->waiting);
+    size_t slabs = (config->buffer_bytes + IO_BUFFER_MAX - 1) / IO_BUFFER_MAX;
+    ring->features.fixed_buffers =
+        !ring_feature_disabled("fixed_buffers") &&
+        io_uring_register_buffers_sparse(&ring->uring, (unsigned)slabs) == 0;
+    ring->features.fixed_files = !ring_feature_disabled("fixed_files") &&
+                                 io_uring_register_files_sparse(&ring->uring, RING_FILES) == 0;
+    *out = ring;
+    return 0;
+}
+
+void ring_free(struct ring *ring)
+{
+    if (!ring)
+        return;
+    VP_VERIFY_TRUE(!ring->running);
+    io_uring_queue_exit(&ring->uring);
+    free(ring);
+}
+
+void ring_start(struct ring *ring)
+{
+    if (!ring->enabled)
+        VP_VERIFY(io_uring_enable_rings(&ring->uring), ==, 0);
+    ring->enabled = true;
+    ring->running = true;
+    ring->wake_armed = true;
+    ring_files_join(ring);
+    ring_submit(ring, &ring->wake);
+}
+
+static void cancel_wake_prep(struct ring_req *req, struct io_uring_sqe *sqe)
+{
+    ring_prep_cancel(sqe, &container_of(req, struct ring, cancel_wake)->wake);
+}
+
+static void cancel_wake_done(struct ring_req *req, int res)
+{
+    (void)req;
+    (void)res; /* the end of the read itself is what counts */
+}
+
+void ring_stop(struct ring *ring)
+{
+    ring_files_leave(ring);
+    ring->running = false;
+    if (ring->wake_armed) {
+        ring->cancel_wake = (struct ring_req){.prep = cancel_wake_prep, .done = cancel_wake_done};
+        list_init(&ring->cancel_wake.link);
+        ring_submit(ring, &ring->cancel_wake);
+    }
+    while (ring->in_flight > 0 || !list_empty(&ring->waiting))
+        ring_turn(ring, UINT64_MAX);
+}
+
+struct reactor_features ring_features(const struct ring *ring)
+{
+    return ring->features;
+}
+
+bool ring_register_buffer(struct ring *ring, unsigned index, void *base, size_t bytes)
+{
+    if (!ring->features.fixed_buffers)
+        return false;
+    struct iovec iov = {base, bytes};
+    __u64 tag = 0;
+    int rc = io_uring_register_buffers_update_tag(&ring->uring, index, &iov, &tag, 1);
+    if (rc == 1)
+        return true;
+    /* Most likely the limit of locked memory: the rest will not fit either. */
+    vp_info("I/O buffers are not registered from %u MiB on (%s); raise LimitMEMLOCK= to save CPU",
+            index * (IO_BUFFER_MAX >> 20), strerror(rc < 0 ? -rc : ENOMEM));
+    ring->features.fixed_buffers = false;
+    return false;
+}
+
+/* ---- submitting ---------------------------------------------------------------------------- */
+
+/* True when the request is in the submission queue. */
+static bool try_queue(struct ring *ring, struct ring_req *req)
+{
+    if (ring->in_flight >= ring->limit)
+        return false;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+    if (!sqe) {
+        ring->stats->enters++;
+        vp_ignore(io_uring_submit(&ring->uring), "it is tried again in the next turn");
+        sqe = io_uring_get_sqe(&ring->uring);
+        if (!sqe)
+            return false;
+    }
+    req->prep(req, sqe);
+    io_uring_sqe_set_data(sqe, req);
+    ring->in_flight++;
+    return true;
+}
+
+void ring_submit(struct ring *ring, struct ring_req *req)
+{
+    if (!list_empty(&ring->waiting) || !try_queue(ring, req))
+        list_add_tail(&ring->waiting, &req->link);
+    else
+        list_init(&req->link);
+}
+
+static void feed_waiting(struct ring *ring)
+{
+    while (!list_empty(&ring->waiting)) {
+        struct ring_req *req = list_first(&ring->waiting, struct ring_req, link);
+        list_del(&req->link);
+        if (!try_queue(ring, req)) {
+            list_add_head(&ring->waiting, &req->link);
+            return;
+        }
+    }
+}
+
+bool ring_withdraw(struct ring *ring, struct ring_req *req)
+{
+    (void)ring;
+    if (list_empty(&req->link))
+        return false;
+    list_del(&req->link);
+    return true;
+}
+
+void ring_prep_cancel(struct io_uring_sqe *sqe, struct ring_req *req)
+{
+    io_uring_prep_cancel64(sqe, (uintptr_t)req, 0);
+}
+
+/* ---- completing ---------------------------------------------------------------------------- */
+
+static unsigned reap(struct ring *ring)
+{
+    unsigned done = 0;
+    struct io_uring_cqe *cqe;
+    while (io_uring_cq_ready(&ring->uring) > 0 && io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
+        uint64_t data = cqe->user_data;
+        int res = cqe->res;
+        io_uring_cqe_seen(&ring->uring, cqe);
+        if (data == LIBURING_UDATA_TIMEOUT)
+            continue; /* a kernel without IORING_FEAT_EXT_ARG */
+        struct ring_req *req = (struct ring_req *)(uintptr_t)data;
+        ring->in_flight--;
+        done++;
+        req->done(req, res);
+    }
+    ring->stats->completions += done;
+    return done;
+}
+
+/* Completions that the kernel holds back until it is entered. */
+static bool needs_enter(struct ring *ring)
+{
+    unsigned flags = __atomic_load_n(ring->uring.sq.kflags, __ATOMIC_ACQUIRE);
+    return flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+static int enter(struct ring *ring, uint64_t timeout_ns)
+{
+    struct io_uring *u = &ring->uring;
+    bool queued = io_uring_sq_ready(u) > 0;
+    if (timeout_ns == 0 || io_uring_cq_ready(u) > 0) {
+        if (!queued && !needs_enter(ring))
+            return 0;
+        ring->stats->enters++;
+        return queued ? io_uring_submit_and_get_events(u) : io_uring_get_events(u);
+    }
+    ring->stats->enters++;
+    if (timeout_ns == UINT64_MAX)
+        return io_uring_submit_and_wait(u, 1);
+    struct __kernel_timespec ts = {.tv_sec = (long long)(timeout_ns / 1000000000U),
+                                   .tv_nsec = (long long)(timeout_ns % 1000000000U)};
+    struct io_uring_cqe *cqe;
+    return io_uring_submit_and_wait_timeout(u, &cqe, 1, &ts, NULL);
+}
+
+unsigned ring_turn(struct ring *ring, uint64_t timeout_ns)
+{
+    if (ring->files_stale)
+        ring_files_let_go(ring);
+    feed_waiting(ring);
+    int rc = enter(ring, timeout_ns);
+    /* EAGAIN, EBUSY: the kernel is short of something until we took completions. */
+    if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
+        vp_error_log("io_uring failed (%s): completions are lost, can not go on", strerror(-rc));
+        abort();
+    }
+    unsigned done = reap(ring);
+    feed_waiting(ring);
+    return done;
+}

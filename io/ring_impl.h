@@ -1,0 +1,58 @@
+/* A reactor's io_uring, private to io/. All of it belongs to the reactor's thread, once started. */
+#ifndef VP_IO_RING_IMPL_H
+#define VP_IO_RING_IMPL_H
+
+#include "base/error.h"
+#include "io/device.h"
+#include "io/reactor.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ring;
+struct ring_files;
+
+/* Any thread. `stats` is counted into; `event_fd` wakes the ring. */
+int ring_new(const struct reactor_config *config, struct reactor_stats *stats, int event_fd,
+             struct ring **out, struct vp_error *err) must_check;
+void ring_free(struct ring *ring);
+/* On the reactor's thread: before the first turn, after the last. */
+void ring_start(struct ring *ring);
+void ring_stop(struct ring *ring);
+
+/* Queues a request; its prep fills in the entry (not user_data), now or when there is room; its
+ * done is called from a later ring_turn, never from here. */
+void ring_submit(struct ring *ring, struct ring_req *req);
+/* Takes back a request that the kernel has not seen; false when it has. Its done is not called. */
+bool ring_withdraw(struct ring *ring, struct ring_req *req);
+/* Fills in an entry that cancels `req`. */
+void ring_prep_cancel(struct io_uring_sqe *sqe, struct ring_req *req);
+
+/* Submits what is queued, waits up to timeout_ns for a completion (0: not at all, UINT64_MAX: for
+ * ever), in one system call at most, and completes what came. Returns how many. */
+unsigned ring_turn(struct ring *ring, uint64_t timeout_ns);
+
+struct reactor_features ring_features(const struct ring *ring);
+/* Is `name` in VPOOL_IO_DISABLE? */
+bool ring_feature_disabled(const char *name);
+
+/* Slot `index` of the fixed buffers becomes this piece of memory. False: not possible. */
+bool ring_register_buffer(struct ring *ring, unsigned index, void *base, size_t bytes);
+
+/* ---- ring_files.c: descriptors registered in every ring that uses them --------------------- */
+
+/* In each device that has a descriptor. */
+struct ring_file {
+    int fd;
+    int slot;                    /* the same in all rings; -1 when all are taken */
+    _Atomic unsigned ring_count; /* in how many it is registered                */
+};
+
+void ring_file_init(struct ring_file *file, int fd);
+/* Returns when no ring holds the descriptor any more (each ring lets go in its own thread). */
+void ring_file_fini(struct ring_file *file);
+/* Points the entry, prepared with file->fd, to the registered one, if that is possible. */
+void ring_file_use(struct ring *ring, struct ring_file *file, struct io_uring_sqe *sqe);
+
+#endif
