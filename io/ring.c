@@ -20,6 +20,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "io/ring_struct_impl.h"
@@ -149,8 +150,10 @@ void ring_free(struct ring *ring)
 
 void ring_start(struct ring *ring)
 {
-    if (!ring->enabled)
-        VP_VERIFY(io_uring_enable_rings(&ring->uring), ==, 0);
+    if (!ring->enabled) /* liburing 2.3 forgets to export io_uring_enable_rings */
+        VP_VERIFY(syscall(__NR_io_uring_register, ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS,
+                          NULL, 0),
+                  ==, 0);
     ring->enabled = true;
     ring->running = true;
     ring->wake_armed = true;
