@@ -20,9 +20,10 @@
 /* One disk of the pool as I/O sees it. Owned by pool/, which changes `dev` only while nobody can
  * be using it. */
 struct raid_disk {
-    struct io_dev *dev;      /* NULL: absent                                                  */
-    _Atomic bool in_service; /* false: neither read nor written, whatever the reason          */
-    unsigned index;          /* in the pool                                                   */
+    struct io_dev *dev;         /* NULL: absent                                                  */
+    _Atomic bool in_service;    /* false: neither read nor written, whatever the reason          */
+    _Atomic bool eject_pending; /* out of service, but that is not durable yet                */
+    unsigned index;             /* in the pool                                                   */
 
     /* Writes completed, and the value of it that a completed flush covers: a flush with nothing
      * to cover costs no I/O. */
@@ -35,6 +36,7 @@ struct raid_disk {
      * Takes the disk out of service for good (until an operator acts): when it returns 0 the
      * ejection is durable in the pool's metadata, so a write that missed this disk may be
      * acknowledged. CO. An error means that the pool can not do without it or can not record it.
+     * For a disk that is out already it waits until that is durable.
      */
     int (*eject)(struct raid_disk *disk, int rc, const char *why);
     void *owner;
@@ -77,6 +79,8 @@ CO int raid_write(struct raid_io *io, unsigned count) must_check;
 
 /* Copies of a piece (1 for single, N for mirror). */
 unsigned raid_copies(const struct raid_group *g);
+/* No yield: whether enough members are in service to serve the group's data. */
+bool raid_group_is_alive(const struct raid_group *g);
 /* Reads one copy, unverified. VP_E_RAID_DISK_OUT when its disk is not in service. */
 CO int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, void *buf,
                       uint32_t len) must_check;
@@ -90,8 +94,9 @@ CO void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len);
 
 /*
  * Makes every write completed before the call durable on all disks in service, in parallel; skips
- * disks with nothing to flush. A disk whose flush fails is ejected; its data then exist only on
- * its mirrors. Errors: that of `eject` (e.g. VP_E_POOL_FENCED).
+ * disks with nothing to flush. A disk whose flush fails is ejected, never flushed again and
+ * believed; its data then exist only on its mirrors (who has data without a mirror finds its group
+ * unreadable: raid_group_is_alive). Errors: that of `eject` (e.g. VP_E_POOL_FENCED).
  */
 CO int raid_flush(struct raid_disk *const *disks, unsigned count) must_check;
 

@@ -1,0 +1,65 @@
+/* Shared by the files of raid/: windows of operations, counters, leaving service. */
+#ifndef VP_RAID_RAID_IMPL_H
+#define VP_RAID_RAID_IMPL_H
+
+#include "base/verify.h"
+#include "io/guard.h"
+#include "raid/raid.h"
+
+/* Operations in flight for one call at a time: they stand on the coroutine's stack, 104 bytes
+ * each. A request of 32 MiB reaches raid/ as up to 16 pieces, twice that with two copies. */
+#define RAID_WINDOW 32U
+
+static inline void raid_count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static inline bool raid_disk_is_in_service(const struct raid_disk *d)
+{
+    return atomic_load_explicit(&d->in_service, memory_order_acquire);
+}
+
+static inline void raid_check_bounds(const struct raid_group *g, uint64_t at_bytes, uint64_t len)
+{
+    VP_VERIFY(at_bytes, <=, g->data_bytes);
+    VP_VERIFY(len, <=, g->data_bytes - at_bytes);
+}
+
+static inline void raid_count_read(struct raid_disk *d, int rc, uint64_t len)
+{
+    raid_count(&d->reads, 1);
+    raid_count(&d->bytes_read, len);
+    if (rc)
+        raid_count(&d->read_errors, 1);
+}
+
+/* A failed write counts as done too: it may have left something in the cache. */
+static inline void raid_count_write(struct raid_disk *d, int rc, uint64_t len)
+{
+    raid_count(&d->writes, 1);
+    raid_count(&d->bytes_written, len);
+    if (rc)
+        raid_count(&d->write_errors, 1);
+    atomic_fetch_add_explicit(&d->writes_done, 1, memory_order_release);
+}
+
+/* CO. Takes the disk out of service, durably before it returns 0 (GUARD_EJECT_BEFORE_ACK). */
+static inline int raid_disk_leave(struct raid_disk *d, int why_rc, const char *why)
+{
+    if (io_guard_on(GUARD_EJECT_BEFORE_ACK))
+        return d->eject(d, why_rc, why);
+    atomic_store(&d->in_service, false);
+    return 0;
+}
+
+/* CO. For a disk found out of service: waits until that is durable, when somebody is still about
+ * recording it. */
+static inline int raid_disk_settle(struct raid_disk *d)
+{
+    if (!atomic_load_explicit(&d->eject_pending, memory_order_acquire))
+        return 0;
+    return raid_disk_leave(d, VP_E_RAID_DISK_OUT, "it is being ejected");
+}
+
+#endif

@@ -1,0 +1,254 @@
+/*
+ * Reading a group: choosing a copy, verifying it, falling back and healing.
+ *
+ * The hot path is one operation a piece, in windows on the stack. Only when an operation failed or
+ * a block does not match its checksum does raid_recover go through the piece: runs of bad blocks
+ * are read from the other copies, first as a whole, then block by block, and what turned out good
+ * is written over the copies that were bad. Nothing here needs a lock: the caller keeps writers of
+ * these blocks away, and two readers that heal one block write the same bytes.
+ *
+ * What a failed read means for its disk: nothing, as long as the block can be rewritten. A disk
+ * that is gone altogether is ejected, once another copy has the data.
+ */
+#include "base/crc.h"
+#include "base/log.h"
+#include "raid/raid_impl.h"
+
+/* A run of so many bytes stays on one disk, so that sequential reads remain sequential there. An
+ * arena of default chunks is as long. */
+#define REGION_SHIFT 22
+
+unsigned raid_copies(const struct raid_group *g)
+{
+    return g->profile.kind == RAID_MIRROR ? g->width : 1;
+}
+
+bool raid_group_is_alive(const struct raid_group *g)
+{
+    unsigned alive = 0;
+    for (unsigned i = 0; i < g->width; i++)
+        alive += raid_disk_is_in_service(g->disk[i]);
+    return alive >= g->profile.data;
+}
+
+/* The copy to read first; -1 when no disk of the group is in service. */
+static int choose_copy(const struct raid_group *g, uint64_t at_bytes)
+{
+    unsigned copies = raid_copies(g);
+    unsigned first = copies == 1 ? 0 : (unsigned)((g->id + (at_bytes >> REGION_SHIFT)) % copies);
+    for (unsigned i = 0; i < copies; i++) {
+        unsigned c = first + i < copies ? first + i : first + i - copies;
+        if (raid_disk_is_in_service(g->disk[c]))
+            return (int)c;
+    }
+    return -1;
+}
+
+int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, void *buf, uint32_t len)
+{
+    VP_VERIFY(copy, <, g->width);
+    raid_check_bounds(g, at_bytes, len);
+    struct raid_disk *d = g->disk[copy];
+    if (!raid_disk_is_in_service(d))
+        return VP_E_RAID_DISK_OUT;
+    int rc = io_dev_read(d->dev, g->base_bytes[copy] + at_bytes, buf, len);
+    raid_count_read(d, rc, len);
+    return rc;
+}
+
+/* ---- verifying ---------------------------------------------------------------------------- */
+
+static bool verifies(const struct raid_io *io)
+{
+    return io->crc && io_guard_on(GUARD_DATA_CHECKSUM);
+}
+
+static bool block_matches(const struct raid_io *io, uint32_t block)
+{
+    return vp_crc32c((const uint8_t *)io->buf + (size_t)block * RAID_BLOCK, RAID_BLOCK) ==
+           io->crc[block];
+}
+
+/* The first block in [from, to) that matches (`want`) or does not; `to` when there is none. */
+static uint32_t find_block(const struct raid_io *io, uint32_t from, uint32_t to, bool want)
+{
+    while (from < to && block_matches(io, from) != want)
+        from++;
+    return from;
+}
+
+static bool run_matches(const struct raid_io *io, uint32_t from, uint32_t to)
+{
+    return !verifies(io) || find_block(io, from, to, false) == to;
+}
+
+/* ---- recovering --------------------------------------------------------------------------- */
+
+/* Which copies of a run were found bad, as a bit mask. */
+struct bad_copies {
+    uint32_t unreadable, mismatched;
+};
+
+static void *block_address(const struct raid_io *io, uint32_t block)
+{
+    return (uint8_t *)io->buf + (size_t)block * RAID_BLOCK;
+}
+
+/* Writes the good run over its bad copies. Failure leaves what was bad as bad as it was: the
+ * checksum (or the unreadable sector) goes on saying so. */
+static void heal_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
+{
+    struct raid_group *g = io->group;
+    uint64_t at = io->at_bytes + (uint64_t)from * RAID_BLOCK;
+    uint32_t len = (to - from) * RAID_BLOCK;
+    for (unsigned c = 0; c < raid_copies(g); c++) {
+        struct raid_disk *d = g->disk[c];
+        if (!((bad.unreadable | bad.mismatched) >> c & 1) || !raid_disk_is_in_service(d))
+            continue;
+        if (bad.mismatched >> c & 1)
+            raid_count(&d->checksum_errors, to - from);
+        int rc = raid_write_copy(g, c, at, block_address(io, from), len);
+        if (rc)
+            vp_warn("disk %u: blocks at byte %llu could not be healed: %s", d->index,
+                    (unsigned long long)(g->base_bytes[c] + at), vp_err_text(rc));
+        else
+            raid_count(&d->healed_blocks, to - from);
+    }
+}
+
+/* Tries every copy not known bad for the run as a whole. 0 when it is good, and healed. */
+static int recover_from_copies(struct raid_io *io, uint32_t from, uint32_t to,
+                               struct bad_copies *bad)
+{
+    struct raid_group *g = io->group;
+    for (unsigned c = 0; c < raid_copies(g); c++) {
+        if ((bad->unreadable | bad->mismatched) >> c & 1)
+            continue;
+        int rc = raid_read_copy(g, c, io->at_bytes + (uint64_t)from * RAID_BLOCK,
+                                block_address(io, from), (to - from) * RAID_BLOCK);
+        if (rc == 0 && run_matches(io, from, to)) {
+            heal_run(io, from, to, *bad);
+            return 0;
+        }
+        if (rc == 0)
+            bad->mismatched |= 1U << c;
+        else if (rc != VP_E_RAID_DISK_OUT)
+            bad->unreadable |= 1U << c;
+    }
+    return bad->mismatched ? VP_E_CHECKSUM : VP_E_RAID_NO_COPY;
+}
+
+/* Counts what could not be healed, where it was seen. */
+static void count_lost_block(const struct raid_io *io, uint32_t mismatched)
+{
+    for (unsigned c = 0; c < raid_copies(io->group); c++)
+        if (mismatched >> c & 1)
+            raid_count(&io->group->disk[c]->checksum_errors, 1);
+}
+
+/* Recovers a run whose copies in `bad` are known bad. */
+static int recover_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
+{
+    struct bad_copies found = bad;
+    int first_rc = recover_from_copies(io, from, to, &found);
+    if (first_rc == 0)
+        return 0;
+    if (to - from == 1) {
+        count_lost_block(io, found.mismatched);
+        return first_rc;
+    }
+    /* No copy has the whole run; each block by itself may have one that does. */
+    first_rc = 0;
+    for (uint32_t b = from; b < to; b++) {
+        found = bad;
+        int rc = recover_from_copies(io, b, b + 1, &found);
+        if (rc)
+            count_lost_block(io, found.mismatched);
+        if (rc && !first_rc)
+            first_rc = rc;
+    }
+    return first_rc;
+}
+
+/* The disk does not answer any more: it leaves service, since others have the data. A read does
+ * not depend on that being recorded. */
+static void leave_if_gone(struct raid_group *g, int copy, int rc)
+{
+    if (rc == VP_E_IO_NO_DEVICE && raid_disk_is_in_service(g->disk[copy]))
+        vp_ignore(raid_disk_leave(g->disk[copy], rc, "the device is gone"),
+                  "eject reports by itself, and the data were read from another copy");
+}
+
+/* `copy` failed with `rc`, or (0) does not match in some block. */
+static __attribute__((noinline)) int raid_recover(struct raid_io *io, int copy, int rc)
+{
+    uint32_t blocks = io->len / RAID_BLOCK;
+    struct bad_copies bad = {0};
+    if (rc) {
+        bad.unreadable = 1U << copy;
+        int recovered = recover_run(io, 0, blocks, bad);
+        if (recovered == 0)
+            leave_if_gone(io->group, copy, rc);
+        return recovered;
+    }
+    bad.mismatched = 1U << copy;
+    int first_rc = 0;
+    for (uint32_t from = find_block(io, 0, blocks, false); from < blocks;) {
+        uint32_t to = find_block(io, from, blocks, true);
+        rc = recover_run(io, from, to, bad);
+        if (rc && !first_rc)
+            first_rc = rc;
+        from = find_block(io, to, blocks, false);
+    }
+    return first_rc;
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+/* Up to RAID_WINDOW pieces at once. */
+static int read_window(struct raid_io *io, unsigned count)
+{
+    struct io_op op[RAID_WINDOW];
+    int8_t copy[RAID_WINDOW];
+    struct io_batch batch;
+    io_batch_init(&batch);
+    for (unsigned i = 0; i < count; i++) {
+        struct raid_group *g = io[i].group;
+        raid_check_bounds(g, io[i].at_bytes, io[i].len);
+        copy[i] = (int8_t)choose_copy(g, io[i].at_bytes);
+        if (copy[i] < 0)
+            continue;
+        io_op_set(&op[i], g->disk[copy[i]]->dev, IO_READ, g->base_bytes[copy[i]] + io[i].at_bytes,
+                  io[i].buf, io[i].len, 0);
+        io_batch_add(&batch, &op[i]);
+    }
+    vp_ignore(io_batch_wait(&batch), "each operation's result is looked at below");
+
+    int first_rc = 0;
+    for (unsigned i = 0; i < count; i++) {
+        io[i].rc = VP_E_RAID_NO_COPY;
+        if (copy[i] >= 0) {
+            raid_count_read(io[i].group->disk[copy[i]], op[i].rc, io[i].len);
+            io[i].rc = op[i].rc;
+            if (op[i].rc || !run_matches(&io[i], 0, io[i].len / RAID_BLOCK))
+                io[i].rc = raid_recover(&io[i], copy[i], op[i].rc);
+        }
+        if (io[i].rc && !first_rc)
+            first_rc = io[i].rc;
+    }
+    return first_rc;
+}
+
+int raid_read(struct raid_io *io, unsigned count)
+{
+    int first_rc = 0;
+    while (count) {
+        unsigned n = count < RAID_WINDOW ? count : RAID_WINDOW;
+        int rc = read_window(io, n);
+        if (rc && !first_rc)
+            first_rc = rc;
+        io += n;
+        count -= n;
+    }
+    return first_rc;
+}

@@ -1,0 +1,147 @@
+/*
+ * Writing a group: every member in service gets the data, in windows of operations on the stack.
+ *
+ * What makes a degraded write safe to acknowledge (GUARD_EJECT_BEFORE_ACK): a member that missed
+ * it must be known to be out before anybody relies on the write, or after a crash it would come
+ * back with old data and be read. So a failing member is ejected before the write returns, and a
+ * write that finds a member out of service already waits until that is on record.
+ *
+ * Disks may leave service while operations are in flight. What counts as a copy is therefore
+ * decided afterwards: a member that took the write and is in service still.
+ */
+#include "raid/raid_impl.h"
+
+/* Operations of the pieces of one window, in their order. */
+struct write_window {
+    struct io_batch batch;
+    unsigned ops;
+    struct io_op op[RAID_WINDOW];
+    uint8_t member[RAID_WINDOW];
+};
+
+static void add_piece(struct write_window *w, struct raid_io *io)
+{
+    struct raid_group *g = io->group;
+    raid_check_bounds(g, io->at_bytes, io->len);
+    for (unsigned m = 0; m < g->width; m++) {
+        if (!raid_disk_is_in_service(g->disk[m]))
+            continue;
+        struct io_op *op = &w->op[w->ops];
+        w->member[w->ops++] = (uint8_t)m;
+        io_op_set(op, g->disk[m]->dev, IO_WRITE, g->base_bytes[m] + io->at_bytes, io->buf, io->len,
+                  0);
+        io_batch_add(&w->batch, op);
+    }
+}
+
+/* Members outside `written` are out of service, or leave it now; then the write may be
+ * acknowledged when one of `written` is left. */
+static __attribute__((noinline)) int settle_degraded(struct raid_group *g, uint32_t written,
+                                                     uint32_t failed, int fail_rc)
+{
+    if (!written)
+        return VP_E_RAID_NO_COPY;
+    for (unsigned m = 0; m < g->width; m++) {
+        int rc = 0;
+        if (failed >> m & 1)
+            rc = raid_disk_leave(g->disk[m], fail_rc, "a write failed");
+        else if (!(written >> m & 1))
+            rc = raid_disk_settle(g->disk[m]);
+        if (rc)
+            return rc;
+    }
+    for (unsigned m = 0; m < g->width; m++)
+        if (written >> m & 1 && raid_disk_is_in_service(g->disk[m]))
+            return 0;
+    return VP_E_RAID_NO_COPY;
+}
+
+/* Evaluates a piece whose operations begin at *next. */
+static int finish_piece(struct write_window *w, const struct raid_io *io, unsigned *next,
+                        unsigned ops)
+{
+    struct raid_group *g = io->group;
+    uint32_t written = 0, failed = 0;
+    int fail_rc = 0;
+    bool left = false;
+    for (unsigned i = *next; i < *next + ops; i++) {
+        unsigned m = w->member[i];
+        raid_count_write(g->disk[m], w->op[i].rc, io->len);
+        if (w->op[i].rc) {
+            failed |= 1U << m;
+            fail_rc = w->op[i].rc;
+        } else {
+            written |= 1U << m;
+            left |= !raid_disk_is_in_service(g->disk[m]);
+        }
+    }
+    *next += ops;
+    if (ops == g->width && !failed && !left)
+        return 0;
+    return settle_degraded(g, written, failed, fail_rc);
+}
+
+/* Writes as many pieces as fit into a window; returns their number. */
+static unsigned write_window(struct raid_io *io, unsigned count, int *first_rc)
+{
+    struct write_window w;
+    uint8_t ops[RAID_WINDOW];
+    unsigned pieces = 0;
+    w.ops = 0;
+    io_batch_init(&w.batch);
+    while (pieces < count && pieces < RAID_WINDOW &&
+           w.ops + io[pieces].group->width <= RAID_WINDOW) {
+        unsigned before = w.ops;
+        add_piece(&w, &io[pieces]);
+        ops[pieces++] = (uint8_t)(w.ops - before);
+    }
+    vp_ignore(io_batch_wait(&w.batch), "each operation's result is looked at below");
+
+    unsigned next = 0;
+    for (unsigned i = 0; i < pieces; i++) {
+        io[i].rc = finish_piece(&w, &io[i], &next, ops[i]);
+        if (io[i].rc && !*first_rc)
+            *first_rc = io[i].rc;
+    }
+    return pieces;
+}
+
+int raid_write(struct raid_io *io, unsigned count)
+{
+    int first_rc = 0;
+    while (count) {
+        unsigned n = write_window(io, count, &first_rc);
+        io += n;
+        count -= n;
+    }
+    return first_rc;
+}
+
+int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, const void *buf,
+                    uint32_t len)
+{
+    VP_VERIFY(copy, <, g->width);
+    raid_check_bounds(g, at_bytes, len);
+    struct raid_disk *d = g->disk[copy];
+    if (!raid_disk_is_in_service(d))
+        return VP_E_RAID_DISK_OUT;
+    int rc = io_dev_write(d->dev, g->base_bytes[copy] + at_bytes, buf, len, 0);
+    raid_count_write(d, rc, len);
+    return rc;
+}
+
+void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len)
+{
+    struct io_op op[RAID_WIDTH_MAX];
+    struct io_batch batch;
+    io_batch_init(&batch);
+    raid_check_bounds(g, at_bytes, len);
+    for (unsigned m = 0; m < g->width; m++) {
+        struct raid_disk *d = g->disk[m];
+        if (!raid_disk_is_in_service(d) || !io_dev_info(d->dev)->can_discard)
+            continue;
+        io_op_set(&op[m], d->dev, IO_DISCARD, g->base_bytes[m] + at_bytes, NULL, len, 0);
+        io_batch_add(&batch, &op[m]);
+    }
+    vp_ignore(io_batch_wait(&batch), "space not given back is no fault of the data");
+}
