@@ -1,0 +1,393 @@
+/* The loop, timers, messages between reactors, buffers. */
+#include "io/buffer.h"
+#include "io/reactor.h"
+#include "io/sim.h"
+#include "tests/lib/on_reactor.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MS 1000000ULL
+
+/* ---- timers -------------------------------------------------------------------------------- */
+
+#define TIMERS 500
+
+static struct timer tickers[TIMERS];
+static uint64_t last_ns;
+static unsigned fired;
+
+static void tick(struct timer *t)
+{
+    check(t->at_ns >= last_ns);
+    check(reactor_turn_ns() >= t->at_ns);
+    last_ns = t->at_ns;
+    fired++;
+}
+
+static void arm_many(void *arg)
+{
+    (void)arg;
+    uint64_t now = reactor_now_ns();
+    fired = 0;
+    last_ns = 0;
+    unsigned seed = 12345;
+    for (int i = 0; i < TIMERS; i++) {
+        seed = seed * 1103515245 + 12345;
+        timer_init(&tickers[i], tick);
+        timer_arm(&tickers[i], now + seed % (5 * MS));
+    }
+    for (int i = 0; i < TIMERS; i += 5)
+        timer_disarm(&tickers[i]);
+    timer_disarm(&tickers[0]); /* not armed: no effect */
+    timer_arm(&tickers[1], now + 4 * MS);
+    timer_arm(&tickers[1], now + 1 * MS); /* moved */
+    check_ok(co_sleep_ns(10 * MS));
+    check_equal(fired, TIMERS - TIMERS / 5);
+}
+
+static void timers_fire_in_order_and_not_when_disarmed(void **state)
+{
+    (void)state;
+    on_reactor(NULL, arm_many, NULL);
+    assert_checked();
+}
+
+static void sleep_idle(void *arg)
+{
+    struct reactor_stats before = reactor_stats(reactor_self());
+    check_ok(co_sleep_ns(30 * MS));
+    struct reactor_stats after = reactor_stats(reactor_self());
+    *(uint64_t *)arg = after.turns - before.turns;
+}
+
+static void an_idle_reactor_sleeps(void **state)
+{
+    (void)state;
+    uint64_t turns;
+    on_reactor(NULL, sleep_idle, &turns);
+    assert_checked();
+    assert_in_range(turns, 1, 20);
+    struct reactor_config polling = {.poll_us = 5000};
+    on_reactor(&polling, sleep_idle, &turns);
+    assert_checked();
+    assert_true(turns > 20);
+}
+
+/* ---- messages ------------------------------------------------------------------------------ */
+
+#define CALLERS 200
+#define CALLS   100
+
+struct side {
+    struct reactor *to;
+    uint64_t served; /* touched by the other side's calls only: by one thread */
+    unsigned left;
+};
+static struct side sides[2];
+
+static int serve(void *arg)
+{
+    struct side *s = arg;
+    s->served++;
+    if (s->served % 3 == 0)
+        co_yield ();
+    return s->served % 7 == 0 ? VP_E_AGAIN : 0;
+}
+
+static void call_often(void *arg)
+{
+    struct side *mine = arg, *theirs = &sides[mine == &sides[0]];
+    for (int i = 0; i < CALLS; i++) {
+        int rc = reactor_call(mine->to, serve, theirs);
+        check(rc == 0 || rc == VP_E_AGAIN);
+    }
+    mine->left--;
+}
+
+static void spawn_callers(void *arg)
+{
+    for (int i = 0; i < CALLERS; i++)
+        check_ok(co_spawn(call_often, arg, "caller"));
+}
+
+static int wait_for_callers(void *arg)
+{
+    struct side *s = arg;
+    while (s->left > 0)
+        check_ok(co_sleep_ns(MS / 10));
+    return 0;
+}
+
+static void two_reactors_call_each_other(const struct reactor_config *config)
+{
+    struct reactor_thread *t[2];
+    for (int i = 0; i < 2; i++)
+        t[i] = reactor_thread_start(config);
+    for (int i = 0; i < 2; i++)
+        sides[i] = (struct side){.to = reactor_thread_reactor(t[!i]), .left = CALLERS};
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(
+            reactor_post(reactor_thread_reactor(t[i]), spawn_callers, &sides[i], "callers"), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(
+            reactor_call_blocking(reactor_thread_reactor(t[i]), wait_for_callers, &sides[i]), 0);
+    for (int i = 0; i < 2; i++)
+        reactor_thread_join(t[i]);
+    assert_int_equal(sides[0].served, CALLERS * CALLS);
+    assert_int_equal(sides[1].served, CALLERS * CALLS);
+    assert_checked();
+}
+
+static void calls_between_busy_reactors_all_arrive(void **state)
+{
+    (void)state;
+    two_reactors_call_each_other(NULL);
+}
+
+static void reactors_short_of_coroutines_still_answer_each_other(void **state)
+{
+    (void)state;
+    /* The callers and two more: requests wait in the mailbox while the replies get through. */
+    struct reactor_config tight = {.max_coroutines = CALLERS + 2};
+    two_reactors_call_each_other(&tight);
+}
+
+static _Atomic unsigned posted;
+
+static void count_post(void *arg)
+{
+    (void)arg;
+    atomic_fetch_add(&posted, 1);
+}
+
+static void *post_many(void *arg)
+{
+    for (int i = 0; i < 5000; i++)
+        check_ok(reactor_post(arg, count_post, NULL, "post"));
+    return NULL;
+}
+
+static void posts_of_several_threads_all_run_even_when_the_ring_was_full(void **state)
+{
+    (void)state;
+    atomic_store(&posted, 0);
+    struct reactor_thread *t = reactor_thread_start(NULL);
+    pthread_t thread[3];
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, post_many, reactor_thread_reactor(t)), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_join(thread[i], NULL), 0);
+    reactor_thread_join(t);
+    assert_int_equal(atomic_load(&posted), 15000);
+    assert_checked();
+}
+
+static int nothing(void *arg)
+{
+    (void)arg;
+    return 0;
+}
+
+static void call_stopped(void *arg)
+{
+    check_equal(reactor_call(arg, nothing, NULL), VP_E_SHUTDOWN);
+    check_equal(reactor_post(arg, count_post, NULL, "post"), VP_E_SHUTDOWN);
+    check_ok(reactor_call(reactor_self(), nothing, NULL));
+}
+
+static void a_stopped_reactor_refuses_messages(void **state)
+{
+    (void)state;
+    struct reactor_config config = {0};
+    struct reactor *r;
+    struct vp_error err;
+    assert_int_equal(reactor_new(&config, &r, &err), 0);
+    assert_int_equal(reactor_post(r, count_post, NULL, "before the run"), 0);
+    atomic_store(&posted, 0);
+    reactor_stop(r);
+    reactor_run(r, NULL, NULL);
+    assert_int_equal(atomic_load(&posted), 1); /* what was accepted is done */
+    assert_int_equal(reactor_call_blocking(r, nothing, NULL), VP_E_SHUTDOWN);
+    on_reactor(NULL, call_stopped, r);
+    reactor_free(r);
+    assert_checked();
+}
+
+/* ---- buffers ------------------------------------------------------------------------------- */
+
+static void split_and_merge(void *arg)
+{
+    static void *all[2048];
+    (void)arg;
+    unsigned n = 0;
+    void *big = io_buffer_try(IO_BUFFER_MAX);
+    check_equal(reactor_stats(reactor_self()).buffer_bytes_used, IO_BUFFER_MAX);
+    while (n < 2048 && (all[n] = io_buffer_try(4096)) != NULL) {
+        check_equal((uintptr_t)all[n] % 4096, 0);
+        memset(all[n], (int)n, 4096);
+        n++;
+    }
+    check_equal(n, 1024); /* the other 4 MiB */
+    for (unsigned i = 0; i < n; i++)
+        check_equal(*(unsigned char *)all[i], (unsigned char)i);
+    for (unsigned i = 0; i < n; i++)
+        io_buffer_put(all[i * 7 % n], 4096);
+    void *merged = io_buffer_try(IO_BUFFER_MAX);
+    check(merged != NULL);
+    check(io_buffer_try(1) == NULL);
+    io_buffer_put(merged, IO_BUFFER_MAX);
+    io_buffer_put(big, IO_BUFFER_MAX);
+    check_equal(reactor_stats(reactor_self()).buffer_bytes_used, 0);
+}
+
+static void buffers_split_and_merge(void **state)
+{
+    (void)state;
+    struct reactor_config config = {.buffer_bytes = 8U << 20};
+    on_reactor(&config, split_and_merge, NULL);
+    assert_checked();
+}
+
+static char got[64];
+static unsigned got_count;
+
+static void get_size(void *arg)
+{
+    size_t len = *(size_t *)arg;
+    void *buf = io_buffer_get(len);
+    got[got_count++] = len == IO_BUFFER_MAX ? 'L' : 's';
+    co_yield ();
+    io_buffer_put(buf, len);
+}
+
+static void exhaust(void *arg)
+{
+    (void)arg;
+    static size_t large = IO_BUFFER_MAX, little = 4096;
+    got_count = 0;
+    void *mine = io_buffer_get(4096);
+    check_ok(co_spawn(get_size, &large, "large"));
+    check_ok(co_spawn(get_size, &little, "small"));
+    check_ok(co_spawn(get_size, &large, "large"));
+    check_ok(co_spawn(get_size, &little, "small"));
+    co_yield ();
+    check_equal(got_count, 0); /* the small ones do not overtake */
+    check(io_buffer_try(4096) == NULL);
+    io_buffer_put(mine, 4096);
+}
+
+static void who_waits_for_a_buffer_is_not_overtaken(void **state)
+{
+    (void)state;
+    struct reactor_config config = {.buffer_bytes = 4U << 20};
+    on_reactor(&config, exhaust, NULL);
+    assert_checked();
+    assert_memory_equal(got, "LsLs", 4);
+}
+
+#define CHURNS 20000
+
+static void churn(void *arg)
+{
+    unsigned seed = *(unsigned *)arg;
+    struct {
+        unsigned char *buf;
+        size_t len;
+    } held[32] = {0};
+    for (int i = 0; i < CHURNS; i++) {
+        seed = seed * 1103515245 + 12345;
+        unsigned slot = seed >> 16 & 31;
+        if (held[slot].buf) {
+            check_equal(held[slot].buf[0], slot);
+            check_equal(held[slot].buf[held[slot].len - 1], slot);
+            io_buffer_put(held[slot].buf, held[slot].len);
+            held[slot].buf = NULL;
+            continue;
+        }
+        held[slot].len = 1 + (seed >> 8 & 0xfff) * (size_t)(1 + (seed >> 24));
+        held[slot].buf = io_buffer_try(held[slot].len);
+        if (held[slot].buf) {
+            held[slot].buf[0] = (unsigned char)slot;
+            held[slot].buf[held[slot].len - 1] = (unsigned char)slot;
+        }
+    }
+    for (unsigned slot = 0; slot < 32; slot++)
+        if (held[slot].buf)
+            io_buffer_put(held[slot].buf, held[slot].len);
+    void *one = io_buffer_try(IO_BUFFER_MAX), *two = io_buffer_try(IO_BUFFER_MAX);
+    check(one && two); /* nothing leaked, everything merged */
+    io_buffer_put(one, IO_BUFFER_MAX);
+    io_buffer_put(two, IO_BUFFER_MAX);
+    check_equal(reactor_stats(reactor_self()).buffer_bytes_used, 0);
+}
+
+static void random_gets_and_puts_never_overlap(void **state)
+{
+    (void)state;
+    struct reactor_config config = {.buffer_bytes = 8U << 20};
+    for (unsigned seed = 1; seed <= 5; seed++) {
+        unsigned used = seed;
+        on_reactor(&config, churn, &used);
+        if (check_failures() > 0)
+            fail_msg("failed with seed %u", seed);
+    }
+}
+
+/* ---- a simulated world --------------------------------------------------------------------- */
+
+static void long_sleep(void *arg)
+{
+    (void)arg;
+    uint64_t began = reactor_now_ns();
+    check_ok(co_sleep_ns(3600ULL * 1000 * MS));
+    check_equal(reactor_now_ns() - began, 3600ULL * 1000 * MS);
+    void *buf = io_buffer_get(4096);
+    memset(buf, 1, 4096);
+    io_buffer_put(buf, 4096);
+}
+
+static void wait_for_ever(void *arg)
+{
+    (void)arg;
+    (void)io_buffer_get(4096); /* abandoned with the coroutine */
+    co_suspend("for ever");
+    check(false);
+}
+
+static void a_simulated_hour_takes_no_time(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 200; i++) {
+        struct sim_world *w = sim_world_new(1);
+        struct reactor_config config = {.sim = w};
+        on_reactor(&config, long_sleep, NULL);
+        on_reactor(&config, wait_for_ever, NULL);
+        sim_world_free(w);
+    }
+    assert_checked();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(timers_fire_in_order_and_not_when_disarmed),
+        cmocka_unit_test(an_idle_reactor_sleeps),
+        cmocka_unit_test(calls_between_busy_reactors_all_arrive),
+        cmocka_unit_test(reactors_short_of_coroutines_still_answer_each_other),
+        cmocka_unit_test(posts_of_several_threads_all_run_even_when_the_ring_was_full),
+        cmocka_unit_test(a_stopped_reactor_refuses_messages),
+        cmocka_unit_test(buffers_split_and_merge),
+        cmocka_unit_test(who_waits_for_a_buffer_is_not_overtaken),
+        cmocka_unit_test(random_gets_and_puts_never_overlap),
+        cmocka_unit_test(a_simulated_hour_takes_no_time),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
