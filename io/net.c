@@ -99,7 +99,7 @@ static void net_cut(struct net_op *op, int rc)
         return;
     }
     op->pending++;
-    ring_submit(ring, &op->cancel_req);
+    ring_submit_free(ring, &op->cancel_req);
 }
 
 static void net_timeout(struct timer *t)
@@ -127,7 +127,7 @@ static int net_run(struct net_op *op, uint64_t deadline_ns, const char *why)
     timer_init(&op->timer, net_timeout);
     do {
         op->pending = 1;
-        ring_submit(reactor_current->ring, &op->req);
+        ring_submit_free(reactor_current->ring, &op->req);
         if (deadline_ns)
             timer_arm(&op->timer, deadline_ns);
         co_suspend_cancellable(why, net_cancel, op);

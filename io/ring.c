@@ -1,10 +1,12 @@
 /*
  * The reactor's io_uring.
  *
- * One io_uring_enter a turn submits everything queued and waits. As many requests are in flight as
- * the completion queue has room for; the rest waits here, first in first out, so that completions
- * never overflow (were they to, the kernel keeps them and liburing fetches them: tested by
- * switching the limit off).
+ * One io_uring_enter a turn submits everything queued and waits. The completion queue has room for
+ * the requests of sockets (one for each coroutine, and one that cancels it), which may take for
+ * ever, and for `limit` others; what is beyond that limit waits here, first in first out. So
+ * completions never overflow, idle sockets never keep disks waiting, and a cancellation always gets
+ * through. Were the queue to overflow, the kernel keeps completions and they are fetched all the
+ * same (tested by switching the limit off).
  *
  * What the kernel offers is tried, best first, and used where it works: single issuer with deferred
  * task work (6.1), cooperative task work (5.19), none; registered files and buffers. Each can be
@@ -45,7 +47,7 @@ struct setup {
     bool single_issuer, defer_taskrun;
 };
 
-static int setup_ring(struct ring *ring, unsigned entries)
+static int setup_ring(struct ring *ring, const struct reactor_config *config)
 {
     static const struct setup setups[] = {
         {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG, true,
@@ -55,6 +57,7 @@ static int setup_ring(struct ring *ring, unsigned entries)
         {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, false, false},
         {0, false, false},
     };
+    unsigned reserved = 2 * config->max_coroutines + 2; /* the eventfd's, too */
     bool no_single = ring_feature_disabled("single_issuer");
     bool no_defer = ring_feature_disabled("defer_taskrun");
     bool no_coop = ring_feature_disabled("coop_taskrun");
@@ -66,12 +69,14 @@ static int setup_ring(struct ring *ring, unsigned entries)
             continue;
         /* Disabled until ring_start: the thread that enables it is its single issuer. */
         struct io_uring_params params = {.flags = s->flags | IORING_SETUP_R_DISABLED |
-                                                  IORING_SETUP_CLAMP};
-        rc = io_uring_queue_init_params(entries, &ring->uring, &params);
+                                                  IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
+                                         .cq_entries = 2 * config->ring_entries + reserved};
+        rc = io_uring_queue_init_params(config->ring_entries, &ring->uring, &params);
         if (rc == 0) {
             ring->features.single_issuer = s->single_issuer;
             ring->features.defer_taskrun = s->defer_taskrun;
-            ring->limit = params.cq_entries > 64 ? params.cq_entries - 32 : params.cq_entries / 2;
+            bool clamped = params.cq_entries < reserved + params.sq_entries;
+            ring->limit = clamped ? params.sq_entries : params.cq_entries - reserved;
             return 0;
         }
         if (rc != -EINVAL)
@@ -107,7 +112,7 @@ static void wake_done(struct ring_req *req, int res)
     ring->wake_armed = false;
     if (ring->running) {
         ring->wake_armed = true;
-        ring_submit(ring, req);
+        ring_submit_free(ring, req);
     }
 }
 
@@ -117,7 +122,7 @@ int ring_new(const struct reactor_config *config, struct reactor_stats *stats, i
     struct ring *ring = calloc(1, sizeof(*ring));
     if (!ring)
         return vp_fail(err, VP_E_NO_MEMORY, "no memory for a ring");
-    int rc = setup_ring(ring, config->ring_entries);
+    int rc = setup_ring(ring, config);
     if (rc != 0) {
         free(ring);
         return setup_failed(rc, err);
@@ -129,6 +134,7 @@ int ring_new(const struct reactor_config *config, struct reactor_stats *stats, i
     ring->wake = (struct ring_req){.prep = wake_prep, .done = wake_done};
     list_init(&ring->wake.link);
     list_init(&ring->waiting);
+    list_init(&ring->waiting_free);
     size_t slabs = (config->buffer_bytes + IO_BUFFER_MAX - 1) / IO_BUFFER_MAX;
     ring->features.fixed_buffers =
         !ring_feature_disabled("fixed_buffers") &&
@@ -158,7 +164,7 @@ void ring_start(struct ring *ring)
     ring->running = true;
     ring->wake_armed = true;
     ring_files_join(ring);
-    ring_submit(ring, &ring->wake);
+    ring_submit_free(ring, &ring->wake);
 }
 
 static void cancel_wake_prep(struct ring_req *req, struct io_uring_sqe *sqe)
@@ -179,9 +185,9 @@ void ring_stop(struct ring *ring)
     if (ring->wake_armed) {
         ring->cancel_wake = (struct ring_req){.prep = cancel_wake_prep, .done = cancel_wake_done};
         list_init(&ring->cancel_wake.link);
-        ring_submit(ring, &ring->cancel_wake);
+        ring_submit_free(ring, &ring->cancel_wake);
     }
-    while (ring->in_flight > 0 || !list_empty(&ring->waiting))
+    while (ring->in_flight + ring->in_flight_free > 0 || !list_empty(&ring->waiting_free))
         ring_turn(ring, UINT64_MAX);
 }
 
@@ -208,10 +214,18 @@ bool ring_register_buffer(struct ring *ring, unsigned index, void *base, size_t 
 
 /* ---- submitting ---------------------------------------------------------------------------- */
 
-/* True when the request is in the submission queue. */
-static bool try_queue(struct ring *ring, struct ring_req *req)
+/* Which requests count against the limit is a bit of user_data. */
+#define COUNTED 1U
+
+static uint64_t user_data(const struct ring_req *req, bool counted)
 {
-    if (ring->in_flight >= ring->limit)
+    return (uintptr_t)req | (counted ? COUNTED : 0);
+}
+
+/* True when the request is in the submission queue. */
+static bool try_queue(struct ring *ring, struct ring_req *req, bool counted)
+{
+    if (counted && ring->in_flight >= ring->limit)
         return false;
     struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
     if (!sqe) {
@@ -222,29 +236,48 @@ static bool try_queue(struct ring *ring, struct ring_req *req)
             return false;
     }
     req->prep(req, sqe);
-    io_uring_sqe_set_data(sqe, req);
-    ring->in_flight++;
+    io_uring_sqe_set_data64(sqe, user_data(req, counted));
+    if (counted)
+        ring->in_flight++;
+    else
+        ring->in_flight_free++;
     return true;
 }
 
-void ring_submit(struct ring *ring, struct ring_req *req)
+static void submit(struct ring *ring, struct list *waiting, struct ring_req *req, bool counted)
 {
-    if (!list_empty(&ring->waiting) || !try_queue(ring, req))
-        list_add_tail(&ring->waiting, &req->link);
+    if (!list_empty(waiting) || !try_queue(ring, req, counted))
+        list_add_tail(waiting, &req->link);
     else
         list_init(&req->link);
 }
 
-static void feed_waiting(struct ring *ring)
+void ring_submit(struct ring *ring, struct ring_req *req)
 {
-    while (!list_empty(&ring->waiting)) {
-        struct ring_req *req = list_first(&ring->waiting, struct ring_req, link);
+    submit(ring, &ring->waiting, req, true);
+}
+
+void ring_submit_free(struct ring *ring, struct ring_req *req)
+{
+    submit(ring, &ring->waiting_free, req, false);
+}
+
+static void feed(struct ring *ring, struct list *waiting, bool counted)
+{
+    while (!list_empty(waiting)) {
+        struct ring_req *req = list_first(waiting, struct ring_req, link);
         list_del(&req->link);
-        if (!try_queue(ring, req)) {
-            list_add_head(&ring->waiting, &req->link);
+        if (!try_queue(ring, req, counted)) {
+            list_add_head(waiting, &req->link);
             return;
         }
     }
+}
+
+static void feed_waiting(struct ring *ring)
+{
+    feed(ring, &ring->waiting_free, false);
+    feed(ring, &ring->waiting, true);
 }
 
 bool ring_withdraw(struct ring *ring, struct ring_req *req)
@@ -258,7 +291,7 @@ bool ring_withdraw(struct ring *ring, struct ring_req *req)
 
 void ring_prep_cancel(struct io_uring_sqe *sqe, struct ring_req *req)
 {
-    io_uring_prep_cancel64(sqe, (uintptr_t)req, 0);
+    io_uring_prep_cancel64(sqe, user_data(req, false), 0);
 }
 
 /* ---- completing ---------------------------------------------------------------------------- */
@@ -273,8 +306,11 @@ static unsigned reap(struct ring *ring)
         io_uring_cqe_seen(&ring->uring, cqe);
         if (data == LIBURING_UDATA_TIMEOUT)
             continue; /* a kernel without IORING_FEAT_EXT_ARG */
-        struct ring_req *req = (struct ring_req *)(uintptr_t)data;
-        ring->in_flight--;
+        struct ring_req *req = (struct ring_req *)(uintptr_t)(data & ~(uint64_t)COUNTED);
+        if (data & COUNTED)
+            ring->in_flight--;
+        else
+            ring->in_flight_free--;
         done++;
         req->done(req, res);
     }

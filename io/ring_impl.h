@@ -24,9 +24,12 @@ void ring_stop(struct ring *ring);
 /* Queues a request; its prep fills in the entry (not user_data), now or when there is room; its
  * done is called from a later ring_turn, never from here. */
 void ring_submit(struct ring *ring, struct ring_req *req);
+/* The same for requests that may take for ever, at most one for each coroutine, and for those that
+ * cancel them: they wait for nobody. */
+void ring_submit_free(struct ring *ring, struct ring_req *req);
 /* Takes back a request that the kernel has not seen; false when it has. Its done is not called. */
 bool ring_withdraw(struct ring *ring, struct ring_req *req);
-/* Fills in an entry that cancels `req`. */
+/* Fills in an entry that cancels `req`, which was given to ring_submit_free. */
 void ring_prep_cancel(struct io_uring_sqe *sqe, struct ring_req *req);
 
 /* Submits what is queued, waits up to timeout_ns for a completion (0: not at all, UINT64_MAX: for

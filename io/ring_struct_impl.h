@@ -13,8 +13,9 @@ struct ring {
     struct io_uring uring;
     struct reactor_features features;
     struct reactor_stats *stats;
-    unsigned in_flight, limit; /* requests in the kernel or its queue; how many may be */
-    struct list waiting;       /* ring_req.link: no room yet                            */
+    unsigned in_flight, limit; /* counted requests in the kernel or its queue; how many may be */
+    unsigned in_flight_free;   /* of ring_submit_free                                          */
+    struct list waiting, waiting_free; /* ring_req.link: no room yet                           */
     bool enabled, running;
 
     struct ring_req wake, cancel_wake; /* the read on the mailbox's eventfd */

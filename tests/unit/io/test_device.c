@@ -216,7 +216,7 @@ static void thousands(void *arg)
 static void thousands_of_operations_pass_a_ring_of_eight(void **state)
 {
     (void)state;
-    struct reactor_config small = {.ring_entries = 8};
+    struct reactor_config small = {.ring_entries = 8, .max_coroutines = 4};
     on_reactor(&small, thousands, NULL);
     assert_checked();
 }
@@ -224,7 +224,7 @@ static void thousands_of_operations_pass_a_ring_of_eight(void **state)
 static void an_overflowing_completion_queue_loses_nothing(void **state)
 {
     (void)state;
-    struct reactor_config small = {.ring_entries = 8};
+    struct reactor_config small = {.ring_entries = 8, .max_coroutines = 4};
     setenv("VPOOL_IO_DISABLE", "inflight_limit", 1);
     on_reactor(&small, thousands, NULL);
     unsetenv("VPOOL_IO_DISABLE");
