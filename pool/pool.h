@@ -190,8 +190,8 @@ CO void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count);
  * out of space, and a checkpoint is requested.
  */
 bool pool_meta_has_room(struct pool *p, uint64_t new_pages);
-/* ANY, no yield: `pages` more (fewer, when negative) tree pages are dirty and will be written by the
- * next checkpoint. pool_meta_has_room counts with it. */
+/* ANY, no yield: `pages` more (fewer, when negative) tree pages are dirty and will be written by
+ * the next checkpoint. pool_meta_has_room counts with it. */
 void pool_meta_dirty_add(struct pool *p, int64_t pages);
 
 /* ---- checkpoints --------------------------------------------------------------------------- */

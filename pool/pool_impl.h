@@ -135,21 +135,20 @@ struct pool_stream {
     uint64_t id;
     uint64_t next_seq;
     struct pool_segment segment;
-    uint32_t used_pages; /* of the segment                                              */
-    uint64_t written_pages;
-    uint8_t *buf; /* one segment, aligned                                        */
-    bool is_log;
+    uint32_t used_pages;  /* of the segment                                          */
+    uint64_t total_pages; /* written since the stream, or the log's cut, began       */
+    uint8_t *buf;         /* a segment and one page for the JUMP, aligned; owned     */
+    bool durable;         /* every batch by FUA; else by the flush before the root   */
 };
 
 struct pool_log {
     struct pool_stream stream;
-    uint8_t *jump_page;  /* 4 KiB, aligned: written beside the next segment's first batch */
-    struct list queue;   /* struct log_entry: commits that wait for a writer              */
-    struct list carried; /* entries of pool_log_append_nowait that own their bytes        */
+    struct list queue; /* struct log_entry: commits that wait for a writer                */
+    struct list owned; /* those of them that pool_log_append_nowait allocated             */
     uint64_t queued_bytes;
-    bool writing;         /* one writer at a time                                          */
-    struct co_queue idle; /* waits for !writing                                            */
-    uint64_t limit_pages; /* a checkpoint is requested beyond                              */
+    bool writing;         /* one writer at a time                                         */
+    struct co_queue idle; /* waits for !writing                                           */
+    uint64_t limit_pages; /* a checkpoint is requested beyond                             */
 };
 
 /* ==== page store (metadata side) ============================================================ */
@@ -166,10 +165,12 @@ struct pool_meta_group {
 };
 
 struct pool_meta {
-    struct pool_meta_group **group; /* in the order of formation                          */
+    struct pool_meta_group **group; /* in the order of formation                    */
     unsigned groups, capacity;
-    _Atomic int64_t room;  /* pages that may still become dirty                  */
-    _Atomic int64_t dirty; /* pages that the next checkpoint will have to write  */
+    uint64_t pages_total, pages_free;
+    uint64_t formable_pages; /* of reserved groups that are not formed yet           */
+    _Atomic int64_t room;    /* pages that may become dirty, dirty ones included      */
+    _Atomic int64_t dirty;   /* pages that the next checkpoint will have to write     */
 };
 
 /* ==== root and checkpoint (metadata side) =================================================== */
@@ -181,23 +182,32 @@ struct pool_snapshot_ref {
 };
 
 /* What the last durable root says, but for the disk table, which is p->disk[]. */
-struct pool_root_state {
+struct pool_root {
     uint64_t number;
     uint32_t checkpoint; /* number of the checkpoint that made its snapshot              */
     bool exported;
     struct pool_snapshot_ref snapshot;
     struct pool_log_piece piece[POOL_LOG_PIECES];
     unsigned pieces;
-    struct co_mutex lock; /* one root at a time                                           */
+};
+
+struct pool_root_state {
+    struct pool_root now;     /* the last durable one                                    */
+    struct co_mutex lock;     /* one root is written at a time                           */
+    uint64_t durable_changes; /* p->disk_changes that it holds                           */
+    uint8_t *page;            /* ROOT_BYTES, aligned                                     */
 };
 
 struct pool_checkpoint_state {
-    bool running, requested, stopping;
-    uint64_t started, finished; /* counts                                                  */
-    int rc;                     /* of the last finished one                                */
-    struct co_queue done;       /* woken at the end of each                                */
-    struct co_queue work;       /* the background coroutine sleeps here                    */
-    bool background_running;
+    bool running;
+    uint64_t started, finished; /* counts                                                 */
+    int rc;                     /* of the last finished one                               */
+    struct co_queue done;       /* woken at the end of each                               */
+    _Atomic bool requested;     /* a background task exists                               */
+    struct co *sleeper;         /* that task, while it sleeps after a failure             */
+    /* the snapshot being written; here so that a power cut can free them */
+    struct pool_batch records;
+    struct pool_stream stream;
 };
 
 /* ==== the pool ============================================================================== */
@@ -217,6 +227,7 @@ struct pool {
     struct pool_disk disk[POOL_DISKS_MAX];
     struct raid_disk *raid_disk[POOL_DISKS_MAX];
     unsigned disk_count;
+    uint64_t disk_changes;        /* counts changes of the disk table                         */
     struct list groups;           /* all struct pool_group                                     */
     struct pool_space_map *space; /* disk side's own: group and arena look-up from any reactor */
     struct co_queue room;         /* pool_wait_for_room                                        */
@@ -227,6 +238,7 @@ struct pool {
     struct pool_meta meta;
     struct pool_root_state root;
     struct pool_checkpoint_state checkpoint;
+    struct pool_import_state *import; /* while importing */
 };
 
 /* ==== what the disk side offers ============================================================= */
@@ -274,10 +286,15 @@ struct pool_group *pool_group_find(struct pool *p, uint32_t id);
 /* Metadata groups of `copies` copies that the free extents would give. */
 unsigned pool_groups_formable(const struct pool *p, unsigned copies);
 
+/* Home, no yield. The first half of an ejection, in memory: state OUT, not in service, reason, a
+ * line in the log, ++p->disk_changes. VP_E_POOL_FENCED when no disk would be left in service (then
+ * it changes nothing). Idempotent. */
+int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *why) must_check;
+
 /*
- * Home. Takes a disk out: marks it OUT and not in service, then pool_root_update. Returns 0 when
- * that is durable; VP_E_POOL_FENCED when no metadata would be left. raid_disk.eject of every disk
- * comes here (by reactor_call from elsewhere). Idempotent.
+ * Home. Takes a disk out: pool_disk_mark_out, then pool_root_update (also when it was marked
+ * already: whoever ejects it returns only once that is durable). VP_E_POOL_FENCED: no metadata
+ * would be left. raid_disk.eject of every disk comes here (by reactor_call from elsewhere).
  */
 CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why) must_check;
 /* Closes devices, frees disks, groups, arenas. No I/O. */
@@ -312,7 +329,7 @@ static inline bool pool_is_fenced(const struct pool *p)
     return atomic_load_explicit(&p->fenced, memory_order_acquire);
 }
 
-/* Ends the background coroutine and waits for a checkpoint under way (pool_close, pool_destroy). */
+/* Ends the background task and a checkpoint under way (pool_close, pool_destroy). */
 CO void pool_meta_stop(struct pool *p);
 /* Frees records, log, page store. No I/O. */
 void pool_meta_fini(struct pool *p);

@@ -1,0 +1,70 @@
+/*
+ * The root: one 4 KiB block, in slot (number mod 8) of the label area at the start and of the one
+ * at the end of every disk in service. Slot s is at 64 KiB + s × 4 KiB of its area.
+ */
+#ifndef VP_POOL_ROOT_FORMAT_H
+#define VP_POOL_ROOT_FORMAT_H
+
+#include "pool/log_format.h"
+
+#include <stddef.h>
+
+#define ROOT_MAGIC   "vpoolRT1"
+#define ROOT_VERSION 1U
+#define ROOT_BYTES   4096U
+#define ROOT_NAME    64U
+#define ROOT_PIECES  8U
+#define ROOT_DISKS   96U
+
+enum root_flags { ROOT_EXPORTED = 1 };
+
+struct root_snapshot {
+    struct log_segment start;
+    struct le64 stream;
+    struct le64 batches; /* numbered 1 … batches, JUMPs included */
+} __attribute__((packed));
+static_assert(sizeof(struct root_snapshot) == 48, "on disk");
+
+/* A piece of the log. Only the last piece is open: last_seq is all ones. */
+struct root_piece {
+    struct log_segment start;
+    struct le64 stream;
+    struct le64 first_seq;
+    struct le64 last_seq;
+} __attribute__((packed));
+static_assert(sizeof(struct root_piece) == 56, "on disk");
+
+struct root_disk {
+    uint8_t uuid[16];
+    uint8_t state; /* enum pool_disk_state */
+    uint8_t reserved[3];
+    struct le32 extents;
+    struct le64 size_bytes;
+} __attribute__((packed));
+static_assert(sizeof(struct root_disk) == 32, "on disk");
+
+struct root_block {
+    uint8_t magic[8];
+    struct le32 version;
+    struct le32 crc; /* CRC32C of the 4096 bytes, this field zero */
+    uint8_t pool_uuid[16];
+    uint8_t name[ROOT_NAME]; /* zero-terminated */
+    struct le64 number;
+    struct le64 features_compat, features_ro, features_incompat;
+    struct le32 chunk_bytes, extent_bytes, log_segment_bytes;
+    uint8_t profile[3]; /* default for volumes: kind, data, extra */
+    uint8_t flags;
+    struct le32 checkpoint;
+    struct le16 disks;
+    struct le16 pieces;
+    struct root_snapshot snapshot;
+    struct root_piece piece[ROOT_PIECES];
+    struct root_disk disk[ROOT_DISKS];
+    uint8_t reserved[376];
+} __attribute__((packed));
+static_assert(sizeof(struct root_block) == ROOT_BYTES, "on disk");
+static_assert(offsetof(struct root_block, number) == 96, "on disk");
+static_assert(offsetof(struct root_block, snapshot) == 152, "on disk");
+static_assert(offsetof(struct root_block, disk) == 648, "on disk");
+
+#endif
