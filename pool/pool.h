@@ -110,6 +110,10 @@ struct pool_record {
     const void *value; /* borrowed until the next CO call or commit */
     uint32_t len;
 };
+/* Walks the records of a batch, from *at = 0 on: 1 with the next one (its value borrowed from the
+ * batch), 0 at the end, VP_E_RECORD_BAD. */
+int pool_batch_next(const struct pool_batch *b, size_t *at, struct pool_record *out,
+                    bool *is_delete) must_check;
 /* HOME. False when there is no such record. */
 bool pool_record_get(struct pool *p, enum pool_record_kind kind, uint32_t scope, uint64_t key,
                      struct pool_record *out);

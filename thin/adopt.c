@@ -1,0 +1,226 @@
+/*
+ * After a crash: regions whose intent was recovered. A block there may have been under way in
+ * place, so its copies may differ from its logged checksum and from each other.
+ *
+ * A copy that matches the checksum is the truth; where none does, the first readable one is
+ * adopted. The other copies are made equal (GUARD_ADOPT_EQUALISE) and that, with the new checksum,
+ * is committed before the block is served, so that two reads never disagree, whatever fails later.
+ * Readers do so for the blocks they read, under their block locks; a background job
+ * (thin_resync_step) for whole chunks, whose writers it keeps out by thin->resync_chunk.
+ */
+#include <string.h>
+
+#include "base/bitmap.h"
+#include "base/crc.h"
+#include "io/guard.h"
+#include "thin/thin_impl.h"
+
+/* Half of adopt_buf is the truth so far, half the copy that is looked at. */
+enum { PIECE = THIN_ADOPT_BLOCKS };
+
+struct adopt_piece {
+    struct raid_group *group;
+    uint64_t at_bytes;
+    unsigned first, count; /* blocks of the chunk */
+    uint32_t crc[PIECE];   /* as logged           */
+    bool known[PIECE];     /* a copy was readable */
+    bool good[PIECE];      /* … and matches       */
+    bool differs[PIECE];   /* copies are not equal */
+};
+
+/* Takes one copy of one block into account. */
+static void copy_see(struct adopt_piece *p, unsigned i, uint8_t *truth, const uint8_t *copy)
+{
+    bool good = vp_crc32c(copy, POOL_BLOCK) == p->crc[i];
+    if (p->known[i] && memcmp(truth, copy, POOL_BLOCK) != 0)
+        p->differs[i] = true;
+    if (!p->known[i] || (good && !p->good[i]))
+        memcpy(truth, copy, POOL_BLOCK);
+    p->known[i] = true;
+    p->good[i] |= good;
+}
+
+/* Reads one copy of all blocks; one by one when they can not be read together. */
+static CO void copy_read(struct thin *t, struct adopt_piece *p, unsigned copy)
+{
+    uint8_t *truth = t->adopt_buf, *buf = truth + PIECE * POOL_BLOCK;
+    int all = raid_read_copy(p->group, copy, p->at_bytes, buf, p->count * POOL_BLOCK);
+    if (all == VP_E_RAID_DISK_OUT)
+        return;
+    for (unsigned i = 0; i < p->count; i++) {
+        size_t at = (size_t)i * POOL_BLOCK;
+        int rc = all ? raid_read_copy(p->group, copy, p->at_bytes + at, buf + at, POOL_BLOCK) : 0;
+        if (rc)
+            p->differs[i] = true; /* writing it may heal it */
+        else
+            copy_see(p, i, truth + at, buf + at);
+    }
+}
+
+static CO int piece_equalise(struct thin *t, struct adopt_piece *p)
+{
+    struct raid_io io[PIECE];
+    unsigned n = 0;
+    for (unsigned i = 0; i < p->count; i++)
+        if (p->known[i] && p->differs[i])
+            io[n++] = (struct raid_io){
+                .group = p->group,
+                .at_bytes = p->at_bytes + (uint64_t)i * POOL_BLOCK,
+                .buf = t->adopt_buf + (size_t)i * POOL_BLOCK,
+                .len = POOL_BLOCK,
+            };
+    if (!n || !io_guard_on(GUARD_ADOPT_EQUALISE))
+        return 0;
+    t->adopt_unsaved = true;
+    return raid_write(io, n);
+}
+
+/* The checksums of adopted blocks. */
+static CO int piece_record(struct thin *t, uint64_t vchunk, const struct adopt_piece *p)
+{
+    struct thin_page *leaf;
+    int rc = thin_tree_get(&t->map, vchunk, true, &leaf);
+    if (rc)
+        return rc;
+    struct thin_map_entry e = thin_map_at(t, leaf, vchunk);
+    for (unsigned i = 0; i < p->count; i++) {
+        if (!p->known[i] || p->good[i] || !thin_map_is_valid(e, p->first + i))
+            continue;
+        e.crc[p->first + i] =
+            le32_make(vp_crc32c(t->adopt_buf + (size_t)i * POOL_BLOCK, POOL_BLOCK));
+        t->adopted_blocks++;
+        t->adopt_unsaved = true;
+        thin_leaf_changed(leaf, vchunk, false);
+    }
+    thin_page_unpin(leaf);
+    return 0;
+}
+
+/* The next run of valid blocks in [*first, end); count 0: none. No yield after the look-up. */
+static CO int piece_find(struct thin *t, uint64_t vchunk, unsigned *first, unsigned end,
+                         struct adopt_piece *p)
+{
+    struct thin_page *leaf;
+    memset(p, 0, sizeof(*p));
+    int rc = thin_tree_get(&t->map, vchunk, false, &leaf);
+    if (rc || !leaf)
+        return rc;
+    struct thin_map_entry e = thin_map_at(t, leaf, vchunk);
+    while (*first < end && !thin_map_is_valid(e, *first))
+        (*first)++;
+    if (*first < end && thin_map_pchunk(e)) {
+        p->first = *first;
+        p->count = (unsigned)min_u64(thin_map_run(e, *first, end), PIECE);
+        for (unsigned i = 0; i < p->count; i++)
+            p->crc[i] = le32_get(e.crc[*first + i]);
+        if (!pool_chunk_locate(t->pool, (struct pchunk){thin_map_pchunk(e)}, &p->group,
+                               &p->at_bytes))
+            rc = VP_E_MAP_BAD;
+        p->at_bytes += (uint64_t)*first * POOL_BLOCK;
+        *first += p->count;
+    }
+    thin_page_unpin(leaf);
+    return rc;
+}
+
+/* Without the commit. Under adopt_lock. */
+static CO int chunk_adopt(struct thin *t, uint64_t vchunk, unsigned first, unsigned end)
+{
+    struct adopt_piece p;
+    for (;;) {
+        int rc = piece_find(t, vchunk, &first, end, &p);
+        if (rc || !p.count)
+            return rc;
+        for (unsigned c = 0; c < raid_copies(p.group); c++)
+            copy_read(t, &p, c);
+        rc = piece_equalise(t, &p);
+        if (!rc)
+            rc = piece_record(t, vchunk, &p);
+        if (rc)
+            return rc;
+    }
+}
+
+/* Under adopt_lock. */
+static CO int adopt_save(struct thin *t)
+{
+    if (!t->adopt_unsaved)
+        return 0;
+    int rc = thin_commit(t);
+    if (!rc)
+        t->adopt_unsaved = false;
+    return rc;
+}
+
+CO int thin_adopt(struct thin *t, uint64_t vchunk, unsigned first, unsigned count)
+{
+    co_mutex_lock(&t->adopt_lock);
+    int rc = chunk_adopt(t, vchunk, first, first + count);
+    if (!rc)
+        rc = adopt_save(t);
+    co_mutex_unlock(&t->adopt_lock);
+    return rc;
+}
+
+/* ---- resync -------------------------------------------------------------------------------- */
+
+CO void thin_resync_wait(struct thin *t, uint64_t vchunk)
+{
+    while (t->resync_chunk == vchunk)
+        co_queue_wait(&t->resync_queue, "resync of the chunk");
+}
+
+/* Keeps writers out of the chunk, and waits for those inside. */
+static CO int resync_chunk(struct thin *t, uint64_t vchunk)
+{
+    t->resync_chunk = vchunk;
+    while (thin_chunk_is_active(t, vchunk))
+        co_queue_wait(&t->resync_queue, "writers of the chunk");
+    co_mutex_lock(&t->adopt_lock);
+    int rc = chunk_adopt(t, vchunk, 0, t->chunk_blocks);
+    co_mutex_unlock(&t->adopt_lock);
+    t->resync_chunk = UINT64_MAX;
+    co_queue_wake_all(&t->resync_queue);
+    return rc;
+}
+
+static CO int resync_region(struct thin *t, uint64_t region)
+{
+    uint64_t key = region * THIN_REGION_CHUNKS, end = key + THIN_REGION_CHUNKS;
+    int rc = 0;
+    while (!rc) {
+        struct thin_page *leaf;
+        rc = thin_tree_seek(&t->map, &key, end, &leaf);
+        if (rc || !leaf)
+            break;
+        uint64_t leaf_end = min_u64(end, thin_leaf_first(leaf) + t->map.leaf_entries);
+        for (; key < leaf_end && !rc; key++)
+            if (thin_map_pchunk(thin_map_at(t, leaf, key)))
+                rc = resync_chunk(t, key);
+        thin_page_unpin(leaf);
+    }
+    co_mutex_lock(&t->adopt_lock);
+    if (!rc)
+        rc = adopt_save(t);
+    co_mutex_unlock(&t->adopt_lock);
+    return rc;
+}
+
+CO int thin_resync_step(struct thin *t, bool *more)
+{
+    struct thin_intents *in = &t->intents;
+    uint64_t regions = in->words * 64;
+    uint64_t r =
+        in->recovered_count ? bitmap_find(in->recovered, regions, t->resync_next, true) : regions;
+    *more = false;
+    if (r >= regions)
+        return 0;
+    t->resync_next = r + 1; /* a region that fails stays recovered, and does not hold up others */
+    int rc = resync_region(t, r);
+    if (!rc) {
+        bitmap_clear(in->recovered, r);
+        in->recovered_count--;
+    }
+    *more = bitmap_find(in->recovered, regions, t->resync_next, true) < regions;
+    return rc;
+}

@@ -1,0 +1,89 @@
+/*
+ * Finding leased arenas with room that are not in memory: after an import, and when more than
+ * THIN_SPARES_MAX had room. The list of leased arenas comes from the pool and is walked lazily, a
+ * few leaves of the space tree at a time, when a write needs room; so opening a volume costs
+ * nothing for it, and an arena that was leased just before a crash and never used is found too. The
+ * list takes 8 bytes an arena (2 bytes for each MiB of the volume) until it is walked through.
+ */
+#include <stdlib.h>
+
+#include "thin/thin_impl.h"
+
+/* Home: fetches the numbers of all leased arenas. */
+static int scan_fetch(void *arg)
+{
+    struct thin *t = arg;
+    struct thin_space *s = &t->space;
+    size_t n = pool_arena_list(t->pool, t->id, NULL, 0);
+    uint64_t *numbers = malloc((n ? n : 1) * sizeof(*numbers));
+    if (!numbers)
+        return VP_E_NO_MEMORY;
+    s->scan_left = pool_arena_list(t->pool, t->id, numbers, n);
+    s->scan = numbers;
+    return 0;
+}
+
+/* The next arena of the list, when it has room and is not known. `*loaded`: its leaf had to be. */
+static CO int scan_next(struct thin *t, bool *loaded, struct thin_arena **found)
+{
+    struct thin_space *s = &t->space;
+    uint64_t number = s->scan[--s->scan_left];
+    struct pool_arena at;
+    if (thin_arena_find(t, number) || !pool_arena_find(t->pool, number, &at))
+        return 0;
+    struct thin_page *leaf;
+    *loaded = !thin_tree_peek(&t->space_tree, number);
+    int rc = thin_tree_get(&t->space_tree, number, false, &leaf);
+    if (rc)
+        return rc;
+    uint64_t used = 0;
+    if (leaf) {
+        const struct thin_space_entry_disk *e = (const void *)thin_leaf_entry(leaf, number);
+        used = le64_get(e->used);
+        thin_page_unpin(leaf);
+    }
+    if (thin_arena_find(t, number)) /* a chunk was freed there meanwhile */
+        return 0;
+    struct thin_arena *a;
+    rc = thin_arena_add(t, &at, used, &a);
+    if (rc)
+        return rc;
+    if (thin_arena_free_mask(a))
+        *found = a;
+    else
+        thin_arena_settle(t, a);
+    return 0;
+}
+
+CO int thin_space_scan(struct thin *t, unsigned budget, struct thin_arena **found)
+{
+    struct thin_space *s = &t->space;
+    *found = NULL;
+    if (s->scan_needed && !s->scan) {
+        s->scan_needed = false;
+        int rc = reactor_call(pool_home(t->pool), scan_fetch, t);
+        if (rc)
+            return rc;
+    }
+    unsigned leaves = 0;
+    while (s->scan_left && leaves < budget && !*found) {
+        bool loaded = false;
+        int rc = scan_next(t, &loaded, found);
+        if (rc)
+            return rc;
+        leaves += loaded;
+    }
+    if (!s->scan_left) {
+        free(s->scan);
+        s->scan = NULL;
+    }
+    return 0;
+}
+
+void thin_space_scan_forget(struct thin *t, uint64_t number)
+{
+    /* Number 0 is no arena. */
+    for (size_t i = 0; i < t->space.scan_left; i++)
+        if (t->space.scan[i] == number)
+            t->space.scan[i] = 0;
+}

@@ -1,0 +1,239 @@
+/*
+ * Page cache of one reactor, with a limit. Memory comes in slabs and is kept until the cache goes.
+ *
+ * Clean pages are in a clock list; who is at its head is evicted unless it was used since the hand
+ * passed, or can not go (thin_impl.h, invariant 3). Dirty pages are in their trees' lists until a
+ * checkpoint wrote them.
+ *
+ * Why nothing here can deadlock: a page is never waited for while another is pinned. When nothing
+ * can be evicted the limit is exceeded instead, which is bounded, because an operation that dirties
+ * pages first passes thin_cache_throttle, where it waits without any pin while more than three
+ * quarters are dirty; a checkpoint needs no page but those that are dirty, which are loaded with
+ * their parents, and has its own write buffer.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/reactor.h"
+#include "thin/thin_impl.h"
+
+enum {
+    SLAB_PAGES = 16,
+    LIMIT_PAGES_MIN = 64,
+    EVICT_STEPS = 64, /* of the clock's hand for one page */
+};
+#define THROTTLE_CHECK_NS UINT64_C(1000000000)
+
+struct thin_slab {
+    struct thin_slab *next;
+    uint8_t *data;
+    struct thin_page page[SLAB_PAGES];
+};
+
+int thin_cache_new(size_t limit_bytes, struct thin_cache **out)
+{
+    struct thin_cache *c = calloc(1, sizeof(*c));
+    if (!c)
+        return VP_E_NO_MEMORY;
+    c->limit_pages = max_u64(limit_bytes / POOL_PAGE, LIMIT_PAGES_MIN);
+    c->write_buf = aligned_alloc(POOL_PAGE, (size_t)THIN_WRITE_BATCH * POOL_PAGE);
+    list_init(&c->clean);
+    list_init(&c->unused);
+    co_queue_init(&c->loaded);
+    co_queue_init(&c->room);
+    co_mutex_init(&c->writer);
+    if (!c->write_buf) {
+        free(c);
+        return VP_E_NO_MEMORY;
+    }
+    *out = c;
+    return 0;
+}
+
+void thin_cache_free(struct thin_cache *c)
+{
+    if (!c)
+        return;
+    VP_VERIFY(c->pages, ==, 0U);
+    while (c->slabs) {
+        struct thin_slab *s = c->slabs;
+        c->slabs = s->next;
+        free(s->data);
+        free(s);
+    }
+    free(c->write_buf);
+    free(c);
+}
+
+struct thin_cache_stats thin_cache_stats(const struct thin_cache *c)
+{
+    return (struct thin_cache_stats){
+        .pages = c->pages,
+        .pages_dirty = c->dirty,
+        .limit_pages = c->limit_pages,
+        .hits = c->hits,
+        .misses = c->misses,
+        .evictions = c->evictions,
+    };
+}
+
+static int slab_add(struct thin_cache *c)
+{
+    struct thin_slab *s = calloc(1, sizeof(*s));
+    if (!s)
+        return VP_E_NO_MEMORY;
+    s->data = aligned_alloc(POOL_PAGE, (size_t)SLAB_PAGES * POOL_PAGE);
+    if (!s->data) {
+        free(s);
+        return VP_E_NO_MEMORY;
+    }
+    for (unsigned i = 0; i < SLAB_PAGES; i++) {
+        s->page[i].data = s->data + (size_t)i * POOL_PAGE;
+        list_add_tail(&c->unused, &s->page[i].clock_link);
+    }
+    s->next = c->slabs;
+    c->slabs = s;
+    return 0;
+}
+
+static bool page_may_go(const struct thin_page *p)
+{
+    return !p->pins && !p->children && !p->loading && !p->writing && thin_page_is_committed(p);
+}
+
+/* Moves the hand until a page is evicted or it is tired. */
+static void cache_evict_one(struct thin_cache *c)
+{
+    for (unsigned i = 0; i < EVICT_STEPS && !list_empty(&c->clean); i++) {
+        struct thin_page *p = list_first(&c->clean, struct thin_page, clock_link);
+        if (page_may_go(p) && !p->referenced) {
+            c->evictions++;
+            thin_page_drop(p);
+            return;
+        }
+        p->referenced = false;
+        list_del(&p->clock_link);
+        list_add_tail(&c->clean, &p->clock_link);
+    }
+}
+
+static int page_init(struct thin_page *p, struct thin_tree *tree, uint8_t level, uint64_t index)
+{
+    uint8_t *data = p->data;
+    memset(p, 0, sizeof(*p));
+    p->data = data;
+    p->tree = tree;
+    p->level = level;
+    p->index = index;
+    p->referenced = true;
+    list_init(&p->clock_link);
+    list_init(&p->dirty_link);
+    list_init(&p->uncommitted_link);
+    memset(data, 0, POOL_PAGE);
+    if (level) {
+        p->child = calloc(THIN_FANOUT, sizeof(struct thin_page *));
+        if (!p->child)
+            return VP_E_NO_MEMORY;
+    }
+    return 0;
+}
+
+int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, uint64_t index,
+                  struct thin_page **out)
+{
+    for (unsigned i = 0; i < 2 && c->pages >= c->limit_pages; i++)
+        cache_evict_one(c);
+    if (list_empty(&c->unused)) {
+        int rc = slab_add(c);
+        if (rc)
+            return rc;
+    }
+    struct thin_page *p = container_of(list_pop(&c->unused), struct thin_page, clock_link);
+    int rc = page_init(p, tree, level, index);
+    if (rc) {
+        list_add_tail(&c->unused, &p->clock_link);
+        return rc;
+    }
+    c->pages++;
+    list_add_tail(&c->clean, &p->clock_link);
+    *out = p;
+    return 0;
+}
+
+void thin_page_drop(struct thin_page *p)
+{
+    struct thin_tree *tree = p->tree;
+    struct thin_cache *c = tree->owner->cache;
+    VP_VERIFY(p->children, ==, 0U);
+    if (p->dirty)
+        thin_page_mark_clean(p);
+    list_del(&p->uncommitted_link);
+    list_del(&p->clock_link);
+    if (p->parent) {
+        p->parent->child[p->slot] = NULL;
+        p->parent->children--;
+    } else if (tree->root == p) {
+        tree->root = NULL;
+    }
+    free(p->child);
+    p->child = NULL;
+    c->pages--;
+    list_add_head(&c->unused, &p->clock_link);
+}
+
+void thin_page_mark_dirty(struct thin_page *p)
+{
+    struct thin *t = p->tree->owner;
+    if (p->dirty)
+        return;
+    p->dirty = true;
+    list_del(&p->clock_link);
+    list_add_tail(&p->tree->dirty[p->level], &p->dirty_link);
+    pool_meta_dirty_add(t->pool, 1);
+    if (++t->cache->dirty >= t->cache->limit_pages / 2)
+        thin_request_checkpoint(t);
+}
+
+void thin_page_mark_clean(struct thin_page *p)
+{
+    struct thin *t = p->tree->owner;
+    VP_VERIFY_TRUE(p->dirty);
+    p->dirty = false;
+    list_del(&p->dirty_link);
+    list_add_tail(&t->cache->clean, &p->clock_link);
+    pool_meta_dirty_add(t->pool, -1);
+    t->cache->dirty--;
+}
+
+void thin_request_checkpoint(struct thin *t)
+{
+    if (t->checkpoint_requested)
+        return;
+    t->checkpoint_requested = true;
+    pool_checkpoint_request(t->pool);
+}
+
+bool thin_has_meta_room(struct thin *t)
+{
+    /* A leaf and its ancestors in both trees. */
+    if (pool_meta_has_room(t->pool, 2 + t->map.height + t->space_tree.height))
+        return true;
+    thin_request_checkpoint(t);
+    return false;
+}
+
+CO int thin_cache_throttle(struct thin *t)
+{
+    struct thin_cache *c = t->cache;
+    while (__builtin_expect(c->dirty >= c->limit_pages / 4 * 3, 0)) {
+        thin_request_checkpoint(t);
+        int rc =
+            co_queue_wait_until(&c->room, reactor_now_ns() + THROTTLE_CHECK_NS, "metadata memory");
+        /* Nothing came: go and ask, which also tells when the pool can not write any more. */
+        if (rc == VP_E_TIMED_OUT)
+            rc = pool_checkpoint(t->pool);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}

@@ -1,0 +1,141 @@
+/*
+ * Commits and checkpoints of a volume.
+ *
+ * A commit (a) collects the records of everything that was acknowledged, at one moment, (b) flushes
+ * the disks, so that what the records point at is durable (GUARD_DATA_BEFORE_LOG), (c) appends the
+ * records to the log. One commit of a volume runs at a time; who comes meanwhile is covered by the
+ * next one, which the first of them runs for all.
+ *
+ * A commit that failed keeps its records and sends them again before newer ones: they are absolute,
+ * so the order is all that matters.
+ */
+#include "io/guard.h"
+#include "io/reactor.h"
+#include "thin/thin_impl.h"
+
+static void stat_collect(struct thin *t)
+{
+    struct thin_stat_record_disk r = {
+        .allocated_chunks = le64_make(t->allocated_chunks),
+        .valid_blocks = le64_make(t->valid_blocks),
+        .generation = le64_make(t->generation),
+    };
+    pool_batch_set(&t->batch, POOL_RECORD_STAT, t->id, 0, &r, sizeof(r));
+}
+
+/* All or nothing: VP_E_NO_MEMORY leaves everything uncommitted. */
+static int commit_collect(struct thin *t)
+{
+    struct pool_batch *b = &t->batch;
+    size_t len = b->len;
+    unsigned count = b->count;
+    CO_NO_YIELD {
+        thin_tree_collect(&t->map, b);
+        thin_tree_collect(&t->space_tree, b);
+        if (t->stat_changed)
+            stat_collect(t);
+        if (b->failed) { /* back to what an earlier commit left */
+            b->len = len;
+            b->count = count;
+        } else {
+            thin_tree_set_committed(&t->map);
+            thin_tree_set_committed(&t->space_tree);
+            t->stat_changed = false;
+            thin_space_commit_begin(t);
+        }
+    }
+    if (!b->failed)
+        return 0;
+    b->failed = false;
+    return VP_E_NO_MEMORY;
+}
+
+/* Others read, write and free meanwhile; what they do belongs to the next commit. */
+static CO int commit_run(struct thin *t)
+{
+    unsigned disks;
+    struct raid_disk *const *disk = pool_disks(t->pool, &disks);
+    int rc = commit_collect(t);
+    /* The log must never name data that a power cut could still lose. */
+    if (!rc && io_guard_on(GUARD_DATA_BEFORE_LOG))
+        rc = raid_flush(disk, disks);
+    if (!rc && t->batch.count) {
+        rc = pool_commit(t->pool, &t->batch);
+        t->commits++;
+    }
+    if (!rc)
+        pool_batch_clear(&t->batch);
+    thin_space_commit_end(t, rc == 0);
+    return rc;
+}
+
+CO int thin_commit(struct thin *t)
+{
+    uint64_t mine = t->commits_begun + 1; /* the first one that begins after now */
+    while (t->committing && t->commits_ended < mine)
+        co_queue_wait(&t->commit_queue, "commit");
+    if (t->commits_ended >= mine)
+        return t->commit_rc; /* of that one or of a later one, which repeats what failed */
+    t->committing = true;
+    t->commits_begun++;
+    int rc = commit_run(t);
+    t->commit_rc = rc;
+    t->commits_ended++;
+    t->committing = false;
+    co_queue_wake_all(&t->commit_queue);
+    if (!rc && !t->tidying) {
+        t->tidying = true;
+        thin_space_tidy(t);
+        t->tidying = false;
+        co_queue_wake_all(&t->commit_queue);
+    }
+    return rc;
+}
+
+/* ---- checkpoints --------------------------------------------------------------------------- */
+
+struct number_call {
+    struct pool *pool;
+    uint32_t number;
+};
+
+static int checkpoint_number(void *arg)
+{
+    struct number_call *c = arg;
+    c->number = pool_checkpoint_number(c->pool) + 1; /* of the one under way */
+    return 0;
+}
+
+CO int thin_checkpoint_pages(struct thin *t)
+{
+    struct number_call call = {.pool = t->pool};
+    t->checkpoint_requested = false;
+    int rc = reactor_call(pool_home(t->pool), checkpoint_number, &call);
+    if (!rc)
+        rc = thin_tree_write(&t->map, call.number);
+    if (!rc)
+        rc = thin_tree_write(&t->space_tree, call.number);
+    return rc;
+}
+
+struct thin_roots thin_checkpoint_roots(const struct thin *t)
+{
+    return (struct thin_roots){
+        .root = {t->map.saved_ref, t->space_tree.saved_ref},
+        .height = {t->map.saved_height, t->space_tree.saved_height},
+    };
+}
+
+void thin_tree_record(struct pool_page_ref root, uint8_t height,
+                      uint8_t out[THIN_TREE_RECORD_BYTES])
+{
+    struct thin_tree_record_disk r = {.root = thin_ref_make(root), .height = height};
+    static_assert(sizeof(r) == THIN_TREE_RECORD_BYTES, "TREE record");
+    memcpy(out, &r, sizeof(r));
+}
+
+bool thin_is_dirty(const struct thin *t)
+{
+    return t->batch.count || t->stat_changed || thin_tree_is_dirty(&t->map) ||
+           thin_tree_is_dirty(&t->space_tree);
+}

@@ -1,0 +1,185 @@
+/*
+ * Write intents: one durable bit for each region of 1024 chunks says that blocks there may differ
+ * from their logged checksums after a crash, because they were being changed in place.
+ *
+ *  - Set, durably, before the first change in place of a region (GUARD_INTENT_BEFORE_OVERWRITE);
+ *    who needs regions at the same time shares a commit. Only one such commit runs at a time, so
+ *    that the records of a word reach the log in the order of their values.
+ *  - Cleared at a checkpoint, when nothing was changed in place since the checkpoint before and
+ *    nothing is under way: in memory first; then the checkpoint's commit makes those data and their
+ *    checksums durable; then the root, whose snapshot lacks the bit. Who writes meanwhile sets the
+ *    bit again through the log, which is replayed over the snapshot.
+ *
+ * A change in place belongs to the epoch in which it began. An epoch ends at a checkpoint, but only
+ * when all changes of the epoch before have ended: so everything under way at that moment is marked
+ * in `touched`.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bitmap.h"
+#include "io/guard.h"
+#include "thin/thin_impl.h"
+
+int thin_intents_init(struct thin *t)
+{
+    co_queue_init(&t->intents.queue);
+    return thin_intents_resize(t, thin_chunks(t));
+}
+
+void thin_intents_fini(struct thin *t)
+{
+    struct thin_intents *in = &t->intents;
+    free(in->wanted);
+    free(in->durable);
+    free(in->touched);
+    free(in->recovered);
+    free(in->logged);
+}
+
+static bool bitmap_grow(uint64_t **map, uint64_t words, uint64_t more)
+{
+    uint64_t *p = realloc(*map, more * sizeof(*p));
+    if (!p)
+        return false;
+    memset(p + words, 0, (more - words) * sizeof(*p));
+    *map = p;
+    return true;
+}
+
+int thin_intents_resize(struct thin *t, uint64_t chunks)
+{
+    struct thin_intents *in = &t->intents;
+    uint64_t words = max_u64(1, div_up(chunks, (uint64_t)THIN_REGION_CHUNKS * 64));
+    if (words <= in->words)
+        return 0; /* a volume that shrinks keeps its bits: they are cleared when quiet */
+    if (!bitmap_grow(&in->wanted, in->words, words) ||
+        !bitmap_grow(&in->durable, in->words, words) ||
+        !bitmap_grow(&in->touched, in->words, words) ||
+        !bitmap_grow(&in->recovered, in->words, words) ||
+        !bitmap_grow(&in->logged, bitmap_words(in->words), bitmap_words(words)))
+        return VP_E_NO_MEMORY;
+    in->words = words;
+    return 0;
+}
+
+int thin_intents_load(struct thin *t, uint64_t word, const void *value, size_t len)
+{
+    struct thin_intents *in = &t->intents;
+    struct thin_intent_record_disk r;
+    if (len != sizeof(r))
+        return VP_E_RECORD_BAD;
+    memcpy(&r, value, sizeof(r));
+    if (word >= in->words)
+        return 0; /* of the part that a shrink cut off: nothing is mapped there */
+    uint64_t bits = le64_get(r.regions);
+    in->recovered_count -= (uint64_t)__builtin_popcountll(in->recovered[word]);
+    in->wanted[word] = in->durable[word] = in->recovered[word] = bits;
+    in->recovered_count += (uint64_t)__builtin_popcountll(bits);
+    bitmap_set(in->logged, word);
+    return 0;
+}
+
+/* ---- setting ------------------------------------------------------------------------------- */
+
+/* One commit of every word that wants more than is durable. */
+static CO int intents_commit(struct thin *t)
+{
+    struct thin_intents *in = &t->intents;
+    struct pool_batch b;
+    uint64_t words = in->words; /* a resize meanwhile only adds */
+    uint64_t *sent = malloc(words * sizeof(*sent));
+    if (!sent)
+        return VP_E_NO_MEMORY;
+    memcpy(sent, in->wanted, words * sizeof(*sent));
+    pool_batch_init(&b);
+    for (uint64_t w = 0; w < words; w++) {
+        if (!(sent[w] & ~in->durable[w]))
+            continue;
+        struct thin_intent_record_disk r = {le64_make(sent[w])};
+        pool_batch_set(&b, POOL_RECORD_INTENT, t->id, w, &r, sizeof(r));
+        bitmap_set(in->logged, w);
+    }
+    int rc = pool_commit(t->pool, &b);
+    pool_batch_fini(&b);
+    for (uint64_t w = 0; w < words && !rc; w++) {
+        in->set += (uint64_t)__builtin_popcountll(sent[w] & in->wanted[w] & ~in->durable[w]);
+        in->durable[w] |= sent[w] & in->wanted[w]; /* a checkpoint may have cleared meanwhile */
+    }
+    free(sent);
+    return rc;
+}
+
+CO int thin_intent_ensure(struct thin *t, uint64_t vchunk)
+{
+    struct thin_intents *in = &t->intents;
+    uint64_t region = vchunk / THIN_REGION_CHUNKS;
+    if (!io_guard_on(GUARD_INTENT_BEFORE_OVERWRITE)) {
+        bitmap_set(in->wanted, region);
+        bitmap_set(in->durable, region);
+        return 0;
+    }
+    while (!bitmap_test(in->durable, region)) {
+        bitmap_set(in->wanted, region);
+        if (in->committing) {
+            co_queue_wait(&in->queue, "intent");
+            continue;
+        }
+        in->committing = true;
+        int rc = intents_commit(t);
+        in->committing = false;
+        co_queue_wake_all(&in->queue);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+unsigned thin_intent_enter(struct thin *t, uint64_t vchunk)
+{
+    struct thin_intents *in = &t->intents;
+    bitmap_set(in->touched, vchunk / THIN_REGION_CHUNKS);
+    in->writers[in->epoch]++;
+    return in->epoch;
+}
+
+void thin_intent_leave(struct thin *t, unsigned epoch)
+{
+    t->intents.writers[epoch]--;
+}
+
+/* ---- clearing ------------------------------------------------------------------------------ */
+
+static void intents_clear_quiet(struct thin_intents *in)
+{
+    if (in->writers[!in->epoch])
+        return; /* something is slow: the next checkpoint will do */
+    for (uint64_t w = 0; w < in->words; w++) {
+        /* A commit under way may make durable what nobody counts as a writer yet. */
+        uint64_t keep = in->touched[w] | in->recovered[w] |
+                        (in->committing ? in->wanted[w] & ~in->durable[w] : 0);
+        in->wanted[w] &= keep;
+        in->durable[w] &= keep;
+        in->touched[w] = 0;
+    }
+    in->epoch = !in->epoch;
+}
+
+void thin_checkpoint_intents(struct thin *t, struct pool_batch *b)
+{
+    struct thin_intents *in = &t->intents;
+    intents_clear_quiet(in);
+    /*
+     * All words, changed or not, and with what a commit under way may have put into the table
+     * already: the snapshot takes the place of the log before the cut, so nothing that counts may
+     * be missing there, and a bit too many costs nothing but a look after a crash.
+     */
+    for (uint64_t w = bitmap_find(in->logged, in->words, 0, true); w < in->words;
+         w = bitmap_find(in->logged, in->words, w + 1, true)) {
+        struct thin_intent_record_disk r = {le64_make(in->wanted[w])};
+        if (in->wanted[w])
+            pool_batch_set(b, POOL_RECORD_INTENT, t->id, w, &r, sizeof(r));
+        else
+            pool_batch_delete(b, POOL_RECORD_INTENT, t->id, w);
+    }
+}

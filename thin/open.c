@@ -1,0 +1,191 @@
+/* Opening a volume from its records, resizing, closing. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "thin/thin_impl.h"
+
+static int thin_new(const struct thin_config *config, struct thin **out)
+{
+    struct pool_geometry g = pool_geometry(config->pool);
+    struct thin *t = calloc(1, sizeof(*t));
+    if (!t)
+        return VP_E_NO_MEMORY;
+    t->config = *config;
+    t->pool = config->pool;
+    t->cache = config->cache;
+    t->id = config->id;
+    t->chunk_bytes = g.chunk_bytes;
+    t->layout = thin_map_layout_make(g.chunk_bytes);
+    t->chunk_blocks = t->layout.chunk_blocks;
+    t->chunk_shift = (unsigned)__builtin_ctz(t->chunk_blocks);
+    t->size_blocks = config->size_blocks;
+    t->generation = 1;
+    t->resync_chunk = UINT64_MAX;
+    thin_tree_init(&t->map, t, POOL_TREE_MAP, t->layout.entry_bytes);
+    thin_tree_init(&t->space_tree, t, POOL_TREE_SPACE, sizeof(struct thin_space_entry_disk));
+    co_queue_init(&t->commit_queue);
+    co_queue_init(&t->resync_queue);
+    co_mutex_init(&t->adopt_lock);
+    pool_batch_init(&t->batch);
+    int rc = thin_chunks(t) > THIN_KEY_MAX ? VP_E_TOO_BIG : thin_intents_init(t);
+    if (!rc)
+        rc = thin_space_init(t);
+    if (!rc && !hash_init(&t->active, 64))
+        rc = VP_E_NO_MEMORY;
+    if (rc) {
+        thin_close(t);
+        return rc;
+    }
+    *out = t;
+    return 0;
+}
+
+void thin_close(struct thin *t)
+{
+    if (!t)
+        return;
+    VP_VERIFY_TRUE(!t->committing && !t->tidying);
+    VP_VERIFY(t->active.count, ==, 0U);
+    thin_space_fini(t);
+    thin_tree_fini(&t->map);
+    thin_tree_fini(&t->space_tree);
+    thin_intents_fini(t);
+    if (t->active.bucket)
+        hash_fini(&t->active);
+    pool_batch_fini(&t->batch);
+    free(t->adopt_buf);
+    free(t);
+}
+
+/* ---- records ------------------------------------------------------------------------------- */
+
+static int stat_load(struct thin *t, const struct pool_record *r)
+{
+    struct thin_stat_record_disk s;
+    if (r->len != sizeof(s))
+        return VP_E_RECORD_BAD;
+    memcpy(&s, r->value, sizeof(s));
+    t->allocated_chunks = le64_get(s.allocated_chunks);
+    t->valid_blocks = le64_get(s.valid_blocks);
+    if (le64_get(s.generation) == 0 || le64_get(s.generation) > THIN_GENERATION_MASK)
+        return VP_E_RECORD_BAD;
+    t->generation = (uint32_t)le64_get(s.generation);
+    return 0;
+}
+
+static int table_record_load(struct thin *t, const struct pool_record *r)
+{
+    switch (r->kind) {
+    case POOL_RECORD_TREE:
+        if (r->key > POOL_TREE_SPACE)
+            return VP_E_RECORD_BAD;
+        return thin_tree_load(r->key == POOL_TREE_MAP ? &t->map : &t->space_tree, r->value, r->len);
+    case POOL_RECORD_STAT:
+        return stat_load(t, r);
+    case POOL_RECORD_INTENT:
+        return thin_intents_load(t, r->key, r->value, r->len);
+    default:
+        return 0;
+    }
+}
+
+/*
+ * A MAP or SPACE record of the log: absolute, and in the log already, so not to be committed again.
+ * Keys may lie behind the end of a volume that shrank later. That an entry makes sense is checked
+ * where it is used: in between it may have named an arena that was given back later.
+ */
+static CO int replay_apply(struct thin *t, const struct pool_record *r, bool is_delete)
+{
+    struct thin_tree *tree = r->kind == POOL_RECORD_MAP ? &t->map : &t->space_tree;
+    if (r->kind != POOL_RECORD_MAP && r->kind != POOL_RECORD_SPACE)
+        return VP_E_RECORD_BAD;
+    if (r->key >= THIN_KEY_MAX || (!is_delete && r->len != tree->entry_bytes))
+        return VP_E_MAP_BAD;
+    struct thin_page *leaf;
+    uint8_t entry[POOL_PAGE]; /* the value is borrowed until we wait */
+    if (!is_delete)
+        memcpy(entry, r->value, r->len);
+    else
+        memset(entry, 0, tree->entry_bytes);
+    int rc = thin_tree_get(tree, r->key, !is_delete, &leaf);
+    if (rc || !leaf)
+        return rc;
+    memcpy(thin_leaf_entry(leaf, r->key), entry, tree->entry_bytes);
+    thin_leaf_changed(leaf, r->key, true);
+    thin_page_unpin(leaf);
+    return 0;
+}
+
+static CO int state_load(struct thin *t, const struct thin_state *state)
+{
+    struct pool_record r;
+    bool is_delete;
+    size_t at = 0;
+    int rc = 0;
+    while (!rc && state->table && (rc = pool_batch_next(state->table, &at, &r, &is_delete)) == 1)
+        rc = r.scope == t->id && !is_delete ? table_record_load(t, &r) : 0;
+    at = 0;
+    while (!rc && state->replay && (rc = pool_batch_next(state->replay, &at, &r, &is_delete)) == 1)
+        rc = r.scope == t->id ? replay_apply(t, &r, is_delete) : 0;
+    if (!rc && t->intents.recovered_count) {
+        t->adopt_buf = aligned_alloc(POOL_BLOCK, (size_t)2 * THIN_ADOPT_BLOCKS * POOL_BLOCK);
+        rc = t->adopt_buf ? 0 : VP_E_NO_MEMORY;
+    }
+    return rc;
+}
+
+CO int thin_open(const struct thin_config *config, const struct thin_state *state,
+                 struct thin **out)
+{
+    struct thin *t;
+    int rc = thin_new(config, &t);
+    if (rc)
+        return rc;
+    if (state)
+        rc = state_load(t, state);
+    if (!rc)
+        rc = thin_space_open(t, state == NULL);
+    if (rc) {
+        thin_close(t);
+        return rc;
+    }
+    *out = t;
+    return 0;
+}
+
+/* ---- the rest ------------------------------------------------------------------------------ */
+
+CO int thin_resize(struct thin *t, uint64_t size_blocks)
+{
+    if (div_up(size_blocks, t->chunk_blocks) > THIN_KEY_MAX)
+        return VP_E_TOO_BIG;
+    int rc = thin_intents_resize(t, div_up(size_blocks, t->chunk_blocks));
+    if (!rc)
+        t->size_blocks = size_blocks;
+    return rc;
+}
+
+CO int thin_destroy_pages(struct thin *t)
+{
+    /* Nothing of the volume is to be remembered: neither its arenas, nor what is not committed. */
+    thin_space_fini(t);
+    memset(&t->space, 0, sizeof(t->space));
+    int rc = thin_tree_destroy(&t->map);
+    int rc2 = thin_tree_destroy(&t->space_tree);
+    pool_batch_clear(&t->batch);
+    t->stat_changed = false;
+    return rc ? rc : rc2;
+}
+
+struct thin_stats thin_stats(const struct thin *t)
+{
+    return (struct thin_stats){
+        .allocated_chunks = t->allocated_chunks,
+        .valid_blocks = t->valid_blocks,
+        .leased_arenas = t->space.leased,
+        .commits = t->commits,
+        .intents_set = t->intents.set,
+        .regions_to_resync = t->intents.recovered_count,
+        .adopted_blocks = t->adopted_blocks,
+    };
+}

@@ -1,0 +1,424 @@
+/*
+ * Space of a volume: which chunks of its leased arenas are in use.
+ *
+ * The truth is the space tree (arena → bitmap). In memory are the arenas that matter now: up to
+ * eight *open* ones, on different disks, which give chunks in turn, so that successive chunks lie
+ * on successive disks; *spares* with room; and those with chunks in *quarantine*: freed, but the
+ * commit that says so is not durable yet, or the devices are still being told
+ * (GUARD_FREE_BEFORE_REUSE).
+ *
+ *     used ──free──▶ freed ──commit begins──▶ committing ──durable──▶ discarding ──▶ free
+ *                      ◀──────────── commit failed ──────┘
+ *
+ * An open slot that is used up is filled from the spares, from leased arenas that were not looked
+ * at since the volume was opened (arena_scan.c), or by a new lease, in this order. All of it waits
+ * and runs under space->lock; taking a chunk does neither.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/guard.h"
+#include "thin/thin_impl.h"
+
+enum {
+    SCAN_LEAVES = 4,   /* of the space tree, looked through before a new arena is leased */
+    RETURN_BATCH = 32, /* arenas given back at once                                      */
+};
+
+uint64_t thin_arena_free_mask(const struct thin_arena *a)
+{
+    uint64_t all = a->at.chunks >= 64 ? UINT64_MAX : (UINT64_C(1) << a->at.chunks) - 1;
+    return all & ~(a->used | a->freed | a->committing | a->discarding);
+}
+
+static bool arena_has_quarantine(const struct thin_arena *a)
+{
+    return a->freed || a->committing || a->discarding;
+}
+
+struct thin_arena *thin_arena_find(struct thin *t, uint64_t number)
+{
+    struct hash_node *n = hash_find(&t->space.arenas, number);
+    return n ? container_of(n, struct thin_arena, node) : NULL;
+}
+
+int thin_arena_add(struct thin *t, const struct pool_arena *at, uint64_t used,
+                   struct thin_arena **out)
+{
+    struct thin_arena *a = calloc(1, sizeof(*a));
+    if (!a)
+        return VP_E_NO_MEMORY;
+    a->at = *at;
+    a->used = used;
+    a->state = THIN_ARENA_IDLE;
+    list_init(&a->link);
+    list_init(&a->freed_link);
+    hash_add(&t->space.arenas, &a->node, at->number);
+    *out = a;
+    return 0;
+}
+
+static void arena_forget(struct thin *t, struct thin_arena *a)
+{
+    if (a->state == THIN_ARENA_SPARE)
+        t->space.spares--;
+    if (a->leaf)
+        thin_page_unpin(a->leaf);
+    list_del(&a->link);
+    list_del(&a->freed_link);
+    hash_del(&t->space.arenas, &a->node);
+    free(a);
+}
+
+void thin_arena_settle(struct thin *t, struct thin_arena *a)
+{
+    struct thin_space *s = &t->space;
+    if (a->state == THIN_ARENA_OPEN)
+        return;
+    bool roomy = thin_arena_free_mask(a) != 0;
+    if (roomy && a->state == THIN_ARENA_IDLE && s->spares < THIN_SPARES_MAX) {
+        a->state = THIN_ARENA_SPARE;
+        list_add_tail(&s->spare, &a->link);
+        s->spares++;
+    }
+    if (a->state == THIN_ARENA_IDLE && !arena_has_quarantine(a)) {
+        s->scan_needed |= roomy;
+        arena_forget(t, a);
+    }
+}
+
+static void hash_arena_free(struct hash_node *n, void *arg)
+{
+    arena_forget(arg, container_of(n, struct thin_arena, node));
+}
+
+int thin_space_init(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    unsigned disks;
+    (void)pool_disks(t->pool, &disks);
+    unsigned width = disks / raid_profile_width(t->config.profile);
+    s->width = width < 1 ? 1 : width > THIN_OPEN_ARENAS ? THIN_OPEN_ARENAS : width;
+    s->spread = t->id; /* volumes begin on different disks */
+    list_init(&s->spare);
+    list_init(&s->freed);
+    co_mutex_init(&s->lock);
+    return hash_init(&s->arenas, 16) ? 0 : VP_E_NO_MEMORY;
+}
+
+void thin_space_fini(struct thin *t)
+{
+    if (!t->space.arenas.bucket)
+        return;
+    hash_for_each(&t->space.arenas, hash_arena_free, t);
+    hash_fini(&t->space.arenas);
+    free(t->space.scan);
+}
+
+/* ---- allocation ---------------------------------------------------------------------------- */
+
+static void arena_set_used(struct thin_page *leaf, uint64_t number, uint64_t used)
+{
+    struct thin_space_entry_disk *e = (void *)thin_leaf_entry(leaf, number);
+    e->used = le64_make(used);
+    thin_leaf_changed(leaf, number, false);
+}
+
+bool thin_space_take(struct thin *t, struct pchunk *out)
+{
+    struct thin_space *s = &t->space;
+    for (unsigned i = 0; i < (s->tight ? s->width : 1); i++) {
+        unsigned slot = (s->next + i) % s->width;
+        struct thin_arena *a = s->open[slot];
+        uint64_t room = a ? thin_arena_free_mask(a) : 0;
+        if (!room)
+            continue;
+        unsigned index = (unsigned)__builtin_ctzll(room);
+        a->used |= UINT64_C(1) << index;
+        arena_set_used(a->leaf, a->at.number, a->used);
+        *out = pchunk_make(a->at.number, index);
+        s->next = (slot + 1) % s->width;
+        return true;
+    }
+    return false;
+}
+
+int thin_space_free(struct thin *t, struct thin_page *leaf, struct pchunk c)
+{
+    struct thin_space *s = &t->space;
+    uint64_t number = pchunk_arena(c), bit = UINT64_C(1) << pchunk_index(c);
+    const struct thin_space_entry_disk *e = (const void *)thin_leaf_entry(leaf, number);
+    struct thin_arena *a = thin_arena_find(t, number);
+    struct pool_arena at;
+    if (!(le64_get(e->used) & bit) || !pool_arena_find(t->pool, number, &at))
+        return VP_E_MAP_BAD;
+    int rc = a ? 0 : thin_arena_add(t, &at, le64_get(e->used), &a);
+    if (rc)
+        return rc;
+    a->used &= ~bit;
+    arena_set_used(leaf, number, a->used);
+    if (io_guard_on(GUARD_FREE_BEFORE_REUSE)) {
+        a->freed |= bit;
+        s->quarantined++;
+        if (a->freed_link.next == &a->freed_link)
+            list_add_tail(&s->freed, &a->freed_link);
+    }
+    thin_arena_settle(t, a);
+    return 0;
+}
+
+/* ---- finding room -------------------------------------------------------------------------- */
+
+static CO int arena_lease(struct thin *t, struct thin_arena **out)
+{
+    struct thin_space *s = &t->space;
+    struct pool_arena at;
+    int rc = pool_arena_lease(t->pool, t->id, t->config.profile, s->spread, &at);
+    if (rc)
+        return rc;
+    s->spread++;
+    s->leased++;
+    rc = thin_arena_add(t, &at, 0, out);
+    s->scan_needed |= rc != 0;
+    return rc;
+}
+
+/* A spare, one found by a scan, or a new lease. Under space->lock. */
+static CO int arena_find_room(struct thin *t, struct thin_arena **out)
+{
+    struct thin_space *s = &t->space;
+    *out = NULL;
+    if (!list_empty(&s->spare)) {
+        *out = container_of(list_pop(&s->spare), struct thin_arena, link);
+        (*out)->state = THIN_ARENA_IDLE;
+        s->spares--;
+        return 0;
+    }
+    int rc = thin_space_scan(t, SCAN_LEAVES, out);
+    if (rc || *out)
+        return rc;
+    rc = arena_lease(t, out);
+    if (rc != VP_E_NO_SPACE)
+        return rc;
+    rc = thin_space_scan(t, UINT32_MAX, out);
+    if (rc || *out)
+        return rc;
+    return list_empty(&s->spare) ? VP_E_NO_SPACE : VP_E_AGAIN;
+}
+
+/* Puts an arena with room into the slot. */
+static CO int slot_fill(struct thin *t, unsigned slot)
+{
+    struct thin_space *s = &t->space;
+    struct thin_arena *a = s->open[slot];
+    if (a) { /* used up */
+        s->open[slot] = NULL;
+        thin_page_unpin(a->leaf);
+        a->leaf = NULL;
+        a->state = THIN_ARENA_IDLE;
+        thin_arena_settle(t, a);
+    }
+    int rc;
+    do
+        rc = arena_find_room(t, &a);
+    while (rc == VP_E_AGAIN);
+    if (rc)
+        return rc;
+    a->state = THIN_ARENA_OPEN; /* while we wait it is ours: nothing else settles it */
+    struct thin_page *leaf;
+    rc = thin_tree_get(&t->space_tree, a->at.number, true, &leaf);
+    if (rc) {
+        a->state = THIN_ARENA_IDLE;
+        thin_arena_settle(t, a);
+        return rc;
+    }
+    const struct thin_space_entry_disk *e = (const void *)thin_leaf_entry(leaf, a->at.number);
+    a->leaf = leaf;
+    a->used |= le64_get(e->used); /* equal, unless the tree was damaged: then rather less room */
+    s->open[slot] = a;
+    return 0;
+}
+
+static bool space_has_room(const struct thin_space *s)
+{
+    for (unsigned i = 0; i < s->width; i++)
+        if (s->open[i] && thin_arena_free_mask(s->open[i]))
+            return true;
+    return false;
+}
+
+/* Gives the slot whose turn it is an arena with room; when there is none, any slot will do. */
+static CO int space_fill(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    co_mutex_lock(&s->lock);
+    const struct thin_arena *a = s->open[s->next];
+    int rc = a && thin_arena_free_mask(a) ? 0 : slot_fill(t, s->next);
+    s->tight = rc == VP_E_NO_SPACE;
+    if (s->tight && space_has_room(s))
+        rc = 0;
+    co_mutex_unlock(&s->lock);
+    return rc;
+}
+
+CO int thin_space_refill(struct thin *t)
+{
+    int rc = space_fill(t);
+    if (rc != VP_E_NO_SPACE || !t->space.quarantined)
+        return rc;
+    /* Chunks that were freed become usable by a commit, and when the devices have been told. */
+    rc = thin_commit(t);
+    while (t->tidying)
+        co_queue_wait(&t->commit_queue, "freed chunks");
+    return rc ? rc : space_fill(t);
+}
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+static int space_count_leased(void *arg)
+{
+    struct thin *t = arg;
+    t->space.leased = pool_arena_list(t->pool, t->id, NULL, 0);
+    return 0;
+}
+
+CO int thin_space_open(struct thin *t, bool fresh)
+{
+    struct thin_space *s = &t->space;
+    if (!fresh) {
+        int rc = reactor_call(pool_home(t->pool), space_count_leased, t);
+        if (rc)
+            return rc;
+        s->scan_needed = s->leased != 0;
+    }
+    uint64_t arena_bytes = 0;
+    while (t->config.reserve_bytes) {
+        if (s->leased * arena_bytes >= t->config.reserve_bytes && arena_bytes)
+            break;
+        struct thin_arena *a;
+        int rc = arena_lease(t, &a);
+        if (rc)
+            return rc;
+        arena_bytes = (uint64_t)a->at.chunks * t->chunk_bytes;
+        thin_arena_settle(t, a);
+    }
+    s->leased_min = arena_bytes ? div_up(t->config.reserve_bytes, arena_bytes) : 0;
+    return 0;
+}
+
+/* ---- quarantine ---------------------------------------------------------------------------- */
+
+void thin_space_commit_begin(struct thin *t)
+{
+    struct thin_arena *a;
+    list_for_each (a, &t->space.freed, freed_link) {
+        a->committing |= a->freed;
+        a->freed = 0;
+    }
+}
+
+void thin_space_commit_end(struct thin *t, bool durable)
+{
+    struct thin_arena *a;
+    list_for_each (a, &t->space.freed, freed_link) {
+        if (durable)
+            a->discarding |= a->committing;
+        else
+            a->freed |= a->committing;
+        a->committing = 0;
+    }
+}
+
+/* Tells the devices about chunks that were freed durably. Nobody writes to them meanwhile. */
+static CO void arena_discard(struct thin *t, const struct thin_arena *a, uint64_t bits)
+{
+    struct pool_arena at = a->at;
+    while (bits) {
+        unsigned first = (unsigned)__builtin_ctzll(bits);
+        uint64_t rest = ~(bits >> first);
+        unsigned run = rest ? (unsigned)__builtin_ctzll(rest) : 64 - first;
+        raid_discard(at.group, at.at_bytes + (uint64_t)first * t->chunk_bytes,
+                     (uint64_t)run * t->chunk_bytes);
+        bits &= run == 64 ? 0 : ~(((UINT64_C(1) << run) - 1) << first);
+    }
+}
+
+/* Ends the quarantine of what is durable. An arena with a bit in `discarding` does not go away. */
+static CO void quarantine_end(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    for (;;) {
+        struct thin_arena *a, *found = NULL;
+        list_for_each (a, &s->freed, freed_link)
+            if (a->discarding) {
+                found = a;
+                break;
+            }
+        if (!found)
+            return;
+        uint64_t bits = found->discarding;
+        if (t->config.discard_devices)
+            arena_discard(t, found, bits);
+        found->discarding &= ~bits;
+        s->quarantined -= (uint64_t)__builtin_popcountll(bits);
+        list_del(&found->freed_link);
+        if (arena_has_quarantine(found)) /* freed again meanwhile */
+            list_add_tail(&s->freed, &found->freed_link);
+        thin_arena_settle(t, found);
+    }
+}
+
+/* Spares without a used chunk that nothing needs here; they stay findable until they are gone. */
+static unsigned empties_take(struct thin *t, struct thin_arena **out)
+{
+    struct thin_space *s = &t->space;
+    struct thin_arena *a, *tmp;
+    unsigned n = 0, kept = 0;
+    list_for_each_safe (a, tmp, &s->spare, link) {
+        if (a->used || arena_has_quarantine(a))
+            continue;
+        /* A few stay for the writes to come, so that leasing is not paid for again and again. */
+        if (kept++ < s->width || s->leased - n <= s->leased_min || n == RETURN_BATCH)
+            continue;
+        list_del(&a->link);
+        s->spares--;
+        a->state = THIN_ARENA_OPEN; /* nobody's: neither allocated from nor settled */
+        out[n++] = a;
+    }
+    return n;
+}
+
+static CO void empties_return(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    struct thin_arena *a[RETURN_BATCH];
+    uint64_t number[RETURN_BATCH];
+    if (s->lock.owner)
+        return; /* somebody looks for room: the empty ones are for him; a later commit returns the
+                   rest */
+    co_mutex_lock(&s->lock);
+    unsigned n;
+    int rc = 0;
+    while (!rc && (n = empties_take(t, a)) != 0) {
+        for (unsigned i = 0; i < n; i++)
+            number[i] = a[i]->at.number;
+        rc = pool_arena_return(t->pool, t->id, number, n);
+        for (unsigned i = 0; i < n; i++) {
+            a[i]->state = THIN_ARENA_IDLE;
+            if (rc) {
+                thin_arena_settle(t, a[i]);
+                continue;
+            }
+            s->leased--;
+            thin_space_scan_forget(t, number[i]);
+            arena_forget(t, a[i]);
+        }
+    }
+    co_mutex_unlock(&s->lock);
+}
+
+CO void thin_space_tidy(struct thin *t)
+{
+    quarantine_end(t);
+    empties_return(t);
+}

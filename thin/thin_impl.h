@@ -1,0 +1,378 @@
+/* The inside of a thin volume, private to thin/. One reactor, no locks; see thin.h. */
+#ifndef VP_THIN_THIN_IMPL_H
+#define VP_THIN_THIN_IMPL_H
+
+#include "base/hash.h"
+#include "base/list.h"
+#include "base/verify.h"
+#include "thin/thin.h"
+#include "thin/thin_format.h"
+
+enum {
+    THIN_LEVELS_MAX = 8,
+    THIN_WRITE_BATCH = 64,   /* pages that a checkpoint writes at once                          */
+    THIN_WINDOW_PIECES = 16, /* pieces of a request in flight at once …                         */
+    THIN_WINDOW_BLOCKS = 256, /* … and blocks                                                    */
+    THIN_OPEN_ARENAS = 8,     /* at most, to allocate from in turn                               */
+    THIN_SPARES_MAX = 4096,   /* arenas with free chunks that are kept in memory                 */
+    THIN_BLOCKS_MAX = 256,    /* of a chunk                                                      */
+    THIN_UNCOMMITTED_WORDS = 8,
+    THIN_ADOPT_BLOCKS = 16, /* compared at once after a crash */
+};
+
+/* Keys beyond this are damage: 2^44 chunks of 16 KiB are 256 PiB. */
+#define THIN_KEY_MAX (UINT64_C(1) << 44)
+
+/* ==== pages (cache.c) ======================================================================= */
+
+/*
+ * A page in memory, in the bytes of the disk. Owned by the cache; its tree reaches it through its
+ * parent's child[] (or tree->root). Invariants:
+ *  1. a loaded page's parent is loaded (children counts them);
+ *  2. a page that is not dirty equals what its parent's reference names (no reference: all zero);
+ *  3. evicted are only pages that are clean, unpinned, childless, committed, and not being loaded
+ * or written.
+ */
+struct thin_page {
+    struct list clock_link;       /* cache->clean, while not dirty; cache->unused        */
+    struct list dirty_link;       /* tree->dirty[level], while dirty                     */
+    struct list uncommitted_link; /* tree->uncommitted, while a bit is set                */
+    struct thin_tree *tree;
+    struct thin_page *parent;
+    struct thin_page **child; /* interior: [THIN_FANOUT], NULL = not loaded           */
+    uint64_t index;
+    unsigned slot; /* in the parent                                       */
+    unsigned children, pins;
+    uint8_t level;
+    bool dirty, referenced, loading, writing;
+    uint64_t uncommitted[THIN_UNCOMMITTED_WORDS]; /* leaf: entries not yet in the log       */
+    uint8_t *data;                                /* POOL_PAGE bytes, aligned                */
+};
+
+struct thin_slab;
+struct thin_cache {
+    size_t limit_pages, pages, dirty;
+    uint64_t hits, misses, evictions;
+    struct list clean;      /* clock: the hand is at the head */
+    struct list unused;     /* page structs with memory to reuse */
+    struct co_queue loaded; /* somebody's load ended  */
+    struct co_queue room;   /* pages became clean     */
+    struct thin_slab *slabs;
+    struct co_mutex writer; /* of: */
+    uint8_t *write_buf;     /* THIN_WRITE_BATCH pages */
+};
+
+/* A page for the tree, zeroed, header not filled in; evicts when the limit is reached. No yield.
+ * VP_E_NO_MEMORY. */
+int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, uint64_t index,
+                  struct thin_page **out) must_check;
+/* Takes it out of its tree and frees it, whatever its state. */
+void thin_page_drop(struct thin_page *p);
+void thin_page_mark_dirty(struct thin_page *p);
+void thin_page_mark_clean(struct thin_page *p);
+static inline void thin_page_pin(struct thin_page *p)
+{
+    p->pins++;
+    p->referenced = true;
+}
+static inline void thin_page_unpin(struct thin_page *p)
+{
+    p->pins--;
+}
+static inline bool thin_page_is_committed(const struct thin_page *p)
+{
+    return p->uncommitted_link.next == &p->uncommitted_link;
+}
+/* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: waits for
+ * a checkpoint when too much is dirty. Errors of that checkpoint. */
+CO int thin_cache_throttle(struct thin *t) must_check;
+
+/* ==== trees (tree.c, tree_write.c) ========================================================== */
+
+/* A radix tree from 44-bit keys to entries of a fixed size; no entry = all zero. */
+struct thin_tree {
+    struct thin *owner;
+    enum pool_tree kind;
+    uint32_t entry_bytes, leaf_entries;
+    unsigned height;                /* levels, 0 = empty                                   */
+    struct thin_page *root;         /* NULL = not loaded                                   */
+    struct pool_page_ref root_ref;  /* where the top page is                               */
+    struct pool_page_ref saved_ref; /* what the next TREE record says …                    */
+    uint8_t saved_height;
+    uint64_t span[THIN_LEVELS_MAX + 1]; /* keys under a page of level i                        */
+    struct list dirty[THIN_LEVELS_MAX];
+    struct list uncommitted; /* leaves with entries that are not in the log          */
+};
+
+void thin_tree_init(struct thin_tree *tree, struct thin *owner, enum pool_tree kind,
+                    uint32_t entry_bytes);
+/* From a TREE record: VP_E_MAP_TOO_DEEP, VP_E_MAP_BAD. */
+int thin_tree_load(struct thin_tree *tree, const void *record, size_t len) must_check;
+/* Drops all pages from memory. */
+void thin_tree_fini(struct thin_tree *tree);
+
+/* The leaf of `key` when it is in memory, else NULL; not pinned. No yield. */
+struct thin_page *thin_tree_peek(struct thin_tree *tree, uint64_t key);
+/*
+ * The leaf of `key`, pinned; NULL when there is none and not `create`. Everything may change
+ * meanwhile, but the leaf, once pinned, stays. VP_E_PAGE_DAMAGED, VP_E_NO_MEMORY, VP_E_MAP_BAD.
+ */
+CO int thin_tree_get(struct thin_tree *tree, uint64_t key, bool create,
+                     struct thin_page **out) must_check;
+/* The page of `level` on the way to `key`, pinned; NULL: none. As thin_tree_get. */
+CO int thin_tree_get_page(struct thin_tree *tree, uint64_t key, unsigned level,
+                          struct thin_page **out) must_check;
+/* The first leaf that exists and holds keys ≥ *key, pinned; *key moves up to its first key when
+ * that is higher. *out NULL: none below `end`. */
+CO int thin_tree_seek(struct thin_tree *tree, uint64_t *key, uint64_t end,
+                      struct thin_page **out) must_check;
+
+static inline uint64_t thin_leaf_first(const struct thin_page *leaf)
+{
+    return leaf->index * leaf->tree->leaf_entries;
+}
+static inline uint8_t *thin_leaf_entry(const struct thin_page *leaf, uint64_t key)
+{
+    uint64_t slot = key - thin_leaf_first(leaf);
+    return leaf->data + sizeof(struct thin_page_header) + slot * leaf->tree->entry_bytes;
+}
+/* The entry of `key` was changed: the leaf becomes dirty. `committed`: by replay of the log. */
+void thin_leaf_changed(struct thin_page *leaf, uint64_t key, bool committed);
+/* Fills the records of all uncommitted entries into b; they stay uncommitted. No yield. */
+void thin_tree_collect(struct thin_tree *tree, struct pool_batch *b);
+void thin_tree_set_committed(struct thin_tree *tree);
+bool thin_tree_is_dirty(const struct thin_tree *tree);
+
+/* Writes the pages that are dirty now, leaves first, to new places. */
+CO int thin_tree_write(struct thin_tree *tree, uint32_t generation) must_check;
+/* Releases every page that the tree occupies in the pool and empties it. */
+CO int thin_tree_destroy(struct thin_tree *tree) must_check;
+
+struct pool_page_ref thin_ref_get(const struct thin_page_ref_disk *d);
+struct thin_page_ref_disk thin_ref_make(struct pool_page_ref ref);
+struct thin_page_ref_disk *thin_page_slot(const struct thin_page *interior, unsigned slot);
+
+/* ==== map entries (map.c) =================================================================== */
+
+struct thin_map_layout {
+    uint32_t chunk_blocks, valid_bytes, entry_bytes;
+};
+struct thin_map_layout thin_map_layout_make(uint32_t chunk_bytes);
+
+/* A view of one entry; goes with its leaf's pin. */
+struct thin_map_entry {
+    struct thin_map_entry_disk *fixed;
+    uint8_t *valid;
+    struct le32 *crc;
+};
+
+/* ==== space (space.c, arena_scan.c) ========================================================= */
+
+enum thin_arena_state { THIN_ARENA_OPEN, THIN_ARENA_SPARE, THIN_ARENA_IDLE };
+
+/*
+ * A leased arena that has something to remember: it is allocated from, could be, or holds chunks
+ * that were freed and are not durable yet. Others are in the space tree only. A chunk is free when
+ * no mask has its bit.
+ */
+struct thin_arena {
+    struct hash_node node;  /* space->arenas, by number                     */
+    struct list link;       /* space->spare                                 */
+    struct list freed_link; /* space->freed, while one of the masks is set  */
+    struct pool_arena at;
+    struct thin_page *leaf; /* of the space tree; pinned while open         */
+    enum thin_arena_state state;
+    uint64_t used;       /* = the space tree's entry                     */
+    uint64_t freed;      /* in no commit yet                             */
+    uint64_t committing; /* freed, in the commit under way               */
+    uint64_t discarding; /* freed durably, the devices are being told    */
+};
+
+struct thin_space {
+    struct hash arenas;
+    struct thin_arena *open[THIN_OPEN_ARENAS];
+    unsigned width; /* slots of open[] in use                                     */
+    unsigned next;  /* slot of the next allocation                                */
+    unsigned spread;
+    bool tight; /* no arena for every slot: any slot will do                  */
+    struct list spare;
+    size_t spares;
+    struct list freed;
+    uint64_t quarantined; /* chunks in the three masks of all arenas                    */
+    uint64_t leased, leased_min;
+    struct co_mutex lock; /* leasing, scanning, returning                               */
+    uint64_t *scan;       /* numbers of leased arenas not looked at yet                 */
+    size_t scan_left;
+    bool scan_needed; /* arenas with room may exist that are not in memory          */
+};
+
+int thin_space_init(struct thin *t) must_check;
+void thin_space_fini(struct thin *t);
+/* Counts what is leased (existing volumes) and leases the reserve. */
+CO int thin_space_open(struct thin *t, bool fresh) must_check;
+/* Takes a chunk and marks it used. False: call thin_space_refill first. No yield. */
+bool thin_space_take(struct thin *t, struct pchunk *out);
+/* Finds or leases an arena. VP_E_NO_SPACE after everything was tried, a commit included. */
+CO int thin_space_refill(struct thin *t) must_check;
+/* Marks a chunk free, in quarantine until the next commit. `leaf` is its arena's leaf of the space
+ * tree. VP_E_NO_MEMORY, VP_E_MAP_BAD: nothing changed. No yield. */
+int thin_space_free(struct thin *t, struct thin_page *leaf, struct pchunk c) must_check;
+/* A commit collects: what is freed so far becomes free when it is durable. */
+void thin_space_commit_begin(struct thin *t);
+void thin_space_commit_end(struct thin *t, bool durable);
+/* After a commit: tells devices, makes chunks allocatable, gives empty arenas back. */
+CO void thin_space_tidy(struct thin *t);
+
+/* Internal to space: */
+uint64_t thin_arena_free_mask(const struct thin_arena *a);
+struct thin_arena *thin_arena_find(struct thin *t, uint64_t number);
+int thin_arena_add(struct thin *t, const struct pool_arena *at, uint64_t used,
+                   struct thin_arena **out) must_check;
+/* Keeps it as a spare or forgets it, whichever fits what it holds. */
+void thin_arena_settle(struct thin *t, struct thin_arena *a);
+/* Looks at leased arenas that are not in memory until one with room is found, or `budget` leaves
+ * were loaded; *found NULL otherwise. */
+CO int thin_space_scan(struct thin *t, unsigned budget, struct thin_arena **found) must_check;
+void thin_space_scan_forget(struct thin *t, uint64_t number);
+
+/* ==== intents (intent.c) ==================================================================== */
+
+/*
+ * Bitmaps by region. Invariant: data change in place only while the region's bit is in `durable`
+ * and the writer is counted in `writers`.
+ */
+struct thin_intents {
+    uint64_t *wanted;    /* durable, or in a commit under way                          */
+    uint64_t *durable;   /* the record is in the log                                   */
+    uint64_t *touched;   /* written since the last thin_checkpoint_intents             */
+    uint64_t *recovered; /* set before the crash: blocks may differ from their CRCs     */
+    uint64_t *logged;    /* by word: a record may exist                                */
+    uint64_t words;
+    uint64_t recovered_count;
+    unsigned epoch;      /* 0 or 1 */
+    uint64_t writers[2]; /* in-place changes under way, by the epoch they began in     */
+    bool committing;
+    struct co_queue queue;
+    uint64_t set; /* counter */
+};
+
+int thin_intents_init(struct thin *t) must_check;
+void thin_intents_fini(struct thin *t);
+int thin_intents_resize(struct thin *t, uint64_t chunks) must_check;
+int thin_intents_load(struct thin *t, uint64_t word, const void *value, size_t len) must_check;
+static inline bool thin_intent_is_durable(const struct thin_intents *in, uint64_t vchunk)
+{
+    uint64_t r = vchunk / THIN_REGION_CHUNKS;
+    return in->durable[r / 64] >> (r % 64) & 1;
+}
+static inline bool thin_intent_is_recovered(const struct thin_intents *in, uint64_t vchunk)
+{
+    uint64_t r = vchunk / THIN_REGION_CHUNKS;
+    return __builtin_expect(in->recovered_count != 0, 0) && (in->recovered[r / 64] >> (r % 64) & 1);
+}
+/* Makes the region's intent durable. It may be cleared again before the caller runs: re-check. */
+CO int thin_intent_ensure(struct thin *t, uint64_t vchunk) must_check;
+/* Right after the check, without a yield: a change in place begins; returns the epoch for _leave.
+ */
+unsigned thin_intent_enter(struct thin *t, uint64_t vchunk);
+void thin_intent_leave(struct thin *t, unsigned epoch);
+
+/* ==== the volume ============================================================================ */
+
+/* A writer whose chunk must neither be freed nor resynced under it; on the writer's stack. */
+struct thin_active {
+    struct hash_node node; /* thin->active, by vchunk; equal keys are fine */
+};
+
+struct thin {
+    struct thin_config config;
+    struct pool *pool;
+    struct thin_cache *cache;
+    uint32_t id;
+    uint32_t chunk_bytes, chunk_blocks;
+    unsigned chunk_shift; /* blocks of a chunk, log2 */
+    uint64_t size_blocks;
+    uint32_t generation; /* stamped on a chunk at its first write */
+    struct thin_map_layout layout;
+
+    struct thin_tree map, space_tree;
+    struct thin_space space;
+    struct thin_intents intents;
+    struct hash active;
+
+    uint64_t allocated_chunks, valid_blocks;
+    uint64_t commits, adopted_blocks;
+    bool stat_changed;
+
+    /* Commits: begun and ended count them; one runs at a time (commit.c). */
+    uint64_t commits_begun, commits_ended;
+    bool committing, tidying;
+    int commit_rc;
+    struct pool_batch batch; /* of the running commit; kept when it failed */
+    struct co_queue commit_queue;
+
+    bool checkpoint_requested;
+    /* Adoption after a crash (adopt.c): one at a time; writers keep out of resync_chunk. */
+    struct co_mutex adopt_lock;
+    uint8_t *adopt_buf; /* under adopt_lock; NULL when nothing was recovered */
+    bool adopt_unsaved; /* copies or CRCs were changed since a commit        */
+    struct co_queue resync_queue;
+    uint64_t resync_chunk; /* UINT64_MAX = none */
+    uint64_t resync_next;  /* region */
+};
+
+static inline uint64_t thin_chunks(const struct thin *t)
+{
+    return div_up(t->size_blocks, t->chunk_blocks);
+}
+static inline bool thin_chunk_is_active(const struct thin *t, uint64_t vchunk)
+{
+    return hash_find(&t->active, vchunk) != NULL;
+}
+/* Whether the resync works on the chunk; if so, waits until it has ended. */
+CO void thin_resync_wait(struct thin *t, uint64_t vchunk);
+void thin_request_checkpoint(struct thin *t);
+/* Whether new metadata pages may come into being. */
+bool thin_has_meta_room(struct thin *t);
+/* Frees the chunk of an entry without valid blocks: clears the entry, quarantines the chunk.
+ * `leaf` holds the entry, `space_leaf` its arena. No yield. */
+int thin_chunk_free(struct thin *t, struct thin_page *leaf, uint64_t vchunk,
+                    struct thin_page *space_leaf) must_check;
+/* Frees the chunk when it has no valid block and nobody writes to it. */
+CO int thin_chunk_release_unused(struct thin *t, uint64_t vchunk) must_check;
+/* Gives an unmapped entry a chunk; false: thin_space_refill. No yield. */
+bool thin_chunk_alloc(struct thin *t, struct thin_page *leaf, uint64_t vchunk);
+
+/* After a crash: makes the copies of the valid blocks in [first, first+count) equal, adopting what
+ * does not match its CRC; durable on return. The caller keeps writers of these blocks out. */
+CO int thin_adopt(struct thin *t, uint64_t vchunk, unsigned first, unsigned count) must_check;
+
+/* ---- entries, small and hot ---------------------------------------------------------------- */
+
+static inline struct thin_map_entry thin_map_at(const struct thin *t, const struct thin_page *leaf,
+                                                uint64_t vchunk)
+{
+    uint8_t *e = thin_leaf_entry(leaf, vchunk);
+    uint8_t *valid = e + sizeof(struct thin_map_entry_disk);
+    return (struct thin_map_entry){
+        .fixed = (struct thin_map_entry_disk *)(void *)e,
+        .valid = valid,
+        .crc = (struct le32 *)(void *)(valid + t->layout.valid_bytes),
+    };
+}
+static inline uint64_t thin_map_pchunk(struct thin_map_entry e)
+{
+    return le64_get(e.fixed->pchunk);
+}
+static inline bool thin_map_is_valid(struct thin_map_entry e, unsigned block)
+{
+    return e.valid[block / 8] >> (block % 8) & 1;
+}
+/* Valid blocks in [first, first+count). */
+unsigned thin_map_count_valid(struct thin_map_entry e, unsigned first, unsigned count);
+/* Sets or clears; returns how many changed. */
+unsigned thin_map_set_valid(struct thin_map_entry e, unsigned first, unsigned count, bool valid);
+/* The length of the run of blocks with the same validity that starts at `first`. */
+unsigned thin_map_run(struct thin_map_entry e, unsigned first, unsigned end);
+
+#endif

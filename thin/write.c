@@ -1,0 +1,207 @@
+/*
+ * Writing. A request is cut into windows of parts, one part a chunk. Each part is prepared: its
+ * leaf in memory and pinned, a chunk allocated where there is none, the region's intent durable
+ * where valid blocks are overwritten. Then the window's data are written in parallel. Then, part by
+ * part, valid bits and checksums change in memory, which a commit makes durable later.
+ *
+ * What keeps a chunk from being freed under a writer: valid blocks that he overwrites are locked by
+ * him, so they stay valid; who writes the first data into blocks is in thin->active, and the last
+ * one out of there frees a chunk that has no valid block.
+ */
+#include <string.h>
+
+#include "base/crc.h"
+#include "thin/thin_impl.h"
+
+enum { EPOCH_NONE = 2 };
+
+struct write_part {
+    uint64_t vchunk;
+    unsigned first, count; /* blocks in the chunk                  */
+    unsigned io, crc;      /* index of its piece, of its first CRC */
+    unsigned epoch;        /* of the change in place, if it is one */
+    bool active;
+    struct thin_page *leaf; /* pinned */
+    struct thin_active node;
+};
+
+struct write_window {
+    unsigned parts, pieces, crcs;
+    struct write_part part[THIN_WINDOW_PIECES];
+    struct raid_io io[THIN_WINDOW_PIECES];
+    uint32_t crc[THIN_WINDOW_BLOCKS];
+};
+
+enum part_need { PART_READY, PART_NEEDS_CHUNK, PART_NEEDS_INTENT, PART_NEEDS_RESYNC };
+
+/* Says what is missing, or registers the part as under way. No yield. */
+static enum part_need part_enter(struct thin *t, struct write_part *p)
+{
+    bool recovered = thin_intent_is_recovered(&t->intents, p->vchunk);
+    if (recovered && t->resync_chunk == p->vchunk)
+        return PART_NEEDS_RESYNC;
+    struct thin_map_entry e = thin_map_at(t, p->leaf, p->vchunk);
+    unsigned valid = 0;
+    if (thin_map_pchunk(e))
+        valid = thin_map_count_valid(e, p->first, p->count);
+    else if (!thin_has_meta_room(t) || !thin_chunk_alloc(t, p->leaf, p->vchunk))
+        return PART_NEEDS_CHUNK;
+    p->epoch = EPOCH_NONE;
+    if (valid) {
+        if (!thin_intent_is_durable(&t->intents, p->vchunk))
+            return PART_NEEDS_INTENT;
+        p->epoch = thin_intent_enter(t, p->vchunk);
+    }
+    p->active = valid < p->count || recovered;
+    if (p->active)
+        hash_add(&t->active, &p->node.node, p->vchunk);
+    return PART_READY;
+}
+
+static CO int part_provide(struct thin *t, uint64_t vchunk, enum part_need need)
+{
+    switch (need) {
+    case PART_NEEDS_CHUNK:
+        if (!thin_has_meta_room(t)) {
+            int rc = pool_checkpoint(t->pool);
+            return rc ? rc : thin_has_meta_room(t) ? 0 : VP_E_NO_SPACE;
+        }
+        return thin_space_refill(t);
+    case PART_NEEDS_INTENT:
+        return thin_intent_ensure(t, vchunk);
+    case PART_NEEDS_RESYNC:
+        thin_resync_wait(t, vchunk);
+        return 0;
+    case PART_READY:
+        break;
+    }
+    return 0;
+}
+
+/* Everything may change while it waits; it starts again after each wait. */
+static CO int part_prepare(struct thin *t, struct write_part *p)
+{
+    for (;;) {
+        int rc = thin_tree_get(&t->map, p->vchunk, true, &p->leaf);
+        if (rc)
+            return rc;
+        enum part_need need = part_enter(t, p);
+        if (need == PART_READY)
+            return 0;
+        thin_page_unpin(p->leaf);
+        rc = part_provide(t, p->vchunk, need);
+        if (rc)
+            return rc;
+    }
+}
+
+/* The part ends with rc: what it wrote becomes visible, or it failed. No yield. */
+static void part_leave(struct thin *t, const struct write_window *w, struct write_part *p, int rc)
+{
+    struct thin_map_entry e = thin_map_at(t, p->leaf, p->vchunk);
+    if (!rc) {
+        unsigned fresh = thin_map_set_valid(e, p->first, p->count, true);
+        t->valid_blocks += fresh;
+        t->stat_changed |= fresh != 0;
+        for (unsigned i = 0; i < p->count; i++)
+            e.crc[p->first + i] = le32_make(w->crc[p->crc + i]);
+        e.fixed->generation_flags = le32_make(t->generation & THIN_GENERATION_MASK);
+        thin_leaf_changed(p->leaf, p->vchunk, false);
+    }
+    thin_page_unpin(p->leaf);
+    if (p->epoch != EPOCH_NONE)
+        thin_intent_leave(t, p->epoch);
+    if (p->active) {
+        hash_del(&t->active, &p->node.node);
+        if (t->resync_chunk == p->vchunk)
+            co_queue_wake_all(&t->resync_queue);
+    }
+}
+
+/* Adds the part's data to the window's pieces. */
+static int window_add(const struct thin *t, struct write_window *w, struct write_part *p,
+                      const uint8_t *buf)
+{
+    struct raid_io *last = w->pieces ? &w->io[w->pieces - 1] : NULL;
+    struct raid_group *group;
+    uint64_t at;
+    struct pchunk c = {thin_map_pchunk(thin_map_at(t, p->leaf, p->vchunk))};
+    if (!pool_chunk_locate(t->pool, c, &group, &at))
+        return VP_E_MAP_BAD;
+    at += (uint64_t)p->first * POOL_BLOCK;
+    p->crc = w->crcs;
+    for (unsigned i = 0; i < p->count; i++)
+        w->crc[w->crcs++] = vp_crc32c(buf + (size_t)i * POOL_BLOCK, POOL_BLOCK);
+    if (last && last->group == group && last->at_bytes + last->len == at) {
+        last->len += p->count * POOL_BLOCK; /* the parts of a window follow each other in memory */
+    } else {
+        w->io[w->pieces++] = (struct raid_io){
+            .group = group,
+            .at_bytes = at,
+            .buf = (void *)(uintptr_t)buf,
+            .len = p->count * POOL_BLOCK,
+        };
+    }
+    p->io = w->pieces - 1;
+    return 0;
+}
+
+/* Prepares one more part; an error leaves the window as it was. */
+static CO int window_prepare(struct thin *t, struct write_window *w, uint64_t block, unsigned count,
+                             const uint8_t *buf)
+{
+    struct write_part *p = &w->part[w->parts];
+    p->vchunk = block >> t->chunk_shift;
+    p->first = (unsigned)(block & (t->chunk_blocks - 1));
+    p->count = count;
+    int rc = part_prepare(t, p);
+    if (rc)
+        return rc;
+    rc = window_add(t, w, p, buf);
+    if (rc) { /* a damaged map */
+        part_leave(t, w, p, rc);
+        return rc;
+    }
+    w->parts++;
+    return 0;
+}
+
+/* Writes the window's data and makes them visible. Others change other blocks meanwhile. */
+static CO int window_write(struct thin *t, struct write_window *w)
+{
+    int rc = w->pieces ? raid_write(w->io, w->pieces) : 0;
+    for (unsigned i = 0; i < w->parts; i++)
+        part_leave(t, w, &w->part[i], w->io[w->part[i].io].rc);
+    for (unsigned i = 0; rc && i < w->parts; i++)
+        if (w->io[w->part[i].io].rc)
+            vp_ignore(thin_chunk_release_unused(t, w->part[i].vchunk),
+                      "the write's own error counts; the chunk stays mapped without data");
+    return rc;
+}
+
+CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *buf)
+{
+    struct write_window w;
+    const uint8_t *from = buf;
+    if (block > t->size_blocks || count > t->size_blocks - block)
+        return VP_E_RANGE;
+    while (count) {
+        int rc = thin_cache_throttle(t);
+        w.parts = w.pieces = w.crcs = 0;
+        while (!rc && count && w.parts < THIN_WINDOW_PIECES && w.crcs < THIN_WINDOW_BLOCKS) {
+            uint64_t room = min_u64(t->chunk_blocks - (block & (t->chunk_blocks - 1)),
+                                    THIN_WINDOW_BLOCKS - w.crcs);
+            unsigned n = (unsigned)min_u64(count, room);
+            rc = window_prepare(t, &w, block, n, from);
+            if (rc)
+                break;
+            block += n;
+            count -= n;
+            from += (size_t)n * POOL_BLOCK;
+        }
+        int write_rc = window_write(t, &w);
+        if (rc || write_rc)
+            return rc ? rc : write_rc;
+    }
+    return 0;
+}
