@@ -28,7 +28,7 @@ struct volume;
 struct volumes_config {
     struct reactor *const *reactors; /* volumes are spread over these; [0] is the pool's home */
     unsigned reactor_count;
-    size_t metadata_bytes;       /* bound of page caches, all reactors together; 0 = 256 MiB       */
+    size_t metadata_bytes; /* bound of page caches, all reactors together; 0 = 256 MiB       */
     unsigned commit_interval_ms; /* what is not flushed by its client is committed this often;
                                     0 = 5000; UINT_MAX = never (tests) */
     bool background; /* run the background coroutines (commit timer, resync, deletion); the

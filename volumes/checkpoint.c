@@ -1,0 +1,265 @@
+/*
+ * What volumes do for the pool's import and checkpoints (struct pool_client).
+ *
+ * Import: MAP and SPACE records of the log are kept, volume by volume, in order, until the volume
+ * is activated. Records of volumes that are gone or being deleted are dropped.
+ *
+ * Checkpoint, for every volume that is active or has such records, several at a time:
+ *
+ * 1. thin_checkpoint_intents: intents of quiet regions go from memory.
+ * 2. thin_checkpoint_pages, then thin_commit: see docs/design.md, "Checkpoint".
+ * 3. At home: TREE and INTENT records go into the snapshot, not into the log: an intent that is
+ *    set again meanwhile is in the log behind the cut, and replayed over the snapshot.
+ *
+ * A volume that was inactive when the checkpoint began, and has nothing to replay, needs nothing:
+ * its TREE records are true, and what it does from now on is in the log behind the cut.
+ * A volume that can not be opened keeps its changes all the same: its records are committed once
+ * more, behind the cut.
+ */
+#include "base/log.h"
+#include "volumes/volumes_impl.h"
+
+#include <stdlib.h>
+
+#define CHECKPOINT_WORKERS 16U
+
+/* ---- replay ------------------------------------------------------------------------------- */
+
+static struct replay_node *replay_node_of(struct volumes *vs, uint32_t id)
+{
+    struct hash_node *found = hash_find(&vs->replay, id);
+    if (found)
+        return container_of(found, struct replay_node, node);
+    struct replay_node *n = calloc(1, sizeof(*n));
+    if (!n)
+        return NULL;
+    pool_batch_init(&n->batch);
+    hash_add(&vs->replay, &n->node, id);
+    return n;
+}
+
+static int replay(void *arg, enum pool_record_kind kind, bool is_delete, uint32_t scope,
+                  uint64_t key, const void *value, uint32_t len)
+{
+    struct volumes *vs = arg;
+    struct replay_node *n = replay_node_of(vs, scope);
+    if (!n)
+        return VP_E_NO_MEMORY;
+    if (is_delete)
+        pool_batch_delete(&n->batch, kind, scope, key);
+    else
+        pool_batch_set(&n->batch, kind, scope, key, value, len);
+    return n->batch.failed ? VP_E_NO_MEMORY : 0;
+}
+
+static void replay_node_free(struct hash_node *node, void *arg)
+{
+    struct volumes *vs = arg;
+    struct replay_node *n = container_of(node, struct replay_node, node);
+    hash_del(&vs->replay, node);
+    pool_batch_fini(&n->batch);
+    free(n);
+}
+
+void volumes_replay_free(struct volumes *vs)
+{
+    if (vs->replay.bucket)
+        hash_for_each(&vs->replay, replay_node_free, vs);
+    hash_fini(&vs->replay);
+}
+
+struct handing {
+    struct volumes *vs;
+    int rc;
+};
+
+static void replay_hand_over(struct hash_node *node, void *arg)
+{
+    struct handing *h = arg;
+    struct replay_node *n = container_of(node, struct replay_node, node);
+    struct volume *v = volume_find_id(h->vs, (uint32_t)node->key);
+    if (!v || v->state == VOLUME_DELETING)
+        return;
+    v->replay = calloc(1, sizeof(*v->replay));
+    if (!v->replay) {
+        h->rc = VP_E_NO_MEMORY;
+        return;
+    }
+    *v->replay = n->batch;
+    pool_batch_init(&n->batch);
+    list_add_tail(&h->vs->replaying, &v->replay_link);
+}
+
+int volumes_replay_assign(struct volumes *vs)
+{
+    struct handing h = {.vs = vs};
+    hash_for_each(&vs->replay, replay_hand_over, &h);
+    volumes_replay_free(vs);
+    return h.rc;
+}
+
+/* ---- checkpoint --------------------------------------------------------------------------- */
+
+struct checkpoint_call {
+    struct volume *v;
+    struct thin_roots roots;
+    struct pool_batch intents;
+};
+
+static int checkpoint_on_reactor(void *arg)
+{
+    struct checkpoint_call *c = arg;
+    struct volume_io *io = c->v->io;
+    thin_checkpoint_intents(io->thin, &c->intents);
+    int rc = c->intents.failed ? VP_E_NO_MEMORY : thin_checkpoint_pages(io->thin);
+    if (!rc)
+        rc = volume_io_commit(io);
+    c->roots = thin_checkpoint_roots(io->thin);
+    return rc;
+}
+
+int volume_roots_put(struct volume *v, const struct thin_roots *roots)
+{
+    int rc = 0;
+    for (unsigned i = 0; i < 2 && !rc; i++) {
+        uint8_t bytes[THIN_TREE_RECORD_BYTES];
+        thin_tree_record(roots->root[i], roots->height[i], bytes);
+        rc = pool_record_put_in_snapshot(v->vs->pool, POOL_RECORD_TREE, v->id, i, bytes,
+                                         sizeof(bytes));
+    }
+    return rc;
+}
+
+/* An intent word without bits stays, as zeros: the snapshot's table has no "delete". */
+static int put_intents(struct volume *v, const struct pool_batch *b)
+{
+    static const uint8_t zeros[8];
+    struct pool_record r;
+    size_t at = 0;
+    bool is_delete;
+    int rc;
+    while ((rc = pool_batch_next(b, &at, &r, &is_delete)) == 1) {
+        const void *value = is_delete ? zeros : r.value;
+        rc = pool_record_put_in_snapshot(v->vs->pool, POOL_RECORD_INTENT, v->id, r.key, value,
+                                         is_delete ? sizeof(zeros) : r.len);
+        if (rc)
+            return rc;
+    }
+    return rc;
+}
+
+CO static int checkpoint_inactive(struct volume *v)
+{
+    co_mutex_lock(&v->control);
+    int rc = v->replay ? volume_activate(v, false) : 0;
+    if (rc && v->replay) {
+        vp_warn("volume %s: its changes stay in the log: %s", volume_full_name(v), vp_err_text(rc));
+        rc = pool_commit(v->vs->pool, v->replay);
+    }
+    co_mutex_unlock(&v->control);
+    return rc;
+}
+
+/* v is pinned. */
+CO static int checkpoint_one(struct volume *v)
+{
+    if (v->state == VOLUME_DELETING)
+        return volume_delete_pages(v);
+    int rc = v->io ? 0 : checkpoint_inactive(v);
+    if (rc || !v->io)
+        return rc;
+    struct checkpoint_call c = {.v = v};
+    pool_batch_init(&c.intents);
+    rc = reactor_call(v->reactor, checkpoint_on_reactor, &c);
+    if (!rc)
+        rc = volume_roots_put(v, &c.roots);
+    if (!rc)
+        rc = put_intents(v, &c.intents);
+    pool_batch_fini(&c.intents);
+    return rc;
+}
+
+struct checkpoint_run {
+    struct volume **volume;
+    size_t count, next;
+    int rc;
+    struct co_group workers;
+};
+
+CO static void checkpoint_work(struct checkpoint_run *run)
+{
+    while (run->next < run->count) {
+        struct volume *v = run->volume[run->next++];
+        int rc = run->rc ? 0 : checkpoint_one(v);
+        if (rc && !run->rc)
+            run->rc = rc;
+        volume_unpin(v);
+    }
+}
+
+static void checkpoint_worker(void *arg)
+{
+    struct checkpoint_run *run = arg;
+    checkpoint_work(run);
+    co_group_leave(&run->workers, 0);
+}
+
+static void run_add(struct checkpoint_run *run, struct volume *v)
+{
+    volume_pin(v);
+    run->volume[run->count++] = v;
+}
+
+/* All volumes that this checkpoint is about, pinned. */
+static int run_collect(struct volumes *vs, struct checkpoint_run *run)
+{
+    size_t n = 0;
+    struct volume *v;
+    list_for_each (v, &vs->active, active_link)
+        n++;
+    list_for_each (v, &vs->replaying, replay_link)
+        n++;
+    list_for_each (v, &vs->deleting, delete_link)
+        n++;
+    run->volume = calloc(n + 1, sizeof(struct volume *));
+    if (!run->volume)
+        return VP_E_NO_MEMORY;
+    list_for_each (v, &vs->active, active_link) {
+        if (v->state != VOLUME_DELETING)
+            run_add(run, v);
+    }
+    list_for_each (v, &vs->replaying, replay_link)
+        run_add(run, v);
+    list_for_each (v, &vs->deleting, delete_link) {
+        if (v->delete_step == VOLUME_DELETE_PAGES)
+            run_add(run, v);
+    }
+    return 0;
+}
+
+static int checkpoint(void *arg)
+{
+    struct volumes *vs = arg;
+    struct checkpoint_run run = {0};
+    int rc = run_collect(vs, &run);
+    if (rc)
+        return rc;
+    co_group_init(&run.workers);
+    for (size_t i = 1; i < CHECKPOINT_WORKERS && i < run.count; i++) {
+        co_group_enter(&run.workers);
+        rc = co_spawn(checkpoint_worker, &run, "checkpoint");
+        if (rc) { /* fewer hands: slower, not wrong */
+            co_group_leave(&run.workers, 0);
+            break;
+        }
+    }
+    checkpoint_work(&run);
+    vp_ignore(co_group_wait(&run.workers), "errors are in run.rc");
+    free(run.volume);
+    return run.rc;
+}
+
+struct pool_client volumes_client(struct volumes *vs)
+{
+    return (struct pool_client){.arg = vs, .replay = replay, .checkpoint = checkpoint};
+}

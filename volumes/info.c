@@ -1,0 +1,130 @@
+/* What `vpool volume list` and `show` say. The list has the figures of the STAT record, as of the
+ * volume's last commit; volume_info_get asks the open map, and counts arenas. */
+#include "thin/thin_format.h"
+#include "volumes/volumes_impl.h"
+
+#include <stdlib.h>
+
+static void info_stat(struct volume *v, struct volume_info *out)
+{
+    struct pool_record r;
+    struct thin_stat_record_disk s;
+    if (!pool_record_get(v->vs->pool, POOL_RECORD_STAT, v->id, 0, &r) || r.len != sizeof(s))
+        return;
+    memcpy(&s, r.value, sizeof(s));
+    out->allocated_bytes = le64_get(s.allocated_chunks) * volume_chunk_bytes(v);
+    out->valid_bytes = le64_get(s.valid_blocks) * VOLUME_BLOCK;
+}
+
+static uint64_t counter(const _Atomic uint64_t *c)
+{
+    return atomic_load_explicit(c, memory_order_relaxed);
+}
+
+static void info_counters(const struct volume *v, struct volume_info *out)
+{
+    const struct volume_counters *c = &v->counters;
+    out->reads = counter(&c->reads);
+    out->writes = counter(&c->writes);
+    out->flushes = counter(&c->flushes);
+    out->discards = counter(&c->discards);
+    out->bytes_read = counter(&c->bytes_read);
+    out->bytes_written = counter(&c->bytes_written);
+    out->checksum_errors = counter(&c->checksum_errors);
+    out->waiting_for_space = atomic_load_explicit(&c->waiting_for_space, memory_order_relaxed);
+}
+
+static void info_fill(struct volume *v, struct volume_info *out)
+{
+    *out = (struct volume_info){
+        .id = v->id,
+        .uuid = v->uuid,
+        .options = v->options,
+        .state = v->state,
+        .created_seconds = v->created_seconds,
+        .reactor = v->io ? reactor_index(v->reactor) : 0,
+        .open_count = v->open_count,
+    };
+    const char *name = volume_text(v);
+    memcpy(out->name, name, strnlen(name, VOLUME_NAME_MAX));
+    if (v->fault)
+        memcpy(out->fault, v->fault, strnlen(v->fault, sizeof(out->fault) - 1));
+    info_stat(v, out);
+    info_counters(v, out);
+}
+
+/* ---- one ---------------------------------------------------------------------------------- */
+
+struct stats_call {
+    struct thin *thin;
+    struct thin_stats stats;
+};
+
+static int stats_on_reactor(void *arg)
+{
+    struct stats_call *c = arg;
+    c->stats = thin_stats(c->thin);
+    return 0;
+}
+
+static uint64_t arena_bytes(const struct volumes *vs)
+{
+    struct pool_geometry g = pool_geometry(vs->pool);
+    return min_u64(g.extent_bytes, (uint64_t)POOL_ARENA_CHUNKS * g.chunk_bytes);
+}
+
+int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out)
+{
+    struct volume *v = volume_find(vs, name);
+    if (!v)
+        return VP_E_NOT_FOUND;
+    volume_pin(v);
+    struct stats_call c = {0};
+    bool active = v->io != NULL;
+    if (active) {
+        c.thin = v->io->thin;
+        vp_ignore(reactor_call(v->reactor, stats_on_reactor, &c), "it can not fail");
+    }
+    info_fill(v, out);
+    out->leased_bytes = pool_arena_list(vs->pool, v->id, NULL, 0) * arena_bytes(vs);
+    if (active) {
+        out->allocated_bytes = c.stats.allocated_chunks * volume_chunk_bytes(v);
+        out->valid_bytes = c.stats.valid_blocks * VOLUME_BLOCK;
+    }
+    volume_unpin(v);
+    return 0;
+}
+
+/* ---- all ---------------------------------------------------------------------------------- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(volume_text(*(struct volume *const *)a), volume_text(*(struct volume *const *)b));
+}
+
+static bool is_listed(const struct volume *v)
+{
+    return v->state != VOLUME_DELETING && !v->name->pending;
+}
+
+int volume_each(struct volumes *vs, int (*fn)(const struct volume_info *info, void *arg), void *arg)
+{
+    struct volume **sorted = calloc(vs->count + 1, sizeof(struct volume *));
+    if (!sorted)
+        return VP_E_NO_MEMORY;
+    size_t n = 0;
+    struct volume *v;
+    list_for_each (v, &vs->all, link) {
+        if (is_listed(v) && n < vs->count)
+            sorted[n++] = v;
+    }
+    qsort(sorted, n, sizeof(struct volume *), by_name);
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i++) {
+        struct volume_info info;
+        info_fill(sorted[i], &info);
+        rc = fn(&info, arg);
+    }
+    free(sorted);
+    return rc;
+}

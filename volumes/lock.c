@@ -1,0 +1,124 @@
+/*
+ * Block locks: a block is not read or written while it is being written (GUARD_RANGE_LOCK).
+ *
+ * The volume is seen in regions of 64 blocks; a lock is a mask of blocks in one region, shared or
+ * exclusive, and lies in its request's frame, in the list of the bucket that its region hashes to.
+ * A request that spans regions takes one lock for each, in ascending order.
+ *
+ * 1. A list is in order of arrival. A lock is granted when no earlier entry of its region, granted
+ *    or not, conflicts with it: so nobody is overtaken by somebody it conflicts with, and a
+ *    stream of readers does not starve a writer.
+ * 2. Whoever holds locks waits for locks of higher regions only: no cycles, no deadlock. Requests
+ *    get their bounce buffer before they lock, and never wait for room while they hold locks.
+ *
+ * One reactor; tested by tests/unit/volumes/test_lock.c.
+ */
+#include "base/verify.h"
+#include "io/guard.h"
+#include "volumes/volumes_impl.h"
+
+void lock_table_init(struct lock_table *t)
+{
+    for (unsigned i = 0; i < LOCK_BUCKETS; i++)
+        list_init(&t->bucket[i]);
+}
+
+bool lock_table_is_empty(const struct lock_table *t)
+{
+    for (unsigned i = 0; i < LOCK_BUCKETS; i++)
+        if (!list_empty(&t->bucket[i]))
+            return false;
+    return true;
+}
+
+static struct list *bucket_of(struct lock_table *t, uint64_t region)
+{
+    return &t->bucket[hash_mix(region) % LOCK_BUCKETS];
+}
+
+/* What the entries of one region, from the oldest on, hold or wait for. */
+struct claims {
+    uint64_t shared, exclusive;
+};
+
+static bool claims_allow(const struct claims *c, const struct lock_entry *e)
+{
+    uint64_t against = e->exclusive ? c->shared | c->exclusive : c->exclusive;
+    return !(against & e->mask);
+}
+
+static void claims_add(struct claims *c, const struct lock_entry *e)
+{
+    if (e->exclusive)
+        c->exclusive |= e->mask;
+    else
+        c->shared |= e->mask;
+}
+
+CO static void entry_take(struct lock_table *t, struct lock_entry *e)
+{
+    struct list *bucket = bucket_of(t, e->region);
+    struct claims earlier = {0};
+    struct lock_entry *it;
+    list_for_each (it, bucket, link) {
+        if (it->region == e->region)
+            claims_add(&earlier, it);
+    }
+    list_add_tail(bucket, &e->link);
+    e->waiter = NULL;
+    if (claims_allow(&earlier, e))
+        return;
+    e->waiter = co_self();
+    co_suspend("block lock");
+}
+
+static void entry_drop(struct lock_table *t, struct lock_entry *e)
+{
+    struct list *bucket = bucket_of(t, e->region);
+    list_del(&e->link);
+    if (list_empty(bucket))
+        return;
+    struct claims earlier = {0};
+    struct lock_entry *it;
+    list_for_each (it, bucket, link) {
+        if (it->region != e->region)
+            continue;
+        if (it->waiter && claims_allow(&earlier, it)) {
+            co_wake(it->waiter);
+            it->waiter = NULL;
+        }
+        claims_add(&earlier, it);
+    }
+}
+
+static uint64_t mask_of(uint64_t first, uint64_t count)
+{
+    return (count == LOCK_REGION_BLOCKS ? UINT64_MAX : (UINT64_C(1) << count) - 1) << first;
+}
+
+void block_lock_take(struct lock_table *t, struct block_lock *l, uint64_t block, uint64_t count,
+                     bool exclusive)
+{
+    VP_VERIFY(count, <=, VOLUME_WINDOW_BLOCKS);
+    l->count = 0;
+    if (!io_guard_on(GUARD_RANGE_LOCK))
+        return;
+    while (count > 0) {
+        uint64_t first = block % LOCK_REGION_BLOCKS;
+        uint64_t n = min_u64(count, LOCK_REGION_BLOCKS - first);
+        struct lock_entry *e = &l->entry[l->count++];
+        e->region = block / LOCK_REGION_BLOCKS;
+        e->mask = mask_of(first, n);
+        e->exclusive = exclusive;
+        entry_take(t, e);
+        block += n;
+        count -= n;
+    }
+}
+
+void block_lock_drop(struct lock_table *t, struct block_lock *l)
+{
+    for (unsigned i = 0; i < l->count; i++)
+        entry_drop(t, &l->entry[i]);
+    l->count = 0;
+}

@@ -1,0 +1,477 @@
+/*
+ * Requests: any byte range of a volume, turned into whole blocks under block locks.
+ *
+ * A request is worked on in windows, in ascending order; a window is locked, done, unlocked. So a
+ * request of any length needs bounded locks and buffers, and is atomic for each block, not as a
+ * whole, which is what disks promise too.
+ *
+ * 1. Whole blocks with an aligned buffer go down as they are. Everything else goes through a bounce
+ *    buffer; a write reads the blocks that it changes in part, under their exclusive lock.
+ * 2. The bounce buffer is taken before the locks (lock.c, rule 2).
+ * 3. Where the volume's size is no multiple of a block, the rest of the last block is zero:
+ *    writes stop at the size, and shrinking zeroes what it cuts off.
+ * 4. The size is looked at again under the locks, because a volume may shrink while a request
+ *    waits.
+ *
+ * On the volume's reactor; nothing here allocates.
+ */
+#include "io/buffer.h"
+#include "volumes/volumes_impl.h"
+
+enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_ZERO };
+
+struct request {
+    struct volume *v;
+    uint64_t offset, len; /* what is left to do */
+    uint8_t *data;        /* read: to; write: from */
+    unsigned flags;
+    bool past_end; /* shrinking: beyond the size on purpose */
+    void *bounce;
+    struct full_wait full;
+};
+
+/* A piece of a request: bytes [offset, offset+len), in blocks [block, block+count). */
+struct window {
+    uint64_t offset, len;
+    uint64_t block, count;
+};
+
+static void counter_add(_Atomic uint64_t *c, uint64_t n)
+{
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+static unsigned flags_of(const struct volume *v)
+{
+    return atomic_load_explicit(&v->flags, memory_order_relaxed);
+}
+
+static bool in_range(const struct volume *v, uint64_t offset, uint64_t len)
+{
+    uint64_t size = volume_size(v);
+    return offset <= size && len <= size - offset;
+}
+
+static int range_check(const struct volume *v, uint64_t offset, uint64_t len, uint64_t max)
+{
+    if (!in_range(v, offset, len))
+        return VP_E_RANGE;
+    return len <= max ? 0 : VP_E_TOO_BIG;
+}
+
+/* The next window of at most `max_blocks`. */
+static struct window window_next(const struct request *r, uint64_t max_blocks)
+{
+    struct window w = {.offset = r->offset, .block = r->offset / VOLUME_BLOCK};
+    uint64_t end = min_u64(r->offset + r->len, (w.block + max_blocks) * VOLUME_BLOCK);
+    w.len = end - r->offset;
+    w.count = div_up(end, VOLUME_BLOCK) - w.block;
+    return w;
+}
+
+static void request_advance(struct request *r, const struct window *w)
+{
+    r->offset += w->len;
+    r->len -= w->len;
+    if (r->data)
+        r->data += w->len;
+}
+
+static bool request_is_aligned(const struct request *r)
+{
+    return is_aligned(r->offset | r->len | (uintptr_t)r->data, VOLUME_BLOCK);
+}
+
+static void request_begin(struct volume *v)
+{
+    v->io->requests++;
+}
+
+static void request_end(struct volume *v, int rc)
+{
+    struct volume_io *io = v->io;
+    if (rc == VP_E_CHECKSUM)
+        counter_add(&v->counters.checksum_errors, 1);
+    if (--io->requests == 0)
+        co_queue_wake_all(&io->drained);
+}
+
+/* ---- read --------------------------------------------------------------------------------- */
+
+CO static int read_window(struct request *r, const struct window *w, void *buf)
+{
+    struct volume_io *io = r->v->io;
+    struct block_lock lock;
+    block_lock_take(&io->locks, &lock, w->block, w->count, false);
+    int rc = in_range(r->v, w->offset, w->len) ? thin_read(io->thin, w->block, w->count, buf)
+                                               : VP_E_RANGE;
+    block_lock_drop(&io->locks, &lock);
+    return rc;
+}
+
+CO static int read_direct(struct request *r)
+{
+    int rc = 0;
+    while (r->len > 0 && !rc) {
+        struct window w = window_next(r, VOLUME_WINDOW_BLOCKS);
+        rc = read_window(r, &w, r->data);
+        request_advance(r, &w);
+    }
+    return rc;
+}
+
+/* A bounce buffer for what is left of a request: one window's. */
+static uint64_t bounce_bytes(const struct request *r)
+{
+    uint64_t span = r->offset % VOLUME_BLOCK + r->len;
+    return min_u64(align_up(span, VOLUME_BLOCK), VOLUME_BOUNCE_BLOCKS * VOLUME_BLOCK);
+}
+
+CO static int read_bounced(struct request *r)
+{
+    uint64_t bytes = bounce_bytes(r);
+    uint8_t *bounce = io_buffer_get(bytes);
+    int rc = 0;
+    while (r->len > 0 && !rc) {
+        struct window w = window_next(r, bytes / VOLUME_BLOCK);
+        rc = read_window(r, &w, bounce);
+        if (!rc)
+            memcpy(r->data, bounce + w.offset % VOLUME_BLOCK, w.len);
+        request_advance(r, &w);
+    }
+    io_buffer_put(bounce, bytes);
+    return rc;
+}
+
+int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
+{
+    int rc = range_check(v, offset, len, VOLUME_REQUEST_MAX);
+    if (rc || len == 0)
+        return rc;
+    struct request r = {.v = v, .offset = offset, .len = len, .data = buf};
+    request_begin(v);
+    rc = request_is_aligned(&r) ? read_direct(&r) : read_bounced(&r);
+    request_end(v, rc);
+    counter_add(&v->counters.reads, 1);
+    counter_add(&v->counters.bytes_read, len);
+    return rc;
+}
+
+/* ---- write -------------------------------------------------------------------------------- */
+
+/* Length of the run of blocks at `buf` that are all zero, or all not. */
+static uint64_t zero_run(const uint8_t *buf, uint64_t count, bool *zero)
+{
+    *zero = bytes_are_zero(buf, VOLUME_BLOCK);
+    uint64_t n = 1;
+    while (n < count && bytes_are_zero(buf + n * VOLUME_BLOCK, VOLUME_BLOCK) == *zero)
+        n++;
+    return n;
+}
+
+CO static int write_detecting(struct thin *t, uint64_t block, uint64_t count, const uint8_t *buf)
+{
+    int rc = 0;
+    while (count > 0 && !rc) {
+        bool zero;
+        uint64_t n = zero_run(buf, count, &zero);
+        rc = zero ? thin_zero(t, block, n, false) : thin_write(t, block, n, buf);
+        block += n;
+        count -= n;
+        buf += n * VOLUME_BLOCK;
+    }
+    return rc;
+}
+
+CO static int write_blocks(struct request *r, uint64_t block, uint64_t count, const void *buf)
+{
+    struct volume_io *io = r->v->io;
+    io->uncommitted = true;
+    if (flags_of(r->v) & VOLUME_IS_ZERO_DETECT)
+        return write_detecting(io->thin, block, count, buf);
+    return thin_write(io->thin, block, count, buf);
+}
+
+/* The window's blocks in r->bounce: those that the window covers in part are read first. */
+CO static int merge_window(struct request *r, const struct window *w)
+{
+    struct thin *t = r->v->io->thin;
+    uint8_t *bounce = r->bounce;
+    uint64_t skip = w->offset % VOLUME_BLOCK, end = skip + w->len;
+    uint64_t last = w->count - 1;
+    bool head = skip > 0 || end < VOLUME_BLOCK;
+    bool tail = !is_aligned(end, VOLUME_BLOCK) && (last > 0 || !head);
+    int rc = head ? thin_read(t, w->block, 1, bounce) : 0;
+    if (!rc && tail)
+        rc = thin_read(t, w->block + last, 1, bounce + last * VOLUME_BLOCK);
+    if (rc)
+        return rc;
+    if (r->data)
+        memcpy(bounce + skip, r->data, w->len);
+    else
+        memset(bounce + skip, 0, w->len);
+    return 0;
+}
+
+CO static int write_window_locked(struct request *r, const struct window *w)
+{
+    if (!r->past_end && !in_range(r->v, w->offset, w->len))
+        return VP_E_RANGE;
+    const void *buf = r->data;
+    if (r->bounce) {
+        int rc = merge_window(r, w);
+        if (rc)
+            return rc;
+        buf = r->bounce;
+    }
+    return write_blocks(r, w->block, w->count, buf);
+}
+
+/* Locks, works, unlocks; while the pool is full, again and again as the policy says. */
+CO static int window_run(struct request *r, const struct window *w,
+                         int (*locked)(struct request *r, const struct window *w))
+{
+    struct volume_io *io = r->v->io;
+    for (;;) {
+        struct block_lock lock;
+        block_lock_take(&io->locks, &lock, w->block, w->count, true);
+        int rc = locked(r, w);
+        block_lock_drop(&io->locks, &lock);
+        if (rc != VP_E_NO_SPACE && rc != VP_E_POOL_FULL_META)
+            return rc;
+        rc = volume_full_wait(r->v, &r->full);
+        if (rc)
+            return rc;
+    }
+}
+
+CO static int write_range(struct request *r)
+{
+    uint64_t bytes = 0;
+    if (!request_is_aligned(r)) {
+        bytes = bounce_bytes(r);
+        r->bounce = io_buffer_get(bytes);
+    }
+    uint64_t max_blocks = r->bounce ? bytes / VOLUME_BLOCK : VOLUME_WINDOW_BLOCKS;
+    int rc = 0;
+    while (r->len > 0 && !rc) {
+        struct window w = window_next(r, max_blocks);
+        rc = window_run(r, &w, write_window_locked);
+        request_advance(r, &w);
+    }
+    if (r->bounce)
+        io_buffer_put(r->bounce, bytes);
+    r->bounce = NULL;
+    return rc;
+}
+
+/* The end of every request that changed something: durable now, if that was asked for. */
+CO static int change_end(struct request *r, int rc)
+{
+    struct volume *v = r->v;
+    volume_full_done(v, &r->full);
+    if (!rc && ((r->flags & VOLUME_FUA) || (flags_of(v) & VOLUME_IS_SYNC_ALWAYS)))
+        rc = volume_io_commit(v->io);
+    request_end(v, rc);
+    return rc;
+}
+
+int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf, unsigned flags)
+{
+    if (flags_of(v) & VOLUME_IS_READ_ONLY)
+        return VP_E_READ_ONLY;
+    int rc = range_check(v, offset, len, VOLUME_REQUEST_MAX);
+    if (rc)
+        return rc;
+    struct request r = {
+        .v = v, .offset = offset, .len = len, .data = (uint8_t *)(uintptr_t)buf, .flags = flags};
+    request_begin(v);
+    rc = change_end(&r, write_range(&r));
+    counter_add(&v->counters.writes, 1);
+    counter_add(&v->counters.bytes_written, len);
+    return rc;
+}
+
+int volume_flush(struct volume *v)
+{
+    request_begin(v);
+    int rc = volume_io_commit(v->io);
+    request_end(v, rc);
+    counter_add(&v->counters.flushes, 1);
+    return rc;
+}
+
+/* ---- zero and discard --------------------------------------------------------------------- */
+
+CO static int zero_window_locked(struct request *r, const struct window *w)
+{
+    if (!r->past_end && !in_range(r->v, w->offset, w->len))
+        return VP_E_RANGE;
+    r->v->io->uncommitted = true;
+    return thin_zero(r->v->io->thin, w->block, w->count, r->flags & VOLUME_NO_HOLE);
+}
+
+/* Blocks that are a hole need no work: skips them, so that a discard of a whole empty volume does
+ * not visit each of its chunks. Without locks: the answer was true at one moment of the request. */
+CO static int zero_skip_hole(struct request *r, bool *skipped)
+{
+    struct thin_extent e;
+    unsigned n;
+    *skipped = false;
+    if ((r->flags & VOLUME_NO_HOLE) || r->len <= VOLUME_WINDOW_BLOCKS * VOLUME_BLOCK)
+        return 0;
+    int rc =
+        thin_extents(r->v->io->thin, r->offset / VOLUME_BLOCK, r->len / VOLUME_BLOCK, &e, 1, &n);
+    if (rc || e.allocated || !e.zero)
+        return rc;
+    struct window hole = {.len = e.count * VOLUME_BLOCK};
+    request_advance(r, &hole);
+    *skipped = true;
+    return 0;
+}
+
+/* Whole blocks only. */
+CO static int zero_blocks(struct request *r)
+{
+    int rc = 0;
+    while (r->len > 0 && !rc) {
+        bool skipped;
+        rc = zero_skip_hole(r, &skipped);
+        if (rc || skipped)
+            continue;
+        struct window w = window_next(r, VOLUME_WINDOW_BLOCKS);
+        rc = window_run(r, &w, zero_window_locked);
+        request_advance(r, &w);
+    }
+    return rc;
+}
+
+/* A part of one block: zeros are merged in; a block that becomes all zero is unmapped, and one that
+ * is a hole stays one. */
+CO static int zero_part_locked(struct request *r, const struct window *w)
+{
+    if (!r->past_end && !in_range(r->v, w->offset, w->len))
+        return VP_E_RANGE;
+    int rc = merge_window(r, w);
+    if (rc)
+        return rc;
+    if (bytes_are_zero(r->bounce, VOLUME_BLOCK))
+        return zero_window_locked(r, w);
+    return write_blocks(r, w->block, 1, r->bounce);
+}
+
+CO static int zero_part(struct request *r, uint64_t len)
+{
+    struct window w = {r->offset, len, r->offset / VOLUME_BLOCK, 1};
+    if (len == 0)
+        return 0;
+    r->bounce = io_buffer_get(VOLUME_BLOCK);
+    int rc = window_run(r, &w, zero_part_locked);
+    io_buffer_put(r->bounce, VOLUME_BLOCK);
+    r->bounce = NULL;
+    request_advance(r, &w);
+    return rc;
+}
+
+/* Head, whole blocks, tail. */
+CO static int zero_range(struct request *r)
+{
+    uint64_t head = min_u64(align_up(r->offset, VOLUME_BLOCK) - r->offset, r->len);
+    int rc = zero_part(r, head);
+    if (rc)
+        return rc;
+    struct request whole = *r;
+    whole.len = align_down(r->len, VOLUME_BLOCK);
+    struct window done = {.len = whole.len};
+    rc = zero_blocks(&whole);
+    r->full = whole.full;
+    request_advance(r, &done);
+    return rc ? rc : zero_part(r, r->len);
+}
+
+/* The common end of zero and discard: freed chunks may be what other requests wait for. */
+CO static int zero_end(struct request *r, int rc)
+{
+    if (!rc)
+        rc = volume_full_freed(r->v);
+    counter_add(&r->v->counters.discards, 1);
+    return change_end(r, rc);
+}
+
+int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+{
+    if (flags_of(v) & VOLUME_IS_READ_ONLY)
+        return VP_E_READ_ONLY;
+    int rc = range_check(v, offset, len, UINT64_MAX);
+    if (rc)
+        return rc;
+    struct request r = {.v = v, .offset = offset, .len = len, .flags = flags};
+    request_begin(v);
+    return zero_end(&r, zero_range(&r));
+}
+
+int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+{
+    if (flags_of(v) & VOLUME_IS_READ_ONLY)
+        return VP_E_READ_ONLY;
+    int rc = range_check(v, offset, len, UINT64_MAX);
+    if (rc)
+        return rc;
+    uint64_t end = offset + len, first = align_up(offset, VOLUME_BLOCK);
+    /* The last block of an odd size counts as whole: its rest is zero anyway. */
+    if (end != volume_size(v))
+        end = align_down(end, VOLUME_BLOCK);
+    struct request r = {
+        .v = v, .offset = first, .len = end > first ? end - first : 0, .flags = flags & VOLUME_FUA};
+    request_begin(v);
+    return zero_end(&r, zero_range(&r));
+}
+
+int volume_zero_tail(struct volume *v, uint64_t offset, uint64_t len)
+{
+    struct request r = {.v = v, .offset = offset, .len = len, .past_end = true};
+    request_begin(v);
+    return zero_end(&r, zero_range(&r));
+}
+
+/* ---- block status ------------------------------------------------------------------------- */
+
+/* Cuts extents of whole blocks down to the bytes asked for. */
+static unsigned extents_clip(const struct thin_extent *in, unsigned n, uint64_t offset,
+                             uint64_t end, struct volume_extent *out)
+{
+    unsigned used = 0;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t from = max_u64(in[i].block * VOLUME_BLOCK, offset);
+        uint64_t to = min_u64((in[i].block + in[i].count) * VOLUME_BLOCK, end);
+        if (from < to)
+            out[used++] = (struct volume_extent){from, to - from, !in[i].allocated, in[i].zero};
+    }
+    return used;
+}
+
+#define EXTENTS_STEP 64U
+
+int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
+                   unsigned max, unsigned *n)
+{
+    *n = 0;
+    int rc = range_check(v, offset, len, UINT64_MAX);
+    if (rc || len == 0 || max == 0)
+        return rc ? rc : VP_E_INVALID;
+    struct thin_extent found[EXTENTS_STEP];
+    uint64_t at = offset, end = offset + len;
+    request_begin(v);
+    while (*n < max && at < end && !rc) {
+        uint64_t block = at / VOLUME_BLOCK;
+        unsigned got, want = (unsigned)min_u64(EXTENTS_STEP, max - *n);
+        rc = thin_extents(v->io->thin, block, div_up(end, VOLUME_BLOCK) - block, found, want, &got);
+        if (rc)
+            break;
+        *n += extents_clip(found, got, at, end, out + *n);
+        at = (found[got - 1].block + found[got - 1].count) * VOLUME_BLOCK;
+    }
+    request_end(v, rc);
+    return rc;
+}

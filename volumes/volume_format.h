@@ -1,0 +1,53 @@
+/*
+ * The VOLUME record (pool_record_kind POOL_RECORD_VOLUME, scope: volume id, key 0) and the COUNTER
+ * that numbers volumes. Little-endian; the name follows the fixed part. The pool's log and snapshot
+ * carry the checksum; decoding still trusts nothing.
+ */
+#ifndef VP_VOLUMES_VOLUME_FORMAT_H
+#define VP_VOLUMES_VOLUME_FORMAT_H
+
+#include "base/bytes.h"
+
+#include <assert.h>
+
+#define VOLUME_RECORD_VERSION 1
+
+enum volume_record_flags {
+    VOLUME_RECORD_ZERO_DETECT = 1,
+    VOLUME_RECORD_SYNC_ALWAYS = 2,
+    VOLUME_RECORD_READ_ONLY = 4,
+    VOLUME_RECORD_FLAGS_KNOWN = 7,
+};
+enum volume_record_state {
+    VOLUME_RECORD_LIVE = 1,
+    VOLUME_RECORD_DELETING = 2, /* name is free; arenas, pages and records are to go */
+};
+enum volume_record_policy {
+    VOLUME_RECORD_PAUSE = 1,
+    VOLUME_RECORD_ENOSPC = 2,
+};
+
+struct volume_record_disk {
+    struct le16 version;
+    struct le16 name_len; /* 1 … VOLUME_NAME_MAX */
+    uint8_t profile_kind, profile_data, profile_extra;
+    uint8_t state;
+    uint8_t uuid[16];
+    struct le64 size_bytes;
+    struct le64 reserve_bytes;
+    struct le64 created_seconds;
+    struct le32 sector_bytes;
+    struct le16 flags;
+    uint8_t full_policy;
+    uint8_t zero;
+    /* char name[name_len] */
+} __attribute__((packed));
+static_assert(sizeof(struct volume_record_disk) == 56, "on-disk size");
+static_assert(offsetof(struct volume_record_disk, uuid) == 8, "on-disk layout");
+static_assert(offsetof(struct volume_record_disk, size_bytes) == 24, "on-disk layout");
+static_assert(offsetof(struct volume_record_disk, flags) == 52, "on-disk layout");
+
+/* COUNTER record with this key: le64, the next volume id. Ids are never used twice in a pool. */
+#define VOLUME_COUNTER_NEXT_ID 1
+
+#endif

@@ -1,0 +1,295 @@
+/*
+ * The inside of volumes/, private to the folder: what is kept for a pool and for a volume, and
+ * which thread owns which part.
+ *
+ *     life.c      a pool's volumes come and go        table.c       names, create … resize
+ *     record.c    the VOLUME record                   option.c      "key=value"
+ *     activate.c  from name to open map and back      place.c       choice of reactor
+ *     request.c   any byte range → whole blocks       lock.c        block locks
+ *     full.c      out of space                        checkpoint.c  the pool's client
+ *     background.c  commit timer, resync, idle volumes               delete.c  space comes back
+ *     info.c      what `vpool volume show` says
+ *
+ * An inactive volume is a `struct volume`: its record and its name. An active one has a
+ * `struct volume_io` on its reactor, with the open map. Everything in struct volume that is not
+ * marked otherwise belongs to home.
+ */
+#ifndef VP_VOLUMES_VOLUMES_IMPL_H
+#define VP_VOLUMES_VOLUMES_IMPL_H
+
+#include "base/hash.h"
+#include "base/list.h"
+#include "io/co.h"
+#include "io/reactor.h"
+#include "pool/pool.h"
+#include "thin/thin.h"
+#include "volumes/volume.h"
+#include "volumes/volume_format.h"
+
+#define VOLUME_BLOCK         4096U
+#define VOLUMES_REACTORS_MAX 64
+#define VOLUME_WINDOW_BLOCKS 1024U /* a request works on at most this much at a time (4 MiB) */
+#define VOLUME_BOUNCE_BLOCKS 256U  /* … and on this much when it has to copy (1 MiB)         */
+/* A write is out of metadata when there is not even room for this many new pages. */
+#define VOLUME_META_HEADROOM   64U
+#define VOLUMES_METADATA_BYTES (UINT64_C(256) << 20)
+#define VOLUMES_COMMIT_MS      5000U
+
+/* ---- lock.c ------------------------------------------------------------------------------- */
+
+/* Blocks of a volume in units of LOCK_REGION: a lock is a mask in one region. */
+#define LOCK_REGION_BLOCKS 64U
+#define LOCK_BUCKETS       64U
+#define LOCK_WINDOW_MAX    (VOLUME_WINDOW_BLOCKS / LOCK_REGION_BLOCKS + 1)
+
+struct lock_table {
+    struct list bucket[LOCK_BUCKETS];
+};
+struct lock_entry {
+    struct list link; /* in its bucket, in order of arrival */
+    uint64_t region;
+    uint64_t mask;
+    struct co *waiter; /* NULL once granted */
+    bool exclusive;
+};
+/* The locks of one window, in the frame of its request. */
+struct block_lock {
+    unsigned count;
+    struct lock_entry entry[LOCK_WINDOW_MAX];
+};
+
+void lock_table_init(struct lock_table *t);
+bool lock_table_is_empty(const struct lock_table *t);
+/* Locks [block, block + count), at most VOLUME_WINDOW_BLOCKS; in order of arrival, so that nobody
+ * starves. While it waits everything else goes on. */
+CO void block_lock_take(struct lock_table *t, struct block_lock *l, uint64_t block, uint64_t count,
+                        bool exclusive);
+void block_lock_drop(struct lock_table *t, struct block_lock *l);
+
+/* ---- volumes ------------------------------------------------------------------------------ */
+
+/* A name in the table. Replaced as a whole by a rename; the old one stays readable (others hold
+ * volume_full_name) until the volume is inactive. */
+struct volume_name {
+    struct hash_node node; /* by hash of `volume` part */
+    struct volume *owner;
+    struct volume_name *retired; /* the next older one */
+    bool pending;                /* taken, but its record is not durable yet: not found */
+    const char *text;            /* "VOL", inside `full` */
+    char full[];                 /* "POOL/VOL" */
+};
+
+enum volume_flag_bits {
+    VOLUME_IS_READ_ONLY = 1,
+    VOLUME_IS_ZERO_DETECT = 2,
+    VOLUME_IS_SYNC_ALWAYS = 4,
+    VOLUME_IS_ENOSPC = 8,
+};
+
+/* Of one volume, on its reactor, while it is active. */
+struct volume_io {
+    struct thin *thin;
+    unsigned requests; /* running */
+    bool uncommitted;  /* written to since the last commit began */
+    struct co_queue drained;
+    /* full.c: requests that wait for room */
+    struct co_queue room;
+    uint64_t room_sequence; /* changes whenever room may have appeared */
+    uint64_t cancel_sequence;
+    struct lock_table locks;
+};
+
+struct volume_counters { /* written by the volume's reactor only, read by anybody */
+    _Atomic uint64_t reads, writes, flushes, discards, bytes_read, bytes_written, checksum_errors;
+    _Atomic unsigned waiting_for_space;
+};
+
+enum volume_delete_step {
+    VOLUME_DELETE_ARENAS,  /* arenas are to be returned                                     */
+    VOLUME_DELETE_PAGES,   /* tree pages go with the next checkpoint                        */
+    VOLUME_DELETE_RECORDS, /* once that checkpoint is complete (delete_checkpoint)          */
+};
+
+struct volume {
+    struct volumes *vs;
+    struct volume_io *io; /* set and cleared at home while nobody uses the volume */
+    struct reactor *reactor;
+    _Atomic uint64_t size_bytes; /* what requests are checked against */
+    _Atomic unsigned flags;      /* enum volume_flag_bits             */
+    struct volume_counters counters;
+
+    struct hash_node by_id;
+    struct list link;                     /* vs->all                  */
+    struct list active_link;              /* vs->active               */
+    struct list replay_link, resync_link; /* vs->replaying, ->resync  */
+    struct list delete_link;              /* vs->deleting             */
+    _Atomic(struct volume_name *) name;
+    uint32_t id;
+    struct vp_uuid uuid;
+    uint64_t created_seconds;
+    struct volume_options options; /* what the record says */
+    enum volume_state state;
+    char *fault;               /* why; NULL while not faulted */
+    struct pool_batch *replay; /* MAP and SPACE records of the log, not yet applied */
+
+    struct co_mutex control; /* activation, deactivation, resize, properties, deletion */
+    unsigned open_count;
+    unsigned pins;         /* background work that uses `io` */
+    uint64_t pin_sequence; /* counts pins ever taken          */
+    struct co_queue unpinned;
+    enum volume_delete_step delete_step;
+    uint32_t delete_checkpoint;
+    uint32_t idle_checkpoint; /* the checkpoint after which deactivation was tried last */
+};
+
+struct volumes_slot { /* one reactor's part */
+    struct reactor *reactor;
+    struct thin_cache *cache; /* that reactor's */
+    unsigned active;          /* volumes placed there (home's count) */
+};
+
+struct volumes {
+    struct pool *pool;
+    struct volumes_config config;
+    struct reactor *reactors[VOLUMES_REACTORS_MAX];
+    struct volumes_slot slot[VOLUMES_REACTORS_MAX];
+    unsigned slots;
+    struct hash by_name, by_id;
+    struct list all, active, replaying, resync, deleting;
+    unsigned count; /* without those being deleted */
+    uint64_t next_id;
+    bool closing;
+    bool discard_devices;
+
+    struct hash replay; /* import only: struct replay_node by volume id */
+
+    struct co_group workers; /* background coroutines */
+    struct co_queue work;    /* wakes the background  */
+    struct co_queue timer;   /* ends the commit timer */
+    /* full.c */
+    struct co_group room_workers;
+    struct co *room_watcher;
+    struct co_queue room_news;
+    uint64_t room_events;
+    enum pool_level level; /* as last reported */
+};
+
+/* ---- record.c: VOLUME_RECORD bytes -------------------------------------------------------- */
+
+#define VOLUME_RECORD_BYTES_MAX (sizeof(struct volume_record_disk) + VOLUME_NAME_MAX)
+struct volume_record {
+    char name[VOLUME_NAME_MAX + 1];
+    struct vp_uuid uuid;
+    uint64_t created_seconds;
+    bool deleting;
+    struct volume_options options; /* has_profile is true */
+};
+size_t volume_record_encode(const struct volume_record *r, uint8_t out[VOLUME_RECORD_BYTES_MAX]);
+/* VP_E_RECORD_BAD. */
+int volume_record_decode(const void *bytes, size_t len, struct volume_record *out) must_check;
+/* Makes v's record, with `name`, durable. */
+CO int volume_record_commit(struct volume *v, const char *name, const struct volume_options *o,
+                            bool deleting) must_check;
+
+/* ---- table.c ------------------------------------------------------------------------------ */
+
+struct volume *volume_new(struct volumes *vs, uint32_t id);
+/* Unlinks and frees an inactive volume. */
+void volume_free(struct volume *v);
+struct volume_name *volume_name_add(struct volumes *vs, struct volume *v, const char *text,
+                                    bool pending);
+void volume_name_drop(struct volumes *vs, struct volume_name *n);
+void volume_names_free_retired(struct volume *v);
+/* Finds a live volume by name and takes its control mutex. VP_E_NOT_FOUND. */
+CO int volume_control_begin(struct volumes *vs, const char *name, struct volume **out,
+                            struct vp_error *err) must_check;
+/* By name: live ones only; NULL. */
+struct volume *volume_find(struct volumes *vs, const char *name);
+struct volume *volume_find_id(struct volumes *vs, uint32_t id);
+/* The name in use: "VOL". */
+const char *volume_text(const struct volume *v);
+/* Takes over options for requests to see. */
+void volume_options_apply(struct volume *v, const struct volume_options *o);
+int volume_options_check(const struct volumes *vs, const struct volume_options *o,
+                         struct vp_error *err) must_check;
+/* option.c: "key" and "value" of an existing volume. */
+int volume_property_parse(const char *key, const char *value, struct volume_options *o,
+                          struct vp_error *err) must_check;
+/* Import: one volume of a VOLUME record. */
+int volume_adopt_record(struct volumes *vs, const struct pool_record *r) must_check;
+
+/* ---- activate.c --------------------------------------------------------------------------- */
+
+/* Makes v active; its control mutex is held. With `reserve` its reserve must be leased, else it
+ * is best effort. Errors: those of thin_open; damage leaves the volume faulted. */
+CO int volume_activate(struct volume *v, bool reserve) must_check;
+/* Opens the trees of the records alone, whatever the log says (deletion); not as v->io. */
+CO int volume_thin_open_durable(struct volume *v, struct reactor **reactor,
+                                struct thin **out) must_check;
+/* Commits, clears intents and closes the map, if nobody uses v and every change is in a
+ * checkpoint; control is held. *done says whether. */
+CO int volume_deactivate(struct volume *v, bool *done) must_check;
+/* Commits and clears intents; v stays active (before the last checkpoint). */
+CO int volume_settle(struct volume *v) must_check;
+/* Closes the map, whatever it holds; control is held, or all is ending. */
+CO void volume_detach(struct volume *v);
+void volume_fault(struct volume *v, int rc);
+void volume_pin(struct volume *v);
+void volume_unpin(struct volume *v);
+/* Runs thin_commit for an active, pinned volume on its reactor. */
+CO int volume_commit(struct volume *v) must_check;
+/* On v's reactor. */
+CO int volume_io_commit(struct volume_io *io) must_check;
+
+/* ---- place.c ------------------------------------------------------------------------------ */
+
+struct volumes_slot *volumes_slot_choose(struct volumes *vs);
+struct volumes_slot *volumes_slot_of(struct volumes *vs, const struct reactor *r);
+
+/* ---- full.c ------------------------------------------------------------------------------- */
+
+/* Progress of one request through a full pool; zeroed at its start. */
+struct full_wait {
+    bool counted;
+    uint64_t room_sequence, cancel_sequence;
+};
+/* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. */
+CO int volume_full_wait(struct volume *v, struct full_wait *w) must_check;
+void volume_full_done(struct volume *v, struct full_wait *w);
+/* On v's reactor: chunks were freed; lets v's own waiting writers have them. */
+CO int volume_full_freed(struct volume *v) must_check;
+/* HOME: logs when the pool's level changed. */
+void volumes_level_check(struct volumes *vs);
+int volumes_room_start(struct volumes *vs) must_check;
+CO void volumes_room_stop(struct volumes *vs);
+
+/* ---- checkpoint.c ------------------------------------------------------------------------- */
+
+struct replay_node {
+    struct hash_node node;
+    struct pool_batch batch;
+    bool failed;
+};
+struct pool_client volumes_client(struct volumes *vs);
+void volumes_replay_free(struct volumes *vs);
+/* Import: gives what was collected to the volumes. */
+int volumes_replay_assign(struct volumes *vs) must_check;
+/* HOME, inside a checkpoint: the TREE records of v. */
+int volume_roots_put(struct volume *v, const struct thin_roots *roots) must_check;
+
+/* ---- request.c ---------------------------------------------------------------------------- */
+
+/* Zeroes bytes past the size that clients see (shrinking). On v's reactor. */
+CO int volume_zero_tail(struct volume *v, uint64_t offset, uint64_t len) must_check;
+
+/* ---- delete.c, background.c --------------------------------------------------------------- */
+
+/* HOME. One step of the deletion of v, which may free it. */
+CO int volume_delete_step(struct volume *v) must_check;
+bool volume_delete_can_go_on(const struct volume *v);
+/* HOME, inside a checkpoint: releases the pages of a volume whose arenas are back. */
+CO int volume_delete_pages(struct volume *v) must_check;
+int volumes_background_start(struct volumes *vs) must_check;
+CO void volumes_background_stop(struct volumes *vs);
+
+#endif
