@@ -25,8 +25,7 @@ static int slots_init(struct volumes *vs)
     return 0;
 }
 
-/* `abandon`: the maps' pages may still be in use by coroutines that will never run. */
-static void volumes_free(struct volumes *vs, bool abandon)
+static void volumes_free(struct volumes *vs)
 {
     if (!vs)
         return;
@@ -34,7 +33,7 @@ static void volumes_free(struct volumes *vs, bool abandon)
     list_for_each_safe (v, next, &vs->all, link)
         volume_free(v);
     for (unsigned i = 0; i < vs->slots; i++)
-        (abandon ? thin_cache_abandon : thin_cache_free)(vs->slot[i].cache);
+        thin_cache_free(vs->slot[i].cache);
     volumes_replay_free(vs);
     hash_fini(&vs->by_name);
     hash_fini(&vs->by_id);
@@ -66,7 +65,7 @@ static int volumes_new(const struct volumes_config *config, struct volumes **out
     co_queue_init(&vs->room_news);
     if (!hash_init(&vs->by_name, 64) || !hash_init(&vs->by_id, 64) || !hash_init(&vs->replay, 64) ||
         slots_init(vs)) {
-        volumes_free(vs, false);
+        volumes_free(vs);
         return VP_E_NO_MEMORY;
     }
     *out = vs;
@@ -94,7 +93,7 @@ CO static void undo_open(struct volumes *vs)
 {
     workers_stop(vs);
     vp_ignore(pool_close(vs->pool, false), "the first error is the one to report");
-    volumes_free(vs, false);
+    volumes_free(vs);
 }
 
 int volumes_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
@@ -106,7 +105,7 @@ int volumes_create(const struct pool_create_options *o, const char *const *paths
         return vp_fail(err, rc, "%s", vp_err_text(rc));
     rc = pool_create(o, paths, count, &vs->pool, err);
     if (rc) {
-        volumes_free(vs, false);
+        volumes_free(vs);
         return rc;
     }
     struct pool_client client = volumes_client(vs);
@@ -165,7 +164,7 @@ int volumes_import(const char *const *paths, unsigned count, const struct volume
     struct pool_client client = volumes_client(vs);
     rc = pool_import(paths, count, &client, &vs->pool, err);
     if (rc) {
-        volumes_free(vs, false);
+        volumes_free(vs);
         return rc;
     }
     rc = import_records(vs);
@@ -230,7 +229,7 @@ int volumes_close(struct volumes *vs, bool mark_exported)
     int checkpoint_rc = pool_checkpoint(vs->pool);
     detach_all(vs);
     int close_rc = pool_close(vs->pool, mark_exported);
-    volumes_free(vs, false);
+    volumes_free(vs);
     rc = rc ? rc : checkpoint_rc;
     return rc ? rc : close_rc;
 }
@@ -241,7 +240,7 @@ int volumes_destroy(struct volumes *vs, struct vp_error *err)
     drain_all(vs);
     detach_all(vs);
     int rc = pool_destroy(vs->pool, err);
-    volumes_free(vs, false);
+    volumes_free(vs);
     return rc;
 }
 
@@ -250,12 +249,12 @@ void volumes_abandon(struct volumes *vs)
 {
     struct volume *v;
     list_for_each (v, &vs->active, active_link) {
-        thin_abandon(v->io->thin);
+        thin_close(v->io->thin);
         free(v->io);
         v->io = NULL;
     }
     pool_abandon(vs->pool);
-    volumes_free(vs, true);
+    volumes_free(vs);
 }
 
 struct pool *volumes_pool(const struct volumes *vs)
