@@ -1,0 +1,93 @@
+/*
+ * Buffers of payload. Two bounds: a connection's own, and the share that all NBD connections of a
+ * reactor may hold of its I/O buffers (half of the default region), so that the volumes below
+ * always find buffers for what they must copy.
+ *
+ * Buffers are held across the network: by a read whose client does not fetch the reply, by a write
+ * whose payload does not come. A few such clients could hold the whole share. So when somebody has
+ * waited for STALL_NS for his share, the connection that has kept its peer's buffers waiting
+ * longest, and longer than that, is hung up. A stalled client that nobody suffers from is left
+ * alone.
+ */
+#include "nbd/connection_impl.h"
+
+#include "base/log.h"
+#include "base/verify.h"
+#include "io/buffer.h"
+
+#define SHARE_BYTES ((size_t)32 << 20)
+#define STALL_NS    (UINT64_C(10) * 1000000000)
+
+/* One per reactor, that is, per thread. */
+static _Thread_local struct {
+    size_t used;
+    struct co_queue queue;
+    struct list connections;
+} share;
+
+void nbdx_memory_join(struct nbdx_connection *c)
+{
+    if (!share.connections.next) {
+        list_init(&share.connections);
+        co_queue_init(&share.queue);
+    }
+    list_add_tail(&share.connections, &c->share_link);
+}
+
+void nbdx_memory_leave(struct nbdx_connection *c)
+{
+    VP_VERIFY(c->buffer_bytes, ==, (size_t)0);
+    list_del(&c->share_link);
+}
+
+static uint64_t stalled_since(const struct nbdx_connection *c)
+{
+    uint64_t s = c->sending_since_ns, r = c->receiving_since_ns;
+    return !s || (r && r < s) ? r : s;
+}
+
+static void cut_longest_stalled(void)
+{
+    struct nbdx_connection *c, *worst = NULL;
+    list_for_each (c, &share.connections, share_link) {
+        if (!c->gone && c->buffer_bytes && stalled_since(c) &&
+            (!worst || stalled_since(c) < stalled_since(worst)))
+            worst = c;
+    }
+    if (!worst || stalled_since(worst) + STALL_NS > reactor_now_ns())
+        return;
+    vp_warn("nbd: %s stalled and held %zu bytes of buffers that others wait for: hung up",
+            worst->peer, worst->buffer_bytes);
+    nbdx_connection_cut(worst);
+}
+
+void *nbdx_buffer_get(struct nbdx_connection *c, size_t len)
+{
+    VP_VERIFY(len, <=, NBDX_BUFFER_BYTES);
+    for (;;) {
+        if (c->buffer_bytes + len > c->buffer_bytes_max)
+            co_queue_wait(&c->buffer_queue, "nbd: buffers of the connection");
+        else if (share.used + len > SHARE_BYTES) {
+            int rc = co_queue_wait_until(&share.queue, reactor_now_ns() + STALL_NS,
+                                         "nbd: buffers of the reactor");
+            if (rc == VP_E_TIMED_OUT)
+                cut_longest_stalled();
+        } else
+            break;
+    }
+    c->buffer_bytes += len;
+    share.used += len;
+    return io_buffer_get(len);
+}
+
+void nbdx_buffer_put(struct nbdx_connection *c, void *buf, size_t len)
+{
+    io_buffer_put(buf, len);
+    VP_VERIFY(c->buffer_bytes, >=, len);
+    c->buffer_bytes -= len;
+    share.used -= len;
+    if (!co_queue_is_empty(&c->buffer_queue))
+        co_queue_wake_all(&c->buffer_queue);
+    if (!co_queue_is_empty(&share.queue))
+        co_queue_wake_all(&share.queue);
+}

@@ -1,0 +1,491 @@
+/*
+ * A listening socket, its exports and its connections. A connection is one coroutine on the
+ * server's reactor, which for the transmission phase calls over to the volume's; so everything here
+ * is touched by one thread only.
+ */
+#include "nbd/server.h"
+
+#include "base/attr.h"
+#include "base/log.h"
+#include "base/verify.h"
+#include "io/net.h"
+#include "nbd/connection_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define ACCEPT_RETRY_NS (UINT64_C(100) * 1000000) /* after EMFILE and the like */
+
+struct nbdx_server {
+    struct reactor *reactor;
+    struct nbdx_address address;
+    unsigned port;
+    int listen_fd;    /* -1: none */
+    struct stat file; /* of the unix socket: only this one is unlinked */
+    struct nbdx_served *exports;
+    unsigned export_count;
+    struct nbdx_limits limits;
+    struct nbdx_total *total;
+
+    bool stopping;
+    bool accepting;
+    struct co *acceptor; /* NULL until it runs */
+    struct list connections;
+    unsigned connection_count;
+    struct co_queue changed; /* a connection or the acceptor ended */
+
+    uint64_t accepted, refused, handshakes_failed;
+    struct nbdx_counters ended; /* of connections that are no more */
+};
+
+const struct nbdx_served *nbdx_server_exports(const struct nbdx_server *s, unsigned *count)
+{
+    *count = s->export_count;
+    return s->exports;
+}
+
+/* ---- connections
+ * --------------------------------------------------------------------------------- */
+
+static bool total_enter(struct nbdx_total *t)
+{
+    if (!t)
+        return true;
+    if (atomic_fetch_add(&t->used, 1) < t->max || !t->max)
+        return true;
+    atomic_fetch_sub(&t->used, 1);
+    return false;
+}
+
+static void total_leave(struct nbdx_total *t)
+{
+    if (t)
+        atomic_fetch_sub(&t->used, 1);
+}
+
+static struct nbdx_connection *connection_new(struct nbdx_server *s, int fd)
+{
+    struct nbdx_connection *c = calloc(1, sizeof(*c));
+    if (!c || nbdx_stream_init(&c->in, fd)) {
+        free(c);
+        return NULL;
+    }
+    c->server = s;
+    c->reactor = s->reactor;
+    c->fd = fd;
+    c->connected_ns = reactor_now_ns();
+    c->in.deadline_ns = c->connected_ns + UINT64_C(1000000) * s->limits.handshake_ms;
+    c->request_count = s->limits.requests;
+    c->buffer_bytes_max = s->limits.buffer_bytes;
+    nbdx_peer_describe(c);
+    list_add_tail(&s->connections, &c->link);
+    s->connection_count++;
+    s->accepted++;
+    return c;
+}
+
+static void counters_add(struct nbdx_counters *to, const struct nbdx_counters *from)
+{
+    nbdx_count(&to->requests, from->requests);
+    nbdx_count(&to->bytes_read, from->bytes_read);
+    nbdx_count(&to->bytes_written, from->bytes_written);
+    nbdx_count(&to->errors, from->errors);
+}
+
+static CO void connection_free(struct nbdx_connection *c)
+{
+    struct nbdx_server *s = c->server;
+    while (c->pins)
+        co_queue_wait(&s->changed, "nbd: somebody talks about the connection");
+    counters_add(&s->ended, &c->counters);
+    list_del(&c->link);
+    s->connection_count--;
+    io_close(c->fd);
+    nbdx_stream_fini(&c->in);
+    free(c);
+    total_leave(s->total);
+    co_queue_wake_all(&s->changed);
+}
+
+static int transmission_call(void *arg)
+{
+    return nbdx_transmission(arg);
+}
+
+/* From handshake to the end; frees the connection. */
+static CO int connection_serve(struct nbdx_connection *c)
+{
+    struct nbdx_server *s = c->server;
+    int rc = nbdx_handshake(c);
+    if (rc) {
+        s->handshakes_failed += rc != VP_E_CLOSED;
+        vp_debug("nbd: %s: handshake: %s", c->peer, vp_err_text(rc));
+    } else {
+        c->reactor = volume_reactor(c->export->volume);
+        rc = reactor_call(c->reactor, transmission_call, c);
+        if (rc)
+            vp_info("nbd: %s on %s was hung up: %s", c->peer, c->export->name, vp_err_text(rc));
+    }
+    connection_free(c);
+    return rc == VP_E_CLOSED ? 0 : rc;
+}
+
+static void connection_main(void *arg)
+{
+    vp_ignore(connection_serve(arg), "told in the log, the client knows");
+}
+
+static void connection_begin(struct nbdx_server *s, int fd)
+{
+    if (s->connection_count >= s->limits.connections || !total_enter(s->total)) {
+        s->refused++;
+        io_close(fd);
+        return;
+    }
+    struct nbdx_connection *c = connection_new(s, fd);
+    if (!c) {
+        total_leave(s->total);
+        io_close(fd);
+        return;
+    }
+    if (co_spawn(connection_main, c, "nbd-connection"))
+        connection_free(c); /* nobody can have pinned it yet */
+}
+
+static void acceptor_main(void *arg)
+{
+    struct nbdx_server *s = arg;
+    s->acceptor = co_self();
+    while (!s->stopping) {
+        int fd;
+        int rc = io_accept(s->listen_fd, 0, &fd);
+        if (!rc)
+            connection_begin(s, fd);
+        else if (!s->stopping)
+            vp_ignore(co_sleep_ns(ACCEPT_RETRY_NS), "the loop looks at `stopping`");
+    }
+    s->acceptor = NULL;
+    s->accepting = false;
+    co_queue_wake_all(&s->changed);
+}
+
+/* ---- start
+ * ----------------------------------------------------------------------------------------- */
+
+static void server_free(struct nbdx_server *s)
+{
+    if (s->listen_fd >= 0)
+        io_close(s->listen_fd);
+    for (unsigned i = 0; i < s->export_count; i++) {
+        free(s->exports[i].name);
+        free(s->exports[i].description);
+    }
+    free(s->exports);
+    free(s);
+}
+
+static void limits_default(struct nbdx_limits *l)
+{
+    l->connections = l->connections ? l->connections : 64;
+    l->handshake_ms = l->handshake_ms ? l->handshake_ms : 10000;
+    l->requests = l->requests ? l->requests : 128;
+    l->buffer_bytes = l->buffer_bytes ? l->buffer_bytes : (size_t)16 << 20;
+}
+
+static int limits_check(const struct nbdx_limits *l, struct vp_error *err)
+{
+    if (l->requests < 4 || l->requests > NBDX_REQUESTS_MAX)
+        return vp_fail(err, VP_E_INVALID, "%u requests in flight: 4 to %u are possible",
+                       l->requests, NBDX_REQUESTS_MAX);
+    if (l->buffer_bytes < (size_t)2 << 20)
+        return vp_fail(err, VP_E_INVALID, "%zu bytes of buffers for a connection: at least 2 MiB",
+                       l->buffer_bytes);
+    return 0;
+}
+
+static int exports_copy(struct nbdx_server *s, const struct nbdx_export *e, unsigned count)
+{
+    s->exports = calloc(count, sizeof(*s->exports));
+    if (!s->exports)
+        return VP_E_NO_MEMORY;
+    for (unsigned i = 0; i < count; i++) {
+        struct nbdx_served *to = &s->exports[s->export_count++];
+        to->name = strdup(e[i].name);
+        to->description = strdup(e[i].description ? e[i].description : "");
+        to->volume = e[i].volume;
+        to->read_only = e[i].read_only;
+        if (!to->name || !to->description)
+            return VP_E_NO_MEMORY;
+    }
+    return 0;
+}
+
+/* Everything but the listener. */
+static int server_new(const struct nbdx_export *exports, unsigned count,
+                      const struct nbdx_limits *limits, struct nbdx_server **out,
+                      struct vp_error *err)
+{
+    if (!count || count > NBDX_EXPORTS_MAX)
+        return vp_fail(err, VP_E_INVALID, "%u exports: 1 to %d are possible", count,
+                       NBDX_EXPORTS_MAX);
+    struct nbdx_server *s = calloc(1, sizeof(*s));
+    if (!s)
+        return vp_fail(err, VP_E_NO_MEMORY, "no memory for an NBD server");
+    s->listen_fd = -1;
+    if (limits)
+        s->limits = *limits;
+    limits_default(&s->limits);
+    list_init(&s->connections);
+    co_queue_init(&s->changed);
+    int rc = limits_check(&s->limits, err);
+    if (!rc) {
+        rc = exports_copy(s, exports, count);
+        if (rc)
+            vp_ignore(vp_fail(err, rc, "no memory for an NBD server"), "returned below");
+    }
+    if (rc) {
+        server_free(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+static int server_listen(struct nbdx_server *s, struct vp_error *err)
+{
+    const struct nbdx_address *a = &s->address;
+    int rc = 0;
+    switch (a->kind) {
+    case NBDX_UNIX:
+        rc = io_listen_unix(a->path, 0660, &s->listen_fd, err);
+        if (!rc && lstat(a->path, &s->file))
+            memset(&s->file, 0, sizeof(s->file));
+        return rc;
+    case NBDX_TCP:
+        return io_listen_tcp(a->host, a->port, &s->listen_fd, &s->port, err);
+    case NBDX_FD:
+        s->listen_fd = a->fd;
+        return 0;
+    }
+    return vp_fail(err, VP_E_INVALID, "unknown kind of address %d", (int)a->kind);
+}
+
+static int server_begin(void *arg)
+{
+    struct nbdx_server *s = arg;
+    int rc = co_spawn(acceptor_main, s, "nbd-acceptor");
+    s->accepting = !rc;
+    return rc;
+}
+
+static void socket_unlink(const struct nbdx_server *s)
+{
+    struct stat now;
+    if (s->address.kind == NBDX_UNIX && lstat(s->address.path, &now) == 0 &&
+        now.st_dev == s->file.st_dev && now.st_ino == s->file.st_ino)
+        vp_ignore(unlink(s->address.path), "a stale socket is replaced at the next start");
+}
+
+int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server **out,
+                      struct vp_error *err)
+{
+    struct nbdx_server *s;
+    int rc = server_new(o->exports, o->export_count, &o->limits, &s, err);
+    if (rc)
+        return rc;
+    s->address = o->address;
+    s->total = o->total;
+    s->reactor = s->export_count == 1 ? volume_reactor(s->exports[0].volume) : reactor_self();
+    rc = server_listen(s, err);
+    if (!rc) {
+        rc = reactor_call(s->reactor, server_begin, s);
+        if (rc) {
+            vp_ignore(vp_fail(err, rc, "the NBD server can not start: %s", vp_err_text(rc)),
+                      "returned below");
+            socket_unlink(s);
+        }
+    }
+    if (rc) {
+        server_free(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+/* ---- stop
+ * ------------------------------------------------------------------------------------------ */
+
+static int connection_tell(void *arg)
+{
+    struct nbdx_connection *c = arg;
+    if (c->cut)
+        nbdx_connection_cut(c);
+    else
+        nbdx_connection_shutdown(c);
+    return 0;
+}
+
+/* Tells every connection on its own reactor; the list changes meanwhile, so from the start each
+ * time. */
+static CO void connections_tell(struct nbdx_server *s, bool cut)
+{
+    for (bool found = true; found;) {
+        struct nbdx_connection *c;
+        found = false;
+        list_for_each (c, &s->connections, link) {
+            /* Who has no export yet is still shaking hands: there is nothing to answer. */
+            bool now_cut = cut || !c->export;
+            if (now_cut ? c->cut : c->told)
+                continue;
+            c->cut = now_cut;
+            c->told = true;
+            c->pins++;
+            vp_ignore(reactor_call(c->reactor, connection_tell, c),
+                      "a reactor that has ended serves nobody");
+            c->pins--;
+            co_queue_wake_all(&s->changed);
+            found = true;
+            break;
+        }
+    }
+}
+
+struct stop_call {
+    struct nbdx_server *server;
+    unsigned deadline_ms;
+};
+
+static int server_stop_here(void *arg)
+{
+    struct stop_call *call = arg;
+    struct nbdx_server *s = call->server;
+    uint64_t deadline = reactor_now_ns() + UINT64_C(1000000) * call->deadline_ms;
+    s->stopping = true;
+    while (s->accepting) {
+        if (s->acceptor)
+            co_cancel(s->acceptor);
+        co_queue_wait(&s->changed, "nbd: the acceptor");
+    }
+    socket_unlink(s);
+    connections_tell(s, call->deadline_ms == 0);
+    int rc = 0;
+    while (s->connection_count && rc != VP_E_TIMED_OUT)
+        rc = co_queue_wait_until(&s->changed, deadline, "nbd: clients of a server that stops");
+    connections_tell(s, true);
+    while (s->connection_count)
+        co_queue_wait(&s->changed, "nbd: connections that were cut");
+    return 0;
+}
+
+void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms)
+{
+    struct stop_call call = {s, deadline_ms};
+    vp_ignore(reactor_call(s->reactor, server_stop_here, &call), "its reactor has ended");
+    server_free(s);
+}
+
+/* ---- figures
+ * --------------------------------------------------------------------------------------- */
+
+struct stats_call {
+    struct nbdx_server *server;
+    struct nbdx_server_stats *out;
+    struct nbdx_connection_info *info;
+    unsigned max, count;
+};
+
+static void info_fill(const struct nbdx_connection *c, struct nbdx_connection_info *i)
+{
+    *i = (struct nbdx_connection_info){
+        .pid = c->pid,
+        .uid = c->uid,
+        .structured = c->structured,
+        .extended = c->extended,
+        .in_flight = c->in_flight,
+        .requests = c->counters.requests,
+        .bytes_read = c->counters.bytes_read,
+        .bytes_written = c->counters.bytes_written,
+        .errors = c->counters.errors,
+        .connected_ns = c->connected_ns,
+    };
+    memcpy(i->peer, c->peer, sizeof(i->peer));
+    if (c->export)
+        strncpy(i->export_name, c->export->name, sizeof(i->export_name) - 1);
+}
+
+static int stats_here(void *arg)
+{
+    struct stats_call *call = arg;
+    struct nbdx_server *s = call->server;
+    struct nbdx_counters sum = {0};
+    struct nbdx_connection *c;
+    counters_add(&sum, &s->ended);
+    list_for_each (c, &s->connections, link) {
+        counters_add(&sum, &c->counters);
+        if (call->info && call->count < call->max)
+            info_fill(c, &call->info[call->count++]);
+    }
+    *call->out = (struct nbdx_server_stats){s->connection_count,  s->accepted,  s->refused,
+                                            s->handshakes_failed, sum.requests, sum.bytes_read,
+                                            sum.bytes_written,    sum.errors};
+    return 0;
+}
+
+void nbdx_server_stats(struct nbdx_server *s, struct nbdx_server_stats *out,
+                       struct nbdx_connection_info *info, unsigned max, unsigned *count)
+{
+    struct stats_call call = {s, out, info, max, 0};
+    *out = (struct nbdx_server_stats){0};
+    vp_ignore(reactor_call(s->reactor, stats_here, &call), "zeros then");
+    if (count)
+        *count = call.count;
+}
+
+bool nbdx_server_uri(const struct nbdx_server *s, unsigned index, char *out, size_t size)
+{
+    return index < s->export_count &&
+           nbdx_uri_format(&s->address, s->port, s->exports[index].name, out, size);
+}
+
+unsigned nbdx_server_port(const struct nbdx_server *s)
+{
+    return s->port;
+}
+
+/* ---- captive servers
+ * ------------------------------------------------------------------------------- */
+
+int nbdx_serve_fd(int fd, const struct nbdx_export *exports, unsigned export_count,
+                  const struct nbdx_limits *limits)
+{
+    AUTO_FD int owned = fd;
+    struct nbdx_server *s;
+    int rc = server_new(exports, export_count, limits, &s, NULL);
+    if (rc)
+        return rc;
+    s->reactor = reactor_self();
+    struct nbdx_connection *c = connection_new(s, fd);
+    rc = VP_E_NO_MEMORY;
+    if (c) {
+        (void)steal_fd(&owned); /* the connection closes it */
+        rc = connection_serve(c);
+    }
+    server_free(s);
+    return rc;
+}
+
+static int wait_unused_here(void *arg)
+{
+    struct nbdx_server *s = arg;
+    while (!s->accepted || s->connection_count)
+        co_queue_wait(&s->changed, "nbd: clients of a captive server");
+    return 0;
+}
+
+void nbdx_server_wait_unused(struct nbdx_server *s)
+{
+    vp_ignore(reactor_call(s->reactor, wait_unused_here, s), "its reactor has ended");
+}
