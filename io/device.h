@@ -44,6 +44,9 @@ enum io_open_flags {
  */
 int io_dev_open(const char *path, unsigned flags, struct io_dev **out,
                 struct vp_error *err) must_check;
+/* Creates a sparse file to be used as a disk, and makes it durable. VP_E_EXISTS, VP_E_NOT_FOUND,
+ * VP_E_PERMISSION, VP_E_NO_SPACE, VP_E_SYSTEM, each with a sentence. Blocks shortly. */
+int io_file_create(const char *path, uint64_t size_bytes, struct vp_error *err) must_check;
 /* No I/O may be in flight. NULL is fine. */
 void io_dev_close(struct io_dev *dev);
 const struct io_dev_info *io_dev_info(const struct io_dev *dev);

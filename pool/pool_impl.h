@@ -50,7 +50,7 @@ struct pool_disk {
     struct pool *pool;
     struct vp_uuid uuid;
     enum pool_disk_state state; /* durable (root's disk table)                              */
-    bool stale;                 /* OUT, but its device is here                              */
+    bool stale;                 /* was OUT when the pool was opened; its device is here     */
     char path[256];
     char reason[128];
     uint64_t size_bytes;    /* as used: a multiple of 4096                              */
@@ -68,6 +68,8 @@ struct pool_label {
     uint32_t disk_index, disk_count; /* count: at creation, for "2 of 3 found"             */
     struct pool_geometry geometry;
     uint64_t size_bytes;
+    uint64_t features_compat, features_ro, features_incompat;
+    uint64_t epoch;
 };
 
 /* A labelled disk that was opened for import. */
@@ -92,11 +94,14 @@ struct pool_group {
     struct pool_disk *disk[RAID_WIDTH_MAX];
     uint32_t extent[RAID_WIDTH_MAX];
     /* the disk side's own: slots, arenas, owners … */
-    struct list link;
+    struct list link;      /* in pool.groups */
+    struct list open_link; /* in pool_space_map.open, or nowhere */
     uint64_t first_slot;
-    uint32_t arenas, arenas_leased;
+    uint32_t slots, arena_chunks;
+    uint32_t arenas, arenas_leased, arenas_held;
+    bool record_due;       /* used within one arena return */
     uint32_t *arena_owner; /* volume id, 0 = free                                         */
-    uint64_t *arena_held;  /* bit: returned, not durable yet                              */
+    uint64_t *held_map;    /* bit: returned, not durable yet                              */
 };
 
 /* ==== records (metadata side) =============================================================== */
@@ -242,6 +247,9 @@ struct pool {
 };
 
 /* ==== what the disk side offers ============================================================= */
+
+/* Before anything else of the disk side, on a zeroed struct pool. */
+void pool_disks_init(struct pool *p);
 
 /*
  * For pool_create: opens (creates, with create_size_bytes) the disks, refuses those that hold

@@ -48,6 +48,7 @@ struct raid_group {
     unsigned width;
     uint32_t unit_bytes; /* stripe unit = the pool's chunk; 0 for metadata groups               */
     uint64_t data_bytes;
+    _Atomic bool healing; /* one reader at a time rewrites bad blocks; others only serve        */
     struct raid_disk *disk[RAID_WIDTH_MAX];
     uint64_t base_bytes[RAID_WIDTH_MAX]; /* where the extent starts on its disk                 */
 };

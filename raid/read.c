@@ -4,8 +4,9 @@
  * The hot path is one operation a piece, in windows on the stack. Only when an operation failed or
  * a block does not match its checksum does raid_recover go through the piece: runs of bad blocks
  * are read from the other copies, first as a whole, then block by block, and what turned out good
- * is written over the copies that were bad. Nothing here needs a lock: the caller keeps writers of
- * these blocks away, and two readers that heal one block write the same bytes.
+ * is written over the copies that were bad. The caller keeps writers of these blocks away, but not
+ * other readers: two that heal one block at a time would have two writes in flight at one place, so
+ * one reader of a group heals and others only serve (the next reader sees what they left).
  *
  * What a failed read means for its disk: nothing, as long as the block can be rewritten. A disk
  * that is gone altogether is ejected, once another copy has the data.
@@ -96,7 +97,7 @@ static void *block_address(const struct raid_io *io, uint32_t block)
 
 /* Writes the good run over its bad copies. Failure leaves what was bad as bad as it was: the
  * checksum (or the unreadable sector) goes on saying so. */
-static void heal_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
+static void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
 {
     struct raid_group *g = io->group;
     uint64_t at = io->at_bytes + (uint64_t)from * RAID_BLOCK;
@@ -114,6 +115,14 @@ static void heal_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_
         else
             raid_count(&d->healed_blocks, to - from);
     }
+}
+
+static void heal_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
+{
+    if (atomic_exchange(&io->group->healing, true))
+        return;
+    heal_copies(io, from, to, bad);
+    atomic_store(&io->group->healing, false);
 }
 
 /* Tries every copy not known bad for the run as a whole. 0 when it is good, and healed. */

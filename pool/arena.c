@@ -1,0 +1,317 @@
+/*
+ * Arenas: leasing them to volumes, taking them back, and finding where a chunk lies.
+ *
+ * A lease is recorded in its group's GROUP record, which is queued in the log without waiting: what
+ * the volume commits later (the chunks it mapped there) comes after it. A returned arena is *held*
+ * until its return is durable (GUARD_FREE_BEFORE_REUSE); then another volume may lease it.
+ *
+ * A group without leases goes back, but the last one with room of its profile stays: otherwise a
+ * volume that frees and takes a chunk would form and drop a group each time.
+ */
+#include "base/verify.h"
+#include "io/guard.h"
+#include "pool/disk_impl.h"
+
+#include <stdlib.h>
+
+/* ---- finding ------------------------------------------------------------------------------- */
+
+static inline struct pool_group *group_of_arena(const struct pool *p, uint64_t number,
+                                                uint32_t *in_group)
+{
+    const struct pool_space_map *s = p->space;
+    uint64_t slot = number >> s->slot_shift;
+    if (slot >= s->slots)
+        return NULL;
+    struct pool_group *g = atomic_load_explicit(&s->slot[slot], memory_order_acquire);
+    if (!g)
+        return NULL;
+    uint64_t index = number - (g->first_slot << s->slot_shift);
+    *in_group = (uint32_t)index;
+    return index < g->arenas ? g : NULL;
+}
+
+bool pool_chunk_locate(struct pool *p, struct pchunk c, struct raid_group **group,
+                       uint64_t *at_bytes)
+{
+    uint32_t arena;
+    struct pool_group *g = group_of_arena(p, pchunk_arena(c), &arena);
+    if (!g || pchunk_index(c) >= g->arena_chunks)
+        return false;
+    *group = &g->raid;
+    *at_bytes = ((uint64_t)arena * g->arena_chunks + pchunk_index(c)) << p->space->chunk_shift;
+    return true;
+}
+
+static void describe(const struct pool *p, struct pool_group *g, uint32_t index,
+                     struct pool_arena *out)
+{
+    const struct pool_space_map *s = p->space;
+    *out = (struct pool_arena){
+        .number = (g->first_slot << s->slot_shift) + index,
+        .group = &g->raid,
+        .at_bytes = (uint64_t)index * g->arena_chunks << s->chunk_shift,
+        .chunks = g->arena_chunks,
+    };
+}
+
+bool pool_arena_find(struct pool *p, uint64_t number, struct pool_arena *out)
+{
+    uint32_t index;
+    struct pool_group *g = group_of_arena(p, number, &index);
+    if (!g)
+        return false;
+    describe(p, g, index, out);
+    return true;
+}
+
+size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max)
+{
+    size_t n = 0;
+    struct pool_group *g;
+    list_for_each (g, &p->groups, link)
+        for (uint32_t a = 0; a < g->arenas; a++)
+            if (g->arena_owner[a] == owner) {
+                if (n < max)
+                    numbers[n] = (g->first_slot << p->space->slot_shift) + a;
+                n++;
+            }
+    return n;
+}
+
+/* ---- leasing ------------------------------------------------------------------------------- */
+
+struct lease_call {
+    struct pool *pool;
+    uint32_t owner;
+    struct raid_profile profile;
+    unsigned spread;
+    struct pool_arena *out;
+};
+
+/* An open group of the profile that works; with `first` only one that begins on that disk. */
+static struct pool_group *find_open(struct pool *p, struct raid_profile profile,
+                                    const struct pool_disk *first)
+{
+    struct pool_group *g;
+    list_for_each (g, &p->space->open, open_link)
+        if (raid_profile_equal(g->raid.profile, profile) && raid_group_is_alive(&g->raid) &&
+            (!first || g->disk[0] == first))
+            return g;
+    return NULL;
+}
+
+/* A group with a free arena: the one that the spread asks for, a new one there, or any. A new one's
+ * record is the caller's to write. */
+static int choose_group(struct pool *p, const struct lease_call *c, struct pool_group **out,
+                        bool *formed)
+{
+    *formed = false;
+    const struct pool_disk *first = pool_disk_by_spread(p, c->spread);
+    *out = first ? find_open(p, c->profile, first) : NULL;
+    if (*out)
+        return 0;
+    int rc = pool_group_new(p, POOL_GROUP_DATA, c->profile, c->spread, out);
+    *formed = rc == 0;
+    if (rc != VP_E_NO_SPACE)
+        return rc;
+    *out = find_open(p, c->profile, NULL);
+    if (*out)
+        return 0;
+    if (!pool_groups_reclaim(p))
+        return VP_E_NO_SPACE;
+    rc = pool_group_new(p, POOL_GROUP_DATA, c->profile, c->spread, out);
+    *formed = rc == 0;
+    return rc;
+}
+
+static uint32_t find_free_arena(const struct pool_group *g)
+{
+    for (uint32_t a = 0; a < g->arenas; a++)
+        if (!g->arena_owner[a] && !bitmap_test(g->held_map, a))
+            return a;
+    VP_VERIFY_TRUE(!"an open group has a free arena");
+    return 0;
+}
+
+static void set_owner(struct pool *p, struct pool_group *g, uint32_t arena, uint32_t owner)
+{
+    g->arenas_leased += owner ? 1U : 0U - 1U;
+    g->arena_owner[arena] = owner;
+    pool_group_update_open(p, g);
+}
+
+static int lease_at_home(void *arg)
+{
+    const struct lease_call *c = arg;
+    struct pool *p = c->pool;
+    if (pool_is_fenced(p))
+        return VP_E_POOL_FENCED;
+    struct pool_group *g;
+    bool formed;
+    int rc = choose_group(p, c, &g, &formed);
+    if (rc) {
+        p->space->failed_at = p->space->room_events;
+        pool_space_update_level(p);
+        return rc;
+    }
+    uint32_t arena = find_free_arena(g);
+    set_owner(p, g, arena, c->owner);
+    struct pool_batch b;
+    pool_batch_init(&b);
+    pool_group_record(&b, g);
+    rc = pool_log_append_nowait(p, &b);
+    pool_batch_fini(&b);
+    if (rc) {
+        set_owner(p, g, arena, 0);
+        if (formed)
+            pool_group_drop(p, g);
+        return rc;
+    }
+    describe(p, g, arena, c->out);
+    if (formed || list_empty(&g->open_link))
+        pool_space_update_level(p);
+    return 0;
+}
+
+int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile, unsigned spread,
+                     struct pool_arena *out)
+{
+    if (!owner || !raid_profile_is_supported(profile))
+        return VP_E_INVALID;
+    struct lease_call c = {p, owner, profile, spread, out};
+    return reactor_call(p->home, lease_at_home, &c);
+}
+
+/* ---- returning ----------------------------------------------------------------------------- */
+
+struct return_call {
+    struct pool *pool;
+    uint32_t owner;
+    const uint64_t *numbers; /* NULL: all of the owner's */
+    size_t count;
+};
+
+static void set_held(struct pool_group *g, uint32_t arena, bool held)
+{
+    g->arenas_held += held ? 1U : 0U - 1U;
+    if (held)
+        bitmap_set(g->held_map, arena);
+    else
+        bitmap_clear(g->held_map, arena);
+}
+
+/* Takes the arenas from their owner in memory; marks their groups. */
+static int take_back(struct pool *p, uint32_t owner, const uint64_t *numbers, size_t count)
+{
+    uint32_t a;
+    for (size_t i = 0; i < count; i++) {
+        const struct pool_group *g = group_of_arena(p, numbers[i], &a);
+        if (!g || g->arena_owner[a] != owner)
+            return VP_E_NOT_FOUND;
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct pool_group *g = group_of_arena(p, numbers[i], &a);
+        if (!g || g->arena_owner[a] != owner)
+            continue; /* named twice */
+        if (io_guard_on(GUARD_FREE_BEFORE_REUSE))
+            set_held(g, a, true);
+        set_owner(p, g, a, 0);
+        g->record_due = true;
+    }
+    return 0;
+}
+
+static void record_groups(struct pool *p, struct pool_batch *b)
+{
+    struct pool_group *g;
+    list_for_each (g, &p->groups, link)
+        if (g->record_due) {
+            g->record_due = false;
+            pool_group_record(b, g);
+        }
+}
+
+/* Whether another open group of the profile would be left without g. */
+static bool has_sibling_with_room(const struct pool *p, const struct pool_group *g)
+{
+    const struct pool_group *o;
+    list_for_each (o, &p->space->open, open_link)
+        if (o != g && raid_profile_equal(o->raid.profile, g->raid.profile))
+            return true;
+    return false;
+}
+
+static void give_back_empty(struct pool *p, struct pool_group *g)
+{
+    if (!pool_group_is_empty(g) || !has_sibling_with_room(p, g))
+        return;
+    struct pool_batch b;
+    pool_batch_init(&b);
+    pool_batch_delete(&b, POOL_RECORD_GROUP, 0, g->raid.id);
+    if (pool_log_append_nowait(p, &b) == 0)
+        pool_group_drop(p, g);
+    pool_batch_fini(&b);
+}
+
+/* The return is durable: the arenas may be leased again. */
+static void release_held(struct pool *p, const uint64_t *numbers, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t a;
+        struct pool_group *g = group_of_arena(p, numbers[i], &a);
+        if (!g || !bitmap_test(g->held_map, a))
+            continue;
+        set_held(g, a, false);
+        pool_group_update_open(p, g);
+        give_back_empty(p, g);
+    }
+}
+
+static int return_arenas(struct pool *p, uint32_t owner, const uint64_t *numbers, size_t count)
+{
+    int rc = take_back(p, owner, numbers, count);
+    if (rc)
+        return rc;
+    struct pool_batch b;
+    pool_batch_init(&b);
+    record_groups(p, &b);
+    rc = pool_commit_home(p, &b);
+    pool_batch_fini(&b);
+    if (rc == 0) {
+        release_held(p, numbers, count);
+        pool_space_changed(p);
+    }
+    return rc;
+}
+
+static int return_at_home(void *arg)
+{
+    const struct return_call *c = arg;
+    if (c->numbers)
+        return return_arenas(c->pool, c->owner, c->numbers, c->count);
+    size_t count = pool_arena_list(c->pool, c->owner, NULL, 0);
+    if (count == 0)
+        return 0;
+    uint64_t *numbers = calloc(count, sizeof(*numbers));
+    if (!numbers)
+        return VP_E_NO_MEMORY;
+    count = pool_arena_list(c->pool, c->owner, numbers, count);
+    int rc = return_arenas(c->pool, c->owner, numbers, count);
+    free(numbers);
+    return rc;
+}
+
+int pool_arena_return(struct pool *p, uint32_t owner, const uint64_t *numbers, unsigned count)
+{
+    struct return_call c = {p, owner, numbers, count};
+    if (!owner || (count && !numbers))
+        return VP_E_INVALID;
+    return count ? reactor_call(p->home, return_at_home, &c) : 0;
+}
+
+int pool_arena_return_all(struct pool *p, uint32_t owner)
+{
+    struct return_call c = {p, owner, NULL, 0};
+    return owner ? reactor_call(p->home, return_at_home, &c) : VP_E_INVALID;
+}

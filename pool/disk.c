@@ -1,0 +1,212 @@
+/*
+ * Disks of an open pool: taking them into use, and taking them out of service.
+ *
+ * Ejection: in memory first (nobody starts I/O on the disk any more), then a root that says so, and
+ * only then does whoever noticed the failure go on. Until then `io.eject_pending` is set, and who
+ * finds the disk out of service and would rely on that comes here as well, and waits for that root.
+ * A disk that carries the last copy of some metadata can not go: the pool is fenced instead and
+ * serves reads.
+ *
+ * A device stays open until the pool closes, since I/O may be in flight on it when it is ejected.
+ */
+#include "base/log.h"
+#include "io/guard.h"
+#include "pool/disk_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void pool_disks_init(struct pool *p)
+{
+    list_init(&p->groups);
+    co_queue_init(&p->room);
+}
+
+/* ---- ejection ------------------------------------------------------------------------------ */
+
+static bool is_last_disk(const struct pool *p, const struct pool_disk *d)
+{
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (&p->disk[i] != d && atomic_load(&p->disk[i].io.in_service))
+            return false;
+    return true;
+}
+
+/* Whether some metadata group would have no member in service without d. */
+static bool holds_last_metadata(const struct pool *p, const struct pool_disk *d)
+{
+    const struct pool_group *g;
+    list_for_each (g, &p->groups, link) {
+        bool member = false, other = false;
+        for (unsigned m = 0; m < g->raid.width && g->role == POOL_GROUP_META; m++) {
+            if (g->disk[m] == d)
+                member = true;
+            else
+                other |= atomic_load(&g->disk[m]->io.in_service);
+        }
+        if (member && !other)
+            return true;
+    }
+    return false;
+}
+
+int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *why)
+{
+    if (d->state != POOL_DISK_ONLINE)
+        return 0;
+    if (is_last_disk(p, d) || holds_last_metadata(p, d))
+        return VP_E_POOL_FENCED;
+    (void)snprintf(d->reason, sizeof(d->reason), "%s: %s", why, vp_err_text(rc));
+    vp_warn("pool %s: disk %u (%s) is ejected: %s", p->name, d->io.index, d->path, d->reason);
+    d->state = POOL_DISK_OUT;
+    p->disk_changes++;
+    atomic_store(&d->io.eject_pending, true);
+    atomic_store(&d->io.in_service, false);
+    return 0;
+}
+
+int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why)
+{
+    if (pool_disk_mark_out(p, d, rc, why) != 0) {
+        vp_warn("pool %s: disk %u (%s) holds the last copy of metadata and failed: %s: %s", p->name,
+                d->io.index, d->path, why, vp_err_text(rc));
+        pool_fence(p, "the last disk with its metadata failed");
+        return VP_E_POOL_FENCED;
+    }
+    rc = pool_root_update(p);
+    if (rc == 0 && atomic_exchange(&d->io.eject_pending, false))
+        pool_space_changed(p);
+    return rc;
+}
+
+struct eject_call {
+    struct pool_disk *disk;
+    int rc;
+    const char *why;
+};
+
+static int eject_at_home(void *arg)
+{
+    const struct eject_call *c = arg;
+    return pool_disk_eject(c->disk->pool, c->disk, c->rc, c->why);
+}
+
+/* raid_disk.eject: from any reactor. */
+static int eject_from_raid(struct raid_disk *disk, int rc, const char *why)
+{
+    struct eject_call c = {disk->owner, rc, why};
+    return reactor_call(c.disk->pool->home, eject_at_home, &c);
+}
+
+/* ---- into and out of use ------------------------------------------------------------------- */
+
+int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const char *path)
+{
+    struct pool_disk *d = &p->disk[index];
+    d->extent_map = calloc(bitmap_words(d->extents_total), sizeof(uint64_t));
+    if (!d->extent_map)
+        return VP_E_NO_MEMORY;
+    d->pool = p;
+    d->tail_bytes = pool_tail_bytes(d->size_bytes);
+    (void)snprintf(d->path, sizeof(d->path), "%s", path);
+    d->io.dev = dev;
+    d->io.index = index;
+    d->io.owner = d;
+    d->io.eject = eject_from_raid;
+    /* GUARD_STALE_DISK: a disk that the newest root calls out missed writes. */
+    bool in_service = d->state == POOL_DISK_ONLINE || !io_guard_on(GUARD_STALE_DISK);
+    atomic_store(&d->io.in_service, in_service && dev);
+    d->stale = dev && !in_service;
+    p->raid_disk[index] = &d->io;
+    return 0;
+}
+
+int pool_disk_adopt(struct pool *p, unsigned index, struct pool_candidate *c)
+{
+    int rc = pool_disk_init(p, index, c->dev, c->path);
+    if (rc)
+        return rc;
+    c->dev = NULL;
+    struct pool_disk *d = &p->disk[index];
+    if (d->stale)
+        (void)snprintf(d->reason, sizeof(d->reason), "it was out of service when the pool closed");
+    return 0;
+}
+
+int pool_disk_adopt_missing(struct pool *p, unsigned index, const char *reason)
+{
+    int rc = pool_disk_init(p, index, NULL, "");
+    if (rc == 0)
+        (void)snprintf(p->disk[index].reason, sizeof(p->disk[index].reason), "%s", reason);
+    return rc;
+}
+
+static void free_groups(struct list *groups)
+{
+    struct list *e;
+    while ((e = list_pop(groups)))
+        pool_group_free(container_of(e, struct pool_group, link));
+}
+
+void pool_disks_fini(struct pool *p)
+{
+    free_groups(&p->groups);
+    if (p->space)
+        free_groups(&p->space->dead);
+    pool_space_map_free(p);
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        io_dev_close(p->disk[i].io.dev);
+        p->disk[i].io.dev = NULL;
+        free(p->disk[i].extent_map);
+        p->disk[i].extent_map = NULL;
+    }
+}
+
+/* ---- looking ------------------------------------------------------------------------------- */
+
+struct raid_disk *const *pool_disks(const struct pool *p, unsigned *count)
+{
+    *count = p->disk_count;
+    return p->raid_disk;
+}
+
+unsigned pool_disk_count(const struct pool *p)
+{
+    return p->disk_count;
+}
+
+static const char *state_name(const struct pool_disk *d)
+{
+    if (!d->io.dev)
+        return "missing";
+    if (d->state == POOL_DISK_ONLINE)
+        return "online";
+    return d->stale ? "stale" : "ejected";
+}
+
+void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info *out)
+{
+    const struct pool_disk *d = &p->disk[i];
+    *out = (struct pool_disk_info){
+        .index = i,
+        .uuid = d->uuid,
+        .state = state_name(d),
+        .size_bytes = d->size_bytes,
+        .extents_total = d->extents_total,
+        .extents_used = d->extents_used,
+        .io = &d->io,
+    };
+    memcpy(out->path, d->path, sizeof(out->path));
+    memcpy(out->reason, d->reason, sizeof(out->reason));
+}
+
+const char *pool_state(const struct pool *p)
+{
+    if (pool_is_fenced(p))
+        return "fenced";
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (!atomic_load(&p->disk[i].io.in_service))
+            return "degraded";
+    return "online";
+}

@@ -1,0 +1,107 @@
+/* The disk half of the pool, shared by its files: labels, disks, extents, groups, arenas. */
+#ifndef VP_POOL_DISK_IMPL_H
+#define VP_POOL_DISK_IMPL_H
+
+#include "pool/pool_impl.h"
+
+#define POOL_EXTENT_MIN (1U << 20)
+#define POOL_EXTENT_MAX (1U << 30)
+/* Fewer extents would be used up by metadata and its reserve. */
+#define POOL_DISK_EXTENTS_MIN 6U
+
+/* ---- geometry (geometry.c) ----------------------------------------------------------------- */
+
+bool pool_geometry_is_valid(const struct pool_geometry *g);
+/* Fills in the zero fields by the smallest disk's size; VP_E_INVALID with a sentence. */
+int pool_geometry_choose(struct pool_geometry *g, uint64_t smallest_bytes,
+                         struct vp_error *err) must_check;
+/* The smallest disk that can join a pool with such extents. */
+uint64_t pool_disk_min_bytes(uint32_t extent_bytes);
+/* Extents on a disk of that size. */
+uint32_t pool_disk_extents(uint64_t size_bytes, uint32_t extent_bytes);
+
+/* ---- labels (label.c) ---------------------------------------------------------------------- */
+
+void pool_label_encode(const struct pool_label *l, void *block);
+/* VP_E_LABEL_NONE, VP_E_LABEL_BAD, VP_E_LABEL_VERSION, VP_E_FEATURE_UNKNOWN. */
+int pool_label_decode(const void *block, struct pool_label *out) must_check;
+/* Where the label area at the end starts, for a disk of at least pool_disk_min_bytes. */
+uint64_t pool_tail_bytes(uint64_t size_bytes);
+/* Where copy 0 … POOL_LABEL_COPIES-1 stands. */
+uint64_t pool_label_at(uint64_t tail_bytes, unsigned copy);
+/* The best of the copies. Errors: as pool_label_decode. */
+CO int pool_label_read(struct io_dev *dev, struct pool_label *out) must_check;
+
+/* ---- what else may be on a disk (probe.c) --------------------------------------------------- */
+
+/* VP_E_DISK_HOLDS_DATA with a sentence when the open device holds anything recognisable. */
+CO int pool_disk_probe(struct io_dev *dev, const char *path, struct vp_error *err) must_check;
+
+/* ---- disks (disk.c) ------------------------------------------------------------------------ */
+
+/* Whether it is a block device or regular file of the real world, as opposed to a simulated one. */
+bool pool_path_is_real(const char *path);
+/* Prepares what I/O needs of a disk whose uuid, size and extents_total are set. */
+int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const char *path) must_check;
+
+/* ---- groups and arenas (group.c, group_record.c, arena.c) ----------------------------------- */
+
+/*
+ * Look-up tables, read from any reactor without a lock: they are allocated once, for as many groups
+ * as the disks have room for; entries change at home only.
+ */
+struct pool_space_map {
+    unsigned chunk_shift; /* chunk_bytes = 1 << this                                       */
+    unsigned slot_shift;  /* arena numbers of a slot = 1 << this                           */
+    uint32_t slots, ids;  /* sizes of the tables                                           */
+    _Atomic(struct pool_group *) *slot; /* [0] is never used                               */
+    _Atomic(struct pool_group *) *id;   /* [0] is never used                               */
+    struct list open; /* pool_group.open_link: data groups with an arena to lease          */
+    struct list dead; /* pool_group.link: given back, kept a while for late readers        */
+    unsigned dead_count;
+    enum pool_level level; /* last reported                                                */
+    uint64_t room_events, failed_at; /* see pool_wait_for_room                             */
+};
+
+int pool_space_map_new(struct pool *p) must_check;
+void pool_space_map_free(struct pool *p);
+
+/* Chunks of an arena, arenas of a group and slots of a group, by profile and geometry. */
+struct pool_group_shape {
+    uint32_t arena_chunks, arenas, slots;
+};
+struct pool_group_shape pool_group_shape(const struct pool_geometry *g, struct raid_profile p);
+
+/* A GROUP record as it is on disk, checked for form but not against disks and other groups. */
+struct pool_group_info {
+    enum pool_group_role role;
+    struct raid_profile profile;
+    unsigned members;
+    uint32_t disk[RAID_WIDTH_MAX], extent[RAID_WIDTH_MAX];
+    uint32_t arenas, slots;
+    uint64_t first_slot;
+    const struct le32 *owner; /* [arenas], borrowed from the value; NULL: all free */
+};
+int pool_group_decode(const void *value, size_t len, struct pool_group_info *out) must_check;
+/* Adds the group's record, as it is now. */
+void pool_group_record(struct pool_batch *b, const struct pool_group *g);
+
+/* Takes extents, id and slots for a new group; the record is the caller's to write. */
+int pool_group_new(struct pool *p, enum pool_group_role role, struct raid_profile profile,
+                   unsigned spread, struct pool_group **out) must_check;
+/* A group as described, which was checked or chosen; takes its extents, id and slots. */
+int pool_group_restore(struct pool *p, uint32_t id, const struct pool_group_info *info) must_check;
+/* The spread-th of the disks in service, in turn; NULL when there is none. */
+struct pool_disk *pool_disk_by_spread(struct pool *p, unsigned spread);
+/* Undoes pool_group_new, or gives back an empty group whose record the caller deletes. */
+void pool_group_drop(struct pool *p, struct pool_group *g);
+void pool_group_free(struct pool_group *g);
+bool pool_group_is_empty(const struct pool_group *g);
+/* Gives all empty data groups back; true when there were any. No yield. */
+bool pool_groups_reclaim(struct pool *p);
+/* Figures changed, but no room came: looks at the level only (pool_space_changed does both). */
+void pool_space_update_level(struct pool *p);
+/* After arenas were leased or freed: keeps the list of open groups right. */
+void pool_group_update_open(struct pool *p, struct pool_group *g);
+
+#endif

@@ -1,0 +1,358 @@
+/*
+ * Groups: forming them where there is most room, finding them from any reactor, giving them back.
+ *
+ * Invariants:
+ *   1. An extent belongs to at most one group; extent_map and extents_used say which are taken.
+ *   2. The look-up tables never move; an entry is set after the group is complete (release) and
+ *      cleared before it goes. A group that went stays readable memory for a while (`dead`).
+ *   3. Data never takes the extents from which pool_meta_reserve_groups(p) metadata groups could be
+ *      formed.
+ *   4. An extent that is given back may be taken at once: the record that takes it follows, in the
+ *      log, the one that gave it back.
+ */
+#include "pool/disk_impl.h"
+
+#include <stdlib.h>
+
+#define DEAD_MAX 64U
+
+static unsigned log2_of(uint32_t pow2)
+{
+    return (unsigned)__builtin_ctz(pow2);
+}
+
+/* ---- tables -------------------------------------------------------------------------------- */
+
+int pool_space_map_new(struct pool *p)
+{
+    uint64_t extents = 0;
+    for (unsigned i = 0; i < p->disk_count; i++)
+        extents += p->disk[i].extents_total;
+    /* Groups of wide parity have up to two slots for each of their extents. */
+    if (extents > UINT32_MAX / 2 - 1)
+        return VP_E_TOO_BIG;
+    struct pool_space_map *s = calloc(1, sizeof(*s));
+    if (!s)
+        return VP_E_NO_MEMORY;
+    p->space = s;
+    uint32_t per_extent = p->geometry.extent_bytes / p->geometry.chunk_bytes;
+    s->chunk_shift = log2_of(p->geometry.chunk_bytes);
+    s->slot_shift = log2_of(per_extent > POOL_ARENA_CHUNKS ? per_extent / POOL_ARENA_CHUNKS : 1);
+    s->ids = (uint32_t)extents + 1;
+    s->slots = 2 * (uint32_t)extents + 1;
+    list_init(&s->open);
+    list_init(&s->dead);
+    s->id = calloc(s->ids, sizeof(*s->id));
+    s->slot = calloc(s->slots, sizeof(*s->slot));
+    return s->id && s->slot ? 0 : VP_E_NO_MEMORY;
+}
+
+void pool_space_map_free(struct pool *p)
+{
+    struct pool_space_map *s = p->space;
+    if (!s)
+        return;
+    free(s->id);
+    free(s->slot);
+    free(s);
+    p->space = NULL;
+}
+
+struct pool_group *pool_group_find(struct pool *p, uint32_t id)
+{
+    const struct pool_space_map *s = p->space;
+    return id < s->ids ? atomic_load_explicit(&s->id[id], memory_order_acquire) : NULL;
+}
+
+struct pool_group_shape pool_group_shape(const struct pool_geometry *g, struct raid_profile profile)
+{
+    uint32_t per_extent = g->extent_bytes / g->chunk_bytes;
+    uint32_t rows = POOL_ARENA_CHUNKS; /* of an arena: A in docs/design.md */
+    while (rows * profile.data > POOL_ARENA_CHUNKS || rows > per_extent)
+        rows /= 2;
+    uint32_t arenas = per_extent / rows;
+    uint32_t per_slot = per_extent > POOL_ARENA_CHUNKS ? per_extent / POOL_ARENA_CHUNKS : 1;
+    return (struct pool_group_shape){rows * profile.data, arenas,
+                                     (uint32_t)div_up(arenas, per_slot)};
+}
+
+/* ---- building ------------------------------------------------------------------------------ */
+
+/* Gives g its place in the tables and its extents. Everything else of it is complete. */
+static void group_publish(struct pool *p, struct pool_group *g)
+{
+    struct pool_space_map *s = p->space;
+    for (unsigned m = 0; m < g->raid.width; m++) {
+        bitmap_set(g->disk[m]->extent_map, g->extent[m]);
+        g->disk[m]->extents_used++;
+    }
+    list_add_tail(&p->groups, &g->link);
+    pool_group_update_open(p, g);
+    atomic_store_explicit(&s->id[g->raid.id], g, memory_order_release);
+    for (uint32_t k = 0; k < g->slots; k++)
+        atomic_store_explicit(&s->slot[g->first_slot + k], g, memory_order_release);
+}
+
+void pool_group_free(struct pool_group *g)
+{
+    free(g->arena_owner);
+    free(g->held_map);
+    free(g);
+}
+
+/* From a description that was checked (import), or chosen (new). */
+int pool_group_restore(struct pool *p, uint32_t id, const struct pool_group_info *info)
+{
+    struct pool_group *g = calloc(1, sizeof(*g));
+    if (!g)
+        return VP_E_NO_MEMORY;
+    list_init(&g->open_link);
+    g->role = info->role;
+    g->arenas = info->arenas;
+    g->slots = info->slots;
+    g->first_slot = info->first_slot;
+    g->raid.id = id;
+    g->raid.profile = info->profile;
+    g->raid.width = info->members;
+    g->raid.data_bytes = (uint64_t)info->profile.data * p->geometry.extent_bytes;
+    for (unsigned m = 0; m < info->members; m++) {
+        g->disk[m] = &p->disk[info->disk[m]];
+        g->extent[m] = info->extent[m];
+        g->raid.disk[m] = &g->disk[m]->io;
+        g->raid.base_bytes[m] =
+            POOL_LABEL_AREA + (uint64_t)info->extent[m] * p->geometry.extent_bytes;
+    }
+    if (info->role == POOL_GROUP_DATA) {
+        g->raid.unit_bytes = p->geometry.chunk_bytes;
+        g->arena_chunks = pool_group_shape(&p->geometry, info->profile).arena_chunks;
+        g->arena_owner = calloc(g->arenas, sizeof(*g->arena_owner));
+        g->held_map = calloc(bitmap_words(g->arenas), sizeof(uint64_t));
+        if (!g->arena_owner || !g->held_map) {
+            pool_group_free(g);
+            return VP_E_NO_MEMORY;
+        }
+        for (uint32_t a = 0; a < g->arenas && info->owner; a++) {
+            g->arena_owner[a] = le32_get(info->owner[a]);
+            g->arenas_leased += g->arena_owner[a] != 0;
+        }
+    }
+    group_publish(p, g);
+    return 0;
+}
+
+/* ---- choosing disks ------------------------------------------------------------------------ */
+
+static uint32_t free_extents(const struct pool_disk *d)
+{
+    return d->extents_total - d->extents_used;
+}
+
+static bool is_usable(const struct pool_disk *d)
+{
+    return atomic_load_explicit(&d->io.in_service, memory_order_relaxed);
+}
+
+unsigned pool_groups_formable(const struct pool *p, unsigned copies)
+{
+    /* t groups can be formed exactly when the disks, each giving at most t, give t × copies. */
+    uint64_t low = 0, high = 0;
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (is_usable(&p->disk[i]))
+            high += free_extents(&p->disk[i]);
+    high = copies ? high / copies : 0;
+    while (low < high) {
+        uint64_t t = (low + high + 1) / 2, sum = 0;
+        for (unsigned i = 0; i < p->disk_count; i++)
+            if (is_usable(&p->disk[i]))
+                sum += min_u64(free_extents(&p->disk[i]), t);
+        if (sum >= t * copies)
+            low = t;
+        else
+            high = t - 1;
+    }
+    return (unsigned)low;
+}
+
+/* The spread-th of the usable disks, for the group's first member; NULL when there is none. */
+struct pool_disk *pool_disk_by_spread(struct pool *p, unsigned spread)
+{
+    unsigned usable = 0;
+    for (unsigned i = 0; i < p->disk_count; i++)
+        usable += is_usable(&p->disk[i]);
+    if (!usable)
+        return NULL;
+    spread %= usable;
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (is_usable(&p->disk[i]) && spread-- == 0)
+            return &p->disk[i];
+    return NULL;
+}
+
+static bool is_chosen(struct pool_disk *const *chosen, unsigned n, const struct pool_disk *d)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (chosen[i] == d)
+            return true;
+    return false;
+}
+
+/* The next member: usable disks first, then most room, then the first one after `start`. */
+static struct pool_disk *best_disk(struct pool *p, struct pool_disk *const *chosen, unsigned n,
+                                   unsigned start)
+{
+    struct pool_disk *best = NULL;
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        struct pool_disk *d = &p->disk[(start + i) % p->disk_count];
+        if (!free_extents(d) || is_chosen(chosen, n, d))
+            continue;
+        if (!best || is_usable(d) > is_usable(best) ||
+            (is_usable(d) == is_usable(best) && free_extents(d) > free_extents(best)))
+            best = d;
+    }
+    return best;
+}
+
+/*
+ * Chooses `width` disks, beginning with `first` when that has room. A mirror that lacks a disk is
+ * still formed, degraded: the extent of the disk that is out waits for it or its replacement. At
+ * least the data must be stored on disks in service.
+ */
+static bool choose_disks(struct pool *p, struct raid_profile profile, struct pool_disk *first,
+                         struct pool_disk **chosen)
+{
+    unsigned width = raid_profile_width(profile), n = 0, usable = 0;
+    unsigned start = first ? first->io.index + 1 : 0;
+    if (first && free_extents(first))
+        chosen[n++] = first;
+    while (n < width) {
+        struct pool_disk *d = best_disk(p, chosen, n, start);
+        if (!d)
+            return false;
+        chosen[n++] = d;
+    }
+    for (unsigned i = 0; i < width; i++)
+        usable += is_usable(chosen[i]);
+    return usable >= profile.data;
+}
+
+/* Whether metadata keep their reserve when one extent of each chosen disk is taken. */
+static bool leaves_reserve(struct pool *p, struct pool_disk *const *chosen, unsigned width)
+{
+    for (unsigned i = 0; i < width; i++)
+        chosen[i]->extents_used++;
+    bool ok = pool_groups_formable(p, pool_meta_copies(p)) >= pool_meta_reserve_groups(p);
+    for (unsigned i = 0; i < width; i++)
+        chosen[i]->extents_used--;
+    return ok;
+}
+
+/* The first of `count` consecutive free entries of a table, from 1; 0 when there are none. */
+static uint32_t find_free(_Atomic(struct pool_group *) *table, uint32_t size, uint32_t count)
+{
+    uint32_t run = 0;
+    for (uint32_t i = 1; i < size; i++) {
+        run = atomic_load_explicit(&table[i], memory_order_relaxed) ? 0 : run + 1;
+        if (run == count)
+            return i - count + 1;
+    }
+    return 0;
+}
+
+int pool_group_new(struct pool *p, enum pool_group_role role, struct raid_profile profile,
+                   unsigned spread, struct pool_group **out)
+{
+    struct pool_disk *chosen[RAID_WIDTH_MAX];
+    struct pool_disk *first = role == POOL_GROUP_DATA ? pool_disk_by_spread(p, spread) : NULL;
+    unsigned width = raid_profile_width(profile);
+    bool meta = role == POOL_GROUP_META;
+    if (!choose_disks(p, profile, first, chosen))
+        return VP_E_NO_SPACE;
+    if (!meta && !leaves_reserve(p, chosen, width) &&
+        (!choose_disks(p, profile, NULL, chosen) || !leaves_reserve(p, chosen, width)))
+        return VP_E_NO_SPACE;
+
+    struct pool_group_info info = {.role = role, .profile = profile, .members = width};
+    uint32_t id = find_free(p->space->id, p->space->ids, 1);
+    if (!meta) {
+        struct pool_group_shape shape = pool_group_shape(&p->geometry, profile);
+        info.arenas = shape.arenas;
+        info.slots = shape.slots;
+        info.first_slot = find_free(p->space->slot, p->space->slots, shape.slots);
+    }
+    if (!id || (!meta && !info.first_slot))
+        return VP_E_NO_SPACE;
+    for (unsigned m = 0; m < width; m++) {
+        info.disk[m] = chosen[m]->io.index;
+        info.extent[m] =
+            (uint32_t)bitmap_find(chosen[m]->extent_map, chosen[m]->extents_total, 0, false);
+    }
+    int rc = pool_group_restore(p, id, &info);
+    if (rc)
+        return rc;
+    *out = pool_group_find(p, id);
+    return 0;
+}
+
+int pool_group_form(struct pool *p, enum pool_group_role role, struct raid_profile profile,
+                    unsigned spread, struct pool_batch *b, struct pool_group **out)
+{
+    int rc = pool_group_new(p, role, profile, spread, out);
+    if (rc == VP_E_NO_SPACE && pool_groups_reclaim(p))
+        rc = pool_group_new(p, role, profile, spread, out);
+    if (rc == 0)
+        pool_group_record(b, *out);
+    return rc;
+}
+
+/* ---- giving back --------------------------------------------------------------------------- */
+
+bool pool_group_is_empty(const struct pool_group *g)
+{
+    return g->role == POOL_GROUP_DATA && g->arenas_leased == 0 && g->arenas_held == 0;
+}
+
+void pool_group_drop(struct pool *p, struct pool_group *g)
+{
+    struct pool_space_map *s = p->space;
+    atomic_store_explicit(&s->id[g->raid.id], NULL, memory_order_release);
+    for (uint32_t k = 0; k < g->slots; k++)
+        atomic_store_explicit(&s->slot[g->first_slot + k], NULL, memory_order_release);
+    for (unsigned m = 0; m < g->raid.width; m++) {
+        bitmap_clear(g->disk[m]->extent_map, g->extent[m]);
+        g->disk[m]->extents_used--;
+    }
+    list_del(&g->open_link);
+    list_del(&g->link);
+    list_add_tail(&s->dead, &g->link);
+    if (++s->dead_count > DEAD_MAX) {
+        pool_group_free(container_of(list_pop(&s->dead), struct pool_group, link));
+        s->dead_count--;
+    }
+}
+
+bool pool_groups_reclaim(struct pool *p)
+{
+    struct pool_batch b;
+    pool_batch_init(&b);
+    struct pool_group *g, *next;
+    list_for_each (g, &p->groups, link)
+        if (pool_group_is_empty(g))
+            pool_batch_delete(&b, POOL_RECORD_GROUP, 0, g->raid.id);
+    bool any = b.count && pool_log_append_nowait(p, &b) == 0;
+    pool_batch_fini(&b);
+    if (!any)
+        return false;
+    list_for_each_safe (g, next, &p->groups, link)
+        if (pool_group_is_empty(g))
+            pool_group_drop(p, g);
+    return true;
+}
+
+void pool_group_update_open(struct pool *p, struct pool_group *g)
+{
+    bool open = g->role == POOL_GROUP_DATA && g->arenas_leased + g->arenas_held < g->arenas;
+    if (open && list_empty(&g->open_link))
+        list_add_tail(&p->space->open, &g->open_link);
+    else if (!open)
+        list_del(&g->open_link);
+}

@@ -1,0 +1,207 @@
+/*
+ * Labels: encoding, decoding, and their four copies on a disk.
+ *
+ * A torn or damaged copy falls back to the others; of copies that differ the highest epoch counts.
+ * Nothing in a label is believed before its checksum and its ranges are right.
+ */
+#include "pool/label_format.h"
+
+#include "base/crc.h"
+#include "io/buffer.h"
+#include "pool/disk_impl.h"
+
+#include <string.h>
+
+static uint32_t label_crc(const struct pool_label_disk *d)
+{
+    static const uint8_t zero[sizeof(d->crc)];
+    size_t at = offsetof(struct pool_label_disk, crc);
+    uint32_t crc = vp_crc32c(d, at);
+    crc = vp_crc32c_more(crc, zero, sizeof(zero));
+    return vp_crc32c_more(crc, (const uint8_t *)d + at + sizeof(zero),
+                          sizeof(*d) - at - sizeof(zero));
+}
+
+void pool_label_encode(const struct pool_label *l, void *block)
+{
+    struct pool_label_disk *d = block;
+    memset(d, 0, sizeof(*d));
+    memcpy(d->magic, POOL_LABEL_MAGIC, sizeof(d->magic));
+    d->version = le32_make(POOL_LABEL_VERSION);
+    memcpy(d->pool_uuid, l->pool_uuid.b, sizeof(d->pool_uuid));
+    memcpy(d->disk_uuid, l->disk_uuid.b, sizeof(d->disk_uuid));
+    memcpy(d->pool_name, l->pool_name, strnlen(l->pool_name, POOL_NAME_MAX));
+    d->disk_index = le32_make(l->disk_index);
+    d->disk_count = le32_make(l->disk_count);
+    d->chunk_bytes = le32_make(l->geometry.chunk_bytes);
+    d->extent_bytes = le32_make(l->geometry.extent_bytes);
+    d->log_segment_bytes = le32_make(l->geometry.log_segment_bytes);
+    d->size_bytes = le64_make(l->size_bytes);
+    d->features_compat = le64_make(l->features_compat);
+    d->features_ro_compat = le64_make(l->features_ro);
+    d->features_incompat = le64_make(l->features_incompat);
+    d->epoch = le64_make(l->epoch);
+    d->crc = le32_make(label_crc(d));
+}
+
+static bool label_is_sane(const struct pool_label *l)
+{
+    return l->pool_name[0] && l->disk_index < POOL_DISKS_MAX && l->disk_count >= 1 &&
+           l->disk_count <= POOL_DISKS_MAX && pool_geometry_is_valid(&l->geometry) &&
+           l->size_bytes >= pool_disk_min_bytes(l->geometry.extent_bytes) &&
+           is_aligned(l->size_bytes, POOL_BLOCK) && l->size_bytes <= INT64_MAX && l->epoch >= 1;
+}
+
+int pool_label_decode(const void *block, struct pool_label *out)
+{
+    const struct pool_label_disk *d = block;
+    if (memcmp(d->magic, POOL_LABEL_MAGIC, sizeof(d->magic)) != 0)
+        return VP_E_LABEL_NONE;
+    if (le32_get(d->crc) != label_crc(d))
+        return VP_E_LABEL_BAD;
+    if (le32_get(d->version) != POOL_LABEL_VERSION)
+        return VP_E_LABEL_VERSION;
+    *out = (struct pool_label){
+        .disk_index = le32_get(d->disk_index),
+        .disk_count = le32_get(d->disk_count),
+        .geometry = {.chunk_bytes = le32_get(d->chunk_bytes),
+                     .extent_bytes = le32_get(d->extent_bytes),
+                     .log_segment_bytes = le32_get(d->log_segment_bytes)},
+        .size_bytes = le64_get(d->size_bytes),
+        .features_compat = le64_get(d->features_compat),
+        .features_ro = le64_get(d->features_ro_compat),
+        .features_incompat = le64_get(d->features_incompat),
+        .epoch = le64_get(d->epoch),
+    };
+    memcpy(out->pool_uuid.b, d->pool_uuid, sizeof(d->pool_uuid));
+    memcpy(out->disk_uuid.b, d->disk_uuid, sizeof(d->disk_uuid));
+    memcpy(out->pool_name, d->pool_name, POOL_NAME_MAX);
+    if (out->features_incompat & ~POOL_FEATURES_INCOMPAT ||
+        out->features_ro & ~POOL_FEATURES_RO_COMPAT)
+        return VP_E_FEATURE_UNKNOWN;
+    return label_is_sane(out) ? 0 : VP_E_LABEL_BAD;
+}
+
+uint64_t pool_tail_bytes(uint64_t size_bytes)
+{
+    return align_down(size_bytes, POOL_BLOCK) - POOL_LABEL_AREA;
+}
+
+uint64_t pool_label_at(uint64_t tail_bytes, unsigned copy)
+{
+    return (copy < POOL_LABEL_COPIES / 2 ? 0 : tail_bytes) + (copy % 2) * POOL_BLOCK;
+}
+
+/* What to say about a disk without a valid copy: the error that tells most. */
+static int worse(int a, int b)
+{
+    static const int order[] = {VP_E_FEATURE_UNKNOWN, VP_E_LABEL_VERSION, VP_E_LABEL_BAD,
+                                VP_E_LABEL_NONE};
+    for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++)
+        if (a == order[i] || b == order[i])
+            return order[i];
+    return a;
+}
+
+int pool_label_read(struct io_dev *dev, struct pool_label *out)
+{
+    uint64_t size = io_dev_info(dev)->size_bytes;
+    if (size < pool_disk_min_bytes(POOL_EXTENT_MIN))
+        return VP_E_LABEL_NONE;
+    uint64_t tail = pool_tail_bytes(size);
+    int result = VP_E_LABEL_NONE;
+    void *block = io_buffer_get(POOL_BLOCK);
+    for (unsigned copy = 0; copy < POOL_LABEL_COPIES; copy++) {
+        struct pool_label l;
+        int rc = io_dev_read(dev, pool_label_at(tail, copy), block, POOL_BLOCK);
+        /* An unreadable copy is one more damaged copy. */
+        rc = rc ? VP_E_LABEL_BAD : pool_label_decode(block, &l);
+        if (rc == 0 && l.size_bytes > size)
+            rc = VP_E_LABEL_BAD;
+        if (rc == 0 && (result || l.epoch > out->epoch)) {
+            *out = l;
+            result = 0;
+            /* A disk that has grown keeps its second area where it was. */
+            tail = pool_tail_bytes(l.size_bytes);
+        } else if (rc && result) {
+            result = worse(result, rc);
+        }
+    }
+    io_buffer_put(block, POOL_BLOCK);
+    return result;
+}
+
+/* ---- writing ------------------------------------------------------------------------------- */
+
+static int write_disk_labels(struct pool *p, struct pool_disk *d, void *block)
+{
+    struct pool_label l = {
+        .pool_uuid = p->uuid,
+        .disk_uuid = d->uuid,
+        .disk_index = d->io.index,
+        .disk_count = p->disk_count,
+        .geometry = p->geometry,
+        .size_bytes = d->size_bytes,
+        .features_compat = p->features_compat,
+        .features_ro = p->features_ro,
+        .features_incompat = p->features_incompat,
+        .epoch = 1,
+    };
+    memcpy(l.pool_name, p->name, sizeof(l.pool_name));
+    pool_label_encode(&l, block);
+    for (unsigned copy = 0; copy < POOL_LABEL_COPIES; copy++) {
+        int rc = io_dev_write(d->io.dev, pool_label_at(d->tail_bytes, copy), block, POOL_BLOCK, 0);
+        if (rc)
+            return rc;
+    }
+    return io_dev_flush(d->io.dev);
+}
+
+int pool_labels_write(struct pool *p, struct vp_error *err)
+{
+    void *block = io_buffer_get(POOL_BLOCK);
+    int rc = 0;
+    for (unsigned i = 0; i < p->disk_count && !rc; i++)
+        if (p->disk[i].io.dev) {
+            rc = write_disk_labels(p, &p->disk[i], block);
+            if (rc)
+                rc = vp_fail(err, rc, "%s: the label can not be written: %s", p->disk[i].path,
+                             vp_err_text(rc));
+        }
+    io_buffer_put(block, POOL_BLOCK);
+    return rc;
+}
+
+/* Labels go first: without them no other zeroed part of the disk is looked for. */
+static int wipe_disk(struct pool_disk *d)
+{
+    int first_rc = 0;
+    for (unsigned copy = 0; copy < POOL_LABEL_COPIES; copy++) {
+        int rc =
+            io_dev_write(d->io.dev, pool_label_at(d->tail_bytes, copy), io_zeros, POOL_BLOCK, 0);
+        first_rc = first_rc ? first_rc : rc;
+    }
+    int rc = io_dev_flush(d->io.dev);
+    first_rc = first_rc ? first_rc : rc;
+    const uint64_t area[] = {0, d->tail_bytes};
+    for (unsigned i = 0; i < 2; i++) {
+        rc = io_dev_write(d->io.dev, area[i], io_zeros, POOL_LABEL_AREA, 0);
+        first_rc = first_rc ? first_rc : rc;
+    }
+    rc = io_dev_flush(d->io.dev);
+    return first_rc ? first_rc : rc;
+}
+
+int pool_disks_wipe(struct pool *p, struct vp_error *err)
+{
+    int first_rc = 0;
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        if (!p->disk[i].io.dev)
+            continue;
+        int rc = wipe_disk(&p->disk[i]);
+        if (rc && !first_rc)
+            first_rc =
+                vp_fail(err, rc, "%s: can not be wiped: %s", p->disk[i].path, vp_err_text(rc));
+    }
+    return first_rc;
+}

@@ -1,0 +1,235 @@
+/*
+ * Finding disks of pools. pool_scan only looks (read-only, shared); pool_candidates_open takes the
+ * disks of one pool for itself: the exclusive lock on each device is what keeps a second daemon
+ * away.
+ */
+#include "base/log.h"
+#include "pool/disk_impl.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- scanning ------------------------------------------------------------------------------ */
+
+struct scan {
+    struct pool_found *found;
+    unsigned count, capacity;
+    struct scan_disk {
+        struct vp_uuid uuid;
+    } * seen; /* disks counted already: a disk may have several names */
+    unsigned seen_count, seen_capacity;
+};
+
+/* Room for one more element; false when memory is out. */
+static bool grow(void **array, unsigned *capacity, unsigned count, size_t element)
+{
+    if (count < *capacity)
+        return true;
+    unsigned wanted = *capacity ? *capacity * 2 : 8;
+    void *more = realloc(*array, wanted * element);
+    if (!more)
+        return false;
+    *array = more;
+    *capacity = wanted;
+    return true;
+}
+
+static bool scan_is_seen(const struct scan *s, struct vp_uuid disk)
+{
+    for (unsigned i = 0; i < s->seen_count; i++)
+        if (vp_uuid_equal(s->seen[i].uuid, disk))
+            return true;
+    return false;
+}
+
+static struct pool_found *scan_pool(struct scan *s, const struct pool_label *l)
+{
+    for (unsigned i = 0; i < s->count; i++)
+        if (vp_uuid_equal(s->found[i].uuid, l->pool_uuid))
+            return &s->found[i];
+    if (!grow((void **)&s->found, &s->capacity, s->count, sizeof(*s->found)))
+        return NULL;
+    struct pool_found *f = &s->found[s->count++];
+    memset(f, 0, sizeof(*f));
+    f->uuid = l->pool_uuid;
+    f->disks_total = l->disk_count;
+    memcpy(f->name, l->pool_name, sizeof(f->name));
+    return f;
+}
+
+static int scan_add(struct scan *s, const char *path, const struct pool_label *l)
+{
+    if (scan_is_seen(s, l->disk_uuid))
+        return 0;
+    struct pool_found *f = scan_pool(s, l);
+    if (!f || !grow((void **)&s->seen, &s->seen_capacity, s->seen_count, sizeof(*s->seen)))
+        return VP_E_NO_MEMORY;
+    s->seen[s->seen_count++].uuid = l->disk_uuid;
+    if (f->path_count < POOL_DISKS_MAX)
+        (void)snprintf(f->paths[f->path_count++], sizeof(f->paths[0]), "%s", path);
+    f->disks_found = f->path_count;
+    return 0;
+}
+
+/* Only lack of memory is an error: what can not be read is no disk of ours. */
+static int scan_disk(struct scan *s, const char *path)
+{
+    struct io_dev *dev;
+    struct vp_error err = {0};
+    if (io_dev_open(path, IO_OPEN_READ_ONLY | IO_OPEN_SHARED, &dev, &err) != 0) {
+        vp_debug("scan: %s", err.text);
+        return 0;
+    }
+    struct pool_label l;
+    int rc = pool_label_read(dev, &l);
+    io_dev_close(dev);
+    if (rc) {
+        if (rc != VP_E_LABEL_NONE)
+            vp_warn("scan: %s: %s", path, vp_err_text(rc));
+        return 0;
+    }
+    return scan_add(s, path, &l);
+}
+
+static int scan_directory(struct scan *s, const char *directory, DIR *dir)
+{
+    const struct dirent *e;
+    int rc = 0;
+    while (!rc && (e = readdir(dir))) {
+        char path[sizeof(s->found->paths[0])];
+        int n = snprintf(path, sizeof(path), "%s/%s", directory, e->d_name);
+        if (n > 0 && (size_t)n < sizeof(path) && pool_path_is_real(path))
+            rc = scan_disk(s, path);
+    }
+    return rc;
+}
+
+int pool_scan(const char *const *paths, unsigned count, struct pool_found **out,
+              unsigned *out_count, struct vp_error *err)
+{
+    struct scan s = {0};
+    int rc = 0;
+    for (unsigned i = 0; i < count && !rc; i++) {
+        DIR *dir = opendir(paths[i]);
+        rc = dir ? scan_directory(&s, paths[i], dir) : scan_disk(&s, paths[i]);
+        if (dir)
+            (void)closedir(dir);
+    }
+    free(s.seen);
+    if (rc) {
+        free(s.found);
+        return vp_fail(err, rc, "the scan for pools failed: %s", vp_err_text(rc));
+    }
+    *out = s.found;
+    *out_count = s.count;
+    return 0;
+}
+
+/* ---- taking the disks of one pool ---------------------------------------------------------- */
+
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat sa, sb;
+    if (stat(a, &sa) != 0 || stat(b, &sb) != 0)
+        return strcmp(a, b) == 0;
+    if (S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode))
+        return sa.st_rdev == sb.st_rdev;
+    return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/* Somebody has the device: says who, as far as its label tells. */
+static int fail_busy(const char *path, struct vp_error *err)
+{
+    struct io_dev *dev;
+    struct pool_label l;
+    int rc = io_dev_open(path, IO_OPEN_READ_ONLY | IO_OPEN_SHARED, &dev, NULL);
+    if (rc == 0) {
+        rc = pool_label_read(dev, &l);
+        io_dev_close(dev);
+    }
+    if (rc)
+        return vp_fail(err, VP_E_IO_BUSY_DEVICE, "%s is in use and is no disk of a pool", path);
+    return vp_fail(err, VP_E_POOL_ACTIVE,
+                   "%s is in use: another daemon serves the pool \"%s\"; stop that one first", path,
+                   l.pool_name);
+}
+
+static int open_candidate(const char *path, struct pool_candidate *c, struct vp_error *err)
+{
+    if (strlen(path) >= sizeof(c->path))
+        return vp_fail(err, VP_E_INVALID, "%s: the path is too long", path);
+    int rc = io_dev_open(path, 0, &c->dev, err);
+    if (rc == VP_E_IO_BUSY_DEVICE)
+        return fail_busy(path, err);
+    if (rc)
+        return rc;
+    rc = pool_label_read(c->dev, &c->label);
+    if (rc) {
+        io_dev_close(c->dev);
+        c->dev = NULL;
+        return vp_fail(err, rc, "%s: %s", path, vp_err_text(rc));
+    }
+    (void)snprintf(c->path, sizeof(c->path), "%s", path);
+    c->tail_bytes = pool_tail_bytes(c->label.size_bytes);
+    return 0;
+}
+
+/* c[n] was just opened: does it go with c[0 … n-1]? */
+static int check_candidate(const struct pool_candidate *c, unsigned n, struct vp_error *err)
+{
+    const struct pool_label *l = &c[n].label;
+    if (!vp_uuid_equal(l->pool_uuid, c[0].label.pool_uuid))
+        return vp_fail(err, VP_E_INVALID, "%s belongs to the pool \"%s\", %s to \"%s\"", c[n].path,
+                       l->pool_name, c[0].path, c[0].label.pool_name);
+    for (unsigned i = 0; i < n; i++)
+        if (vp_uuid_equal(l->disk_uuid, c[i].label.disk_uuid))
+            return vp_fail(err, VP_E_POOL_SPLIT,
+                           "%s and %s are copies of one disk: give the one that counts", c[i].path,
+                           c[n].path);
+    return 0;
+}
+
+/* True when an earlier path names the same device. */
+static bool is_repeated(const struct pool_candidate *c, unsigned n, const char *path)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (is_same_file(c[i].path, path))
+            return true;
+    return false;
+}
+
+int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
+                         unsigned *out_count, struct vp_error *err)
+{
+    if (count == 0)
+        return vp_fail(err, VP_E_INVALID, "no disks are given");
+    struct pool_candidate *c = calloc(count, sizeof(*c));
+    if (!c)
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    unsigned n = 0;
+    int rc = 0;
+    for (unsigned i = 0; i < count && !rc; i++) {
+        if (is_repeated(c, n, paths[i]))
+            continue;
+        rc = open_candidate(paths[i], &c[n], err);
+        if (!rc)
+            rc = check_candidate(c, n++, err);
+    }
+    if (rc) {
+        pool_candidates_free(c, n);
+        return rc;
+    }
+    *out = c;
+    *out_count = n;
+    return 0;
+}
+
+void pool_candidates_free(struct pool_candidate *c, unsigned count)
+{
+    for (unsigned i = 0; c && i < count; i++)
+        io_dev_close(c[i].dev);
+    free(c);
+}

@@ -1,0 +1,108 @@
+/* How much room there is: figures, levels, and waiting for room. */
+#include "base/log.h"
+#include "pool/disk_impl.h"
+
+/* Free room for data below these shares of the whole (percent) is tight, or worth a warning. */
+enum { TIGHT_PERCENT = 5, WARN_PERCENT = 15 };
+
+/* A waiter looks again after this long even if nothing woke it: what it waits for may have become
+ * possible by something else than an arena coming free. */
+#define ROOM_RETRY_NS 1000000000ULL
+
+static bool is_usable(const struct pool_disk *d)
+{
+    return atomic_load_explicit(&d->io.in_service, memory_order_relaxed);
+}
+
+/* Raw bytes of g on disks in service. */
+static uint64_t group_raw_bytes(const struct pool *p, const struct pool_group *g)
+{
+    uint64_t n = 0;
+    for (unsigned m = 0; m < g->raid.width; m++)
+        n += is_usable(g->disk[m]);
+    return n * p->geometry.extent_bytes;
+}
+
+/* Raw bytes of g's arenas that can be leased now. */
+static uint64_t group_open_bytes(const struct pool *p, const struct pool_group *g)
+{
+    if (g->role != POOL_GROUP_DATA || !raid_group_is_alive(&g->raid))
+        return 0;
+    uint64_t open = g->arenas - g->arenas_leased - g->arenas_held;
+    return open * (g->arena_chunks / g->raid.profile.data) * p->geometry.chunk_bytes *
+           g->raid.width;
+}
+
+static enum pool_level level_of(const struct pool_space *s, uint64_t open_bytes)
+{
+    uint64_t room = s->free_bytes - s->reserved_bytes + open_bytes;
+    if (room == 0)
+        return POOL_FULL;
+    uint64_t hundredth = s->total_bytes / 100;
+    if (room < TIGHT_PERCENT * hundredth)
+        return POOL_TIGHT;
+    return room < WARN_PERCENT * hundredth ? POOL_WARN : POOL_OK;
+}
+
+void pool_space_get(const struct pool *p, struct pool_space *out)
+{
+    *out = (struct pool_space){0};
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (is_usable(&p->disk[i]))
+            out->total_bytes += (uint64_t)p->disk[i].extents_total * p->geometry.extent_bytes;
+    uint64_t open_bytes = 0;
+    const struct pool_group *g;
+    list_for_each (g, &p->groups, link) {
+        *(g->role == POOL_GROUP_DATA ? &out->data_bytes : &out->metadata_bytes) +=
+            group_raw_bytes(p, g);
+        out->leased_bytes += (uint64_t)g->arenas_leased * g->arena_chunks * p->geometry.chunk_bytes;
+        open_bytes += group_open_bytes(p, g);
+    }
+    out->free_bytes = out->total_bytes - out->data_bytes - out->metadata_bytes;
+    uint64_t reserve = (uint64_t)pool_meta_reserve_groups(p) * pool_meta_copies(p);
+    out->reserved_bytes = min_u64(out->free_bytes, reserve * p->geometry.extent_bytes);
+    pool_meta_usage(p, &out->meta_pages_total, &out->meta_pages_used);
+    out->level = level_of(out, open_bytes);
+}
+
+void pool_space_update_level(struct pool *p)
+{
+    static const char *const name[] = {"ok", "warn", "tight", "full"};
+    struct pool_space now;
+    pool_space_get(p, &now);
+    enum pool_level before = p->space->level;
+    char free_text[16];
+    p->space->level = now.level;
+    if (now.level != before)
+        vp_log(
+            now.level > before ? VP_LOG_WARN : VP_LOG_INFO, "pool %s: room is %s (was %s): %s free",
+            p->name, name[now.level], name[before],
+            bytes_format_size(now.free_bytes - now.reserved_bytes, free_text, sizeof(free_text)));
+}
+
+void pool_space_changed(struct pool *p)
+{
+    if (!p->space)
+        return; /* still importing */
+    pool_space_update_level(p);
+    p->space->room_events++;
+    co_queue_wake_all(&p->room);
+}
+
+/* Room that came between the failed lease and this call must not be slept through: room_events says
+ * whether there was any since the last failure. */
+static int wait_at_home(void *arg)
+{
+    struct pool *p = arg;
+    if (!p->closing && p->space->room_events == p->space->failed_at) {
+        int rc = co_queue_wait_until(&p->room, reactor_now_ns() + ROOM_RETRY_NS, "room");
+        if (rc == VP_E_CANCELLED)
+            return rc;
+    }
+    return p->closing ? VP_E_CANCELLED : 0;
+}
+
+int pool_wait_for_room(struct pool *p)
+{
+    return reactor_call(p->home, wait_at_home, p);
+}
