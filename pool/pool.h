@@ -236,7 +236,9 @@ struct pool_create_options {
 };
 
 /* HOME = the calling reactor, for all of these. Errors carry a sentence. The pool is created and
- * left open. Errors: VP_E_DISK_HOLDS_DATA, VP_E_DISK_TOO_SMALL, VP_E_DISK_TOO_FEW, VP_E_EXISTS… */
+ * left open. While pool_create and pool_import run, *out is what pool_abandon would have to free if
+ * they never returned (a simulated power cut); after an error it is NULL. Errors:
+ * VP_E_DISK_HOLDS_DATA, VP_E_DISK_TOO_SMALL, VP_E_DISK_TOO_FEW, VP_E_EXISTS… */
 CO int pool_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
                    struct pool **out, struct vp_error *err) must_check;
 

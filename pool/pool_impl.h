@@ -18,6 +18,7 @@
 #include "base/bitmap.h"
 #include "base/hash.h"
 #include "base/list.h"
+#include "base/verify.h"
 #include "io/device.h"
 #include "io/reactor.h"
 #include "pool/pool.h"
@@ -205,6 +206,7 @@ struct pool_root_state {
 
 struct pool_checkpoint_state {
     bool running;
+    bool exporting;             /* its root says that the pool was exported */
     uint64_t started, finished; /* counts                                                 */
     int rc;                     /* of the last finished one                               */
     struct co_queue done;       /* woken at the end of each                               */

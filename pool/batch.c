@@ -1,0 +1,96 @@
+/* One log batch and one segment reference, in memory: encoding and decoding. */
+#include "pool/meta_impl.h"
+
+#include "base/crc.h"
+#include "io/guard.h"
+
+/* Header (its crc field taken as zero) and body. */
+static uint32_t batch_crc(const uint8_t *buf, uint32_t bytes)
+{
+    struct log_batch_header h;
+    memcpy(&h, buf, sizeof(h));
+    h.crc = le32_make(0);
+    uint32_t crc = vp_crc32c(&h, sizeof(h));
+    return vp_crc32c_more(crc, buf + sizeof(h), bytes - sizeof(h));
+}
+
+uint32_t log_batch_seal(uint8_t *buf, struct vp_uuid pool, uint64_t stream, uint64_t seq,
+                        uint16_t flags, uint32_t body_bytes)
+{
+    uint32_t bytes = (uint32_t)sizeof(struct log_batch_header) + body_bytes;
+    struct log_batch_header h = {
+        .magic = le32_make(LOG_BATCH_MAGIC),
+        .stream = le64_make(stream),
+        .seq = le64_make(seq),
+        .bytes = le32_make(bytes),
+        .flags = le16_make(flags),
+    };
+    memcpy(h.pool_uuid, pool.b, sizeof(h.pool_uuid));
+    memcpy(buf, &h, sizeof(h));
+    h.crc = le32_make(batch_crc(buf, bytes));
+    memcpy(buf, &h, sizeof(h));
+    uint32_t pages = (uint32_t)div_up(bytes, POOL_PAGE);
+    memset(buf + bytes, 0, pages * POOL_PAGE - bytes);
+    return pages;
+}
+
+/* The header says that a batch of the stream is here that fits into the room. */
+static bool header_fits(const struct log_batch_header *h, uint32_t room_bytes, struct vp_uuid pool,
+                        uint64_t stream)
+{
+    uint32_t bytes = le32_get(h->bytes);
+    return le32_get(h->magic) == LOG_BATCH_MAGIC && le64_get(h->stream) == stream &&
+           memcmp(h->pool_uuid, pool.b, sizeof(pool.b)) == 0 && bytes >= sizeof(*h) &&
+           bytes <= room_bytes;
+}
+
+bool log_batch_check(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool, uint64_t stream,
+                     uint64_t seq, struct log_batch *out)
+{
+    struct log_batch_header h;
+    memcpy(&h, buf, sizeof(h));
+    if (!header_fits(&h, room_bytes, pool, stream) || le64_get(h.seq) != seq)
+        return false;
+    uint32_t bytes = le32_get(h.bytes);
+    if (io_guard_on(GUARD_LOG_CHECKSUM) && batch_crc(buf, bytes) != le32_get(h.crc))
+        return false;
+    *out = (struct log_batch){
+        .bytes = bytes,
+        .flags = le16_get(h.flags),
+        .body = buf + sizeof(h),
+        .body_bytes = bytes - (uint32_t)sizeof(h),
+    };
+    return true;
+}
+
+bool log_batch_is_later(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
+                        uint64_t stream, uint64_t seq)
+{
+    struct log_batch_header h;
+    memcpy(&h, buf, sizeof(h));
+    return header_fits(&h, room_bytes, pool, stream) && le64_get(h.seq) > seq &&
+           batch_crc(buf, le32_get(h.bytes)) == le32_get(h.crc);
+}
+
+void log_segment_encode(const struct pool_segment *s, struct log_segment *out)
+{
+    *out = (struct log_segment){.pages = le32_make(s->pages), .copies = (uint8_t)s->place.copies};
+    for (unsigned i = 0; i < s->place.copies; i++)
+        out->place[i] = le64_make((uint64_t)s->place.disk[i] << LOG_PLACE_DISK_SHIFT |
+                                  s->place.at_bytes[i] / POOL_PAGE);
+}
+
+bool log_segment_decode(const struct log_segment *in, uint32_t pages_max, struct pool_segment *out)
+{
+    *out = (struct pool_segment){.pages = le32_get(in->pages), .place.copies = in->copies};
+    if (out->pages < 2 || out->pages > pages_max || !in->copies || in->copies > POOL_META_COPIES)
+        return false;
+    for (unsigned i = 0; i < in->copies; i++) {
+        uint64_t place = le64_get(in->place[i]);
+        out->place.disk[i] = (uint16_t)(place >> LOG_PLACE_DISK_SHIFT);
+        out->place.at_bytes[i] = (place & ((UINT64_C(1) << LOG_PLACE_DISK_SHIFT) - 1)) * POOL_PAGE;
+        if (out->place.disk[i] >= POOL_DISKS_MAX)
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,164 @@
+/*
+ * Checkpoints: see docs/design.md, "Metadata". Fuzzy: writes and commits go on while one is made.
+ *
+ *     cut the log ─ client writes dirty pages, commits ─ table copied ─ log drained ─ snapshot
+ *     written ─ flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
+ *
+ *  C1  What any page or the table's copy can hold is in the log after the cut, or was before the
+ * cut in a page that is dirty or in the table. So root + log from the cut = the last commit. C2 The
+ * log is drained between the copy of the table and the root: nothing becomes durable through the
+ * snapshot whose batch, with the MAP records beside it, is not. C3  A checkpoint that fails changes
+ * nothing durable: the old root, its log and its pages stay.
+ */
+#include "pool/meta_impl.h"
+
+#include "base/log.h"
+#include "io/guard.h"
+
+enum { RETRY_NS = 1000000000 };
+
+/* ---- snapshot and root -------------------------------------------------------------------- */
+
+/* CO. The encoded table as a chain of its own. */
+static int snapshot_write(struct pool *p, struct pool_snapshot_ref *out)
+{
+    struct pool_checkpoint_state *ck = &p->checkpoint;
+    if (ck->records.failed)
+        return VP_E_NO_MEMORY;
+    int rc = pool_stream_open(p, &ck->stream, false);
+    if (rc)
+        return rc;
+    *out = (struct pool_snapshot_ref){.start = ck->stream.segment, .stream = ck->stream.id};
+    rc = pool_stream_write(p, &ck->stream, ck->records.bytes, ck->records.len);
+    out->batches = ck->stream.next_seq - 1;
+    return rc;
+}
+
+static void snapshot_encode(struct pool *p)
+{
+    CO_NO_YIELD {
+        pool_batch_clear(&p->checkpoint.records);
+        pool_records_encode(&p->records, &p->checkpoint.records);
+        pool_meta_encode(p, &p->checkpoint.records);
+    }
+}
+
+int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece)
+{
+    struct pool_root next = {
+        .checkpoint = p->root.now.checkpoint + 1,
+        .exported = p->root.now.exported || p->checkpoint.exporting,
+        .piece[0] = *piece,
+        .pieces = 1,
+    };
+    snapshot_encode(p);
+    int rc = pool_log_drain(p);
+    if (!rc)
+        rc = snapshot_write(p, &next.snapshot);
+    /* The root must name nothing that a power cut could still lose. */
+    if (!rc && io_guard_on(GUARD_PAGES_BEFORE_ROOT))
+        rc = raid_flush(p->raid_disk, p->disk_count);
+    if (rc)
+        return rc;
+    if (!io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
+        pool_meta_commit(p);
+    rc = pool_root_write(p, &next);
+    if (!rc && io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
+        pool_meta_commit(p);
+    return rc;
+}
+
+/* ---- a checkpoint ------------------------------------------------------------------------- */
+
+/* CO. */
+static int checkpoint_make(struct pool *p)
+{
+    struct pool_log_piece piece;
+    if (pool_is_fenced(p))
+        return VP_E_POOL_FENCED;
+    pool_meta_prepare(p);
+    int rc = pool_log_cut(p, &piece);
+    if (!rc && p->client.checkpoint)
+        rc = p->client.checkpoint(p->client.arg);
+    if (!rc)
+        rc = pool_snapshot_commit(p, &piece);
+    if (rc)
+        pool_meta_rollback(p);
+    pool_batch_fini(&p->checkpoint.records);
+    pool_stream_close(&p->checkpoint.stream);
+    return rc;
+}
+
+/* CO. */
+static void checkpoint_run(struct pool *p)
+{
+    struct pool_checkpoint_state *ck = &p->checkpoint;
+    ck->running = true;
+    ck->started++;
+    ck->rc = checkpoint_make(p);
+    ck->finished = ck->started;
+    ck->running = false;
+    co_queue_wake_all(&ck->done);
+}
+
+static int checkpoint_home(void *arg)
+{
+    struct pool *p = arg;
+    struct pool_checkpoint_state *ck = &p->checkpoint;
+    uint64_t want = ck->started + 1;
+    while (ck->finished < want) {
+        if (ck->running)
+            co_queue_wait(&ck->done, "checkpoint");
+        else
+            checkpoint_run(p);
+    }
+    return ck->rc;
+}
+
+int pool_checkpoint(struct pool *p)
+{
+    return reactor_call(p->home, checkpoint_home, p);
+}
+
+uint32_t pool_checkpoint_number(const struct pool *p)
+{
+    return p->root.now.checkpoint;
+}
+
+/* ---- in the background -------------------------------------------------------------------- */
+
+static void checkpoint_task(void *arg)
+{
+    struct pool *p = arg;
+    struct pool_checkpoint_state *ck = &p->checkpoint;
+    int rc = p->closing ? 0 : checkpoint_home(p);
+    if (rc && !pool_is_fenced(p) && !p->closing) {
+        vp_warn("pool %s: checkpoint failed: %s; the last one stays, trying again", p->name,
+                vp_err_text(rc));
+        ck->sleeper = co_self();
+        vp_ignore(co_sleep_ns(RETRY_NS), "cut short when the pool closes");
+        ck->sleeper = NULL;
+    }
+    atomic_store(&ck->requested, false);
+    co_queue_wake_all(&ck->done);
+}
+
+void pool_checkpoint_request(struct pool *p)
+{
+    struct pool_checkpoint_state *ck = &p->checkpoint;
+    if (pool_is_fenced(p) || atomic_exchange(&ck->requested, true))
+        return;
+    if (reactor_post(p->home, checkpoint_task, p, "checkpoint"))
+        atomic_store(&ck->requested, false); /* shutting down: pool_close makes one */
+}
+
+void pool_meta_stop(struct pool *p)
+{
+    struct pool_checkpoint_state *ck = &p->checkpoint;
+    p->closing = true;
+    while (ck->running || atomic_load(&ck->requested)) {
+        if (ck->sleeper)
+            co_cancel(ck->sleeper);
+        co_queue_wait(&ck->done, "checkpoint to end");
+    }
+}

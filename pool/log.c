@@ -1,0 +1,516 @@
+/*
+ * The log: commits become runs of batches, runs become durable one after the other.
+ *
+ * A commit applies its records to the table, queues its bytes and waits. Whoever finds no writer
+ * becomes it: it takes what is queued (group commit), writes it as one run, wakes those whose bytes
+ * went with it. At most one batch is in flight, with two consequences on which import relies:
+ *
+ *  L1  a batch follows in the same segment only when the one before was durable on every copy in
+ *      service; so a gap with a later batch behind it is damage, never a torn tail;
+ *  L2  only the last batch (and the JUMP written beside it) can be missing on some copies.
+ *
+ *     segment  │ 1 │ 2   │ 3 (MORE) │ JUMP 4 │          segment │ 5 │ 6 …
+ *                                      └ written with 5 ─────────┘
+ *
+ * One page at the end of each segment is kept for the JUMP. A run goes to a new segment when it
+ * does not fit in the rest of this one but would fit there; a longer one is cut to fill what there
+ * is.
+ *
+ * A copy that can not be written is ejected, durably, by a new root (root.c), before the commit is
+ * acknowledged. No copy left: the pool is fenced.
+ *
+ * Memory: each stream has one segment's buffer. A commit allocates nothing but table nodes.
+ */
+#include "pool/meta_impl.h"
+
+#include "io/guard.h"
+
+#include <stdlib.h>
+
+enum { RUN_MAX_BYTES = 256 << 10 }; /* commits are gathered up to this */
+
+/* A commit on its way. On its caller's stack, or on the heap when nobody waits for it. */
+struct log_entry {
+    struct list link; /* queue, or the run being written */
+    struct list own;  /* log.owned, when on the heap     */
+    const uint8_t *bytes;
+    size_t len;
+    struct co *waiter; /* suspended */
+    bool done;
+    int rc;
+    struct pool_batch batch; /* the bytes, when on the heap */
+};
+
+/* ---- writing one batch to all copies ------------------------------------------------------ */
+
+/* A batch, and the JUMP that leads to its segment, in flight. */
+struct stream_io {
+    struct io_batch batch;
+    struct io_op op[2 * POOL_META_COPIES];
+    struct pool_disk *disk[2 * POOL_META_COPIES];
+    unsigned part[2 * POOL_META_COPIES]; /* 0 or 1: which of the two writes */
+    unsigned count, parts;
+    struct pool_disk *left_out; /* a disk whose ejection is not durable yet, or NULL */
+};
+
+static bool disk_serves(const struct pool_disk *d)
+{
+    return atomic_load_explicit(&d->io.in_service, memory_order_acquire);
+}
+
+static void stream_io_add(struct pool *p, struct stream_io *io, const struct pool_segment *s,
+                          uint32_t page, const void *buf, uint32_t pages, bool durable)
+{
+    for (unsigned i = 0; i < s->place.copies; i++) {
+        struct pool_disk *d = &p->disk[s->place.disk[i]];
+        if (!disk_serves(d)) {
+            if (atomic_load_explicit(&d->io.eject_pending, memory_order_acquire))
+                io->left_out = d;
+            continue;
+        }
+        struct io_op *op = &io->op[io->count];
+        io_op_set(op, d->io.dev, IO_WRITE, s->place.at_bytes[i] + (uint64_t)page * POOL_PAGE, buf,
+                  (uint64_t)pages * POOL_PAGE, durable ? IO_FUA : 0);
+        io->disk[io->count] = d;
+        io->part[io->count++] = io->parts;
+        io_batch_add(&io->batch, op);
+    }
+    io->parts++;
+}
+
+static void stream_io_account(struct stream_io *io)
+{
+    for (unsigned i = 0; i < io->count; i++) {
+        struct raid_disk *d = &io->disk[i]->io;
+        if (io->op[i].rc) {
+            d->write_errors++;
+            continue;
+        }
+        d->writes++;
+        d->bytes_written += io->op[i].len;
+        if (!(io->op[i].flags & IO_FUA))
+            d->writes_done++; /* for the next flush to cover */
+    }
+}
+
+/* Each of the writes is on some disk that is still in service. */
+static bool stream_io_survived(const struct stream_io *io)
+{
+    for (unsigned part = 0; part < io->parts; part++) {
+        bool found = false;
+        for (unsigned i = 0; i < io->count; i++)
+            found |= io->part[i] == part && !io->op[i].rc && disk_serves(io->disk[i]);
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+/* CO. Waits, ejects what failed. */
+static int stream_io_finish(struct pool *p, struct stream_io *io)
+{
+    vp_ignore(io_batch_wait(&io->batch), "each op has its own result");
+    stream_io_account(io);
+    /* Who goes on without a disk waits until that is durable, whoever took it out. One such call
+     * covers every disk that is out by now. */
+    if (io->left_out && io_guard_on(GUARD_EJECT_BEFORE_ACK)) {
+        int rc = pool_disk_eject(p, io->left_out, VP_E_RAID_DISK_OUT, "out of service");
+        if (rc)
+            return rc;
+    }
+    for (unsigned i = 0; i < io->count; i++) {
+        if (!io->op[i].rc)
+            continue;
+        int rc = pool_disk_eject(p, io->disk[i], io->op[i].rc, "a write of metadata failed");
+        if (rc) {
+            pool_fence(p, "a disk failed a write of metadata and can not be taken out");
+            return rc;
+        }
+    }
+    if (stream_io_survived(io))
+        return 0;
+    pool_fence(p, "no copy of the metadata log can be written");
+    return VP_E_POOL_FENCED;
+}
+
+/* ---- streams ------------------------------------------------------------------------------ */
+
+uint32_t pool_segment_pages(const struct pool *p)
+{
+    return p->geometry.log_segment_bytes / POOL_PAGE;
+}
+
+int pool_stream_open(struct pool *p, struct pool_stream *s, bool durable)
+{
+    if (!s->buf)
+        s->buf = aligned_alloc(POOL_PAGE, ((size_t)pool_segment_pages(p) + 1) * POOL_PAGE);
+    if (!s->buf)
+        return VP_E_NO_MEMORY;
+    int rc = pool_segment_alloc(p, pool_segment_pages(p), &s->segment);
+    if (rc)
+        return rc;
+    reactor_random(&s->id, sizeof(s->id));
+    s->next_seq = 1;
+    s->used_pages = 0;
+    s->total_pages = 0;
+    s->durable = durable;
+    return 0;
+}
+
+void pool_stream_close(struct pool_stream *s)
+{
+    free(s->buf);
+    *s = (struct pool_stream){0};
+}
+
+/* Bytes of records that a batch of so many pages holds. */
+static size_t body_room(uint32_t pages)
+{
+    return pages ? (size_t)pages * POOL_PAGE - sizeof(struct log_batch_header) : 0;
+}
+
+/* Pages for batches that the segment has left. */
+static uint32_t stream_room_pages(const struct pool_stream *s)
+{
+    return s->segment.pages - 1 - s->used_pages;
+}
+
+static bool stream_must_jump(const struct pool *p, const struct pool_stream *s, size_t left)
+{
+    size_t here = body_room(stream_room_pages(s));
+    return left > here && (!here || left <= body_room(pool_segment_pages(p) - 1));
+}
+
+/* Builds the JUMP to `to` in the buffer's last page; its write is added to io. */
+static void stream_jump(struct pool *p, struct pool_stream *s, const struct pool_segment *to,
+                        struct stream_io *io)
+{
+    uint8_t *page = s->buf + (size_t)pool_segment_pages(p) * POOL_PAGE;
+    struct log_segment target;
+    log_segment_encode(to, &target);
+    memcpy(page + sizeof(struct log_batch_header), &target, sizeof(target));
+    log_batch_seal(page, p->uuid, s->id, s->next_seq++, LOG_BATCH_JUMP, sizeof(target));
+    stream_io_add(p, io, &s->segment, s->used_pages, page, 1, s->durable);
+    s->segment = *to;
+    s->used_pages = 0;
+    s->total_pages++;
+}
+
+/* The bytes of a list of entries, taken piece by piece. */
+struct run {
+    struct list *entries;
+    struct log_entry *entry;
+    size_t offset, left;
+};
+
+static void run_take(struct run *r, uint8_t *to, size_t len)
+{
+    r->left -= len;
+    while (len) {
+        size_t n = min_u64(len, r->entry->len - r->offset);
+        memcpy(to, r->entry->bytes + r->offset, n);
+        to += n;
+        len -= n;
+        r->offset += n;
+        if (r->offset == r->entry->len && r->entry->link.next != r->entries) {
+            r->entry = list_first(&r->entry->link, struct log_entry, link);
+            r->offset = 0;
+        }
+    }
+}
+
+/* CO. The next batch of the run, with a JUMP before it where it needs one. */
+static int stream_write_batch(struct pool *p, struct pool_stream *s, struct run *r)
+{
+    struct stream_io io = {0};
+    io_batch_init(&io.batch);
+    if (stream_must_jump(p, s, r->left)) {
+        struct pool_segment next;
+        int rc = pool_segment_alloc(p, pool_segment_pages(p), &next);
+        if (rc)
+            return rc;
+        stream_jump(p, s, &next, &io);
+    }
+    size_t body = min_u64(r->left, body_room(stream_room_pages(s)));
+    run_take(r, s->buf + sizeof(struct log_batch_header), body);
+    uint32_t pages = log_batch_seal(s->buf, p->uuid, s->id, s->next_seq++,
+                                    r->left ? LOG_BATCH_MORE : 0, (uint32_t)body);
+    bool durable = s->durable && io_guard_on(GUARD_LOG_FLUSH);
+    stream_io_add(p, &io, &s->segment, s->used_pages, s->buf, pages, durable);
+    s->used_pages += pages;
+    s->total_pages += pages;
+    return stream_io_finish(p, &io);
+}
+
+/* CO. All entries as one run. */
+static int stream_write_run(struct pool *p, struct pool_stream *s, struct list *entries,
+                            size_t total)
+{
+    struct run r = {
+        .entries = entries,
+        .entry = list_first(entries, struct log_entry, link),
+        .left = total,
+    };
+    while (r.left) {
+        if (pool_is_fenced(p))
+            return VP_E_POOL_FENCED;
+        int rc = stream_write_batch(p, s, &r);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes, size_t len)
+{
+    struct log_entry e = {.bytes = bytes, .len = len};
+    struct list entries;
+    list_init(&entries);
+    list_add_tail(&entries, &e.link);
+    return stream_write_run(p, s, &entries, len);
+}
+
+/* ---- the writer --------------------------------------------------------------------------- */
+
+static void entry_wake(struct log_entry *e)
+{
+    if (!e->waiter)
+        return;
+    struct co *co = e->waiter;
+    e->waiter = NULL;
+    co_wake(co);
+}
+
+/* Lets the next one write: somebody who waits for the writer to stop, else a queued commit. */
+static void writer_leave(struct pool_log *l)
+{
+    l->writing = false;
+    if (!co_queue_is_empty(&l->idle)) {
+        co_queue_wake_one(&l->idle);
+        return;
+    }
+    struct log_entry *e;
+    list_for_each (e, &l->queue, link) {
+        if (e->waiter) {
+            entry_wake(e);
+            return;
+        }
+    }
+}
+
+static void entry_finish(struct log_entry *e, int rc)
+{
+    list_del(&e->link);
+    e->rc = rc;
+    e->done = true;
+    if (e->batch.bytes) {
+        list_del(&e->own);
+        pool_batch_fini(&e->batch);
+        free(e);
+        return;
+    }
+    entry_wake(e);
+}
+
+static size_t queue_take(struct pool_log *l, struct list *run)
+{
+    size_t total = 0;
+    while (!list_empty(&l->queue)) {
+        struct log_entry *e = list_first(&l->queue, struct log_entry, link);
+        if (total && total + e->len > RUN_MAX_BYTES)
+            break;
+        list_del(&e->link);
+        list_add_tail(run, &e->link);
+        total += e->len;
+    }
+    l->queued_bytes -= total;
+    return total;
+}
+
+/* CO. As the writer: one run. */
+static void log_write_some(struct pool *p)
+{
+    struct pool_log *l = &p->log;
+    struct list run;
+    list_init(&run);
+    size_t total = queue_take(l, &run);
+    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : stream_write_run(p, &l->stream, &run, total);
+    if (rc)
+        pool_fence(p, "the metadata log can not be extended");
+    while (!list_empty(&run))
+        entry_finish(list_first(&run, struct log_entry, link), rc ? VP_E_POOL_FENCED : 0);
+    if (l->stream.total_pages > l->limit_pages)
+        pool_checkpoint_request(p);
+}
+
+/* CO. */
+static int log_wait(struct pool *p, struct log_entry *e)
+{
+    struct pool_log *l = &p->log;
+    while (!e->done) {
+        if (l->writing) {
+            e->waiter = co_self();
+            co_suspend("log");
+            continue;
+        }
+        l->writing = true;
+        log_write_some(p);
+        writer_leave(l);
+    }
+    return e->rc;
+}
+
+/* CO. Becomes the writer without writing. */
+static void writer_enter(struct pool_log *l)
+{
+    while (l->writing)
+        co_queue_wait(&l->idle, "log writer");
+    l->writing = true;
+}
+
+/* ---- commits ------------------------------------------------------------------------------ */
+
+/* Room for what is queued and `len` more is certain, also if it needs new segments. */
+static bool log_has_room(const struct pool *p, size_t len)
+{
+    uint64_t payload = body_room(pool_segment_pages(p) - 1);
+    uint64_t segments = div_up(p->log.queued_bytes + len, payload) + 1;
+    return segments * pool_segment_pages(p) <= p->meta.pages_free + p->meta.formable_pages;
+}
+
+static int commit_apply(struct pool *p, const struct pool_batch *b)
+{
+    if (b->failed)
+        return VP_E_NO_MEMORY;
+    if (pool_is_fenced(p))
+        return VP_E_POOL_FENCED;
+    if (!log_has_room(p, b->len))
+        return VP_E_POOL_FULL_META;
+    return pool_records_apply(&p->records, b->bytes, b->len);
+}
+
+static void log_enqueue(struct pool_log *l, struct log_entry *e)
+{
+    list_add_tail(&l->queue, &e->link);
+    l->queued_bytes += e->len;
+}
+
+int pool_commit_home(struct pool *p, struct pool_batch *b)
+{
+    int rc = commit_apply(p, b);
+    if (rc)
+        return rc;
+    struct log_entry e = {.bytes = b->bytes, .len = b->len};
+    log_enqueue(&p->log, &e);
+    return log_wait(p, &e);
+}
+
+int pool_log_append_nowait(struct pool *p, struct pool_batch *b)
+{
+    if (b->failed)
+        return VP_E_NO_MEMORY;
+    if (!b->len)
+        return 0;
+    struct log_entry *e = calloc(1, sizeof(*e));
+    if (!e)
+        return VP_E_NO_MEMORY;
+    int rc = pool_records_apply(&p->records, b->bytes, b->len);
+    if (rc) {
+        free(e);
+        return rc;
+    }
+    e->batch = *b;
+    pool_batch_init(b);
+    e->bytes = e->batch.bytes;
+    e->len = e->batch.len;
+    list_add_tail(&p->log.owned, &e->own);
+    log_enqueue(&p->log, e);
+    return 0;
+}
+
+struct commit_call {
+    struct pool *p;
+    struct pool_batch *b;
+};
+
+static int commit_call_run(void *arg)
+{
+    struct commit_call *c = arg;
+    return pool_commit_home(c->p, c->b);
+}
+
+int pool_commit(struct pool *p, struct pool_batch *b)
+{
+    struct commit_call c = {p, b};
+    return reactor_call(p->home, commit_call_run, &c);
+}
+
+int pool_log_drain(struct pool *p)
+{
+    if (list_empty(&p->log.queue) && !p->log.writing)
+        return pool_is_fenced(p) ? VP_E_POOL_FENCED : 0;
+    struct log_entry e = {0};
+    log_enqueue(&p->log, &e);
+    return log_wait(p, &e);
+}
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+int pool_log_init(struct pool *p)
+{
+    list_init(&p->log.queue);
+    list_init(&p->log.owned);
+    co_queue_init(&p->log.idle);
+    return 0;
+}
+
+void pool_log_fini(struct pool *p)
+{
+    /* The queue's other entries are on stacks that may be gone: only what we own is touched. */
+    struct list *e;
+    while ((e = list_pop(&p->log.owned))) {
+        struct log_entry *entry = container_of(e, struct log_entry, own);
+        pool_batch_fini(&entry->batch);
+        free(entry);
+    }
+    pool_stream_close(&p->log.stream);
+}
+
+int pool_log_open(struct pool *p)
+{
+    return pool_stream_open(p, &p->log.stream, true);
+}
+
+struct pool_log_piece pool_log_piece_here(const struct pool *p)
+{
+    const struct pool_stream *s = &p->log.stream;
+    return (struct pool_log_piece){
+        .start = s->segment, .stream = s->id, .first_seq = s->next_seq, .last_seq = POOL_LOG_OPEN};
+}
+
+/* CO. As the writer. */
+static int log_cut_now(struct pool *p, struct pool_log_piece *piece)
+{
+    struct pool_stream *s = &p->log.stream;
+    struct stream_io io = {0};
+    struct pool_segment next;
+    io_batch_init(&io.batch);
+    if (pool_is_fenced(p))
+        return VP_E_POOL_FENCED;
+    pool_meta_cut(p);
+    int rc = pool_segment_alloc(p, pool_segment_pages(p), &next);
+    if (rc)
+        return rc;
+    stream_jump(p, s, &next, &io);
+    s->total_pages = 0;
+    *piece = pool_log_piece_here(p);
+    return stream_io_finish(p, &io);
+}
+
+int pool_log_cut(struct pool *p, struct pool_log_piece *piece)
+{
+    writer_enter(&p->log);
+    int rc = log_cut_now(p, piece);
+    writer_leave(&p->log);
+    return rc;
+}

@@ -1,0 +1,524 @@
+/*
+ * The page store: which metadata pages are in use, and when they may be used again.
+ *
+ * A metadata group has four bitmaps. A page's way:
+ *
+ *     free ──alloc──▶ used ──pool_page_release──▶ released ─┐
+ *                      │                                     ├─ encode ─▶ freeing ──root durable──▶
+ * free └─ segment (log, snapshot) ─── cut ───┘
+ *
+ *  M1  A page is free only when no durable root needs it: neither its tree, its snapshot nor its
+ *      log (GUARD_ROOT_BEFORE_RELEASE).
+ *  M2  The METAMAP records of a snapshot name the tree pages that its root needs, no more. Segments
+ *      are found by walking, and pages that were allocated after the snapshot belong to nobody at
+ *      the next import.
+ *
+ * Single pages are taken from the front of groups, segments from the back, so that the ones do not
+ * cut up the others' room.
+ *
+ * Room: pool_meta_has_room promises that the next checkpoint can be written, so it counts the pages
+ * dirty now, twice the log's limit and twice the snapshot as taken. Groups that are not formed yet
+ * count, because data must leave their extents alone (pool_meta_reserve_groups).
+ */
+#include "pool/meta_impl.h"
+
+#include "base/log.h"
+#include "io/guard.h"
+
+#include <stdlib.h>
+
+enum {
+    PAGE_IO_MAX = 32,           /* pages written in parallel                         */
+    RESERVE_SHIFT = 6,          /* metadata may always grow to 1/64 of the extents   */
+    LOG_LIMIT_BYTES = 16 << 20, /* a checkpoint is made beyond                       */
+    LOG_LIMIT_SHARE = 8,        /* or beyond this part of the metadata room          */
+    LOG_LIMIT_SEGMENTS_MIN = 4,
+};
+
+static uint64_t page_addr(const struct pool_meta_group *g, uint64_t page)
+{
+    return (uint64_t)g->group->raid.id << POOL_META_PAGES_BITS | page;
+}
+
+static uint64_t page_of(uint64_t addr)
+{
+    return addr & ((UINT64_C(1) << POOL_META_PAGES_BITS) - 1);
+}
+
+static struct pool_meta_group *group_of(const struct pool *p, uint64_t addr)
+{
+    for (unsigned i = 0; i < p->meta.groups; i++)
+        if (p->meta.group[i]->group->raid.id == addr >> POOL_META_PAGES_BITS)
+            return p->meta.group[i];
+    return NULL;
+}
+
+/* ---- groups ------------------------------------------------------------------------------- */
+
+void pool_meta_init(struct pool *p)
+{
+    p->meta = (struct pool_meta){0};
+}
+
+void pool_pages_fini(struct pool *p)
+{
+    for (unsigned i = 0; i < p->meta.groups; i++)
+        free(p->meta.group[i]);
+    free(p->meta.group);
+    pool_meta_init(p);
+}
+
+static struct pool_meta_group *meta_group_new(struct pool_group *group)
+{
+    uint64_t pages = group->raid.data_bytes / POOL_PAGE, words = bitmap_words(pages);
+    struct pool_meta_group *g = calloc(1, sizeof(*g) + 4 * words * sizeof(uint64_t));
+    if (!g)
+        return NULL;
+    uint64_t *maps = (uint64_t *)(g + 1);
+    *g = (struct pool_meta_group){
+        .group = group,
+        .pages = (uint32_t)pages,
+        .free = (uint32_t)pages,
+        .used = maps,
+        .segment = maps + words,
+        .released = maps + 2 * words,
+        .freeing = maps + 3 * words,
+    };
+    return g;
+}
+
+int pool_meta_group_attach(struct pool *p, struct pool_group *group)
+{
+    struct pool_meta *m = &p->meta;
+    if (group->raid.data_bytes / POOL_PAGE > UINT64_C(1) << POOL_META_PAGES_BITS)
+        return VP_E_SEGMENT_BAD;
+    if (m->groups == m->capacity) {
+        unsigned capacity = m->capacity ? 2 * m->capacity : 4;
+        struct pool_meta_group **grown = realloc(m->group, capacity * sizeof(*grown));
+        if (!grown)
+            return VP_E_NO_MEMORY;
+        m->group = grown;
+        m->capacity = capacity;
+    }
+    struct pool_meta_group *g = meta_group_new(group);
+    if (!g)
+        return VP_E_NO_MEMORY;
+    m->group[m->groups++] = g;
+    m->pages_total += g->pages;
+    m->pages_free += g->free;
+    return 0;
+}
+
+unsigned pool_meta_copies(const struct pool *p)
+{
+    unsigned online = 0;
+    for (unsigned i = 0; i < p->disk_count; i++)
+        online += p->disk[i].state == POOL_DISK_ONLINE;
+    return online < POOL_META_COPIES ? online : POOL_META_COPIES;
+}
+
+static struct raid_profile meta_profile(const struct pool *p)
+{
+    unsigned copies = pool_meta_copies(p);
+    return (struct raid_profile){
+        .kind = copies > 1 ? RAID_MIRROR : RAID_SINGLE,
+        .data = 1,
+        .extra = (uint8_t)(copies ? copies - 1 : 0),
+    };
+}
+
+int pool_meta_group_add(struct pool *p)
+{
+    struct pool_batch b;
+    struct pool_group *group;
+    pool_batch_init(&b);
+    int rc = pool_group_form(p, POOL_GROUP_META, meta_profile(p), 0, &b, &group);
+    if (!rc)
+        rc = pool_meta_group_attach(p, group);
+    if (!rc)
+        rc = pool_log_append_nowait(p, &b);
+    pool_batch_fini(&b);
+    return rc;
+}
+
+unsigned pool_meta_reserve_groups(const struct pool *p)
+{
+    uint64_t extents = 0, copies = pool_meta_copies(p);
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (p->disk[i].state == POOL_DISK_ONLINE)
+            extents += p->disk[i].extents_total;
+    uint64_t target = 1 + (copies ? (extents / copies) >> RESERVE_SHIFT : 0);
+    return target > p->meta.groups ? (unsigned)(target - p->meta.groups) : 1;
+}
+
+void pool_meta_usage(const struct pool *p, uint64_t *total, uint64_t *used)
+{
+    *total = p->meta.pages_total;
+    *used = p->meta.pages_total - p->meta.pages_free;
+}
+
+/* ---- single pages ------------------------------------------------------------------------- */
+
+static void take(struct pool *p, struct pool_meta_group *g, uint64_t page, uint64_t count)
+{
+    bitmap_set_range(g->used, page, count);
+    g->free -= (uint32_t)count;
+    p->meta.pages_free -= count;
+    atomic_fetch_sub_explicit(&p->meta.room, (int64_t)count, memory_order_relaxed);
+}
+
+static bool page_take(struct pool *p, uint64_t *addr)
+{
+    for (unsigned i = 0; i < p->meta.groups; i++) {
+        struct pool_meta_group *g = p->meta.group[i];
+        if (!g->free)
+            continue;
+        uint64_t page = bitmap_find(g->used, g->pages, g->next, false);
+        if (page == g->pages)
+            page = bitmap_find(g->used, g->pages, 0, false);
+        take(p, g, page, 1);
+        g->next = (uint32_t)page + 1;
+        *addr = page_addr(g, page);
+        return true;
+    }
+    return false;
+}
+
+static void page_give(struct pool *p, uint64_t addr)
+{
+    struct pool_meta_group *g = group_of(p, addr);
+    uint64_t page = page_of(addr);
+    bitmap_clear(g->used, page);
+    g->free++;
+    p->meta.pages_free++;
+    if (page < g->next)
+        g->next = (uint32_t)page;
+}
+
+struct page_call {
+    struct pool *p;
+    unsigned count;
+    uint64_t *addr;
+    const uint64_t *released;
+};
+
+static int page_alloc_home(void *arg)
+{
+    struct page_call *c = arg;
+    for (unsigned i = 0; i < c->count; i++) {
+        if (page_take(c->p, &c->addr[i]))
+            continue;
+        int rc = pool_meta_group_add(c->p);
+        if (!rc && page_take(c->p, &c->addr[i]))
+            continue;
+        while (i--)
+            page_give(c->p, c->addr[i]);
+        return VP_E_POOL_FULL_META;
+    }
+    return 0;
+}
+
+int pool_page_alloc(struct pool *p, unsigned count, uint64_t *addr)
+{
+    struct page_call c = {.p = p, .count = count, .addr = addr};
+    return reactor_call(p->home, page_alloc_home, &c);
+}
+
+static int page_release_home(void *arg)
+{
+    struct page_call *c = arg;
+    for (unsigned i = 0; i < c->count; i++) {
+        struct pool_meta_group *g = group_of(c->p, c->released[i]);
+        uint64_t page = page_of(c->released[i]);
+        /* Addresses come from tree pages, so in the end from a disk. */
+        if (g && page < g->pages && bitmap_test(g->used, page) && !bitmap_test(g->segment, page))
+            bitmap_set(g->released, page);
+        else
+            vp_warn("pool %s: page %llx was released but is not a tree's", c->p->name,
+                    (unsigned long long)c->released[i]);
+    }
+    return 0;
+}
+
+void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count)
+{
+    struct page_call c = {.p = p, .count = count, .released = addr};
+    vp_ignore(reactor_call(p->home, page_release_home, &c),
+              "at shutdown pages stay in use until the next import sees that nobody has them");
+}
+
+/* ---- I/O on pages ------------------------------------------------------------------------- */
+
+/* False for an address that no metadata group has: untrusted. */
+static bool page_locate(struct pool *p, uint64_t addr, struct raid_io *io)
+{
+    uint64_t id = addr >> POOL_META_PAGES_BITS, at = page_of(addr) * POOL_PAGE;
+    struct pool_group *g = id <= UINT32_MAX ? pool_group_find(p, (uint32_t)id) : NULL;
+    if (!g || g->role != POOL_GROUP_META || at >= g->raid.data_bytes)
+        return false;
+    *io = (struct raid_io){.group = &g->raid, .at_bytes = at, .len = POOL_PAGE};
+    return true;
+}
+
+int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
+{
+    struct raid_io io;
+    if (!page_locate(p, ref.addr, &io))
+        return VP_E_PAGE_DAMAGED;
+    io.buf = buf;
+    io.crc = io_guard_on(GUARD_PAGE_CHECKSUM) ? &ref.crc : NULL;
+    return raid_read(&io, 1) ? VP_E_PAGE_DAMAGED : 0;
+}
+
+int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages, unsigned count)
+{
+    struct raid_io io[PAGE_IO_MAX];
+    while (count) {
+        unsigned n = count < PAGE_IO_MAX ? count : PAGE_IO_MAX;
+        for (unsigned i = 0; i < n; i++) {
+            if (!page_locate(p, addr[i], &io[i]))
+                return VP_E_INVALID;
+            io[i].buf = pages[i];
+        }
+        int rc = raid_write(io, n);
+        if (rc)
+            return rc;
+        addr += n;
+        pages += n;
+        count -= n;
+    }
+    return 0;
+}
+
+/* ---- segments ----------------------------------------------------------------------------- */
+
+static void segment_describe(const struct pool_meta_group *g, uint64_t page, uint32_t pages,
+                             struct pool_segment *out)
+{
+    const struct raid_group *raid = &g->group->raid;
+    *out = (struct pool_segment){.pages = pages, .place.copies = raid->width};
+    for (unsigned i = 0; i < raid->width; i++) {
+        out->place.disk[i] = (uint16_t)raid->disk[i]->index;
+        out->place.at_bytes[i] = raid->base_bytes[i] + page * POOL_PAGE;
+    }
+}
+
+/* The last free run, so aligned, in the group. */
+static bool segment_take(struct pool *p, struct pool_meta_group *g, uint32_t pages,
+                         struct pool_segment *out)
+{
+    if (g->free < pages)
+        return false;
+    for (uint64_t end = g->pages - g->pages % pages; end >= pages; end -= pages) {
+        if (bitmap_find(g->used, end, end - pages, true) != end)
+            continue;
+        take(p, g, end - pages, pages);
+        bitmap_set_range(g->segment, end - pages, pages);
+        segment_describe(g, end - pages, pages, out);
+        return true;
+    }
+    return false;
+}
+
+static bool segment_find(struct pool *p, uint32_t pages, struct pool_segment *out)
+{
+    for (unsigned i = 0; i < p->meta.groups; i++)
+        if (segment_take(p, p->meta.group[i], pages, out))
+            return true;
+    return false;
+}
+
+int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out)
+{
+    if (segment_find(p, want_pages, out))
+        return 0;
+    if (!pool_meta_group_add(p) && segment_find(p, want_pages, out))
+        return 0;
+    /* Free pages are scattered: shorter segments do as well, down to a batch and a JUMP. */
+    for (uint32_t pages = want_pages / 2; pages >= 2; pages /= 2)
+        if (segment_find(p, pages, out))
+            return 0;
+    return VP_E_POOL_FULL_META;
+}
+
+/* Where the segment is in the group, if it is the group's. */
+static bool segment_is_in(const struct pool_meta_group *g, const struct pool_segment *s,
+                          uint64_t *page)
+{
+    struct pool_segment same;
+    if (s->place.disk[0] != g->group->raid.disk[0]->index ||
+        s->place.at_bytes[0] < g->group->raid.base_bytes[0])
+        return false;
+    *page = (s->place.at_bytes[0] - g->group->raid.base_bytes[0]) / POOL_PAGE;
+    if (*page > g->pages || s->pages > g->pages - *page)
+        return false;
+    segment_describe(g, *page, s->pages, &same);
+    if (same.place.copies != s->place.copies)
+        return false;
+    for (unsigned i = 0; i < same.place.copies; i++)
+        if (same.place.disk[i] != s->place.disk[i] ||
+            same.place.at_bytes[i] != s->place.at_bytes[i])
+            return false;
+    return true;
+}
+
+int pool_segment_mark(struct pool *p, const struct pool_segment *s)
+{
+    uint64_t page;
+    for (unsigned i = 0; i < p->meta.groups; i++) {
+        struct pool_meta_group *g = p->meta.group[i];
+        if (!segment_is_in(g, s, &page))
+            continue;
+        if (bitmap_find(g->used, page + s->pages, page, true) != page + s->pages)
+            return VP_E_SEGMENT_SHARED;
+        take(p, g, page, s->pages);
+        bitmap_set_range(g->segment, page, s->pages);
+        return 0;
+    }
+    return VP_E_SEGMENT_BAD;
+}
+
+/* ---- METAMAP records ---------------------------------------------------------------------- */
+
+static int metamap_load(const struct pool_record *r, void *arg)
+{
+    struct pool *p = arg;
+    struct pool_meta_group *g =
+        r->key <= UINT32_MAX ? group_of(p, r->key << POOL_META_PAGES_BITS) : NULL;
+    if (!g || r->len != bitmap_words(g->pages) * sizeof(uint64_t))
+        return VP_E_METAMAP_BAD;
+    const struct le64 *words = r->value;
+    for (uint64_t i = 0; i < bitmap_words(g->pages); i++)
+        g->used[i] = le64_get(words[i]);
+    uint64_t used = bitmap_count(g->used, bitmap_words(g->pages) * 64);
+    if (used != bitmap_count(g->used, g->pages))
+        return VP_E_METAMAP_BAD;
+    p->meta.pages_free -= used;
+    g->free -= (uint32_t)used;
+    return 0;
+}
+
+int pool_meta_load(struct pool *p)
+{
+    int rc = pool_record_each(p, POOL_RECORD_METAMAP, metamap_load, p);
+    pool_records_clear_kind(&p->records, POOL_RECORD_METAMAP);
+    return rc;
+}
+
+/* ---- around a root ------------------------------------------------------------------------ */
+
+void pool_meta_cut(struct pool *p)
+{
+    for (unsigned i = 0; i < p->meta.groups; i++) {
+        struct pool_meta_group *g = p->meta.group[i];
+        memcpy(g->freeing, g->segment, bitmap_words(g->pages) * sizeof(uint64_t));
+    }
+}
+
+static void metamap_encode(struct pool_meta_group *g, struct pool_batch *b)
+{
+    uint64_t words = bitmap_words(g->pages);
+    struct le64 *map = malloc(words * sizeof(*map));
+    if (!map) {
+        b->failed = true;
+        return;
+    }
+    bool any = false;
+    for (uint64_t i = 0; i < words; i++) {
+        g->freeing[i] |= g->released[i];
+        g->released[i] = 0;
+        uint64_t live = g->used[i] & ~g->segment[i] & ~g->freeing[i];
+        map[i] = le64_make(live);
+        any |= live != 0;
+    }
+    if (any)
+        pool_batch_set(b, POOL_RECORD_METAMAP, 0, g->group->raid.id, map, words * sizeof(*map));
+    free(map);
+}
+
+void pool_meta_encode(struct pool *p, struct pool_batch *b)
+{
+    for (unsigned i = 0; i < p->meta.groups; i++)
+        metamap_encode(p->meta.group[i], b);
+}
+
+static void group_commit(struct pool *p, struct pool_meta_group *g)
+{
+    uint32_t before = g->free;
+    for (uint64_t i = 0; i < bitmap_words(g->pages); i++) {
+        g->used[i] &= ~g->freeing[i];
+        g->segment[i] &= ~g->freeing[i];
+        g->freeing[i] = 0;
+    }
+    g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
+    g->next = 0;
+    p->meta.pages_free += g->free - before;
+}
+
+void pool_meta_commit(struct pool *p)
+{
+    for (unsigned i = 0; i < p->meta.groups; i++)
+        group_commit(p, p->meta.group[i]);
+    pool_meta_room_update(p);
+}
+
+void pool_meta_rollback(struct pool *p)
+{
+    for (unsigned i = 0; i < p->meta.groups; i++) {
+        struct pool_meta_group *g = p->meta.group[i];
+        for (uint64_t w = 0; w < bitmap_words(g->pages); w++) {
+            g->released[w] |= g->freeing[w] & ~g->segment[w];
+            g->freeing[w] = 0;
+        }
+    }
+    pool_meta_room_update(p);
+}
+
+/* ---- room --------------------------------------------------------------------------------- */
+
+static uint64_t snapshot_pages(const struct pool *p)
+{
+    uint64_t bytes = pool_records_bytes(&p->records) + p->meta.pages_total / 8;
+    return align_up(bytes / POOL_PAGE + 2, pool_segment_pages(p));
+}
+
+void pool_meta_room_update(struct pool *p)
+{
+    struct pool_meta *m = &p->meta;
+    unsigned formable = pool_groups_formable(p, pool_meta_copies(p));
+    unsigned reserve = pool_meta_reserve_groups(p);
+    m->formable_pages = (uint64_t)(formable < reserve ? formable : reserve) *
+                        (p->geometry.extent_bytes / POOL_PAGE);
+    uint64_t share = (m->pages_total + m->formable_pages) / LOG_LIMIT_SHARE;
+    p->log.limit_pages = max_u64(min_u64(share, LOG_LIMIT_BYTES / POOL_PAGE),
+                                 (uint64_t)LOG_LIMIT_SEGMENTS_MIN * pool_segment_pages(p));
+    uint64_t kept = 2 * p->log.limit_pages + 2 * snapshot_pages(p);
+    atomic_store_explicit(&m->room, (int64_t)(m->pages_free + m->formable_pages) - (int64_t)kept,
+                          memory_order_relaxed);
+}
+
+bool pool_meta_has_room(struct pool *p, uint64_t new_pages)
+{
+    int64_t room = atomic_load_explicit(&p->meta.room, memory_order_relaxed);
+    int64_t dirty = atomic_load_explicit(&p->meta.dirty, memory_order_relaxed);
+    if (room - dirty >= (int64_t)new_pages)
+        return true;
+    pool_checkpoint_request(p);
+    return false;
+}
+
+void pool_meta_dirty_add(struct pool *p, int64_t pages)
+{
+    atomic_fetch_add_explicit(&p->meta.dirty, pages, memory_order_relaxed);
+}
+
+void pool_meta_prepare(struct pool *p)
+{
+    int64_t dirty = atomic_load_explicit(&p->meta.dirty, memory_order_relaxed);
+    uint64_t need =
+        (dirty > 0 ? (uint64_t)dirty : 0) + snapshot_pages(p) + 2 * (uint64_t)pool_segment_pages(p);
+    while (p->meta.pages_free < need)
+        if (pool_meta_group_add(p))
+            break; /* what there is may still do: allocation says so if not */
+    pool_meta_room_update(p);
+}

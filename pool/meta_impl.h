@@ -1,0 +1,167 @@
+/*
+ * What the files of the metadata side share: record decoding, streams, page allocation, roots.
+ * Everything here is at home; nothing yields unless marked CO.
+ */
+#ifndef VP_POOL_META_IMPL_H
+#define VP_POOL_META_IMPL_H
+
+#include "pool/log_format.h"
+#include "pool/pool_impl.h"
+#include "pool/record_format.h"
+#include "pool/root_format.h"
+
+/* ---- record.c ----------------------------------------------------------------------------- */
+
+struct record_view {
+    struct pool_record r; /* value points into the bytes */
+    enum record_op op;
+};
+/* Decodes the record at *at: 1 and *at moves on, 0 at the end, VP_E_RECORD_BAD. Untrusted. */
+int record_decode(const uint8_t *bytes, size_t len, size_t *at, struct record_view *out) must_check;
+
+int pool_records_init(struct pool_records *t) must_check;
+void pool_records_fini(struct pool_records *t);
+/* Applies table records in order (MAP and SPACE are passed over); all or, without memory, none.
+ * VP_E_NO_MEMORY, VP_E_RECORD_BAD. */
+int pool_records_apply(struct pool_records *t, const uint8_t *bytes, size_t len) must_check;
+/* Removes all records of a kind. */
+void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind);
+/* Appends all records as sets. A failure to allocate is remembered by b. */
+void pool_records_encode(const struct pool_records *t, struct pool_batch *b);
+uint64_t pool_records_bytes(const struct pool_records *t);
+
+/* ---- log.c -------------------------------------------------------------------------------- */
+
+int pool_log_init(struct pool *p) must_check;
+void pool_log_fini(struct pool *p);
+/* Begins the log anew in a fresh segment under a fresh stream; what is queued stays queued. */
+int pool_log_open(struct pool *p) must_check;
+/* The piece that the next root names: from the present segment's start. After pool_log_open or
+ * pool_log_cut. */
+struct pool_log_piece pool_log_piece_here(const struct pool *p);
+/* CO. The next batch goes to a new segment, which *piece describes; what was committed until now
+ * is in segments before it. */
+CO int pool_log_cut(struct pool *p, struct pool_log_piece *piece) must_check;
+/* CO. Everything that was applied until now is durable. */
+CO int pool_log_drain(struct pool *p) must_check;
+
+int pool_stream_open(struct pool *p, struct pool_stream *s, bool durable) must_check;
+void pool_stream_close(struct pool_stream *s);
+/* CO. Appends bytes as one run. One caller at a time. VP_E_POOL_FENCED, VP_E_POOL_FULL_META. */
+CO int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes,
+                         size_t len) must_check;
+uint32_t pool_segment_pages(const struct pool *p);
+
+/* ---- batch.c: one batch in memory ---------------------------------------------------------- */
+
+struct log_batch {
+    uint32_t bytes; /* header and body */
+    uint16_t flags;
+    const uint8_t *body;
+    uint32_t body_bytes;
+};
+/* Completes the header in front of a body of body_bytes that stands at buf + 64; zeros the rest of
+ * the last page. Returns the pages of the batch. */
+uint32_t log_batch_seal(uint8_t *buf, struct vp_uuid pool, uint64_t stream, uint64_t seq,
+                        uint16_t flags, uint32_t body_bytes);
+/* Whether a whole batch (stream, seq) starts at buf (GUARD_LOG_CHECKSUM). Untrusted. */
+bool log_batch_check(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool, uint64_t stream,
+                     uint64_t seq, struct log_batch *out);
+/* Whether some batch of the stream later than `seq` starts at buf. */
+bool log_batch_is_later(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
+                        uint64_t stream, uint64_t seq);
+void log_segment_encode(const struct pool_segment *s, struct log_segment *out);
+/* False when it can not be a segment: bounds, alignment, copies. Whether the disks exist is the
+ * caller's to see. Untrusted. */
+bool log_segment_decode(const struct log_segment *in, uint32_t pages_max, struct pool_segment *out);
+
+/* ---- log_read.c: walking a chain ----------------------------------------------------------- */
+
+struct log_reader {
+    struct pool *p;
+    uint64_t stream, seq; /* of the batch that comes next                              */
+    struct pool_segment segment;
+    uint32_t page;      /* of the segment, where it should start                     */
+    bool all_copies;    /* make all copies equal (an open piece), not only those met */
+    uint8_t *buf;       /* POOL_META_COPIES segments                                 */
+    uint32_t buf_pages; /* of each                                                   */
+    bool loaded[POOL_META_COPIES];
+    bool readable[POOL_META_COPIES];
+    /* called for every segment that is entered */
+    int (*enter)(void *arg, const struct pool_segment *s);
+    void *enter_arg;
+};
+int log_reader_init(struct log_reader *r, struct pool *p) must_check;
+void log_reader_fini(struct log_reader *r);
+CO int log_reader_start(struct log_reader *r, const struct pool_segment *at, uint64_t stream,
+                        uint64_t seq, bool all_copies) must_check;
+/* CO. 1: the next batch that carries records, borrowed until the next call; copies that lacked it
+ * were rewritten. 0: no copy has it. VP_E_LOG_DAMAGED: none has it, but a later one is there. */
+CO int log_reader_next(struct log_reader *r, struct log_batch *out) must_check;
+
+/* ---- meta.c ------------------------------------------------------------------------------- */
+
+void pool_meta_init(struct pool *p);
+void pool_pages_fini(struct pool *p);
+/* Forms one more metadata group; its record is queued. VP_E_NO_SPACE, VP_E_NO_MEMORY. */
+int pool_meta_group_add(struct pool *p) must_check;
+/* Takes over a group that exists (import). */
+int pool_meta_group_attach(struct pool *p, struct pool_group *g) must_check;
+/* A segment of up to want_pages; VP_E_POOL_FULL_META. */
+int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out) must_check;
+/* Import: marks a segment that was found by walking. VP_E_SEGMENT_BAD: no metadata group has it;
+ * VP_E_SEGMENT_SHARED. */
+int pool_segment_mark(struct pool *p, const struct pool_segment *s) must_check;
+/* Import: the METAMAP records of the snapshot into bitmaps; VP_E_RECORD_BAD. */
+int pool_meta_load(struct pool *p) must_check;
+
+/* The three steps of giving pages back around a root (meta.c, head). */
+void pool_meta_cut(struct pool *p);                          /* at the log's cut        */
+void pool_meta_encode(struct pool *p, struct pool_batch *b); /* METAMAP records         */
+void pool_meta_commit(struct pool *p);                       /* the root is durable     */
+void pool_meta_rollback(struct pool *p);                     /* the checkpoint failed   */
+
+/* Enough free pages for a checkpoint, else forms groups while that is possible. */
+void pool_meta_prepare(struct pool *p);
+/* Recomputes what pool_meta_has_room answers and the log's limit. */
+void pool_meta_room_update(struct pool *p);
+
+/* ---- root.c ------------------------------------------------------------------------------- */
+
+/* A decoded root, disk table included. */
+struct root_image {
+    struct pool_root root;
+    struct vp_uuid pool_uuid;
+    char name[POOL_NAME_MAX + 1];
+    struct pool_geometry geometry;
+    struct raid_profile profile;
+    uint64_t features_compat, features_ro, features_incompat;
+    unsigned disks;
+    struct {
+        struct vp_uuid uuid;
+        enum pool_disk_state state;
+        uint32_t extents;
+        uint64_t size_bytes;
+    } disk[POOL_DISKS_MAX];
+};
+/* Whether the slot holds a whole root of the pool; *number when it does. Untrusted. */
+bool root_block_check(const uint8_t *block, struct vp_uuid pool, uint64_t *number);
+/* VP_E_ROOT_BAD, VP_E_FEATURE_UNKNOWN. After root_block_check. */
+int root_block_decode(const uint8_t *block, struct root_image *out) must_check;
+void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block);
+
+/* CO. Makes `next` (its number is set here) the durable root. On return 0 p->root.now is it. On
+ * VP_E_POOL_FENCED the pool is fenced. */
+CO int pool_root_write(struct pool *p, const struct pool_root *next) must_check;
+
+/* ---- checkpoint.c ------------------------------------------------------------------------- */
+
+/* CO. Snapshot of the table, flush, root that names it and `piece`, release. */
+CO int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece) must_check;
+
+/* ---- import.c, pool.c --------------------------------------------------------------------- */
+
+void pool_import_state_free(struct pool_import_state *im);
+struct pool *pool_new(void);
+
+#endif

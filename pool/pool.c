@@ -1,0 +1,239 @@
+/* A pool's life: creation, closing, properties, and what it is. Import is in import.c. */
+#include "pool/meta_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- memory ------------------------------------------------------------------------------- */
+
+static void pool_init_queues(struct pool *p)
+{
+    pool_disks_init(p);
+    co_mutex_init(&p->root.lock);
+    co_queue_init(&p->checkpoint.done);
+    pool_batch_init(&p->checkpoint.records);
+}
+
+struct pool *pool_new(void)
+{
+    struct pool *p = calloc(1, sizeof(*p));
+    if (!p)
+        return NULL;
+    p->home = reactor_self();
+    pool_init_queues(p);
+    pool_meta_init(p);
+    p->root.page = aligned_alloc(ROOT_BYTES, ROOT_BYTES);
+    if (!p->root.page || pool_records_init(&p->records) || pool_log_init(p)) {
+        pool_abandon(p);
+        return NULL;
+    }
+    return p;
+}
+
+void pool_meta_fini(struct pool *p)
+{
+    pool_import_state_free(p->import);
+    pool_log_fini(p);
+    pool_stream_close(&p->checkpoint.stream);
+    pool_batch_fini(&p->checkpoint.records);
+    pool_pages_fini(p);
+    pool_records_fini(&p->records);
+    free(p->root.page);
+}
+
+void pool_abandon(struct pool *p)
+{
+    if (!p)
+        return;
+    pool_meta_fini(p);
+    pool_disks_fini(p);
+    free(p);
+}
+
+/* ---- creation ----------------------------------------------------------------------------- */
+
+static bool property_hash(const char *name, size_t len, uint64_t *key)
+{
+    *key = hash_bytes(name, len);
+    return len > 0;
+}
+
+/* "name=value" into the batch. */
+static int property_add(struct pool_batch *b, const char *text, struct vp_error *err)
+{
+    const char *equals = strchr(text, '=');
+    uint64_t key;
+    size_t len = strlen(text);
+    if (!equals || !property_hash(text, (size_t)(equals - text), &key) ||
+        len >= POOL_RECORD_VALUE_MAX)
+        return vp_fail(err, VP_E_INVALID, "'%.80s' is not of the form name=value", text);
+    pool_batch_set(b, POOL_RECORD_PROPERTY, 0, key, text, len + 1); /* with its NUL */
+    return 0;
+}
+
+static int create_properties(struct pool *p, const struct pool_create_options *o,
+                             struct vp_error *err)
+{
+    struct pool_batch b;
+    int rc = 0;
+    pool_batch_init(&b);
+    for (unsigned i = 0; i < o->property_count && !rc; i++)
+        rc = property_add(&b, o->properties[i], err);
+    if (!rc)
+        rc = b.failed ? VP_E_NO_MEMORY : pool_records_apply(&p->records, b.bytes, b.len);
+    pool_batch_fini(&b);
+    return rc;
+}
+
+/* CO. The first metadata group, snapshot, log and root. */
+static int create_metadata(struct pool *p)
+{
+    pool_meta_room_update(p);
+    int rc = pool_meta_group_add(p);
+    pool_meta_room_update(p);
+    if (!rc)
+        rc = pool_log_open(p);
+    if (rc)
+        return rc;
+    struct pool_log_piece piece = pool_log_piece_here(p);
+    rc = pool_snapshot_commit(p, &piece);
+    pool_batch_fini(&p->checkpoint.records);
+    pool_stream_close(&p->checkpoint.stream);
+    return rc;
+}
+
+static int create_run(struct pool *p, const struct pool_create_options *o, const char *const *paths,
+                      unsigned count, struct vp_error *err)
+{
+    size_t len = strlen(o->name);
+    if (!len || len > POOL_NAME_MAX)
+        return vp_fail(err, VP_E_NAME_INVALID, "a pool's name has 1 to %d bytes", POOL_NAME_MAX);
+    if (!raid_profile_is_supported(o->profile))
+        return vp_fail(err, VP_E_NOT_SUPPORTED, "this redundancy profile is not supported yet");
+    memcpy(p->name, o->name, len + 1);
+    p->geometry = o->geometry;
+    p->default_profile = o->profile;
+    uint8_t random[16];
+    reactor_random(random, sizeof(random));
+    p->uuid = vp_uuid_from_random(random);
+    int rc = create_properties(p, o, err);
+    if (!rc)
+        rc = pool_disks_create(p, o, paths, count, err);
+    if (!rc)
+        rc = pool_disks_wipe(p, err);
+    if (!rc)
+        rc = create_metadata(p);
+    /* The labels come last: disks without them are not a pool yet. */
+    return rc ? rc : pool_labels_write(p, err);
+}
+
+int pool_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
+                struct pool **out, struct vp_error *err)
+{
+    struct pool *p = *out = pool_new();
+    if (!p)
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    int rc = create_run(p, o, paths, count, err);
+    if (!rc)
+        return 0;
+    if (err && err->rc != rc)
+        vp_ignore(vp_fail(err, rc, "pool %s: %s", o->name, vp_err_text(rc)), "rc says it");
+    *out = NULL;
+    pool_abandon(p);
+    return rc;
+}
+
+/* ---- the end ------------------------------------------------------------------------------ */
+
+/* CO. Nobody waits for room or works in the background any more. */
+static void pool_quiesce(struct pool *p)
+{
+    pool_meta_stop(p);
+    while (!co_queue_is_empty(&p->room)) {
+        co_queue_wake_all(&p->room);
+        co_yield ();
+    }
+}
+
+int pool_close(struct pool *p, bool mark_exported)
+{
+    pool_quiesce(p);
+    p->checkpoint.exporting = mark_exported;
+    int rc = pool_checkpoint(p);
+    pool_abandon(p);
+    return rc;
+}
+
+int pool_destroy(struct pool *p, struct vp_error *err)
+{
+    pool_quiesce(p);
+    int rc = pool_disks_wipe(p, err);
+    pool_abandon(p);
+    return rc;
+}
+
+void pool_set_client(struct pool *p, const struct pool_client *client)
+{
+    p->client = *client;
+}
+
+/* ---- looking ------------------------------------------------------------------------------ */
+
+const char *pool_name(const struct pool *p)
+{
+    return p->name;
+}
+
+struct vp_uuid pool_uuid(const struct pool *p)
+{
+    return p->uuid;
+}
+
+struct pool_geometry pool_geometry(const struct pool *p)
+{
+    return p->geometry;
+}
+
+struct raid_profile pool_default_profile(const struct pool *p)
+{
+    return p->default_profile;
+}
+
+struct reactor *pool_home(const struct pool *p)
+{
+    return p->home;
+}
+
+/* ---- properties --------------------------------------------------------------------------- */
+
+const char *pool_property_get(struct pool *p, const char *name)
+{
+    struct pool_record r;
+    uint64_t key;
+    size_t len = strlen(name);
+    if (!property_hash(name, len, &key) || !pool_record_get(p, POOL_RECORD_PROPERTY, 0, key, &r))
+        return NULL;
+    const char *text = r.value;
+    if (r.len <= len + 1 || text[r.len - 1] || text[len] != '=' || memcmp(text, name, len) != 0)
+        return NULL;
+    return text + len + 1;
+}
+
+int pool_property_set(struct pool *p, const char *name, const char *value)
+{
+    struct pool_batch b;
+    uint64_t key;
+    size_t name_len = strlen(name), len = name_len + 1 + strlen(value) + 1;
+    if (!property_hash(name, name_len, &key) || strchr(name, '=') || len > POOL_RECORD_VALUE_MAX)
+        return VP_E_INVALID;
+    char *text = malloc(len);
+    if (!text)
+        return VP_E_NO_MEMORY;
+    snprintf(text, len, "%s=%s", name, value);
+    pool_batch_init(&b);
+    pool_batch_set(&b, POOL_RECORD_PROPERTY, 0, key, text, len);
+    free(text);
+    int rc = pool_commit(p, &b);
+    pool_batch_fini(&b);
+    return rc;
+}

@@ -1,0 +1,340 @@
+/*
+ * Records: lists of them (struct pool_batch), their decoding, and the table in memory.
+ *
+ * The table is a hash by (kind, scope, key) with a list of each kind, so that going over all
+ * volumes touches volumes only. A batch is applied whole or, when memory is out, not at all: the
+ * nodes are allocated before the first change.
+ */
+#include "pool/meta_impl.h"
+
+#include <stdlib.h>
+
+/* ---- batches ------------------------------------------------------------------------------ */
+
+void pool_batch_init(struct pool_batch *b)
+{
+    *b = (struct pool_batch){0};
+}
+
+void pool_batch_fini(struct pool_batch *b)
+{
+    free(b->bytes);
+    pool_batch_init(b);
+}
+
+void pool_batch_clear(struct pool_batch *b)
+{
+    b->len = 0;
+    b->count = 0;
+    b->failed = false;
+}
+
+static bool batch_reserve(struct pool_batch *b, size_t more)
+{
+    if (b->failed)
+        return false;
+    if (b->len + more <= b->capacity)
+        return true;
+    size_t capacity = b->capacity ? b->capacity : 256;
+    while (capacity < b->len + more)
+        capacity *= 2;
+    uint8_t *bytes = realloc(b->bytes, capacity);
+    if (!bytes) {
+        b->failed = true;
+        return false;
+    }
+    b->bytes = bytes;
+    b->capacity = capacity;
+    return true;
+}
+
+static void batch_add(struct pool_batch *b, enum record_op op, enum pool_record_kind kind,
+                      uint32_t scope, uint64_t key, const void *value, size_t len)
+{
+    VP_VERIFY(len, <=, (size_t)POOL_RECORD_VALUE_MAX);
+    size_t padded = align_up(len, RECORD_ALIGN);
+    if (!batch_reserve(b, sizeof(struct record_header) + padded))
+        return;
+    struct record_header h = {
+        .kind = (uint8_t)kind,
+        .op = (uint8_t)op,
+        .len = le16_make((uint16_t)len),
+        .scope = le32_make(scope),
+        .key = le64_make(key),
+    };
+    uint8_t *at = b->bytes + b->len;
+    memcpy(at, &h, sizeof(h));
+    if (len)
+        memcpy(at + sizeof(h), value, len);
+    memset(at + sizeof(h) + len, 0, padded - len);
+    b->len += sizeof(h) + padded;
+    b->count++;
+}
+
+void pool_batch_set(struct pool_batch *b, enum pool_record_kind kind, uint32_t scope, uint64_t key,
+                    const void *value, size_t len)
+{
+    batch_add(b, RECORD_SET, kind, scope, key, value, len);
+}
+
+void pool_batch_delete(struct pool_batch *b, enum pool_record_kind kind, uint32_t scope,
+                       uint64_t key)
+{
+    batch_add(b, RECORD_DELETE, kind, scope, key, NULL, 0);
+}
+
+static bool kind_is_known(unsigned kind)
+{
+    return (kind >= POOL_RECORD_DISK && kind <= POOL_RECORD_COUNTER) || kind == POOL_RECORD_MAP ||
+           kind == POOL_RECORD_SPACE;
+}
+
+int record_decode(const uint8_t *bytes, size_t len, size_t *at, struct record_view *out)
+{
+    struct record_header h;
+    if (*at == len)
+        return 0;
+    if (len - *at < sizeof(h))
+        return VP_E_RECORD_SHORT;
+    memcpy(&h, bytes + *at, sizeof(h));
+    size_t value_len = le16_get(h.len), padded = align_up(value_len, RECORD_ALIGN);
+    if (!kind_is_known(h.kind))
+        return VP_E_RECORD_KIND;
+    if ((h.op != RECORD_SET && h.op != RECORD_DELETE) || value_len > POOL_RECORD_VALUE_MAX ||
+        (h.op == RECORD_DELETE && value_len))
+        return VP_E_RECORD_BAD;
+    if (len - *at - sizeof(h) < padded)
+        return VP_E_RECORD_SHORT;
+    *out = (struct record_view){
+        .r = {.kind = h.kind,
+              .scope = le32_get(h.scope),
+              .key = le64_get(h.key),
+              .value = bytes + *at + sizeof(h),
+              .len = (uint32_t)value_len},
+        .op = (enum record_op)h.op,
+    };
+    *at += sizeof(h) + padded;
+    return 1;
+}
+
+int pool_batch_next(const struct pool_batch *b, size_t *at, struct pool_record *out,
+                    bool *is_delete)
+{
+    struct record_view v;
+    int rc = record_decode(b->bytes, b->len, at, &v);
+    if (rc > 0) {
+        *out = v.r;
+        *is_delete = v.op == RECORD_DELETE;
+    }
+    return rc;
+}
+
+/* ---- table -------------------------------------------------------------------------------- */
+
+struct record {
+    struct hash_node node;
+    struct list link; /* in its kind, or in the list of nodes that wait to be used */
+    uint32_t scope;
+    uint32_t len;
+    uint64_t key;
+    uint16_t kind;
+    uint8_t value[] __attribute__((aligned(8)));
+};
+
+static uint64_t record_hash(unsigned kind, uint32_t scope, uint64_t key)
+{
+    return hash_mix(key ^ hash_mix((uint64_t)kind << 32 | scope));
+}
+
+static uint64_t record_size(uint32_t len)
+{
+    return sizeof(struct record_header) + align_up(len, RECORD_ALIGN);
+}
+
+int pool_records_init(struct pool_records *t)
+{
+    if (!hash_init(&t->table, 16))
+        return VP_E_NO_MEMORY;
+    for (unsigned k = 0; k < POOL_RECORD_TABLE_MAX; k++)
+        list_init(&t->kind[k]);
+    return 0;
+}
+
+static struct record *record_find(const struct pool_records *t, unsigned kind, uint32_t scope,
+                                  uint64_t key)
+{
+    const struct hash_node *n = hash_find(&t->table, record_hash(kind, scope, key));
+    for (; n; n = hash_find_next(n)) {
+        struct record *r = container_of(n, struct record, node);
+        if (r->kind == kind && r->scope == scope && r->key == key)
+            return r;
+    }
+    return NULL;
+}
+
+static void record_remove(struct pool_records *t, struct record *r)
+{
+    t->bytes[r->kind] -= record_size(r->len);
+    hash_del(&t->table, &r->node);
+    list_del(&r->link);
+    free(r);
+}
+
+static void record_insert(struct pool_records *t, struct record *r)
+{
+    struct record *old = record_find(t, r->kind, r->scope, r->key);
+    if (old)
+        record_remove(t, old);
+    t->bytes[r->kind] += record_size(r->len);
+    hash_add(&t->table, &r->node, record_hash(r->kind, r->scope, r->key));
+    list_add_tail(&t->kind[r->kind], &r->link);
+}
+
+void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind)
+{
+    while (!list_empty(&t->kind[kind]))
+        record_remove(t, list_first(&t->kind[kind], struct record, link));
+}
+
+void pool_records_fini(struct pool_records *t)
+{
+    if (!t->table.bucket)
+        return;
+    for (unsigned k = 0; k < POOL_RECORD_TABLE_MAX; k++)
+        pool_records_clear_kind(t, k);
+    hash_fini(&t->table);
+}
+
+static struct record *record_new(const struct pool_record *v)
+{
+    struct record *r = malloc(sizeof(*r) + v->len);
+    if (!r)
+        return NULL;
+    r->kind = v->kind;
+    r->scope = v->scope;
+    r->key = v->key;
+    r->len = v->len;
+    memcpy(r->value, v->value, v->len);
+    return r;
+}
+
+static void nodes_free(struct list *nodes)
+{
+    struct list *e;
+    while ((e = list_pop(nodes)))
+        free(container_of(e, struct record, link));
+}
+
+/* A node for every table record that is set, in order. */
+static int nodes_prepare(const uint8_t *bytes, size_t len, struct list *nodes)
+{
+    size_t at = 0;
+    struct record_view v;
+    int rc;
+    while ((rc = record_decode(bytes, len, &at, &v)) > 0) {
+        if (v.r.kind >= POOL_RECORD_TABLE_MAX || v.op != RECORD_SET)
+            continue;
+        struct record *r = record_new(&v.r);
+        if (!r) {
+            rc = VP_E_NO_MEMORY;
+            break;
+        }
+        list_add_tail(nodes, &r->link);
+    }
+    if (rc)
+        nodes_free(nodes);
+    return rc;
+}
+
+int pool_records_apply(struct pool_records *t, const uint8_t *bytes, size_t len)
+{
+    struct list nodes;
+    list_init(&nodes);
+    int rc = nodes_prepare(bytes, len, &nodes);
+    if (rc)
+        return rc;
+    size_t at = 0;
+    struct record_view v;
+    while ((rc = record_decode(bytes, len, &at, &v)) > 0) {
+        if (v.r.kind >= POOL_RECORD_TABLE_MAX)
+            continue;
+        if (v.op == RECORD_SET) {
+            record_insert(t, container_of(list_pop(&nodes), struct record, link));
+            continue;
+        }
+        struct record *r = record_find(t, v.r.kind, v.r.scope, v.r.key);
+        if (r)
+            record_remove(t, r);
+    }
+    return rc;
+}
+
+static struct pool_record record_as_public(const struct record *r)
+{
+    return (struct pool_record){
+        .kind = r->kind, .scope = r->scope, .key = r->key, .value = r->value, .len = r->len};
+}
+
+bool pool_record_get(struct pool *p, enum pool_record_kind kind, uint32_t scope, uint64_t key,
+                     struct pool_record *out)
+{
+    const struct record *r = record_find(&p->records, kind, scope, key);
+    if (!r)
+        return false;
+    *out = record_as_public(r);
+    return true;
+}
+
+int pool_record_each(struct pool *p, enum pool_record_kind kind,
+                     int (*fn)(const struct pool_record *r, void *arg), void *arg)
+{
+    VP_VERIFY((unsigned)kind, <, (unsigned)POOL_RECORD_TABLE_MAX);
+    struct record *r;
+    list_for_each (r, &p->records.kind[kind], link) {
+        struct pool_record v = record_as_public(r);
+        int rc = fn(&v, arg);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+int pool_record_put_in_snapshot(struct pool *p, enum pool_record_kind kind, uint32_t scope,
+                                uint64_t key, const void *value, size_t len)
+{
+    VP_VERIFY((unsigned)kind, <, (unsigned)POOL_RECORD_TABLE_MAX);
+    struct record *r = record_find(&p->records, kind, scope, key);
+    if (!value) {
+        if (r)
+            record_remove(&p->records, r);
+        return 0;
+    }
+    if (r && r->len == len) {
+        memcpy(r->value, value, len);
+        return 0;
+    }
+    struct pool_record v = {
+        .kind = (uint16_t)kind, .scope = scope, .key = key, .value = value, .len = (uint32_t)len};
+    r = record_new(&v);
+    if (!r)
+        return VP_E_NO_MEMORY;
+    record_insert(&p->records, r);
+    return 0;
+}
+
+void pool_records_encode(const struct pool_records *t, struct pool_batch *b)
+{
+    for (unsigned k = 0; k < POOL_RECORD_TABLE_MAX; k++) {
+        const struct record *r;
+        list_for_each (r, &t->kind[k], link)
+            pool_batch_set(b, k, r->scope, r->key, r->value, r->len);
+    }
+}
+
+uint64_t pool_records_bytes(const struct pool_records *t)
+{
+    uint64_t sum = 0;
+    for (unsigned k = 0; k < POOL_RECORD_TABLE_MAX; k++)
+        sum += t->bytes[k];
+    return sum;
+}

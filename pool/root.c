@@ -1,0 +1,258 @@
+/*
+ * Roots: the block from which everything else is found, and the disk table.
+ *
+ * Root n goes to slot n mod 8, first to the heads of all disks in service, then to their tails,
+ * each with FUA. It is durable when all of them have it; only then is anything reused that it
+ * replaced.
+ *
+ *  R1  At any moment of a write of root n+1, some whole copy of what slot (n+1) mod 8 held before
+ *      or of root n+1 itself exists: heads and tails are never in flight together. So when import
+ *      finds root n, and the next slot damaged in *every* copy, then n+1 was durable once and n may
+ *      lead to pages used again: it refuses (VP_E_ROOT_STALE) instead of losing what n+1 knew.
+ *  R2  A disk that fails the write is marked out, and the root is written again with the next
+ * number.
+ */
+#include "pool/meta_impl.h"
+
+#include "base/crc.h"
+#include "base/log.h"
+
+/* ---- bytes -------------------------------------------------------------------------------- */
+
+static uint32_t root_crc(const uint8_t *block)
+{
+    static const struct le32 zero;
+    size_t at = offsetof(struct root_block, crc), after = at + sizeof(zero);
+    uint32_t crc = vp_crc32c(block, at);
+    crc = vp_crc32c_more(crc, &zero, sizeof(zero));
+    return vp_crc32c_more(crc, block + after, ROOT_BYTES - after);
+}
+
+static void encode_disks(const struct pool *p, struct root_block *b)
+{
+    b->disks = le16_make((uint16_t)p->disk_count);
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        const struct pool_disk *d = &p->disk[i];
+        b->disk[i] = (struct root_disk){
+            .state = (uint8_t)d->state,
+            .extents = le32_make(d->extents_total),
+            .size_bytes = le64_make(d->size_bytes),
+        };
+        memcpy(b->disk[i].uuid, d->uuid.b, sizeof(b->disk[i].uuid));
+    }
+}
+
+static void encode_identity(const struct pool *p, struct root_block *b)
+{
+    memcpy(b->magic, ROOT_MAGIC, sizeof(b->magic));
+    b->version = le32_make(ROOT_VERSION);
+    memcpy(b->pool_uuid, p->uuid.b, sizeof(b->pool_uuid));
+    memcpy(b->name, p->name, strlen(p->name));
+    b->features_compat = le64_make(p->features_compat);
+    b->features_ro = le64_make(p->features_ro);
+    b->features_incompat = le64_make(p->features_incompat);
+    b->chunk_bytes = le32_make(p->geometry.chunk_bytes);
+    b->extent_bytes = le32_make(p->geometry.extent_bytes);
+    b->log_segment_bytes = le32_make(p->geometry.log_segment_bytes);
+    b->profile[0] = p->default_profile.kind;
+    b->profile[1] = p->default_profile.data;
+    b->profile[2] = p->default_profile.extra;
+}
+
+void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block)
+{
+    struct root_block *b = (struct root_block *)block;
+    memset(block, 0, ROOT_BYTES);
+    encode_identity(p, b);
+    encode_disks(p, b);
+    b->number = le64_make(root->number);
+    b->checkpoint = le32_make(root->checkpoint);
+    b->flags = root->exported ? ROOT_EXPORTED : 0;
+    log_segment_encode(&root->snapshot.start, &b->snapshot.start);
+    b->snapshot.stream = le64_make(root->snapshot.stream);
+    b->snapshot.batches = le64_make(root->snapshot.batches);
+    b->pieces = le16_make((uint16_t)root->pieces);
+    for (unsigned i = 0; i < root->pieces; i++) {
+        log_segment_encode(&root->piece[i].start, &b->piece[i].start);
+        b->piece[i].stream = le64_make(root->piece[i].stream);
+        b->piece[i].first_seq = le64_make(root->piece[i].first_seq);
+        b->piece[i].last_seq = le64_make(root->piece[i].last_seq);
+    }
+    b->crc = le32_make(root_crc(block));
+}
+
+bool root_block_check(const uint8_t *block, struct vp_uuid pool, uint64_t *number)
+{
+    const struct root_block *b = (const struct root_block *)block;
+    if (memcmp(b->magic, ROOT_MAGIC, sizeof(b->magic)) != 0 ||
+        memcmp(b->pool_uuid, pool.b, sizeof(pool.b)) != 0 || le32_get(b->crc) != root_crc(block))
+        return false;
+    *number = le64_get(b->number);
+    return true;
+}
+
+static bool decode_geometry(const struct root_block *b, struct pool_geometry *g)
+{
+    *g = (struct pool_geometry){
+        .chunk_bytes = le32_get(b->chunk_bytes),
+        .extent_bytes = le32_get(b->extent_bytes),
+        .log_segment_bytes = le32_get(b->log_segment_bytes),
+    };
+    return is_pow2(g->chunk_bytes) && g->chunk_bytes >= 16U << 10 && g->chunk_bytes <= 1U << 20 &&
+           is_pow2(g->extent_bytes) && g->extent_bytes >= 1U << 20 && g->extent_bytes <= 1U << 30 &&
+           is_pow2(g->log_segment_bytes) && g->log_segment_bytes >= 16U << 10 &&
+           g->log_segment_bytes <= 1U << 20;
+}
+
+static bool decode_disks(const struct root_block *b, struct root_image *out)
+{
+    out->disks = le16_get(b->disks);
+    if (!out->disks || out->disks > ROOT_DISKS)
+        return false;
+    for (unsigned i = 0; i < out->disks; i++) {
+        const struct root_disk *d = &b->disk[i];
+        if (d->state > POOL_DISK_OUT)
+            return false;
+        memcpy(out->disk[i].uuid.b, d->uuid, sizeof(d->uuid));
+        out->disk[i].state = (enum pool_disk_state)d->state;
+        out->disk[i].extents = le32_get(d->extents);
+        out->disk[i].size_bytes = le64_get(d->size_bytes);
+        uint64_t extents_bytes = (uint64_t)out->disk[i].extents * out->geometry.extent_bytes;
+        if (d->state && (out->disk[i].size_bytes > INT64_MAX ||
+                         extents_bytes + 2 * (uint64_t)POOL_LABEL_AREA > out->disk[i].size_bytes))
+            return false;
+    }
+    return true;
+}
+
+static bool decode_log(const struct root_block *b, struct root_image *out)
+{
+    struct pool_root *r = &out->root;
+    uint32_t pages_max = out->geometry.log_segment_bytes / POOL_PAGE;
+    r->snapshot.stream = le64_get(b->snapshot.stream);
+    r->snapshot.batches = le64_get(b->snapshot.batches);
+    r->pieces = le16_get(b->pieces);
+    if (!log_segment_decode(&b->snapshot.start, pages_max, &r->snapshot.start) || !r->pieces ||
+        r->pieces > ROOT_PIECES)
+        return false;
+    for (unsigned i = 0; i < r->pieces; i++) {
+        struct pool_log_piece *piece = &r->piece[i];
+        piece->stream = le64_get(b->piece[i].stream);
+        piece->first_seq = le64_get(b->piece[i].first_seq);
+        piece->last_seq = le64_get(b->piece[i].last_seq);
+        bool last = i == r->pieces - 1;
+        if (!log_segment_decode(&b->piece[i].start, pages_max, &piece->start) ||
+            last != (piece->last_seq == POOL_LOG_OPEN) || piece->last_seq < piece->first_seq)
+            return false;
+    }
+    return true;
+}
+
+int root_block_decode(const uint8_t *block, struct root_image *out)
+{
+    const struct root_block *b = (const struct root_block *)block;
+    *out = (struct root_image){
+        .root = {.number = le64_get(b->number),
+                 .checkpoint = le32_get(b->checkpoint),
+                 .exported = b->flags & ROOT_EXPORTED},
+        .profile = {b->profile[0], b->profile[1], b->profile[2]},
+        .features_compat = le64_get(b->features_compat),
+        .features_ro = le64_get(b->features_ro),
+        .features_incompat = le64_get(b->features_incompat),
+    };
+    /* No flag is defined yet. A read-only import does not exist either, so those refuse as well. */
+    if (le32_get(b->version) != ROOT_VERSION || out->features_incompat || out->features_ro)
+        return VP_E_FEATURE_UNKNOWN;
+    memcpy(out->pool_uuid.b, b->pool_uuid, sizeof(b->pool_uuid));
+    memcpy(out->name, b->name, sizeof(out->name));
+    if (b->name[ROOT_NAME - 1] || !raid_profile_is_supported(out->profile) ||
+        !decode_geometry(b, &out->geometry) || !decode_disks(b, out) || !decode_log(b, out))
+        return VP_E_ROOT_BAD;
+    return 0;
+}
+
+/* ---- writing ------------------------------------------------------------------------------ */
+
+/* CO. p->root.page to the slot of all heads, or all tails. Marks out what fails; *again then. */
+static int write_side(struct pool *p, uint64_t number, bool tail, bool *again)
+{
+    struct io_batch batch;
+    struct io_op op[POOL_DISKS_MAX];
+    struct pool_disk *disk[POOL_DISKS_MAX];
+    unsigned count = 0;
+    uint64_t at = POOL_ROOT_AT + number % POOL_ROOT_SLOTS * ROOT_BYTES;
+    io_batch_init(&batch);
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        struct pool_disk *d = &p->disk[i];
+        if (!atomic_load_explicit(&d->io.in_service, memory_order_acquire))
+            continue;
+        io_op_set(&op[count], d->io.dev, IO_WRITE, at + (tail ? d->tail_bytes : 0), p->root.page,
+                  ROOT_BYTES, IO_FUA);
+        disk[count] = d;
+        io_batch_add(&batch, &op[count++]);
+    }
+    vp_ignore(io_batch_wait(&batch), "each op has its own result");
+    if (!count)
+        return VP_E_POOL_FENCED;
+    for (unsigned i = 0; i < count; i++) {
+        if (!op[i].rc)
+            continue;
+        *again = true;
+        int rc = pool_disk_mark_out(p, disk[i], op[i].rc, "a write of the root failed");
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* CO. Under the lock. */
+static int root_write_locked(struct pool *p, const struct pool_root *next)
+{
+    struct pool_root root = *next;
+    root.number = p->root.now.number;
+    bool again;
+    uint64_t changes;
+    do {
+        again = false;
+        root.number++;
+        changes = p->disk_changes;
+        root_block_encode(p, &root, p->root.page);
+        int rc = write_side(p, root.number, false, &again);
+        if (!rc && !again)
+            rc = write_side(p, root.number, true, &again);
+        if (rc) {
+            pool_fence(p, "no disk takes a new root");
+            return VP_E_POOL_FENCED;
+        }
+    } while (again);
+    p->root.now = root;
+    p->root.durable_changes = changes;
+    return 0;
+}
+
+int pool_root_write(struct pool *p, const struct pool_root *next)
+{
+    co_mutex_lock(&p->root.lock);
+    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : root_write_locked(p, next);
+    co_mutex_unlock(&p->root.lock);
+    return rc;
+}
+
+int pool_root_update(struct pool *p)
+{
+    int rc = 0;
+    co_mutex_lock(&p->root.lock);
+    if (pool_is_fenced(p))
+        rc = VP_E_POOL_FENCED;
+    else if (p->root.durable_changes != p->disk_changes)
+        rc = root_write_locked(p, &p->root.now);
+    co_mutex_unlock(&p->root.lock);
+    return rc;
+}
+
+void pool_fence(struct pool *p, const char *why)
+{
+    if (atomic_exchange(&p->fenced, true))
+        return;
+    vp_error_log("pool %s: fenced: %s; writes are refused from now on", p->name, why);
+}
