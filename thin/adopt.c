@@ -79,8 +79,8 @@ static CO int piece_equalise(struct thin *t, struct adopt_piece *p)
 static CO int piece_record(struct thin *t, uint64_t vchunk, const struct adopt_piece *p)
 {
     struct thin_page *leaf;
-    int rc = thin_tree_get(&t->map, vchunk, true, &leaf);
-    if (rc)
+    int rc = thin_tree_get(&t->map, vchunk, false, &leaf);
+    if (rc || !leaf)
         return rc;
     struct thin_map_entry e = thin_map_at(t, leaf, vchunk);
     for (unsigned i = 0; i < p->count; i++) {

@@ -7,7 +7,7 @@
  *
  * Why nothing here can deadlock: a page is never waited for while another is pinned. When nothing
  * can be evicted the limit is exceeded instead, which is bounded, because an operation that dirties
- * pages first passes thin_cache_throttle, where it waits without any pin while more than three
+ * pages first passes thin_throttle, where it waits without any pin while more than three
  * quarters are dirty; a checkpoint needs no page but those that are dirty, which are loaded with
  * their parents, and has its own write buffer.
  */
@@ -22,6 +22,7 @@ enum {
     LIMIT_PAGES_MIN = 64,
     EVICT_STEPS = 64, /* of the clock's hand for one page */
 };
+#define COMMIT_BYTES_MAX  (UINT64_C(8) << 20)
 #define THROTTLE_CHECK_NS UINT64_C(1000000000)
 
 struct thin_slab {
@@ -222,9 +223,14 @@ bool thin_has_meta_room(struct thin *t)
     return false;
 }
 
-CO int thin_cache_throttle(struct thin *t)
+CO int thin_throttle(struct thin *t)
 {
     struct thin_cache *c = t->cache;
+    if (__builtin_expect(t->uncommitted_bytes >= COMMIT_BYTES_MAX, 0)) {
+        int rc = thin_commit(t);
+        if (rc)
+            return rc;
+    }
     while (__builtin_expect(c->dirty >= c->limit_pages / 4 * 3, 0)) {
         thin_request_checkpoint(t);
         int rc =

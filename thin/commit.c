@@ -41,6 +41,7 @@ static int commit_collect(struct thin *t)
             thin_tree_set_committed(&t->map);
             thin_tree_set_committed(&t->space_tree);
             t->stat_changed = false;
+            t->uncommitted_bytes = 0;
             thin_space_commit_begin(t);
         }
     }

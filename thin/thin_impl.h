@@ -85,7 +85,7 @@ static inline bool thin_page_is_committed(const struct thin_page *p)
 }
 /* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: waits for
  * a checkpoint when too much is dirty. Errors of that checkpoint. */
-CO int thin_cache_throttle(struct thin *t) must_check;
+CO int thin_throttle(struct thin *t) must_check;
 
 /* ==== trees (tree.c, tree_write.c) ========================================================== */
 
@@ -101,6 +101,7 @@ struct thin_tree {
     uint8_t saved_height;
     uint64_t span[THIN_LEVELS_MAX + 1]; /* keys under a page of level i                        */
     struct list dirty[THIN_LEVELS_MAX];
+    struct list writing;     /* dirty pages of the level that a checkpoint is at    */
     struct list uncommitted; /* leaves with entries that are not in the log          */
 };
 
@@ -303,6 +304,7 @@ struct thin {
     uint64_t allocated_chunks, valid_blocks;
     uint64_t commits, adopted_blocks;
     bool stat_changed;
+    uint64_t uncommitted_bytes; /* of records that the next commit will have */
 
     /* Commits: begun and ended count them; one runs at a time (commit.c). */
     uint64_t commits_begun, commits_ended;

@@ -53,6 +53,7 @@ void thin_tree_init(struct thin_tree *tree, struct thin *owner, enum pool_tree k
             tree->span[i] > THIN_KEY_MAX ? tree->span[i] : tree->span[i] * THIN_FANOUT;
         list_init(&tree->dirty[i]);
     }
+    list_init(&tree->writing);
     list_init(&tree->uncommitted);
 }
 
@@ -106,7 +107,7 @@ bool thin_tree_is_dirty(const struct thin_tree *tree)
     for (unsigned i = 0; i < THIN_LEVELS_MAX; i++)
         if (!list_empty(&tree->dirty[i]))
             return true;
-    return !list_empty(&tree->uncommitted);
+    return !list_empty(&tree->writing) || !list_empty(&tree->uncommitted);
 }
 
 /* ---- loading ------------------------------------------------------------------------------- */
@@ -352,7 +353,10 @@ void thin_leaf_changed(struct thin_page *leaf, uint64_t key, bool committed)
     thin_page_mark_dirty(leaf);
     if (committed)
         return;
-    leaf->uncommitted[slot / 64] |= UINT64_C(1) << (slot % 64);
+    uint64_t bit = UINT64_C(1) << (slot % 64);
+    if (!(leaf->uncommitted[slot / 64] & bit))
+        leaf->tree->owner->uncommitted_bytes += leaf->tree->entry_bytes;
+    leaf->uncommitted[slot / 64] |= bit;
     if (thin_page_is_committed(leaf))
         list_add_tail(&leaf->tree->uncommitted, &leaf->uncommitted_link);
 }

@@ -136,13 +136,12 @@ static CO int batch_write(struct thin_tree *tree, struct list *todo, struct writ
 static CO int level_write(struct thin_tree *tree, unsigned level, struct write_batch *b,
                           uint32_t generation)
 {
-    struct list todo;
-    list_init(&todo);
-    list_splice_tail(&todo, &tree->dirty[level]);
+    struct list *todo = &tree->writing;
+    list_splice_tail(todo, &tree->dirty[level]);
     int rc = 0;
-    while (!rc && !list_empty(&todo))
-        rc = batch_write(tree, &todo, b, generation);
-    list_splice_tail(&tree->dirty[level], &todo);
+    while (!rc && !list_empty(todo))
+        rc = batch_write(tree, todo, b, generation);
+    list_splice_tail(&tree->dirty[level], todo);
     return rc;
 }
 

@@ -186,7 +186,7 @@ CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *bu
     if (block > t->size_blocks || count > t->size_blocks - block)
         return VP_E_RANGE;
     while (count) {
-        int rc = thin_cache_throttle(t);
+        int rc = thin_throttle(t);
         w.parts = w.pieces = w.crcs = 0;
         while (!rc && count && w.parts < THIN_WINDOW_PIECES && w.crcs < THIN_WINDOW_BLOCKS) {
             uint64_t room = min_u64(t->chunk_blocks - (block & (t->chunk_blocks - 1)),

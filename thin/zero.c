@@ -82,7 +82,7 @@ static CO int zero_provide(struct thin *t, struct zero_part *z, enum zero_need n
 static CO int zero_chunk(struct thin *t, uint64_t vchunk, unsigned first, unsigned count, bool keep)
 {
     struct zero_part z = {.vchunk = vchunk, .first = first, .count = count, .keep = keep};
-    int rc = thin_cache_throttle(t);
+    int rc = thin_throttle(t);
     while (!rc) {
         struct thin_page *leaf;
         rc = thin_tree_get(&t->map, vchunk, keep, &leaf);
