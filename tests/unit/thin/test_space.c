@@ -1,0 +1,238 @@
+/* Space of a volume: when chunks are taken, given back and used again. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "tests/lib/block_model.h"
+#include "tests/lib/on_reactor.h"
+#include "tests/lib/sim_thin.h"
+
+static struct block_model model;
+
+static void run(const struct sim_thin_config *config, void (*body)(struct sim_thin *st, void *arg))
+{
+    struct sim_thin *st = sim_thin_new(config);
+    block_model_init(&model, st->config.volume_blocks);
+    sim_thin_run(st, body, NULL);
+    block_model_fini(&model);
+    sim_thin_free(st);
+    assert_checked();
+}
+
+static void check_audit(struct thin *t)
+{
+    struct thin_audit a;
+    check_ok(thin_check(t, &a));
+    check_equal(a.doubled + a.leaked + a.unmarked, 0);
+    check_equal(a.mapped, thin_stats(t).allocated_chunks);
+}
+
+static int note_chunk(const struct thin_chunk_info *c, void *arg)
+{
+    *(struct thin_chunk_info *)arg = *c;
+    return 0;
+}
+
+/* The only chunk of the volume; chunk 0 when there is none. */
+static CO struct thin_chunk_info only_chunk(struct sim_thin *st)
+{
+    struct thin_chunk_info c = {0};
+    check_ok(thin_walk(st->thin, note_chunk, &c));
+    return c;
+}
+
+static void accumulate_body(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    check_ok(block_model_write(&model, st->thin, 16, 16));
+    check_equal(thin_stats(st->thin).allocated_chunks, 1);
+    for (unsigned i = 0; i < 16; i++) {
+        check_equal(thin_stats(st->thin).allocated_chunks, 1);
+        check_equal(thin_stats(st->thin).valid_blocks, 16 - i);
+        check_ok(block_model_zero(&model, st->thin, 16 + (i * 7) % 16, 1, false));
+    }
+    check_equal(thin_stats(st->thin).allocated_chunks, 0);
+    check_equal(block_model_compare(&model, st->thin), 0);
+    check_audit(st->thin);
+}
+
+static void small_discards_add_up_until_the_chunk_is_free(void **state)
+{
+    (void)state;
+    struct sim_thin_config c = {.seed = 1};
+    run(&c, accumulate_body);
+}
+
+static void quarantine_body(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    check_ok(block_model_write(&model, st->thin, 0, 1));
+    uint64_t first = only_chunk(st).chunk.n;
+    check_ok(thin_commit(st->thin));
+    check_ok(block_model_zero(&model, st->thin, 0, 1, false));
+    check_ok(block_model_write(&model, st->thin, 0, 1));
+    check(only_chunk(st).chunk.n != first);
+    check_ok(block_model_zero(&model, st->thin, 0, 1, false));
+    check_ok(thin_commit(st->thin));
+    check_ok(block_model_write(&model, st->thin, 0, 1));
+    check_equal(only_chunk(st).chunk.n, first);
+}
+
+static void a_freed_chunk_is_used_again_only_after_a_commit(void **state)
+{
+    (void)state;
+    struct sim_thin_config c = {.seed = 1, .disks = 1};
+    run(&c, quarantine_body);
+    c.discard = true;
+    run(&c, quarantine_body);
+}
+
+static void full_body(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    uint64_t written = 0;
+    int rc = 0;
+    while (!rc && written < model.blocks) {
+        rc = block_model_write(&model, st->thin, written, 16);
+        written += rc ? 0 : 16;
+    }
+    check_equal(rc, VP_E_NO_SPACE);
+    check(written > 1024);
+    /* Everything but new space still works. */
+    check_ok(block_model_write(&model, st->thin, 0, 16));
+    check_ok(block_model_commit(&model, st->thin));
+    check_ok(pool_checkpoint(st->pool));
+    check_equal(block_model_compare(&model, st->thin), 0);
+    check_equal(block_model_write(&model, st->thin, written, 16), VP_E_NO_SPACE);
+    /* Freed room is usable at once: the write commits by itself. */
+    for (unsigned round = 0; round < 40; round++) {
+        check_ok(block_model_zero(&model, st->thin, round * 16, 16, false));
+        check_ok(block_model_write(&model, st->thin, written + (round % 4) * 16, 16));
+        check_ok(block_model_zero(&model, st->thin, written + (round % 4) * 16, 16, false));
+        check_ok(block_model_write(&model, st->thin, round * 16, 16));
+    }
+    check_equal(block_model_compare(&model, st->thin), 0);
+    check_audit(st->thin);
+    check_ok(block_model_zero(&model, st->thin, 0, model.blocks, false));
+    check_ok(thin_commit(st->thin));
+    check_ok(thin_commit(st->thin));
+    check(thin_stats(st->thin).leased_arenas <= 8);
+    check_ok(block_model_write(&model, st->thin, 0, 64));
+    check_ok(sim_thin_close(st));
+}
+
+static void a_full_pool_serves_what_needs_no_space_and_recovers(void **state)
+{
+    (void)state;
+    struct sim_thin_config c = {
+        .seed = 1, .disk_bytes = 16 << 20, .volume_blocks = 16384, .cache_bytes = 4 << 20};
+    run(&c, full_body);
+}
+
+static void scan_body(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    check_ok(block_model_write(&model, st->thin, 0, 64));
+    uint64_t leased = thin_stats(st->thin).leased_arenas;
+    for (unsigned i = 0; i < 6; i++) {
+        check_ok(thin_commit(st->thin));
+        if (i % 2)
+            check_ok(sim_thin_close(st));
+        else
+            sim_thin_abandon(st);
+        if (!check_ok(sim_thin_import(st)))
+            return;
+        check_equal(thin_stats(st->thin).leased_arenas, leased);
+        check_ok(block_model_write(&model, st->thin, 100 + i * 32, 32));
+        check_equal(thin_stats(st->thin).leased_arenas, leased);
+    }
+    check_equal(block_model_compare(&model, st->thin), 0);
+    check_audit(st->thin);
+}
+
+static void arenas_with_room_are_found_again_after_a_restart(void **state)
+{
+    (void)state;
+    struct sim_thin_config c = {.seed = 1, .geometry.extent_bytes = 4 << 20};
+    run(&c, scan_body);
+}
+
+static void reserve_body(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    check(thin_stats(st->thin).leased_arenas * (1 << 20) >= st->config.reserve_bytes);
+    /* Somebody else takes the rest. */
+    struct pool_arena a;
+    int rc = 0;
+    while (!rc)
+        rc = pool_arena_lease(st->pool, 99, pool_default_profile(st->pool), 0, &a);
+    check_equal(rc, VP_E_NO_SPACE);
+    for (unsigned round = 0; round < 2; round++) {
+        for (uint64_t b = 0; b < st->config.reserve_bytes / POOL_BLOCK; b += 64)
+            check_ok(block_model_write(&model, st->thin, b, 64));
+        check_equal(block_model_compare(&model, st->thin), 0);
+        check_ok(block_model_zero(&model, st->thin, 0, model.blocks, false));
+        check_ok(thin_commit(st->thin));
+        check(thin_stats(st->thin).leased_arenas * (1 << 20) >= st->config.reserve_bytes);
+    }
+    check_ok(sim_thin_close(st));
+}
+
+static void reserved_space_can_always_be_written(void **state)
+{
+    (void)state;
+    struct sim_thin_config c = {.seed = 1, .disk_bytes = 32 << 20, .reserve_bytes = 10 << 20};
+    run(&c, reserve_body);
+}
+
+static void spread_body(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    uint64_t before[4];
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    check_ok(block_model_write(&model, st->thin, 4000, 64)); /* leases an arena on each disk */
+    unsigned n;
+    struct raid_disk *const *d = pool_disks(st->pool, &n);
+    check_equal(n, 4);
+    for (unsigned i = 0; i < 4; i++)
+        before[i] = d[i]->bytes_written;
+    for (unsigned i = 0; i < 8; i++)
+        check_ok(block_model_write(&model, st->thin, i * 16, 16));
+    for (unsigned i = 0; i < 4; i++)
+        check_equal(d[i]->bytes_written - before[i], 2 << 16);
+}
+
+static void successive_chunks_lie_on_successive_disks(void **state)
+{
+    (void)state;
+    struct sim_thin_config c = {.seed = 1, .disks = 4};
+    run(&c, spread_body);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(small_discards_add_up_until_the_chunk_is_free),
+        cmocka_unit_test(a_freed_chunk_is_used_again_only_after_a_commit),
+        cmocka_unit_test(a_full_pool_serves_what_needs_no_space_and_recovers),
+        cmocka_unit_test(arenas_with_room_are_found_again_after_a_restart),
+        cmocka_unit_test(reserved_space_can_always_be_written),
+        cmocka_unit_test(successive_chunks_lie_on_successive_disks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
