@@ -1,0 +1,416 @@
+/*
+ * Attachments: exports of volumes that the pool remembers.
+ *
+ * The record is committed after the server listens and before the client is told, and is deleted
+ * before the server stops: at every crash a remembered attachment is one that was promised, and a
+ * detached one does not come back.
+ */
+#include "control/control_impl.h"
+
+#include "base/hash.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STOP_MS     500 /* clients that do not leave by themselves are cut after this */
+#define WORKERS_MAX 32  /* attachments started or stopped at the same time */
+
+/* ---- one attachment ------------------------------------------------------------------------ */
+
+static int check_policy(struct control *c, const struct nbdx_address *a, struct vp_error *err)
+{
+    if (a->kind == NBDX_UNIX)
+        return a->path[0] == '/'
+                   ? 0
+                   : vp_fail(err, VP_E_INVALID, "unix:%s: the path must be absolute", a->path);
+    if (a->kind != NBDX_TCP)
+        return vp_fail(err, VP_E_INVALID, "an attachment listens on unix:PATH or tcp:HOST:PORT");
+    if (c->config->nbd_tcp_bind == CONTROL_TCP_OFF)
+        return vp_fail(err, VP_E_PERMISSION,
+                       "NBD over TCP is off: use unix:PATH, or set nbd.tcp-bind in vpoold.conf");
+    const char *host = a->host;
+    bool loopback = !host[0] || strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 ||
+                    strcmp(host, "localhost") == 0;
+    if (loopback || c->config->nbd_tcp_bind == CONTROL_TCP_ANY)
+        return 0;
+    return vp_fail(err, VP_E_PERMISSION,
+                   "'%s' is not a loopback address, and NBD without TLS is open to whoever reaches "
+                   "it: use 127.0.0.1 or a unix socket, or set nbd.tcp-bind = \"any\" in "
+                   "vpoold.conf",
+                   host);
+}
+
+CO static int serve(struct control *c, struct attachment *a, struct nbdx_address *address,
+                    struct vp_error *err)
+{
+    struct nbdx_export export = {
+        .name = volume_full_name(a->v), .volume = a->v, .read_only = a->read_only};
+    struct nbdx_server_options o = {
+        .address = *address,
+        .exports = &export,
+        .export_count = 1,
+        .limits = {.connections = (unsigned)c->config->nbd_connections_per_volume,
+                   .handshake_ms = (unsigned)c->config->nbd_handshake_timeout_ms,
+                   .requests = (unsigned)c->config->nbd_requests_per_connection,
+                   .buffer_bytes = c->config->nbd_buffer_per_connection},
+        .total = &c->nbd_total,
+    };
+    int rc = nbdx_server_start(&o, &a->server, err);
+    if (rc)
+        return rc;
+    if (!nbdx_server_uri(a->server, 0, a->uri, sizeof(a->uri)))
+        a->uri[0] = 0;
+    if (address->kind == NBDX_TCP) { /* the port that was taken comes back after a restart */
+        const char *host = address->host;
+        (void)snprintf(a->address, sizeof(a->address),
+                       strchr(host, ':') ? "tcp:[%s]:%u" : "tcp:%s:%u", host,
+                       nbdx_server_port(a->server));
+    }
+    return 0;
+}
+
+/* Opens the volume and listens. */
+CO static int attachment_start(struct control *c, struct attachment *a, struct vp_error *err)
+{
+    struct nbdx_address address;
+    int rc = nbdx_address_parse(a->address, &address, err);
+    if (rc == 0)
+        rc = check_policy(c, &address, err);
+    if (rc == 0)
+        rc = volume_open(a->pool->vs, a->volume, a->read_only, &a->v, err);
+    if (rc)
+        return rc;
+    rc = serve(c, a, &address, err);
+    if (rc) {
+        volume_close(a->v);
+        a->v = NULL;
+    }
+    return rc;
+}
+
+CO static void attachment_stop(struct attachment *a)
+{
+    if (!a->server)
+        return;
+    nbdx_server_stop(a->server, STOP_MS);
+    volume_close(a->v);
+    a->server = NULL;
+    a->v = NULL;
+}
+
+static void attachment_free(struct attachment *a)
+{
+    if (!a)
+        return;
+    list_del(&a->link);
+    free(a);
+}
+
+static struct attachment *attachment_new(struct control_pool *p, const char *address, size_t len)
+{
+    struct attachment *a = len <= ATTACHMENT_ADDRESS_MAX ? calloc(1, sizeof(*a)) : NULL;
+    if (!a)
+        return NULL;
+    list_init(&a->link);
+    a->pool = p;
+    memcpy(a->address, address, len);
+    return a;
+}
+
+/* ---- records ------------------------------------------------------------------------------- */
+
+CO static int record_write(const struct attachment *a)
+{
+    size_t len = strlen(a->address);
+    _Alignas(struct attachment_disk) char
+        value[sizeof(struct attachment_disk) + ATTACHMENT_ADDRESS_MAX] = {0};
+    struct attachment_disk *d = (struct attachment_disk *)value;
+    d->version = le16_make(ATTACHMENT_VERSION);
+    d->kind = ATTACHMENT_NBD;
+    d->flags = a->read_only ? ATTACHMENT_READ_ONLY : 0;
+    d->volume_id = le32_make(a->volume_id);
+    d->address_len = le16_make((uint16_t)len);
+    memcpy(d->address, a->address, len);
+    struct pool_batch batch;
+    pool_batch_init(&batch);
+    pool_batch_set(&batch, POOL_RECORD_ATTACHMENT, 0, a->id, value, sizeof(*d) + len);
+    int rc = pool_commit(volumes_pool(a->pool->vs), &batch);
+    pool_batch_fini(&batch);
+    return rc;
+}
+
+CO static int record_delete(const struct attachment *a)
+{
+    struct pool_batch batch;
+    pool_batch_init(&batch);
+    pool_batch_delete(&batch, POOL_RECORD_ATTACHMENT, 0, a->id);
+    int rc = pool_commit(volumes_pool(a->pool->vs), &batch);
+    pool_batch_fini(&batch);
+    return rc;
+}
+
+/* One record from disk, so nothing about it is trusted. One that does not decode is left alone: a
+ * newer release may know it. */
+static int record_read(const struct pool_record *r, void *arg)
+{
+    struct control_pool *p = arg;
+    const struct attachment_disk *d = r->value;
+    if (r->key >= p->next_attachment && r->key < UINT64_MAX)
+        p->next_attachment = r->key + 1;
+    if (r->len < sizeof(*d) || le16_get(d->version) != ATTACHMENT_VERSION ||
+        d->kind != ATTACHMENT_NBD || le16_get(d->address_len) > r->len - sizeof(*d)) {
+        vp_warn("pool '%s': attachment %llu does not decode and is left alone", p->name,
+                (unsigned long long)r->key);
+        return 0;
+    }
+    struct attachment *a = attachment_new(p, d->address, le16_get(d->address_len));
+    if (!a)
+        return 0;
+    a->id = r->key;
+    a->volume_id = le32_get(d->volume_id);
+    a->read_only = d->flags & ATTACHMENT_READ_ONLY;
+    list_add_tail(&p->attachments, &a->link);
+    return 0;
+}
+
+/* ---- all of a pool ------------------------------------------------------------------------- */
+
+struct named { /* attachments by volume id, for one pass over all volumes */
+    struct hash_node node;
+    struct attachment *a;
+};
+
+static int name_volume(const struct volume_info *info, void *arg)
+{
+    struct hash *by_id = arg;
+    for (const struct hash_node *n = hash_find(by_id, info->id); n; n = hash_find_next(n))
+        memcpy(container_of(n, struct named, node)->a->volume, info->name, sizeof(info->name));
+    return 0;
+}
+
+static int resolve_names(struct control_pool *p)
+{
+    struct attachment *a;
+    size_t count = 0;
+    list_for_each (a, &p->attachments, link)
+        count++;
+    struct named *named = calloc(count ? count : 1, sizeof(*named));
+    struct hash by_id;
+    if (!named || !hash_init(&by_id, count + 1)) {
+        free(named);
+        return VP_E_NO_MEMORY;
+    }
+    struct named *next = named;
+    list_for_each (a, &p->attachments, link) {
+        next->a = a;
+        hash_add(&by_id, &next->node, a->volume_id);
+        next++;
+    }
+    volume_each(p->vs, name_volume, &by_id);
+    hash_fini(&by_id);
+    free(named);
+    return 0;
+}
+
+/* Several coroutines walk one list: each takes the next attachment until there is none. */
+struct walk {
+    struct control *c;
+    struct control_pool *p;
+    struct list *next;
+    void (*fn)(struct control *c, struct attachment *a);
+    struct co_group group;
+};
+
+CO static void walk_work(struct walk *w)
+{
+    while (w->next != &w->p->attachments) {
+        struct attachment *a = container_of(w->next, struct attachment, link);
+        w->next = w->next->next;
+        w->fn(w->c, a);
+    }
+}
+
+CO static void walk_worker(void *arg)
+{
+    struct walk *w = arg;
+    walk_work(w);
+    co_group_leave(&w->group, 0);
+}
+
+/* The list does not change meanwhile: the caller holds control.lock. */
+CO static void attachments_walk(struct control *c, struct control_pool *p,
+                                void (*fn)(struct control *c, struct attachment *a))
+{
+    struct walk w = {.c = c, .p = p, .next = p->attachments.next, .fn = fn};
+    co_group_init(&w.group);
+    for (unsigned i = 1; i < WORKERS_MAX; i++) {
+        co_group_enter(&w.group);
+        if (co_spawn(walk_worker, &w, "attachments")) {
+            co_group_leave(&w.group, 0);
+            break;
+        }
+    }
+    walk_work(&w);
+    vp_ignore(co_group_wait(&w.group), "workers report by attachment");
+}
+
+static void attachment_subject(const struct attachment *a, char *out, size_t size)
+{
+    (void)snprintf(out, size, "%s/%s", a->pool->name, a->volume[0] ? a->volume : "?");
+}
+
+CO static void restart_one(struct control *c, struct attachment *a)
+{
+    struct vp_error err = {0};
+    a->rc = a->volume[0] ? attachment_start(c, a, &err)
+                         : vp_fail(&err, VP_E_NOT_FOUND, "volume number %u does not exist any more",
+                                   a->volume_id);
+    if (a->rc == 0)
+        return;
+    char subject[200];
+    attachment_subject(a, subject, sizeof(subject));
+    (void)snprintf(a->error, sizeof(a->error), "%s", err.text);
+    control_event(c, VP_LOG_ERROR, "attachment.failed", subject, "%s: %s", a->address, err.text);
+}
+
+CO static void stop_one(struct control *c, struct attachment *a)
+{
+    (void)c;
+    attachment_stop(a);
+}
+
+void attachments_start(struct control *c, struct control_pool *p)
+{
+    pool_record_each(volumes_pool(p->vs), POOL_RECORD_ATTACHMENT, record_read, p);
+    if (resolve_names(p))
+        vp_error_log("pool '%s': no memory to start its attachments", p->name);
+    attachments_walk(c, p, restart_one);
+}
+
+void attachments_stop(struct control *c, struct control_pool *p)
+{
+    attachments_walk(c, p, stop_one);
+    while (!list_empty(&p->attachments))
+        attachment_free(list_first(&p->attachments, struct attachment, link));
+}
+
+/* ---- attach, detach ------------------------------------------------------------------------ */
+
+static struct attachment *find(struct control *c, const char *address)
+{
+    struct control_pool *p;
+    list_for_each (p, &c->pools, link) {
+        struct attachment *a;
+        list_for_each (a, &p->attachments, link)
+            if (strcmp(a->address, address) == 0)
+                return a;
+    }
+    return NULL;
+}
+
+/* The address is taken by another attachment, or by this volume: then a failed one is tried again.
+ */
+CO static int attach_again(struct control *c, struct attachment *a, struct control_pool *p,
+                           const char *volume, bool read_only, struct vp_error *err)
+{
+    if (a->pool != p || strcmp(a->volume, volume) != 0)
+        return vp_fail(err, VP_E_EXISTS, "%s serves %s/%s already: choose another address",
+                       a->address, a->pool->name, a->volume);
+    if (a->server)
+        return vp_fail(err, VP_E_EXISTS, "%s/%s is attached at %s already", p->name, volume,
+                       a->address);
+    if (a->read_only != read_only)
+        return vp_fail(err, VP_E_EXISTS,
+                       "%s/%s has an attachment at %s that is %s: detach it first", p->name, volume,
+                       a->address, a->read_only ? "read-only" : "writable");
+    a->rc = attachment_start(c, a, err);
+    return a->rc;
+}
+
+/* Starts and remembers a; on failure nothing is left but `a` itself. */
+CO static int attach_new(struct control *c, struct attachment *a, const char *volume,
+                         struct vp_error *err)
+{
+    struct control_pool *p = a->pool;
+    struct volume_info info;
+    int rc = volume_info_get(p->vs, volume, &info);
+    if (rc)
+        return vp_fail(err, rc, "no volume '%s' in pool '%s'", volume, p->name);
+    memcpy(a->volume, info.name, sizeof(a->volume));
+    a->volume_id = info.id;
+    a->id = p->next_attachment++;
+    rc = attachment_start(c, a, err);
+    if (rc)
+        return rc;
+    rc = record_write(a);
+    if (rc == 0)
+        return 0;
+    attachment_stop(a);
+    return vp_fail(err, rc, "the attachment could not be recorded in the pool: %s",
+                   vp_err_text(rc));
+}
+
+int attachment_add(struct control *c, struct control_pool *p, const char *volume,
+                   const char *address, bool read_only, struct attachment **out,
+                   struct vp_error *err)
+{
+    struct attachment *a = find(c, address);
+    if (a) {
+        *out = a;
+        return attach_again(c, a, p, volume, read_only, err);
+    }
+    a = attachment_new(p, address, strlen(address));
+    if (!a)
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    a->read_only = read_only;
+    int rc = attach_new(c, a, volume, err);
+    if (rc) {
+        attachment_free(a);
+        return rc;
+    }
+    list_add_tail(&p->attachments, &a->link);
+    control_event(c, VP_LOG_INFO, "attachment.added", volume_full_name(a->v), "%s", a->uri);
+    *out = a;
+    return 0;
+}
+
+int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err)
+{
+    int rc = record_delete(a);
+    if (rc)
+        return vp_fail(err, rc, "the pool could not record the detachment: %s", vp_err_text(rc));
+    attachment_stop(a);
+    char subject[200];
+    attachment_subject(a, subject, sizeof(subject));
+    control_event(c, VP_LOG_INFO, "attachment.removed", subject, "%s", a->address);
+    attachment_free(a);
+    return 0;
+}
+
+unsigned attachment_count(const struct control_pool *p, const char *volume)
+{
+    unsigned count = 0;
+    struct attachment *a;
+    list_for_each (a, &p->attachments, link)
+        if (!volume || strcmp(a->volume, volume) == 0)
+            count++;
+    return count;
+}
+
+json_t *attachment_json(struct attachment *a)
+{
+    struct nbdx_server_stats stats = {0};
+    unsigned shown;
+    if (a->server)
+        nbdx_server_stats(a->server, &stats, NULL, 0, &shown);
+    char subject[200];
+    attachment_subject(a, subject, sizeof(subject));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume",
+                     subject, "kind", "nbd", "address", a->address, "uri", a->uri, "state",
+                     a->server ? "serving" : "failed", "read_only", a->read_only, "error", a->error,
+                     "connections", (int)stats.connections, "accepted", (json_int_t)stats.accepted,
+                     "requests", (json_int_t)stats.requests, "bytes_read",
+                     (json_int_t)stats.bytes_read, "bytes_written", (json_int_t)stats.bytes_written,
+                     "errors", (json_int_t)stats.errors);
+}

@@ -1,0 +1,33 @@
+/*
+ * The value of a POOL_RECORD_ATTACHMENT record (scope 0, key: attachment id): an export of a volume
+ * that comes back with the pool. The log's checksum covers it.
+ */
+#ifndef VP_CONTROL_ATTACHMENT_FORMAT_H
+#define VP_CONTROL_ATTACHMENT_FORMAT_H
+
+#include "base/bytes.h"
+
+#include <assert.h>
+
+#define ATTACHMENT_VERSION     1
+#define ATTACHMENT_ADDRESS_MAX 280
+
+enum attachment_kind { ATTACHMENT_NBD = 1 }; /* 2: ublk, 3: vhost-user-blk */
+enum attachment_flags { ATTACHMENT_READ_ONLY = 1 };
+
+struct attachment_disk {
+    struct le16 version;
+    uint8_t kind;
+    uint8_t flags;
+    struct le32 volume_id;
+    struct le16 address_len;
+    uint8_t reserved[6]; /* zeros */
+    char address[];      /* "unix:PATH" or "tcp:HOST:PORT", not terminated */
+} __attribute__((packed));
+
+static_assert(sizeof(struct attachment_disk) == 16, "on-disk size");
+static_assert(offsetof(struct attachment_disk, volume_id) == 4, "on-disk layout");
+static_assert(offsetof(struct attachment_disk, address_len) == 8, "on-disk layout");
+static_assert(offsetof(struct attachment_disk, address) == 16, "on-disk layout");
+
+#endif

@@ -1,0 +1,294 @@
+/* One table describes every key; the walk over the file looks each setting up in it. */
+#include "control/config.h"
+
+#include "base/bytes.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <libconfig.h>
+#include <stdio.h>
+#include <string.h>
+
+enum key_kind { KEY_TEXT, KEY_PATH, KEY_NUMBER, KEY_SIZE, KEY_LEVEL, KEY_BIND, KEY_DIRS };
+
+struct key {
+    const char *group; /* "" = top level */
+    const char *name;
+    enum key_kind kind;
+    size_t offset;
+    uint64_t min, max; /* numbers: bounds; texts: max is the size of the field */
+};
+
+#define FIELD(f)      offsetof(struct control_config, f)
+#define FIELD_SIZE(f) sizeof(((struct control_config *)0)->f)
+
+static const struct key keys[] = {
+    {"", "socket", KEY_PATH, FIELD(socket), 1, FIELD_SIZE(socket)},
+    {"", "socket-group", KEY_TEXT, FIELD(socket_group), 0, FIELD_SIZE(socket_group)},
+    {"", "state-dir", KEY_PATH, FIELD(state_dir), 1, FIELD_SIZE(state_dir)},
+    {"", "log-level", KEY_LEVEL, FIELD(log_level), 0, 0},
+    {"", "log-file", KEY_PATH, FIELD(log_file), 0, FIELD_SIZE(log_file)},
+    {"", "disk-dirs", KEY_DIRS, FIELD(disk_dirs), 0, CONTROL_DISK_DIRS_MAX},
+    {"", "reactors", KEY_NUMBER, FIELD(reactors), 0, CONTROL_REACTORS_MAX},
+    {"", "poll-us", KEY_NUMBER, FIELD(poll_us), 0, 1000000},
+    {"", "metadata-memory", KEY_SIZE, FIELD(metadata_bytes), 4 << 20, UINT64_C(1) << 40},
+    {"", "buffer-memory", KEY_SIZE, FIELD(buffer_bytes), 4 << 20, UINT64_C(64) << 30},
+    {"", "commit-interval-ms", KEY_NUMBER, FIELD(commit_interval_ms), 10, 3600000},
+    {"control", "max-connections", KEY_NUMBER, FIELD(control_connections_max), 1, 1024},
+    {"control", "frame-timeout-ms", KEY_NUMBER, FIELD(control_frame_timeout_ms), 100, 600000},
+    {"nbd", "tcp-bind", KEY_BIND, FIELD(nbd_tcp_bind), 0, 0},
+    {"nbd", "max-connections", KEY_NUMBER, FIELD(nbd_connections_max), 1, 65536},
+    {"nbd", "connections-per-volume", KEY_NUMBER, FIELD(nbd_connections_per_volume), 1, 4096},
+    {"nbd", "handshake-timeout-ms", KEY_NUMBER, FIELD(nbd_handshake_timeout_ms), 100, 600000},
+    {"nbd", "requests-per-connection", KEY_NUMBER, FIELD(nbd_requests_per_connection), 1, 1024},
+    {"nbd", "buffer-per-connection", KEY_SIZE, FIELD(nbd_buffer_per_connection), 2 << 20,
+     UINT64_C(1) << 30},
+};
+#define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
+
+void control_config_defaults(struct control_config *c)
+{
+    *c = (struct control_config){
+        .socket = "/run/vpool/vpoold.sock",
+        .state_dir = "/var/lib/vpool",
+        .log_level = VP_LOG_INFO,
+        .disk_dirs = {"/dev/disk/by-id"},
+        .disk_dir_count = 1,
+        .metadata_bytes = 256 << 20,
+        .buffer_bytes = 64 << 20,
+        .commit_interval_ms = 5000,
+        .control_connections_max = 64,
+        .control_frame_timeout_ms = 10000,
+        .nbd_tcp_bind = CONTROL_TCP_LOOPBACK,
+        .nbd_connections_max = 1024,
+        .nbd_handshake_timeout_ms = 10000,
+        .nbd_connections_per_volume = 64,
+        .nbd_requests_per_connection = 128,
+        .nbd_buffer_per_connection = 16 << 20,
+    };
+}
+
+/* What a decoder needs to complain: the place, and the name of a text that is not a file. */
+struct place {
+    const char *file;
+    unsigned line;
+    const char *key;
+};
+
+static struct place place_of(const config_setting_t *s, const char *name)
+{
+    const char *file = config_setting_source_file(s);
+    const char *key = config_setting_name(s);
+    return (struct place){file ? file : name, config_setting_source_line(s), key ? key : "?"};
+}
+
+static int want(struct vp_error *err, struct place at, const char *what)
+{
+    return vp_fail(err, VP_E_CONFIG_BAD, "%s:%u: '%s' must be %s", at.file, at.line, at.key, what);
+}
+
+static int copy_text(char *to, size_t size, const char *text, struct place at, struct vp_error *err)
+{
+    size_t len = strlen(text);
+    if (len >= size)
+        return vp_fail(err, VP_E_CONFIG_BAD, "%s:%u: '%s' is longer than %zu bytes", at.file,
+                       at.line, at.key, size - 1);
+    memcpy(to, text, len + 1);
+    return 0;
+}
+
+static int decode_text(const struct key *k, const config_setting_t *s, struct place at, char *to,
+                       struct vp_error *err)
+{
+    const char *text = config_setting_get_string(s);
+    if (!text)
+        return want(err, at, "a text in double quotes");
+    if (k->kind == KEY_PATH && text[0] != '/' && (k->min || text[0]))
+        return want(err, at, "an absolute path, \"/…\"");
+    return copy_text(to, k->max, text, at, err);
+}
+
+static bool get_number(const config_setting_t *s, uint64_t *out)
+{
+    int type = config_setting_type(s);
+    if (type != CONFIG_TYPE_INT && type != CONFIG_TYPE_INT64)
+        return false;
+    long long v = type == CONFIG_TYPE_INT ? config_setting_get_int(s) : config_setting_get_int64(s);
+    if (v < 0)
+        return false;
+    *out = (uint64_t)v;
+    return true;
+}
+
+static int check_bounds(const struct key *k, uint64_t v, struct place at, uint64_t *to,
+                        struct vp_error *err)
+{
+    if (v < k->min || v > k->max)
+        return vp_fail(err, VP_E_CONFIG_BAD,
+                       "%s:%u: '%s' is %" PRIu64 ", which is not between %" PRIu64 " and %" PRIu64,
+                       at.file, at.line, at.key, v, k->min, k->max);
+    *to = v;
+    return 0;
+}
+
+static int decode_number(const struct key *k, const config_setting_t *s, struct place at,
+                         uint64_t *to, struct vp_error *err)
+{
+    uint64_t v;
+    const char *text = config_setting_get_string(s);
+    if (k->kind == KEY_SIZE && text) {
+        if (!bytes_parse_size(text, &v))
+            return want(err, at, "a size such as \"256M\"");
+    } else if (!get_number(s, &v)) {
+        return want(err, at,
+                    k->kind == KEY_SIZE ? "a size such as \"256M\"" : "a number, not negative");
+    }
+    return check_bounds(k, v, at, to, err);
+}
+
+static int decode_level(const config_setting_t *s, struct place at, enum vp_log_level *to,
+                        struct vp_error *err)
+{
+    const char *text = config_setting_get_string(s);
+    int level = text ? vp_log_level_parse(text) : -1;
+    if (level < 0)
+        return want(err, at, "\"error\", \"warn\", \"info\" or \"debug\"");
+    *to = (enum vp_log_level)level;
+    return 0;
+}
+
+static int decode_bind(const config_setting_t *s, struct place at, enum control_tcp_bind *to,
+                       struct vp_error *err)
+{
+    static const char *const names[] = {"off", "loopback", "any"};
+    const char *text = config_setting_get_string(s);
+    for (unsigned i = 0; text && i < 3; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *to = (enum control_tcp_bind)i;
+            return 0;
+        }
+    }
+    return want(err, at, "\"off\", \"loopback\" or \"any\"");
+}
+
+static int decode_dirs(const config_setting_t *s, struct place at, struct control_config *c,
+                       struct vp_error *err)
+{
+    int type = config_setting_type(s);
+    if (type != CONFIG_TYPE_ARRAY && type != CONFIG_TYPE_LIST)
+        return want(err, at, "a list of directories: [\"/dev/disk/by-id\"]");
+    int count = config_setting_length(s);
+    if (count > CONTROL_DISK_DIRS_MAX)
+        return want(err, at, "a list of at most 16 directories");
+    for (int i = 0; i < count; i++) {
+        const char *text = config_setting_get_string_elem(s, i);
+        if (!text || text[0] != '/')
+            return want(err, at, "a list of absolute paths in double quotes");
+        int rc = copy_text(c->disk_dirs[i], CONTROL_PATH_MAX, text, at, err);
+        if (rc)
+            return rc;
+    }
+    c->disk_dir_count = (unsigned)count;
+    return 0;
+}
+
+static int decode(const struct key *k, const config_setting_t *s, struct place at,
+                  struct control_config *c, struct vp_error *err)
+{
+    void *to = (char *)c + k->offset;
+    switch (k->kind) {
+    case KEY_TEXT:
+    case KEY_PATH:
+        return decode_text(k, s, at, to, err);
+    case KEY_NUMBER:
+    case KEY_SIZE:
+        return decode_number(k, s, at, to, err);
+    case KEY_LEVEL:
+        return decode_level(s, at, to, err);
+    case KEY_BIND:
+        return decode_bind(s, at, to, err);
+    case KEY_DIRS:
+        return decode_dirs(s, at, c, err);
+    }
+    return want(err, at, "known");
+}
+
+static const struct key *key_find(const char *group, const char *name)
+{
+    for (size_t i = 0; i < KEY_COUNT; i++)
+        if (strcmp(keys[i].group, group) == 0 && strcmp(keys[i].name, name) == 0)
+            return &keys[i];
+    return NULL;
+}
+
+static bool group_is_known(const char *name)
+{
+    for (size_t i = 0; i < KEY_COUNT; i++)
+        if (keys[i].group[0] && strcmp(keys[i].group, name) == 0)
+            return true;
+    return false;
+}
+
+static int refuse_unknown(const char *group, struct place at, struct vp_error *err)
+{
+    char known[400];
+    size_t len = 0;
+    known[0] = 0;
+    for (size_t i = 0; i < KEY_COUNT && len < sizeof(known); i++)
+        if (strcmp(keys[i].group, group) == 0)
+            len += (size_t)snprintf(known + len, sizeof(known) - len, " %s", keys[i].name);
+    return vp_fail(err, VP_E_CONFIG_BAD, "%s:%u: unknown key '%s'%s%s; known here are:%s", at.file,
+                   at.line, at.key, group[0] ? " in group " : "", group, known);
+}
+
+static int decode_group(const char *group, const config_setting_t *g, const char *name,
+                        struct control_config *c, struct vp_error *err)
+{
+    for (int i = 0; i < config_setting_length(g); i++) {
+        const config_setting_t *s = config_setting_get_elem(g, (unsigned)i);
+        struct place at = place_of(s, name);
+        const struct key *k = key_find(group, at.key);
+        int rc;
+        if (!group[0] && group_is_known(at.key))
+            rc = config_setting_is_group(s) ? decode_group(at.key, s, name, c, err)
+                                            : want(err, at, "a group: { key = value; … }");
+        else
+            rc = k ? decode(k, s, at, c, err) : refuse_unknown(group, at, err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static int decode_file(config_t *file, bool parsed, const char *name, struct control_config *c,
+                       struct vp_error *err)
+{
+    if (!parsed)
+        return vp_fail(err, VP_E_CONFIG_BAD, "%s:%d: %s",
+                       config_error_file(file) ? config_error_file(file) : name,
+                       config_error_line(file), config_error_text(file));
+    return decode_group("", config_root_setting(file), name, c, err);
+}
+
+int control_config_parse(struct control_config *c, const char *text, const char *name,
+                         struct vp_error *err)
+{
+    config_t file;
+    config_init(&file);
+    int rc = decode_file(&file, config_read_string(&file, text), name, c, err);
+    config_destroy(&file);
+    return rc;
+}
+
+int control_config_load(struct control_config *c, const char *path, struct vp_error *err)
+{
+    FILE *in = fopen(path, "re");
+    if (!in)
+        return vp_fail_errno(err, vp_err_from_errno(errno), errno, "configuration %s", path);
+    config_t file;
+    config_init(&file);
+    int rc = decode_file(&file, config_read(&file, in), path, c, err);
+    config_destroy(&file);
+    (void)fclose(in);
+    return rc;
+}

@@ -1,0 +1,190 @@
+/*
+ * Life of the daemon: start, serve, stop; and how methods are run.
+ *
+ * Order of the start: the state directory's lock was taken by main; the control socket listens (a
+ * second daemon on it is refused here); pools and attachments come back under the lock; requests
+ * are answered. Of the stop: no new requests, those under way are answered, exports end
+ * (ESHUTDOWN), pools commit, checkpoint and close, reactors stop.
+ */
+#include "control/control_impl.h"
+
+#include "io/net.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define MONITOR_NS UINT64_C(1000000000)
+
+/* ---- running a method ---------------------------------------------------------------------- */
+
+CO static int method_run(struct control *c, const struct method *m, const void *args,
+                         json_t **result, struct vp_error *err)
+{
+    while (!(m->flags & METHOD_EARLY) && !c->started && !c->stopping)
+        co_queue_wait(&c->state_changed, "the daemon starts");
+    if (!(m->flags & METHOD_ALONE))
+        return m->fn(c, args, result, err);
+    co_mutex_lock(&c->lock);
+    int rc = c->stopping ? vp_fail(err, VP_E_SHUTDOWN, "the daemon is stopping")
+                         : m->fn(c, args, result, err);
+    co_mutex_unlock(&c->lock);
+    return rc;
+}
+
+/* ---- signals ------------------------------------------------------------------------------- */
+
+static void request_stop(struct control *c, const char *why)
+{
+    if (c->stopping)
+        return;
+    control_event(c, VP_LOG_INFO, "daemon.stopping", "daemon", "%s", why);
+    c->stopping = true;
+    co_queue_wake_all(&c->state_changed);
+    co_queue_wake_all(&c->events.arrived);
+}
+
+static void on_signal(struct control *c, const struct signalfd_siginfo *info)
+{
+    if (info->ssi_signo == SIGHUP) {
+        vp_info("SIGHUP is ignored; `vpool log-level` changes the level of a running daemon");
+    } else if (c->stopping) {
+        vp_warn("second signal: ending at once; the next start recovers from the log");
+        _exit(1);
+    } else {
+        request_stop(c, info->ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+    }
+}
+
+CO static void signal_watch(void *arg)
+{
+    struct control *c = arg;
+    c->signal_watcher = co_self();
+    while (!c->signal_watcher_ended) {
+        unsigned events;
+        if (io_poll(c->options.signal_fd, POLLIN, 0, &events))
+            continue; /* cancelled: the flag ends the loop */
+        struct signalfd_siginfo info;
+        while (read(c->options.signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+            on_signal(c, &info);
+    }
+    c->signal_watcher = NULL;
+    co_queue_wake_all(&c->state_changed);
+}
+
+CO static void signal_watch_end(struct control *c)
+{
+    c->signal_watcher_ended = true;
+    if (c->signal_watcher)
+        co_cancel(c->signal_watcher);
+    while (c->signal_watcher)
+        co_queue_wait(&c->state_changed, "signal watcher ends");
+}
+
+/* ---- start, serve, stop -------------------------------------------------------------------- */
+
+static void tell_ready(struct control *c, int rc, const char *text)
+{
+    if (c->options.ready)
+        c->options.ready(c->options.ready_arg, rc, text);
+}
+
+CO static int start(struct control *c, struct vp_error *err)
+{
+    c->server.rpc = &c->rpc;
+    c->server.connections_max = (unsigned)c->config->control_connections_max;
+    c->server.frame_timeout_ns = c->config->control_frame_timeout_ms * 1000000;
+    int rc = control_server_listen(&c->server, c->config->socket, c->config->socket_group, err);
+    if (rc)
+        return rc;
+    rc = co_spawn(signal_watch, c, "signals");
+    if (rc == 0)
+        rc = control_server_start(&c->server);
+    if (rc)
+        return vp_fail(err, rc, "starting the control socket: %s", vp_err_text(rc));
+    co_mutex_lock(&c->lock);
+    control_pools_restore(c);
+    co_mutex_unlock(&c->lock);
+    c->started = true;
+    co_queue_wake_all(&c->state_changed);
+    control_event(c, VP_LOG_INFO, "daemon.started", "daemon",
+                  "version " VPOOL_VERSION ", %u reactors", c->options.reactor_count);
+    notify_send("READY=1");
+    tell_ready(c, 0, "");
+    return 0;
+}
+
+CO static void serve(struct control *c)
+{
+    while (!c->stopping) {
+        monitor_look(c);
+        int rc = co_queue_wait_until(&c->state_changed, reactor_now_ns() + MONITOR_NS, "monitor");
+        vp_ignore(rc, "time passed or the state changed: the loop looks at both");
+    }
+}
+
+CO static void stop(struct control *c)
+{
+    notify_send("STOPPING=1");
+    control_server_stop(&c->server);
+    co_mutex_lock(&c->lock);
+    int rc = control_pools_close(c);
+    co_mutex_unlock(&c->lock);
+    if (c->rc == 0)
+        c->rc = rc;
+    signal_watch_end(c);
+}
+
+void control_main(void *arg)
+{
+    struct control *c = arg;
+    struct vp_error err = {0};
+    c->start_ns = reactor_now_ns();
+    c->rc = start(c, &err);
+    if (c->rc) {
+        tell_ready(c, c->rc, err.text);
+        c->stopping = true;
+    }
+    serve(c);
+    stop(c);
+    for (unsigned i = c->options.reactor_count; i > 0; i--)
+        reactor_stop(c->options.reactors[i - 1]);
+}
+
+int control_new(const struct control_options *o, struct control **out, struct vp_error *err)
+{
+    struct control *c = calloc(1, sizeof(*c));
+    if (!c || event_ring_init(&c->events)) {
+        free(c);
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    }
+    c->options = *o;
+    c->config = o->config;
+    list_init(&c->pools);
+    co_mutex_init(&c->lock);
+    co_queue_init(&c->state_changed);
+    c->rpc = (struct rpc){.tables = methods_all, .run = method_run, .control = c};
+    c->server.listen_fd = -1;
+    list_init(&c->server.connections);
+    co_queue_init(&c->server.gone);
+    c->nbd_total.max = (unsigned)o->config->nbd_connections_max;
+    *out = c;
+    return 0;
+}
+
+int control_result(const struct control *c)
+{
+    return c->rc;
+}
+
+void control_free(struct control *c)
+{
+    if (!c)
+        return;
+    event_ring_fini(&c->events);
+    free(c);
+}

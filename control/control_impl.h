@@ -1,0 +1,161 @@
+/* Private to control/: the daemon's state and how its parts call each other. Home reactor only. */
+#ifndef VP_CONTROL_CONTROL_IMPL_H
+#define VP_CONTROL_CONTROL_IMPL_H
+
+#include "control/attachment_format.h"
+#include "control/config.h"
+#include "control/control.h"
+#include "control/event.h"
+#include "control/rpc.h"
+#include "control/server.h"
+#include "nbd/server.h"
+#include "pool/pool.h"
+#include "volumes/volume.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What the monitor saw last, so that it reports changes only. */
+struct pool_seen {
+    bool valid;
+    char state[16];
+    enum pool_level level;
+    struct disk_seen {
+        char state[16];
+        uint64_t errors, healed;
+    } disk[POOL_DISKS_MAX];
+};
+
+/*
+ * A pool that the daemon knows: open, or one that could not be imported and says why. Owned by
+ * control.pools. Who yields while using one holds a reference (control_pool_get … _put); export and
+ * destroy take it off the list first and wait until nobody does.
+ */
+struct control_pool {
+    struct list link;
+    char name[POOL_NAME_MAX + 1];
+    struct vp_uuid uuid;
+    struct volumes *vs; /* NULL: not open */
+    int rc;             /* why it is not open … */
+    char error[512];    /* … in a sentence */
+    json_t *paths;      /* array of strings: where its disks were seen last */
+    unsigned users;
+    struct co_queue unused;
+    struct list attachments;
+    uint64_t next_attachment;
+    struct pool_seen seen;
+};
+
+struct attachment {
+    struct list link;
+    struct control_pool *pool;
+    uint64_t id; /* key of its record */
+    uint32_t volume_id;
+    char volume[VOLUME_NAME_MAX + 1];
+    char address[ATTACHMENT_ADDRESS_MAX + 1];
+    bool read_only;
+    struct volume *v;           /* NULL together with server: not served, `error` says why */
+    struct nbdx_server *server; /* owned */
+    char uri[640];
+    int rc;
+    char error[512];
+};
+
+struct control {
+    struct control_options options;
+    const struct control_config *config;
+    struct event_ring events;
+    struct list pools;    /* struct control_pool, in order of arrival */
+    struct co_mutex lock; /* held by METHOD_ALONE methods, start and stop */
+    bool started, stopping;
+    struct co_queue state_changed; /* `started` or `stopping` */
+    struct rpc rpc;
+    struct control_server server;
+    struct nbdx_total nbd_total;
+    struct co *signal_watcher;
+    bool signal_watcher_ended;
+    uint64_t start_ns;
+    int rc;
+};
+
+/* ---- pools.c ------------------------------------------------------------------------------- */
+
+/* Finds by name or uuid and takes a reference. VP_E_NOT_FOUND with a sentence. */
+int control_pool_get(struct control *c, const char *name, struct control_pool **out,
+                     struct vp_error *err) must_check;
+/* The same for one that is open; else the reason why it is not. */
+int control_pool_get_open(struct control *c, const char *name, struct control_pool **out,
+                          struct vp_error *err) must_check;
+void control_pool_put(struct control_pool *p);
+struct control_pool *control_pool_find(struct control *c, const char *name);
+
+/* Splits "POOL/VOL" and takes a reference on the pool; *volume points into `text`. */
+int control_volume_get(struct control *c, const char *text, struct control_pool **pool,
+                       const char **volume, struct vp_error *err) must_check;
+
+/* Puts an open pool on the list, with its attachments, and remembers its disks. Owns vs. */
+CO int control_pool_add(struct control *c, struct volumes *vs, struct control_pool **out,
+                        struct vp_error *err) must_check;
+/* volumes_create with the daemon's settings. */
+CO int control_volumes_create(struct control *c, const struct pool_create_options *o,
+                              const char *const *paths, unsigned count, struct volumes **out,
+                              struct vp_error *err) must_check;
+/* Imports from `paths` (array of strings), starts the attachments. A pool of this uuid that could
+ * not be imported before is replaced. */
+CO int control_pool_import(struct control *c, const json_t *paths, struct control_pool **out,
+                           struct vp_error *err) must_check;
+/* Off the list; waits for its users (the caller is not one). */
+CO void control_pool_detach(struct control_pool *p);
+/* Frees what control_pool_detach took off. */
+void control_pool_free(struct control_pool *p);
+/* Writes the cache of disks' paths. A failure is logged: pools describe themselves. */
+CO void control_pools_save(struct control *c);
+/* Start: everything that the cache knows. */
+CO void control_pools_restore(struct control *c);
+/* Stop: exports end, pools are closed; the first error. */
+CO int control_pools_close(struct control *c) must_check;
+
+/* ---- attachment.c -------------------------------------------------------------------------- */
+
+/* Reads the pool's attachment records and starts all of them; one that fails says so in its
+ * `error` and as an event. */
+CO void attachments_start(struct control *c, struct control_pool *p);
+/* Ends serving; the records stay. */
+CO void attachments_stop(struct control *c, struct control_pool *p);
+/* Serves and remembers. */
+CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
+                      const char *address, bool read_only, struct attachment **out,
+                      struct vp_error *err) must_check;
+/* Ends one for good. */
+CO int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err) must_check;
+unsigned attachment_count(const struct control_pool *p, const char *volume);
+CO json_t *attachment_json(struct attachment *a);
+
+/* ---- show.c -------------------------------------------------------------------------------- */
+
+json_t *show_pool_brief(const struct control_pool *p);
+json_t *show_pool(const struct control_pool *p);
+json_t *show_volume(const struct control_pool *p, const struct volume_info *info);
+json_t *show_disk_counters(const struct pool_disk_info *d);
+json_t *show_volume_counters(const struct volume_info *info);
+json_t *show_volume_options(const struct volume_options *o);
+const char *show_level(enum pool_level level);
+const char *show_volume_state(enum volume_state state);
+
+/* ---- monitor.c, notify.c ------------------------------------------------------------------- */
+
+/* Compares every pool with what was seen last and adds events for what changed. */
+void monitor_look(struct control *c);
+/* Tells systemd, when it asked (NOTIFY_SOCKET). */
+void notify_send(const char *text);
+
+#define control_event(c, level, kind, subject, ...)                                                \
+    event_add(&(c)->events, reactor_wall_seconds(), level, kind, subject, __VA_ARGS__)
+
+/* ---- methods ------------------------------------------------------------------------------- */
+
+extern const struct method methods_daemon[], methods_pool[], methods_volume[], methods_attach[];
+extern const struct method *const methods_all[];
+
+#endif

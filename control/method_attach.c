@@ -1,0 +1,126 @@
+/* Methods about attachments. */
+#include "control/control_impl.h"
+
+#include <string.h>
+
+/* ---- attach ------------------------------------------------------------------------------------
+ */
+
+struct attach_args {
+    const char *volume, *nbd;
+    bool readonly;
+};
+static const struct param attach_params[] = {
+    PARAM(struct attach_args, volume, PARAM_STRING, true, 0, 0),
+    PARAM(struct attach_args, nbd, PARAM_STRING, true, 0, ATTACHMENT_ADDRESS_MAX),
+    PARAM(struct attach_args, readonly, PARAM_BOOL, false, 0, 0),
+    {0}};
+
+CO static int attach(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct attach_args *a = args;
+    struct control_pool *p;
+    const char *volume;
+    int rc = control_volume_get(c, a->volume, &p, &volume, err);
+    if (rc)
+        return rc;
+    struct attachment *attachment;
+    rc = attachment_add(c, p, volume, a->nbd, a->readonly, &attachment, err);
+    if (rc == 0)
+        *result = attachment_json(attachment);
+    control_pool_put(p);
+    return rc;
+}
+
+/* ---- detach ------------------------------------------------------------------------------------
+ */
+
+struct detach_args {
+    const char *volume, *nbd;
+    bool all;
+};
+static const struct param detach_params[] = {
+    PARAM(struct detach_args, volume, PARAM_STRING, true, 0, 0),
+    PARAM(struct detach_args, nbd, PARAM_STRING, false, 0, ATTACHMENT_ADDRESS_MAX),
+    PARAM(struct detach_args, all, PARAM_BOOL, false, 0, 0),
+    {0}};
+
+static bool matches(const struct attachment *a, const char *volume, const char *address)
+{
+    return strcmp(a->volume, volume) == 0 && (!address || strcmp(a->address, address) == 0);
+}
+
+static unsigned count_matching(const struct control_pool *p, const char *volume,
+                               const char *address)
+{
+    unsigned count = 0;
+    const struct attachment *a;
+    list_for_each (a, &p->attachments, link)
+        count += matches(a, volume, address);
+    return count;
+}
+
+CO static int detach_matching(struct control *c, struct control_pool *p, const char *volume,
+                              const struct detach_args *args, struct vp_error *err)
+{
+    unsigned count = count_matching(p, volume, args->nbd);
+    if (count == 0)
+        return vp_fail(err, VP_E_NOT_FOUND, "%s is not attached%s%s", args->volume,
+                       args->nbd ? " at " : "", args->nbd ? args->nbd : "");
+    if (count > 1 && !args->all)
+        return vp_fail(err, VP_E_INVALID,
+                       "%s has %u attachments: name one with --nbd, or end all of them with --all",
+                       args->volume, count);
+    struct attachment *a, *tmp;
+    list_for_each_safe (a, tmp, &p->attachments, link) {
+        int rc = matches(a, volume, args->nbd) ? attachment_remove(c, a, err) : 0;
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+CO static int detach(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct detach_args *a = args;
+    struct control_pool *p;
+    const char *volume;
+    int rc = control_volume_get(c, a->volume, &p, &volume, err);
+    if (rc)
+        return rc;
+    unsigned before = attachment_count(p, volume);
+    rc = detach_matching(c, p, volume, a, err);
+    if (rc == 0)
+        *result = json_pack("{s:i}", "detached", (int)(before - attachment_count(p, volume)));
+    control_pool_put(p);
+    return rc;
+}
+
+/* ---- attachments
+ * --------------------------------------------------------------------------------- */
+
+static const struct param no_params[] = {{0}};
+
+/* Runs alone, because asking a server for its figures yields. */
+CO static int attachments(struct control *c, const void *args, json_t **result,
+                          struct vp_error *err)
+{
+    (void)args;
+    (void)err;
+    json_t *list = json_array();
+    struct control_pool *p;
+    list_for_each (p, &c->pools, link) {
+        struct attachment *a;
+        list_for_each (a, &p->attachments, link)
+            if (json_array_append_new(list, attachment_json(a)))
+                break;
+    }
+    *result = json_pack("{s:o}", "attachments", list);
+    return 0;
+}
+
+const struct method methods_attach[] = {
+    {"attach", attach_params, METHOD_ALONE, attach},
+    {"detach", detach_params, METHOD_ALONE, detach},
+    {"attachments", no_params, METHOD_READS | METHOD_ALONE, attachments},
+    {0}};

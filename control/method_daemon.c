@@ -1,0 +1,201 @@
+/* Methods about the daemon itself, its events and its counters. */
+#include "control/control_impl.h"
+
+#include <string.h>
+#include <unistd.h>
+
+static const struct param no_params[] = {{0}};
+
+/* ---- daemon.info, daemon.stats --------------------------------------------------------------- */
+
+static int daemon_info(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    (void)args;
+    (void)err;
+    struct reactor_features f = reactor_features(c->options.reactors[0]);
+    *result = json_pack("{s:s, s:i, s:s, s:s, s:b, s:i, s:I, s:{s:b, s:b, s:b, s:b}}", "version",
+                        VPOOL_VERSION, "pid", (int)getpid(), "socket", c->config->socket,
+                        "state_dir", c->config->state_dir, "started", c->started, "reactors",
+                        (int)c->options.reactor_count, "uptime_ms",
+                        (json_int_t)((reactor_now_ns() - c->start_ns) / 1000000), "io",
+                        "single_issuer", f.single_issuer, "defer_taskrun", f.defer_taskrun,
+                        "fixed_buffers", f.fixed_buffers, "fixed_files", f.fixed_files);
+    return 0;
+}
+
+/* One reactor's figures, taken on its own thread. */
+struct stats_call {
+    struct reactor *reactor;
+    struct reactor_stats stats;
+};
+
+static int stats_there(void *arg)
+{
+    struct stats_call *call = arg;
+    call->stats = reactor_stats(call->reactor);
+    return 0;
+}
+
+CO static int reactor_json(struct reactor *r, json_t **out)
+{
+    struct stats_call call = {.reactor = r};
+    int rc = reactor_call(r, stats_there, &call);
+    const struct reactor_stats *s = &call.stats;
+    if (rc == 0)
+        *out = json_pack(
+            "{s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:I}", "index", (int)reactor_index(r),
+            "turns", (json_int_t)s->turns, "enters", (json_int_t)s->enters, "completions",
+            (json_int_t)s->completions, "switches", (json_int_t)s->switches, "spawned",
+            (json_int_t)s->spawned, "coroutines", (int)s->coroutines, "coroutines_peak",
+            (int)s->coroutines_peak, "buffer_bytes_used", (json_int_t)s->buffer_bytes_used);
+    return rc;
+}
+
+CO static int daemon_stats(struct control *c, const void *args, json_t **result,
+                           struct vp_error *err)
+{
+    (void)args;
+    json_t *list = json_array();
+    int rc = 0;
+    for (unsigned i = 0; i < c->options.reactor_count && rc == 0; i++) {
+        json_t *entry = NULL;
+        rc = reactor_json(c->options.reactors[i], &entry);
+        if (rc == 0 && json_array_append_new(list, entry))
+            rc = VP_E_NO_MEMORY;
+    }
+    if (rc) {
+        json_decref(list);
+        return vp_fail(err, rc, "reading the reactors' figures: %s", vp_err_text(rc));
+    }
+    *result = json_pack("{s:o, s:{s:i, s:i}, s:i}", "reactors", list, "nbd_connections", "used",
+                        (int)c->nbd_total.used, "max", (int)c->nbd_total.max, "control_connections",
+                        (int)c->server.count);
+    return 0;
+}
+
+/* ---- daemon.log-level --------------------------------------------------------------------------
+ */
+
+struct log_args {
+    const char *level;
+};
+static const struct param log_params[] = {PARAM(struct log_args, level, PARAM_STRING, true, 0, 16),
+                                          {0}};
+
+static int log_level(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    (void)c;
+    const struct log_args *a = args;
+    int level = vp_log_level_parse(a->level);
+    if (level < 0)
+        return vp_fail(err, VP_E_RPC_PARAMS,
+                       "'%s' is no log level: write error, warn, info or debug", a->level);
+    vp_log_set_level((enum vp_log_level)level);
+    *result = json_pack("{s:s}", "level", a->level);
+    return 0;
+}
+
+/* ---- events
+ * -------------------------------------------------------------------------------------- */
+
+struct events_args {
+    uint64_t since, wait_ms, max;
+};
+static const struct param events_params[] = {
+    PARAM(struct events_args, since, PARAM_NUMBER, false, 0, INT64_MAX),
+    PARAM(struct events_args, wait_ms, PARAM_NUMBER, false, 0, 60000),
+    PARAM(struct events_args, max, PARAM_NUMBER, false, 1, EVENT_RING),
+    {0}};
+
+CO static int events(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    (void)err;
+    const struct events_args *a = args;
+    uint64_t deadline_ns = reactor_now_ns() + a->wait_ms * 1000000;
+    while (a->wait_ms && !c->stopping && !event_is_there(&c->events, a->since))
+        if (co_queue_wait_until(&c->events.arrived, deadline_ns, "events"))
+            break;
+    *result = event_list(&c->events, a->since, a->max ? (unsigned)a->max : EVENT_RING);
+    return 0;
+}
+
+/* ---- iostat
+ * -------------------------------------------------------------------------------------- */
+
+struct iostat_args {
+    const char *pool;
+};
+static const struct param iostat_params[] = {
+    PARAM(struct iostat_args, pool, PARAM_STRING, false, 0, 0), {0}};
+
+struct iostat_walk {
+    const struct control_pool *p;
+    json_t *volumes;
+};
+
+/* Volumes that were never used are left out: with thousands of volumes most of them. */
+static int iostat_volume(const struct volume_info *info, void *arg)
+{
+    struct iostat_walk *w = arg;
+    if (info->reads + info->writes + info->flushes + info->discards == 0)
+        return 0;
+    json_t *entry = show_volume_counters(info);
+    if (entry && json_object_set_new(entry, "name", json_string(info->name)) == 0)
+        return json_array_append_new(w->volumes, entry) ? VP_E_NO_MEMORY : 0;
+    json_decref(entry);
+    return VP_E_NO_MEMORY;
+}
+
+static json_t *iostat_pool(const struct control_pool *p)
+{
+    struct iostat_walk w = {.p = p, .volumes = json_array()};
+    json_t *disks = json_array();
+    const struct pool *pool = volumes_pool(p->vs);
+    for (unsigned i = 0; i < pool_disk_count(pool); i++) {
+        struct pool_disk_info d;
+        pool_disk_info_get(pool, i, &d);
+        json_t *entry = show_disk_counters(&d);
+        if (!entry || json_object_set_new(entry, "path", json_string(d.path)) ||
+            json_array_append(disks, entry))
+            w.p = NULL;
+        json_decref(entry);
+    }
+    if (volume_each(p->vs, iostat_volume, &w) || !w.p) {
+        json_decref(disks);
+        json_decref(w.volumes);
+        return NULL;
+    }
+    return json_pack("{s:s, s:o, s:o}", "name", p->name, "disks", disks, "volumes", w.volumes);
+}
+
+static int iostat(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct iostat_args *a = args;
+    struct control_pool *p;
+    if (a->pool) {
+        int rc = control_pool_get_open(c, a->pool, &p, err);
+        if (rc)
+            return rc;
+        control_pool_put(p);
+    }
+    json_t *pools = json_array();
+    list_for_each (p, &c->pools, link) {
+        if (!p->vs || (a->pool && strcmp(p->name, a->pool) != 0))
+            continue;
+        if (json_array_append_new(pools, iostat_pool(p)))
+            break;
+    }
+    *result = json_pack("{s:I, s:o}", "time_ns", (json_int_t)reactor_now_ns(), "pools", pools);
+    return 0;
+}
+
+const struct method methods_daemon[] = {
+    {"daemon.info", no_params, METHOD_READS | METHOD_EARLY, daemon_info},
+    {"daemon.stats", no_params, METHOD_READS | METHOD_EARLY, daemon_stats},
+    {"daemon.log-level", log_params, METHOD_EARLY, log_level},
+    {"events", events_params, METHOD_READS | METHOD_EARLY, events},
+    {"iostat", iostat_params, METHOD_READS, iostat},
+    {0}};
+
+const struct method *const methods_all[] = {methods_daemon, methods_pool, methods_volume,
+                                            methods_attach, NULL};

@@ -1,0 +1,76 @@
+/* Once a second: what has changed about the pools becomes events. */
+#include "control/control_impl.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+static uint64_t get(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static void look_at_disk(struct control *c, struct control_pool *p, const struct pool_disk_info *d,
+                         struct disk_seen *seen)
+{
+    uint64_t errors = 0, healed = 0;
+    if (d->io) {
+        errors =
+            get(&d->io->read_errors) + get(&d->io->write_errors) + get(&d->io->checksum_errors);
+        healed = get(&d->io->healed_blocks);
+    }
+    if (p->seen.valid && strcmp(seen->state, d->state) != 0)
+        control_event(c, strcmp(d->state, "online") == 0 ? VP_LOG_INFO : VP_LOG_ERROR, "disk.state",
+                      p->name, "disk %u (%s) is %s%s%s", d->index, d->path, d->state,
+                      d->reason[0] ? ": " : "", d->reason);
+    if (p->seen.valid && (errors > seen->errors || healed > seen->healed))
+        control_event(c, VP_LOG_WARN, "disk.errors", p->name,
+                      "disk %u (%s): %" PRIu64 " errors (%" PRIu64 " more), %" PRIu64
+                      " blocks healed",
+                      d->index, d->path, errors, errors - seen->errors, healed);
+    (void)snprintf(seen->state, sizeof(seen->state), "%s", d->state);
+    seen->errors = errors;
+    seen->healed = healed;
+}
+
+static void look_at_level(struct control *c, struct control_pool *p, const struct pool_space *space)
+{
+    if (p->seen.valid ? space->level == p->seen.level : space->level == POOL_OK)
+        return;
+    enum vp_log_level severity = space->level == POOL_OK     ? VP_LOG_INFO
+                                 : space->level == POOL_FULL ? VP_LOG_ERROR
+                                                             : VP_LOG_WARN;
+    control_event(c, severity, "pool.space", p->name,
+                  "space is %s: %" PRIu64 " of %" PRIu64 " MiB are free", show_level(space->level),
+                  space->free_bytes >> 20, space->total_bytes >> 20);
+}
+
+static void look_at_pool(struct control *c, struct control_pool *p)
+{
+    const struct pool *pool = volumes_pool(p->vs);
+    struct pool_space space;
+    pool_space_get(pool, &space);
+    const char *state = pool_state(pool);
+    const char *before = p->seen.valid ? p->seen.state : "online";
+    if (strcmp(before, state) != 0)
+        control_event(c, strcmp(state, "online") == 0 ? VP_LOG_INFO : VP_LOG_ERROR, "pool.state",
+                      p->name, "the pool is %s", state);
+    look_at_level(c, p, &space);
+    for (unsigned i = 0; i < pool_disk_count(pool) && i < POOL_DISKS_MAX; i++) {
+        struct pool_disk_info d;
+        pool_disk_info_get(pool, i, &d);
+        look_at_disk(c, p, &d, &p->seen.disk[i]);
+    }
+    (void)snprintf(p->seen.state, sizeof(p->seen.state), "%s", state);
+    p->seen.level = space.level;
+    p->seen.valid = true;
+}
+
+void monitor_look(struct control *c)
+{
+    struct control_pool *p;
+    list_for_each (p, &c->pools, link)
+        if (p->vs)
+            look_at_pool(c, p);
+}

@@ -1,0 +1,253 @@
+/* What clients are shown, as JSON; docs/rpc.md is the schema. No function yields. */
+#include "control/control_impl.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#define INT(v) ((json_int_t)(v))
+
+const char *show_level(enum pool_level level)
+{
+    static const char *const names[] = {"ok", "warn", "tight", "full"};
+    return (unsigned)level < 4 ? names[level] : "?";
+}
+
+const char *show_volume_state(enum volume_state state)
+{
+    static const char *const names[] = {"online", "faulted", "deleting"};
+    return (unsigned)state < 3 ? names[state] : "?";
+}
+
+/* ---- sums over a pool's volumes ------------------------------------------------------------- */
+
+struct sums {
+    unsigned count, faulted, waiting;
+    uint64_t provisioned_bytes, allocated_bytes, valid_bytes;
+    uint64_t checksum_errors;
+};
+
+static int sum_volume(const struct volume_info *v, void *arg)
+{
+    struct sums *s = arg;
+    s->count++;
+    s->faulted += v->state == VOLUME_FAULTED;
+    s->waiting += v->waiting_for_space;
+    s->provisioned_bytes += v->options.size_bytes;
+    s->allocated_bytes += v->allocated_bytes;
+    s->valid_bytes += v->valid_bytes;
+    s->checksum_errors += v->checksum_errors;
+    return 0;
+}
+
+static json_t *space_json(const struct pool_space *s, const struct sums *v)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "total_bytes",
+                     INT(s->total_bytes), "data_bytes", INT(s->data_bytes), "metadata_bytes",
+                     INT(s->metadata_bytes), "free_bytes", INT(s->free_bytes), "reserved_bytes",
+                     INT(s->reserved_bytes), "leased_bytes", INT(s->leased_bytes),
+                     "allocated_bytes", INT(v->allocated_bytes), "valid_bytes", INT(v->valid_bytes),
+                     "provisioned_bytes", INT(v->provisioned_bytes), "meta_pages_total",
+                     INT(s->meta_pages_total), "meta_pages_used", INT(s->meta_pages_used));
+}
+
+/* ---- disks ---------------------------------------------------------------------------------- */
+
+static uint64_t get(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+json_t *show_disk_counters(const struct pool_disk_info *d)
+{
+    const struct raid_disk *io = d->io;
+    if (!io)
+        return json_object();
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", INT(get(&io->reads)),
+                     "writes", INT(get(&io->writes)), "flushes", INT(get(&io->flushes)),
+                     "bytes_read", INT(get(&io->bytes_read)), "bytes_written",
+                     INT(get(&io->bytes_written)), "read_errors", INT(get(&io->read_errors)),
+                     "write_errors", INT(get(&io->write_errors)), "checksum_errors",
+                     INT(get(&io->checksum_errors)), "healed_blocks", INT(get(&io->healed_blocks)));
+}
+
+static json_t *disk_json(const struct pool_disk_info *d)
+{
+    char uuid[VP_UUID_TEXT];
+    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:o}", "index", (int)d->index,
+                     "path", d->path, "uuid", vp_uuid_format(d->uuid, uuid), "state", d->state,
+                     "reason", d->reason, "size_bytes", INT(d->size_bytes), "extents_total",
+                     (int)d->extents_total, "extents_used", (int)d->extents_used, "counters",
+                     show_disk_counters(d));
+}
+
+static json_t *disks_json(const struct pool *pool)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; list && i < pool_disk_count(pool); i++) {
+        struct pool_disk_info d;
+        pool_disk_info_get(pool, i, &d);
+        if (json_array_append_new(list, disk_json(&d)))
+            break;
+    }
+    return list;
+}
+
+/* ---- warnings: what is wrong, and what to do --------------------------------------------------
+ */
+
+static void warn(json_t *list, const char *action, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void warn(json_t *list, const char *action, const char *fmt, ...)
+{
+    char text[400];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    json_t *w = json_pack("{s:s, s:s}", "text", text, "action", action);
+    (void)json_array_append_new(list, w); /* no memory: one warning less */
+}
+
+static void warn_disks(json_t *list, const struct pool *pool)
+{
+    for (unsigned i = 0; i < pool_disk_count(pool); i++) {
+        struct pool_disk_info d;
+        pool_disk_info_get(pool, i, &d);
+        if (strcmp(d.state, "online") != 0)
+            warn(list,
+                 "what has copies elsewhere goes on; make a backup of what has none, and bring the "
+                 "disk back or plan its replacement",
+                 "disk %u (%s) is %s%s%s", d.index, d.path, d.state, d.reason[0] ? ": " : "",
+                 d.reason);
+        uint64_t errors = d.io ? get(&d.io->read_errors) + get(&d.io->write_errors) : 0;
+        uint64_t sums = d.io ? get(&d.io->checksum_errors) : 0;
+        if (errors || sums)
+            warn(list, "look at the kernel's log and the disk's SMART data, check the cable",
+                 "disk %u (%s) had %llu I/O errors and %llu wrong checksums, %llu blocks were "
+                 "healed",
+                 d.index, d.path, (unsigned long long)errors, (unsigned long long)sums,
+                 (unsigned long long)get(&d.io->healed_blocks));
+    }
+}
+
+static void warn_space(json_t *list, const struct pool_space *space, const struct sums *sums)
+{
+    if (space->level != POOL_OK)
+        warn(list, "delete volumes that are not needed, or discard inside the guests (fstrim)",
+             "space is %s: %llu MiB are free", show_level(space->level),
+             (unsigned long long)(space->free_bytes >> 20));
+    if (sums->waiting)
+        warn(list, "they go on by themselves as soon as there is room", "%u writes wait for space",
+             sums->waiting);
+}
+
+static json_t *warnings_json(const struct control_pool *p, const struct pool_space *space,
+                             const struct sums *sums)
+{
+    json_t *list = json_array();
+    const struct pool *pool = volumes_pool(p->vs);
+    if (strcmp(pool_state(pool), "fenced") == 0)
+        warn(list, "repair what is wrong with the disks, then restart vpoold",
+             "the pool is fenced: its metadata can not be written, so no write is acknowledged");
+    warn_disks(list, pool);
+    warn_space(list, space, sums);
+    if (sums->faulted)
+        warn(list, "`vpool volume list` shows which, `vpool volume show` why; vpool-check explains",
+             "%u volumes are faulted", sums->faulted);
+    const struct attachment *a;
+    list_for_each (a, &p->attachments, link)
+        if (!a->server)
+            warn(list, "remove what is in the way and attach it again, or detach it",
+                 "the attachment of %s/%s at %s is not served: %s", p->name, a->volume, a->address,
+                 a->error);
+    return list;
+}
+
+/* ---- pools ----------------------------------------------------------------------------------- */
+
+static json_t *closed_pool_json(const struct control_pool *p)
+{
+    char uuid[VP_UUID_TEXT];
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:O}", "name", p->name, "uuid",
+                     vp_uuid_format(p->uuid, uuid), "state", "unavailable", "error_name",
+                     vp_err_name(p->rc), "error", p->error, "paths", p->paths);
+}
+
+json_t *show_pool_brief(const struct control_pool *p)
+{
+    if (!p->vs)
+        return closed_pool_json(p);
+    struct pool_space space;
+    struct sums sums = {0};
+    const struct pool *pool = volumes_pool(p->vs);
+    pool_space_get(pool, &space);
+    volume_each(p->vs, sum_volume, &sums);
+    char uuid[VP_UUID_TEXT], raid[RAID_PROFILE_TEXT];
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o}", "name", p->name, "uuid",
+                     vp_uuid_format(p->uuid, uuid), "state", pool_state(pool), "level",
+                     show_level(space.level), "raid",
+                     raid_profile_format(pool_default_profile(pool), raid), "disks",
+                     (int)pool_disk_count(pool), "volumes", (int)sums.count, "attachments",
+                     (int)attachment_count(p, NULL), "space", space_json(&space, &sums));
+}
+
+json_t *show_pool(const struct control_pool *p)
+{
+    if (!p->vs)
+        return closed_pool_json(p);
+    struct pool_space space;
+    struct sums sums = {0};
+    struct pool *pool = volumes_pool(p->vs);
+    struct pool_geometry g = pool_geometry(pool);
+    pool_space_get(pool, &space);
+    volume_each(p->vs, sum_volume, &sums);
+    char uuid[VP_UUID_TEXT], raid[RAID_PROFILE_TEXT];
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:{s:i, s:i, s:i}, s:i, s:o}", "name",
+        p->name, "uuid", vp_uuid_format(p->uuid, uuid), "state", pool_state(pool), "level",
+        show_level(space.level), "raid", raid_profile_format(pool_default_profile(pool), raid),
+        "chunk_bytes", (int)g.chunk_bytes, "extent_bytes", (int)g.extent_bytes, "checkpoint",
+        (int)pool_checkpoint_number(pool), "space", space_json(&space, &sums), "disks",
+        disks_json(pool), "volumes", "count", (int)sums.count, "faulted", (int)sums.faulted,
+        "waiting_requests", (int)sums.waiting, "attachments", (int)attachment_count(p, NULL),
+        "warnings", warnings_json(p, &space, &sums));
+}
+
+/* ---- volumes --------------------------------------------------------------------------------- */
+
+json_t *show_volume_counters(const struct volume_info *v)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", INT(v->reads), "writes",
+                     INT(v->writes), "flushes", INT(v->flushes), "discards", INT(v->discards),
+                     "bytes_read", INT(v->bytes_read), "bytes_written", INT(v->bytes_written),
+                     "checksum_errors", INT(v->checksum_errors));
+}
+
+json_t *show_volume_options(const struct volume_options *o)
+{
+    char raid[RAID_PROFILE_TEXT];
+    return json_pack("{s:s, s:i, s:s, s:b, s:s, s:b, s:I}", "raid",
+                     raid_profile_format(o->profile, raid), "sector", (int)o->sector_bytes,
+                     "full-policy", o->full_policy == VOLUME_FULL_PAUSE ? "pause" : "enospc",
+                     "zero-detect", o->zero_detect, "sync", o->sync_always ? "always" : "standard",
+                     "read-only", o->read_only, "reserve", INT(o->reserve_bytes));
+}
+
+json_t *show_volume(const struct control_pool *p, const struct volume_info *v)
+{
+    char uuid[VP_UUID_TEXT];
+    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:i, s:i, s:i, "
+                     "s:i, s:o}",
+                     "pool", p->name, "name", v->name, "id", (int)v->id, "uuid",
+                     vp_uuid_format(v->uuid, uuid), "state", show_volume_state(v->state), "fault",
+                     v->fault, "size_bytes", INT(v->options.size_bytes), "allocated_bytes",
+                     INT(v->allocated_bytes), "valid_bytes", INT(v->valid_bytes), "leased_bytes",
+                     INT(v->leased_bytes), "created", INT(v->created_seconds), "options",
+                     show_volume_options(&v->options), "reactor", (int)v->reactor, "open_count",
+                     (int)v->open_count, "waiting_requests", (int)v->waiting_for_space,
+                     "attachments", (int)attachment_count(p, v->name), "counters",
+                     show_volume_counters(v));
+}

@@ -1,0 +1,23 @@
+/*
+ * The state directory: a lock, so that one daemon uses it, and a cache of where the pools' disks
+ * were last seen. Pools describe themselves; losing the cache costs an `vpool import`.
+ */
+#ifndef VP_CONTROL_STATE_H
+#define VP_CONTROL_STATE_H
+
+#include "base/error.h"
+
+#include <jansson.h>
+
+/* Creates the directory when missing and locks DIR/vpoold.lock, which then holds our pid. The
+ * descriptor is kept for the process's life. VP_E_BUSY names the other daemon's pid. Blocks. */
+int state_lock(const char *dir, int *out_fd, struct vp_error *err) must_check;
+
+/* {"version": 1, "pools": [{"name", "uuid", "disks": [paths]}]}; an empty one when there is no
+ * file. A damaged file is an error: the caller warns and goes on with an empty one. Blocks. */
+int state_load(const char *dir, json_t **out, struct vp_error *err) must_check;
+
+/* Replaces the file atomically and durably. Blocks (call by offload_run). */
+int state_save(const char *dir, const char *text) must_check;
+
+#endif
