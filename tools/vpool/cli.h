@@ -1,0 +1,107 @@
+/* Shared by the commands of the vpool tool. */
+#ifndef VP_TOOLS_VPOOL_CLI_H
+#define VP_TOOLS_VPOOL_CLI_H
+
+#include "lib/vpool.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { EXIT_DONE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2 };
+
+struct command;
+
+struct cli {
+    const char *socket; /* NULL: the library's choice */
+    bool json;
+    struct vpool_client *client; /* connected on first use; owned */
+    const struct command *command;
+};
+
+/* A command: `argv[0]` is its name. Returns the exit code. */
+struct command {
+    const char *name; /* "volume create" */
+    const char *args; /* "POOL/VOL --size BYTES …" */
+    const char *help; /* what --help says; the first line stands in the list of commands */
+    int (*run)(struct cli *cli, int argc, char **argv);
+};
+
+extern const struct command commands_pool[], commands_volume[], commands_attach[], commands_watch[];
+
+/* ---- options -------------------------------------------------------------------------------- */
+
+enum opt_kind { OPT_FLAG, OPT_TEXT, OPT_SIZE, OPT_NUMBER, OPT_LIST };
+
+struct opt {
+    const char *name; /* without "--"; NULL ends a table */
+    char letter;      /* 0 = none */
+    enum opt_kind kind;
+    void *to; /* bool, const char *, uint64_t, uint64_t, json_t * (array, created on first use) */
+};
+
+/*
+ * Parses options and positional arguments in any order; --json and --help are understood
+ * everywhere. Returns the number of positional arguments, moved to argv[1…], when it is between
+ * `min` and `max`; else a negative exit code - 1 after having said why (opts_failed, opts_exit).
+ */
+int opts_parse(struct cli *cli, int argc, char **argv, const struct opt *opts, int min, int max);
+static inline bool opts_failed(int n)
+{
+    return n < 0;
+}
+static inline int opts_exit(int n)
+{
+    return -n - 1;
+}
+/* Says what is wrong with the command line; returns EXIT_USAGE. */
+int cli_usage(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* "/abs" for "rel", in malloc'ed memory: the daemon has a working directory of its own. */
+char *cli_absolute(const char *path);
+/* An array of strings from argv, made absolute. */
+json_t *cli_paths(char *const *argv, int count);
+
+/* ---- calls ---------------------------------------------------------------------------------- */
+
+/* Calls the daemon; takes the reference of params (NULL: none). On failure prints the sentence and
+ * returns the exit code; *result (may be NULL) is a new reference. */
+int cli_call(struct cli *cli, const char *method, json_t *params, json_t **result);
+/* The same, then with --json prints the result, else calls `print` (may be NULL). */
+int cli_show(struct cli *cli, const char *method, json_t *params,
+             void (*print)(const json_t *result));
+void cli_print_json(const json_t *value);
+/* Prints an error in the form that was asked for; returns EXIT_REFUSED. */
+int cli_refuse(const struct cli *cli, const char *name, const char *text);
+
+/* ---- reading JSON ---------------------------------------------------------------------------- */
+
+const char *json_text(const json_t *object, const char *key); /* "" when absent */
+uint64_t json_number(const json_t *object, const char *key);  /* 0 when absent */
+
+/* ---- tables ---------------------------------------------------------------------------------- */
+
+#define TABLE_COLUMNS_MAX 12
+
+struct table {
+    unsigned columns;
+    bool right[TABLE_COLUMNS_MAX];
+    size_t width[TABLE_COLUMNS_MAX];
+    char **cell; /* owned; rows × columns, the header first */
+    size_t count, capacity;
+    const char *indent;
+};
+
+/* `headers` ends with NULL; one that starts with '>' is aligned right. */
+void table_init(struct table *t, const char *indent, const char *const *headers);
+/* Adds one cell; a row is complete after as many cells as there are headers. */
+void table_add(struct table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void table_add_size(struct table *t, uint64_t bytes);
+/* Prints and frees. */
+void table_print(struct table *t);
+
+/* "1.5G" in one of a few static buffers. */
+const char *size_text(uint64_t bytes);
+
+#endif

@@ -1,0 +1,126 @@
+/* `vpool status`: everything that an operator asks first, on one screen a pool. */
+#include "tools/vpool/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void print_space(const json_t *pool)
+{
+    const json_t *s = json_object_get(pool, "space");
+    uint64_t total = json_number(s, "total_bytes"), used = json_number(s, "data_bytes");
+    uint64_t meta = json_number(s, "metadata_bytes"), left = json_number(s, "free_bytes");
+    uint64_t percent = total ? (used + meta) * 100 / total : 0;
+    printf("  space     %s (%d%% used): %s total = %s data + %s metadata + %s free (%s of it "
+           "reserved for metadata)\n",
+           json_text(pool, "level"), (int)percent, size_text(total), size_text(used),
+           size_text(meta), size_text(left), size_text(json_number(s, "reserved_bytes")));
+    printf("  volumes   %d, %s provisioned, %s allocated, %s hold data\n",
+           (int)json_number(json_object_get(pool, "volumes"), "count"),
+           size_text(json_number(s, "provisioned_bytes")),
+           size_text(json_number(s, "allocated_bytes")), size_text(json_number(s, "valid_bytes")));
+}
+
+static void print_disks(const json_t *disks)
+{
+    static const char *const headers[] = {"DISK",    "STATE",     ">SIZE",   ">USED",
+                                          ">ERRORS", ">CHECKSUM", ">HEALED", NULL};
+    struct table t;
+    table_init(&t, "    ", headers);
+    size_t i;
+    const json_t *d;
+    json_array_foreach(disks, i, d)
+    {
+        const json_t *c = json_object_get(d, "counters");
+        uint64_t total = json_number(d, "extents_total");
+        table_add(&t, "%s", json_text(d, "path"));
+        table_add(&t, "%s", json_text(d, "state"));
+        table_add_size(&t, json_number(d, "size_bytes"));
+        table_add(&t, "%d%%", total ? (int)(json_number(d, "extents_used") * 100 / total) : 0);
+        table_add(
+            &t, "%llu",
+            (unsigned long long)(json_number(c, "read_errors") + json_number(c, "write_errors")));
+        table_add(&t, "%llu", (unsigned long long)json_number(c, "checksum_errors"));
+        table_add(&t, "%llu", (unsigned long long)json_number(c, "healed_blocks"));
+    }
+    table_print(&t);
+}
+
+static void print_warnings(const json_t *warnings)
+{
+    size_t i;
+    const json_t *w;
+    if (json_array_size(warnings) == 0)
+        puts("  nothing to worry about");
+    json_array_foreach(warnings, i, w)
+        printf("  warning   %s\n            → %s\n", json_text(w, "text"), json_text(w, "action"));
+}
+
+static void print_unavailable(const json_t *p)
+{
+    printf("pool %s: unavailable\n  error     %s\n", json_text(p, "name"), json_text(p, "error"));
+    size_t i;
+    const json_t *path;
+    json_array_foreach(json_object_get(p, "paths"), i, path)
+        printf("  %s %s\n", i ? "         " : "last seen", json_string_value(path));
+    printf(
+        "            → bring its disks back and `vpool import %s`, or `vpool export %s` to forget "
+        "it\n",
+        json_text(p, "name"), json_text(p, "name"));
+}
+
+static void print_pool(const json_t *p)
+{
+    if (!json_object_get(p, "space")) {
+        print_unavailable(p);
+        return;
+    }
+    printf("pool %s: %s\n", json_text(p, "name"), json_text(p, "state"));
+    printf("  default   %s, chunks of %s; %s\n", json_text(p, "raid"),
+           size_text(json_number(p, "chunk_bytes")), json_text(p, "uuid"));
+    print_space(p);
+    printf("  exports   %d attachments\n", (int)json_number(p, "attachments"));
+    puts("  disks");
+    print_disks(json_object_get(p, "disks"));
+    print_warnings(json_object_get(p, "warnings"));
+}
+
+/* The status of every pool of the list, or of one. */
+static int collect(struct cli *cli, const char *only, json_t *out)
+{
+    json_t *list = NULL, *status;
+    int rc = only ? EXIT_DONE : cli_call(cli, "pool.list", NULL, &list);
+    size_t count = only ? 1 : json_array_size(json_object_get(list, "pools"));
+    for (size_t i = 0; i < count && rc == EXIT_DONE; i++) {
+        const char *name =
+            only ? only : json_text(json_array_get(json_object_get(list, "pools"), i), "uuid");
+        rc = cli_call(cli, "pool.status", json_pack("{s:s}", "pool", name), &status);
+        if (rc == EXIT_DONE && json_array_append_new(out, status))
+            rc = cli_refuse(cli, "NO_MEMORY", "out of memory");
+    }
+    json_decref(list);
+    return rc;
+}
+
+int cmd_status(struct cli *cli, int argc, char **argv);
+
+int cmd_status(struct cli *cli, int argc, char **argv)
+{
+    int n = opts_parse(cli, argc, argv, NULL, 0, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    json_t *pools = json_array();
+    int rc = collect(cli, n ? argv[1] : NULL, pools);
+    size_t i;
+    const json_t *p;
+    if (rc == EXIT_DONE && cli->json) {
+        json_t *result = json_pack("{s:O}", "pools", pools);
+        cli_print_json(result);
+        json_decref(result);
+    } else if (rc == EXIT_DONE) {
+        if (json_array_size(pools) == 0)
+            puts("no pools: `vpool create` makes one, `vpool scan` looks for some to import");
+        json_array_foreach(pools, i, p) print_pool(p);
+    }
+    json_decref(pools);
+    return rc;
+}

@@ -1,0 +1,207 @@
+/* Commands that look over time: events, iostat; and the daemon's own. */
+#include "tools/vpool/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- events
+ * -------------------------------------------------------------------------------------- */
+
+static void print_event(const struct cli *cli, const json_t *e)
+{
+    if (cli->json) {
+        json_dumpf(e, stdout, JSON_COMPACT);
+        putchar('\n');
+        return;
+    }
+    char when[40] = "?";
+    time_t seconds = (time_t)json_number(e, "time");
+    struct tm tm;
+    if (localtime_r(&seconds, &tm))
+        (void)strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
+    printf("%s  %-5s  %-20s  %s: %s\n", when, json_text(e, "level"), json_text(e, "kind"),
+           json_text(e, "subject"), json_text(e, "text"));
+}
+
+static int cmd_events(struct cli *cli, int argc, char **argv)
+{
+    bool follow = false;
+    uint64_t since = 0;
+    const struct opt opts[] = {
+        {"follow", 'f', OPT_FLAG, &follow}, {"since", 0, OPT_NUMBER, &since}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 0, 0);
+    if (opts_failed(n))
+        return opts_exit(n);
+    if (!follow && cli->json)
+        return cli_show(cli, "events", json_pack("{s:I}", "since", (json_int_t)since), NULL);
+    do {
+        json_t *result;
+        int rc = cli_call(
+            cli, "events",
+            json_pack("{s:I, s:i}", "since", (json_int_t)since, "wait_ms", follow ? 30000 : 0),
+            &result);
+        if (rc)
+            return rc;
+        if (json_number(result, "lost"))
+            fprintf(stderr, "vpool: %llu older events are no longer kept\n",
+                    (unsigned long long)json_number(result, "lost"));
+        size_t i;
+        const json_t *e;
+        json_array_foreach(json_object_get(result, "events"), i, e) print_event(cli, e);
+        since = json_number(result, "last");
+        json_decref(result);
+        if (fflush(stdout))
+            return EXIT_REFUSED;
+    } while (follow);
+    return EXIT_DONE;
+}
+
+/* ---- iostat
+ * --------------------------------------------------------------------------------------- */
+
+/* The entry of `list` with the same `key` text as `like`. */
+static const json_t *find_same(const json_t *list, const json_t *like, const char *key)
+{
+    size_t i;
+    const json_t *e;
+    json_array_foreach(list, i,
+                       e) if (strcmp(json_text(e, key), json_text(like, key)) == 0) return e;
+    return NULL;
+}
+
+struct interval {
+    double seconds; /* 0: totals since the start */
+};
+
+static void add_rate(struct table *t, const struct interval *iv, const json_t *now,
+                     const json_t *before, const char *key, bool size)
+{
+    uint64_t v = json_number(now, key), was = json_number(before, key);
+    double d = v >= was ? (double)(v - was) : (double)v;
+    if (iv->seconds > 0)
+        d /= iv->seconds;
+    if (size)
+        table_add_size(t, (uint64_t)d);
+    else
+        table_add(t, "%.0f", d);
+}
+
+static void add_rows(struct table *t, const struct interval *iv, const json_t *now,
+                     const json_t *before, const char *pool, const char *key)
+{
+    size_t i;
+    const json_t *e;
+    json_array_foreach(now, i, e)
+    {
+        const json_t *was = find_same(before, e, key);
+        if (strcmp(key, "name") == 0)
+            table_add(t, "%s/%s", pool, json_text(e, key));
+        else
+            table_add(t, "%s", json_text(e, key));
+        add_rate(t, iv, e, was, "reads", false);
+        add_rate(t, iv, e, was, "writes", false);
+        add_rate(t, iv, e, was, "flushes", false);
+        add_rate(t, iv, e, was, "bytes_read", true);
+        add_rate(t, iv, e, was, "bytes_written", true);
+    }
+}
+
+static void print_iostat(const json_t *now, const json_t *before)
+{
+    static const char *const totals[] = {"SINCE START", ">READS",   ">WRITES", ">FLUSHES",
+                                         ">READ",       ">WRITTEN", NULL};
+    static const char *const rates[] = {"PER SECOND", ">READS",   ">WRITES", ">FLUSHES",
+                                        ">READ",      ">WRITTEN", NULL};
+    struct interval iv = {0};
+    if (before)
+        iv.seconds = (double)(json_number(now, "time_ns") - json_number(before, "time_ns")) / 1e9;
+    struct table t;
+    table_init(&t, "", before ? rates : totals);
+    size_t i;
+    const json_t *p;
+    json_array_foreach(json_object_get(now, "pools"), i, p)
+    {
+        const json_t *was = find_same(json_object_get(before, "pools"), p, "name");
+        add_rows(&t, &iv, json_object_get(p, "disks"), json_object_get(was, "disks"),
+                 json_text(p, "name"), "path");
+        add_rows(&t, &iv, json_object_get(p, "volumes"), json_object_get(was, "volumes"),
+                 json_text(p, "name"), "name");
+    }
+    table_print(&t);
+}
+
+static int iostat_loop(struct cli *cli, const char *pool, uint64_t seconds, uint64_t count)
+{
+    json_t *before = NULL;
+    int rc;
+    for (uint64_t i = 0;; i++) {
+        json_t *now;
+        rc = cli_call(cli, "iostat", json_pack("{s:s*}", "pool", pool), &now);
+        if (rc)
+            break;
+        if (cli->json) {
+            json_dumpf(now, stdout, JSON_COMPACT);
+            putchar('\n');
+        } else {
+            print_iostat(now, before);
+        }
+        json_decref(before);
+        before = now;
+        if (fflush(stdout) || seconds == 0 || (count && i + 1 >= count))
+            break;
+        struct timespec wait = {.tv_sec = (time_t)seconds};
+        nanosleep(&wait, NULL);
+    }
+    json_decref(before);
+    return rc;
+}
+
+static int cmd_iostat(struct cli *cli, int argc, char **argv)
+{
+    uint64_t seconds = 0, count = 0;
+    const struct opt opts[] = {
+        {"interval", 'i', OPT_NUMBER, &seconds}, {"count", 'c', OPT_NUMBER, &count}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 0, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return iostat_loop(cli, n ? argv[1] : NULL, seconds, count);
+}
+
+/* ---- the daemon
+ * ------------------------------------------------------------------------------------ */
+
+static int cmd_info(struct cli *cli, int argc, char **argv)
+{
+    bool stats = false;
+    const struct opt opts[] = {{"stats", 0, OPT_FLAG, &stats}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 0, 0);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(cli, stats ? "daemon.stats" : "daemon.info", NULL, cli_print_json);
+}
+
+static int cmd_log_level(struct cli *cli, int argc, char **argv)
+{
+    int n = opts_parse(cli, argc, argv, NULL, 1, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(cli, "daemon.log-level", json_pack("{s:s}", "level", argv[1]), NULL);
+}
+
+const struct command commands_watch[] = {
+    {"events", "[-f] [--since N]",
+     "What has happened.\n"
+     "  -f, --follow     wait for more, until interrupted\n"
+     "  --since N        only events after number N",
+     cmd_events},
+    {"iostat", "[-i SECONDS] [-c COUNT] [POOL]",
+     "Requests and bytes of disks and volumes.\n"
+     "  -i SECONDS       again every so often, as rates after the first table\n"
+     "  -c COUNT         so many tables",
+     cmd_iostat},
+    {"info", "[--stats]", "The daemon: version, reactors, io_uring features; its figures.",
+     cmd_info},
+    {"log-level", "error|warn|info|debug", "Changes what the daemon logs, until it ends.",
+     cmd_log_level},
+    {0}};

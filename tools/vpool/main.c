@@ -1,0 +1,173 @@
+/* vpool: the command line. Finds the command and runs it; the commands are in cmd_*.c. */
+#include "tools/vpool/cli.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int cmd_version(struct cli *cli, int argc, char **argv);
+static int cmd_help(struct cli *cli, int argc, char **argv);
+
+static const struct command commands_here[] = {
+    {"version", "", "Versions of this tool and of the daemon.", cmd_version},
+    {"help", "[COMMAND]", "This list, or a command's help.", cmd_help},
+    {0}};
+
+static const struct command *const tables[] = {commands_pool,  commands_volume, commands_attach,
+                                               commands_watch, commands_here,   NULL};
+
+/* Commands of the design whose feature is not in this release. */
+static const char *const not_yet[] = {"add",   "remove",   "replace", "offline", "online",
+                                      "scrub", "history",  "jobs",    "doctor",  "snapshot",
+                                      "clone", "rollback", "diff",    "migrate", NULL};
+
+static void print_commands(FILE *out)
+{
+    fputs("usage: vpool [-s SOCKET] [--json] COMMAND …\n\n", out);
+    for (const struct command *const *t = tables; *t; t++)
+        for (const struct command *c = *t; c->name; c++)
+            fprintf(out, "  %-16s %.*s\n", c->name, (int)strcspn(c->help, "\n"), c->help);
+    fputs(
+        "\n`vpool COMMAND --help` says more. Sizes take K, M, G, T (powers of 1024). The daemon's\n"
+        "socket is -s SOCKET, else $VPOOL_SOCKET, else " VPOOL_DEFAULT_SOCKET ".\n"
+        "Exit codes: 0 done, 1 refused or failed, 2 usage.\n",
+        out);
+}
+
+/* The command that the first words name; *words is how many. */
+static const struct command *find(int argc, char **argv, int *words)
+{
+    for (const struct command *const *t = tables; *t; t++)
+        for (const struct command *c = *t; c->name; c++) {
+            const char *space = strchr(c->name, ' ');
+            size_t first = space ? (size_t)(space - c->name) : strlen(c->name);
+            *words = space ? 2 : 1;
+            if (argc < *words || strlen(argv[0]) != first || strncmp(argv[0], c->name, first) != 0)
+                continue;
+            if (!space || strcmp(argv[1], space + 1) == 0)
+                return c;
+        }
+    return NULL;
+}
+
+static bool is_prefix_of_commands(const char *word)
+{
+    size_t len = strlen(word);
+    for (const struct command *const *t = tables; *t; t++)
+        for (const struct command *c = *t; c->name; c++)
+            if (strncmp(c->name, word, len) == 0 && c->name[len] == ' ')
+                return true;
+    return false;
+}
+
+static int unknown_command(struct cli *cli, int argc, char **argv)
+{
+    for (const char *const *n = not_yet; *n; n++) {
+        if (strcmp(*n, argv[0]) == 0) {
+            char text[80];
+            (void)snprintf(text, sizeof(text), "'%s' is not supported by this release", *n);
+            return cli_refuse(cli, "NOT_SUPPORTED", text);
+        }
+    }
+    if (!is_prefix_of_commands(argv[0]))
+        fprintf(stderr, "vpool: unknown command '%s'; `vpool help` lists all\n", argv[0]);
+    else if (argc > 1)
+        fprintf(stderr, "vpool: unknown command '%s %s'; `vpool help` lists all\n", argv[0],
+                argv[1]);
+    else
+        fprintf(stderr, "vpool: '%s' needs a second word; `vpool help` lists all\n", argv[0]);
+    return EXIT_USAGE;
+}
+
+static int cmd_version(struct cli *cli, int argc, char **argv)
+{
+    int n = opts_parse(cli, argc, argv, NULL, 0, 0);
+    if (opts_failed(n))
+        return opts_exit(n);
+    struct vpool_error err;
+    char *info = NULL;
+    json_t *daemon = NULL;
+    if (vpool_connect(cli->socket, 2000, &cli->client, &err) == 0 &&
+        vpool_call(cli->client, "daemon.info", NULL, &info, &err) == 0)
+        daemon = json_loads(info, 0, NULL);
+    free(info);
+    const char *version = daemon ? json_text(daemon, "version") : NULL;
+    json_t *both = json_pack("{s:s, s:s?}", "tool", vpool_version(), "daemon", version);
+    if (cli->json)
+        cli_print_json(both);
+    else
+        printf("vpool %s, daemon %s\n", vpool_version(), version ? version : "does not answer");
+    json_decref(both);
+    json_decref(daemon);
+    return EXIT_DONE;
+}
+
+static int cmd_help(struct cli *cli, int argc, char **argv)
+{
+    int words;
+    if (argc < 2) {
+        print_commands(stdout);
+        return EXIT_DONE;
+    }
+    const struct command *c = find(argc - 1, argv + 1, &words);
+    if (!c)
+        return unknown_command(cli, argc - 1, argv + 1);
+    printf("usage: vpool %s %s\n\n%s\n", c->name, c->args, c->help);
+    return EXIT_DONE;
+}
+
+/* Options before the command. 0 to go on, else an exit code + 1. */
+static int parse_global(struct cli *cli, int argc, char **argv)
+{
+    static const struct option longs[] = {{"socket", required_argument, NULL, 's'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {0}};
+    int ch;
+    while ((ch = getopt_long(argc, argv, "+s:hV", longs, NULL)) != -1) {
+        switch (ch) {
+        case 's':
+            cli->socket = optarg;
+            break;
+        case 'j':
+            cli->json = true;
+            break;
+        case 'h':
+            print_commands(stdout);
+            return EXIT_DONE + 1;
+        case 'V':
+            printf("vpool %s\n", vpool_version());
+            return EXIT_DONE + 1;
+        default:
+            print_commands(stderr);
+            return EXIT_USAGE + 1;
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct cli cli = {0};
+    int ended = parse_global(&cli, argc, argv);
+    if (ended)
+        return ended - 1;
+    argc -= optind;
+    argv += optind;
+    if (argc == 0) {
+        print_commands(stderr);
+        return EXIT_USAGE;
+    }
+    int words, rc;
+    cli.command = find(argc, argv, &words);
+    if (cli.command)
+        rc = cli.command->run(&cli, argc - words + 1, argv + words - 1);
+    else
+        rc = unknown_command(&cli, argc, argv);
+    vpool_close(cli.client);
+    if (fflush(stdout) && rc == EXIT_DONE)
+        rc = EXIT_REFUSED;
+    return rc;
+}
