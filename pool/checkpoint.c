@@ -52,6 +52,8 @@ int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece)
         .pieces = 1,
     };
     snapshot_encode(p);
+    if (!io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
+        pool_meta_commit(p); /* a test: what the last root needs is used again too early */
     int rc = pool_log_drain(p);
     if (!rc)
         rc = snapshot_write(p, &next.snapshot);
@@ -60,10 +62,8 @@ int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece)
         rc = raid_flush(p->raid_disk, p->disk_count);
     if (rc)
         return rc;
-    if (!io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
-        pool_meta_commit(p);
     rc = pool_root_write(p, &next);
-    if (!rc && io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
+    if (!rc)
         pool_meta_commit(p);
     return rc;
 }

@@ -281,14 +281,15 @@ static void entry_wake(struct log_entry *e)
     co_wake(co);
 }
 
-/* Lets the next one write: somebody who waits for the writer to stop, else a queued commit. */
+/* Lets the next one write: a cut, which is handed the writer's place, so that commits that follow
+ * one another closely can not keep it waiting; else a queued commit. */
 static void writer_leave(struct pool_log *l)
 {
-    l->writing = false;
     if (!co_queue_is_empty(&l->idle)) {
         co_queue_wake_one(&l->idle);
         return;
     }
+    l->writing = false;
     struct log_entry *e;
     list_for_each (e, &l->queue, link) {
         if (e->waiter) {
@@ -363,8 +364,8 @@ static int log_wait(struct pool *p, struct log_entry *e)
 /* CO. Becomes the writer without writing. */
 static void writer_enter(struct pool_log *l)
 {
-    while (l->writing)
-        co_queue_wait(&l->idle, "log writer");
+    if (l->writing)
+        co_queue_wait(&l->idle, "log writer"); /* writer_leave hands its place over */
     l->writing = true;
 }
 

@@ -153,7 +153,7 @@ struct pool_log {
     struct list owned; /* those of them that pool_log_append_nowait allocated             */
     uint64_t queued_bytes;
     bool writing;         /* one writer at a time                                         */
-    struct co_queue idle; /* waits for !writing                                           */
+    struct co_queue idle; /* waits to take the writer's place */
     uint64_t limit_pages; /* a checkpoint is requested beyond                             */
 };
 

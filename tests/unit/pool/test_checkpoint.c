@@ -1,0 +1,307 @@
+/* Checkpoints and what a power cut at any moment around them leaves (checkpoint.c, C1 … C3). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/lib/fake_client.h"
+#include "tests/lib/on_reactor.h"
+#include "tests/lib/sim_pool.h"
+
+static struct pool *pool;
+static struct fake_client client;
+static struct vp_error err;
+static unsigned disks = 2;
+
+static void start(void)
+{
+    client = (struct fake_client){0};
+    check_ok(sim_pool_create(disks, &pool, &err));
+    struct pool_client c = fake_client_of(&client);
+    client.pool = pool;
+    pool_set_client(pool, &c);
+}
+
+static void import(void *arg)
+{
+    int *rc = arg;
+    struct fake_client fresh = {0};
+    client = fresh;
+    struct pool_client c = fake_client_of(&client);
+    *rc = sim_pool_import(disks, &c, &pool, &err);
+    if (!*rc)
+        *rc = fake_load(&client, pool);
+}
+
+/* ---- simple behaviour --------------------------------------------------------------------- */
+
+static void commit_many(void *arg)
+{
+    (void)arg;
+    start();
+    for (uint64_t i = 1; i <= 2000; i++)
+        check_ok(fake_commit(&client, i % FAKE_KEYS, i, i % 100 ? 0 : 20000));
+}
+
+static void a_log_that_outgrows_its_limit_is_shortened_and_nothing_is_lost(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(1, disks);
+    sim_pool_run(w, commit_many, NULL);
+    struct pool_space space;
+    pool_space_get(pool, &space);
+    assert_true(client.checkpoints > 3);
+    assert_true(space.meta_pages_used < space.meta_pages_total);
+    pool_abandon(pool);
+    w = sim_pool_power_cut(w, 2);
+    int rc;
+    sim_pool_run(w, import, &rc);
+    check_ok(rc);
+    for (uint64_t i = 2000 - FAKE_KEYS + 1; i <= 2000; i++) {
+        check_equal(client.value[i % FAKE_KEYS], i);
+        check_equal(sim_pool_counter(pool, i % FAKE_KEYS), i);
+    }
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
+static void fail_a_checkpoint(void *arg)
+{
+    (void)arg;
+    start();
+    check_ok(fake_commit(&client, 1, 11, 0));
+    check_ok(pool_checkpoint(pool));
+    check_ok(fake_commit(&client, 1, 12, 0));
+    client.fail_checkpoint = VP_E_PAGE_DAMAGED;
+    check_equal(pool_checkpoint(pool), VP_E_PAGE_DAMAGED);
+    check_ok(fake_commit(&client, 2, 13, 0));
+    check_equal(pool_checkpoint_number(pool), 2);
+}
+
+static void a_failed_checkpoint_changes_nothing_and_does_not_fence(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(1, disks);
+    sim_pool_run(w, fail_a_checkpoint, NULL);
+    pool_abandon(pool);
+    w = sim_pool_power_cut(w, 2);
+    int rc;
+    sim_pool_run(w, import, &rc);
+    check_ok(rc);
+    check_equal(client.value[1], 12);
+    check_equal(client.value[2], 13);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
+static unsigned joined;
+
+static void join(void *arg)
+{
+    (void)arg;
+    check_ok(pool_checkpoint(pool));
+    joined++;
+}
+
+static void join_from_many(void *arg)
+{
+    (void)arg;
+    start();
+    check_ok(fake_commit(&client, 1, 1, 0));
+    for (unsigned i = 0; i < 10; i++)
+        check_ok(co_spawn(join, NULL, "join"));
+    co_yield ();
+    check_ok(pool_checkpoint(pool));
+    joined++;
+}
+
+static void those_who_ask_during_a_checkpoint_share_the_next_one(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(1, disks);
+    joined = 0;
+    sim_pool_run(w, join_from_many, NULL);
+    check_equal(joined, 11);
+    check_equal(pool_checkpoint_number(pool), 3); /* creation's, the first, the shared one */
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
+static void fill(void *arg)
+{
+    int *rc = arg;
+    uint64_t addr, n = 0;
+    start();
+    while (pool_meta_has_room(pool, 1) && !pool_page_alloc(pool, 1, &addr))
+        n++;
+    check(n > 100);
+    /* Nobody gave a page back: full, and yet commits and checkpoints go on. */
+    for (uint64_t i = 1; i < 300; i++)
+        check_ok(fake_commit(&client, i % FAKE_KEYS, i, 0));
+    check_ok(pool_checkpoint(pool));
+    *rc = pool_close(pool, true);
+}
+
+static void full_metadata_refuses_pages_but_commits_and_checkpoints_go_on(void **state)
+{
+    (void)state;
+    int rc;
+    struct sim_world *w = sim_pool_world(1, disks);
+    sim_pool_run(w, fill, &rc);
+    check_ok(rc);
+    sim_pool_run(w, import, &rc);
+    check_ok(rc);
+    check_equal(client.value[299 % FAKE_KEYS], 299);
+    check_equal(client.replays, 0);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
+/* ---- every crash point -------------------------------------------------------------------- */
+
+/* A world at one event, and what had been acknowledged by then. */
+struct moment {
+    struct sim_snapshot *snapshot;
+    uint64_t acked[FAKE_KEYS], issued[FAKE_KEYS];
+};
+
+enum { MOMENTS_MAX = 4000 };
+static struct moment *moments;
+static unsigned moment_count;
+static uint64_t acked[FAKE_KEYS], issued[FAKE_KEYS];
+static bool created;
+
+static bool on_event(struct sim_world *w, uint64_t event, void *arg)
+{
+    (void)event;
+    (void)arg;
+    if (!created || moment_count == MOMENTS_MAX)
+        return true;
+    struct moment *m = &moments[moment_count++];
+    m->snapshot = sim_snapshot_take(w);
+    memcpy(m->acked, acked, sizeof(acked));
+    memcpy(m->issued, issued, sizeof(issued));
+    return true;
+}
+
+static void commit_one(uint64_t number, size_t ballast)
+{
+    unsigned key = (unsigned)(number % 3);
+    issued[key] = number;
+    check_ok(fake_commit(&client, key, number, ballast));
+    acked[key] = number;
+}
+
+static void committer(void *arg)
+{
+    uint64_t base = (uintptr_t)arg;
+    for (uint64_t i = 1; i < 12; i++)
+        commit_one(base + 3 * i, 0);
+}
+
+static void commit_and_checkpoint(void *arg)
+{
+    (void)arg;
+    start();
+    created = true;
+    for (uintptr_t k = 1; k <= 2; k++)
+        check_ok(co_spawn(committer, (void *)k, "committer"));
+    for (uint64_t i = 1; i <= 3; i++) {
+        commit_one(100 + 3 * i - 100 % 3, i == 2 ? 15000 : 0);
+        check_ok(pool_checkpoint(pool));
+    }
+}
+
+static bool is_within(const struct moment *m, unsigned key, uint64_t found)
+{
+    return found >= m->acked[key] && found <= m->issued[key];
+}
+
+static void check_state(const struct moment *m, const struct sim_choice *choices, uint64_t seed)
+{
+    int rc;
+    struct sim_world *w = sim_world_from_snapshot(m->snapshot, choices, seed);
+    sim_pool_run(w, import, &rc);
+    check_ok(rc);
+    for (unsigned key = 0; key < 3 && !rc; key++) {
+        uint64_t counter = sim_pool_counter(pool, key);
+        counter = counter == UINT64_MAX ? 0 : counter;
+        check_equal(counter, client.value[key]);
+        check(is_within(m, key, client.value[key]));
+    }
+    pool_abandon(pool);
+    sim_world_free(w);
+}
+
+static void random_choices(struct sim_choice *choices, unsigned n, uint64_t *random)
+{
+    for (unsigned i = 0; i < n; i++) {
+        *random = *random * 6364136223846793005ULL + 1442695040888963407ULL;
+        choices[i].fate = (enum sim_fate)((*random >> 40) % 3);
+        choices[i].units = *random >> 8;
+    }
+}
+
+/* All lost, all kept, and some in between. */
+static void check_moment(const struct moment *m, uint64_t seed)
+{
+    unsigned n = sim_snapshot_pending(m->snapshot);
+    struct sim_choice *choices = calloc(n + 1, sizeof(*choices));
+    uint64_t random = seed;
+    assert_non_null(choices);
+    check_state(m, choices, seed);
+    for (unsigned i = 0; i < n; i++)
+        choices[i].fate = SIM_KEEP;
+    check_state(m, choices, seed);
+    for (unsigned k = 0; k < 20 && n; k++) {
+        random_choices(choices, n, &random);
+        check_state(m, choices, seed);
+    }
+    free(choices);
+}
+
+static void a_power_cut_at_any_event_keeps_what_was_acknowledged_and_whole(void **state)
+{
+    (void)state;
+    moments = calloc(MOMENTS_MAX, sizeof(*moments));
+    assert_non_null(moments);
+    for (disks = 1; disks <= 3; disks++) {
+        memset(acked, 0, sizeof(acked));
+        memset(issued, 0, sizeof(issued));
+        created = false;
+        moment_count = 0;
+        struct sim_world *w = sim_pool_world(disks, disks);
+        sim_world_on_event(w, on_event, NULL);
+        sim_pool_run(w, commit_and_checkpoint, NULL);
+        pool_abandon(pool);
+        sim_world_free(w);
+        assert_in_range(moment_count, 50, MOMENTS_MAX - 1);
+        for (unsigned i = 0; i < moment_count; i++) {
+            check_moment(&moments[i], i);
+            sim_snapshot_free(moments[i].snapshot);
+        }
+        assert_checked();
+    }
+    free(moments);
+    disks = 2;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_log_that_outgrows_its_limit_is_shortened_and_nothing_is_lost),
+        cmocka_unit_test(a_failed_checkpoint_changes_nothing_and_does_not_fence),
+        cmocka_unit_test(those_who_ask_during_a_checkpoint_share_the_next_one),
+        cmocka_unit_test(full_metadata_refuses_pages_but_commits_and_checkpoints_go_on),
+        cmocka_unit_test(a_power_cut_at_any_event_keeps_what_was_acknowledged_and_whole),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
