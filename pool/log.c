@@ -208,7 +208,8 @@ static void run_take(struct run *r, uint8_t *to, size_t len)
     r->left -= len;
     while (len) {
         size_t n = min_u64(len, r->entry->len - r->offset);
-        memcpy(to, r->entry->bytes + r->offset, n);
+        if (n)
+            memcpy(to, r->entry->bytes + r->offset, n);
         to += n;
         len -= n;
         r->offset += n;
