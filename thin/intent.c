@@ -24,6 +24,7 @@
 int thin_intents_init(struct thin *t)
 {
     co_queue_init(&t->intents.queue);
+    pool_batch_init(&t->intents.batch);
     return thin_intents_resize(t, thin_chunks(t));
 }
 
@@ -34,7 +35,9 @@ void thin_intents_fini(struct thin *t)
     free(in->durable);
     free(in->touched);
     free(in->recovered);
+    free(in->sent);
     free(in->logged);
+    pool_batch_fini(&in->batch);
 }
 
 static bool bitmap_grow(uint64_t **map, uint64_t words, uint64_t more)
@@ -57,6 +60,7 @@ int thin_intents_resize(struct thin *t, uint64_t chunks)
         !bitmap_grow(&in->durable, in->words, words) ||
         !bitmap_grow(&in->touched, in->words, words) ||
         !bitmap_grow(&in->recovered, in->words, words) ||
+        !bitmap_grow(&in->sent, in->words, words) ||
         !bitmap_grow(&in->logged, bitmap_words(in->words), bitmap_words(words)))
         return VP_E_NO_MEMORY;
     in->words = words;
@@ -86,27 +90,22 @@ int thin_intents_load(struct thin *t, uint64_t word, const void *value, size_t l
 static CO int intents_commit(struct thin *t)
 {
     struct thin_intents *in = &t->intents;
-    struct pool_batch b;
     uint64_t words = in->words; /* a resize meanwhile only adds */
-    uint64_t *sent = malloc(words * sizeof(*sent));
-    if (!sent)
-        return VP_E_NO_MEMORY;
-    memcpy(sent, in->wanted, words * sizeof(*sent));
-    pool_batch_init(&b);
+    memcpy(in->sent, in->wanted, words * sizeof(*in->sent));
+    pool_batch_clear(&in->batch);
     for (uint64_t w = 0; w < words; w++) {
-        if (!(sent[w] & ~in->durable[w]))
+        if (!(in->sent[w] & ~in->durable[w]))
             continue;
-        struct thin_intent_record_disk r = {le64_make(sent[w])};
-        pool_batch_set(&b, POOL_RECORD_INTENT, t->id, w, &r, sizeof(r));
+        struct thin_intent_record_disk r = {le64_make(in->sent[w])};
+        pool_batch_set(&in->batch, POOL_RECORD_INTENT, t->id, w, &r, sizeof(r));
         bitmap_set(in->logged, w);
     }
-    int rc = pool_commit(t->pool, &b);
-    pool_batch_fini(&b);
+    int rc = pool_commit(t->pool, &in->batch);
     for (uint64_t w = 0; w < words && !rc; w++) {
-        in->set += (uint64_t)__builtin_popcountll(sent[w] & in->wanted[w] & ~in->durable[w]);
-        in->durable[w] |= sent[w] & in->wanted[w]; /* a checkpoint may have cleared meanwhile */
+        uint64_t set = in->sent[w] & in->wanted[w]; /* a checkpoint may have cleared meanwhile */
+        in->set += (uint64_t)__builtin_popcountll(set & ~in->durable[w]);
+        in->durable[w] |= set;
     }
-    free(sent);
     return rc;
 }
 

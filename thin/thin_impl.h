@@ -247,12 +247,14 @@ struct thin_intents {
     uint64_t *durable;   /* the record is in the log                                   */
     uint64_t *touched;   /* written since the last thin_checkpoint_intents             */
     uint64_t *recovered; /* set before the crash: blocks may differ from their CRCs     */
+    uint64_t *sent;      /* what the commit under way makes durable                     */
     uint64_t *logged;    /* by word: a record may exist                                */
     uint64_t words;
     uint64_t recovered_count;
     unsigned epoch;      /* 0 or 1 */
     uint64_t writers[2]; /* in-place changes under way, by the epoch they began in     */
     bool committing;
+    struct pool_batch batch; /* of the commit under way */
     struct co_queue queue;
     uint64_t set; /* counter */
 };

@@ -11,20 +11,24 @@
 
 void block_model_init(struct block_model *m, uint64_t blocks)
 {
+    uint64_t **arrays[] = {&m->now, &m->done, &m->committed, &m->floor, &m->zeroing};
     memset(m, 0, sizeof(*m));
     m->blocks = blocks;
-    m->now = calloc(blocks, sizeof(*m->now));
-    m->committed = calloc(blocks, sizeof(*m->committed));
-    m->zeroed = calloc(blocks, sizeof(*m->zeroed));
+    for (unsigned i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++) {
+        *arrays[i] = calloc(blocks, sizeof(uint64_t));
+        VP_VERIFY_TRUE(*arrays[i] != NULL);
+    }
     m->buf = aligned_alloc(POOL_BLOCK, (size_t)BLOCK_MODEL_IO_MAX * POOL_BLOCK);
-    VP_VERIFY_TRUE(m->now && m->committed && m->zeroed && m->buf);
+    VP_VERIFY_TRUE(m->buf != NULL);
 }
 
 void block_model_fini(struct block_model *m)
 {
     free(m->now);
+    free(m->done);
     free(m->committed);
-    free(m->zeroed);
+    free(m->floor);
+    free(m->zeroing);
     free(m->buf);
 }
 
@@ -42,33 +46,47 @@ void block_fill(uint8_t *to, uint64_t seq, uint64_t block)
 
 CO int block_model_write(struct block_model *m, struct thin *t, uint64_t block, unsigned count)
 {
+    return block_model_write_from(m, t, block, count, m->buf);
+}
+
+CO int block_model_write_from(struct block_model *m, struct thin *t, uint64_t block, unsigned count,
+                              uint8_t *buf)
+{
     uint64_t seq = ++m->seq;
     for (unsigned i = 0; i < count; i++)
-        block_fill(m->buf + (size_t)i * POOL_BLOCK, seq, block + i);
-    int rc = thin_write(t, block, count, m->buf);
+        block_fill(buf + (size_t)i * POOL_BLOCK, seq, block + i);
+    int rc = thin_write(t, block, count, buf);
     for (unsigned i = 0; i < count && !rc; i++)
-        m->now[block + i] = seq;
+        m->now[block + i] = m->done[block + i] = seq;
     return rc;
 }
 
 CO int block_model_zero(struct block_model *m, struct thin *t, uint64_t block, uint64_t count,
                         bool keep)
 {
-    memset(m->zeroed + block, true, count * sizeof(*m->zeroed)); /* even if it fails half-way */
+    uint64_t seq = ++m->seq;
+    for (uint64_t i = 0; i < count; i++)
+        m->zeroing[block + i] = seq;
     int rc = thin_zero(t, block, count, keep);
-    if (!rc)
-        memset(m->now + block, 0, count * sizeof(*m->now));
+    for (uint64_t i = 0; i < count && !rc; i++) {
+        m->now[block + i] = 0;
+        m->done[block + i] = seq;
+    }
     return rc;
+}
+
+void block_model_is_committed(struct block_model *m, uint64_t block)
+{
+    m->committed[block] = m->now[block];
+    m->floor[block] = m->done[block];
 }
 
 CO int block_model_commit(struct block_model *m, struct thin *t)
 {
     int rc = thin_commit(t);
-    if (rc)
-        return rc;
-    memcpy(m->committed, m->now, m->blocks * sizeof(*m->now));
-    memset(m->zeroed, 0, m->blocks * sizeof(*m->zeroed));
-    return 0;
+    for (uint64_t i = 0; i < m->blocks && !rc; i++)
+        block_model_is_committed(m, i);
+    return rc;
 }
 
 /* The sequence number that a block's bytes say, UINT64_MAX when they say nothing sensible. */
@@ -83,9 +101,11 @@ static uint64_t block_seq(const uint8_t *bytes, uint64_t block)
 
 static bool seq_is_allowed(const struct block_model *m, uint64_t block, uint64_t seq)
 {
-    if (seq == m->committed[block] || (seq == 0 && m->zeroed[block]))
+    if (seq == m->committed[block])
         return true;
-    return seq != UINT64_MAX && seq > m->committed[block] && seq <= m->seq;
+    if (seq == 0)
+        return m->zeroing[block] > m->floor[block];
+    return seq > m->floor[block] && seq <= m->seq;
 }
 
 static CO uint64_t model_read(struct block_model *m, struct thin *t, bool recover)
@@ -105,8 +125,9 @@ static CO uint64_t model_read(struct block_model *m, struct thin *t, bool recove
                               ", committed %" PRIu64 "\n",
                               at + i, (int64_t)seq, m->now[at + i], m->committed[at + i]);
             if (recover && ok) { /* what survived a crash survives the next one too */
-                m->now[at + i] = m->committed[at + i] = seq;
-                m->zeroed[at + i] = false;
+                m->now[at + i] = seq;
+                m->done[at + i] = m->seq;
+                block_model_is_committed(m, at + i);
             }
         }
     }

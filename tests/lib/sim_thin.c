@@ -45,12 +45,14 @@ struct sim_thin *sim_thin_new(const struct sim_thin_config *config)
         (void)sim_disk_add(st->world, &d);
     }
     pool_batch_init(&st->replay);
+    pool_batch_init(&st->intents);
     return st;
 }
 
 void sim_thin_free(struct sim_thin *st)
 {
     pool_batch_fini(&st->replay);
+    pool_batch_fini(&st->intents);
     sim_world_free(st->world);
     free(st);
 }
@@ -136,20 +138,18 @@ static int intents_put(struct sim_thin *st, const struct pool_batch *b)
 static int client_checkpoint(void *arg)
 {
     struct sim_thin *st = arg;
-    struct pool_batch intents;
     if (!st->thin)
         return 0;
-    pool_batch_init(&intents);
+    pool_batch_clear(&st->intents);
     int rc = thin_checkpoint_pages(st->thin);
     if (!rc) {
-        thin_checkpoint_intents(st->thin, &intents);
+        thin_checkpoint_intents(st->thin, &st->intents);
         rc = thin_commit(st->thin);
     }
     if (!rc)
         rc = roots_put(st);
     if (!rc)
-        rc = intents_put(st, &intents);
-    pool_batch_fini(&intents);
+        rc = intents_put(st, &st->intents);
     st->checkpoints += !rc;
     return rc;
 }

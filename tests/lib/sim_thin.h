@@ -36,7 +36,7 @@ struct sim_thin {
     struct pool *pool;
     struct thin_cache *cache;
     struct thin *thin; /* volume 1 */
-    struct pool_batch replay;
+    struct pool_batch replay, intents;
     uint64_t checkpoints;
     void (*body)(struct sim_thin *st, void *arg);
     void *arg;

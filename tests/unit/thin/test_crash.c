@@ -47,16 +47,51 @@ static bool cut_event(struct sim_world *w, uint64_t event, void *arg)
     return ++c->seen != c->at;
 }
 
-static void cut_body(struct sim_thin *st, void *arg)
+/* Each worker owns every n-th run of RUN blocks: all share chunks, nobody shares blocks. */
+enum { WORKERS = 4, RUN = 3 };
+
+struct worker {
+    struct sim_thin *st;
+    struct co_group *group;
+    unsigned index;
+    uint8_t buf[RUN * POOL_BLOCK] __attribute__((aligned(4096)));
+};
+static struct worker workers[WORKERS]; /* a power cut abandons their stacks */
+static uint64_t
+    run_began; /* model.seq then: what was not read since may be older than the model says */
+
+static CO void worker_commit(struct worker *w)
 {
-    struct cut *cut = arg;
-    if (!check_ok(cut->fresh ? sim_thin_create(st) : sim_thin_import(st)))
-        return;
-    check_equal(block_model_recover(&model, st->thin), 0);
-    check_equal(block_model_compare(&model, st->thin), 0);
-    check_audit(st->thin);
-    sim_world_on_event(st->world, cut_event, cut);
-    for (unsigned i = 0; i < 60; i++) {
+    check_ok(thin_commit(w->st->thin));
+    for (uint64_t b = 0; b < model.blocks; b++)
+        if (b / RUN % WORKERS == w->index && model.done[b] > run_began)
+            block_model_is_committed(&model, b);
+}
+
+static void worker(void *arg)
+{
+    struct worker *w = arg;
+    struct thin *t = w->st->thin;
+    for (unsigned i = 0; i < 30; i++) {
+        uint64_t r = sim_random(w->st->world);
+        unsigned count = 1 + (unsigned)(r >> 8) % RUN;
+        uint64_t block = ((r >> 20) % (model.blocks / RUN / WORKERS) * WORKERS + w->index) * RUN;
+        if (r % 8 == 0)
+            worker_commit(w);
+        else if (r % 8 < 4)
+            check_ok(block_model_zero(&model, t, block, count, r % 16 < 4));
+        else if (r % 64 == 12)
+            check_ok(pool_checkpoint(w->st->pool));
+        else
+            check_ok(block_model_write_from(&model, t, block, count, w->buf));
+    }
+    co_group_leave(w->group, 0);
+}
+
+/* Large requests, one at a time. */
+static CO void churn(struct sim_thin *st)
+{
+    for (unsigned i = 0; i < 30; i++) {
         uint64_t r = sim_random(st->world);
         unsigned count = 1 + (unsigned)(r >> 8) % (r & 64 ? 40 : 4);
         uint64_t block = (r >> 20) % (model.blocks - count + 1);
@@ -68,23 +103,47 @@ static void cut_body(struct sim_thin *st, void *arg)
             check_ok(pool_checkpoint(st->pool));
         else
             check_ok(block_model_write(&model, st->thin, block, count));
-        if (i % 20 == 7) {
-            bool more;
-            check_ok(thin_resync_step(st->thin, &more));
-        }
     }
+}
+
+static void cut_body(struct sim_thin *st, void *arg)
+{
+    static struct co_group g;
+    struct cut *cut = arg;
+    bool more;
+    if (!check_ok(cut->fresh ? sim_thin_create(st) : sim_thin_import(st)))
+        return;
+    if (sim_below(st->world, 2)) { /* else workers meet what the crash left */
+        check_equal(block_model_recover(&model, st->thin), 0);
+        check_equal(block_model_compare(&model, st->thin), 0);
+        check_audit(st->thin);
+        sim_world_on_event(st->world, cut_event, cut);
+        churn(st);
+    }
+    sim_world_on_event(st->world, cut_event, cut);
+    run_began = model.seq;
+    co_group_init(&g);
+    for (unsigned i = 0; i < WORKERS; i++) {
+        workers[i].st = st;
+        workers[i].group = &g;
+        workers[i].index = i;
+        co_group_enter(&g);
+        check_ok(co_spawn(worker, &workers[i], "worker"));
+    }
+    check_ok(thin_resync_step(st->thin, &more));
+    check_ok(co_group_wait(&g));
     sim_world_on_event(st->world, NULL, NULL);
 }
 
 static void cuts_run(const char *profile, uint64_t seed)
 {
-    struct sim_thin_config c = {.seed = seed, .profile = profile, .volume_blocks = 600};
+    struct sim_thin_config c = {.seed = seed, .profile = profile, .volume_blocks = 120 * RUN};
     struct sim_thin *st = sim_thin_new(&c);
     block_model_init(&model, c.volume_blocks);
     struct cut cut = {.fresh = true};
     for (unsigned i = 0; i < 12; i++) {
         cut.seen = 0;
-        cut.at = 1 + sim_below(st->world, 400);
+        cut.at = 1 + sim_below(st->world, 600);
         sim_thin_run(st, cut_body, &cut);
         sim_thin_power_cut(st, seed + i);
         cut.fresh = false;
