@@ -67,6 +67,7 @@ static inline int fake_release_here(void *arg)
 {
     struct volume *v = arg;
     v->hold = false;
+    v->cancel = false;
     co_queue_wake_all(&v->queue);
     return 0;
 }

@@ -1,0 +1,325 @@
+/* Clients that leave, stall and return; servers that stop; limits. README.md's invariants 1 to 5.
+ */
+#include "tests/unit/nbd/fixture.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+static unsigned char data[2 << 20];
+
+/* ---- clients that leave
+ * -------------------------------------------------------------------------- */
+
+/* Invariant 1: the reader of a full connection still holds writes when the client vanishes. */
+static void writes_queued_by_a_client_that_vanished_are_dropped(void **state)
+{
+    (void)state;
+    fx.limits.requests = 4;
+    int fd = client_ready(SIMPLE);
+    fx.volume.hold = true;
+    for (unsigned i = 0; i < 50; i++) {
+        memset(data, 1 + i, 512);
+        command_send(fd, SIMPLE, NBDX_CMD_WRITE, 0, i, i * 4096, 512);
+        client_send(fd, data, 512);
+    }
+    wait_for(fx.volume.held == 4);
+    close(fd);
+    wait_for(fx.serving == 0);
+    assert_int_equal(fx.volume.writes, 4);
+    assert_int_equal(fx.volume.cancelled, 1);
+    for (unsigned i = 0; i < 50; i++)
+        assert_int_equal(fx.volume.data[i * 4096], 0);
+}
+
+static void a_request_that_waits_for_space_survives_another_clients_end(void **state)
+{
+    (void)state;
+    int a = client_ready(SIMPLE), b = client_ready(SIMPLE);
+    fx.volume.hold = true;
+    memset(data, 7, 512);
+    command_send(a, SIMPLE, NBDX_CMD_WRITE, 0, 1, 0, 512);
+    client_send(a, data, 512);
+    command_send(b, SIMPLE, NBDX_CMD_WRITE, 0, 1, 8192, 512);
+    client_send(b, data, 512);
+    wait_for(fx.volume.held == 2);
+    close(a);
+    wait_for(fx.serving == 1);
+    assert_int_equal(reactor_call_blocking(fx.reactor, fake_release_here, &fx.volume), 0);
+    simple_expect(b, 1, 0);
+    assert_int_equal(fx.volume.data[0], 0);
+    assert_int_equal(fx.volume.data[8192], 7);
+    client_leave(b, SIMPLE);
+}
+
+static void a_write_whose_payload_is_cut_at_any_byte_does_not_happen(void **state)
+{
+    (void)state;
+    unsigned char wire[28 + 64];
+    size_t n = command_bytes(wire, SIMPLE, NBDX_CMD_WRITE, 0, 1, 0, 64);
+    memset(wire + n, 5, 64);
+    for (size_t cut = 0; cut < n + 64; cut++) {
+        int fd = client_ready(SIMPLE);
+        client_send(fd, wire, cut);
+        close(fd);
+        wait_for(fx.serving == 0);
+    }
+    assert_int_equal(fx.volume.writes, 0);
+}
+
+static void a_client_that_never_reads_is_stopped_and_harms_nobody(void **state)
+{
+    (void)state;
+    int greedy = client_ready(SIMPLE);
+    for (unsigned i = 0; i < 100; i++)
+        command_send(greedy, SIMPLE, NBDX_CMD_READ, 0, i, 0, 1 << 20);
+    wait_for(fx.volume.reads >= 1);
+    int fd = client_ready(SIMPLE);
+    for (unsigned i = 0; i < 100; i++) {
+        command_send(fd, SIMPLE, NBDX_CMD_READ, 0, i, 0, 4096);
+        simple_expect(fd, i, 0);
+        client_recv(fd, data, 4096);
+    }
+    assert_true(fx.volume.reads <= 100 + 16 + 1); /* the greedy one's: what its buffers hold */
+    client_leave(fd, SIMPLE);
+    close(greedy);
+}
+
+/* ---- servers
+ * ------------------------------------------------------------------------------------- */
+
+struct server_call {
+    struct nbdx_server_options options;
+    struct nbdx_server *server;
+    struct vp_error err;
+    unsigned deadline_ms;
+    struct nbdx_server_stats stats;
+    struct nbdx_connection_info info[4];
+    unsigned count;
+};
+static struct server_call sc;
+
+static int start_here(void *arg)
+{
+    (void)arg;
+    return nbdx_server_start(&sc.options, &sc.server, &sc.err);
+}
+static int stop_here(void *arg)
+{
+    (void)arg;
+    nbdx_server_stop(sc.server, sc.deadline_ms);
+    return 0;
+}
+static int stats_here(void *arg)
+{
+    (void)arg;
+    nbdx_server_stats(sc.server, &sc.stats, sc.info, 4, &sc.count);
+    return 0;
+}
+
+static int server_up(const char *address)
+{
+    memset(&sc, 0, sizeof(sc));
+    assert_int_equal(nbdx_address_parse(address, &sc.options.address, &sc.err), 0);
+    sc.options.exports = fx.exports;
+    sc.options.export_count = fx.export_count;
+    sc.options.limits = fx.limits;
+    return reactor_call_blocking(fx.reactor, start_here, NULL);
+}
+static void server_down(unsigned deadline_ms)
+{
+    sc.deadline_ms = deadline_ms;
+    assert_int_equal(reactor_call_blocking(fx.reactor, stop_here, NULL), 0);
+}
+static void *stopper_main(void *arg)
+{
+    server_down(60000);
+    return arg;
+}
+static void server_look(void)
+{
+    assert_int_equal(reactor_call_blocking(fx.reactor, stats_here, NULL), 0);
+}
+
+static char socket_path[64];
+
+static int socket_connect(void)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    struct timeval t = {.tv_sec = PATIENCE_S};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s", socket_path);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)), 0);
+    if (connect(fd, (struct sockaddr *)&a, sizeof(a))) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static int unix_server_up(void)
+{
+    char address[80];
+    snprintf(socket_path, sizeof(socket_path), "/tmp/nbd-test-%d.sock", (int)getpid());
+    snprintf(address, sizeof(address), "unix:%s", socket_path);
+    return server_up(address);
+}
+
+/* Old-style negotiation, to the point. */
+static int socket_ready(void)
+{
+    char buf[32];
+    struct be32 flags = be32_make(3);
+    int fd = socket_connect();
+    assert_true(fd >= 0);
+    client_recv(fd, buf, 18);
+    client_send(fd, &flags, 4);
+    option_send(fd, NBDX_OPT_EXPORT_NAME, "p/v", 3);
+    client_recv(fd, buf, 10);
+    return fd;
+}
+
+static void a_unix_socket_has_mode_0660_and_goes_away_with_its_server(void **state)
+{
+    (void)state;
+    struct stat st;
+    char uri[128];
+    assert_int_equal(unix_server_up(), 0);
+    assert_int_equal(stat(socket_path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0660);
+    assert_true(nbdx_server_uri(sc.server, 0, uri, sizeof(uri)));
+    assert_memory_equal(uri, "nbd+unix:///p/v?socket=/tmp/nbd-test-", 37);
+    server_down(0);
+    assert_int_equal(stat(socket_path, &st), -1);
+}
+
+static void a_second_server_on_the_same_socket_is_refused(void **state)
+{
+    (void)state;
+    assert_int_equal(unix_server_up(), 0);
+    struct server_call first = sc;
+    assert_int_equal(unix_server_up(), VP_E_EXISTS);
+    sc = first;
+    server_down(0);
+}
+
+static void a_server_that_stops_answers_what_started_and_refuses_the_rest(void **state)
+{
+    (void)state;
+    pthread_t stopper;
+    assert_int_equal(unix_server_up(), 0);
+    int fd = socket_ready();
+    fx.volume.hold = true;
+    command_send(fd, SIMPLE, NBDX_CMD_FLUSH, 0, 1, 0, 0);
+    wait_for(fx.volume.held == 1);
+    assert_int_equal(pthread_create(&stopper, NULL, stopper_main, NULL), 0);
+    wait_for(fx.volume.cancelled == 1); /* it waited for space: cancelled */
+    simple_expect(fd, 1, NBDX_ESHUTDOWN);
+    command_send(fd, SIMPLE, NBDX_CMD_WRITE, 0, 2, 0, 512);
+    client_send(fd, data, 512);
+    simple_expect(fd, 2, NBDX_ESHUTDOWN);
+    assert_int_equal(socket_connect(), -1);
+    client_leave(fd, SIMPLE);
+    pthread_join(stopper, NULL);
+    assert_int_equal(fx.volume.writes, 0);
+}
+
+static void clients_that_stay_are_cut_at_the_deadline(void **state)
+{
+    (void)state;
+    assert_int_equal(unix_server_up(), 0);
+    int a = socket_ready(), b = socket_connect();
+    server_down(20);
+    client_expect_end(a);
+    close(b);
+}
+
+static void a_connection_over_the_limit_is_closed_at_once(void **state)
+{
+    (void)state;
+    fx.limits.connections = 2;
+    assert_int_equal(unix_server_up(), 0);
+    int a = socket_ready(), b = socket_ready();
+    client_expect_end(socket_connect());
+    server_look();
+    assert_int_equal(sc.stats.connections, 2);
+    assert_int_equal(sc.stats.refused, 1);
+    client_leave(a, SIMPLE);
+    wait_for((server_look(), sc.stats.connections) == 1);
+    client_leave(socket_ready(), SIMPLE);
+    client_leave(b, SIMPLE);
+    server_down(0);
+}
+
+static void figures_name_the_peer_and_count_requests(void **state)
+{
+    (void)state;
+    assert_int_equal(unix_server_up(), 0);
+    int fd = socket_ready();
+    command_send(fd, SIMPLE, NBDX_CMD_READ, 0, 1, 0, 4096);
+    simple_expect(fd, 1, 0);
+    client_recv(fd, data, 4096);
+    command_send(fd, SIMPLE, NBDX_CMD_READ, 0, 2, FIXTURE_SIZE, 4096);
+    simple_expect(fd, 2, NBDX_EINVAL);
+    server_look();
+    assert_int_equal(sc.count, 1);
+    assert_int_equal(sc.info[0].pid, getpid());
+    assert_int_equal(sc.info[0].uid, getuid());
+    assert_string_equal(sc.info[0].export_name, "p/v");
+    assert_int_equal(sc.stats.requests, 2);
+    assert_int_equal(sc.stats.bytes_read, 4096);
+    assert_int_equal(sc.stats.errors, 1);
+    client_leave(fd, SIMPLE);
+    wait_for((server_look(), sc.stats.connections) == 0);
+    assert_int_equal(sc.stats.requests, 2);
+    server_down(0);
+}
+
+static void tcp_is_served_on_a_free_port_of_the_loopback(void **state)
+{
+    (void)state;
+    char uri[128], want[64];
+    assert_int_equal(server_up("tcp::0"), 0);
+    unsigned port = nbdx_server_port(sc.server);
+    assert_true(port > 0);
+    snprintf(want, sizeof(want), "nbd://127.0.0.1:%u/p/v", port);
+    assert_true(nbdx_server_uri(sc.server, 0, uri, sizeof(uri)));
+    assert_string_equal(uri, want);
+    server_down(0);
+}
+
+static void addresses_are_parsed_or_refused(void **state)
+{
+    (void)state;
+    struct nbdx_address a;
+    struct vp_error err;
+    assert_int_equal(nbdx_address_parse("tcp:[::1]:10809", &a, &err), 0);
+    assert_string_equal(a.host, "::1");
+    assert_string_equal(a.port, "10809");
+    assert_int_equal(nbdx_address_parse("tcp:host:1", &a, &err), 0);
+    assert_string_equal(a.host, "host");
+    static const char *const bad[] = {
+        "",          "unix:",         "/path",          "tcp:",      "tcp:host",
+        "tcp:host:", "tcp:host:port", "tcp:host:65536", "tcp:1:2:3", "tcp:h:123456"};
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(nbdx_address_parse(bad[i], &a, &err), VP_E_INVALID);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        nbd_test(writes_queued_by_a_client_that_vanished_are_dropped),
+        nbd_test(a_request_that_waits_for_space_survives_another_clients_end),
+        nbd_test(a_write_whose_payload_is_cut_at_any_byte_does_not_happen),
+        nbd_test(a_client_that_never_reads_is_stopped_and_harms_nobody),
+        nbd_test(a_unix_socket_has_mode_0660_and_goes_away_with_its_server),
+        nbd_test(a_second_server_on_the_same_socket_is_refused),
+        nbd_test(a_server_that_stops_answers_what_started_and_refuses_the_rest),
+        nbd_test(clients_that_stay_are_cut_at_the_deadline),
+        nbd_test(a_connection_over_the_limit_is_closed_at_once),
+        nbd_test(figures_name_the_peer_and_count_requests),
+        nbd_test(tcp_is_served_on_a_free_port_of_the_loopback),
+        nbd_test(addresses_are_parsed_or_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
