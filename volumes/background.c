@@ -142,7 +142,6 @@ static void commit_timer(void *arg)
         if (vs->closing)
             break;
         commit_all(vs);
-        volumes_level_check(vs);
     }
     co_group_leave(&vs->workers, 0);
 }

@@ -130,18 +130,16 @@ int volume_roots_put(struct volume *v, const struct thin_roots *roots)
     return rc;
 }
 
-/* An intent word without bits stays, as zeros: the snapshot's table has no "delete". */
 static int put_intents(struct volume *v, const struct pool_batch *b)
 {
-    static const uint8_t zeros[8];
     struct pool_record r;
     size_t at = 0;
     bool is_delete;
     int rc;
     while ((rc = pool_batch_next(b, &at, &r, &is_delete)) == 1) {
-        const void *value = is_delete ? zeros : r.value;
+        const void *value = is_delete ? NULL : r.value; /* NULL takes the record out */
         rc = pool_record_put_in_snapshot(v->vs->pool, POOL_RECORD_INTENT, v->id, r.key, value,
-                                         is_delete ? sizeof(zeros) : r.len);
+                                         r.len);
         if (rc)
             return rc;
     }

@@ -8,11 +8,11 @@
  * No wake-up is lost:
  * 1. A waiter is counted and remembers room_sequence before it tries; it sleeps only if the
  *    sequence is still the same after the try failed.
- * 2. The sequence moves when the volume itself freed chunks (volume_full_freed) and when the pool
- *    got arenas back. The latter is seen by the watcher, a coroutine at home that does nothing but
- *    wait for the pool's room; another one, the announcer, tells the volumes, which takes time.
+ * 2. The sequence moves when the volume itself freed chunks (volume_full_freed), and when the pool
+ *    has room: that is waited for, while there are waiters, by one coroutine at home, the watcher,
+ *    which then tells every volume that has waiters. pool_wait_for_room does not sleep through room
+ *    that came after the last failed lease, so nothing is lost while the watcher is busy.
  */
-#include "base/log.h"
 #include "volumes/volumes_impl.h"
 
 /* ---- at home ------------------------------------------------------------------------------ */
@@ -38,28 +38,17 @@ CO static void room_announce(struct volumes *vs)
     }
 }
 
-static void room_announcer(void *arg)
-{
-    struct volumes *vs = arg;
-    while (!vs->closing) {
-        uint64_t seen = vs->room_events;
-        room_announce(vs);
-        while (vs->room_events == seen && !vs->closing)
-            co_queue_wait(&vs->room_news, "room announcer");
-    }
-    co_group_leave(&vs->room_workers, 0);
-}
-
 static void room_watcher(void *arg)
 {
     struct volumes *vs = arg;
     vs->room_watcher = co_self();
-    int rc = 0;
-    while (!vs->closing && !rc) {
-        rc = pool_wait_for_room(vs->pool);
-        vs->room_events++;
-        co_queue_wake_all(&vs->room_news);
-        volumes_level_check(vs);
+    while (!vs->closing) {
+        if (vs->room_waiters == 0) {
+            co_queue_wait(&vs->room_news, "somebody who waits for room");
+            continue;
+        }
+        if (!pool_wait_for_room(vs->pool))
+            room_announce(vs);
     }
     vs->room_watcher = NULL;
     co_group_leave(&vs->room_workers, 0);
@@ -67,43 +56,34 @@ static void room_watcher(void *arg)
 
 int volumes_room_start(struct volumes *vs)
 {
-    co_group_init(&vs->room_workers);
-    co_queue_init(&vs->room_news);
-    static void (*const worker[])(void *) = {room_watcher, room_announcer};
-    static const char *const name[] = {"room watcher", "room announcer"};
-    for (unsigned i = 0; i < 2; i++) {
-        co_group_enter(&vs->room_workers);
-        int rc = co_spawn(worker[i], vs, name[i]);
-        if (rc) {
-            co_group_leave(&vs->room_workers, 0);
-            return rc;
-        }
-    }
-    return 0;
+    co_group_enter(&vs->room_workers);
+    int rc = co_spawn(room_watcher, vs, "room watcher");
+    if (rc)
+        co_group_leave(&vs->room_workers, 0);
+    return rc;
 }
 
 void volumes_room_stop(struct volumes *vs)
 {
+    co_queue_wake_all(&vs->room_news);
     if (vs->room_watcher)
         co_cancel(vs->room_watcher);
-    co_queue_wake_all(&vs->room_news);
-    vp_ignore(co_group_wait(&vs->room_workers), "the workers return no errors");
+    vp_ignore(co_group_wait(&vs->room_workers), "the watcher returns no error");
 }
 
-void volumes_level_check(struct volumes *vs)
+static int waiter_arrives(void *arg)
 {
-    static const char *const name[] = {"ok", "warn", "tight", "full"};
-    struct pool_space space;
-    pool_space_get(vs->pool, &space);
-    if (space.level == vs->level)
-        return;
-    char free_text[16], total_text[16];
-    bytes_format_size(space.free_bytes, free_text, sizeof(free_text));
-    bytes_format_size(space.total_bytes, total_text, sizeof(total_text));
-    vp_log(space.level > vs->level ? VP_LOG_WARN : VP_LOG_INFO,
-           "pool %s: space is %s (was %s), %s of %s unassigned", pool_name(vs->pool),
-           name[space.level], name[vs->level], free_text, total_text);
-    vs->level = space.level;
+    struct volumes *vs = arg;
+    vs->room_waiters++;
+    co_queue_wake_all(&vs->room_news);
+    return 0;
+}
+
+static int waiter_leaves(void *arg)
+{
+    struct volumes *vs = arg;
+    vs->room_waiters--;
+    return 0;
 }
 
 /* ---- on the volume's reactor -------------------------------------------------------------- */
@@ -129,10 +109,13 @@ int volume_full_wait(struct volume *v, struct full_wait *w)
 {
     struct volume_io *io = v->io;
     if (!w->counted) {
-        w->counted = true;
         w->cancel_sequence = io->cancel_sequence;
-        w->room_sequence = io->room_sequence;
+        int rc = reactor_call(pool_home(v->vs->pool), waiter_arrives, v->vs);
+        if (rc)
+            return rc;
+        w->counted = true;
         count_waiting(v, 1);
+        w->room_sequence = io->room_sequence;
         return release_pending(v);
     }
     if (atomic_load_explicit(&v->flags, memory_order_relaxed) & VOLUME_IS_ENOSPC)
@@ -147,9 +130,11 @@ int volume_full_wait(struct volume *v, struct full_wait *w)
 
 void volume_full_done(struct volume *v, struct full_wait *w)
 {
-    if (w->counted)
-        count_waiting(v, -1);
+    if (!w->counted)
+        return;
     w->counted = false;
+    count_waiting(v, -1);
+    vp_ignore(reactor_call(pool_home(v->vs->pool), waiter_leaves, v->vs), "home outlives requests");
 }
 
 int volume_full_freed(struct volume *v)

@@ -83,7 +83,6 @@ static int workers_start(struct volumes *vs)
 {
     const char *discard = pool_property_get(vs->pool, "discard");
     vs->discard_devices = !discard || strcmp(discard, "off") != 0;
-    volumes_level_check(vs);
     int rc = volumes_room_start(vs);
     return rc ? rc : volumes_background_start(vs);
 }
@@ -131,8 +130,7 @@ static int import_intent(const struct pool_record *r, void *arg)
 {
     struct volumes *vs = arg;
     struct volume *v = volume_find_id(vs, r->scope);
-    bool any = !bytes_are_zero(r->value, r->len);
-    if (v && any && v->state == VOLUME_ONLINE && list_empty(&v->resync_link))
+    if (v && v->state == VOLUME_ONLINE && list_empty(&v->resync_link))
         list_add_tail(&vs->resync, &v->resync_link);
     return 0;
 }

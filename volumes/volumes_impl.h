@@ -170,8 +170,7 @@ struct volumes {
     struct co_group room_workers;
     struct co *room_watcher;
     struct co_queue room_news;
-    uint64_t room_events;
-    enum pool_level level; /* as last reported */
+    unsigned room_waiters; /* requests, over all volumes */
 };
 
 /* ---- record.c: VOLUME_RECORD bytes -------------------------------------------------------- */
@@ -255,11 +254,9 @@ struct full_wait {
 };
 /* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. */
 CO int volume_full_wait(struct volume *v, struct full_wait *w) must_check;
-void volume_full_done(struct volume *v, struct full_wait *w);
+CO void volume_full_done(struct volume *v, struct full_wait *w);
 /* On v's reactor: chunks were freed; lets v's own waiting writers have them. */
 CO int volume_full_freed(struct volume *v) must_check;
-/* HOME: logs when the pool's level changed. */
-void volumes_level_check(struct volumes *vs);
 int volumes_room_start(struct volumes *vs) must_check;
 CO void volumes_room_stop(struct volumes *vs);
 
