@@ -1,0 +1,61 @@
+/* vpool-bench: the load, its options and its figures. */
+#ifndef VP_TOOLS_BENCH_H
+#define VP_TOOLS_BENCH_H
+
+#include "base/error.h"
+#include "io/co.h"
+#include "raid/profile.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BENCH_DISKS_MAX 32
+#define BENCH_DEPTH_MAX 1024
+
+struct bench_options {
+    const char *disks[BENCH_DISKS_MAX];
+    unsigned disk_count;
+    uint64_t disk_bytes; /* of files to create; 0 = chosen by size_bytes */
+    struct raid_profile profile;
+    bool raw;         /* the io layer on the first file, without a pool  */
+    bool write;       /* else reads */
+    bool random;      /* else sequential */
+    bool first_write; /* never written blocks, each once                  */
+    bool json;
+    bool keep; /* do not remove created files */
+    uint32_t block_bytes;
+    unsigned depth;
+    uint64_t size_bytes; /* of the volume, or the part of the file    */
+    double runtime_seconds;
+};
+
+/* Latencies in ns: 32 steps for each power of two. */
+#define HISTOGRAM_STEPS 32
+struct histogram {
+    uint64_t count[64 * HISTOGRAM_STEPS];
+    uint64_t total;
+};
+void histogram_add(struct histogram *h, uint64_t ns);
+/* The latency that `part` (0 … 1) of all requests do not exceed. */
+uint64_t histogram_quantile(const struct histogram *h, double part);
+
+struct bench_result {
+    uint64_t requests, bytes;
+    double seconds, cpu_user_seconds, cpu_system_seconds;
+    struct histogram latency;
+    uint64_t enters, turns, switches; /* of the reactor, during the run */
+};
+
+/* What is measured: one call is one request. */
+struct bench_target {
+    int (*read)(void *arg, uint64_t offset, void *buf, uint32_t len);
+    int (*write)(void *arg, uint64_t offset, const void *buf, uint32_t len);
+    int (*flush)(void *arg);
+    void *arg;
+};
+
+/* Fills the target (not for first_write), then runs the load. On a reactor. */
+CO int bench_run(const struct bench_options *o, const struct bench_target *target,
+                 struct bench_result *out) must_check;
+
+#endif
