@@ -97,7 +97,10 @@ static CO void churn(struct sim_thin *st)
         uint64_t block = (r >> 20) % (model.blocks - count + 1);
         if (r % 8 == 0)
             check_ok(block_model_commit(&model, st->thin));
-        else if (r % 8 < 3)
+        else if (r % 8 == 1) /* a whole chunk, which becomes free */
+            check_ok(block_model_zero(&model, st->thin, align_down(block, 16),
+                                      min_u64(16, model.blocks - align_down(block, 16)), false));
+        else if (r % 8 == 2)
             check_ok(block_model_zero(&model, st->thin, block, count, r % 16 < 8));
         else if (r % 64 == 11)
             check_ok(pool_checkpoint(st->pool));
@@ -162,6 +165,44 @@ static void a_power_cut_leaves_every_block_old_or_new(void **state)
     for (uint64_t i = 0; i < 10; i++) {
         cuts_run("single", seed_get() + i);
         cuts_run("mirror:2", seed_get() + i);
+    }
+}
+
+static void reuse_before(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    check_ok(block_model_write(&model, st->thin, 0, 64));
+    check_ok(block_model_commit(&model, st->thin));
+    for (unsigned i = 0; i < 4; i++) {
+        check_ok(block_model_zero(&model, st->thin, i * 16, 16, false));
+        check_ok(block_model_write(&model, st->thin, 1024 + i * 16, 16));
+    }
+}
+
+static void reuse_after(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_import(st)))
+        return;
+    check_equal(block_model_recover(&model, st->thin), 0);
+    check_audit(st->thin);
+}
+
+static void discarded_data_stay_whole_until_the_discard_is_durable(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct sim_thin_config c = {.seed = i, .disks = 1};
+        struct sim_thin *st = sim_thin_new(&c);
+        block_model_init(&model, st->config.volume_blocks);
+        sim_thin_run(st, reuse_before, NULL);
+        sim_thin_power_cut(st, i);
+        sim_thin_run(st, reuse_after, NULL);
+        block_model_fini(&model);
+        sim_thin_free(st);
+        assert_checked();
     }
 }
 
@@ -257,6 +298,34 @@ static void without_a_match_one_copy_is_adopted_for_good(void **state)
     (void)state;
     differ(2, 2, (struct versions){2, 2});
     differ(7, 2, (struct versions){7, 2});
+}
+
+static void loss_after(struct sim_thin *st, void *arg)
+{
+    unsigned lost = *(const unsigned *)arg;
+    if (!check_ok(sim_thin_import(st)))
+        return;
+    uint64_t served = seq_at_5(st);
+    sim_disk_set_dead(sim_thin_disk(st, lost), true);
+    check_equal(seq_at_5(st), served);
+}
+
+static void an_adopted_block_survives_the_loss_of_either_disk(void **state)
+{
+    (void)state;
+    for (unsigned lost = 0; lost < 2; lost++) {
+        struct sim_thin_config c = {.seed = 3, .profile = "mirror:2"};
+        struct sim_thin *st = sim_thin_new(&c);
+        uint8_t bytes[POOL_BLOCK];
+        block_model_init(&model, st->config.volume_blocks);
+        sim_thin_run(st, differ_before, NULL);
+        block_fill(bytes, 7, 5);
+        sim_disk_poke(sim_thin_disk(st, 0), where[0], bytes, sizeof(bytes));
+        sim_thin_run(st, loss_after, &lost);
+        block_model_fini(&model);
+        sim_thin_free(st);
+        assert_checked();
+    }
 }
 
 static void resync_after(struct sim_thin *st, void *arg)
@@ -356,8 +425,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_power_cut_leaves_every_block_old_or_new),
+        cmocka_unit_test(discarded_data_stay_whole_until_the_discard_is_durable),
         cmocka_unit_test(a_copy_that_matches_the_log_wins_over_one_that_does_not),
         cmocka_unit_test(without_a_match_one_copy_is_adopted_for_good),
+        cmocka_unit_test(an_adopted_block_survives_the_loss_of_either_disk),
         cmocka_unit_test(the_background_job_makes_copies_equal_and_clears_the_intents),
         cmocka_unit_test(a_flipped_bit_is_healed_from_the_mirror),
         cmocka_unit_test(a_flipped_bit_without_a_mirror_fails_that_block_only),
