@@ -42,7 +42,7 @@ class Coroutines(gdb.Command):
         for co in coroutines(reactor(argument)):
             state = STATES[int(co["state"])]
             name, why = co["name"].string(), co["why"].string()
-            entry = co["fn"].format_string(symbols=True, addresses=False)
+            entry = str(co["fn"]).split(" ", 1)[-1]
             print(f"{int(co):#x}  {state:9}  {why:20}  {name:20}  {entry}")
 
 
