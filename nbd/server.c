@@ -34,7 +34,9 @@ struct nbdx_server {
     struct co *acceptor; /* NULL until it runs */
     struct list connections;
     unsigned connection_count;
-    struct co_queue changed; /* a connection or the acceptor ended */
+    struct co_queue changed; /* a connection, the acceptor or a waiter ended */
+    unsigned waiters;        /* in nbdx_server_wait_unused                   */
+    bool wait_ended;
 
     uint64_t accepted, refused, handshakes_failed;
     struct nbdx_counters ended; /* of connections that are no more */
@@ -364,6 +366,7 @@ static int server_stop_here(void *arg)
     struct nbdx_server *s = call->server;
     uint64_t deadline = reactor_now_ns() + UINT64_C(1000000) * call->deadline_ms;
     s->stopping = true;
+    co_queue_wake_all(&s->changed);
     while (s->accepting) {
         if (s->acceptor)
             co_cancel(s->acceptor);
@@ -375,7 +378,7 @@ static int server_stop_here(void *arg)
     while (s->connection_count && rc != VP_E_TIMED_OUT)
         rc = co_queue_wait_until(&s->changed, deadline, "nbd: clients of a server that stops");
     connections_tell(s, true);
-    while (s->connection_count)
+    while (s->connection_count || s->waiters)
         co_queue_wait(&s->changed, "nbd: connections that were cut");
     return 0;
 }
@@ -480,12 +483,21 @@ int nbdx_serve_fd(int fd, const struct nbdx_export *exports, unsigned export_cou
 static int wait_unused_here(void *arg)
 {
     struct nbdx_server *s = arg;
-    while (!s->accepted || s->connection_count)
+    s->waiters++;
+    while (!s->stopping && !s->wait_ended && (!s->accepted || s->connection_count))
         co_queue_wait(&s->changed, "nbd: clients of a captive server");
+    s->waiters--;
+    co_queue_wake_all(&s->changed);
     return 0;
 }
 
 void nbdx_server_wait_unused(struct nbdx_server *s)
 {
     vp_ignore(reactor_call(s->reactor, wait_unused_here, s), "its reactor has ended");
+}
+
+void nbdx_server_end_wait(struct nbdx_server *s)
+{
+    s->wait_ended = true;
+    co_queue_wake_all(&s->changed);
 }

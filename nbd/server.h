@@ -125,7 +125,9 @@ CO void nbdx_server_stats(struct nbdx_server *s, struct nbdx_server_stats *out,
 CO int nbdx_serve_fd(int fd, const struct nbdx_export *exports, unsigned export_count,
                      const struct nbdx_limits *limits) must_check;
 
-/* Returns when at least one client came and all are gone. */
+/* Returns when at least one client came and all are gone, or the server stops. */
 CO void nbdx_server_wait_unused(struct nbdx_server *s);
+/* Makes it return now (a signal came). On the server's reactor. */
+void nbdx_server_end_wait(struct nbdx_server *s);
 
 #endif
