@@ -127,6 +127,15 @@ static int close_on_reactor(void *arg)
     return 0;
 }
 
+void volume_replay_drop(struct volume *v)
+{
+    list_del(&v->replay_link);
+    if (v->replay)
+        pool_batch_fini(v->replay);
+    free(v->replay);
+    v->replay = NULL;
+}
+
 static int activated(struct volume *v, struct volumes_slot *slot, struct thin *t)
 {
     v->io = io_new(t);
@@ -136,11 +145,7 @@ static int activated(struct volume *v, struct volumes_slot *slot, struct thin *t
     slot->active++;
     list_add_tail(&v->vs->active, &v->active_link);
     /* What the log said is in the map's pages now, which the next checkpoint writes. */
-    list_del(&v->replay_link);
-    if (v->replay)
-        pool_batch_fini(v->replay);
-    free(v->replay);
-    v->replay = NULL;
+    volume_replay_drop(v);
     return 0;
 }
 

@@ -27,6 +27,7 @@ CO static int return_arenas(struct volume *v)
     while (v->pins > 0)
         co_queue_wait(&v->unpinned, "volume to be deleted");
     volume_detach(v);
+    volume_replay_drop(v);
     int rc = pool_arena_return_all(vs->pool, v->id);
     if (rc)
         return rc;

@@ -15,6 +15,8 @@
  */
 #include "volumes/volumes_impl.h"
 
+#define ROOM_PAUSE_NS UINT64_C(1000000)
+
 /* ---- at home ------------------------------------------------------------------------------ */
 
 static int room_announce_on_reactor(void *arg)
@@ -49,6 +51,7 @@ static void room_watcher(void *arg)
         }
         if (!pool_wait_for_room(vs->pool))
             room_announce(vs);
+        vp_ignore(co_sleep_ns(ROOM_PAUSE_NS), "they shall try before we look again; or the end");
     }
     vs->room_watcher = NULL;
     co_group_leave(&vs->room_workers, 0);

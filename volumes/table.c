@@ -106,16 +106,13 @@ void volume_free(struct volume *v)
     VP_VERIFY_TRUE(!v->io);
     list_del(&v->link);
     list_del(&v->active_link);
-    list_del(&v->replay_link);
     list_del(&v->resync_link);
     list_del(&v->delete_link);
     hash_del(&v->vs->by_id, &v->by_id);
     volume_names_free_retired(v);
     if (v->name)
         free(v->name);
-    if (v->replay)
-        pool_batch_fini(v->replay);
-    free(v->replay);
+    volume_replay_drop(v);
     free(v->fault);
     free(v);
 }

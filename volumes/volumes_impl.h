@@ -232,6 +232,7 @@ CO int volume_deactivate(struct volume *v, bool *done) must_check;
 CO int volume_settle(struct volume *v) must_check;
 /* Closes the map, whatever it holds; control is held, or all is ending. */
 CO void volume_detach(struct volume *v);
+void volume_replay_drop(struct volume *v);
 void volume_fault(struct volume *v, int rc);
 void volume_pin(struct volume *v);
 void volume_unpin(struct volume *v);

@@ -1,0 +1,292 @@
+/* A full pool: who waits, who fails, who goes on, and what ends the waiting. */
+#include "tests/lib/on_reactor.h"
+#include "tests/lib/sim_volumes.h"
+
+#include "base/bytes.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define KIB(n) ((uint64_t)(n) << 10)
+#define MIB(n) ((uint64_t)(n) << 20)
+
+enum { STEP = 64 << 10 };
+static uint8_t data[STEP] __attribute__((aligned(4096)));
+static uint8_t seen[STEP] __attribute__((aligned(4096)));
+
+static void play(void (*body)(struct sim_volumes *s), uint64_t seed, const char *profile)
+{
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){
+        .seed = seed, .disk_bytes = MIB(24), .profile = profile, .metadata_bytes = MIB(1)});
+    sim_volumes_run(s, body);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
+static void mark(uint64_t at)
+{
+    for (unsigned i = 0; i < STEP; i += 8)
+        memcpy(data + i, &at, sizeof(at));
+}
+
+/* A volume of policy enospc, written until the pool is full; *end is where. */
+CO static struct volume *fill_pool(struct sim_volumes *s, uint64_t *end)
+{
+    struct vp_error err;
+    struct volume *v = sim_volumes_volume(s, "big", MIB(200));
+    int rc = v ? volume_property_set(s->vs, "big", "full-policy", "enospc", &err) : VP_E_INVALID;
+    check_ok(rc);
+    for (*end = 0; !rc; *end += STEP) {
+        mark(*end);
+        rc = volume_write(v, *end, STEP, data, 0);
+    }
+    check_equal(rc, VP_E_NO_SPACE);
+    *end -= STEP;
+    return v;
+}
+
+CO static void check_content(struct volume *v, uint64_t end)
+{
+    for (uint64_t at = 0; at < end; at += STEP) {
+        mark(at);
+        if (!check_ok(volume_read(v, at, STEP, seen)) || !check(memcmp(data, seen, STEP) == 0))
+            return;
+    }
+}
+
+/* ---- enospc ------------------------------------------------------------------------------- */
+
+CO static void enospc_exact(struct sim_volumes *s)
+{
+    uint64_t end;
+    struct volume_info info;
+    struct volume *v = fill_pool(s, &end);
+    check_ok(volume_info_get(s->vs, "big", &info));
+    check_equal(info.allocated_bytes, end);
+    check(end > MIB(20));
+    struct pool_space space;
+    pool_space_get(volumes_pool(s->vs), &space);
+    check_equal(space.level, POOL_FULL);
+    check_equal(space.leased_bytes, end); /* every chunk of every arena is used */
+
+    /* Whatever needs no space works: overwrite, flush, read, metadata. */
+    for (uint64_t at = 0; at < end; at += MIB(1)) {
+        mark(at);
+        check_ok(volume_write(v, at, STEP, data, VOLUME_FUA));
+    }
+    check_equal(volume_write(v, end, 512, data, 0), VP_E_NO_SPACE);
+    check_equal(volume_write(v, MIB(199), 4096, data, 0), VP_E_NO_SPACE);
+    check_ok(volume_read(v, end, STEP, seen));
+    check(bytes_are_zero(seen, STEP));
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    check_content(v, end);
+
+    /* Exactly what is given back can be used again. */
+    check_ok(volume_discard(v, STEP * 3, STEP * 2, 0));
+    check_ok(volume_write(v, end, STEP, data, 0));
+    check_ok(volume_write(v, end + STEP, STEP, data, 0));
+    check_equal(volume_write(v, end + STEP * 2, STEP, data, 0), VP_E_NO_SPACE);
+    check_ok(volume_info_get(s->vs, "big", &info));
+    check_equal(info.allocated_bytes, end);
+    check_equal(info.waiting_for_space, 0);
+}
+
+static void enospc_is_exact_and_what_needs_no_space_goes_on(void **state)
+{
+    (void)state;
+    play(enospc_exact, 1, "single");
+}
+
+static void enospc_is_exact_on_a_mirror(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){
+        .seed = 2, .disk_bytes = MIB(48), .profile = "mirror:2", .metadata_bytes = MIB(1)});
+    sim_volumes_run(s, enospc_exact);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
+/* ---- pause -------------------------------------------------------------------------------- */
+
+struct writer {
+    struct volume *v;
+    uint64_t at;
+    bool done;
+    int rc;
+    struct co_queue ended;
+};
+
+static void writer_run(void *arg)
+{
+    struct writer *w = arg;
+    static uint8_t buf[STEP] __attribute__((aligned(4096)));
+    memset(buf, 0xee, STEP);
+    w->rc = volume_write(w->v, w->at, STEP, buf, 0);
+    w->done = true;
+    co_queue_wake_all(&w->ended);
+}
+
+CO static void writer_start(struct writer *w, struct volume *v, uint64_t at)
+{
+    *w = (struct writer){.v = v, .at = at};
+    co_queue_init(&w->ended);
+    check_ok(co_spawn(writer_run, w, "writer"));
+    /* Long enough for it to try: simulated time costs nothing. */
+    vp_ignore(co_sleep_ns(50000000), "nobody cancels");
+}
+
+CO static int writer_end(struct writer *w)
+{
+    uint64_t deadline = reactor_now_ns() + UINT64_C(5000000000);
+    while (!w->done) {
+        int rc = co_queue_wait_until(&w->ended, deadline, "writer");
+        if (rc)
+            return rc;
+    }
+    return w->rc;
+}
+
+CO static unsigned waiting(struct sim_volumes *s, const char *name)
+{
+    struct volume_info info;
+    check_ok(volume_info_get(s->vs, name, &info));
+    return info.waiting_for_space;
+}
+
+CO static void pause_and_discard(struct sim_volumes *s)
+{
+    struct vp_error err;
+    uint64_t end;
+    struct writer w;
+    struct volume *v = fill_pool(s, &end);
+    check_ok(volume_property_set(s->vs, "big", "full-policy", "pause", &err));
+    writer_start(&w, v, end);
+    check(!w.done);
+    check_equal(waiting(s, "big"), 1);
+    check_ok(volume_write(v, 0, STEP, data, VOLUME_FUA)); /* overwrites do not wait */
+    check_ok(volume_discard(v, STEP * 7, STEP, 0));
+    check_ok(writer_end(&w));
+    check_equal(waiting(s, "big"), 0);
+    check_ok(volume_read(v, end, STEP, seen));
+    check_equal(seen[100], 0xee);
+}
+
+static void a_paused_write_goes_on_after_a_discard_in_its_volume(void **state)
+{
+    (void)state;
+    play(pause_and_discard, 3, "single");
+}
+
+CO static void pause_and_delete(struct sim_volumes *s)
+{
+    struct vp_error err;
+    uint64_t end;
+    struct writer w[3];
+    struct volume *small = sim_volumes_volume(s, "small", MIB(64));
+    struct volume *big = fill_pool(s, &end);
+    for (unsigned i = 0; i < 3; i++)
+        writer_start(&w[i], small, i * MIB(1));
+    check_equal(waiting(s, "small"), 3);
+    volume_close(big);
+    check_ok(volume_delete(s->vs, "big", &err));
+    sim_volumes_settle(s);
+    for (unsigned i = 0; i < 3; i++)
+        check_ok(writer_end(&w[i]));
+    check_equal(waiting(s, "small"), 0);
+}
+
+static void paused_writes_go_on_after_another_volume_is_deleted(void **state)
+{
+    (void)state;
+    play(pause_and_delete, 4, "single");
+}
+
+CO static void pause_and_discard_elsewhere(struct sim_volumes *s)
+{
+    uint64_t end;
+    struct writer w;
+    struct volume *small = sim_volumes_volume(s, "small", MIB(64));
+    struct volume *big = fill_pool(s, &end);
+    writer_start(&w, small, 0);
+    check(!w.done);
+    check_ok(volume_discard(big, 0, MIB(200), 0));
+    check_ok(volume_flush(big));
+    check_ok(writer_end(&w));
+}
+
+static void a_paused_write_goes_on_after_a_discard_in_another_volume(void **state)
+{
+    (void)state;
+    play(pause_and_discard_elsewhere, 5, "single");
+}
+
+CO static void pause_and_cancel(struct sim_volumes *s)
+{
+    uint64_t end;
+    struct writer w[2];
+    struct volume *small = sim_volumes_volume(s, "small", MIB(64));
+    struct volume *big = fill_pool(s, &end);
+    writer_start(&w[0], small, 0);
+    volume_cancel_waiting(small);
+    check_equal(writer_end(&w[0]), VP_E_CANCELLED);
+    writer_start(&w[1], small, 0);
+    volume_close(big);
+    /* A pool that closes does not wait for room. */
+    check(!w[1].done);
+    check_ok(sim_volumes_close(s));
+    check_equal(w[1].rc, VP_E_CANCELLED);
+    check(w[1].done);
+}
+
+static void waiting_for_room_ends_when_it_is_cancelled_or_the_pool_closes(void **state)
+{
+    (void)state;
+    play(pause_and_cancel, 6, "single");
+}
+
+/* ---- reserve ------------------------------------------------------------------------------ */
+
+CO static void reserve(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct volume_options o = {.size_bytes = MIB(8), .reserve_bytes = MIB(8)};
+    struct volume_info info;
+    uint64_t end;
+    check_ok(volume_create(s->vs, "sure", &o, &err));
+    fill_pool(s, &end);
+    struct volume *v = sim_volumes_open(s, "sure");
+    for (uint64_t at = 0; v && at < MIB(8); at += STEP)
+        check_ok(volume_write(v, at, STEP, data, 0));
+    check_ok(volume_info_get(s->vs, "sure", &info));
+    check_equal(info.allocated_bytes, MIB(8));
+
+    o.size_bytes = o.reserve_bytes = MIB(4);
+    check_equal(volume_create(s->vs, "late", &o, &err), VP_E_NO_SPACE);
+    check_equal(volume_info_get(s->vs, "late", &info), VP_E_NOT_FOUND);
+    sim_volumes_settle(s);
+}
+
+static void a_reserve_is_honoured_in_a_full_pool_or_refused_at_once(void **state)
+{
+    (void)state;
+    play(reserve, 7, "single");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(enospc_is_exact_and_what_needs_no_space_goes_on),
+        cmocka_unit_test(enospc_is_exact_on_a_mirror),
+        cmocka_unit_test(a_paused_write_goes_on_after_a_discard_in_its_volume),
+        cmocka_unit_test(paused_writes_go_on_after_another_volume_is_deleted),
+        cmocka_unit_test(a_paused_write_goes_on_after_a_discard_in_another_volume),
+        cmocka_unit_test(waiting_for_room_ends_when_it_is_cancelled_or_the_pool_closes),
+        cmocka_unit_test(a_reserve_is_honoured_in_a_full_pool_or_refused_at_once),
+    };
+    return cmocka_run_group_tests_name("volumes/full", tests, NULL, NULL);
+}
