@@ -199,6 +199,19 @@ static void requests_that_share_chunks_do_not_disturb_each_other_or_checkpoints(
     }
 }
 
+static void the_same_with_a_cache_that_is_much_too_small(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct sim_thin_config c = {.seed = seed_get() + i,
+                                    .disks = 3,
+                                    .volume_blocks = 48 * 16 * 200,
+                                    .cache_bytes = 64 * 4096,
+                                    .disk_bytes = 256 << 20};
+        run(&c, concurrent_body);
+    }
+}
+
 /* ---- extents -------------------------------------------------------------------------------- */
 
 static void extents_body(struct sim_thin *st, void *arg)
@@ -360,6 +373,7 @@ int main(void)
         cmocka_unit_test(reads_give_what_was_written_on_mirrors),
         cmocka_unit_test(reads_give_what_was_written_on_devices_with_discard),
         cmocka_unit_test(requests_that_share_chunks_do_not_disturb_each_other_or_checkpoints),
+        cmocka_unit_test(the_same_with_a_cache_that_is_much_too_small),
         cmocka_unit_test(extents_tell_holes_from_zeros_from_data),
         cmocka_unit_test(a_map_much_larger_than_the_cache_works_and_shrinks),
         cmocka_unit_test(a_deleted_volume_gives_every_page_back),
