@@ -72,6 +72,17 @@ bool log_batch_is_later(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid 
            batch_crc(buf, le32_get(h.bytes)) == le32_get(h.crc);
 }
 
+bool log_batch_is_damaged(const uint8_t *buf, struct vp_uuid pool, uint64_t stream, uint64_t seq)
+{
+    struct log_batch_header h;
+    memcpy(&h, buf, sizeof(h));
+    uint32_t bytes = le32_get(h.bytes);
+    bool ours = le64_get(h.stream) == stream && memcmp(h.pool_uuid, pool.b, sizeof(pool.b)) == 0;
+    bool expected = le64_get(h.seq) == seq && le32_get(h.magic) == LOG_BATCH_MAGIC;
+    return (ours || expected) && bytes >= sizeof(h) && bytes <= POOL_PAGE &&
+           batch_crc(buf, bytes) != le32_get(h.crc);
+}
+
 void log_segment_encode(const struct pool_segment *s, struct log_segment *out)
 {
     *out = (struct log_segment){.pages = le32_make(s->pages), .copies = (uint8_t)s->place.copies};

@@ -146,7 +146,7 @@ static void checkpoint_task(void *arg)
 void pool_checkpoint_request(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
-    if (pool_is_fenced(p) || atomic_exchange(&ck->requested, true))
+    if (pool_is_fenced(p) || p->closing || atomic_exchange(&ck->requested, true))
         return;
     if (reactor_post(p->home, checkpoint_task, p, "checkpoint"))
         atomic_store(&ck->requested, false); /* shutting down: pool_close makes one */

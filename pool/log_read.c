@@ -132,18 +132,27 @@ static int reader_find(struct log_reader *r, struct log_batch *out)
     return 1;
 }
 
-/* No copy has the batch that should come: damage when a later one is behind it (log.c, L1). */
+static bool copy_shows_damage(const struct log_reader *r, unsigned copy)
+{
+    const struct pool_disk *d = copy_disk(r, copy);
+    if (d && io_dev_info(d->io.dev)->atomic_bytes >= POOL_PAGE &&
+        log_batch_is_damaged(copy_at(r, copy, r->page), r->p->uuid, r->stream, r->seq))
+        return true;
+    for (uint32_t page = r->page; page < r->segment.pages; page++) {
+        uint32_t room = (r->segment.pages - page) * POOL_PAGE;
+        if (log_batch_is_later(copy_at(r, copy, page), room, r->p->uuid, r->stream, r->seq))
+            return true;
+    }
+    return false;
+}
+
+/* No copy has the batch that should come. It is damaged, not torn, when a later one is behind it
+ * (log.c, L1), or when it fills one page, which is old or new. */
 static int reader_end(const struct log_reader *r)
 {
-    for (unsigned i = 0; i < r->segment.place.copies; i++) {
-        if (!r->loaded[i] || !r->readable[i])
-            continue;
-        for (uint32_t page = r->page; page < r->segment.pages; page++) {
-            uint32_t room = (r->segment.pages - page) * POOL_PAGE;
-            if (log_batch_is_later(copy_at(r, i, page), room, r->p->uuid, r->stream, r->seq))
-                return VP_E_LOG_DAMAGED;
-        }
-    }
+    for (unsigned i = 0; i < r->segment.place.copies; i++)
+        if (r->loaded[i] && r->readable[i] && copy_shows_damage(r, i))
+            return VP_E_LOG_DAMAGED;
     return 0;
 }
 

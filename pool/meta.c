@@ -53,6 +53,13 @@ static struct pool_meta_group *group_of(const struct pool *p, uint64_t addr)
     return NULL;
 }
 
+/* Pages that may become dirty yet. Any reactor. */
+static int64_t room_left(const struct pool *p)
+{
+    return atomic_load_explicit(&p->meta.room, memory_order_relaxed) -
+           atomic_load_explicit(&p->meta.dirty, memory_order_relaxed);
+}
+
 /* ---- groups ------------------------------------------------------------------------------- */
 
 void pool_meta_init(struct pool *p)
@@ -457,9 +464,12 @@ static void group_commit(struct pool *p, struct pool_meta_group *g)
 
 void pool_meta_commit(struct pool *p)
 {
+    bool had_room = room_left(p) > 0;
     for (unsigned i = 0; i < p->meta.groups; i++)
         group_commit(p, p->meta.group[i]);
     pool_meta_room_update(p);
+    if (!had_room && room_left(p) > 0)
+        pool_space_changed(p);
 }
 
 void pool_meta_rollback(struct pool *p)
@@ -499,9 +509,7 @@ void pool_meta_room_update(struct pool *p)
 
 bool pool_meta_has_room(struct pool *p, uint64_t new_pages)
 {
-    int64_t room = atomic_load_explicit(&p->meta.room, memory_order_relaxed);
-    int64_t dirty = atomic_load_explicit(&p->meta.dirty, memory_order_relaxed);
-    if (room - dirty >= (int64_t)new_pages)
+    if (room_left(p) >= (int64_t)new_pages)
         return true;
     pool_checkpoint_request(p);
     return false;

@@ -70,6 +70,9 @@ bool log_batch_check(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid poo
 /* Whether some batch of the stream later than `seq` starts at buf. */
 bool log_batch_is_later(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
                         uint64_t stream, uint64_t seq);
+/* Whether a batch of one page stands at buf that was whole once. Such a batch is never torn where a
+ * page is written atomically, so this is damage. */
+bool log_batch_is_damaged(const uint8_t *buf, struct vp_uuid pool, uint64_t stream, uint64_t seq);
 void log_segment_encode(const struct pool_segment *s, struct log_segment *out);
 /* False when it can not be a segment: bounds, alignment, copies. Whether the disks exist is the
  * caller's to see. Untrusted. */

@@ -228,7 +228,7 @@ struct pool {
     struct reactor *home;
     struct pool_client client;
     _Atomic bool fenced;
-    bool closing;
+    _Atomic bool closing;
 
     /* disk side */
     struct pool_disk disk[POOL_DISKS_MAX];
