@@ -7,12 +7,12 @@
  *  I1  The open piece ends at the first batch that no copy has whole. What was acknowledged is on
  *      every disk that was in service, so on every one that the newest root lets us read.
  *  I2  The sealing root fixes that end: pieces found are closed, a new stream begins. A batch that
- * was found will be found again (copies were made equal), one that was not never appears. I3
- * Nothing is served before the sealing root is durable; a crash until then changes nothing. I4  A
- * disk that the newest root calls out is stale: not read (GUARD_STALE_DISK). One that the root
- *      counts on but that is not here goes out with the sealing root, if at least half of the disks
- *      and some copy of every group are here. Two disks that each call the other out went separate
- *      ways: VP_E_POOL_SPLIT, nobody can know which one the user wants.
+ *      was found will be found again (copies were made equal), one that was not never appears.
+ *  I3  Nothing is served before the sealing root is durable; a crash until then changes nothing.
+ *  I4  A disk that the newest root calls out is stale: not read (GUARD_STALE_DISK). One that the
+ *      root counts on but that is not here goes out with the sealing root, if at least half of the
+ *      disks and some copy of every group are here. Two disks that each call the other out went
+ *      separate ways: VP_E_POOL_SPLIT, nobody can know which one the user wants.
  *
  * When the root has no place for one more piece, the new stream begins with a copy of all records
  * of the old ones, and is the only piece.

@@ -1,10 +1,10 @@
 /*
  * The inside of a pool, private to pool/. Two halves:
  *
- *     disk side       disk.c label.c scan.c group.c arena.c space.c …: disks, labels, extents,
- * groups, arenas, leases, ejection, figures metadata side   record.c batch.c log.c meta.c root.c
- * snapshot.c checkpoint.c import.c pool.c: records, log, page store, roots, checkpoints, import,
- * life
+ *     disk side      disk.c label.c scan.c group.c arena.c space.c …: disks, labels, extents, groups,
+ *                    arenas, leases, ejection, figures
+ *     metadata side  record.c batch.c log.c meta.c root.c snapshot.c checkpoint.c import.c pool.c:
+ *                    records, log, page store, roots, checkpoints, import, life
  *
  * All of it is touched at home only, except what is marked ANY or _Atomic.
  *
