@@ -263,9 +263,13 @@ static void attachment_subject(const struct attachment *a, char *out, size_t siz
 CO static void restart_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
-    a->rc = a->volume[0] ? attachment_start(c, a, &err)
-                         : vp_fail(&err, VP_E_NOT_FOUND, "volume number %u does not exist any more",
-                                   a->volume_id);
+    if (!a->volume[0])
+        a->rc =
+            vp_fail(&err, VP_E_NOT_FOUND, "volume number %u does not exist any more", a->volume_id);
+    else
+        do
+            a->rc = attachment_start(c, a, &err);
+        while (control_predecessor_lets_go(c, a->rc));
     if (a->rc == 0)
         return;
     char subject[200];

@@ -18,7 +18,9 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#define MONITOR_NS UINT64_C(1000000000)
+#define MONITOR_NS         UINT64_C(1000000000)
+#define PREDECESSOR_NS     UINT64_C(1500000000) /* P11: serving again within two seconds */
+#define PREDECESSOR_NAP_NS UINT64_C(10000000)
 
 /* ---- running a method ---------------------------------------------------------------------- */
 
@@ -93,12 +95,24 @@ static void tell_ready(struct control *c, int rc, const char *text)
         c->options.ready(c->options.ready_arg, rc, text);
 }
 
+bool control_predecessor_lets_go(struct control *c, int rc)
+{
+    if (rc != VP_E_EXISTS && rc != VP_E_POOL_ACTIVE && rc != VP_E_IO_BUSY_DEVICE)
+        return false;
+    if (c->started || reactor_now_ns() > c->start_ns + PREDECESSOR_NS)
+        return false;
+    return co_sleep_ns(PREDECESSOR_NAP_NS) == 0;
+}
+
 CO static int start(struct control *c, struct vp_error *err)
 {
     c->server.rpc = &c->rpc;
     c->server.connections_max = (unsigned)c->config->control_connections_max;
     c->server.frame_timeout_ns = c->config->control_frame_timeout_ms * 1000000;
-    int rc = control_server_listen(&c->server, c->config->socket, c->config->socket_group, err);
+    int rc;
+    do
+        rc = control_server_listen(&c->server, c->config->socket, c->config->socket_group, err);
+    while (control_predecessor_lets_go(c, rc));
     if (rc)
         return rc;
     rc = co_spawn(signal_watch, c, "signals");

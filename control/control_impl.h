@@ -143,6 +143,15 @@ json_t *show_volume_options(const struct volume_options *o);
 const char *show_level(enum pool_level level);
 const char *show_volume_state(enum volume_state state);
 
+/* ---- control.c ----------------------------------------------------------------------------- */
+
+/*
+ * Whether to try again after `rc`, having slept a little. The kernel tears down a killed process's
+ * ring after the process is gone, so for a moment its sockets still answer and its disks are still
+ * locked; a daemon that starts then waits for its predecessor's things, up to a limit.
+ */
+CO bool control_predecessor_lets_go(struct control *c, int rc);
+
 /* ---- monitor.c, notify.c ------------------------------------------------------------------- */
 
 /* Compares every pool with what was seen last and adds events for what changed. */

@@ -267,7 +267,10 @@ CO static void restore_one(struct control *c, const json_t *entry)
     }
     struct control_pool *p;
     struct vp_error first = {0}, second = {0};
-    int rc = control_pool_import(c, paths, &p, &first);
+    int rc;
+    do
+        rc = control_pool_import(c, paths, &p, &first);
+    while (control_predecessor_lets_go(c, rc));
     if (rc == 0 || import_by_uuid(c, uuid, &p, &second) == 0)
         return;
     p = pool_new(c, name, uuid);
