@@ -104,6 +104,7 @@ static void wild_chunk_body(struct sim_thin *st, void *arg)
         pool_batch_set(&b, POOL_RECORD_MAP, 2, i, entry, sizeof(entry));
     }
     check_ok(open_with(st, NULL, &b, &t));
+    block_fill(model.buf, 1, 0);
     for (uint64_t i = 0; i < 4 && t; i++) {
         check_equal(thin_read(t, i * 16 + 3, 1, model.buf), VP_E_MAP_BAD);
         check_equal(thin_write(t, i * 16 + 3, 1, model.buf), VP_E_MAP_BAD);
