@@ -282,6 +282,16 @@ static int space_count_leased(void *arg)
     return 0;
 }
 
+/* Of every arena of the volume's profile: docs/design.md, "Space". */
+static uint64_t arena_bytes(const struct thin *t)
+{
+    uint64_t per_extent = pool_geometry(t->pool).extent_bytes / t->chunk_bytes;
+    uint64_t rows = 1;
+    while (rows * 2 * t->config.profile.data <= POOL_ARENA_CHUNKS && rows * 2 <= per_extent)
+        rows *= 2;
+    return rows * t->config.profile.data * t->chunk_bytes;
+}
+
 CO int thin_space_open(struct thin *t, bool fresh)
 {
     struct thin_space *s = &t->space;
@@ -291,18 +301,14 @@ CO int thin_space_open(struct thin *t, bool fresh)
             return rc;
         s->scan_needed = s->leased != 0;
     }
-    uint64_t arena_bytes = 0;
-    while (t->config.reserve_bytes) {
-        if (s->leased * arena_bytes >= t->config.reserve_bytes && arena_bytes)
-            break;
+    s->leased_min = div_up(t->config.reserve_bytes, arena_bytes(t));
+    while (s->leased < s->leased_min) {
         struct thin_arena *a;
         int rc = arena_lease(t, &a);
         if (rc)
             return rc;
-        arena_bytes = (uint64_t)a->at.chunks * t->chunk_bytes;
         thin_arena_settle(t, a);
     }
-    s->leased_min = arena_bytes ? div_up(t->config.reserve_bytes, arena_bytes) : 0;
     return 0;
 }
 

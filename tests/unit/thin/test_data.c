@@ -212,6 +212,61 @@ static void the_same_with_a_cache_that_is_much_too_small(void **state)
     }
 }
 
+/* ---- group commit --------------------------------------------------------------------------- */
+
+struct committer {
+    struct sim_thin *st;
+    struct co_group *group;
+    uint64_t block;
+    uint8_t buf[POOL_BLOCK] __attribute__((aligned(4096)));
+};
+
+static void committer(void *arg)
+{
+    struct committer *c = arg;
+    uint64_t before = thin_stats(c->st->thin).commits;
+    check_ok(block_model_write_from(&model, c->st->thin, c->block, 1, c->buf));
+    check_ok(thin_commit(c->st->thin));
+    check(thin_stats(c->st->thin).commits > before);
+    co_group_leave(c->group, 0);
+}
+
+static void group_commit_body(struct sim_thin *st, void *arg)
+{
+    enum { COMMITTERS = 64 };
+    static struct committer c[COMMITTERS];
+    struct co_group g;
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    check_ok(block_model_write(&model, st->thin, 0, COMMITTERS));
+    check_ok(thin_commit(st->thin));
+    uint64_t before = thin_stats(st->thin).commits;
+    co_group_init(&g);
+    for (unsigned i = 0; i < COMMITTERS; i++) {
+        c[i].st = st;
+        c[i].group = &g;
+        c[i].block = i;
+        co_group_enter(&g);
+        check_ok(co_spawn(committer, &c[i], "committer"));
+    }
+    check_ok(co_group_wait(&g));
+    check(thin_stats(st->thin).commits - before <= COMMITTERS / 4);
+    before = thin_stats(st->thin).commits;
+    check_ok(thin_commit(st->thin)); /* nothing to do */
+    check_equal(thin_stats(st->thin).commits, before);
+    sim_thin_abandon(st);
+    if (check_ok(sim_thin_import(st)))
+        check_equal(block_model_compare(&model, st->thin), 0);
+}
+
+static void commits_that_come_together_share_one(void **state)
+{
+    (void)state;
+    struct sim_thin_config c = {.seed = seed_get()};
+    run(&c, group_commit_body);
+}
+
 /* ---- extents -------------------------------------------------------------------------------- */
 
 static void extents_body(struct sim_thin *st, void *arg)
@@ -374,6 +429,7 @@ int main(void)
         cmocka_unit_test(reads_give_what_was_written_on_devices_with_discard),
         cmocka_unit_test(requests_that_share_chunks_do_not_disturb_each_other_or_checkpoints),
         cmocka_unit_test(the_same_with_a_cache_that_is_much_too_small),
+        cmocka_unit_test(commits_that_come_together_share_one),
         cmocka_unit_test(extents_tell_holes_from_zeros_from_data),
         cmocka_unit_test(a_map_much_larger_than_the_cache_works_and_shrinks),
         cmocka_unit_test(a_deleted_volume_gives_every_page_back),

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "io/device.h"
 #include "tests/lib/block_model.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_thin.h"
@@ -189,6 +190,11 @@ static void reserve_body(struct sim_thin *st, void *arg)
         check_ok(thin_commit(st->thin));
         check(thin_stats(st->thin).leased_arenas * (1 << 20) >= st->config.reserve_bytes);
     }
+    uint64_t leased = thin_stats(st->thin).leased_arenas;
+    check_ok(sim_thin_close(st));
+    if (!check_ok(sim_thin_import(st)))
+        return;
+    check_equal(thin_stats(st->thin).leased_arenas, leased);
     check_ok(sim_thin_close(st));
 }
 
@@ -197,6 +203,31 @@ static void reserved_space_can_always_be_written(void **state)
     (void)state;
     struct sim_thin_config c = {.seed = 1, .disk_bytes = 32 << 20, .reserve_bytes = 10 << 20};
     run(&c, reserve_body);
+}
+
+static void failed_write_body(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    check_ok(block_model_write(&model, st->thin, 0, 16)); /* leases an arena */
+    check_ok(thin_commit(st->thin));
+    sim_disk_inject(sim_thin_disk(st, 0), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+    check_equal(block_model_write(&model, st->thin, 16, 4), VP_E_RAID_NO_COPY);
+    check_equal(thin_stats(st->thin).allocated_chunks, 1);
+    check_equal(block_model_compare(&model, st->thin), 0);
+    check_audit(st->thin);
+    check_ok(block_model_write(&model, st->thin, 16, 4));
+    check_ok(thin_commit(st->thin));
+    check_equal(block_model_compare(&model, st->thin), 0);
+    check_audit(st->thin);
+}
+
+static void a_first_write_that_fails_leaves_no_chunk_behind(void **state)
+{
+    (void)state;
+    struct sim_thin_config c = {.seed = 1, .disks = 1};
+    run(&c, failed_write_body);
 }
 
 static void spread_body(struct sim_thin *st, void *arg)
@@ -232,6 +263,7 @@ int main(void)
         cmocka_unit_test(a_full_pool_serves_what_needs_no_space_and_recovers),
         cmocka_unit_test(arenas_with_room_are_found_again_after_a_restart),
         cmocka_unit_test(reserved_space_can_always_be_written),
+        cmocka_unit_test(a_first_write_that_fails_leaves_no_chunk_behind),
         cmocka_unit_test(successive_chunks_lie_on_successive_disks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
