@@ -50,6 +50,7 @@ enum sim_fault {
 void sim_disk_inject(struct sim_disk *d, enum sim_fault fault, unsigned kind_mask, uint64_t nth,
                      uint64_t arg);
 void sim_disk_set_dead(struct sim_disk *d, bool dead); /* death and return */
+bool sim_disk_is_dead(const struct sim_disk *d);
 /* Flips a bit of what is stored now, durable and cached. */
 void sim_disk_flip_bit(struct sim_disk *d, uint64_t offset, unsigned bit);
 /* Raw access to the current content, past all faults (oracle and damage tests). */

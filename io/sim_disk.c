@@ -2,8 +2,9 @@
  * A simulated disk as a device: see sim_world_impl.h for the states of a write.
  *
  * What the product must never do, and dies of here at once, because no promise could be kept on a
- * real disk: two writes (or discards, zeroes) in flight at the same sectors, and transfers that are
- * not aligned. A read during a write of the same sectors gets each atomic unit old or new.
+ * real disk: two writes (or discards, zeroes) in flight at the same sectors, unless they write the
+ * same bytes (two readers that heal), and transfers that are not aligned. A read during a write of
+ * the same sectors gets each atomic unit old or new.
  */
 #include "io/sim_world_impl.h"
 
@@ -34,6 +35,11 @@ void sim_disk_set_dead(struct sim_disk *d, bool dead)
             w->flight[i].fails = true;
     if (!dead)
         sim_cache_return(d);
+}
+
+bool sim_disk_is_dead(const struct sim_disk *d)
+{
+    return d->dead;
 }
 
 /* How an op that was just submitted will fare. */
@@ -96,6 +102,16 @@ static bool overlaps(const struct io_op *a, const struct io_op *b)
     return a->offset < b->offset + b->len && b->offset < a->offset + a->len;
 }
 
+static bool same_bytes(const struct io_op *a, const struct io_op *b)
+{
+    if (a->kind != IO_WRITE || b->kind != IO_WRITE)
+        return a->kind == b->kind;
+    uint64_t from = max_u64(a->offset, b->offset);
+    uint64_t end = min_u64(a->offset + a->len, b->offset + b->len);
+    return memcmp((const char *)a->buf + (from - a->offset),
+                  (const char *)b->buf + (from - b->offset), end - from) == 0;
+}
+
 static void verify_alone(const struct sim_disk *d, const struct io_op *op)
 {
     const struct sim_world *w = d->world;
@@ -103,7 +119,8 @@ static void verify_alone(const struct sim_disk *d, const struct io_op *op)
         return;
     for (unsigned i = 0; i < w->flight_count; i++) {
         const struct sim_flight *f = &w->flight[i];
-        if (f->disk != d || !changes_content(f->op->kind) || !overlaps(f->op, op))
+        if (f->disk != d || !changes_content(f->op->kind) || !overlaps(f->op, op) ||
+            same_bytes(f->op, op))
             continue;
         vp_error_log("%s: a write of %llu bytes at %llu while one of %llu bytes at %llu is in "
                      "flight",

@@ -96,12 +96,13 @@ static uint64_t page_hash(struct sim_page *p)
     return p->hash;
 }
 
+/* Independent words, so that the compiler can make several at once. */
 static void noise_sector(uint64_t noise, uint64_t sector, unsigned char *to)
 {
-    uint64_t state = hash_mix(noise ^ sector * 0xd6e8feb86659fd93ULL);
-    for (unsigned i = 0; i < SIM_SECTOR_BYTES / 8; i++) {
-        state = state * 0x5851f42d4c957f2dULL + 0x14057b7ef767814fULL;
-        uint64_t word = state ^ state >> 31;
+    uint64_t first = hash_mix(noise ^ sector * 0xd6e8feb86659fd93ULL);
+    for (uint64_t i = 0; i < SIM_SECTOR_BYTES / 8; i++) {
+        uint64_t word = first + i * 0x9e3779b97f4a7c15ULL;
+        word ^= word >> 29;
         memcpy(to + 8 * i, &word, sizeof(word));
     }
 }

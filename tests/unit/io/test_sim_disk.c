@@ -316,9 +316,10 @@ static void body_two_writes(struct fixture *f)
     struct io_batch b;
     struct io_op first, second;
     memset(f->buf, 1, 2 * BLOCK);
+    memset(f->buf + 2 * BLOCK, 2, BLOCK);
     io_batch_init(&b);
     io_op_set(&first, f->dev, IO_WRITE, 0, f->buf, 2 * BLOCK, 0);
-    io_op_set(&second, f->dev, IO_WRITE, BLOCK, f->buf, BLOCK, 0);
+    io_op_set(&second, f->dev, IO_WRITE, BLOCK, f->buf + 2 * BLOCK, BLOCK, 0);
     io_batch_add(&b, &first);
     io_batch_add(&b, &second);
     (void)io_batch_wait(&b);

@@ -1,0 +1,142 @@
+/*
+ * Exhaustive exploration: a workload is run once and the world is snapshotted before every disk
+ * event; each snapshot is a crash point, each combination of fates of its pending writes a state,
+ * each distinct state is recovered and checked, some of them deeper.
+ */
+#ifndef VP_TESTS_SIM_EXPLORE_H
+#define VP_TESTS_SIM_EXPLORE_H
+
+#include "verify.h"
+
+/* What befalls a disk before a chosen event of the workload. */
+enum mishap {
+    MISHAP_NONE,
+    MISHAP_DEAD,  /* it dies                                    */
+    MISHAP_BACK,  /* it dies, and is back when the pool is imported again */
+    MISHAP_ERROR, /* the next operation fails                   */
+};
+struct mishap_at {
+    enum mishap kind;
+    unsigned disk;
+    uint64_t event;
+};
+
+enum scenario_flags {
+    SCENARIO_DEATHS = 1, /* again and again, with a disk that dies before each event         */
+    SCENARIO_ERRORS = 2, /* again and again, with an operation that fails                    */
+    SCENARIO_SURVIVES_LOSS = 4, /* any disk may be lost after a recovery                     */
+    SCENARIO_ROT = 8, /* a copy is damaged: overwrites are not crashed (docs/testing.md)     */
+};
+
+struct scenario {
+    const char *name, *what;
+    const struct rig_config *config;
+    const struct op *setup; /* not crashed */
+    const struct op *body;  /* NULL: `variants` of them come from: */
+    unsigned variants;
+    const struct op *(*make)(unsigned variant); /* static storage, until the next call */
+    unsigned flags;
+    unsigned deep_every;   /* about one state in so many is looked at deeper; 0 = 64        */
+    unsigned crash_stride; /* after a mishap: every so many events power goes; 0 = 1        */
+};
+extern const struct scenario scenarios[];
+extern const unsigned scenario_count;
+const struct scenario *scenario_find(const char *name);
+
+/* combine.c: pairs and triples of the operations of a vocabulary. */
+enum {
+    COMBINE_WORDS = 12,
+    COMBINE_PAIRS = COMBINE_WORDS * COMBINE_WORDS * 3,
+    COMBINE_TRIPLES = COMBINE_WORDS * COMBINE_WORDS * COMBINE_WORDS,
+};
+const struct op *combine_pair(unsigned variant);
+const struct op *combine_triple(unsigned variant);
+
+/* A set of 64-bit hashes. */
+struct hash_set {
+    uint64_t *slot;
+    uint64_t count, mask;
+};
+bool hash_set_add(struct hash_set *s, uint64_t v); /* false when it is there */
+void hash_set_fini(struct hash_set *s);
+
+/* What was looked at: images with what had been promised, and images alone. */
+struct seen {
+    struct hash_set states, images;
+};
+
+struct explore_counts {
+    uint64_t events; /* crash points                                      */
+    uint64_t tried;  /* combinations of fates                             */
+    uint64_t states; /* distinct states, recovered and checked: image and promises */
+    uint64_t images; /* … of distinct images */
+    uint64_t again;  /* of these: states that crashed recoveries left     */
+    uint64_t runs;   /* of the workload                                   */
+    double seconds;
+};
+
+/* Snapshots before events, in order. */
+struct point {
+    struct sim_snapshot *snapshot;
+    uint64_t event; /* the model's */
+};
+struct points {
+    struct point *at;
+    unsigned count, capacity;
+};
+void points_add(struct points *p, struct sim_world *w, uint64_t event);
+void points_fini(struct points *p);
+/* The states that can follow a point depend on what is durable and pending: equal signatures,
+ * equal states. */
+uint64_t point_signature(const struct point *p);
+
+/* Where we are, and how to come back: printed with every failure, also from abort(). */
+struct position {
+    const struct scenario *scenario; /* NULL: a random run */
+    uint64_t seed;
+    unsigned variant;
+    struct mishap_at mishap;
+    uint64_t event;
+    const struct sim_choice *choices;
+    unsigned choice_count;
+    const char *guard; /* switched off; NULL: none */
+    const char *step;  /* what is being looked at */
+};
+extern struct position position;
+bool mishap_parse(const char *text, struct mishap_at *out);
+void position_catch_signals(void);
+void position_report(const char *why);
+
+double seconds_now(void);
+
+/* Which part of the exploration is wanted. */
+struct explore_filter {
+    bool only; /* the one state that the other members name */
+    unsigned variant;
+    struct mishap_at mishap;
+    uint64_t event;
+    const char *choice;
+};
+
+/* Explores a scenario; false after the first failure, which it has reported. `states_max` bounds
+ * the work (0 = none). */
+bool explore(const struct scenario *sc, uint64_t seed, const struct explore_filter *filter,
+             uint64_t states_max, struct explore_counts *counts);
+
+enum choice_depth { CHOICES_FULL, CHOICES_THIN };
+typedef bool (*choice_fn)(void *arg, const struct sim_choice *choices, unsigned count);
+/* Calls fn for combinations of fates (see README.md) until it returns false. */
+bool choices_each(const struct sim_snapshot *s, enum choice_depth depth, choice_fn fn, void *arg);
+void choices_format(const struct sim_choice *c, unsigned n, char *out, size_t size);
+/* Parses what choices_format made; false when malformed. */
+bool choices_parse(const char *text, struct sim_choice *c, unsigned n);
+
+/* A deeper look at one state that was found good: recovery crashed at each of its events, another
+ * disk lost, life going on and crashed again. `seen` removes duplicates. */
+bool deep_look(const struct crash_state *s, unsigned flags, struct seen *seen,
+               struct explore_counts *counts, char *why, size_t size);
+
+/* Random runs: a seed is a configuration, faults, clients and crashes. */
+bool random_run(uint64_t seed, struct explore_counts *counts);
+
+#endif

@@ -1,0 +1,11 @@
+/* The proof that the tests bite: each guard of io/guards.def is switched off, and then some
+ * scenario must fail. */
+#ifndef VP_TESTS_SIM_GUARDS_H
+#define VP_TESTS_SIM_GUARDS_H
+
+#include <stdbool.h>
+
+/* Prints a table; false when the absence of one was not noticed. */
+bool guards_prove(unsigned jobs);
+
+#endif

@@ -1,0 +1,142 @@
+/*
+ * The oracle: what clients asked for and what they were told, and from that what every block may
+ * show at any moment, live or after a power cut.
+ *
+ * Time is double. A *tick* orders the clients' calls and their returns. An *event* is the number
+ * of disk events that had happened: a snapshot taken before event k knows the calls made at events
+ * below k and the answers given at events up to k.
+ *
+ * A write is *settled* when nothing older may show any more: live, once it was acknowledged; after
+ * a power cut at k, once a flush that was called after its acknowledgement was itself acknowledged
+ * by k, or with FUA once it was acknowledged by k. Of a sector, permitted are all writes called by
+ * then except those that were acknowledged before a settled one was called; and, when none is
+ * settled, what the volume held at first. Where a disk's atomic unit is the block, the eight
+ * sectors of a block must moreover be those of one moment in the sequence of its writes.
+ */
+#ifndef VP_TESTS_SIM_MODEL_H
+#define VP_TESTS_SIM_MODEL_H
+
+#include "stamp.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MODEL_NEVER UINT64_MAX
+
+enum { MODEL_VOLUMES_MAX = 64, MODEL_NAME_MAX = 32 };
+
+struct model_time {
+    uint64_t tick, event;
+};
+
+/* A call and its answer. Not answered, or with an error: it may or may not have happened. */
+struct model_call {
+    struct model_time called, answered;
+    bool failed;
+};
+
+struct model_version {
+    struct model_call call;
+    uint32_t seq;   /* 0 = zeros */
+    uint8_t mask;   /* sectors of the block */
+    bool durable;   /* when it is answered: FUA and control operations */
+    bool void_;     /* refused: it did not happen */
+    uint32_t older; /* index + 1 of the block's version before */
+};
+
+struct model_flush {
+    struct model_call call;
+};
+
+struct model_size {
+    struct model_call call;
+    uint64_t blocks;
+};
+
+struct model_sectors {
+    uint32_t seq[STAMP_BLOCK_SECTORS];
+};
+
+struct model_volume {
+    uint32_t uid; /* in stamps; never used twice */
+    char name[MODEL_NAME_MAX];
+    struct model_call created, deleted;
+    bool sync; /* every write is durable when it is answered */
+    uint64_t blocks_max;
+    struct model_size *size;
+    unsigned size_count;
+    uint32_t *newest;              /* of each block: index + 1 of its newest version */
+    struct model_sectors *initial; /* NULL: zeros */
+    struct model_flush *flush;
+    unsigned flush_count;
+};
+
+struct model {
+    uint64_t seed;
+    uint64_t tick;
+    uint64_t event;    /* kept by the recorder */
+    uint32_t seq, uid; /* the last ones given out */
+    uint64_t promises; /* grows with each answer that forbids something: see model_promises_at */
+    uint64_t *promise_event;
+    unsigned promise_capacity;
+    struct model_version *version;
+    unsigned version_count, version_capacity;
+    struct model_volume volume[MODEL_VOLUMES_MAX];
+    unsigned volume_count;
+};
+
+struct model *model_new(uint64_t seed);
+void model_free(struct model *m);
+
+/* ---- recording ---------------------------------------------------------------------------- */
+
+struct model_volume *model_volume_add(struct model *m, const char *name, uint64_t blocks,
+                                      uint64_t blocks_max);
+/* The living (or possibly living) volume of that name. */
+struct model_volume *model_volume_find(struct model *m, const char *name);
+
+void model_call(struct model *m, struct model_call *c);
+/* `promises`: from now on something may not happen any more. */
+void model_answer(struct model *m, struct model_call *c, bool failed, bool promises);
+
+/* A write or zero of a range of sectors: versions first … first + count - 1, all with one call. */
+struct model_write {
+    uint32_t seq;
+    unsigned first, count;
+};
+struct model_write model_write_call(struct model *m, struct model_volume *v, uint64_t sector,
+                                    uint64_t sectors, bool zeros, bool durable);
+enum model_result { MODEL_DONE, MODEL_FAILED, MODEL_REFUSED };
+void model_write_answer(struct model *m, const struct model_write *w, enum model_result result);
+
+unsigned model_flush_call(struct model *m, struct model_volume *v);
+void model_flush_answer(struct model *m, struct model_volume *v, unsigned flush, bool failed);
+
+unsigned model_size_call(struct model *m, struct model_volume *v, uint64_t blocks);
+
+/* ---- asking ------------------------------------------------------------------------------- */
+
+/* From where one looks: after a power cut before event `event`, or live by a read that was called
+ * at `tick`. */
+struct model_view {
+    bool crash;
+    bool whole_blocks; /* the atomic unit is the block */
+    uint64_t event, tick;
+    uint64_t cover_tick; /* filled in by model_view_crash, for one volume */
+};
+struct model_view model_view_live(struct model_time called, bool whole_blocks);
+struct model_view model_view_crash(const struct model_volume *v, uint64_t event, bool whole_blocks);
+
+/* Whether a block may show these sectors; else says in `why` what it may show. */
+bool model_permits(const struct model *m, const struct model_volume *v, uint64_t block,
+                   const struct model_view *view, const struct model_sectors *got, char *why,
+                   size_t why_size);
+bool model_may_exist(const struct model_volume *v, uint64_t event);
+bool model_must_exist(const struct model_volume *v, uint64_t event);
+bool model_permits_size(const struct model_volume *v, uint64_t event, uint64_t blocks);
+/* How many promises had been made by `event`: two equal images with equal promises need be looked
+ * at once. */
+uint64_t model_promises_at(const struct model *m, uint64_t event);
+
+#endif

@@ -1,0 +1,370 @@
+/*
+ * Random runs. A seed draws a configuration (disks, profile, atomic unit, cache, latencies, sizes),
+ * some rounds of clients working at the same time, a plan of faults, and where power goes. Each
+ * round ends in a crash; some of the states that it could have left are checked, and the next
+ * round goes on from one of them.
+ *
+ * The fault planner keeps what happens within what every volume survives: all faults of a seed hit
+ * one disk, and only where the profile is a mirror.
+ */
+#include "explore.h"
+
+#include "base/hash.h"
+#include "base/verify.h"
+#include "io/co.h"
+#include "io/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    CLIENTS_MAX = 5,
+    NAMES = 3,
+    VOLUME_BLOCKS = 256,
+    STATES_LOOKED_AT = 64, /* after each round */
+    SECTORS_MAX = 160,
+};
+
+static const char *const names[NAMES] = {"a", "b", "c"};
+
+struct random_world {
+    uint64_t rng;
+    struct rig_config config;
+    unsigned rounds, phases, clients, ops;
+    int bad_disk; /* -1: no faults */
+    bool rots;    /* its faults damage data: power goes only when nothing is being overwritten */
+    unsigned snapshot_one_in, fault_one_in;
+    struct points points;         /* of the round under way */
+    struct model *model;          /* … */
+    struct observation *observed; /* what it began with */
+    struct explore_counts *counts;
+};
+
+static uint64_t draw(struct random_world *x)
+{
+    x->rng += 0x9e3779b97f4a7c15ULL;
+    return hash_mix(x->rng);
+}
+static uint64_t below(struct random_world *x, uint64_t bound)
+{
+    return draw(x) % bound;
+}
+
+static void draw_config(struct random_world *x)
+{
+    static const char *const profiles[] = {"single", "mirror:2", "mirror:2", "mirror:3"};
+    static const unsigned copies[] = {1, 2, 2, 3};
+    unsigned p = (unsigned)below(x, 4);
+    uint32_t atomic = below(x, 4) ? 4096 : 512;
+    uint64_t slow = 1000 + below(x, 1000000);
+    x->config = (struct rig_config){
+        .disks = copies[p] + (unsigned)below(x, 2),
+        .disk_bytes = (8 + below(x, 16)) << 20,
+        .atomic_bytes = atomic,
+        .sector_bytes = atomic == 4096 && below(x, 2) ? 4096 : 512,
+        .write_cache = below(x, 5) != 0,
+        .can_discard = below(x, 2),
+        .latency_min_ns = below(x, slow),
+        .latency_max_ns = slow,
+        .profile = profiles[p],
+        .chunk_bytes = 16384U << below(x, 3),
+        .extent_bytes = 1 << 20,
+        .log_segment_bytes = 16384U << below(x, 3),
+    };
+    x->rounds = 1 + (unsigned)below(x, 4);
+    x->phases = 1 + (unsigned)below(x, 4);
+    x->clients = 1 + (unsigned)below(x, CLIENTS_MAX);
+    x->ops = 4 + (unsigned)below(x, 24);
+    x->bad_disk = copies[p] > 1 && below(x, 3) ? (int)below(x, x->config.disks) : -1;
+    x->rots = x->bad_disk >= 0 && below(x, 2);
+    x->snapshot_one_in = 1 + (unsigned)below(x, 12);
+    x->fault_one_in = 50 + (unsigned)below(x, 2000);
+}
+
+/* ---- faults ------------------------------------------------------------------------------- */
+
+static void plan_fault(struct random_world *x, struct sim_disk *d)
+{
+    const unsigned any = 1U << IO_READ | 1U << IO_WRITE | 1U << IO_FLUSH;
+    uint64_t page = below(x, x->config.disk_bytes / STAMP_BLOCK);
+    switch (below(x, x->rots ? 7 : 3)) {
+    case 0:
+        sim_disk_inject(d, SIM_FAULT_ERROR, any, below(x, 20), 0);
+        break;
+    case 1:
+        sim_disk_inject(d, SIM_FAULT_DEAD, any, below(x, 20), 0);
+        break;
+    case 2:
+        sim_disk_inject(d, SIM_FAULT_STALL, any, below(x, 20), below(x, 2000000000));
+        break;
+    case 3:
+        sim_disk_inject(d, SIM_FAULT_LOST, 1U << IO_WRITE, below(x, 20), 0);
+        break;
+    case 4:
+        sim_disk_inject(d, SIM_FAULT_MISDIRECT, 1U << IO_WRITE, below(x, 20), page * STAMP_BLOCK);
+        break;
+    case 5:
+        sim_disk_inject(d, SIM_FAULT_FLIP, 1U << IO_WRITE, below(x, 20), draw(x) >> 8);
+        break;
+    default:
+        sim_disk_flip_bit(d, page * STAMP_BLOCK + below(x, STAMP_BLOCK), (unsigned)below(x, 8));
+        break;
+    }
+}
+
+static struct sim_disk *bad_disk(struct random_world *x, struct sim_world *w)
+{
+    char name[16];
+    (void)snprintf(name, sizeof(name), "d%d", x->bad_disk);
+    return sim_disk_find(w, name);
+}
+
+static void on_event(struct rig *r, uint64_t event)
+{
+    struct random_world *x = r->arg;
+    if (x->bad_disk >= 0 && below(x, x->fault_one_in) == 0)
+        plan_fault(x, bad_disk(x, r->w));
+    if (!x->rots && below(x, x->snapshot_one_in) == 0)
+        points_add(&x->points, r->w, event + 1);
+}
+
+/* ---- clients ------------------------------------------------------------------------------ */
+
+struct client {
+    struct random_world *x;
+    struct rig *r;
+    struct co_group *group;
+};
+
+static struct op draw_op(struct random_world *x, const struct model_volume *v, uint64_t blocks)
+{
+    static const enum op_kind kinds[] = {OP_WRITE, OP_WRITE, OP_WRITE,   OP_WRITE,  OP_WRITE,
+                                         OP_WRITE, OP_READ,  OP_READ,    OP_FLUSH,  OP_FLUSH,
+                                         OP_ZERO,  OP_ZERO,  OP_DISCARD, OP_DISCARD};
+    struct op op = {.kind = kinds[below(x, sizeof(kinds) / sizeof(kinds[0]))], .volume = v->name};
+    uint64_t sectors = BLOCKS(blocks);
+    /* Small places are visited again and again. */
+    uint64_t span = below(x, 3) ? sectors : 64;
+    op.at = below(x, span < sectors ? span : sectors);
+    op.count = 1 + below(x, below(x, 2) ? 16 : SECTORS_MAX);
+    if (below(x, 2)) {
+        op.at -= op.at % STAMP_BLOCK_SECTORS;
+        op.count = BLOCKS(1 + op.count / STAMP_BLOCK_SECTORS);
+    }
+    if (op.at + op.count > sectors)
+        op.count = sectors - op.at;
+    op.flags = (below(x, 8) ? 0 : OP_FUA) | (below(x, 4) ? 0 : OP_AS_DATA);
+    return op;
+}
+
+static void client(void *arg)
+{
+    struct client *c = arg;
+    struct random_world *x = c->x;
+    for (unsigned i = 0; i < x->ops && !c->r->failed; i++) {
+        struct model_volume *v = model_volume_find(c->r->model, names[below(x, NAMES)]);
+        if (!v)
+            continue;
+        struct op op = draw_op(x, v, v->size[v->size_count - 1].blocks);
+        vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
+        if (below(x, 4) == 0)
+            vp_ignore(co_sleep_ns(below(x, 300000)), "nobody cancels clients");
+    }
+    co_group_leave(c->group, 0);
+}
+
+static void run_clients(struct random_world *x, struct rig *r)
+{
+    struct client c[CLIENTS_MAX];
+    struct co_group group;
+    for (unsigned i = 0; i < NAMES; i++)
+        if (model_volume_find(r->model, names[i]))
+            (void)rig_volume(r, names[i]);
+    co_group_init(&group);
+    for (unsigned i = 0; i < x->clients && !r->failed; i++) {
+        c[i] = (struct client){.x = x, .r = r, .group = &group};
+        co_group_enter(&group);
+        VP_VERIFY(co_spawn(client, &c[i], "client"), ==, 0);
+    }
+    vp_ignore(co_group_wait(&group), "clients report to the rig");
+}
+
+/* Between the clients' work: what needs a volume for itself. */
+static void control_op(struct random_world *x, struct rig *r)
+{
+    const char *name = names[below(x, NAMES)];
+    const struct model_volume *v = model_volume_find(r->model, name);
+    struct op op = {.volume = name};
+    uint64_t kind = below(x, 6);
+    if (!v) {
+        op.kind = OP_CREATE;
+        op.at = BLOCKS(VOLUME_BLOCKS);
+        op.count = BLOCKS(16 + below(x, VOLUME_BLOCKS - 16));
+        op.flags = (below(x, 4) ? 0 : OP_SYNC) | (below(x, 2) ? 0 : OP_ZERO_DETECT);
+    } else if (kind == 0) {
+        op.kind = OP_DELETE;
+    } else if (kind == 1) {
+        op.kind = OP_RESIZE;
+        op.count = BLOCKS(16 + below(x, VOLUME_BLOCKS - 16));
+    } else if (kind == 2) {
+        op = (struct op){.kind = OP_REIMPORT};
+    } else if (kind == 3) {
+        op = (struct op){.kind = OP_BACKGROUND};
+    } else {
+        op = (struct op){.kind = OP_CHECKPOINT};
+    }
+    vp_ignore(rig_op(r, &op), "rig_op has reported what was not expected");
+}
+
+/* Everything durable, the checksums too. */
+static void settle(struct random_world *x, struct rig *r)
+{
+    for (unsigned i = 0; i < NAMES; i++) {
+        struct op flush = {.kind = OP_FLUSH, .volume = names[i]};
+        if (model_volume_find(r->model, names[i]))
+            vp_ignore(rig_op(r, &flush), "rig_op has reported what was not expected");
+    }
+    points_add(&x->points, r->w, r->model->event);
+}
+
+static void phases(struct random_world *x, struct rig *r)
+{
+    r->on_event = on_event;
+    for (unsigned i = 0; i < x->phases && !r->failed; i++) {
+        control_op(x, r);
+        run_clients(x, r);
+        if (x->rots)
+            settle(x, r);
+    }
+    points_add(&x->points, r->w, r->model->event);
+}
+
+static void first_round(struct rig *r)
+{
+    if (rig_create_pool(r))
+        phases(r->arg, r);
+}
+
+/* In a pool that was recovered and looked through. */
+static void later_round(struct rig *r)
+{
+    struct random_world *x = r->arg;
+    struct model *next = observation_model(x->observed, x->model);
+    next->event = r->model->event;
+    x->model = r->model = next;
+    phases(x, r);
+}
+
+/* ---- crashes ------------------------------------------------------------------------------ */
+
+static void draw_choices(struct random_world *x, const struct sim_snapshot *s, struct sim_choice *c)
+{
+    unsigned n = sim_snapshot_pending(s);
+    uint64_t style = below(x, 4);
+    for (unsigned i = 0; i < n; i++) {
+        c[i] = (struct sim_choice){style == 1 ? SIM_KEEP : SIM_DROP, 0};
+        if (style >= 2)
+            c[i] = (struct sim_choice){
+                style == 3 ? (enum sim_fate)below(x, 3) : (enum sim_fate)below(x, 2), draw(x)};
+    }
+}
+
+static bool fail(const char *why)
+{
+    position_report(why);
+    return false;
+}
+
+/* Draws one of the states that the last round could have left; *c is its choices. */
+static struct crash_state draw_state(struct random_world *x, struct sim_choice **c)
+{
+    const struct point *p = &x->points.at[below(x, x->points.count)];
+    free(*c);
+    *c = calloc(sim_snapshot_pending(p->snapshot) + 1, sizeof(**c));
+    VP_VERIFY_TRUE(*c != NULL);
+    draw_choices(x, p->snapshot, *c);
+    x->counts->states++;
+    x->counts->images++; /* two equal ones would be an accident */
+    x->counts->tried++;
+    return (struct crash_state){
+        .config = &x->config,
+        .model = x->model,
+        .snapshot = p->snapshot,
+        .event = p->event,
+        .choices = *c,
+        .seed = draw(x),
+        .faults_planned = x->bad_disk >= 0,
+        .back_disks = x->bad_disk >= 0 && below(x, 2) ? 1U << x->bad_disk : 0,
+    };
+}
+
+static bool look_at_states(struct random_world *x)
+{
+    struct sim_choice *c = NULL;
+    bool ok = true;
+    for (unsigned i = 0; ok && i < STATES_LOOKED_AT; i++) {
+        char why[1024];
+        struct crash_state s = draw_state(x, &c);
+        struct verify_output out = {0};
+        ok = verify_state(&s, &out, why, sizeof(why)) || fail(why);
+    }
+    free(c);
+    return ok;
+}
+
+/* Goes on from one state of the last round. */
+static bool one_more_round(struct random_world *x)
+{
+    char why[1024];
+    struct sim_choice *c = NULL;
+    struct crash_state s = draw_state(x, &c);
+    struct model *last = x->model;
+    struct points points = x->points;
+    x->points = (struct points){0};
+    x->observed = observation_new(last);
+    struct verify_output out = {.observed = x->observed, .then = later_round, .arg = x};
+    bool ok = verify_state(&s, &out, why, sizeof(why)) || fail(why);
+    if (x->model != last)
+        model_free(last);
+    observation_free(x->observed);
+    points_fini(&points);
+    free(c);
+    return ok;
+}
+
+static bool run_first_round(struct random_world *x)
+{
+    struct rig r = {
+        .w = rig_world_new(&x->config, draw(x)), .config = &x->config, .model = x->model, .arg = x};
+    bool ok = rig_run(&r, first_round) || fail(r.why);
+    sim_world_free(r.w);
+    return ok;
+}
+
+bool random_run(uint64_t seed, struct explore_counts *counts)
+{
+    struct random_world x = {
+        .rng = hash_mix(seed + 17), .counts = counts, .model = model_new(seed)};
+    double from = seconds_now();
+    bool ok = true;
+    position.scenario = NULL;
+    position.seed = seed;
+    draw_config(&x);
+    for (unsigned i = 0; ok && i < x.rounds; i++) {
+        (void)alarm(20);
+        counts->runs++;
+        position.step = i ? "a later round" : "the first round";
+        ok = i ? one_more_round(&x) : run_first_round(&x);
+        position.step = i ? "a crash of a later round" : "a crash of the first round";
+        ok = ok && look_at_states(&x);
+        counts->events += x.points.count;
+    }
+    (void)alarm(0);
+    position.step = NULL;
+    points_fini(&x.points);
+    model_free(x.model);
+    counts->seconds += seconds_now() - from;
+    return ok;
+}

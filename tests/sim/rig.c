@@ -1,0 +1,523 @@
+/* See rig.h. */
+#include "rig.h"
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/verify.h"
+#include "io/reactor.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LABEL_AREA_BYTES = 1 << 20, READ_STEP_BLOCKS = 16, EVENTS_MAX = 4000000 };
+
+static const char *const disk_names[RIG_DISKS_MAX] = {"d0", "d1", "d2", "d3", "d4", "d5"};
+
+void rig_fail(struct rig *r, const char *fmt, ...)
+{
+    if (r->failed)
+        return;
+    r->failed = true;
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(r->why, sizeof(r->why), fmt, ap);
+    va_end(ap);
+}
+
+struct sim_world *rig_world_new(const struct rig_config *config, uint64_t seed)
+{
+    struct sim_world *w = sim_world_new(seed);
+    for (unsigned i = 0; i < config->disks; i++) {
+        struct sim_disk_config disk = {
+            .name = disk_names[i],
+            .size_bytes = config->disk_bytes,
+            .sector_bytes = config->sector_bytes,
+            .atomic_bytes = config->atomic_bytes,
+            .write_cache = config->write_cache,
+            .can_discard = config->can_discard,
+            .latency_min_ns = config->latency_min_ns,
+            .latency_max_ns = config->latency_max_ns,
+        };
+        (void)sim_disk_add(w, &disk);
+    }
+    return w;
+}
+
+/* ---- the pool ----------------------------------------------------------------------------- */
+
+static struct volumes_config volumes_config(struct reactor **self)
+{
+    *self = reactor_self();
+    return (struct volumes_config){
+        .reactors = self,
+        .reactor_count = 1,
+        .metadata_bytes = 4 << 20,
+        .commit_interval_ms = UINT_MAX,
+    };
+}
+
+bool rig_create_pool(struct rig *r)
+{
+    struct pool_create_options o = {
+        .name = "sim",
+        .geometry = {r->config->chunk_bytes, r->config->extent_bytes, r->config->log_segment_bytes},
+        .force = true,
+    };
+    if (!raid_profile_parse(r->config->profile, &o.profile)) {
+        rig_fail(r, "profile %s", r->config->profile);
+        return false;
+    }
+    struct reactor *self;
+    struct volumes_config config = volumes_config(&self);
+    struct vp_error err = {0};
+    if (volumes_create(&o, disk_names, r->config->disks, &config, &r->vs, &err))
+        rig_fail(r, "pool not created: %s", err.text);
+    return !r->failed;
+}
+
+bool rig_import(struct rig *r)
+{
+    struct reactor *self;
+    struct volumes_config config = volumes_config(&self);
+    struct vp_error err = {0};
+    const char *there[RIG_DISKS_MAX];
+    unsigned count = 0;
+    for (unsigned i = 0; i < r->config->disks; i++)
+        if (!sim_disk_is_dead(sim_disk_find(r->w, disk_names[i])))
+            there[count++] = disk_names[i];
+    int rc = volumes_import(there, count, &config, &r->vs, &err);
+    if (rc) {
+        r->vs = NULL;
+        rig_fail(r, "not imported: %s: %s", vp_err_name(rc), err.text);
+    }
+    return !r->failed;
+}
+
+struct volume *rig_volume(struct rig *r, const char *name)
+{
+    struct rig_open *slot = NULL;
+    for (unsigned i = 0; i < RIG_OPEN_MAX; i++) {
+        if (r->open[i].v && strcmp(r->open[i].name, name) == 0)
+            return r->open[i].v;
+        if (!r->open[i].v && !slot)
+            slot = &r->open[i];
+    }
+    VP_VERIFY_TRUE(slot != NULL);
+    struct vp_error err = {0};
+    struct volume *v;
+    int rc = volume_open(r->vs, name, false, &v, &err);
+    if (rc) {
+        if (rc != VP_E_NOT_FOUND && !r->errors_allowed)
+            rig_fail(r, "volume %s not opened: %s: %s", name, vp_err_name(rc), err.text);
+        return NULL;
+    }
+    (void)snprintf(slot->name, sizeof(slot->name), "%s", name);
+    slot->v = v;
+    return v;
+}
+
+void rig_close_volume(struct rig *r, const char *name)
+{
+    for (unsigned i = 0; i < RIG_OPEN_MAX; i++)
+        if (r->open[i].v && strcmp(r->open[i].name, name) == 0) {
+            volume_close(r->open[i].v);
+            r->open[i].v = NULL;
+        }
+}
+
+static void close_volumes(struct rig *r)
+{
+    for (unsigned i = 0; i < RIG_OPEN_MAX; i++)
+        if (r->open[i].v)
+            rig_close_volume(r, r->open[i].name);
+}
+
+/* ---- running ------------------------------------------------------------------------------ */
+
+struct run {
+    struct rig *r;
+    void (*body)(struct rig *r);
+};
+
+static void run_body(void *arg)
+{
+    const struct run *run = arg;
+    run->body(run->r);
+    run->r->running = false;
+}
+
+static bool on_world_event(struct sim_world *w, uint64_t event, void *arg)
+{
+    struct rig *r = arg;
+    (void)w;
+    if (r->on_event)
+        r->on_event(r, event);
+    /* The model counts from 1, so that what a run starts with lies before its first event. */
+    if (r->model)
+        r->model->event = event + 2;
+    if (event == EVENTS_MAX)
+        rig_fail(r, "it does not come to an end");
+    return event < EVENTS_MAX;
+}
+
+/* An error that no planned fault explains fails the run, also when it is only logged. */
+static void on_log(enum vp_log_level level, const char *line, void *arg)
+{
+    struct rig *r = arg;
+    if (level == VP_LOG_ERROR && !r->faults_planned)
+        rig_fail(r, "logged: %s", line);
+}
+
+static void no_log(enum vp_log_level level, const char *line, void *arg)
+{
+    (void)level, (void)line, (void)arg;
+}
+
+bool rig_run(struct rig *r, void (*body)(struct rig *r))
+{
+    struct reactor_config config = {.sim = r->w, .max_coroutines = 256};
+    struct reactor *reactor;
+    struct vp_error err;
+    int rc = reactor_new(&config, &reactor, &err);
+    VP_VERIFY(rc, ==, 0);
+    struct run run = {r, body};
+    sim_world_on_event(r->w, on_world_event, r);
+    vp_log_set_sink(on_log, r);
+    r->running = true;
+    if (r->model)
+        r->model->event = 1;
+    reactor_run(reactor, run_body, &run);
+    if (r->running)
+        rig_fail(r, "stuck: something waits for ever");
+    sim_world_on_event(r->w, NULL, NULL);
+    vp_log_set_sink(no_log, NULL);
+    if (r->vs) /* a power cut: whatever coroutines are left never run again */
+        volumes_abandon(r->vs);
+    r->vs = NULL;
+    memset(r->open, 0, sizeof(r->open));
+    reactor_free(reactor);
+    return !r->failed;
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+static void *aligned(size_t len)
+{
+    void *p = aligned_alloc(STAMP_BLOCK, align_up(len, STAMP_BLOCK));
+    VP_VERIFY_TRUE(p != NULL);
+    return p;
+}
+
+int rig_read_blocks(struct rig *r, struct volume *v, uint32_t uid, uint64_t block, uint64_t count,
+                    struct model_sectors *out)
+{
+    unsigned char *buf = aligned(count * STAMP_BLOCK);
+    int rc = volume_read(v, block * STAMP_BLOCK, count * STAMP_BLOCK, buf);
+    for (uint64_t i = 0; !rc && i < count * STAMP_BLOCK_SECTORS; i++) {
+        const unsigned char *at = buf + i * STAMP_SECTOR;
+        uint64_t sector = block * STAMP_BLOCK_SECTORS + i;
+        uint32_t seq = stamp_read(r->model->seed, uid, sector, at);
+        out[i / STAMP_BLOCK_SECTORS].seq[i % STAMP_BLOCK_SECTORS] = seq;
+        if (seq == STAMP_GARBAGE) {
+            char what[128];
+            stamp_describe(at, what, sizeof(what));
+            rig_fail(r, "%s sector %" PRIu64 " shows %s", volume_full_name(v), sector, what);
+        }
+    }
+    free(buf);
+    return rc;
+}
+
+static int op_read(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+{
+    struct model_sectors got[READ_STEP_BLOCKS];
+    bool whole = r->config->atomic_bytes >= STAMP_BLOCK;
+    uint64_t block = op->at / STAMP_BLOCK_SECTORS;
+    uint64_t end = div_up(op->at + op->count, STAMP_BLOCK_SECTORS);
+    int rc = 0;
+    while (!rc && !r->failed && block < end) {
+        uint64_t n = min_u64(READ_STEP_BLOCKS, end - block);
+        struct model_time called = {++r->model->tick, r->model->event};
+        rc = rig_read_blocks(r, v, mv->uid, block, n, got);
+        struct model_view view = model_view_live(called, whole);
+        for (uint64_t i = 0; !rc && !r->failed && i < n; i++) {
+            char why[800];
+            if (!model_permits(r->model, mv, block + i, &view, &got[i], why, sizeof(why)))
+                rig_fail(r, "live: %s", why);
+        }
+        block += n;
+    }
+    return rc;
+}
+
+/* ---- changing ----------------------------------------------------------------------------- */
+
+static enum model_result result_of(int rc, const struct op *op)
+{
+    if (!rc)
+        return MODEL_DONE;
+    /* Within one chunk, out of space means that nothing happened. */
+    bool one_block = op->at / STAMP_BLOCK_SECTORS == (op->at + op->count - 1) / STAMP_BLOCK_SECTORS;
+    return rc == VP_E_NO_SPACE && one_block ? MODEL_REFUSED : MODEL_FAILED;
+}
+
+static int op_write(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+{
+    unsigned char *buf = aligned(op->count * STAMP_SECTOR);
+    bool fua = op->flags & OP_FUA;
+    struct model_write w =
+        model_write_call(r->model, mv, op->at, op->count, false, fua || mv->sync);
+    for (uint64_t i = 0; i < op->count; i++)
+        stamp_fill(r->model->seed, mv->uid, op->at + i, w.seq, buf + i * STAMP_SECTOR);
+    int rc =
+        volume_write(v, op->at * STAMP_SECTOR, op->count * STAMP_SECTOR, buf, fua ? VOLUME_FUA : 0);
+    model_write_answer(r->model, &w, result_of(rc, op));
+    free(buf);
+    return rc;
+}
+
+static int op_zero(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+{
+    unsigned flags = (op->flags & OP_FUA ? (unsigned)VOLUME_FUA : 0U) |
+                     (op->flags & OP_NO_HOLE ? (unsigned)VOLUME_NO_HOLE : 0U);
+    uint64_t from = op->at, end = op->at + op->count;
+    if (op->kind == OP_DISCARD) { /* whole blocks inside the range */
+        from = align_up(from, STAMP_BLOCK_SECTORS);
+        end = max_u64(from, align_down(end, STAMP_BLOCK_SECTORS));
+    }
+    struct model_write w =
+        model_write_call(r->model, mv, from, end - from, true,
+                         op->flags & OP_FUA || (mv->sync && op->flags & OP_AS_DATA));
+    uint64_t offset = op->at * STAMP_SECTOR, len = op->count * STAMP_SECTOR;
+    int rc;
+    if (op->kind == OP_DISCARD) {
+        rc = volume_discard(v, offset, len, flags);
+    } else if (op->flags & OP_AS_DATA) {
+        void *zeros = aligned(len);
+        memset(zeros, 0, len);
+        rc = volume_write(v, offset, len, zeros, flags);
+        free(zeros);
+    } else {
+        rc = volume_zero(v, offset, len, flags);
+    }
+    model_write_answer(r->model, &w, result_of(rc, op));
+    return rc;
+}
+
+static int op_flush(struct rig *r, struct volume *v, struct model_volume *mv)
+{
+    unsigned flush = model_flush_call(r->model, mv);
+    int rc = volume_flush(v);
+    model_flush_answer(r->model, mv, flush, rc != 0);
+    return rc;
+}
+
+static int op_fill(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+{
+    struct op one = {.kind = OP_WRITE, .at = op->at, .count = STAMP_BLOCK_SECTORS};
+    uint64_t end = mv->blocks_max * STAMP_BLOCK_SECTORS;
+    int rc = 0;
+    for (r->fills = 0; !rc && one.at < end; one.at += op->count) {
+        rc = op_write(r, &one, v, mv);
+        r->fills += !rc;
+    }
+    return rc == VP_E_NO_SPACE ? 0 : rc;
+}
+
+static int op_create(struct rig *r, const struct op *op)
+{
+    struct volume_options o = {
+        .size_bytes = op->count * STAMP_SECTOR,
+        .full_policy = op->flags & OP_PAUSE ? VOLUME_FULL_PAUSE : VOLUME_FULL_ENOSPC,
+        .sync_always = op->flags & OP_SYNC,
+        .zero_detect = op->flags & OP_ZERO_DETECT,
+    };
+    struct model_volume *mv = model_volume_add(
+        r->model, op->volume, op->count / STAMP_BLOCK_SECTORS, op->at / STAMP_BLOCK_SECTORS);
+    mv->sync = o.sync_always;
+    struct vp_error err = {0};
+    int rc = volume_create(r->vs, op->volume, &o, &err);
+    model_answer(r->model, &mv->created, rc != 0, true);
+    return rc;
+}
+
+static int op_delete(struct rig *r, const struct op *op, struct model_volume *mv)
+{
+    struct vp_error err = {0};
+    rig_close_volume(r, op->volume);
+    model_call(r->model, &mv->deleted);
+    int rc = volume_delete(r->vs, op->volume, &err);
+    model_answer(r->model, &mv->deleted, rc != 0, true);
+    return rc;
+}
+
+static int op_resize(struct rig *r, const struct op *op, struct model_volume *mv)
+{
+    struct vp_error err = {0};
+    uint64_t blocks = op->count / STAMP_BLOCK_SECTORS;
+    unsigned size = model_size_call(r->model, mv, blocks);
+    /* What lies beyond reads as zeros should the volume grow again. */
+    struct model_write cut = model_write_call(
+        r->model, mv, op->count, (mv->blocks_max - blocks) * STAMP_BLOCK_SECTORS, true, true);
+    int rc = volume_resize(r->vs, op->volume, op->count * STAMP_SECTOR, true, &err);
+    model_answer(r->model, &mv->size[size].call, rc != 0, true);
+    model_write_answer(r->model, &cut, rc ? MODEL_FAILED : MODEL_DONE);
+    return rc;
+}
+
+static int op_background(struct rig *r)
+{
+    bool more = true;
+    int rc = 0;
+    while (!rc && more)
+        rc = volumes_background_step(r->vs, &more);
+    return rc;
+}
+
+static int op_reimport(struct rig *r)
+{
+    close_volumes(r);
+    int rc = volumes_close(r->vs, false);
+    r->vs = NULL;
+    return rc ? rc : (rig_import(r) ? 0 : VP_E_IO);
+}
+
+/* Flips a bit in each sector of some blocks; the labels and roots at the disk's end stay. */
+static int op_rot(struct rig *r, const struct op *op)
+{
+    struct sim_disk *d = sim_disk_find(r->w, disk_names[op->at]);
+    uint64_t end = r->config->disk_bytes - LABEL_AREA_BYTES;
+    for (uint64_t page = 0; page < end; page += STAMP_BLOCK) {
+        if (sim_below(r->w, op->count))
+            continue;
+        for (uint64_t sector = 0; sector < STAMP_BLOCK; sector += STAMP_SECTOR)
+            sim_disk_flip_bit(d, page + sector + sim_below(r->w, STAMP_SECTOR),
+                              (unsigned)sim_below(r->w, 8));
+    }
+    return 0;
+}
+
+static int op_on_volume(struct rig *r, const struct op *op, struct model_volume *mv)
+{
+    struct volume *v = rig_volume(r, op->volume);
+    if (!v)
+        return r->failed ? VP_E_IO : VP_E_NOT_FOUND;
+    switch (op->kind) {
+    case OP_WRITE:
+        return op_write(r, op, v, mv);
+    case OP_ZERO:
+    case OP_DISCARD:
+        return op_zero(r, op, v, mv);
+    case OP_READ:
+        return op_read(r, op, v, mv);
+    case OP_FLUSH:
+        return op_flush(r, v, mv);
+    default:
+        return op_fill(r, op, v, mv);
+    }
+}
+
+static int op_any(struct rig *r, const struct op *op)
+{
+    struct model_volume *mv = op->volume ? model_volume_find(r->model, op->volume) : NULL;
+    switch (op->kind) {
+    case OP_CREATE:
+        return op_create(r, op);
+    case OP_DELETE:
+        return op_delete(r, op, mv);
+    case OP_RESIZE:
+        return op_resize(r, op, mv);
+    case OP_CHECKPOINT:
+        return pool_checkpoint(volumes_pool(r->vs));
+    case OP_BACKGROUND:
+        return op_background(r);
+    case OP_REIMPORT:
+        return op_reimport(r);
+    case OP_ROT:
+        return op_rot(r, op);
+    default:
+        return op_on_volume(r, op, mv);
+    }
+}
+
+int rig_op(struct rig *r, const struct op *op)
+{
+    static const char *const names[] = {"end",        "write",  "zero",     "discard", "read",
+                                        "flush",      "create", "delete",   "resize",  "checkpoint",
+                                        "background", "fill",   "reimport", "repeat",  "rot"};
+    if (r->failed)
+        return VP_E_CANCELLED;
+    int rc = op_any(r, op);
+    if (rc && rc != VP_E_NO_SPACE && !r->errors_allowed)
+        rig_fail(r, "%s of %s at %" PRIu64 "+%" PRIu64 ": unexpected %s", names[op->kind],
+                 op->volume ? op->volume : "the pool", op->at, op->count, vp_err_name(rc));
+    return rc;
+}
+
+/* ---- scripts ------------------------------------------------------------------------------ */
+
+struct part {
+    struct rig *r;
+    const struct op *op;
+    struct co_group *group;
+};
+
+static void run_part(void *arg)
+{
+    struct part *p = arg;
+    int rc = rig_op(p->r, p->op);
+    vp_ignore(rc, "rig_op has reported what was not expected");
+    co_group_leave(p->group, 0);
+}
+
+/* Runs `count` operations at the same time. */
+static void run_together(struct rig *r, const struct op *ops, unsigned count)
+{
+    enum { TOGETHER_MAX = 16 };
+    struct part part[TOGETHER_MAX];
+    struct co_group group;
+    VP_VERIFY(count, <=, (unsigned)TOGETHER_MAX);
+    for (unsigned i = 0; i < count; i++) /* opening waits: not in parallel */
+        if (ops[i].volume && ops[i].kind < OP_CREATE)
+            (void)rig_volume(r, ops[i].volume);
+    co_group_init(&group);
+    for (unsigned i = 0; i < count; i++) {
+        part[i] = (struct part){r, &ops[i], &group};
+        co_group_enter(&group);
+        int rc = co_spawn(run_part, &part[i], "client");
+        VP_VERIFY(rc, ==, 0);
+    }
+    int rc = co_group_wait(&group);
+    vp_ignore(rc, "rig_op has reported what was not expected");
+}
+
+static void run_once(struct rig *r, const struct op *ops, const struct op *end)
+{
+    while (ops < end && !r->failed) {
+        unsigned together = 1;
+        while (ops[together - 1].flags & OP_WITH_NEXT)
+            together++;
+        if (together > 1) {
+            run_together(r, ops, together);
+        } else if (ops->kind == OP_REPEAT) {
+            for (uint64_t i = 0; i < ops->count; i++)
+                run_once(r, ops - ops->at, ops);
+        } else {
+            int rc = rig_op(r, ops);
+            vp_ignore(rc, "rig_op has reported what was not expected");
+        }
+        ops += together;
+    }
+}
+
+void rig_ops(struct rig *r, const struct op *ops)
+{
+    const struct op *end = ops;
+    while (end->kind != OP_END)
+        end++;
+    run_once(r, ops, end);
+}

@@ -1,0 +1,109 @@
+/*
+ * The engine in a simulated world, and clients that drive it: operations as data, each recorded in
+ * the model when it is called and when it is answered.
+ */
+#ifndef VP_TESTS_SIM_RIG_H
+#define VP_TESTS_SIM_RIG_H
+
+#include "io/sim.h"
+#include "model.h"
+#include "volumes/volume.h"
+
+enum { RIG_DISKS_MAX = 6, RIG_OPEN_MAX = 16 };
+
+/* What the world and the pool are made of. */
+struct rig_config {
+    unsigned disks;
+    uint64_t disk_bytes;
+    uint32_t atomic_bytes, sector_bytes;
+    bool write_cache, can_discard;
+    uint64_t latency_min_ns, latency_max_ns;
+    const char *profile;
+    uint32_t chunk_bytes, extent_bytes, log_segment_bytes;
+};
+
+enum op_kind {
+    OP_END,
+    OP_WRITE,      /* sectors of a volume, stamped                                  */
+    OP_ZERO,       /* …                                                             */
+    OP_DISCARD,    /* … whole blocks                                                */
+    OP_READ,       /* … and checks them                                             */
+    OP_FLUSH,      /* of a volume                                                   */
+    OP_CREATE,     /* a volume of `count` sectors                                   */
+    OP_DELETE,     /* a volume                                                      */
+    OP_RESIZE,     /* a volume, to `count` sectors                                  */
+    OP_CHECKPOINT, /* of the pool                                                   */
+    OP_BACKGROUND, /* steps of background work until there is none                  */
+    OP_FILL,       /* writes blocks from `at` until there is no space               */
+    OP_REIMPORT,   /* closes the pool and imports it                                */
+    OP_REPEAT,     /* runs the `at` operations before this one `count` times more   */
+    OP_ROT,        /* damages one in `count` blocks of disk `at`                     */
+};
+enum op_flags {
+    OP_FUA = 1,
+    OP_WITH_NEXT = 2, /* runs at the same time as the next one        */
+    OP_NO_HOLE = 4,
+    OP_AS_DATA = 8, /* zeros are written as data                 */
+    /* of OP_CREATE: */
+    OP_SYNC = 16,        /* every write is durable when it is answered         */
+    OP_PAUSE = 32,       /* out of space, writes wait (else: an error)         */
+    OP_ZERO_DETECT = 64, /* written zeros take no space                         */
+};
+
+/* `at` and `count` in sectors of 512 bytes, unless said otherwise. */
+struct op {
+    enum op_kind kind;
+    const char *volume;
+    uint64_t at, count;
+    unsigned flags;
+};
+#define BLOCKS(n) ((uint64_t)(n)*STAMP_BLOCK_SECTORS)
+
+struct rig_open {
+    char name[MODEL_NAME_MAX];
+    struct volume *v;
+};
+
+struct rig {
+    struct sim_world *w;
+    const struct rig_config *config;
+    struct model *model;
+    struct volumes *vs;
+    struct rig_open open[RIG_OPEN_MAX];
+    bool errors_allowed; /* a fault beyond what the profile survives was planned */
+    bool faults_planned; /* any: errors may be logged */
+    bool running;
+    /* Called before each disk event once set; may be NULL. */
+    void (*on_event)(struct rig *r, uint64_t event);
+    void *arg;
+    uint64_t fills; /* blocks that fitted into the last OP_FILL */
+    bool failed;
+    char why[1024];
+};
+
+/* A world with the disks of the configuration. */
+struct sim_world *rig_world_new(const struct rig_config *config, uint64_t seed);
+
+/*
+ * Runs body(r) as the first coroutine of a reactor in r->w and waits until nothing happens any
+ * more. False when it failed (r->why) or got stuck. The pool is abandoned at the end if open.
+ */
+bool rig_run(struct rig *r, void (*body)(struct rig *r));
+
+/* The first failure counts. */
+void rig_fail(struct rig *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* CO from here on; failures go to r->why. */
+bool rig_create_pool(struct rig *r);
+/* With the disks that are there. */
+bool rig_import(struct rig *r);
+void rig_ops(struct rig *r, const struct op *ops); /* until OP_END */
+int rig_op(struct rig *r, const struct op *op);
+/* The volume, opened; NULL when it does not exist (no failure), or on a failure. */
+struct volume *rig_volume(struct rig *r, const char *name);
+void rig_close_volume(struct rig *r, const char *name);
+/* Reads whole blocks and says what they hold. */
+int rig_read_blocks(struct rig *r, struct volume *v, uint32_t uid, uint64_t block, uint64_t count,
+                    struct model_sectors *out);
+
+#endif

@@ -1,0 +1,337 @@
+/*
+ * The scenarios. Each is small enough to be explored exhaustively; together they touch every
+ * ordering of docs/design.md.
+ *
+ * A block of the comments is 4 KiB; chunks have 4 blocks (16 KiB), log segments 4 pages.
+ */
+#include "explore.h"
+
+#include <string.h>
+
+#define MIB (UINT64_C(1) << 20)
+
+/* Two disks of one volume each profile: everything small, so that limits are near. */
+#define CONFIG_BASE                                                                                \
+    .sector_bytes = 512, .atomic_bytes = 4096, .write_cache = true, .can_discard = true,           \
+    .latency_min_ns = 20000, .latency_max_ns = 200000, .chunk_bytes = 16384,                       \
+    .extent_bytes = 1 << 20, .log_segment_bytes = 16384
+
+static const struct rig_config one_disk = {CONFIG_BASE, .disks = 1, .disk_bytes = 8 * MIB,
+                                           .profile = "single"};
+static const struct rig_config one_old_disk = {.sector_bytes = 512,
+                                               .atomic_bytes = 512,
+                                               .write_cache = true,
+                                               .latency_min_ns = 20000,
+                                               .latency_max_ns = 200000,
+                                               .chunk_bytes = 16384,
+                                               .extent_bytes = 1 << 20,
+                                               .log_segment_bytes = 16384,
+                                               .disks = 1,
+                                               .disk_bytes = 8 * MIB,
+                                               .profile = "single"};
+static const struct rig_config mirror = {CONFIG_BASE, .disks = 2, .disk_bytes = 8 * MIB,
+                                         .profile = "mirror:2"};
+static const struct rig_config wide_mirror = {CONFIG_BASE, .disks = 3, .disk_bytes = 8 * MIB,
+                                              .profile = "mirror:3"};
+static const struct rig_config tiny_disk = {CONFIG_BASE, .disks = 1, .disk_bytes = 8 * MIB,
+                                            .profile = "single"};
+
+/* ---- setups ------------------------------------------------------------------------------- */
+
+static const struct op empty_volume[] = {
+    {OP_CREATE, "a", 0, BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op written_volume[] = {
+    {OP_CREATE, "a", 0, BLOCKS(64), 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(12), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op two_volumes[] = {
+    {OP_CREATE, "a", 0, BLOCKS(64), 0},
+    {OP_CREATE, "b", 0, BLOCKS(64), 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+
+/* ---- bodies ------------------------------------------------------------------------------- */
+
+static const struct op first_write[] = {
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(3), BLOCKS(3), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(2), BLOCKS(1), OP_FUA},
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(2), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(30), BLOCKS(1), OP_WITH_NEXT},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op overwrite[] = {
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(2), 0},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(1), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_FUA},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), 0},
+    {OP_FLUSH, "a", 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(8), BLOCKS(4), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op sub_block[] = {
+    {OP_WRITE, "a", BLOCKS(1) + 1, 2, 0},
+    {OP_WRITE, "a", BLOCKS(2) + 7, 2, 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(40) + 5, 1, 0},
+    {OP_ZERO, "a", BLOCKS(1) + 2, 3, 0},
+    {OP_WRITE, "a", BLOCKS(40) + 6, 4, OP_FUA},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op discard_reuse[] = {
+    {OP_DISCARD, "a", BLOCKS(0), BLOCKS(8), 0},
+    {OP_WRITE, "a", BLOCKS(40), BLOCKS(4), 0},
+    {OP_WRITE, "b", BLOCKS(0), BLOCKS(4), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(8), BLOCKS(8), 0},
+    {OP_FLUSH, "b", 0, 0, 0},
+    {OP_DISCARD, "a", BLOCKS(9), BLOCKS(2), 0},
+    {OP_WRITE, "a", BLOCKS(10), BLOCKS(2), 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(2), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_DISCARD, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(20), BLOCKS(8), 0},
+    {OP_FLUSH, "b", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op create_delete[] = {
+    {OP_CREATE, "c", 0, BLOCKS(32), 0},
+    {OP_WRITE, "c", BLOCKS(0), BLOCKS(4), OP_FUA},
+    {OP_DELETE, "a", 0, 0, 0},
+    {OP_WRITE, "c", BLOCKS(4), BLOCKS(4), 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_CREATE, "a", 0, BLOCKS(16), 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(5), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_DELETE, "c", 0, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(5), OP_FUA},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op resize[] = {
+    {OP_RESIZE, "a", 0, BLOCKS(6), 0},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(1), 0},
+    {OP_RESIZE, "a", 0, BLOCKS(64), 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_WRITE, "a", BLOCKS(6), BLOCKS(3), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op checkpoint[] = {
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(16), BLOCKS(2), 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(17), BLOCKS(2), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(24), BLOCKS(2), 0},
+    {OP_DISCARD, "a", BLOCKS(0), BLOCKS(4), 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(32), BLOCKS(1), OP_FUA},
+    {OP_REIMPORT, NULL, 0, 0, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_WRITE, "a", BLOCKS(33), BLOCKS(1), OP_FUA},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op log_wrap[] = {
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), OP_FUA},
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(40), BLOCKS(1), OP_FUA},
+    {OP_REPEAT, NULL, 3, 8, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_REPEAT, NULL, 5, 1, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op mishaps[] = {
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(2), 0},
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(1), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_FUA},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(1), 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* One block in each chunk until there is no room, then chunk 0 and 1 are freed: their space can be
+ * written again, and the last block of the volume never fits. */
+static const struct op nearly_full[] = {
+    {OP_CREATE, "a", 0, BLOCKS(1024), 0},
+    {OP_FILL, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op fill[] = {
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(2), 0},
+    {OP_WRITE, "a", BLOCKS(1023), BLOCKS(1), 0},
+    {OP_DISCARD, "a", BLOCKS(0), BLOCKS(32), 0},
+    {OP_WRITE, "a", BLOCKS(1023), BLOCKS(1), OP_FUA},
+    {OP_WRITE, "a", BLOCKS(17), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(2), BLOCKS(1), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_DISCARD, "a", BLOCKS(32), BLOCKS(16), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(3), BLOCKS(1), OP_FUA},
+    {OP_FILL, "a", BLOCKS(34), BLOCKS(16), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* A write that waits for space goes on when another volume gives some back. */
+static const struct op full_and_waiting[] = {
+    {OP_CREATE, "p", 0, BLOCKS(256), OP_PAUSE},
+    {OP_CREATE, "a", 0, BLOCKS(1024), 0},
+    {OP_FILL, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op waiting[] = {
+    {OP_WRITE, "p", BLOCKS(3), BLOCKS(2), OP_WITH_NEXT},
+    {OP_WRITE, "p", BLOCKS(20), BLOCKS(1), OP_WITH_NEXT | OP_FUA},
+    {OP_DISCARD, "a", BLOCKS(0), BLOCKS(1024), OP_FUA},
+    {OP_FLUSH, "p", 0, 0, 0},
+    {OP_READ, "p", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* A volume whose writes are durable at once, and one that finds written zeros. */
+static const struct op options_setup[] = {
+    {OP_CREATE, "s", 0, BLOCKS(32), OP_SYNC},
+    {OP_CREATE, "z", 0, BLOCKS(32), OP_ZERO_DETECT},
+    {OP_WRITE, "z", BLOCKS(0), BLOCKS(8), OP_FUA},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op options[] = {
+    {OP_WRITE, "s", BLOCKS(0), BLOCKS(2), 0},
+    {OP_ZERO, "z", BLOCKS(1), BLOCKS(2), OP_AS_DATA},
+    {OP_WRITE, "s", BLOCKS(1), 3, 0},
+    {OP_DISCARD, "s", BLOCKS(0), BLOCKS(1), 0},
+    {OP_ZERO, "z", BLOCKS(4), BLOCKS(4), OP_NO_HOLE},
+    {OP_ZERO, "z", BLOCKS(16), BLOCKS(4), OP_NO_HOLE | OP_FUA},
+    {OP_FLUSH, "z", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op race[] = {
+    {OP_WRITE, "a", BLOCKS(0) + 0, 3, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(0) + 4, 3, OP_WITH_NEXT},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(2), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_WITH_NEXT},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(2), OP_WITH_NEXT},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(4), 0},
+    {OP_WRITE, "a", BLOCKS(33) + 1, 2, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(33) + 5, 2, OP_WITH_NEXT},
+    {OP_DISCARD, "a", BLOCKS(8), BLOCKS(4), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(9), BLOCKS(2), OP_WITH_NEXT},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* Nothing is overwritten after the damage: see docs/testing.md. */
+#define ROT(disk_)                                                                                 \
+    {                                                                                              \
+        {OP_ROT, NULL, disk_, 3, 0}, {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},                     \
+            {OP_WRITE, "a", BLOCKS(14), BLOCKS(5), OP_FUA}, {OP_REIMPORT, NULL, 0, 0, 0},          \
+            {OP_ROT, NULL, disk_, 1, 0}, {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},                 \
+            {OP_WRITE, "a", BLOCKS(30), BLOCKS(1), OP_FUA}, {OP_REIMPORT, NULL, 0, 0, 0},          \
+            {OP_ROT, NULL, disk_, 1, 0}, {OP_REIMPORT, NULL, 0, 0, 0},                             \
+            {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0}, {OP_CHECKPOINT, NULL, 0, 0, 0},              \
+            {OP_ROT, NULL, disk_, 2, 0}, {OP_WRITE, "a", BLOCKS(40), BLOCKS(2), OP_FUA},           \
+        {                                                                                          \
+            OP_END, NULL, 0, 0, 0                                                                  \
+        }                                                                                          \
+    }
+static const struct op rot_first[] = ROT(0);
+static const struct op rot_second[] = ROT(1);
+
+static const struct op large_volume[] = {
+    {OP_CREATE, "a", 0, BLOCKS(512), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* Commits of several pages, which can tear. */
+static const struct op large_commit[] = {
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(400), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_DISCARD, "a", BLOCKS(0), BLOCKS(360), OP_FUA},
+    {OP_END, NULL, 0, 0, 0},
+};
+
+#define SCENARIO(name_, what_, config_, setup_, body_, ...)                                        \
+    {                                                                                              \
+        .name = name_, .what = what_, .config = &(config_), .setup = setup_, .body = body_,        \
+        __VA_ARGS__                                                                                \
+    }
+
+const struct scenario scenarios[] = {
+    SCENARIO("first-write", "writes to blocks that were never written", one_disk, empty_volume,
+             first_write, ),
+    SCENARIO("overwrite", "writes over written blocks", one_disk, written_volume, overwrite, ),
+    SCENARIO("overwrite-512", "the same on a disk whose atomic unit is 512 bytes", one_old_disk,
+             written_volume, overwrite, ),
+    SCENARIO("overwrite-mirror", "the same on a mirror: copies may differ", mirror, written_volume,
+             overwrite, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("sub-block", "writes and zeroes of a few sectors", one_disk, written_volume,
+             sub_block, ),
+    SCENARIO("discard-reuse", "freed chunks are taken by another volume", one_disk, two_volumes,
+             discard_reuse, ),
+    SCENARIO("create-delete", "volumes come and go", one_disk, written_volume, create_delete, ),
+    SCENARIO("resize", "a volume shrinks and grows again", one_disk, written_volume, resize, ),
+    SCENARIO("checkpoint", "checkpoints, also during writes, and a clean restart", one_disk,
+             written_volume, checkpoint, ),
+    SCENARIO("checkpoint-mirror", "the same on three disks", wide_mirror, written_volume,
+             checkpoint, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("log-wrap", "many small commits: segments chain and are released", one_disk,
+             written_volume, log_wrap, ),
+    SCENARIO("mirror-lost", "a disk of a mirror dies before each event, then power goes", mirror,
+             written_volume, mishaps,
+             .flags = SCENARIO_DEATHS | SCENARIO_ERRORS | SCENARIO_SURVIVES_LOSS,
+             .crash_stride = 5),
+    SCENARIO("errors", "each operation of the only disk fails once", one_disk, written_volume,
+             mishaps, .flags = SCENARIO_ERRORS, .crash_stride = 3),
+    SCENARIO("fill", "to the last block, discard, and on", tiny_disk, nearly_full, fill, ),
+    SCENARIO("waiting", "a write waits for space that another volume gives back", tiny_disk,
+             full_and_waiting, waiting, ),
+    SCENARIO("options", "sync, zero detection, zeroes without holes", one_disk, options_setup,
+             options, ),
+    SCENARIO("pairs", "each pair of operations: in turn, at once, with a flush between", one_disk,
+             written_volume, NULL, .variants = COMBINE_PAIRS, .make = combine_pair),
+    SCENARIO("pairs-512", "the same with an atomic unit of 512 bytes", one_old_disk, written_volume,
+             NULL, .variants = COMBINE_PAIRS, .make = combine_pair),
+    SCENARIO("pairs-mirror", "the same on a mirror", mirror, written_volume, NULL,
+             .variants = COMBINE_PAIRS, .make = combine_pair, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("triples", "each triple of operations in turn", one_disk, written_volume, NULL,
+             .variants = COMBINE_TRIPLES, .make = combine_triple, .deep_every = 256),
+    SCENARIO("race", "overlapping requests at the same time", one_disk, written_volume, race, ),
+    SCENARIO("import", "recovery crashed at each of its events", mirror, written_volume, overwrite,
+             .deep_every = 1, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("large-commit", "commits of several pages may tear", one_disk, large_volume,
+             large_commit, ),
+    SCENARIO("rot-first", "the first disk of a mirror rots", mirror, written_volume, rot_first,
+             .flags = SCENARIO_ROT),
+    SCENARIO("rot-second", "the other one rots", mirror, written_volume, rot_second,
+             .flags = SCENARIO_ROT),
+};
+const unsigned scenario_count = sizeof(scenarios) / sizeof(scenarios[0]);
+
+const struct scenario *scenario_find(const char *name)
+{
+    for (unsigned i = 0; i < scenario_count; i++)
+        if (strcmp(scenarios[i].name, name) == 0)
+            return &scenarios[i];
+    return NULL;
+}
