@@ -1,0 +1,160 @@
+/*
+ * The damage generator, for tests of the engine and of this tool: a place is chosen by kind and
+ * seed among those that a check has just walked over, and a bit flipped there or all of it zeroed,
+ * on one copy or on all.
+ */
+#include "tools/vpool-check/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const things[] = {"label", "root", "snapshot", "log", "page", "data"};
+
+void check_damage_kinds(void)
+{
+    for (unsigned i = 0; i < sizeof(things) / sizeof(things[0]); i++)
+        printf("%s-flip %s-flip-all %s-zero %s-zero-all\n", things[i], things[i], things[i],
+               things[i]);
+    puts("extent-swap");
+}
+
+struct kind {
+    const char *thing;
+    bool zero, all;
+};
+
+static bool parse_kind(const char *text, struct kind *out)
+{
+    for (unsigned i = 0; i < sizeof(things) / sizeof(things[0]); i++) {
+        size_t len = strlen(things[i]);
+        if (strncmp(text, things[i], len) != 0)
+            continue;
+        const char *rest = text + len;
+        out->thing = things[i];
+        out->zero = strncmp(rest, "-zero", 5) == 0;
+        if (!out->zero && strncmp(rest, "-flip", 5) != 0)
+            return false;
+        out->all = strcmp(rest + 5, "-all") == 0;
+        return out->all || !rest[5];
+    }
+    return false;
+}
+
+/* splitmix64 */
+static uint64_t next_random(uint64_t *state)
+{
+    return hash_mix(*state += 0x9e3779b97f4a7c15ULL);
+}
+
+static bool write_at(const struct check_disk *d, uint64_t at, const void *buf, size_t len)
+{
+    if (pwrite(d->fd, buf, len, (off_t)at) == (ssize_t)len)
+        return true;
+    fprintf(stderr, "vpool-check: %s: can not be written at byte %llu\n", d->path,
+            (unsigned long long)at);
+    return false;
+}
+
+static bool flip(const struct check_disk *d, uint64_t at, unsigned bit)
+{
+    uint8_t byte;
+    if (!check_read(d, at, &byte, 1))
+        return false;
+    byte ^= (uint8_t)(1U << bit);
+    printf("%s: flipped bit %u of byte %llu\n", d->path, bit, (unsigned long long)at);
+    return write_at(d, at, &byte, 1);
+}
+
+static bool zero(const struct check_disk *d, uint64_t at, uint64_t len)
+{
+    uint8_t *nothing = calloc(1, len);
+    if (!nothing)
+        check_out_of_memory();
+    printf("%s: zeroed %llu bytes at %llu\n", d->path, (unsigned long long)len,
+           (unsigned long long)at);
+    bool ok = write_at(d, at, nothing, len);
+    free(nothing);
+    return ok;
+}
+
+static bool damage_target(const struct check *c, const struct check_target *t,
+                          const struct kind *kind, uint64_t where)
+{
+    const struct check_disk *d = &c->disk[t->disk];
+    if (kind->zero)
+        return zero(d, t->at, align_up(t->len, POOL_BLOCK));
+    return flip(d, t->at + where / 8 % t->len, where % 8);
+}
+
+static const struct check_target *choose_target(const struct check *c, const char *thing,
+                                                uint64_t *random)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < c->targets; i++)
+        n += strcmp(c->target[i].kind, thing) == 0;
+    if (!n)
+        return NULL;
+    n = next_random(random) % n;
+    for (size_t i = 0; i < c->targets; i++)
+        if (strcmp(c->target[i].kind, thing) == 0 && n-- == 0)
+            return &c->target[i];
+    return NULL;
+}
+
+/* ---- swapped extents ----------------------------------------------------------------------- */
+
+static bool swap(const struct check_disk *d, uint64_t a, uint64_t b, uint64_t len)
+{
+    enum { STEP = 1 << 20 };
+    uint8_t *x = check_grow(NULL, STEP, 1), *y = check_grow(NULL, STEP, 1);
+    bool ok = true;
+    for (uint64_t at = 0; at < len && ok; at += STEP)
+        ok = check_read(d, a + at, x, STEP) && check_read(d, b + at, y, STEP) &&
+             write_at(d, a + at, y, STEP) && write_at(d, b + at, x, STEP);
+    free(x);
+    free(y);
+    printf("%s: swapped %llu bytes at %llu and %llu\n", d->path, (unsigned long long)len,
+           (unsigned long long)a, (unsigned long long)b);
+    return ok;
+}
+
+/* Two members of different groups on one disk. */
+static bool swap_extents(const struct check *c, uint64_t *random)
+{
+    unsigned first = c->groups ? (unsigned)(next_random(random) % c->groups) : 0;
+    for (unsigned i = 0; i < c->groups; i++)
+        for (unsigned k = 0; k < c->groups; k++) {
+            const struct check_group *a = &c->group[(first + i) % c->groups], *b = &c->group[k];
+            uint64_t at_a, at_b;
+            for (unsigned m = 0; m < b->info.members && a != b; m++) {
+                const struct check_disk *d = check_copy(c, a, 0, 0, &at_a);
+                if (d && b->info.disk[m] == a->info.disk[0] && check_copy(c, b, m, 0, &at_b) == d)
+                    return swap(d, at_a, at_b, c->root.geometry.extent_bytes);
+            }
+        }
+    return false;
+}
+
+bool check_damage(struct check *c, const char *text, uint64_t seed)
+{
+    uint64_t random = seed;
+    struct kind kind = {0};
+    if (strcmp(text, "extent-swap") == 0)
+        return swap_extents(c, &random);
+    if (!parse_kind(text, &kind))
+        return false;
+    const struct check_target *t = choose_target(c, kind.thing, &random);
+    if (!t)
+        return false;
+    uint64_t where = next_random(&random);
+    bool ok = true;
+    for (size_t i = 0; i < c->targets; i++)
+        if (&c->target[i] == t ||
+            (kind.all && c->target[i].unit == t->unit && strcmp(c->target[i].kind, t->kind) == 0))
+            ok &= damage_target(c, &c->target[i], &kind, where);
+    for (unsigned i = 0; i < c->disks; i++)
+        ok &= fsync(c->disk[i].fd) == 0;
+    return ok;
+}
