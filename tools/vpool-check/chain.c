@@ -26,7 +26,7 @@ struct chain {
     struct lack {
         struct pool_segment segment;
         uint64_t seq;
-        unsigned copies; /* bit mask */
+        unsigned copies, damaged; /* bit masks; damaged: the copy had it once */
     } last, jump;
     json_t *list;
 };
@@ -67,7 +67,7 @@ static void report_lack(struct chain *ch, struct lack *l, bool is_end)
         const struct check_disk *d = copy_disk(ch, &l->segment, i);
         if (!(l->copies >> i & 1) || !d)
             continue;
-        if (is_end)
+        if (is_end && !(l->damaged >> i & 1))
             check_note(ch->c, ch->name, "%s: batch %llu, at the end, is not on this copy", d->path,
                        (unsigned long long)l->seq);
         else
@@ -77,11 +77,22 @@ static void report_lack(struct chain *ch, struct lack *l, bool is_end)
     l->copies = 0;
 }
 
+/* Copies that hold damage where the next batch should be, not what was there before. */
+static unsigned damaged_copies(const struct chain *ch)
+{
+    unsigned mask = 0;
+    for (unsigned i = 0; i < ch->segment.place.copies; i++)
+        if (ch->readable[i] && log_batch_is_damaged(ch->buf[i] + (size_t)ch->page * POOL_PAGE,
+                                                    ch->c->pool, ch->stream, ch->seq))
+            mask |= 1U << i;
+    return mask;
+}
+
 /* Another batch was found: what lacks the ones before is wrong, but for a JUMP just before it. */
 static void note_lack(struct chain *ch, unsigned copies, bool is_jump)
 {
     report_lack(ch, &ch->last, false);
-    struct lack now = {ch->segment, ch->seq, copies};
+    struct lack now = {ch->segment, ch->seq, copies, damaged_copies(ch)};
     if (is_jump) {
         ch->jump = now;
         return;
@@ -121,9 +132,11 @@ static bool find_batch(struct chain *ch, struct log_batch *out)
     return found;
 }
 
-/* A later batch behind a gap: the chain did not end here, it is broken. */
-static bool has_later(const struct chain *ch)
+/* A later batch behind a gap, or one that was whole once: the chain did not end here, it is broken. */
+static bool is_broken(const struct chain *ch)
 {
+    if (ch->page < ch->segment.pages && damaged_copies(ch))
+        return true;
     for (unsigned i = 0; i < ch->segment.place.copies; i++)
         for (uint32_t page = ch->page; ch->readable[i] && page < ch->segment.pages; page++)
             if (log_batch_is_later(ch->buf[i] + (size_t)page * POOL_PAGE,
@@ -219,8 +232,8 @@ static void walk(struct chain *ch, const struct pool_segment *start, uint64_t st
     if (!open && ch->seq <= last)
         check_problem(ch->c, ch->name, "batch %llu of %llu is damaged on every copy",
                       (unsigned long long)ch->seq, (unsigned long long)last);
-    else if (open && has_later(ch))
-        check_problem(ch->c, ch->name, "batch %llu is damaged on every copy, later ones are there",
+    else if (open && is_broken(ch))
+        check_problem(ch->c, ch->name, "batch %llu is damaged on every copy",
                       (unsigned long long)ch->seq);
     else if (open && ch->run_len)
         check_note(ch->c, ch->name, "a commit of several batches was never finished");

@@ -114,6 +114,21 @@ static bool is_damaged_root(const struct check *c, const uint8_t *block)
            memcmp(b->pool_uuid, c->pool.b, sizeof(c->pool.b)) == 0;
 }
 
+/* The slot of the newest root on a disk in service: a power cut may have left there what was before,
+ * which is nothing only while the pool is young. */
+static void check_newest_slot(struct check *c, const struct check_disk *d, unsigned s,
+                              const uint8_t *block)
+{
+    uint64_t newest = c->root.root.number, n;
+    if (bytes_are_zero(block, ROOT_BYTES) && newest > POOL_ROOT_SLOTS)
+        check_problem(c, "root", "%s: slot %u is empty, root %llu should be there", d->path, s,
+                      (unsigned long long)newest);
+    else if (bytes_are_zero(block, ROOT_BYTES) ||
+             (root_block_check(block, c->pool, &n) && n != newest))
+        check_note(c, "root", "%s: slot %u does not hold root %llu", d->path, s,
+                   (unsigned long long)newest);
+}
+
 static void check_slots(struct check *c, const struct check_disk *d, json_t *list)
 {
     uint64_t newest = c->root.root.number, n;
@@ -131,27 +146,27 @@ static void check_slots(struct check *c, const struct check_disk *d, json_t *lis
             check_problem(c, "root", "%s: the root in slot %u does not match its checksum", d->path,
                           s);
         }
-        bool written = newest % POOL_ROOT_SLOTS == s % POOL_ROOT_SLOTS;
-        if (written && d->counts && bytes_are_zero(block, ROOT_BYTES))
-            check_problem(c, "root", "%s: slot %u is empty, root %llu should be there", d->path, s,
-                          (unsigned long long)newest);
-        else if (written && d->counts && root_block_check(block, c->pool, &n) && n != newest)
-            check_note(c, "root", "%s: slot %u still holds root %llu", d->path, s,
-                       (unsigned long long)n);
+        if (newest % POOL_ROOT_SLOTS == s % POOL_ROOT_SLOTS && d->counts)
+            check_newest_slot(c, d, s, block);
     }
 }
 
-/* Every copy of the slot after the newest root's is damaged: then that root was durable once, and
- * the one found may lead to pages that are used again (pool/root.c, R1). */
+/* Every copy of the slot after the newest root's is damaged, or empty though a root stood there
+ * before: then the next root was durable once, and the one found may lead to pages that are used
+ * again (pool/root.c, R1). */
 static void check_next_root(struct check *c)
 {
-    unsigned next = (unsigned)((c->root.root.number + 1) % POOL_ROOT_SLOTS);
+    uint64_t number = c->root.root.number + 1;
     for (unsigned i = 0; i < c->disks; i++)
-        for (unsigned side = 0; side < 2 && c->disk[i].counts; side++)
-            if (!is_damaged_root(c, slot_of(&c->disk[i], side * POOL_ROOT_SLOTS + next)))
+        for (unsigned side = 0; side < 2 && c->disk[i].counts; side++) {
+            const uint8_t *block =
+                slot_of(&c->disk[i], side * POOL_ROOT_SLOTS + (unsigned)(number % POOL_ROOT_SLOTS));
+            bool empty = bytes_are_zero(block, ROOT_BYTES);
+            if (empty ? number <= POOL_ROOT_SLOTS : !is_damaged_root(c, block))
                 return;
+        }
     check_problem(c, "root", "root %llu is damaged in every copy; the one before it does not count",
-                  (unsigned long long)c->root.root.number + 1);
+                  (unsigned long long)number);
 }
 
 static json_t *segment_json(const struct pool_segment *s)
