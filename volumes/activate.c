@@ -317,7 +317,7 @@ uint64_t volume_size(const struct volume *v)
 }
 uint32_t volume_sector_bytes(const struct volume *v)
 {
-    return v->options.sector_bytes;
+    return v->sector_bytes;
 }
 uint32_t volume_chunk_bytes(const struct volume *v)
 {

@@ -133,7 +133,7 @@ static int adopt_damaged(struct volumes *vs, struct volume *v)
 {
     char name[32];
     snprintf(name, sizeof(name), "damaged-record-%u", v->id);
-    v->options.sector_bytes = 512;
+    v->options.sector_bytes = v->sector_bytes = 512;
     v->name = volume_name_add(vs, v, name, false);
     if (!v->name)
         return VP_E_NO_MEMORY;
@@ -155,6 +155,7 @@ int volume_adopt_record(struct volumes *vs, const struct pool_record *record)
 
     v->uuid = r.uuid;
     v->created_seconds = r.created_seconds;
+    v->sector_bytes = r.options.sector_bytes;
     volume_options_apply(v, &r.options);
     v->name = volume_name_add(vs, v, r.name, false);
     if (!v->name)
@@ -217,6 +218,7 @@ static struct volume *create_struct(struct volumes *vs, const char *name,
     reactor_random(random, sizeof(random));
     v->uuid = vp_uuid_from_random(random);
     v->created_seconds = reactor_wall_seconds();
+    v->sector_bytes = o->sector_bytes;
     volume_options_apply(v, o);
     v->name = volume_name_add(vs, v, name, true);
     if (v->name)

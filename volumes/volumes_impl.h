@@ -114,6 +114,7 @@ struct volume {
     struct volumes *vs;
     struct volume_io *io; /* set and cleared at home while nobody uses the volume */
     struct reactor *reactor;
+    uint32_t sector_bytes; /* never changes */
     _Atomic uint64_t size_bytes; /* what requests are checked against */
     _Atomic unsigned flags;      /* enum volume_flag_bits             */
     struct volume_counters counters;
