@@ -115,6 +115,8 @@ int io_listen_tcp(const char *host, const char *port, int *out_fd, unsigned *out
     freeaddrinfo(list);
     if (fd < 0)
         return fd; /* the code of the last try */
+    if (err)
+        *err = (struct vp_error){0}; /* of an address tried before */
     *out_fd = fd;
     *out_port = port_of(fd);
     return 0;

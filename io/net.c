@@ -11,6 +11,7 @@
 #include "base/verify.h"
 #include "io/reactor_impl.h"
 #include "io/ring_impl.h"
+#include "io/sanitize_impl.h"
 
 #include <errno.h>
 #include <liburing.h>
@@ -69,6 +70,8 @@ static void net_done(struct ring_req *req, int res)
 {
     struct net_op *op = container_of(req, struct net_op, req);
     op->res = res;
+    if (op->kind == NET_RECV && res > 0)
+        san_kernel_wrote(op->buf, (size_t)res);
     op->pending--;
     net_finish(op);
 }

@@ -44,11 +44,15 @@
 #define san_fiber_switch(fiber) ((void)(fiber))
 #endif
 
-#if __has_include(<valgrind/valgrind.h>)
+/* san_kernel_wrote: valgrind does not see what arrives through a ring. */
+#if __has_include(<valgrind/memcheck.h>)
+#include <valgrind/memcheck.h>
 #include <valgrind/valgrind.h>
+#define san_kernel_wrote(addr, size)  ((void)VALGRIND_MAKE_MEM_DEFINED(addr, size))
 #define san_stack_register(low, high) VALGRIND_STACK_REGISTER(low, high)
 #define san_stack_deregister(id)      VALGRIND_STACK_DEREGISTER(id)
 #else
+#define san_kernel_wrote(addr, size)  ((void)0)
 #define san_stack_register(low, high) 0U
 #define san_stack_deregister(id)      ((void)(id))
 #endif

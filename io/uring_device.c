@@ -12,6 +12,7 @@
 #include "base/verify.h"
 #include "io/reactor_impl.h"
 #include "io/region_impl.h"
+#include "io/sanitize_impl.h"
 #include "io/uring_device_impl.h"
 
 #include <errno.h>
@@ -136,6 +137,8 @@ static void resubmit(struct io_op *op)
 /* The kernel did `bytes` more of a transfer. True when there is more to do. */
 static bool transferred(struct io_op *op, uint64_t bytes, int *rc)
 {
+    if (op->kind == IO_READ)
+        san_kernel_wrote((unsigned char *)op->buf + op->done_bytes, bytes);
     uint64_t whole = bytes - bytes % op->dev->info.sector_bytes;
     op->done_bytes += whole;
     *rc = 0;

@@ -104,23 +104,41 @@ static int roots_read(struct pool_import_state *im)
     return 0;
 }
 
-/* The candidate's newest valid root. */
-static bool root_newest(struct pool_import_state *im, unsigned candidate, uint64_t *number)
+/* The slot that claims the highest number below `below`; NULL when none does. */
+static const uint8_t *root_claim(const struct pool_import_state *im, unsigned candidate,
+                                 uint64_t below)
 {
-    bool found = false;
+    const uint8_t *best = NULL;
+    uint64_t best_number = 0;
     for (unsigned i = 0; i < 2 * POOL_ROOT_SLOTS; i++) {
         const uint8_t *block =
             slots_of(im, candidate, i / POOL_ROOT_SLOTS) + i % POOL_ROOT_SLOTS * ROOT_BYTES;
-        const struct root_block *b = (const struct root_block *)block;
-        uint64_t n = le64_get(b->number);
-        if ((found && n <= *number) ||
-            !root_block_check(block, im->candidate[0].label.pool_uuid, &n))
+        uint64_t n = le64_get(((const struct root_block *)block)->number);
+        if (n >= below || n < best_number || (n == best_number && best))
             continue;
-        found = true;
-        *number = n;
-        im->newest[candidate] = block;
+        best_number = n;
+        best = block;
     }
-    return found;
+    return best;
+}
+
+/* The candidate's newest valid root; claims are checked from the highest down. */
+static bool root_newest(struct pool_import_state *im, unsigned candidate, uint64_t *number)
+{
+    const uint8_t *block;
+    uint64_t below = UINT64_MAX;
+    while ((block = root_claim(im, candidate, below))) {
+        below = le64_get(((const struct root_block *)block)->number);
+        for (unsigned side = 0; side < 2; side++) {
+            block = slots_of(im, candidate, side) + below % POOL_ROOT_SLOTS * ROOT_BYTES;
+            if (!root_block_check(block, im->candidate[0].label.pool_uuid, number) ||
+                *number != below)
+                continue;
+            im->newest[candidate] = block;
+            return true;
+        }
+    }
+    return false;
 }
 
 static int roots_choose(struct pool_import_state *im)

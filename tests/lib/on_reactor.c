@@ -7,6 +7,9 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#endif
 
 static _Atomic unsigned failures;
 
@@ -65,6 +68,15 @@ void on_reactor(const struct reactor_config *config, void (*body)(void *arg), vo
     (void)check_failures();
     reactor_run(r, run_body, &b);
     reactor_free(r);
+}
+
+bool reactor_threads_work(void)
+{
+#if __has_include(<valgrind/valgrind.h>)
+    return !RUNNING_ON_VALGRIND;
+#else
+    return true;
+#endif
 }
 
 struct reactor_thread {

@@ -81,6 +81,14 @@ static void an_idle_reactor_sleeps(void **state)
     assert_true(turns > 20);
 }
 
+static void need_threads(void)
+{
+    if (reactor_threads_work())
+        return;
+    print_message("two reactors can not run under valgrind\n");
+    skip();
+}
+
 /* ---- messages ------------------------------------------------------------------------------ */
 
 #define CALLERS 200
@@ -115,7 +123,8 @@ static void call_often(void *arg)
 static void spawn_callers(void *arg)
 {
     for (int i = 0; i < CALLERS; i++)
-        check_ok(co_spawn(call_often, arg, "caller"));
+        while (co_spawn(call_often, arg, "caller") != 0)
+            co_yield (); /* the other side's calls have the rest of the coroutines */
 }
 
 static int wait_for_callers(void *arg)
@@ -149,12 +158,14 @@ static void two_reactors_call_each_other(const struct reactor_config *config)
 static void calls_between_busy_reactors_all_arrive(void **state)
 {
     (void)state;
+    need_threads();
     two_reactors_call_each_other(NULL);
 }
 
 static void reactors_short_of_coroutines_still_answer_each_other(void **state)
 {
     (void)state;
+    need_threads();
     /* The callers and two more: requests wait in the mailbox while the replies get through. */
     struct reactor_config tight = {.max_coroutines = CALLERS + 2};
     two_reactors_call_each_other(&tight);
@@ -178,6 +189,7 @@ static void *post_many(void *arg)
 static void posts_of_several_threads_all_run_even_when_the_ring_was_full(void **state)
 {
     (void)state;
+    need_threads();
     atomic_store(&posted, 0);
     struct reactor_thread *t = reactor_thread_start(NULL);
     pthread_t thread[3];
