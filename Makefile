@@ -13,7 +13,7 @@ VERSION := 0.1.0
 PKGS    := liburing libisal jansson libconfig blkid
 
 ENGINE_DIRS := base io raid pool thin volumes migrate ublk nbd vhost control
-TOOLS       := $(notdir $(wildcard tools/*))
+TOOLS       := $(patsubst tools/%/,%,$(wildcard tools/*/))
 
 ENGINE_SRC := $(foreach d,$(ENGINE_DIRS),$(wildcard $(d)/*.c)) $(foreach d,$(ENGINE_DIRS),$(wildcard $(d)/*.S))
 LIB_SRC    := $(wildcard lib/*.c)
