@@ -134,8 +134,10 @@ CO json_t *attachment_json(struct attachment *a);
 
 /* ---- show.c -------------------------------------------------------------------------------- */
 
+/* No yield; of an open volume the figures of its last commit. */
 json_t *show_pool_brief(const struct control_pool *p);
-json_t *show_pool(const struct control_pool *p);
+/* Asks open volumes; the caller holds a reference on p or control.lock. */
+CO json_t *show_pool(const struct control_pool *p);
 json_t *show_volume(const struct control_pool *p, const struct volume_info *info);
 json_t *show_disk_counters(const struct pool_disk_info *d);
 json_t *show_volume_counters(const struct volume_info *info);

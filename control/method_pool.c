@@ -106,6 +106,11 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
         rc = split_options(a->options, &o, properties, err);
     if (rc)
         return rc;
+    if (!volume_name_is_valid(a->pool)) /* pools and volumes are named alike */
+        return vp_fail(err, VP_E_NAME_INVALID,
+                       "'%s' is not a pool's name: up to 63 letters, digits and _.:-, a letter or "
+                       "digit first",
+                       a->pool);
     if (control_pool_find(c, a->pool))
         return vp_fail(err, VP_E_EXISTS, "there is a pool '%s' already: choose another name",
                        a->pool);

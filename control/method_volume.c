@@ -124,7 +124,20 @@ static int list_volume(const struct volume_info *info, void *arg)
     return json_array_append_new(w->volumes, show_volume(w->p, info)) ? VP_E_NO_MEMORY : 0;
 }
 
-static int list(struct control *c, const void *args, json_t **result, struct vp_error *err)
+/* The list's figures are those of the last commits: asks the volumes that are open. */
+CO static void refresh_open(struct control_pool *p, json_t *volumes)
+{
+    for (size_t i = 0; i < json_array_size(volumes); i++) {
+        const json_t *v = json_array_get(volumes, i);
+        struct volume_info info;
+        if (json_integer_value(json_object_get(v, "open_count")) == 0 ||
+            volume_info_get(p->vs, json_string_value(json_object_get(v, "name")), &info))
+            continue;
+        (void)json_array_set_new(volumes, i, show_volume(p, &info)); /* else: the older figures */
+    }
+}
+
+CO static int list(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct list_args *a = args;
     struct control_pool *p;
@@ -135,7 +148,10 @@ static int list(struct control *c, const void *args, json_t **result, struct vp_
                           .after = a->after,
                           .limit = a->limit ? (size_t)a->limit : 1000,
                           .volumes = json_array()};
-    volume_each(p->vs, list_volume, &w);
+    int ended = volume_each(p->vs, list_volume, &w);
+    if (ended < 0)
+        vp_warn("no memory to list the volumes of pool '%s'", p->name);
+    refresh_open(p, w.volumes);
     *result = json_pack("{s:o, s:s?}", "volumes", w.volumes, "next", w.more ? w.last : NULL);
     control_pool_put(p);
     return 0;

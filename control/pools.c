@@ -1,9 +1,12 @@
 /* The pools that the daemon knows: open ones, and those which could not be imported. */
 #include "control/control_impl.h"
 
+#include "base/attr.h"
 #include "control/offload.h"
 #include "control/state.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -255,6 +258,28 @@ CO static int import_by_uuid(struct control *c, struct vp_uuid uuid, struct cont
     return rc;
 }
 
+/* Those of the paths that can be opened: a pool that can do without the others comes up degraded.
+ * When none can, all of them, so that the import says what is wrong. Blocks shortly. */
+static json_t *paths_present(json_t *paths)
+{
+    json_t *present = json_array();
+    size_t i;
+    json_t *path;
+    json_array_foreach(paths, i, path)
+    {
+        const char *text = json_string_value(path);
+        AUTO_FD int fd = text ? open(text, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+        if (fd < 0)
+            vp_warn("disk %s can not be opened: %s", text ? text : "?", strerror(errno));
+        else if (json_array_append(present, path))
+            break;
+    }
+    if (json_array_size(present))
+        return present;
+    json_decref(present);
+    return json_incref(paths);
+}
+
 CO static void restore_one(struct control *c, const json_t *entry)
 {
     const char *name = json_string_value(json_object_get(entry, "name"));
@@ -267,10 +292,12 @@ CO static void restore_one(struct control *c, const json_t *entry)
     }
     struct control_pool *p;
     struct vp_error first = {0}, second = {0};
+    json_t *present = paths_present(paths);
     int rc;
     do
-        rc = control_pool_import(c, paths, &p, &first);
+        rc = control_pool_import(c, present, &p, &first);
     while (control_predecessor_lets_go(c, rc));
+    json_decref(present);
     if (rc == 0 || import_by_uuid(c, uuid, &p, &second) == 0)
         return;
     p = pool_new(c, name, uuid);

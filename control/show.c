@@ -1,4 +1,4 @@
-/* What clients are shown, as JSON; docs/rpc.md is the schema. No function yields. */
+/* What clients are shown, as JSON; docs/rpc.md is the schema. */
 #include "control/control_impl.h"
 
 #include <stdarg.h>
@@ -39,6 +39,40 @@ static int sum_volume(const struct volume_info *v, void *arg)
     s->valid_bytes += v->valid_bytes;
     s->checksum_errors += v->checksum_errors;
     return 0;
+}
+
+/*
+ * volume_each has the figures of each volume's last commit; those of open volumes are asked from
+ * their reactors afterwards.
+ */
+struct exact {
+    struct sums sums;
+    json_t *open; /* names */
+};
+
+static int sum_and_note(const struct volume_info *v, void *arg)
+{
+    struct exact *e = arg;
+    if (v->open_count == 0)
+        return sum_volume(v, &e->sums);
+    return json_array_append_new(e->open, json_string(v->name)) ? VP_E_NO_MEMORY : 0;
+}
+
+CO static void sum_exactly(const struct control_pool *p, struct sums *out)
+{
+    struct exact e = {.open = json_array()};
+    if (volume_each(p->vs, sum_and_note, &e))
+        vp_warn("no memory to sum up the volumes of pool '%s'", p->name);
+    size_t i;
+    const json_t *name;
+    json_array_foreach(e.open, i, name)
+    {
+        struct volume_info info;
+        if (volume_info_get(p->vs, json_string_value(name), &info) == 0)
+            sum_volume(&info, &e.sums);
+    }
+    json_decref(e.open);
+    *out = e.sums;
 }
 
 static json_t *space_json(const struct pool_space *s, const struct sums *v)
@@ -199,11 +233,11 @@ json_t *show_pool(const struct control_pool *p)
     if (!p->vs)
         return closed_pool_json(p);
     struct pool_space space;
-    struct sums sums = {0};
+    struct sums sums;
     struct pool *pool = volumes_pool(p->vs);
     struct pool_geometry g = pool_geometry(pool);
+    sum_exactly(p, &sums);
     pool_space_get(pool, &space);
-    volume_each(p->vs, sum_volume, &sums);
     char uuid[VP_UUID_TEXT], raid[RAID_PROFILE_TEXT];
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:{s:i, s:i, s:i}, s:i, s:o}", "name",

@@ -106,7 +106,7 @@ static int cmd_version(struct cli *cli, int argc, char **argv)
 static int cmd_help(struct cli *cli, int argc, char **argv)
 {
     int words;
-    if (argc < 2) {
+    if (argc < 2 || strcmp(argv[1], "--help") == 0) {
         print_commands(stdout);
         return EXIT_DONE;
     }

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# What is wrong on a command line is refused with the right exit code and a sentence that helps.
+. "$(dirname "$0")/../lib/daemon.sh"
+need jq mke2fs
+
+step "without a daemon"
+refused 'start vpoold' vpool list
+refused 'NO_DAEMON' vpool --json list
+ok vpool version
+
+daemon_start
+step "usage errors exit with 2"
+usage 'usage' vpool
+usage 'unknown command' vpool frobnicate
+usage 'second word' vpool volume
+usage 'unknown command' vpool volume frobnicate
+usage 'missing' vpool create tank
+usage 'too much' vpool list now
+usage 'size' vpool create tank --size 12Q "$T/d"
+usage 'size' vpool volume create tank/v
+usage 'not KEY=VALUE' vpool set tank full
+usage 'name a pool' vpool import
+usage 'name a pool' vpool import tank --all
+usage 'missing' vpool attach tank/v
+usage 'see `vpool' vpool list --frobnicate
+usage 'usage' vpool --frobnicate list
+
+step "a pool: names, profiles, options, disks"
+refused 'mirror:N' vpool create tank --raid raid77 --size 64M "$T/d0"
+refused 'not supported' vpool create tank --raid raid5:2+1 --size 256M "$T/d0" "$T/d1" "$T/d2"
+refused 'unknown option' vpool create tank --size 256M -o colour=red "$T/d0"
+refused 'power of two' vpool create tank --size 256M -o chunk=65K "$T/d0"
+refused '.' vpool create 'bad/name' --size 256M "$T/d0"
+refused '.' vpool create tank "$T/missing"
+refused '.' vpool create tank --size 1M "$T/tiny"
+refused '.' vpool create tank --raid mirror:3 --size 256M "$T/d0" "$T/d1"
+refused '.' vpool create tank --size 256M "$T/d0" "$T/d0"
+refused '.' vpool create tank /dev/null
+ls "$T"/d* >/dev/null 2>&1 && say "note: refused creations leave: $(ls "$T"/d*)"
+rm -f "$T"/d* "$T/tiny"
+
+step "a disk that holds something is refused without --force"
+truncate -s 256M "$T/fs"
+mke2fs -q -F "$T/fs" || fail mke2fs
+refused '(ext|holds).*' vpool create tank "$T/fs"
+ok vpool create tank --force "$T/fs"
+refused '(exists|already)' vpool create tank --size 256M "$T/other"
+refused '.' vpool create other "$T/fs"
+
+step "volumes"
+refused 'POOL/VOL' vpool volume create tank --size 1G
+refused 'no pool' vpool volume create nopool/v --size 1G
+refused 'name' vpool volume create tank/-v --size 1G
+refused 'name' vpool volume create 'tank/a b' --size 1G
+refused '.' vpool volume create tank/v --size 1P -o sector=4096 --raid mirror:9
+refused '.' vpool volume create tank/v --size 1000
+refused '.' vpool volume create tank/v --size 1G -o sector=1000
+refused '.' vpool volume create tank/v --size 1G -o colour=red
+refused '.' vpool volume create tank/v --size 2048T
+refused 'no volume' vpool volume show tank/none
+refused 'no volume' vpool volume delete tank/none
+refused 'no volume' vpool volume resize tank/none --size 1G
+ok vpool volume create tank/v --size 1G
+refused 'another pool' vpool volume rename tank/v other/w
+refused 'name' vpool volume rename tank/v ' '
+same "$(field '[.volumes[].name]|join(",")' vpool volume list tank)" v "volumes"
+
+step "attachments"
+refused 'unix:PATH|tcp:' vpool attach tank/v --nbd frobnicate
+refused 'loopback' vpool attach tank/v --nbd tcp:0.0.0.0:0
+refused 'no volume' vpool attach tank/none --nbd "unix:$T/n"
+refused '.' vpool attach tank/v --nbd "unix:$T/no/such/dir/n"
+refused '.' vpool attach tank/v --nbd "unix:$T/$(printf 'x%.0s' {1..150})"
+ok vpool attach tank/v --nbd "unix:$T/n"
+refused 'already' vpool attach tank/v --nbd "unix:$T/n"
+ok vpool volume create tank/w --size 1G
+refused 'another address|serves' vpool attach tank/w --nbd "unix:$T/n"
+refused 'not attached' vpool detach tank/v --nbd unix:/nowhere
+same "$(field '.attachments|length' vpool attachments)" 1 "attachments"
+
+step "errors as JSON"
+same "$(vpool --json volume show tank/none 2>&1 >/dev/null | jq -r .error.name)" NOT_FOUND "error name"
+daemon_stop

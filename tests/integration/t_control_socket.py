@@ -1,0 +1,197 @@
+#!/usr/bin/python3
+# threads: yes
+"""The control socket against clients that are wrong: garbage, floods, stalls; it goes on serving."""
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+BIN = os.path.join(TOP, os.environ.get("VPOOL_BUILD", "build/release"))
+SLOW = bool(os.environ.get("VPOOL_SLOW"))
+DIR = tempfile.mkdtemp(prefix="vpool-test.")
+SOCK = DIR + "/s"
+
+
+def connect():
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(SOCK)  # blocking: waits while the backlog is full
+    s.settimeout(60 if SLOW else 15)
+    return s
+
+
+def exchange(frame, s=None):
+    s = s or connect()
+    s.sendall(frame)
+    return json.loads(s.makefile("rb").readline())
+
+
+def call(method, params=None, **more):
+    return exchange(json.dumps({"jsonrpc": "2.0", "id": 7, "method": method, "params": params or {}, **more}).encode() + b"\n")
+
+
+def error_of(frame):
+    return exchange(frame)["error"]["code"]
+
+
+def check(what, condition):
+    if not condition:
+        raise SystemExit(f"FAILED: {what}")
+    print("-", what, flush=True)
+
+
+def test_envelopes():
+    check("not JSON is -32700", error_of(b"{nonsense\n") == -32700)
+    check("not UTF-8 is -32700", error_of(b'{"a":"\xff"}\n') == -32700)
+    check("duplicate keys are -32700", error_of(b'{"id":1,"id":2}\n') == -32700)
+    check("a number is -32600", error_of(b"[]\n") == -32600 and error_of(b"{}\n") == -32600)
+    check("a batch is refused", "batch" in exchange(b'[{"jsonrpc":"2.0","id":1,"method":"pool.list"}]\n')["error"]["message"])
+    check("version 1 is refused", error_of(b'{"jsonrpc":"1.0","id":1,"method":"pool.list"}\n') == -32600)
+    check("an id that is an object is refused", error_of(b'{"jsonrpc":"2.0","id":{},"method":"pool.list"}\n') == -32600)
+    check("an unknown method is -32601", call("pool.frobnicate")["error"]["code"] == -32601)
+    check("positional parameters are -32602", error_of(b'{"jsonrpc":"2.0","id":1,"method":"pool.list","params":[1]}\n') == -32602)
+    check("the id comes back", call("pool.list")["id"] == 7)
+    check("text ids come back", exchange(b'{"jsonrpc":"2.0","id":"x","method":"pool.list"}\n')["id"] == "x")
+    check("deep nesting is refused", error_of(b"[" * 100000 + b"\n") == -32700)
+
+
+def test_params():
+    def bad(method, params, word):
+        e = call(method, params)["error"]
+        return e["code"] == -32602 and word in e["message"] and e["data"]["name"] == "RPC_PARAMS"
+    check("a missing parameter is named", bad("pool.status", {}, "'pool'"))
+    check("an unknown parameter is named", bad("pool.list", {"colour": 1}, "'colour'"))
+    check("a wrong type is named", bad("pool.status", {"pool": 1}, "a string"))
+    check("a negative number is refused", bad("volume.create", {"volume": "a/b", "size": -1}, "'size'"))
+    check("a number out of bounds is refused", bad("events", {"wait_ms": 10**9}, "not between"))
+    check("too long a string is refused", bad("pool.status", {"pool": "x" * 300}, "longer"))
+    check("control characters are refused", bad("pool.status", {"pool": "a\nb"}, "control characters"))
+    check("relative paths are refused", bad("pool.create", {"pool": "t", "disks": ["d0"]}, "absolute"))
+    check("an empty list is refused", bad("pool.create", {"pool": "t", "disks": []}, "elements"))
+    check("NUL in a string is refused", error_of(b'{"jsonrpc":"2.0","id":1,"method":"pool.status","params":{"pool":"a\\u0000b"}}\n') in (-32700, -32602))
+
+
+def test_streams():
+    s = connect()
+    s.sendall(b'{"jsonrpc":"2.0","id":1,"method":"pool.list"}\n' * 50)
+    lines = s.makefile("rb")
+    check("fifty requests in one piece get fifty answers", all(b"result" in lines.readline() for _ in range(50)))
+    s = connect()
+    for c in b'{"jsonrpc":"2.0","id":1,"method":"pool.list"}\n':
+        s.sendall(bytes([c]))
+    check("a request in single bytes is answered", b"result" in s.makefile("rb").readline())
+    s = connect()
+    s.sendall(b"\n\n\n")
+    check("empty lines are ignored", exchange(b'{"jsonrpc":"2.0","id":1,"method":"pool.list"}\n', s)["id"] == 1)
+    s = connect()
+    s.sendall(b'{"jsonrpc":"2.0","method":"pool.list"}\n')
+    check("a notification gets no answer", exchange(b'{"jsonrpc":"2.0","id":2,"method":"pool.list"}\n', s)["id"] == 2)
+    s = connect()
+    try:
+        s.sendall(b"x" * (3 << 20))
+    except OSError:
+        pass
+    reply = s.makefile("rb").readline()
+    check("a frame of more than 1 MiB is refused and the connection closed", b"1 MiB" in reply)
+    s = connect()
+    s.sendall(b'{"jsonrpc"')
+    began = time.monotonic()
+    reply = s.makefile("rb").readline()
+    check("a frame that does not end in time is refused", b"in time" in reply and time.monotonic() - began < 30)
+
+
+def test_many():
+    held = []
+    refused = 0
+    for _ in range(200):
+        try:
+            s = connect()
+            s.settimeout(0.2)
+            held.append(s)
+        except OSError:
+            refused += 1
+    # The first ones are served, the others told or closed; afterwards all is as before.
+    told = 0
+    for s in held:
+        try:
+            told += b"too many" in s.recv(4096) or 1
+        except (TimeoutError, OSError):
+            pass
+        if told > 20:
+            break
+    check("connections over the limit are refused", told > 0)
+    for s in held:
+        s.close()
+    end = time.monotonic() + 30
+    while True:
+        try:
+            if "result" in call("pool.list"):
+                break
+        except (OSError, ValueError, KeyError):
+            pass
+        if time.monotonic() > end:
+            raise SystemExit("FAILED: no service after a flood of connections")
+        time.sleep(0.05)
+    check("after a flood of connections service goes on", True)
+    for _ in range(200):
+        s = connect()
+        s.sendall(b'{"jsonrpc":"2.0","id":1,"method":"events","params":{"since":999999,"wait_ms":100}}\n')
+        s.close()
+    check("clients that vanish in the middle of a call do no harm", "result" in call("pool.list"))
+
+
+def main():
+    with open(DIR + "/conf", "w") as f:
+        f.write("control: { frame-timeout-ms = 1000; };\n")
+    log = open(DIR + "/log", "ab")
+    daemon = subprocess.Popen([BIN + "/vpoold", "-c", DIR + "/conf", "-s", SOCK, "--state-dir", DIR + "/state", "--foreground"], stderr=log)
+    failed = True
+    try:
+        end = time.monotonic() + 30
+        while True:
+            try:
+                call("pool.list")
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    raise SystemExit("FAILED: the daemon does not answer")
+                time.sleep(0.02)
+        check("the socket has mode 0660", os.stat(SOCK).st_mode & 0o777 == 0o660)
+        test_envelopes()
+        test_params()
+        test_streams()
+        test_many()
+        if os.geteuid() == 0:
+            os.chmod(DIR, 0o755)
+            os.chmod(SOCK, 0o666)
+            other = subprocess.run([sys.executable, "-c", f"""
+import os, socket
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+s = socket.socket(socket.AF_UNIX); s.connect({SOCK!r})
+s.sendall(b'{{"jsonrpc":"2.0","id":1,"method":"pool.list"}}\\n')
+print(s.makefile('rb').readline().decode())"""], capture_output=True, text=True)
+            check("a peer that is neither root nor in the group is refused", "may not use" in other.stdout)
+        waiting = connect()
+        waiting.sendall(b'{"jsonrpc":"2.0","id":1,"method":"events","params":{"since":999,"wait_ms":60000}}\n')
+        time.sleep(0.1)
+        began = time.monotonic()
+        daemon.terminate()
+        check("SIGTERM ends with 0 although a client waits for events", daemon.wait(60) == 0 and time.monotonic() - began < 20)
+        failed = False
+    finally:
+        if daemon.poll() is None:
+            daemon.kill()
+            daemon.wait()
+        text = open(DIR + "/log", errors="replace").read()
+        if failed or "Sanitizer" in text:
+            sys.stdout.write(text[-8000:])
+        shutil.rmtree(DIR, ignore_errors=True)
+    if "Sanitizer" in text:
+        sys.exit(1)
+
+
+main()

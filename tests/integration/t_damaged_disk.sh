@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Silent damage on one disk of a mirror is noticed, healed and counted (P7); on the only copy it is an
+# error for that block alone.
+. "$(dirname "$0")/../lib/daemon.sh"
+need jq nbdcopy qemu-img nbdsh python3
+daemon_start
+ok vpool create tank --raid mirror:2 --size 512M "$T/d0" "$T/d1"
+ok vpool volume create tank/v --size 64M
+ok vpool attach tank/v --nbd "unix:$T/n"
+head -c 64M /dev/urandom >"$T/data"
+ok nbdcopy --flush "$T/data" "$(uri tank/v "$T/n")"
+daemon_stop
+
+# Flips one byte of DISK's copy of every data block whose number is RESIDUE modulo 7; at most COUNT.
+flip() { # DISK RESIDUE COUNT
+    python3 - "$T/$1" "$2" "$3" "$T/data" <<'EOP'
+import sys
+disk, residue, count = open(sys.argv[1], "r+b"), int(sys.argv[2]), int(sys.argv[3])
+data = open(sys.argv[4], "rb").read()
+wanted = {data[i:i + 4096] for i in range(0, len(data), 4096) if i // 4096 % 7 == residue}
+flipped = 0
+end = disk.seek(0, 2)
+for at in range(1 << 20, end, 4096):
+    disk.seek(at)
+    b = disk.read(4096)
+    if b in wanted and flipped < count:
+        disk.seek(at + 1000)
+        disk.write(bytes([b[1000] ^ 0x40]))
+        flipped += 1
+print(flipped)
+EOP
+}
+counters() { field "[.pools[0].disks[].counters.$1]|add" vpool status tank; }
+
+step "thousands of flipped bytes, on either disk: clients read the right data"
+one=$(flip d0 0 100000) other=$(flip d1 3 100000)
+[ "$one" -gt 2000 ] && [ "$other" -gt 2000 ] || fail "only $one and $other blocks were found to damage"
+daemon_start
+ok nbdcopy --connections=1 --requests=1 "$(uri tank/v "$T/n")" "$T/back"
+cmp "$T/data" "$T/back" || fail "the data differ"
+
+step "the counters say what happened, status warns, an event tells"
+# A read takes one copy (damage on the other is not seen), and of parallel readers one heals:
+# hence one request at a time above.
+healed=$(counters healed_blocks) wrong=$(counters checksum_errors)
+say "  $one and $other blocks damaged, $wrong wrong checksums seen, $healed blocks healed"
+[ "$healed" -gt 1000 ] && [ "$wrong" -ge "$healed" ] || fail "healed $healed, wrong $wrong"
+ok vpool status tank
+grep -q 'were healed' <<<"$(tr '\n' ' ' <<<"$out")" || fail "no warning: $out"
+told() { vpool events | grep -q disk.errors; }
+until_ok 5 told || fail "no event"
+
+step "what was healed stays healed"
+daemon_stop
+daemon_start
+ok nbdcopy --connections=1 --requests=1 "$(uri tank/v "$T/n")" "$T/back"
+cmp "$T/data" "$T/back" || fail "the data differ"
+same "$(counters checksum_errors)" 0 "wrong checksums in the second reading"
+daemon_stop
+
+step "on the only copy: EIO for the damaged block, everything else is served"
+daemon_start
+ok vpool create solo --size 256M "$T/s0"
+ok vpool volume create solo/v --size 32M
+ok vpool attach solo/v --nbd "unix:$T/m"
+head -c 32M /dev/urandom >"$T/data"
+ok nbdcopy --flush "$T/data" "$(uri solo/v "$T/m")"
+daemon_stop
+same "$(flip s0 0 1)" 1 "one block damaged"
+daemon_start
+cat >"$T/read.py" <<'EOP'
+import errno
+data = open(DATA, "rb").read()
+bad = 0
+for at in range(0, len(data), 4096):
+    try:
+        assert h.pread(4096, at) == data[at:at + 4096], at
+    except nbd.Error as e:
+        assert e.errnum == errno.EIO, e
+        bad += 1
+assert bad == 1, bad
+EOP
+sed -i "1i DATA = '$T/data'" "$T/read.py"
+ok nbd_py "$(uri solo/v "$T/m")" "$T/read.py"
+
+step "overwriting the damaged block repairs it"
+ok nbdcopy --flush "$T/data" "$(uri solo/v "$T/m")"
+ok nbdcopy "$(uri solo/v "$T/m")" "$T/back"
+cmp "$T/data" "$T/back" || fail "the data differ"
+daemon_stop
