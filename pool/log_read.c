@@ -132,12 +132,8 @@ static int reader_find(struct log_reader *r, struct log_batch *out)
     return 1;
 }
 
-static bool copy_shows_damage(const struct log_reader *r, unsigned copy)
+static bool copy_has_later(const struct log_reader *r, unsigned copy)
 {
-    const struct pool_disk *d = copy_disk(r, copy);
-    if (d && io_dev_info(d->io.dev)->atomic_bytes >= POOL_PAGE &&
-        log_batch_is_damaged(copy_at(r, copy, r->page), r->p->uuid, r->stream, r->seq))
-        return true;
     for (uint32_t page = r->page; page < r->segment.pages; page++) {
         uint32_t room = (r->segment.pages - page) * POOL_PAGE;
         if (log_batch_is_later(copy_at(r, copy, page), room, r->p->uuid, r->stream, r->seq))
@@ -146,14 +142,29 @@ static bool copy_shows_damage(const struct log_reader *r, unsigned copy)
     return false;
 }
 
+/* A page that is neither old nor new, on a disk that writes a page at once. */
+static bool copy_is_damaged(const struct log_reader *r, unsigned copy)
+{
+    const struct pool_disk *d = copy_disk(r, copy);
+    return d && io_dev_info(d->io.dev)->atomic_bytes >= POOL_PAGE &&
+           log_batch_is_damaged(copy_at(r, copy, r->page), r->p->uuid, r->stream, r->seq);
+}
+
 /* No copy has the batch that should come. It is damaged, not torn, when a later one is behind it
- * (log.c, L1), or when it fills one page, which is old or new. */
+ * (log.c, L1), or when its page is damaged on every copy: one that is merely old says that the
+ * batch was never acknowledged, whatever became of the others. */
 static int reader_end(const struct log_reader *r)
 {
-    for (unsigned i = 0; i < r->segment.place.copies; i++)
-        if (r->loaded[i] && r->readable[i] && copy_shows_damage(r, i))
+    unsigned readable = 0, damaged = 0;
+    for (unsigned i = 0; i < r->segment.place.copies; i++) {
+        if (!r->loaded[i] || !r->readable[i])
+            continue;
+        if (copy_has_later(r, i))
             return VP_E_LOG_DAMAGED;
-    return 0;
+        readable++;
+        damaged += copy_is_damaged(r, i);
+    }
+    return readable && damaged == readable ? VP_E_LOG_DAMAGED : 0;
 }
 
 static int reader_jump(struct log_reader *r, const struct log_batch *b)

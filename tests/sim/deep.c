@@ -135,7 +135,7 @@ static void go_on(struct rig *r)
     d->next->event = r->model->event;
     r->model = d->next;
     r->on_event = on_event;
-    for (unsigned i = 0; i < d->next->volume_count && n + 6 <= OPS_MAX; i++) {
+    for (unsigned i = 0; i < d->next->volume_count && n + 8 <= OPS_MAX; i++) {
         const char *name = d->next->volume[i].name;
         if (d->next->volume[i].size[0].blocks < 16)
             continue;
@@ -146,6 +146,8 @@ static void go_on(struct rig *r)
         ops[n++] = (struct op){OP_WRITE, name, BLOCKS(0), BLOCKS(1), OP_FUA};
         ops[n++] = (struct op){OP_READ, name, BLOCKS(0), BLOCKS(16), 0};
     }
+    ops[n++] = (struct op){.kind = OP_BACKGROUND};
+    ops[n++] = (struct op){.kind = OP_CHECKPOINT};
     rig_ops(r, ops);
 }
 

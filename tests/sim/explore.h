@@ -72,7 +72,7 @@ struct explore_counts {
     uint64_t images; /* … of distinct images */
     uint64_t again;  /* of these: states that crashed recoveries left     */
     uint64_t runs;   /* of the workload                                   */
-    double seconds;
+    double seconds;  /* of CPU */
 };
 
 /* Snapshots before events, in order. */
@@ -107,7 +107,8 @@ bool mishap_parse(const char *text, struct mishap_at *out);
 void position_catch_signals(void);
 void position_report(const char *why);
 
-double seconds_now(void);
+/* Of this process: others on the machine do not count. */
+double cpu_seconds(void);
 
 /* Which part of the exploration is wanted. */
 struct explore_filter {

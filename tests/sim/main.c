@@ -45,7 +45,7 @@ static void print_counts(const char *name, const struct explore_counts *c)
     double rate = c->seconds > 0 ? (double)c->states * 60 / c->seconds : 0;
     printf("%-18s %8" PRIu64 " states (%8" PRIu64 " images, %8" PRIu64 " after crashed "
            "recoveries) of %8" PRIu64 " tried, %6" PRIu64 " crash points, %5" PRIu64
-           " runs, %6.1f s, %8.0f states/min\n",
+           " runs, %6.1f s CPU, %8.0f states/min\n",
            name, c->states, c->images, c->again, c->tried, c->events, c->runs, c->seconds, rate);
     (void)fflush(stdout);
 }

@@ -3,6 +3,8 @@
 
 #include "base/bytes.h"
 #include "base/verify.h"
+#include "thin/thin.h"
+#include "volumes/volumes_impl.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -159,6 +161,20 @@ static void check_usage(struct check *c, struct volume *v, const char *name)
     c->leased_bytes += info.leased_bytes;
 }
 
+/* The space tree marks the chunks that the map uses, each once, and no other. */
+static void check_chunks(struct check *c, struct volume *v, const char *name)
+{
+    struct thin_audit audit;
+    int rc = thin_check(v->io->thin, &audit);
+    if (rc)
+        rig_fail(&c->rig, "%s: map not walked: %s", name, vp_err_name(rc));
+    else if (audit.doubled || audit.unmarked || audit.leaked)
+        rig_fail(&c->rig,
+                 "%s: of %" PRIu64 " chunks %" PRIu64 " are used twice, %" PRIu64
+                 " are not marked, %" PRIu64 " are leaked",
+                 name, audit.mapped, audit.doubled, audit.unmarked, audit.leaked);
+}
+
 static void check_volume(struct check *c, unsigned index)
 {
     struct model_volume *mv = &c->s->model->volume[index];
@@ -182,6 +198,8 @@ static void check_volume(struct check *c, unsigned index)
     check_content(c, index, v, blocks);
     if (!c->rig.failed)
         check_usage(c, v, mv->name);
+    if (!c->rig.failed)
+        check_chunks(c, v, mv->name);
 }
 
 /* A deleted name is free. */
