@@ -354,10 +354,23 @@ static inline void answer_expect(int fd, enum mode mode, unsigned command, uint6
         assert_true(chunk_expect(fd, mode, NBDX_REPLY_TYPE_NONE, 0).cookie == cookie);
 }
 
+static int nothing(void *arg)
+{
+    (void)arg;
+    return 0;
+}
+
+/* Afterwards the test may look at the volume's memory. */
+static inline void fixture_sync(void)
+{
+    assert_int_equal(reactor_call_blocking(fx.reactor, nothing, NULL), 0);
+}
+
 static inline void client_leave(int fd, enum mode mode)
 {
     command_send(fd, mode, NBDX_CMD_DISC, 0, 0, 0, 0);
     client_expect_end(fd);
+    fixture_sync();
 }
 
 #define nbd_test(fn) cmocka_unit_test_setup_teardown(fn, fixture_up, fixture_down)

@@ -47,6 +47,7 @@ static void a_request_that_waits_for_space_survives_another_clients_end(void **s
     wait_for(fx.serving == 1);
     assert_int_equal(reactor_call_blocking(fx.reactor, fake_release_here, &fx.volume), 0);
     simple_expect(b, 1, 0);
+    fixture_sync();
     assert_int_equal(fx.volume.data[0], 0);
     assert_int_equal(fx.volume.data[8192], 7);
     client_leave(b, SIMPLE);
