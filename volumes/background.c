@@ -120,17 +120,21 @@ static void background(void *arg)
     co_group_leave(&vs->workers, 0);
 }
 
+CO static int commit_one(struct volume *v)
+{
+    return v->io ? volume_commit(v) : 0;
+}
+
 /* A failed commit keeps its changes; the client's next flush tries again and reports. */
 CO static void commit_all(struct volumes *vs)
 {
+    struct sweep sweep = {0};
     struct volume *v;
-    list_for_each (v, &vs->active, active_link) {
-        volume_pin(v);
-        int rc = volume_commit(v);
-        if (rc)
-            vp_debug("volume %s: timed commit: %s", volume_full_name(v), vp_err_text(rc));
-        volume_unpin(v);
-    }
+    list_for_each (v, &vs->active, active_link)
+        sweep_add(&sweep, v);
+    int rc = sweep_run(&sweep, commit_one, false);
+    if (rc)
+        vp_debug("timed commit of pool %s: %s", pool_name(vs->pool), vp_err_text(rc));
 }
 
 static void commit_timer(void *arg)

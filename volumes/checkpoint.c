@@ -21,8 +21,6 @@
 
 #include <stdlib.h>
 
-#define CHECKPOINT_WORKERS 16U
-
 /* ---- replay ------------------------------------------------------------------------------- */
 
 static struct replay_node *replay_node_of(struct volumes *vs, uint32_t id)
@@ -177,84 +175,32 @@ CO static int checkpoint_one(struct volume *v)
     return rc;
 }
 
-struct checkpoint_run {
-    struct volume **volume;
-    size_t count, next;
-    int rc;
-    struct co_group workers;
-};
-
-CO static void checkpoint_work(struct checkpoint_run *run)
+/* All volumes that this checkpoint is about. */
+static int collect(struct volumes *vs, struct sweep *sweep)
 {
-    while (run->next < run->count) {
-        struct volume *v = run->volume[run->next++];
-        int rc = run->rc ? 0 : checkpoint_one(v);
-        if (rc && !run->rc)
-            run->rc = rc;
-        volume_unpin(v);
-    }
-}
-
-static void checkpoint_worker(void *arg)
-{
-    struct checkpoint_run *run = arg;
-    checkpoint_work(run);
-    co_group_leave(&run->workers, 0);
-}
-
-static void run_add(struct checkpoint_run *run, struct volume *v)
-{
-    volume_pin(v);
-    run->volume[run->count++] = v;
-}
-
-/* All volumes that this checkpoint is about, pinned. */
-static int run_collect(struct volumes *vs, struct checkpoint_run *run)
-{
-    size_t n = 0;
     struct volume *v;
-    list_for_each (v, &vs->active, active_link)
-        n++;
-    list_for_each (v, &vs->replaying, replay_link)
-        n++;
-    list_for_each (v, &vs->deleting, delete_link)
-        n++;
-    run->volume = calloc(n + 1, sizeof(struct volume *));
-    if (!run->volume)
-        return VP_E_NO_MEMORY;
     list_for_each (v, &vs->active, active_link) {
         if (v->state != VOLUME_DELETING)
-            run_add(run, v);
+            sweep_add(sweep, v);
     }
-    list_for_each (v, &vs->replaying, replay_link)
-        run_add(run, v);
+    list_for_each (v, &vs->replaying, replay_link) {
+        if (v->state != VOLUME_DELETING)
+            sweep_add(sweep, v);
+    }
     list_for_each (v, &vs->deleting, delete_link) {
         if (v->delete_step == VOLUME_DELETE_PAGES)
-            run_add(run, v);
+            sweep_add(sweep, v);
     }
-    return 0;
+    return sweep->failed ? VP_E_NO_MEMORY : 0;
 }
 
 static int checkpoint(void *arg)
 {
     struct volumes *vs = arg;
-    struct checkpoint_run run = {0};
-    int rc = run_collect(vs, &run);
-    if (rc)
-        return rc;
-    co_group_init(&run.workers);
-    for (size_t i = 1; i < CHECKPOINT_WORKERS && i < run.count; i++) {
-        co_group_enter(&run.workers);
-        rc = co_spawn(checkpoint_worker, &run, "checkpoint");
-        if (rc) { /* fewer hands: slower, not wrong */
-            co_group_leave(&run.workers, 0);
-            break;
-        }
-    }
-    checkpoint_work(&run);
-    vp_ignore(co_group_wait(&run.workers), "errors are in run.rc");
-    free(run.volume);
-    return run.rc;
+    struct sweep sweep = {0};
+    int rc = collect(vs, &sweep);
+    int sweep_rc = sweep_run(&sweep, rc ? NULL : checkpoint_one, true);
+    return rc ? rc : sweep_rc;
 }
 
 struct pool_client volumes_client(struct volumes *vs)

@@ -200,17 +200,14 @@ CO static void drain_all(struct volumes *vs)
 /* The first error; every volume is tried. */
 CO static int settle_all(struct volumes *vs)
 {
-    int first = 0;
+    struct sweep sweep = {0};
     struct volume *v;
     list_for_each (v, &vs->active, active_link) {
-        if (v->state == VOLUME_DELETING)
-            continue;
-        volume_pin(v);
-        int rc = volume_settle(v);
-        volume_unpin(v);
-        first = first ? first : rc;
+        if (v->state != VOLUME_DELETING)
+            sweep_add(&sweep, v);
     }
-    return first;
+    int rc = sweep_run(&sweep, volume_settle, false);
+    return rc || !sweep.failed ? rc : VP_E_NO_MEMORY;
 }
 
 CO static void detach_all(struct volumes *vs)

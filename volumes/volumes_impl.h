@@ -8,7 +8,7 @@
  *     request.c   any byte range → whole blocks       lock.c        block locks
  *     full.c      out of space                        checkpoint.c  the pool's client
  *     background.c  commit timer, resync, idle volumes               delete.c  space comes back
- *     info.c      what `vpool volume show` says
+ *     info.c      what `vpool volume show` says     sweep.c       the same for many volumes
  *
  * An inactive volume is a `struct volume`: its record and its name. An active one has a
  * `struct volume_io` on its reactor, with the open map. Everything in struct volume that is not
@@ -114,7 +114,7 @@ struct volume {
     struct volumes *vs;
     struct volume_io *io; /* set and cleared at home while nobody uses the volume */
     struct reactor *reactor;
-    uint32_t sector_bytes; /* never changes */
+    uint32_t sector_bytes;       /* never changes */
     _Atomic uint64_t size_bytes; /* what requests are checked against */
     _Atomic unsigned flags;      /* enum volume_flag_bits             */
     struct volume_counters counters;
@@ -261,6 +261,22 @@ CO void volume_full_done(struct volume *v, struct full_wait *w);
 CO int volume_full_freed(struct volume *v) must_check;
 int volumes_room_start(struct volumes *vs) must_check;
 CO void volumes_room_stop(struct volumes *vs);
+
+/* ---- sweep.c ------------------------------------------------------------------------------ */
+
+/* Volumes to do something with, each pinned; zeroed at the start. */
+struct sweep {
+    struct volume **volume;
+    size_t count, capacity, next;
+    bool failed; /* out of memory in sweep_add: not all are there */
+    bool stop_on_error;
+    int (*fn)(struct volume *v);
+    int rc;
+    struct co_group workers;
+};
+void sweep_add(struct sweep *s, struct volume *v);
+/* Calls fn (NULL: nothing) for each, several at a time, unpins and frees; the first error. */
+CO int sweep_run(struct sweep *s, int (*fn)(struct volume *v), bool stop_on_error) must_check;
 
 /* ---- checkpoint.c ------------------------------------------------------------------------- */
 
