@@ -209,22 +209,25 @@ int pool_candidates_open(const char *const *paths, unsigned count, struct pool_c
     struct pool_candidate *c = calloc(count, sizeof(*c));
     if (!c)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
-    unsigned n = 0;
+    *out = c;
+    *out_count = 0;
     int rc = 0;
     for (unsigned i = 0; i < count && !rc; i++) {
+        unsigned n = *out_count;
         if (is_repeated(c, n, paths[i]))
             continue;
         rc = open_candidate(paths[i], &c[n], err);
-        if (!rc)
-            rc = check_candidate(c, n++, err);
+        if (rc)
+            break;
+        *out_count = n + 1;
+        rc = check_candidate(c, n, err);
     }
     if (rc) {
-        pool_candidates_free(c, n);
-        return rc;
+        pool_candidates_free(c, *out_count);
+        *out = NULL;
+        *out_count = 0;
     }
-    *out = c;
-    *out_count = n;
-    return 0;
+    return rc;
 }
 
 void pool_candidates_free(struct pool_candidate *c, unsigned count)

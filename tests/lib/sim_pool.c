@@ -89,13 +89,11 @@ struct sim_world *sim_pool_power_cut(struct sim_world *w, uint64_t seed)
 
 int sim_pool_commit_counter(struct pool *p, uint64_t key, uint64_t value)
 {
-    struct pool_batch b;
+    uint8_t space[64]; /* not the heap's: a power cut may come before the commit returns */
+    struct pool_batch b = {.bytes = space, .capacity = sizeof(space)};
     struct le64 v = le64_make(value);
-    pool_batch_init(&b);
     pool_batch_set(&b, POOL_RECORD_COUNTER, 0, key, &v, sizeof(v));
-    int rc = pool_commit(p, &b);
-    pool_batch_fini(&b);
-    return rc;
+    return pool_commit(p, &b);
 }
 
 uint64_t sim_pool_counter(struct pool *p, uint64_t key)

@@ -94,6 +94,14 @@ static struct sim_world *power_cut(struct sim_world *w)
     return sim_pool_power_cut(w, 77);
 }
 
+/* A cut that loses nothing, or everything that could be lost. */
+static struct sim_world *cut_either_way(struct sim_world *w, uint64_t n)
+{
+    pool_abandon(pool);
+    pool = NULL;
+    return n % 2 ? sim_pool_power_cut(w, n) : sim_pool_reboot(w, n);
+}
+
 /* ---- power cuts --------------------------------------------------------------------------- */
 
 static void what_was_committed_is_there_after_a_power_cut(void **state)
@@ -136,7 +144,7 @@ static void an_import_that_is_cut_anywhere_can_be_done_again(void **state)
         cut_after(w, n);
         vp_ignore(import_disks(w, "01", false), "it may have been cut");
         cut = events > cut_at;
-        w = n % 2 ? power_cut(w) : sim_pool_reboot(w, n);
+        w = cut_either_way(w, n);
         check_ok(import_disks(w, "01", false));
         check_counters();
         end(w);
@@ -154,7 +162,7 @@ static void a_creation_that_is_cut_leaves_a_pool_or_none(void **state)
         commits = 0;
         sim_pool_run(w, create_and_commit, NULL);
         cut = events > cut_at;
-        w = n % 2 ? power_cut(w) : sim_pool_reboot(w, n);
+        w = cut_either_way(w, n);
         int rc = import_disks(w, "01", false);
         check(rc == 0 || rc == VP_E_LABEL_NONE || rc == VP_E_LABEL_BAD);
         if (!cut)
@@ -266,7 +274,7 @@ static void a_tail_found_once_is_found_again_on_each_disk_alone(void **state)
         commits = 10;
         cut_after(w, 100 + n);
         sim_pool_run(w, create_and_commit, NULL);
-        w = n % 2 ? power_cut(w) : sim_pool_reboot(w, n);
+        w = cut_either_way(w, n);
         check_ok(import_disks(w, "01", false));
         uint64_t found[10];
         for (unsigned k = 0; k < 10; k++)

@@ -258,6 +258,21 @@ static void a_batch_that_reached_no_copy_never_was(void **state)
     end(w);
 }
 
+static void a_rotten_batch_that_the_other_copy_never_had_was_not_acknowledged(void **state)
+{
+    (void)state;
+    static uint8_t old[POOL_PAGE];
+    struct sim_world *w = run_new(commit_two);
+    damage_batch(w, 2, 0);
+    sim_disk_poke(sim_disk_find(w, "d1"), first_segment.place.at_bytes[1] + 2 * POOL_PAGE, old,
+                  sizeof(old));
+    w = run_import(w);
+    check_ok(import_rc);
+    check_equal(client.value[1], 1);
+    check_equal(client.value[2], 0);
+    end(w);
+}
+
 static void a_jump_to_nowhere_is_refused(void **state)
 {
     (void)state;
@@ -368,7 +383,7 @@ static void commits_from_other_reactors_go_home_and_survive_on_files(void **stat
     (void)state;
     struct reactor_thread *threads[THREADS];
     struct reactor_config config = {.index = 1, .max_coroutines = 32, .buffer_bytes = 8 << 20};
-    strcpy(directory, "/var/tmp/vpool-test-XXXXXX");
+    snprintf(directory, sizeof(directory), "build/vpool-test-XXXXXX");
     assert_non_null(mkdtemp(directory));
     for (unsigned t = 0; t < THREADS; t++)
         threads[t] = reactor_thread_start(&config);
@@ -392,6 +407,7 @@ int main(void)
         cmocka_unit_test(a_batch_damaged_on_all_copies_is_damage_not_the_end),
         cmocka_unit_test(a_batch_that_reached_one_copy_only_is_kept_on_both),
         cmocka_unit_test(a_batch_that_reached_no_copy_never_was),
+        cmocka_unit_test(a_rotten_batch_that_the_other_copy_never_had_was_not_acknowledged),
         cmocka_unit_test(a_jump_to_nowhere_is_refused),
         cmocka_unit_test(without_any_disk_that_takes_the_log_the_pool_is_fenced),
         cmocka_unit_test(commits_from_other_reactors_go_home_and_survive_on_files),
