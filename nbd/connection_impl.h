@@ -40,7 +40,7 @@ CO int nbdx_stream_take(struct nbdx_stream *s, size_t n, const void **out) must_
 CO int nbdx_stream_read(struct nbdx_stream *s, void *to, size_t n) must_check;
 CO int nbdx_stream_skip(struct nbdx_stream *s, uint64_t n) must_check;
 
-/* ---- requests -------------------------------------------------------------------------------- */
+/* ---- requests ------------------------------------------------------------------------------ */
 
 /* Requests are served in pieces of at most this much, each with one buffer, so that a large one
  * can not hold others up or deadlock with them over buffers. */
@@ -89,8 +89,7 @@ static inline void nbdx_count(_Atomic uint64_t *counter, uint64_t n)
     atomic_store_explicit(counter, v + n, memory_order_relaxed);
 }
 
-/* ---- exports and connections ------------------------------------------------------------------
- */
+/* ---- exports and connections --------------------------------------------------------------- */
 
 struct nbdx_served {
     char *name, *description; /* description "" = none */
@@ -135,6 +134,7 @@ struct nbdx_connection {
 
     size_t buffer_bytes, buffer_bytes_max;
     struct co_queue buffer_queue;
+    uint64_t stall_ns;                             /* limits.stall_ms */
     uint64_t sending_since_ns, receiving_since_ns; /* 0 = not waiting for the peer */
     struct list share_link;
 
@@ -144,8 +144,7 @@ struct nbdx_connection {
     struct iovec batch[NBDX_BATCH_IOV];
 };
 
-/* ---- memory.c: buffers of payload, bounded per connection and per reactor ----------------------
- */
+/* ---- memory.c: buffers of payload, bounded per connection and per reactor ------------------ */
 
 void nbdx_memory_join(struct nbdx_connection *c);
 void nbdx_memory_leave(struct nbdx_connection *c);
@@ -153,8 +152,7 @@ void nbdx_memory_leave(struct nbdx_connection *c);
 CO void *nbdx_buffer_get(struct nbdx_connection *c, size_t len);
 void nbdx_buffer_put(struct nbdx_connection *c, void *buf, size_t len);
 
-/* ---- handshake.c -------------------------------------------------------------------------------
- */
+/* ---- handshake.c --------------------------------------------------------------------------- */
 
 /* Negotiates until transmission begins: 0 with c->export set. VP_E_CLOSED when the client left in
  * an orderly way; VP_E_NBD_PROTOCOL, VP_E_TIMED_OUT. */
@@ -180,8 +178,7 @@ bool nbdx_cursor_string(struct nbdx_cursor *d, const char **out, uint32_t *len);
 CO int nbdx_option_meta(struct nbdx_connection *c, uint32_t option,
                         struct nbdx_cursor d) must_check;
 
-/* ---- transmission.c: the reader, and the life of the connection's coroutines -------------------
- */
+/* ---- transmission.c: the reader, and the life of the connection's coroutines --------------- */
 
 /* Serves requests until the client is gone or stop; on the volume's reactor. When it returns, no
  * request of this connection is left anywhere. */
@@ -193,8 +190,7 @@ void nbdx_connection_shutdown(struct nbdx_connection *c);
 void nbdx_request_free(struct nbdx_request *rq);
 void nbdx_helper_end(struct nbdx_connection *c);
 
-/* ---- request.c: one request against the volume
- * --------------------------------------------------- */
+/* ---- request.c: one request against the volume --------------------------------------------- */
 
 /* enum nbdx_error of a request's header, before its payload is looked at. */
 uint32_t nbdx_request_check(const struct nbdx_request *rq);
@@ -204,8 +200,7 @@ void nbdx_request_main(void *arg);
 void nbdx_request_piece_end(struct nbdx_request *parent);
 uint32_t nbdx_error_of(int rc, uint16_t command);
 
-/* ---- reply.c: what goes out ---------------------------------------------------------------------
- */
+/* ---- reply.c: what goes out ---------------------------------------------------------------- */
 
 /* The last, or only, answer to a request: success without data, or rq->error. The request is freed
  * once it is sent. */
@@ -228,8 +223,7 @@ void nbdx_reply_status(struct nbdx_request *rq, unsigned n);
 void nbdx_writer_main(void *arg);
 void nbdx_writer_kick(struct nbdx_connection *c);
 
-/* ---- server.c
- * ------------------------------------------------------------------------------------ */
+/* ---- server.c ------------------------------------------------------------------------------ */
 
 const struct nbdx_served *nbdx_server_exports(const struct nbdx_server *s, unsigned *count);
 /* address.c: who is at the other end, and what the socket should be like. */

@@ -15,7 +15,7 @@
 /* More than any client sends; the deadline bounds them too, this bounds the work. */
 #define OPTIONS_MAX 1024U
 
-/* ---- payloads ------------------------------------------------------------------------------- */
+/* ---- payloads ------------------------------------------------------------------------------ */
 
 bool nbdx_cursor_u32(struct nbdx_cursor *d, uint32_t *out)
 {
@@ -51,8 +51,7 @@ bool nbdx_cursor_string(struct nbdx_cursor *d, const char **out, uint32_t *len)
     return true;
 }
 
-/* ---- replies ----------------------------------------------------------------------------------
- */
+/* ---- replies ------------------------------------------------------------------------------- */
 
 int nbdx_option_reply(struct nbdx_connection *c, uint32_t option, uint32_t type, const void *data,
                       size_t len)
@@ -68,8 +67,7 @@ int nbdx_option_error(struct nbdx_connection *c, uint32_t option, uint32_t type,
     return nbdx_option_reply(c, option, type, text, strlen(text));
 }
 
-/* ---- exports ------------------------------------------------------------------------------------
- */
+/* ---- exports ------------------------------------------------------------------------------- */
 
 const struct nbdx_served *nbdx_export_find(const struct nbdx_connection *c, const char *name,
                                            size_t len)

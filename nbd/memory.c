@@ -5,7 +5,7 @@
  *
  * Buffers are held across the network: by a read whose client does not fetch the reply, by a write
  * whose payload does not come. A few such clients could hold the whole share. So when somebody has
- * waited for STALL_NS for his share, the connection that has kept its peer's buffers waiting
+ * waited for limits.stall_ms for his share, the connection whose client has kept it waiting
  * longest, and longer than that, is hung up. A stalled client that nobody suffers from is left
  * alone.
  */
@@ -16,7 +16,6 @@
 #include "io/buffer.h"
 
 #define SHARE_BYTES ((size_t)32 << 20)
-#define STALL_NS    (UINT64_C(10) * 1000000000)
 
 /* One per reactor, that is, per thread. */
 static _Thread_local struct {
@@ -46,7 +45,7 @@ static uint64_t stalled_since(const struct nbdx_connection *c)
     return !s || (r && r < s) ? r : s;
 }
 
-static void cut_longest_stalled(void)
+static void cut_longest_stalled(uint64_t stall_ns)
 {
     struct nbdx_connection *c, *worst = NULL;
     list_for_each (c, &share.connections, share_link) {
@@ -54,7 +53,7 @@ static void cut_longest_stalled(void)
             (!worst || stalled_since(c) < stalled_since(worst)))
             worst = c;
     }
-    if (!worst || stalled_since(worst) + STALL_NS > reactor_now_ns())
+    if (!worst || stalled_since(worst) + stall_ns > reactor_now_ns())
         return;
     vp_warn("nbd: %s stalled and held %zu bytes of buffers that others wait for: hung up",
             worst->peer, worst->buffer_bytes);
@@ -68,10 +67,10 @@ void *nbdx_buffer_get(struct nbdx_connection *c, size_t len)
         if (c->buffer_bytes + len > c->buffer_bytes_max)
             co_queue_wait(&c->buffer_queue, "nbd: buffers of the connection");
         else if (share.used + len > SHARE_BYTES) {
-            int rc = co_queue_wait_until(&share.queue, reactor_now_ns() + STALL_NS,
+            int rc = co_queue_wait_until(&share.queue, reactor_now_ns() + c->stall_ns,
                                          "nbd: buffers of the reactor");
             if (rc == VP_E_TIMED_OUT)
-                cut_longest_stalled();
+                cut_longest_stalled(c->stall_ns);
         } else
             break;
     }

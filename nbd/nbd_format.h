@@ -10,7 +10,7 @@
 
 #include <assert.h>
 
-/* ---- [Newstyle negotiation], [Fixed newstyle negotiation] ----------------------------------- */
+/* ---- [Newstyle negotiation], [Fixed newstyle negotiation] ---------------------------------- */
 
 #define NBDX_MAGIC              UINT64_C(0x4e42444d41474943) /* "NBDMAGIC" */
 #define NBDX_OPTION_MAGIC       UINT64_C(0x49484156454f5054) /* "IHAVEOPT" */

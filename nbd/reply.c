@@ -15,7 +15,7 @@
 /* One sendmsg at most carries this and one more part; a stall is measured over it. */
 #define BATCH_BYTES ((size_t)2 << 20)
 
-/* ---- the queue ------------------------------------------------------------------------------ */
+/* ---- the queue ----------------------------------------------------------------------------- */
 
 static bool something_to_send(const struct nbdx_connection *c)
 {
@@ -112,8 +112,7 @@ void nbdx_writer_main(void *arg)
     nbdx_helper_end(c);
 }
 
-/* ---- what replies look like -------------------------------------------------------------------
- */
+/* ---- what replies look like ---------------------------------------------------------------- */
 
 /* Appends a piece to the reply; the header pieces point into the request. */
 static void iov_add(struct nbdx_request *rq, void *base, size_t len)

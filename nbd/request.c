@@ -39,8 +39,7 @@ static bool is_over(const struct nbdx_connection *c)
     return c->gone || c->stopping;
 }
 
-/* ---- refusing ----------------------------------------------------------------------------------
- */
+/* ---- refusing ------------------------------------------------------------------------------ */
 
 static const uint16_t flags_allowed[] = {
     [NBDX_CMD_READ] = NBDX_CMD_FLAG_FUA | NBDX_CMD_FLAG_DF,
@@ -98,8 +97,7 @@ uint32_t nbdx_request_check(const struct nbdx_request *rq)
     return rq->command == NBDX_CMD_FLUSH ? NBDX_OK : length_check(rq);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static CO void buffer_for(struct nbdx_request *rq, size_t len)
 {
@@ -207,8 +205,7 @@ static CO void request_read(struct nbdx_request *rq)
     }
 }
 
-/* ---- everything else ---------------------------------------------------------------------------
- */
+/* ---- everything else ----------------------------------------------------------------------- */
 
 static CO int status_reply(struct nbdx_request *rq)
 {

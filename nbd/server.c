@@ -48,8 +48,7 @@ const struct nbdx_served *nbdx_server_exports(const struct nbdx_server *s, unsig
     return s->exports;
 }
 
-/* ---- connections
- * --------------------------------------------------------------------------------- */
+/* ---- connections --------------------------------------------------------------------------- */
 
 static bool total_enter(struct nbdx_total *t)
 {
@@ -81,6 +80,7 @@ static struct nbdx_connection *connection_new(struct nbdx_server *s, int fd)
     c->in.deadline_ns = c->connected_ns + UINT64_C(1000000) * s->limits.handshake_ms;
     c->request_count = s->limits.requests;
     c->buffer_bytes_max = s->limits.buffer_bytes;
+    c->stall_ns = UINT64_C(1000000) * s->limits.stall_ms;
     nbdx_peer_describe(c);
     list_add_tail(&s->connections, &c->link);
     s->connection_count++;
@@ -173,8 +173,7 @@ static void acceptor_main(void *arg)
     co_queue_wake_all(&s->changed);
 }
 
-/* ---- start
- * ----------------------------------------------------------------------------------------- */
+/* ---- start --------------------------------------------------------------------------------- */
 
 static void server_free(struct nbdx_server *s)
 {
@@ -193,6 +192,7 @@ static void limits_default(struct nbdx_limits *l)
     l->connections = l->connections ? l->connections : 64;
     l->handshake_ms = l->handshake_ms ? l->handshake_ms : 10000;
     l->requests = l->requests ? l->requests : 128;
+    l->stall_ms = l->stall_ms ? l->stall_ms : 10000;
     l->buffer_bytes = l->buffer_bytes ? l->buffer_bytes : (size_t)16 << 20;
 }
 
@@ -317,8 +317,7 @@ int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server **
     return 0;
 }
 
-/* ---- stop
- * ------------------------------------------------------------------------------------------ */
+/* ---- stop ---------------------------------------------------------------------------------- */
 
 static int connection_tell(void *arg)
 {
@@ -390,8 +389,7 @@ void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms)
     server_free(s);
 }
 
-/* ---- figures
- * --------------------------------------------------------------------------------------- */
+/* ---- figures ------------------------------------------------------------------------------- */
 
 struct stats_call {
     struct nbdx_server *server;
@@ -458,8 +456,7 @@ unsigned nbdx_server_port(const struct nbdx_server *s)
     return s->port;
 }
 
-/* ---- captive servers
- * ------------------------------------------------------------------------------- */
+/* ---- captive servers ----------------------------------------------------------------------- */
 
 int nbdx_serve_fd(int fd, const struct nbdx_export *exports, unsigned export_count,
                   const struct nbdx_limits *limits)

@@ -14,7 +14,7 @@
 #include <poll.h>
 #include <stdlib.h>
 
-/* ---- requests: a fixed number ---------------------------------------------------------------- */
+/* ---- requests: a fixed number -------------------------------------------------------------- */
 
 static unsigned in_flight(const struct nbdx_connection *c)
 {
@@ -60,8 +60,7 @@ static CO void request_start(struct nbdx_request *rq)
         nbdx_request_main(rq);
 }
 
-/* ---- hanging up --------------------------------------------------------------------------------
- */
+/* ---- hanging up ---------------------------------------------------------------------------- */
 
 void nbdx_connection_cut(struct nbdx_connection *c)
 {
@@ -103,8 +102,7 @@ static void watcher_main(void *arg)
     nbdx_helper_end(c);
 }
 
-/* ---- the reader
- * ---------------------------------------------------------------------------------- */
+/* ---- the reader ---------------------------------------------------------------------------- */
 
 struct wire_request {
     uint16_t flags, command;

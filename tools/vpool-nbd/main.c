@@ -70,8 +70,7 @@ static const char usage[] =
     "      --unix PATH     listen on a new unix socket\n"
     "      --version, --help\n";
 
-/* ---- command line
- * -------------------------------------------------------------------------------- */
+/* ---- command line -------------------------------------------------------------------------- */
 
 static int usage_error(const char *what)
 {
@@ -185,8 +184,7 @@ static bool is_socket(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
 }
 
-/* ---- serving
- * ---------------------------------------------------------------------------------------- */
+/* ---- serving ------------------------------------------------------------------------------- */
 
 static int serve_connected(const struct nbdx_export *export, struct vp_error *err)
 {
@@ -277,8 +275,7 @@ static int open_pool(struct volumes **out, struct vp_error *err)
     return rc;
 }
 
-/* ---- signals
- * --------------------------------------------------------------------------------------- */
+/* ---- signals ------------------------------------------------------------------------------- */
 
 /* SIGTERM and SIGINT end service in order: what started is finished, the pool is closed. */
 static void watch_signals(void *arg)
@@ -311,8 +308,7 @@ static int block_signals(struct vp_error *err)
                               : vp_fail_errno(err, VP_E_SYSTEM, errno, "can not create a signalfd");
 }
 
-/* ---- main
- * ------------------------------------------------------------------------------------------- */
+/* ---- main ---------------------------------------------------------------------------------- */
 
 static int serve(struct vp_error *err)
 {

@@ -146,7 +146,7 @@ static inline void client_expect_end(int fd)
     close(fd);
 }
 
-/* ---- options -------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------------------------- */
 
 static inline int client_greeted(uint32_t flags)
 {
@@ -248,8 +248,7 @@ static inline int client_ready(enum mode mode)
     return fd;
 }
 
-/* ---- commands ---------------------------------------------------------------------------------
- */
+/* ---- commands ------------------------------------------------------------------------------ */
 
 static inline size_t command_bytes(void *buf, enum mode mode, unsigned command, unsigned flags,
                                    uint64_t cookie, uint64_t offset, uint64_t len)

@@ -2,14 +2,15 @@
  */
 #include "tests/unit/nbd/fixture.h"
 
+#include "tests/lib/on_reactor.h"
+
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
 static unsigned char data[2 << 20];
 
-/* ---- clients that leave
- * -------------------------------------------------------------------------- */
+/* ---- clients that leave -------------------------------------------------------------------- */
 
 /* Invariant 1: the reader of a full connection still holds writes when the client vanishes. */
 static void writes_queued_by_a_client_that_vanished_are_dropped(void **state)
@@ -86,8 +87,30 @@ static void a_client_that_never_reads_is_stopped_and_harms_nobody(void **state)
     close(greedy);
 }
 
-/* ---- servers
- * ------------------------------------------------------------------------------------- */
+/* Invariant 5: three clients hold the whole share of the reactor. */
+static void who_stalls_with_buffers_that_others_wait_for_is_hung_up(void **state)
+{
+    (void)state;
+    int greedy[3], patient;
+    fx.limits.stall_ms = 50;
+    for (unsigned k = 0; k < 3; k++) {
+        greedy[k] = client_ready(SIMPLE);
+        for (unsigned i = 0; i < 40; i++)
+            command_send(greedy[k], SIMPLE, NBDX_CMD_READ, 0, i, 0, 1 << 20);
+    }
+    patient = client_ready(SIMPLE);
+    for (unsigned i = 0; i < 100; i++) {
+        command_send(patient, SIMPLE, NBDX_CMD_READ, 0, i, 0, 1 << 20);
+        simple_expect(patient, i, 0);
+        client_recv(patient, data, 1 << 20);
+    }
+    client_leave(patient, SIMPLE);
+    assert_true(fx.serving < 3);
+    for (unsigned k = 0; k < 3; k++)
+        close(greedy[k]);
+}
+
+/* ---- servers ------------------------------------------------------------------------------- */
 
 struct server_call {
     struct nbdx_server_options options;
@@ -166,8 +189,8 @@ static int unix_server_up(void)
     return server_up(address);
 }
 
-/* Old-style negotiation, to the point. */
-static int socket_ready(void)
+/* The shortest negotiation. */
+static int ready_for(const char *name)
 {
     char buf[32];
     struct be32 flags = be32_make(3);
@@ -175,9 +198,14 @@ static int socket_ready(void)
     assert_true(fd >= 0);
     client_recv(fd, buf, 18);
     client_send(fd, &flags, 4);
-    option_send(fd, NBDX_OPT_EXPORT_NAME, "p/v", 3);
+    option_send(fd, NBDX_OPT_EXPORT_NAME, name, (uint32_t)strlen(name));
     client_recv(fd, buf, 10);
     return fd;
+}
+
+static int socket_ready(void)
+{
+    return ready_for("p/v");
 }
 
 static void a_unix_socket_has_mode_0660_and_goes_away_with_its_server(void **state)
@@ -289,6 +317,36 @@ static void tcp_is_served_on_a_free_port_of_the_loopback(void **state)
     server_down(0);
 }
 
+static void connections_move_to_the_reactor_of_their_volume(void **state)
+{
+    (void)state;
+    struct reactor_thread *second = reactor_thread_start(NULL);
+    fx.other.reactor = reactor_thread_reactor(second);
+    fx.export_count = 2;
+    fx.limits.connections = 4;
+    assert_int_equal(unix_server_up(), 0);
+    int fd[4];
+    for (unsigned k = 0; k < 4; k++)
+        fd[k] = ready_for(k & 1 ? "p/other" : "p/v");
+    for (unsigned i = 0; i < 200; i++) {
+        int at = fd[i & 3];
+        command_send(at, SIMPLE, NBDX_CMD_READ, 0, i, 0, 4096);
+        simple_expect(at, i, 0);
+        client_recv(at, data, 4096);
+        if (i % 50 == 0)
+            server_look();
+    }
+    server_look();
+    assert_int_equal(sc.count, 4);
+    assert_int_equal(sc.stats.requests, 200);
+    client_leave(fd[1], SIMPLE);
+    server_down(20); /* one has left, three are cut */
+    client_expect_end(fd[0]);
+    client_expect_end(fd[2]);
+    client_expect_end(fd[3]);
+    reactor_thread_join(second);
+}
+
 static void addresses_are_parsed_or_refused(void **state)
 {
     (void)state;
@@ -313,6 +371,8 @@ int main(void)
         nbd_test(a_request_that_waits_for_space_survives_another_clients_end),
         nbd_test(a_write_whose_payload_is_cut_at_any_byte_does_not_happen),
         nbd_test(a_client_that_never_reads_is_stopped_and_harms_nobody),
+        nbd_test(who_stalls_with_buffers_that_others_wait_for_is_hung_up),
+        nbd_test(connections_move_to_the_reactor_of_their_volume),
         nbd_test(a_unix_socket_has_mode_0660_and_goes_away_with_its_server),
         nbd_test(a_second_server_on_the_same_socket_is_refused),
         nbd_test(a_server_that_stops_answers_what_started_and_refuses_the_rest),

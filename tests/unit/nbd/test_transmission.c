@@ -130,8 +130,7 @@ static void fua_is_accepted_on_every_command_and_reaches_the_volume(void **state
     }
 }
 
-/* ---- errors
- * --------------------------------------------------------------------------------------- */
+/* ---- errors -------------------------------------------------------------------------------- */
 
 struct refusal {
     unsigned command, flags;
@@ -322,8 +321,7 @@ static void a_wrong_request_magic_is_hung_up_on(void **state)
     assert_int_equal(fx.rc, VP_E_NBD_PROTOCOL);
 }
 
-/* ---- holes
- * ------------------------------------------------------------------------------------------ */
+/* ---- holes --------------------------------------------------------------------------------- */
 
 static void large_structured_reads_name_holes(void **state)
 {
