@@ -172,9 +172,11 @@ def main():
 import os, socket
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 s = socket.socket(socket.AF_UNIX); s.connect({SOCK!r})
-s.sendall(b'{{"jsonrpc":"2.0","id":1,"method":"pool.list"}}\\n')
 print(s.makefile('rb').readline().decode())"""], capture_output=True, text=True)
             check("a peer that is neither root nor in the group is refused", "may not use" in other.stdout)
+            tool = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", BIN + "/vpool", "-s", SOCK, "list"],
+                                  capture_output=True, text=True)
+            check("and the tool tells why", tool.returncode == 1 and ("may not use" in tool.stderr or "Permission" in tool.stderr))
         waiting = connect()
         waiting.sendall(b'{"jsonrpc":"2.0","id":1,"method":"events","params":{"since":999,"wait_ms":60000}}\n')
         time.sleep(0.1)
