@@ -1,0 +1,109 @@
+/* The state directory: its lock, and the cache of pools. */
+#include "control/state.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char dir[64];
+
+static int setup(void **state)
+{
+    (void)state;
+    (void)snprintf(dir, sizeof(dir), "/tmp/vpool-unit.XXXXXX");
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static void remove_in_dir(const char *name)
+{
+    char path[128];
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    (void)unlink(path);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    remove_in_dir("vpoold.lock");
+    remove_in_dir("pools.json");
+    return rmdir(dir);
+}
+
+static void the_second_lock_is_refused_and_names_the_first(void **state)
+{
+    (void)state;
+    struct vp_error err = {0};
+    int first = -1, second = -1;
+    assert_int_equal(state_lock(dir, &first, &err), 0);
+    assert_int_equal(state_lock(dir, &second, &err), VP_E_BUSY);
+    char pid[24];
+    (void)snprintf(pid, sizeof(pid), "(pid %ld)", (long)getpid());
+    assert_non_null(strstr(err.text, pid));
+    close(first);
+    assert_int_equal(state_lock(dir, &second, &err), 0);
+    close(second);
+}
+
+static void a_missing_parent_directory_is_refused(void **state)
+{
+    (void)state;
+    struct vp_error err = {0};
+    int fd = -1;
+    assert_int_equal(state_lock("/no/such/place", &fd, &err), VP_E_NOT_FOUND);
+    assert_non_null(strstr(err.text, "/no/such/place"));
+}
+
+static void no_cache_is_an_empty_one(void **state)
+{
+    (void)state;
+    struct vp_error err = {0};
+    json_t *cache = NULL;
+    assert_int_equal(state_load(dir, &cache, &err), 0);
+    assert_int_equal(json_array_size(json_object_get(cache, "pools")), 0);
+    json_decref(cache);
+}
+
+static void what_was_saved_is_loaded(void **state)
+{
+    (void)state;
+    struct vp_error err = {0};
+    json_t *cache = NULL;
+    assert_int_equal(state_save(dir, "{\"pools\": [1]}"), 0);
+    assert_int_equal(state_save(dir, "{\"pools\": [1, 2]}"), 0);
+    assert_int_equal(state_load(dir, &cache, &err), 0);
+    assert_int_equal(json_array_size(json_object_get(cache, "pools")), 2);
+    json_decref(cache);
+}
+
+static void a_damaged_cache_is_an_error_that_names_it(void **state)
+{
+    (void)state;
+    static const char *const damaged[] = {"", "{", "[]", "{\"pools\": 1}", "{}"};
+    for (size_t i = 0; i < sizeof(damaged) / sizeof(damaged[0]); i++) {
+        struct vp_error err = {0};
+        json_t *cache = NULL;
+        assert_int_equal(state_save(dir, damaged[i]), 0);
+        assert_int_equal(state_load(dir, &cache, &err), VP_E_INVALID);
+        assert_non_null(strstr(err.text, "pools.json"));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(the_second_lock_is_refused_and_names_the_first, setup,
+                                        teardown),
+        cmocka_unit_test(a_missing_parent_directory_is_refused),
+        cmocka_unit_test_setup_teardown(no_cache_is_an_empty_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_saved_is_loaded, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_cache_is_an_error_that_names_it, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
