@@ -315,3 +315,42 @@ int pool_arena_return_all(struct pool *p, uint32_t owner)
     struct return_call c = {p, owner, NULL, 0};
     return owner ? reactor_call(p->home, return_at_home, &c) : VP_E_INVALID;
 }
+
+/* ---- lost writes --------------------------------------------------------------------------- */
+
+static bool group_lost_writes(const struct pool_group *g)
+{
+    bool lost = false;
+    for (unsigned m = 0; m < g->raid.width; m++) {
+        const struct raid_disk *d = g->raid.disk[m];
+        lost |= !atomic_load(&d->in_service) &&
+                atomic_load(&d->writes_done) > atomic_load(&d->writes_flushed);
+    }
+    return lost && !raid_group_is_alive(&g->raid);
+}
+
+static bool has_lease(const struct pool_group *g, uint32_t owner)
+{
+    for (uint32_t a = 0; a < g->arenas; a++)
+        if (g->arena_owner[a] == owner)
+            return true;
+    return false;
+}
+
+static int flush_check_at_home(void *arg)
+{
+    const struct return_call *c = arg;
+    const struct pool_group *g;
+    list_for_each (g, &c->pool->groups, link)
+        if (g->role == POOL_GROUP_DATA && group_lost_writes(g) && has_lease(g, c->owner))
+            return VP_E_RAID_NO_COPY;
+    return 0;
+}
+
+int pool_flush_check(struct pool *p, uint32_t owner)
+{
+    struct return_call c = {p, owner, NULL, 0};
+    if (!atomic_load_explicit(&p->disk_left, memory_order_acquire))
+        return 0;
+    return reactor_call(p->home, flush_check_at_home, &c);
+}

@@ -61,6 +61,7 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
     vp_warn("pool %s: disk %u (%s) is ejected: %s", p->name, d->io.index, d->path, d->reason);
     d->state = POOL_DISK_OUT;
     p->disk_changes++;
+    atomic_store(&p->disk_left, true);
     atomic_store(&d->io.eject_pending, true);
     atomic_store(&d->io.in_service, false);
     return 0;

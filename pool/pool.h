@@ -159,6 +159,14 @@ bool pool_arena_find(struct pool *p, uint64_t number, struct pool_arena *out);
 /* HOME: arenas owned by a family, into numbers[0 … max-1]; returns how many there are. */
 size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max);
 
+/*
+ * ANY. Asked after the flush of a family's data, before a client is told that it succeeded:
+ * VP_E_RAID_NO_COPY when the family leases arenas in a group that can not be read any more and that
+ * lost writes which no flush had covered. (A mirror has them elsewhere; and a later flush, which
+ * finds the disk out of service, would have nothing to complain of.)
+ */
+CO int pool_flush_check(struct pool *p, uint32_t owner) must_check;
+
 /* Waiting for room (HOME queue woken whenever arenas become free); returns after a wake-up, the
  * caller tries again. ANY. VP_E_CANCELLED when the pool closes. */
 CO int pool_wait_for_room(struct pool *p) must_check;

@@ -228,6 +228,7 @@ struct pool {
     struct reactor *home;
     struct pool_client client;
     _Atomic bool fenced;
+    _Atomic bool disk_left; /* some disk was ejected since the pool was opened */
     _Atomic bool closing;
 
     /* disk side */

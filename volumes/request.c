@@ -266,13 +266,20 @@ CO static int write_range(struct request *r)
     return rc;
 }
 
+/* A commit whose success a client is told of: nothing that it covers may have gone with a disk. */
+CO static int commit_for_client(struct volume *v)
+{
+    int rc = volume_io_commit(v->io);
+    return rc ? rc : pool_flush_check(v->vs->pool, v->id);
+}
+
 /* The end of every request that changed something: durable now, if that was asked for. */
 CO static int change_end(struct request *r, int rc)
 {
     struct volume *v = r->v;
     volume_full_done(v, &r->full);
     if (!rc && ((r->flags & VOLUME_FUA) || (flags_of(v) & VOLUME_IS_SYNC_ALWAYS)))
-        rc = volume_io_commit(v->io);
+        rc = commit_for_client(v);
     request_end(v, rc);
     return rc;
 }
@@ -296,7 +303,7 @@ int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *bu
 int volume_flush(struct volume *v)
 {
     request_begin(v);
-    int rc = volume_io_commit(v->io);
+    int rc = commit_for_client(v);
     request_end(v, rc);
     counter_add(&v->counters.flushes, 1);
     return rc;

@@ -2,6 +2,7 @@
  * vpool-check on pools that the simulator wrote: clean and crashed ones are clean, every kind of
  * damage is noticed, garbage harms nobody. The disks are copied to files, since the tool is a
  * program of its own.
+ * valgrind: no (power cuts abandon coroutines with their memory, the tool is another process)
  */
 #include <setjmp.h>
 #include <stdarg.h>
