@@ -211,17 +211,26 @@ int pool_candidates_open(const char *const *paths, unsigned count, struct pool_c
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     *out = c;
     *out_count = 0;
-    int rc = 0;
+    int rc = 0, bad_rc = 0;
     for (unsigned i = 0; i < count && !rc; i++) {
         unsigned n = *out_count;
         if (is_repeated(c, n, paths[i]))
             continue;
         rc = open_candidate(paths[i], &c[n], err);
+        if (rc == VP_E_LABEL_BAD && count > 1) {
+            /* A dead or rotten disk: whether the pool can do without it shows later. */
+            vp_warn("%s is left out: its label can not be read", paths[i]);
+            bad_rc = rc;
+            rc = 0;
+            continue;
+        }
         if (rc)
             break;
         *out_count = n + 1;
         rc = check_candidate(c, n, err);
     }
+    if (!rc && !*out_count)
+        rc = bad_rc; /* err has its sentence */
     if (rc) {
         pool_candidates_free(c, *out_count);
         *out = NULL;

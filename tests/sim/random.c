@@ -237,8 +237,9 @@ static void phases(struct random_world *x, struct rig *r)
     r->on_event = on_event;
     for (unsigned i = 0; i < x->phases && !r->failed; i++) {
         control_op(x, r);
-        run_clients(x, r);
-        if (x->rots)
+        if (!r->failed)
+            run_clients(x, r);
+        if (x->rots && !r->failed)
             settle(x, r);
     }
     points_add(&x->points, r->w, r->model->event);

@@ -100,6 +100,8 @@ bool rig_import(struct rig *r)
 struct volume *rig_volume(struct rig *r, const char *name)
 {
     struct rig_open *slot = NULL;
+    if (!r->vs)
+        return NULL; /* the pool failed to come back */
     for (unsigned i = 0; i < RIG_OPEN_MAX; i++) {
         if (r->open[i].v && strcmp(r->open[i].name, name) == 0)
             return r->open[i].v;
