@@ -109,9 +109,11 @@ tcp=$(grep -oE 'nbd://[^ "]+' <<<"$out") || fail "no URI: $out"
 same "$(nbdinfo --size "$tcp")" $((256 << 20)) "size by TCP"
 
 step "fio writes and verifies (crc32c), two jobs, unix and TCP"
+fio_size=48M
+[ -z "$slow" ] || fio_size=8M
 fio_run() {
     ok fio --output="$T/fio" --ioengine=nbd --uri="$1" --rw=randrw --bsrange=512-64k --bs_unaligned=1 --iodepth=16 \
-        --verify=crc32c --verify_state_save=0 --size=$((${slow:+1} + 0 ? 8 : 48))M --name=a --offset=0 --name=b --offset=64M
+        --verify=crc32c --verify_state_save=0 --size="$fio_size" --name=a --offset=0 --name=b --offset=64M
     ! grep -qE 'verify.*(bad|fail)|err= *[1-9]' "$T/fio" || fail "$(cat "$T/fio")"
 }
 fio_run "$u"
