@@ -211,8 +211,11 @@ CO static int export_pool(struct control *c, const void *args, json_t **result,
 static json_t *destroy_plan(const struct control_pool *p, bool dry_run)
 {
     json_t *shown = show_pool_brief(p);
-    return json_pack("{s:s, s:b, s:O*, s:O*}", "pool", p->name, "dry_run", dry_run, "volumes",
-                     json_object_get(shown, "volumes"), "space", json_object_get(shown, "space"));
+    json_t *plan =
+        json_pack("{s:s, s:b, s:O*, s:O*}", "pool", p->name, "dry_run", dry_run, "volumes",
+                  json_object_get(shown, "volumes"), "space", json_object_get(shown, "space"));
+    json_decref(shown);
+    return plan;
 }
 
 CO static int destroy(struct control *c, const void *args, json_t **result, struct vp_error *err)
