@@ -121,13 +121,11 @@ static bool life(struct run *r)
 
 int main(int argc, char **argv)
 {
-    if (argc < 2) {
-        fprintf(stderr, "usage: large_pool DIR [TIB]\n");
+    struct run r = {.size_bytes = UINT64_C(1) << 40};
+    if (argc < 2 || (argc > 2 && !bytes_parse_size(argv[2], &r.size_bytes))) {
+        fprintf(stderr, "usage: large_pool DIR [SIZE]\n");
         return 2;
     }
-    struct run r = {.size_bytes = UINT64_C(1) << 40};
-    if (argc > 2)
-        r.size_bytes = (uint64_t)atoi(argv[2]) << 40;
     (void)snprintf(r.path, sizeof(r.path), "%s/large", argv[1]);
     r.paths[0] = r.path;
     r.create = r.kill = true;

@@ -160,7 +160,7 @@ int main(int argc, char **argv)
         return 2;
     }
     if (argc > 2)
-        r.count = (unsigned)atoi(argv[2]);
+        r.count = (unsigned)strtoul(argv[2], NULL, 10);
     for (unsigned i = 0; i < 2; i++) {
         (void)snprintf(r.path[i], sizeof(r.path[i]), "%s/many-%u", argv[1], i);
         r.paths[i] = r.path[i];

@@ -4,12 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- create ------------------------------------------------------------------------------------
- */
+/* ---- create --------------------------------------------------------------------------------- */
 
 static void print_created(const json_t *pool)
 {
-    printf("pool %s: %zu disks, %s usable, default redundancy %s\n", json_text(pool, "name"),
+    printf("pool %s: %zu disks, %s raw, default redundancy %s\n", json_text(pool, "name"),
            json_array_size(json_object_get(pool, "disks")),
            size_text(json_number(json_object_get(pool, "space"), "free_bytes")),
            json_text(pool, "raid"));
