@@ -180,9 +180,15 @@ struct model_view model_view_crash(const struct model_volume *v, uint64_t event,
     return view;
 }
 
+/* What was called and answered without a disk event between them has happened, too. */
+static bool is_called(const struct model_call *c, uint64_t event)
+{
+    return c->called.event < event || c->answered.event <= event;
+}
+
 static bool is_visible(const struct model_version *x, const struct model_view *view)
 {
-    return !x->void_ && (!view->crash || x->call.called.event < view->event);
+    return !x->void_ && (!view->crash || is_called(&x->call, view->event));
 }
 
 static bool is_settled(const struct model_version *x, const struct model_view *view)
@@ -323,13 +329,13 @@ bool model_permits(const struct model *m, const struct model_volume *v, uint64_t
 
 bool model_may_exist(const struct model_volume *v, uint64_t event)
 {
-    return v->created.called.event < event && v->deleted.answered.event > event;
+    return is_called(&v->created, event) && v->deleted.answered.event > event;
 }
 
 bool model_must_exist(const struct model_volume *v, uint64_t event)
 {
     bool no_delete_called =
-        v->deleted.called.event == MODEL_NEVER || v->deleted.called.event >= event;
+        v->deleted.called.event == MODEL_NEVER || !is_called(&v->deleted, event);
     return v->created.answered.event <= event && no_delete_called;
 }
 
@@ -338,7 +344,7 @@ bool model_permits_size(const struct model_volume *v, uint64_t event, uint64_t b
     for (unsigned i = v->size_count; i-- > 0;) {
         const struct model_size *s = &v->size[i];
         bool settled = i == 0 || s->call.answered.event <= event;
-        if ((i == 0 || s->call.called.event < event) && s->blocks == blocks)
+        if ((i == 0 || is_called(&s->call, event)) && s->blocks == blocks)
             return true;
         if (settled)
             return false;
