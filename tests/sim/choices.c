@@ -1,5 +1,5 @@
 /* Combinations of fates of pending writes: enumeration and their written form. */
-#include "explore.h"
+#include "tests/sim/explore.h"
 
 #include "base/verify.h"
 

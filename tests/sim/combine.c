@@ -4,7 +4,7 @@
  *
  * The words work on a volume "a" of 64 blocks whose blocks 0 … 11 are written, in chunks of 4.
  */
-#include "explore.h"
+#include "tests/sim/explore.h"
 
 #include "base/verify.h"
 

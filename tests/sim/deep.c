@@ -1,5 +1,5 @@
 /* A deeper look at a state that recovers well: see explore.h. */
-#include "explore.h"
+#include "tests/sim/explore.h"
 
 #include "base/hash.h"
 

@@ -1,5 +1,5 @@
 /* See explore.h. */
-#include "explore.h"
+#include "tests/sim/explore.h"
 
 #include "base/hash.h"
 #include "base/verify.h"

@@ -6,7 +6,7 @@
 #ifndef VP_TESTS_SIM_EXPLORE_H
 #define VP_TESTS_SIM_EXPLORE_H
 
-#include "verify.h"
+#include "tests/sim/verify.h"
 
 /* What befalls a disk before a chosen event of the workload. */
 enum mishap {

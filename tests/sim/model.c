@@ -1,5 +1,5 @@
 /* See model.h. */
-#include "model.h"
+#include "tests/sim/model.h"
 
 #include "base/bytes.h"
 #include "base/verify.h"

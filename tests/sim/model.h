@@ -16,7 +16,7 @@
 #ifndef VP_TESTS_SIM_MODEL_H
 #define VP_TESTS_SIM_MODEL_H
 
-#include "stamp.h"
+#include "tests/sim/stamp.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -7,7 +7,7 @@
  * The fault planner keeps what happens within what every volume survives: all faults of a seed hit
  * one disk, and only where the profile is a mirror.
  */
-#include "explore.h"
+#include "tests/sim/explore.h"
 
 #include "base/hash.h"
 #include "base/verify.h"

@@ -1,5 +1,5 @@
 /* See rig.h. */
-#include "rig.h"
+#include "tests/sim/rig.h"
 
 #include "base/bytes.h"
 #include "base/log.h"

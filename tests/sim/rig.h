@@ -6,7 +6,7 @@
 #define VP_TESTS_SIM_RIG_H
 
 #include "io/sim.h"
-#include "model.h"
+#include "tests/sim/model.h"
 #include "volumes/volume.h"
 
 enum { RIG_DISKS_MAX = 6, RIG_OPEN_MAX = 16 };

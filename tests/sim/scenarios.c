@@ -4,7 +4,7 @@
  *
  * A block of the comments is 4 KiB; chunks have 4 blocks (16 KiB), log segments 4 pages.
  */
-#include "explore.h"
+#include "tests/sim/explore.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* See stamp.h. */
-#include "stamp.h"
+#include "tests/sim/stamp.h"
 
 #include "base/bytes.h"
 #include "base/crc.h"

@@ -1,5 +1,5 @@
 /* See verify.h. */
-#include "verify.h"
+#include "tests/sim/verify.h"
 
 #include "base/bytes.h"
 #include "base/verify.h"

@@ -4,7 +4,7 @@
 #ifndef VP_TESTS_SIM_VERIFY_H
 #define VP_TESTS_SIM_VERIFY_H
 
-#include "rig.h"
+#include "tests/sim/rig.h"
 
 /* What a recovery showed. Owned by whoever calls observation_new. */
 struct observation {
