@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static enum vp_log_level max_level = VP_LOG_INFO;
+static _Atomic enum vp_log_level max_level = VP_LOG_INFO;
 static void (*log_sink)(enum vp_log_level level, const char *line, void *arg);
 static void *log_sink_arg;
 

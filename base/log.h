@@ -7,7 +7,7 @@
 
 enum vp_log_level { VP_LOG_ERROR, VP_LOG_WARN, VP_LOG_INFO, VP_LOG_DEBUG };
 
-/* Lines above `level` are dropped; the default is VP_LOG_INFO. Set before threads start. */
+/* Lines above `level` are dropped; the default is VP_LOG_INFO. Any thread. */
 void vp_log_set_level(enum vp_log_level level);
 
 /* "error", "warn", "info", "debug" → level; -1 for anything else. */

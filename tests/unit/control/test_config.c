@@ -102,7 +102,8 @@ static void a_value_out_of_bounds_is_refused(void **state)
 static void a_syntax_error_has_its_line(void **state)
 {
     (void)state;
-    assert_refused("reactors = 1;\nsocket \"/x\";", "conf:2: syntax error");
+    /* No text in it: libconfig 1.5 leaks the one that it was scanning. */
+    assert_refused("reactors = 1;\npoll-us 5;", "conf:2: syntax error");
     assert_refused("reactors = 1; reactors = 2;", "conf:1: duplicate");
 }
 
