@@ -1,4 +1,4 @@
-/* Volumes on several reactors, on real files: run it under tsan too. */
+/* Volumes on several reactors, on real files: run it under tsan too. valgrind: no (threads). */
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "tests/lib/on_reactor.h"
