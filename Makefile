@@ -175,6 +175,8 @@ install: all
 	ln -sf libvpool.so.0 $(DESTDIR)$(PREFIX)/lib/libvpool.so
 	install -m 644 lib/vpool.h $(DESTDIR)$(PREFIX)/include
 	for s in 1 5 8; do for f in docs/man/*.$$s; do [ ! -e $$f ] || install -m 644 $$f $(DESTDIR)$(PREFIX)/share/man/man$$s; done; done
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/sbin/vpoold|$(PREFIX)/sbin/vpoold|' packaging/vpoold.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/vpoold.service
 	install -m 644 packaging/vpoold.conf.sample README.md $(DESTDIR)$(PREFIX)/share/doc/vpool
 
 clean:

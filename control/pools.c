@@ -133,9 +133,9 @@ int control_pool_add(struct control *c, struct volumes *vs, struct control_pool 
 {
     const struct pool *pool = volumes_pool(vs);
     struct control_pool *p = find_same(c, pool_uuid(pool));
-    if (!p)
-        p = pool_new(c, pool_name(pool), pool_uuid(pool));
     json_t *paths = paths_of(vs);
+    if (!p && paths)
+        p = pool_new(c, pool_name(pool), pool_uuid(pool));
     if (!p || !paths) {
         json_decref(paths);
         vp_ignore(volumes_close(vs, false), "nothing was written since it was opened");

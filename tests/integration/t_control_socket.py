@@ -148,6 +148,10 @@ def main():
     with open(DIR + "/conf", "w") as f:
         f.write("control: { frame-timeout-ms = 1000; };\n")
     log = open(DIR + "/log", "ab")
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(DIR + "/notify")
+    notify.settimeout(60)
+    os.environ["NOTIFY_SOCKET"] = DIR + "/notify"
     daemon = subprocess.Popen([BIN + "/vpoold", "-c", DIR + "/conf", "-s", SOCK, "--state-dir", DIR + "/state", "--foreground"], stderr=log)
     failed = True
     try:
@@ -160,6 +164,7 @@ def main():
                 if time.monotonic() > end:
                     raise SystemExit("FAILED: the daemon does not answer")
                 time.sleep(0.02)
+        check("systemd is told when the daemon is ready", notify.recv(100) == b"READY=1")
         check("the socket has mode 0660", os.stat(SOCK).st_mode & 0o777 == 0o660)
         test_envelopes()
         test_params()
@@ -183,6 +188,7 @@ print(s.makefile('rb').readline().decode())"""], capture_output=True, text=True)
         began = time.monotonic()
         daemon.terminate()
         check("SIGTERM ends with 0 although a client waits for events", daemon.wait(60) == 0 and time.monotonic() - began < 20)
+        check("and when it stops", notify.recv(100) == b"STOPPING=1")
         failed = False
     finally:
         if daemon.poll() is None:
