@@ -1,4 +1,7 @@
-/* Options, byte by byte, and what is refused. */
+/*
+ * Options, byte by byte, and what is refused.
+ * valgrind: no (its one lock stays with the reactor's thread while that waits in its ring)
+ */
 #include "tests/unit/nbd/fixture.h"
 
 static char buf[70000];

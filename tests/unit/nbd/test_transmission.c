@@ -1,4 +1,7 @@
-/* Commands in the three dialects: answers, data, errors, limits. */
+/*
+ * Commands in the three dialects: answers, data, errors, limits.
+ * valgrind: no (its one lock stays with the reactor's thread while that waits in its ring)
+ */
 #include "tests/unit/nbd/fixture.h"
 
 static unsigned char data[9 << 20], got[9 << 20];
