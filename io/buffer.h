@@ -20,6 +20,10 @@ CO void *io_buffer_get(size_t len);
 void *io_buffer_try(size_t len);
 void io_buffer_put(void *buf, size_t len);
 
+/* Bytes of this reactor's region: who holds buffers across something that others decide (a client's
+ * pace) takes only a share of them. */
+size_t io_buffer_total(void);
+
 #define IO_BUFFER_MAX (4U << 20)
 
 /* 4096 zero bytes × 256 (1 MiB), read-only, for writing zeros. */

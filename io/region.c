@@ -320,6 +320,11 @@ void *io_buffer_get(size_t len)
     return w.buf;
 }
 
+size_t io_buffer_total(void)
+{
+    return reactor_current->config.buffer_bytes;
+}
+
 /* Hands what is free to those in line, as far as it goes. */
 static void serve_waiters(struct reactor *r, struct region *g)
 {

@@ -45,8 +45,6 @@ CO int nbdx_stream_skip(struct nbdx_stream *s, uint64_t n) must_check;
 /* Requests are served in pieces of at most this much, each with one buffer, so that a large one
  * can not hold others up or deadlock with them over buffers. */
 #define NBDX_PIECE_BYTES ((size_t)1 << 20)
-/* The largest buffer: a piece and the chunk headers of its reply. */
-#define NBDX_BUFFER_BYTES (NBDX_PIECE_BYTES + 4096)
 /* Structured reads from this size on report holes instead of sending zeros. */
 #define NBDX_SPARSE_READ_BYTES ((size_t)64 << 10)
 #define NBDX_CHUNKS_MAX        32U
@@ -148,7 +146,7 @@ struct nbdx_connection {
 
 void nbdx_memory_join(struct nbdx_connection *c);
 void nbdx_memory_leave(struct nbdx_connection *c);
-/* len ≤ NBDX_BUFFER_BYTES. Waits for room: the connection may be gone afterwards. */
+/* len ≤ a piece and the chunk headers of its reply. Waits for room: the connection may be gone afterwards. */
 CO void *nbdx_buffer_get(struct nbdx_connection *c, size_t len);
 void nbdx_buffer_put(struct nbdx_connection *c, void *buf, size_t len);
 

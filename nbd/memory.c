@@ -1,7 +1,7 @@
 /*
  * Buffers of payload. Two bounds: a connection's own, and the share that all NBD connections of a
- * reactor may hold of its I/O buffers (half of the default region), so that the volumes below
- * always find buffers for what they must copy.
+ * reactor may hold of its I/O buffers (half of them), so that the volumes below always find buffers
+ * for what they must copy. A buffer counts as the power of two that it takes up.
  *
  * Buffers are held across the network: by a read whose client does not fetch the reply, by a write
  * whose payload does not come. A few such clients could hold the whole share. So when somebody has
@@ -15,11 +15,9 @@
 #include "base/verify.h"
 #include "io/buffer.h"
 
-#define SHARE_BYTES ((size_t)32 << 20)
-
 /* One per reactor, that is, per thread. */
 static _Thread_local struct {
-    size_t used;
+    size_t used, max;
     struct co_queue queue;
     struct list connections;
 } share;
@@ -30,6 +28,7 @@ void nbdx_memory_join(struct nbdx_connection *c)
         list_init(&share.connections);
         co_queue_init(&share.queue);
     }
+    share.max = max_u64(io_buffer_total() / 2, 2 * NBDX_PIECE_BYTES);
     list_add_tail(&share.connections, &c->share_link);
 }
 
@@ -60,13 +59,19 @@ static void cut_longest_stalled(uint64_t stall_ns)
     nbdx_connection_cut(worst);
 }
 
+static size_t cost_of(size_t len)
+{
+    return len <= 4096 ? 4096 : (size_t)1 << (64 - __builtin_clzll(len - 1));
+}
+
 void *nbdx_buffer_get(struct nbdx_connection *c, size_t len)
 {
-    VP_VERIFY(len, <=, NBDX_BUFFER_BYTES);
+    size_t cost = cost_of(len);
+    VP_VERIFY(cost, <=, 2 * NBDX_PIECE_BYTES);
     for (;;) {
-        if (c->buffer_bytes + len > c->buffer_bytes_max)
+        if (c->buffer_bytes + cost > c->buffer_bytes_max)
             co_queue_wait(&c->buffer_queue, "nbd: buffers of the connection");
-        else if (share.used + len > SHARE_BYTES) {
+        else if (share.used + cost > share.max) {
             int rc = co_queue_wait_until(&share.queue, reactor_now_ns() + c->stall_ns,
                                          "nbd: buffers of the reactor");
             if (rc == VP_E_TIMED_OUT)
@@ -74,17 +79,18 @@ void *nbdx_buffer_get(struct nbdx_connection *c, size_t len)
         } else
             break;
     }
-    c->buffer_bytes += len;
-    share.used += len;
+    c->buffer_bytes += cost;
+    share.used += cost;
     return io_buffer_get(len);
 }
 
 void nbdx_buffer_put(struct nbdx_connection *c, void *buf, size_t len)
 {
+    size_t cost = cost_of(len);
     io_buffer_put(buf, len);
-    VP_VERIFY(c->buffer_bytes, >=, len);
-    c->buffer_bytes -= len;
-    share.used -= len;
+    VP_VERIFY(c->buffer_bytes, >=, cost);
+    c->buffer_bytes -= cost;
+    share.used -= cost;
     if (!co_queue_is_empty(&c->buffer_queue))
         co_queue_wake_all(&c->buffer_queue);
     if (!co_queue_is_empty(&share.queue))
