@@ -514,6 +514,7 @@ static int import_space(struct pool_import_state *im)
         rc = pool_meta_load(im->p);
     for (unsigned i = 0; i < im->segments && !rc; i++)
         rc = pool_segment_mark(im->p, &im->segment[i]);
+    im->p->meta.recorded = im->p->meta.groups;
     pool_meta_room_update(im->p);
     return rc;
 }

@@ -173,6 +173,7 @@ struct pool_meta_group {
 struct pool_meta {
     struct pool_meta_group **group; /* in the order of formation                    */
     unsigned groups, capacity;
+    unsigned recorded; /* the first so many have a durable GROUP record             */
     uint64_t pages_total, pages_free;
     uint64_t formable_pages; /* of reserved groups that are not formed yet           */
     _Atomic int64_t room;    /* pages that may become dirty, dirty ones included      */

@@ -292,6 +292,42 @@ static void a_jump_to_nowhere_is_refused(void **state)
     assert_false(log_segment_decode(&disk, 4, &out));
 }
 
+/* ---- a log that grows into a new metadata group --------------------------------------------- */
+
+static uint64_t committed;
+
+/* Ends right after the commit during which the group was formed. */
+static void fill_until_a_group_is_formed(void *arg)
+{
+    (void)arg;
+    start();
+    uint64_t addr;
+    while (pool->meta.pages_free > 8)
+        check_ok(pool_page_alloc(pool, 1, &addr));
+    for (committed = 0; pool->meta.groups == 1 && committed < 200;)
+        check_ok(sim_pool_commit_counter(pool, 7, ++committed));
+    check_equal(pool->meta.groups, 2);
+}
+
+static void import_and_look(void *arg)
+{
+    import(arg);
+    check_ok(import_rc);
+    if (!import_rc)
+        check_equal(sim_pool_counter(pool, 7), committed);
+}
+
+static void a_crash_right_after_a_metadata_group_was_formed_loses_nothing(void **state)
+{
+    (void)state;
+    struct sim_world *w = run_new(fill_until_a_group_is_formed);
+    pool_abandon(pool);
+    pool = NULL;
+    w = sim_pool_power_cut(w, 3);
+    sim_pool_run(w, import_and_look, NULL);
+    end(w);
+}
+
 /* ---- disks -------------------------------------------------------------------------------- */
 
 static void commit_without_disks(void *arg)
@@ -409,6 +445,7 @@ int main(void)
         cmocka_unit_test(a_batch_that_reached_no_copy_never_was),
         cmocka_unit_test(a_rotten_batch_that_the_other_copy_never_had_was_not_acknowledged),
         cmocka_unit_test(a_jump_to_nowhere_is_refused),
+        cmocka_unit_test(a_crash_right_after_a_metadata_group_was_formed_loses_nothing),
         cmocka_unit_test(without_any_disk_that_takes_the_log_the_pool_is_fenced),
         cmocka_unit_test(commits_from_other_reactors_go_home_and_survive_on_files),
     };
