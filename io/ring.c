@@ -289,6 +289,11 @@ bool ring_withdraw(struct ring *ring, struct ring_req *req)
     return true;
 }
 
+void ring_forget(struct ring *ring, int count)
+{
+    ring->in_flight_free -= (unsigned)count;
+}
+
 void ring_prep_cancel(struct io_uring_sqe *sqe, struct ring_req *req)
 {
     io_uring_prep_cancel64(sqe, user_data(req, false), 0);

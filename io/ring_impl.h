@@ -29,6 +29,9 @@ void ring_submit(struct ring *ring, struct ring_req *req);
 void ring_submit_free(struct ring *ring, struct ring_req *req);
 /* Takes back a request that the kernel has not seen; false when it has. Its done is not called. */
 bool ring_withdraw(struct ring *ring, struct ring_req *req);
+/* `count` requests given to ring_submit_free will not be waited for any more; -1: one of them came
+ * to its end after all. */
+void ring_forget(struct ring *ring, int count);
 /* Fills in an entry that cancels `req`, which was given to ring_submit_free. */
 void ring_prep_cancel(struct io_uring_sqe *sqe, struct ring_req *req);
 

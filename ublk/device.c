@@ -1,0 +1,180 @@
+/* The control commands of the ublk driver, each with its deadline and its error in a sentence. */
+#include "ublk/target_impl.h"
+
+#include "volumes/volume.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TIMEOUT_MS 30000U /* adding, starting, asking                                        */
+#define STOP_TIMEOUT_MS                                                                            \
+    120000U /* stopping writes back what the page cache holds of the device    */
+#define PREDECESSOR_NS   (UINT64_C(15) * 1000000000)
+#define PREDECESSOR_STEP (UINT64_C(20) * 1000000)
+#define NO_QUEUE         0xffffU
+#define SECTOR_SHIFT     9
+
+/* Runs one command; `data` (may be NULL) goes in and out. The driver's result. */
+static CO int command(uint32_t op, unsigned number, void *data, uint16_t len, uint64_t word,
+                      unsigned timeout_ms)
+{
+    struct ublkx_ctl_cmd cmd = {
+        .dev_id = number, .queue_id = NO_QUEUE, .len = data ? len : 0, .data = word};
+    struct io_control c = {.path = UBLKX_CONTROL_PATH, .op = op};
+    memcpy(c.payload, &cmd, sizeof(cmd));
+    if (data) {
+        c.data_at = offsetof(struct ublkx_ctl_cmd, addr);
+        memcpy(c.data, data, len);
+    }
+    int res = io_control_run(&c, timeout_ms);
+    if (res >= 0 && data)
+        memcpy(data, c.data, len);
+    return res;
+}
+
+static int failed(int res, const char *what, unsigned number, struct vp_error *err)
+{
+    if (res == -ENOENT)
+        return vp_fail(err, VP_E_UBLK_NONE,
+                       "there is no " UBLKX_CONTROL_PATH
+                       ": load the driver with `modprobe ublk_drv` (Linux 6.5 or later), or attach "
+                       "with --nbd");
+    if (res == -EACCES || res == -EPERM)
+        return vp_fail(err, VP_E_PERMISSION, "%s: not permitted; the daemon has to run as root",
+                       what);
+    if (res == -ETIMEDOUT)
+        return vp_fail(err, VP_E_UBLK_STUCK,
+                       "%s ublk device %u: no answer from the kernel in time; see `dmesg`", what,
+                       number);
+    if (res == -ENODEV)
+        return vp_fail(err, VP_E_NOT_FOUND, "%s: there is no ublk device %u", what, number);
+    if (res == -EEXIST)
+        return vp_fail(err, VP_E_EXISTS, "%s: ublk device %u exists already", what, number);
+    return vp_fail_errno(err, VP_E_UBLK_REFUSED, -res, "%s ublk device %u", what, number);
+}
+
+static CO int simple(uint32_t op, unsigned number, uint64_t word, unsigned timeout_ms,
+                     const char *what, struct vp_error *err)
+{
+    int res = command(op, number, NULL, 0, word, timeout_ms);
+    return res < 0 ? failed(res, what, number, err) : 0;
+}
+
+int ublkx_features(uint64_t *out, struct vp_error *err)
+{
+    *out = 0;
+    int res = command(UBLKX_CTL_GET_FEATURES, UINT32_MAX, out, sizeof(*out), 0, TIMEOUT_MS);
+    if (res == -EOPNOTSUPP || res == -EINVAL || res == -ENODEV)
+        return vp_fail(err, VP_E_UBLK_TOO_OLD,
+                       "this kernel's ublk driver is older than Linux 6.5; attach with --nbd");
+    if (res < 0)
+        return failed(res, "asking for features of", 0, err);
+    uint64_t needed = UBLKX_F_USER_RECOVERY | UBLKX_F_RECOVERY_REISSUE | UBLKX_F_IOCTL_ENCODE;
+    if ((*out & needed) != needed)
+        return vp_fail(err, VP_E_UBLK_TOO_OLD,
+                       "this kernel's ublk driver can not hand a device over to another process "
+                       "(features 0x%llx); attach with --nbd",
+                       (unsigned long long)*out);
+    return 0;
+}
+
+int ublkx_device_info(int number, struct ublkx_dev_info *out, struct vp_error *err)
+{
+    memset(out, 0, sizeof(*out));
+    int res = command(UBLKX_CTL_GET_DEV_INFO, (unsigned)number, out, sizeof(*out), 0, TIMEOUT_MS);
+    return res < 0 ? failed(res, "asking for", (unsigned)number, err) : 0;
+}
+
+int ublkx_device_add(struct ublkx_dev_info *info, struct vp_error *err)
+{
+    uint64_t asked = info->flags;
+    int res = command(UBLKX_CTL_ADD_DEV, info->dev_id, info, sizeof(*info), 0, TIMEOUT_MS);
+    if (res < 0)
+        return failed(res, "adding", info->dev_id, err);
+    if ((info->flags & asked) == asked)
+        return 0;
+    /* Unknown flags are dropped silently, and without these a killed daemon costs errors. */
+    unsigned number = info->dev_id;
+    vp_ignore(ublkx_device_delete(number, NULL), "what was wrong is told below");
+    return vp_fail(err, VP_E_UBLK_TOO_OLD,
+                   "ublk device %u came with flags 0x%llx, but 0x%llx are needed", number,
+                   (unsigned long long)info->flags, (unsigned long long)asked);
+}
+
+static uint8_t shift_of(uint32_t bytes)
+{
+    return (uint8_t)(31 - __builtin_clz(bytes));
+}
+
+static void params_fill(const struct ublkx_target *t, struct ublkx_params *p)
+{
+    const uint32_t block = 4096, many = 1U << 21; /* sectors: 1 GiB */
+    uint32_t logical = volume_sector_bytes(t->volume);
+    *p = (struct ublkx_params){.len = sizeof(*p), .types = UBLKX_PARAM_BASIC | UBLKX_PARAM_DISCARD};
+    /* Completed is not durable: that takes a flush, or FUA. */
+    p->basic.attrs = UBLKX_ATTR_VOLATILE_CACHE | UBLKX_ATTR_FUA;
+    if (t->read_only)
+        p->basic.attrs |= UBLKX_ATTR_READ_ONLY;
+    p->basic.logical_bs_shift = shift_of(logical);
+    p->basic.physical_bs_shift = shift_of(block);
+    p->basic.io_min_shift = shift_of(block);
+    p->basic.io_opt_shift = shift_of(volume_chunk_bytes(t->volume));
+    p->basic.max_sectors = t->info.max_io_buf_bytes >> SECTOR_SHIFT;
+    p->basic.dev_sectors = volume_size(t->volume) >> SECTOR_SHIFT;
+    p->discard.granularity = block;
+    p->discard.max_discard_sectors = many;
+    p->discard.max_discard_segments = 1;
+    p->discard.max_write_zeroes_sectors = many;
+}
+
+int ublkx_device_params(const struct ublkx_target *t, struct vp_error *err)
+{
+    struct ublkx_params p;
+    params_fill(t, &p);
+    int res = command(UBLKX_CTL_SET_PARAMS, t->info.dev_id, &p, sizeof(p), 0, TIMEOUT_MS);
+    return res < 0 ? failed(res, "describing", t->info.dev_id, err) : 0;
+}
+
+int ublkx_device_start(const struct ublkx_target *t, struct vp_error *err)
+{
+    return simple(UBLKX_CTL_START_DEV, t->info.dev_id, (uint64_t)getpid(), TIMEOUT_MS, "starting",
+                  err);
+}
+
+int ublkx_device_stop(unsigned number, struct vp_error *err)
+{
+    return simple(UBLKX_CTL_STOP_DEV, number, 0, STOP_TIMEOUT_MS, "stopping", err);
+}
+
+int ublkx_device_delete(unsigned number, struct vp_error *err)
+{
+    return simple(UBLKX_CTL_DEL_DEV, number, 0, TIMEOUT_MS, "deleting", err);
+}
+
+int ublkx_device_resize(const struct ublkx_target *t, struct vp_error *err)
+{
+    return simple(UBLKX_CTL_UPDATE_SIZE, t->info.dev_id, volume_size(t->volume) >> SECTOR_SHIFT,
+                  TIMEOUT_MS, "resizing", err);
+}
+
+int ublkx_device_recovery_begin(unsigned number, struct vp_error *err)
+{
+    uint64_t deadline = reactor_now_ns() + PREDECESSOR_NS;
+    for (;;) {
+        int res = command(UBLKX_CTL_START_RECOVERY, number, NULL, 0, 0, TIMEOUT_MS);
+        if (res >= 0)
+            return 0;
+        if (res != -EBUSY || reactor_now_ns() >= deadline)
+            return failed(res, "taking over", number, err);
+        /* The kernel has not yet noticed that the old server is gone, or is still at its end. */
+        vp_ignore(co_sleep_ns(PREDECESSOR_STEP), "the deadline ends this loop");
+    }
+}
+
+int ublkx_device_recovery_end(const struct ublkx_target *t, struct vp_error *err)
+{
+    return simple(UBLKX_CTL_END_RECOVERY, t->info.dev_id, (uint64_t)getpid(), TIMEOUT_MS,
+                  "taking over", err);
+}

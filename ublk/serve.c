@@ -1,0 +1,254 @@
+/*
+ * Requests of a ublk device.
+ *
+ * Every tag of every queue is one coroutine on the volume's reactor: it fetches, serves, and commits
+ * the result with the next fetch, in one command. So nothing is allocated or spawned on the data
+ * path, and all commands of a queue come from the thread that fetched first, as kernels before 6.16
+ * demand. Data are copied once: by the kernel into memory that each tag keeps, or (user copy) by us
+ * between the kernel's request and an I/O buffer, which the tag holds only while it is busy.
+ *
+ * The descriptors are written by the kernel, so they are trusted; the volume checks ranges anyhow.
+ */
+#include "ublk/target_impl.h"
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/verify.h"
+#include "io/buffer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SECTOR_SHIFT 9
+
+static void count(_Atomic uint64_t *to, uint64_t n)
+{
+    uint64_t now = atomic_load_explicit(to, memory_order_relaxed);
+    atomic_store_explicit(to, now + n, memory_order_relaxed); /* one writer: this reactor */
+}
+
+/* ---- one request --------------------------------------------------------------------------- */
+
+static uint64_t copy_offset(const struct ublkx_tag *tag)
+{
+    return UBLKX_COPY_BASE + ((uint64_t)tag->queue->id << UBLKX_COPY_QUEUE_SHIFT) +
+           ((uint64_t)tag->tag << UBLKX_COPY_TAG_SHIFT);
+}
+
+static CO int read_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
+{
+    struct ublkx_target *t = tag->queue->target;
+    if (!t->user_copy)
+        return volume_read(t->volume, offset, len, tag->buf);
+    void *buf = io_buffer_get(len);
+    int rc = volume_read(t->volume, offset, len, buf);
+    if (!rc && io_driver_copy_out(t->fd, copy_offset(tag), buf, len) != len)
+        rc = VP_E_IO;
+    io_buffer_put(buf, len);
+    return rc;
+}
+
+static CO int write_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len, unsigned flags)
+{
+    struct ublkx_target *t = tag->queue->target;
+    if (!t->user_copy)
+        return volume_write(t->volume, offset, len, tag->buf, flags);
+    void *buf = io_buffer_get(len);
+    int rc = io_driver_copy_in(t->fd, copy_offset(tag), buf, len) == len ? 0 : VP_E_IO;
+    if (!rc)
+        rc = volume_write(t->volume, offset, len, buf, flags);
+    io_buffer_put(buf, len);
+    return rc;
+}
+
+static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
+{
+    struct ublkx_target *t = tag->queue->target;
+    uint64_t offset = d->start_sector << SECTOR_SHIFT;
+    uint64_t len = (uint64_t)d->sectors << SECTOR_SHIFT;
+    unsigned flags = d->op_flags & UBLKX_IO_FUA ? VOLUME_FUA : 0, op = d->op_flags & 0xff;
+    if (op != UBLKX_OP_READ && op != UBLKX_OP_FLUSH && t->read_only)
+        return VP_E_READ_ONLY;
+    if ((op == UBLKX_OP_READ || op == UBLKX_OP_WRITE) && len > t->info.max_io_buf_bytes)
+        return VP_E_RANGE;
+    switch (op) {
+    case UBLKX_OP_READ:
+        return read_request(tag, offset, (uint32_t)len);
+    case UBLKX_OP_WRITE:
+        return write_request(tag, offset, (uint32_t)len, flags);
+    case UBLKX_OP_FLUSH:
+        return volume_flush(t->volume);
+    case UBLKX_OP_DISCARD:
+        return volume_discard(t->volume, offset, len, flags);
+    case UBLKX_OP_WRITE_ZEROES:
+        if (d->op_flags & UBLKX_IO_NOUNMAP)
+            flags |= VOLUME_NO_HOLE;
+        return volume_zero(t->volume, offset, len, flags);
+    default:
+        return VP_E_NOT_SUPPORTED;
+    }
+}
+
+/* What the kernel is told: bytes of a transfer, 0 for the others, a negative errno. */
+static int result_of(struct ublkx_target *t, const struct ublkx_io_desc *d, int rc)
+{
+    unsigned op = d->op_flags & 0xff;
+    count(&t->requests, 1);
+    if (rc) {
+        count(&t->errors, 1);
+        return rc == VP_E_CANCELLED ? -EIO : -vp_err_class(rc);
+    }
+    if (op != UBLKX_OP_READ && op != UBLKX_OP_WRITE)
+        return 0;
+    int bytes = (int)(d->sectors << SECTOR_SHIFT);
+    count(op == UBLKX_OP_READ ? &t->bytes_read : &t->bytes_written, (uint64_t)bytes);
+    return bytes;
+}
+
+/* Requests that wait for space are cancelled for all clients of a volume at once: unless it is this
+ * device that goes away, the request tries again. */
+static CO int serve(struct ublkx_tag *tag)
+{
+    struct ublkx_target *t = tag->queue->target;
+    struct ublkx_io_desc d = tag->queue->desc[tag->tag];
+    int rc;
+    while ((rc = request(tag, &d)) == VP_E_CANCELLED && !t->stopping && !t->leaving)
+        co_yield ();
+    return result_of(t, &d, rc);
+}
+
+/* ---- tags ---------------------------------------------------------------------------------- */
+
+static CO int fetch(struct ublkx_tag *tag, uint32_t op, int result)
+{
+    struct ublkx_target *t = tag->queue->target;
+    struct ublkx_io_cmd cmd = {.q_id = tag->queue->id,
+                               .tag = tag->tag,
+                               .result = result,
+                               .addr = t->user_copy ? 0 : (uintptr_t)tag->buf};
+    tag->command.fd = t->fd;
+    tag->command.op = op;
+    memcpy(tag->command.payload, &cmd, sizeof(cmd));
+    return io_command_run(&tag->command);
+}
+
+static void part_ended(struct ublkx_target *t)
+{
+    t->running--;
+    co_queue_wake_all(&t->changed);
+}
+
+static void tag_main(void *arg)
+{
+    struct ublkx_tag *tag = arg;
+    struct ublkx_target *t = tag->queue->target;
+    int res = t->leaving ? -ECANCELED : fetch(tag, UBLKX_IO_FETCH, -1);
+    while (res == 0 && !t->leaving) {
+        int result = serve(tag);
+        if (t->leaving)
+            break; /* not committed: the kernel issues it again to the next server */
+        res = fetch(tag, UBLKX_IO_COMMIT_AND_FETCH, result);
+    }
+    if (res != 0 && res != -ENODEV && res != -ECANCELED)
+        t->fetch_errno = -res;
+    part_ended(t);
+}
+
+/* ---- beginning and end --------------------------------------------------------------------- */
+
+static size_t desc_bytes(const struct ublkx_target *t)
+{
+    return align_up(t->info.queue_depth * sizeof(struct ublkx_io_desc), 4096);
+}
+
+static size_t memory_bytes(const struct ublkx_target *t)
+{
+    return (size_t)t->info.queue_depth * t->info.max_io_buf_bytes;
+}
+
+static bool queue_init(struct ublkx_target *t, uint16_t id)
+{
+    struct ublkx_queue *q = &t->queues[id];
+    uint64_t at = (uint64_t)id * UBLKX_QUEUE_DEPTH_MAX * sizeof(struct ublkx_io_desc);
+    q->target = t;
+    q->id = id;
+    q->desc = io_driver_map(t->fd, at, desc_bytes(t));
+    q->tags = calloc(t->info.queue_depth, sizeof(*q->tags));
+    q->memory = t->user_copy ? NULL : io_pages_new(memory_bytes(t));
+    t->queue_count = id + 1U;
+    if (!q->desc || !q->tags || (!t->user_copy && !q->memory))
+        return false;
+    for (uint16_t i = 0; i < t->info.queue_depth; i++) {
+        q->tags[i].queue = q;
+        q->tags[i].tag = i;
+        q->tags[i].buf = q->memory ? q->memory + (size_t)i * t->info.max_io_buf_bytes : NULL;
+    }
+    return true;
+}
+
+static void serve_close(struct ublkx_target *t)
+{
+    for (unsigned i = 0; i < t->queue_count; i++) {
+        struct ublkx_queue *q = &t->queues[i];
+        io_driver_unmap(q->desc, desc_bytes(t));
+        q->desc = NULL;
+        if (t->leaving)
+            continue; /* the commands that were left, and where the kernel may still copy to */
+        io_pages_free(q->memory, memory_bytes(t));
+        free(q->tags);
+    }
+    t->queue_count = t->leaving ? t->queue_count : 0;
+    if (t->fd >= 0)
+        io_driver_close(t->fd);
+    t->fd = -1;
+}
+
+static int tags_spawn(struct ublkx_target *t)
+{
+    for (unsigned i = 0; i < t->queue_count; i++)
+        for (unsigned k = 0; k < t->info.queue_depth; k++) {
+            int rc = co_spawn(tag_main, &t->queues[i].tags[k], "ublk-tag");
+            if (rc)
+                return rc;
+            t->running++;
+        }
+    return 0;
+}
+
+int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
+{
+    char path[32];
+    (void)snprintf(path, sizeof(path), "/dev/ublkc%u", t->info.dev_id);
+    t->fd = io_driver_open(path);
+    if (t->fd < 0)
+        return vp_fail_errno(err, VP_E_UBLK_REFUSED, -t->fd, "can not open %s", path);
+    for (uint16_t i = 0; i < t->info.nr_hw_queues; i++)
+        if (!queue_init(t, i)) {
+            serve_close(t);
+            return vp_fail(err, VP_E_NO_MEMORY, "no memory for the queues of %s", path);
+        }
+    if (!io_thread_serves_page_cache())
+        vp_info("%s: the daemon may not declare itself an I/O server (CAP_SYS_RESOURCE)", path);
+    int rc = tags_spawn(t);
+    if (rc)
+        return vp_fail(err, rc,
+                       "%u queues of %u requests are too many for this reactor: use --depth",
+                       t->info.nr_hw_queues, t->info.queue_depth);
+    return 0;
+}
+
+void ublkx_serve_end(struct ublkx_target *t)
+{
+    if (t->leaving) {
+        volume_cancel_waiting(t->volume);
+        for (unsigned i = 0; i < t->queue_count; i++)
+            for (unsigned k = 0; k < t->info.queue_depth; k++)
+                io_command_abandon(&t->queues[i].tags[k].command);
+    }
+    t->stopped = true;
+    while (t->running)
+        co_queue_wait(&t->changed, "ublk: requests in flight");
+    serve_close(t);
+}

@@ -1,0 +1,308 @@
+/*
+ * The life of a device.
+ *
+ *     new:       ADD_DEV, SET_PARAMS, fetch all tags, START_DEV
+ *     recovery:  START_USER_RECOVERY, fetch all tags, END_USER_RECOVERY
+ *     stop:      STOP_DEV (answers what is in flight, ends the tags), close, DEL_DEV
+ *     leave:     the tags let go of their commands; the device is quiesced when the process ends
+ *
+ * START_DEV returns only after the kernel has looked for partitions, which we serve meanwhile: so
+ * control commands run on threads of their own (io/driver.h), and no reactor ever waits for one.
+ */
+#include "ublk/target_impl.h"
+
+#include "base/log.h"
+#include "base/verify.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEPTH_DEFAULT  64U
+#define CLAIM_MS       10000U
+#define CANCEL_STEP_NS (UINT64_C(50) * 1000000)
+
+/* ---- calls to the volume's reactor --------------------------------------------------------- */
+
+struct begin_call {
+    struct ublkx_target *target;
+    struct vp_error *err;
+};
+
+static int begin_here(void *arg)
+{
+    struct begin_call *call = arg;
+    return ublkx_serve_begin(call->target, call->err);
+}
+
+static int end_here(void *arg)
+{
+    ublkx_serve_end(arg);
+    return 0;
+}
+
+/* While the device is being stopped the kernel still writes back what it holds of it, and on a full
+ * pool that would wait for space. */
+static void canceller_main(void *arg)
+{
+    struct ublkx_target *t = arg;
+    while (!t->stopped) {
+        volume_cancel_waiting(t->volume);
+        vp_ignore(co_sleep_ns(CANCEL_STEP_NS), "it looks at `stopped`");
+    }
+    t->running--;
+    co_queue_wake_all(&t->changed);
+}
+
+static int stopping_here(void *arg)
+{
+    struct ublkx_target *t = arg;
+    if (t->stopping)
+        return 0;
+    t->stopping = true;
+    int rc = co_spawn(canceller_main, t, "ublk-canceller");
+    if (rc == 0)
+        t->running++;
+    return rc;
+}
+
+static int leaving_here(void *arg)
+{
+    struct ublkx_target *t = arg;
+    t->leaving = true;
+    ublkx_serve_end(t);
+    return 0;
+}
+
+/* ---- start --------------------------------------------------------------------------------- */
+
+static int options_check(const struct ublkx_options *o, struct vp_error *err)
+{
+    unsigned queues = o->queues ? o->queues : 1, depth = o->depth ? o->depth : DEPTH_DEFAULT;
+    if (queues > UBLKX_QUEUES_MAX)
+        return vp_fail(err, VP_E_INVALID, "%u queues: 1 to %u are possible", queues,
+                       UBLKX_QUEUES_MAX);
+    if (depth > UBLKX_TAGS_MAX || queues * depth > UBLKX_TAGS_MAX)
+        return vp_fail(err, VP_E_INVALID,
+                       "%u queues of %u requests: at most %u requests for a device", queues, depth,
+                       UBLKX_TAGS_MAX);
+    VP_VERIFY(o->tag, !=, 0U);
+    return 0;
+}
+
+static struct ublkx_target *target_new(const struct ublkx_options *o, uint64_t features)
+{
+    struct ublkx_target *t = calloc(1, sizeof(*t));
+    if (!t)
+        return NULL;
+    t->volume = o->volume;
+    t->reactor = volume_reactor(o->volume);
+    t->features = features;
+    t->fd = -1;
+    t->read_only = o->read_only || volume_is_read_only(o->volume);
+    co_queue_init(&t->changed);
+    list_init(&t->left_link);
+    t->info = (struct ublkx_dev_info){
+        .nr_hw_queues = (uint16_t)(o->queues ? o->queues : 1),
+        .queue_depth = (uint16_t)(o->depth ? o->depth : DEPTH_DEFAULT),
+        .max_io_buf_bytes = UBLKX_IO_BYTES_MAX,
+        .dev_id = (uint32_t)o->number,
+        .server_flags = o->tag,
+        .flags = UBLKX_F_USER_RECOVERY | UBLKX_F_RECOVERY_REISSUE | UBLKX_F_IOCTL_ENCODE};
+    if (!o->no_user_copy)
+        t->info.flags |= features & UBLKX_F_USER_COPY;
+    return t;
+}
+
+static void target_name(struct ublkx_target *t)
+{
+    t->user_copy = t->info.flags & UBLKX_F_USER_COPY;
+    (void)snprintf(t->path, sizeof(t->path), "/dev/ublkb%u", t->info.dev_id);
+}
+
+static CO int serve_begin(struct ublkx_target *t, struct vp_error *err)
+{
+    struct begin_call call = {t, err};
+    return reactor_call(t->reactor, begin_here, &call);
+}
+
+/* Takes the device away again: of a failed start, or at a stop. */
+static CO int take_down(struct ublkx_target *t, struct vp_error *err)
+{
+    vp_ignore(reactor_call(t->reactor, stopping_here, t), "without it, stopping waits for space");
+    int rc = ublkx_device_stop(t->info.dev_id, err);
+    if (rc == VP_E_UBLK_STUCK)
+        return rc;
+    vp_ignore(reactor_call(t->reactor, end_here, t), "the reactor runs as long as its volumes");
+    int deleted = ublkx_device_delete(t->info.dev_id, rc ? NULL : err);
+    return rc ? rc : deleted;
+}
+
+static CO int start_new(struct ublkx_target *t, struct vp_error *err)
+{
+    struct vp_error ignored;
+    int rc = ublkx_device_add(&t->info, err);
+    if (rc)
+        return rc;
+    target_name(t);
+    rc = ublkx_device_params(t, err);
+    if (!rc)
+        rc = serve_begin(t, err);
+    if (!rc)
+        rc = ublkx_device_start(t, err);
+    if (rc && t->fetch_errno)
+        vp_warn("%s: the driver refused to be served: %s", t->path, strerror(t->fetch_errno));
+    if (rc && take_down(t, &ignored) == VP_E_UBLK_STUCK)
+        ublkx_target_leave(t);
+    else if (rc)
+        free(t);
+    return rc;
+}
+
+static CO int start_recovered(struct ublkx_target *t, struct vp_error *err)
+{
+    unsigned number = t->info.dev_id;
+    int rc = ublkx_device_recovery_begin(number, err);
+    if (rc)
+        return rc;
+    target_name(t);
+    t->recovered = true;
+    rc = serve_begin(t, err);
+    if (!rc)
+        rc = ublkx_device_recovery_end(t, err);
+    if (rc) /* it stays, and its users wait: the next try may do better */
+        ublkx_target_leave(t);
+    else if ((t->features & UBLKX_F_UPDATE_SIZE) && ublkx_device_resize(t, NULL))
+        vp_warn("%s keeps the size that it had", t->path);
+    return rc;
+}
+
+/* Looks whether the wanted device is there: *found, and then it is one that we may take over. */
+static CO int look_for(const struct ublkx_options *o, struct ublkx_dev_info *info, bool *found,
+                       struct vp_error *err)
+{
+    *found = false;
+    if (o->number < 0)
+        return 0;
+    struct vp_error none = {0};
+    int rc = ublkx_device_info(o->number, info, &none);
+    if (rc == VP_E_NOT_FOUND)
+        return 0;
+    if (rc)
+        return vp_fail(err, rc, "%s", none.text);
+    if (info->server_flags != o->tag)
+        return vp_fail(err, VP_E_EXISTS, "/dev/ublkb%d belongs to somebody else", o->number);
+    *found = true;
+    return 0;
+}
+
+/* One of ours that was added but never started can not be taken over: it goes. */
+static CO int discard_unstarted(struct ublkx_dev_info *info, bool *found, struct vp_error *err)
+{
+    if (!*found || info->state != UBLKX_DEV_DEAD)
+        return 0;
+    *found = false;
+    return ublkx_device_delete(info->dev_id, err);
+}
+
+int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
+                       struct vp_error *err)
+{
+    uint64_t features;
+    struct ublkx_dev_info info;
+    bool found = false;
+    int rc = options_check(o, err);
+    if (!rc)
+        rc = ublkx_features(&features, err);
+    if (!rc)
+        rc = look_for(o, &info, &found, err);
+    if (!rc)
+        rc = discard_unstarted(&info, &found, err);
+    if (rc)
+        return rc;
+    struct ublkx_target *t = target_new(o, features);
+    if (!t)
+        return vp_fail(err, VP_E_NO_MEMORY, "no memory for a ublk device");
+    if (!io_memory_lock())
+        vp_info("the daemon's memory is not locked (CAP_IPC_LOCK, LimitMEMLOCK=)");
+    if (!io_thread_serves_page_cache())
+        vp_info("the daemon may not declare itself an I/O server (CAP_SYS_RESOURCE)");
+    if (found) {
+        t->info = info;
+        if (info.nr_hw_queues > UBLKX_QUEUES_MAX) {
+            free(t);
+            return vp_fail(err, VP_E_INVALID, "/dev/ublkb%d has %u queues", o->number,
+                           info.nr_hw_queues);
+        }
+    }
+    rc = found ? start_recovered(t, err) : start_new(t, err);
+    if (rc)
+        return rc;
+    *out = t;
+    return 0;
+}
+
+/* ---- stop, leave --------------------------------------------------------------------------- */
+
+bool ublkx_target_is_claimed(const struct ublkx_target *t)
+{
+    return io_block_is_claimed(t->path, CLAIM_MS) == VP_E_BUSY;
+}
+
+int ublkx_target_stop(struct ublkx_target *t, bool force, struct vp_error *err)
+{
+    if (!force && ublkx_target_is_claimed(t))
+        return vp_fail(err, VP_E_BUSY,
+                       "%s is mounted or in use: unmount it, or use --force and have its users see "
+                       "errors",
+                       t->path);
+    int rc = take_down(t, err);
+    if (rc == VP_E_UBLK_STUCK)
+        ublkx_target_leave(t);
+    else
+        free(t);
+    return rc;
+}
+
+/* Home reactor: what the kernel may still look at when the rings are closed, at the process's end. */
+static struct list left = {&left, &left};
+
+void ublkx_target_leave(struct ublkx_target *t)
+{
+    vp_ignore(reactor_call(t->reactor, leaving_here, t), "its reactor runs as long as its volumes");
+    list_add_tail(&left, &t->left_link);
+}
+
+/* ---- resize, figures ----------------------------------------------------------------------- */
+
+int ublkx_target_resize(struct ublkx_target *t, struct vp_error *err)
+{
+    if (!(t->features & UBLKX_F_UPDATE_SIZE))
+        return vp_fail(err, VP_E_NOT_SUPPORTED,
+                       "%s keeps its size until it is attached again: this kernel can not resize "
+                       "ublk devices (Linux 6.16 can)",
+                       t->path);
+    return ublkx_device_resize(t, err);
+}
+
+int ublkx_target_number(const struct ublkx_target *t)
+{
+    return (int)t->info.dev_id;
+}
+
+const char *ublkx_target_path(const struct ublkx_target *t)
+{
+    return t->path;
+}
+
+struct ublkx_stats ublkx_target_stats(const struct ublkx_target *t)
+{
+    return (struct ublkx_stats){.queues = t->info.nr_hw_queues,
+                                .depth = t->info.queue_depth,
+                                .user_copy = t->user_copy,
+                                .recovered = t->recovered,
+                                .requests = t->requests,
+                                .errors = t->errors,
+                                .bytes_read = t->bytes_read,
+                                .bytes_written = t->bytes_written};
+}

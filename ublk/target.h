@@ -1,0 +1,73 @@
+/*
+ * Volumes as block devices of this machine: a `struct ublkx_target` is one /dev/ublkbN, served on
+ * its volume's reactor. ublk/README.md has the structure, docs/ublk.md what users get.
+ *
+ * Threads: these functions are CO and are called on the home reactor, one at a time for each target.
+ */
+#ifndef VP_UBLK_TARGET_H
+#define VP_UBLK_TARGET_H
+
+#include "base/error.h"
+#include "io/co.h"
+#include "volumes/volume.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define UBLKX_QUEUES_MAX 16U
+#define UBLKX_TAGS_MAX   1024U /* queues × depth: each is a coroutine */
+
+/* What this kernel's driver can do (UBLKX_F_…). Errors with a sentence: VP_E_UBLK_NONE (with what to
+ * do), VP_E_PERMISSION, VP_E_UBLK_TOO_OLD, VP_E_UBLK_STUCK. */
+CO int ublkx_features(uint64_t *out, struct vp_error *err) must_check;
+
+struct ublkx_options {
+    struct volume
+        *volume;       /* opened by the caller, who closes it after stop or leave               */
+    int number;        /* of the device; -1: the kernel chooses                                 */
+    unsigned queues;   /* 0 = 1  */
+    unsigned depth;    /* of each queue; 0 = 64, at most 1024                                   */
+    bool read_only;    /* in addition to the volume's own property                              */
+    bool no_user_copy; /* the kernel copies, into memory that every tag keeps                   */
+    uint64_t tag;      /* tells this attachment's device from others'; not 0                    */
+};
+
+struct ublkx_target;
+
+/*
+ * The device exists and serves when this returns. When device `number` is there, has our tag and
+ * lost its server, it is taken over (recovery): its queues and depth are what they were, and
+ * requests that wait are served. Errors: VP_E_UBLK_NONE, VP_E_PERMISSION, VP_E_UBLK_TOO_OLD,
+ * VP_E_EXISTS (the number is somebody else's, or its server lives), VP_E_INVALID, VP_E_UBLK_REFUSED,
+ * VP_E_UBLK_STUCK, VP_E_NO_MEMORY, VP_E_IO_TOO_MANY_COROUTINES.
+ */
+CO int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
+                          struct vp_error *err) must_check;
+
+/*
+ * The device goes away: requests in flight are answered, those that wait for space end with an
+ * error, whoever has it open gets errors from now on. Frees the target. Without `force`: VP_E_BUSY
+ * while it is mounted or claimed in another way, and it goes on. VP_E_UBLK_STUCK: the kernel does not
+ * let go of the device, which then stays without a server.
+ */
+CO int ublkx_target_stop(struct ublkx_target *t, bool force, struct vp_error *err) must_check;
+
+/* The end of the process: serving ends, the device stays and makes its users wait for the next
+ * process, which takes it over. Frees the target, as far as the kernel allows. */
+CO void ublkx_target_leave(struct ublkx_target *t);
+
+/* The volume's size has changed. VP_E_NOT_SUPPORTED (before Linux 6.16): the device keeps its size. */
+CO int ublkx_target_resize(struct ublkx_target *t, struct vp_error *err) must_check;
+
+int ublkx_target_number(const struct ublkx_target *t);
+const char *ublkx_target_path(const struct ublkx_target *t); /* "/dev/ublkbN" */
+CO bool ublkx_target_is_claimed(const struct ublkx_target *t);
+
+struct ublkx_stats {
+    unsigned queues, depth;
+    bool user_copy, recovered;
+    uint64_t requests, errors, bytes_read, bytes_written;
+};
+struct ublkx_stats ublkx_target_stats(const struct ublkx_target *t);
+
+#endif

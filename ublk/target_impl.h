@@ -1,0 +1,72 @@
+/* Private to ublk/: device.c talks to /dev/ublk-control, serve.c answers requests, target.c has the
+ * life of a target. */
+#ifndef VP_UBLK_TARGET_IMPL_H
+#define VP_UBLK_TARGET_IMPL_H
+
+#include "io/driver.h"
+#include "io/reactor.h"
+#include "ublk/target.h"
+#include "ublk/ublk_abi.h"
+
+#include <stdatomic.h>
+
+#define UBLKX_IO_BYTES_MAX (512U << 10) /* of one request */
+
+/* A tag is a coroutine that fetches a request, serves it, and commits its result with the next
+ * fetch. */
+struct ublkx_tag {
+    struct io_command command;
+    struct ublkx_queue *queue;
+    uint16_t tag;
+    void *buf; /* the kernel copies: this tag's own */
+};
+
+struct ublkx_queue {
+    struct ublkx_target *target;
+    uint16_t id;
+    const struct ublkx_io_desc *desc; /* mapped; [depth] */
+    unsigned char *memory;            /* the kernel copies: [depth] × UBLKX_IO_BYTES_MAX */
+    struct ublkx_tag *tags;           /* [depth] */
+};
+
+struct ublkx_target {
+    struct volume *volume;
+    struct reactor *reactor; /* the volume's; all below is its, once serving */
+    struct ublkx_dev_info info;
+    uint64_t features;
+    bool user_copy, read_only, recovered;
+    char path[32];
+    int fd; /* /dev/ublkcN; -1: closed */
+    struct ublkx_queue queues[UBLKX_QUEUES_MAX];
+    unsigned queue_count;
+    unsigned running; /* coroutines of tags, and the one that cancels waiting requests */
+    struct co_queue changed;
+    bool leaving;  /* nothing is committed or fetched any more */
+    bool stopping; /* no request waits for space               */
+    bool stopped;
+    int fetch_errno; /* why a tag could not be fetched, for the message of a failed start */
+    _Atomic uint64_t requests, errors, bytes_read, bytes_written;
+    struct list left_link; /* in the list of targets that were left */
+};
+
+/* ---- device.c: all return 0 or an error with a sentence --------------------------------------- */
+
+CO int ublkx_device_info(int number, struct ublkx_dev_info *out, struct vp_error *err) must_check;
+CO int ublkx_device_add(struct ublkx_dev_info *info, struct vp_error *err) must_check;
+CO int ublkx_device_params(const struct ublkx_target *t, struct vp_error *err) must_check;
+CO int ublkx_device_start(const struct ublkx_target *t, struct vp_error *err) must_check;
+CO int ublkx_device_stop(unsigned number, struct vp_error *err) must_check;
+CO int ublkx_device_delete(unsigned number, struct vp_error *err) must_check;
+CO int ublkx_device_resize(const struct ublkx_target *t, struct vp_error *err) must_check;
+/* Waits until the old server is gone, and begins. */
+CO int ublkx_device_recovery_begin(unsigned number, struct vp_error *err) must_check;
+CO int ublkx_device_recovery_end(const struct ublkx_target *t, struct vp_error *err) must_check;
+
+/* ---- serve.c: on the volume's reactor ------------------------------------------------------------ */
+
+/* Opens and maps the char device and fetches every tag. */
+CO int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err) must_check;
+/* Waits until every tag has ended (the device was stopped, or `leaving` is set), and closes. */
+CO void ublkx_serve_end(struct ublkx_target *t);
+
+#endif
