@@ -74,14 +74,15 @@ CO static int serve(struct control *c, struct attachment *a, struct nbdx_address
 CO static int attachment_start(struct control *c, struct attachment *a, struct vp_error *err)
 {
     struct nbdx_address address;
-    int rc = nbdx_address_parse(a->address, &address, err);
-    if (rc == 0)
+    bool ublk = attachment_is_ublk(a->address);
+    int rc = ublk ? 0 : nbdx_address_parse(a->address, &address, err);
+    if (rc == 0 && !ublk)
         rc = check_policy(c, &address, err);
     if (rc == 0)
         rc = volume_open(a->pool->vs, a->volume, a->read_only, &a->v, err);
     if (rc)
         return rc;
-    rc = serve(c, a, &address, err);
+    rc = ublk ? attachment_ublk_start(a, err) : serve(c, a, &address, err);
     if (rc) {
         volume_close(a->v);
         a->v = NULL;
@@ -89,13 +90,26 @@ CO static int attachment_start(struct control *c, struct attachment *a, struct v
     return rc;
 }
 
-CO static void attachment_stop(struct attachment *a)
+static bool is_serving(const struct attachment *a)
 {
-    if (!a->server)
+    return a->server || a->target;
+}
+
+/* `leave`: the daemon ends, and a block device stays for the next one. */
+CO static void attachment_stop(struct attachment *a, bool leave)
+{
+    struct vp_error err = {0};
+    if (!is_serving(a))
         return;
-    nbdx_server_stop(a->server, STOP_MS);
+    if (a->server)
+        nbdx_server_stop(a->server, STOP_MS);
+    else if (leave)
+        ublkx_target_leave(a->target);
+    else if (ublkx_target_stop(a->target, true, &err))
+        vp_error_log("%s", err.text);
     volume_close(a->v);
     a->server = NULL;
+    a->target = NULL;
     a->v = NULL;
 }
 
@@ -127,7 +141,7 @@ CO static int record_write(const struct attachment *a)
         value[sizeof(struct attachment_disk) + ATTACHMENT_ADDRESS_MAX] = {0};
     struct attachment_disk *d = (struct attachment_disk *)value;
     d->version = le16_make(ATTACHMENT_VERSION);
-    d->kind = ATTACHMENT_NBD;
+    d->kind = attachment_is_ublk(a->address) ? ATTACHMENT_UBLK : ATTACHMENT_NBD;
     d->flags = a->read_only ? ATTACHMENT_READ_ONLY : 0;
     d->volume_id = le32_make(a->volume_id);
     d->address_len = le16_make((uint16_t)len);
@@ -159,7 +173,8 @@ static int record_read(const struct pool_record *r, void *arg)
     if (r->key >= p->next_attachment && r->key < UINT64_MAX)
         p->next_attachment = r->key + 1;
     if (r->len < sizeof(*d) || le16_get(d->version) != ATTACHMENT_VERSION ||
-        d->kind != ATTACHMENT_NBD || le16_get(d->address_len) > r->len - sizeof(*d)) {
+        (d->kind != ATTACHMENT_NBD && d->kind != ATTACHMENT_UBLK) ||
+        le16_get(d->address_len) > r->len - sizeof(*d)) {
         vp_warn("pool '%s': attachment %llu does not decode and is left alone", p->name,
                 (unsigned long long)r->key);
         return 0;
@@ -281,7 +296,7 @@ CO static void restart_one(struct control *c, struct attachment *a)
 CO static void stop_one(struct control *c, struct attachment *a)
 {
     (void)c;
-    attachment_stop(a);
+    attachment_stop(a, true);
 }
 
 void attachments_start(struct control *c, struct control_pool *p)
@@ -313,6 +328,16 @@ static struct attachment *find(struct control *c, const char *address)
     return NULL;
 }
 
+/* Two block devices of one volume would have two page caches: one is enough. */
+static struct attachment *find_ublk(struct control_pool *p, const char *volume)
+{
+    struct attachment *a;
+    list_for_each (a, &p->attachments, link)
+        if (attachment_is_ublk(a->address) && strcmp(a->volume, volume) == 0)
+            return a;
+    return NULL;
+}
+
 /* The address is taken by another attachment, or by this volume: then a failed one is tried again.
  */
 CO static int attach_again(struct control *c, struct attachment *a, struct control_pool *p,
@@ -321,7 +346,7 @@ CO static int attach_again(struct control *c, struct attachment *a, struct contr
     if (a->pool != p || strcmp(a->volume, volume) != 0)
         return vp_fail(err, VP_E_EXISTS, "%s serves %s/%s already: choose another address",
                        a->address, a->pool->name, a->volume);
-    if (a->server)
+    if (is_serving(a))
         return vp_fail(err, VP_E_EXISTS, "%s/%s is attached at %s already", p->name, volume,
                        a->address);
     if (a->read_only != read_only)
@@ -350,7 +375,7 @@ CO static int attach_new(struct control *c, struct attachment *a, const char *vo
     rc = record_write(a);
     if (rc == 0)
         return 0;
-    attachment_stop(a);
+    attachment_stop(a, false);
     return vp_fail(err, rc, "the attachment could not be recorded in the pool: %s",
                    vp_err_text(rc));
 }
@@ -359,7 +384,10 @@ int attachment_add(struct control *c, struct control_pool *p, const char *volume
                    const char *address, bool read_only, struct attachment **out,
                    struct vp_error *err)
 {
-    struct attachment *a = find(c, address);
+    struct attachment *a = attachment_is_ublk(address) ? find_ublk(p, volume) : find(c, address);
+    if (a && attachment_is_ublk(address) && is_serving(a))
+        return vp_fail(err, VP_E_EXISTS, "%s/%s is attached as %s already", p->name, volume,
+                       a->uri);
     if (a) {
         *out = a;
         return attach_again(c, a, p, volume, read_only, err);
@@ -379,12 +407,17 @@ int attachment_add(struct control *c, struct control_pool *p, const char *volume
     return 0;
 }
 
-int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err)
+int attachment_remove(struct control *c, struct attachment *a, bool force, struct vp_error *err)
 {
+    if (a->target && !force && ublkx_target_is_claimed(a->target))
+        return vp_fail(err, VP_E_BUSY,
+                       "%s is mounted or in use: unmount it, or detach with --force and have its "
+                       "users see errors",
+                       a->uri);
     int rc = record_delete(a);
     if (rc)
         return vp_fail(err, rc, "the pool could not record the detachment: %s", vp_err_text(rc));
-    attachment_stop(a);
+    attachment_stop(a, false);
     char subject[200];
     attachment_subject(a, subject, sizeof(subject));
     control_event(c, VP_LOG_INFO, "attachment.removed", subject, "%s", a->address);
@@ -410,6 +443,8 @@ json_t *attachment_json(struct attachment *a)
         nbdx_server_stats(a->server, &stats, NULL, 0, &shown);
     char subject[200];
     attachment_subject(a, subject, sizeof(subject));
+    if (attachment_is_ublk(a->address))
+        return attachment_ublk_json(a, subject);
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume",
                      subject, "kind", "nbd", "address", a->address, "uri", a->uri, "state",
                      a->server ? "serving" : "failed", "read_only", a->read_only, "error", a->error,

@@ -12,7 +12,7 @@
 #define ATTACHMENT_VERSION     1
 #define ATTACHMENT_ADDRESS_MAX 280
 
-enum attachment_kind { ATTACHMENT_NBD = 1 }; /* 2: ublk, 3: vhost-user-blk */
+enum attachment_kind { ATTACHMENT_NBD = 1, ATTACHMENT_UBLK = 2 }; /* 3: vhost-user-blk */
 enum attachment_flags { ATTACHMENT_READ_ONLY = 1 };
 
 struct attachment_disk {
@@ -22,7 +22,7 @@ struct attachment_disk {
     struct le32 volume_id;
     struct le16 address_len;
     uint8_t reserved[6]; /* zeros */
-    char address[];      /* "unix:PATH" or "tcp:HOST:PORT", not terminated */
+    char address[];      /* "unix:PATH", "tcp:HOST:PORT", "ublk:N,queues=N,depth=N"; no end */
 } __attribute__((packed));
 
 static_assert(sizeof(struct attachment_disk) == 16, "on-disk size");

@@ -10,6 +10,7 @@
 #include "control/server.h"
 #include "nbd/server.h"
 #include "pool/pool.h"
+#include "ublk/target.h"
 #include "volumes/volume.h"
 
 #include <jansson.h>
@@ -55,8 +56,9 @@ struct attachment {
     char volume[VOLUME_NAME_MAX + 1];
     char address[ATTACHMENT_ADDRESS_MAX + 1];
     bool read_only;
-    struct volume *v;           /* NULL together with server: not served, `error` says why */
+    struct volume *v;           /* NULL together with both of these: not served, `error` says why */
     struct nbdx_server *server; /* owned */
+    struct ublkx_target *target; /* owned; of a ublk address */
     char uri[640];
     int rc;
     char error[512];
@@ -127,10 +129,20 @@ CO void attachments_stop(struct control *c, struct control_pool *p);
 CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
                       const char *address, bool read_only, struct attachment **out,
                       struct vp_error *err) must_check;
-/* Ends one for good. */
-CO int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err) must_check;
+/* Ends one for good. Without `force` a device that is mounted stays: VP_E_BUSY. */
+CO int attachment_remove(struct control *c, struct attachment *a, bool force,
+                         struct vp_error *err) must_check;
 unsigned attachment_count(const struct control_pool *p, const char *volume);
 CO json_t *attachment_json(struct attachment *a);
+
+/* ---- attachment_ublk.c --------------------------------------------------------------------- */
+
+bool attachment_is_ublk(const char *address);
+/* Serves a->v, which is open, as a block device, taking over the one that a killed daemon left. */
+CO int attachment_ublk_start(struct attachment *a, struct vp_error *err) must_check;
+CO json_t *attachment_ublk_json(const struct attachment *a, const char *subject);
+/* Tells the devices of a volume its new size; the caller holds control.lock. */
+CO void attachments_ublk_resize(struct control *c, struct control_pool *p, const char *volume);
 
 /* ---- show.c -------------------------------------------------------------------------------- */
 

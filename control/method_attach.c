@@ -7,12 +7,13 @@
  */
 
 struct attach_args {
-    const char *volume, *nbd;
+    const char *volume, *nbd, *ublk;
     bool readonly;
 };
 static const struct param attach_params[] = {
     PARAM(struct attach_args, volume, PARAM_STRING, true, 0, 0),
-    PARAM(struct attach_args, nbd, PARAM_STRING, true, 0, ATTACHMENT_ADDRESS_MAX),
+    PARAM(struct attach_args, nbd, PARAM_STRING, false, 0, ATTACHMENT_ADDRESS_MAX),
+    PARAM(struct attach_args, ublk, PARAM_STRING, false, 0, 64),
     PARAM(struct attach_args, readonly, PARAM_BOOL, false, 0, 0),
     {0}};
 
@@ -25,7 +26,13 @@ CO static int attach(struct control *c, const void *args, json_t **result, struc
     if (rc)
         return rc;
     struct attachment *attachment;
-    rc = attachment_add(c, p, volume, a->nbd, a->readonly, &attachment, err);
+    if (!a->nbd == !a->ublk || (a->ublk && !attachment_is_ublk(a->ublk)) ||
+        (a->nbd && attachment_is_ublk(a->nbd)))
+        rc = vp_fail(err, VP_E_RPC_PARAMS,
+                     "'attach' takes either 'nbd' (unix:PATH, tcp:HOST:PORT) or 'ublk' "
+                     "(ublk:auto, ublk:N)");
+    else
+        rc = attachment_add(c, p, volume, a->nbd ? a->nbd : a->ublk, a->readonly, &attachment, err);
     if (rc == 0)
         *result = attachment_json(attachment);
     control_pool_put(p);
@@ -37,43 +44,47 @@ CO static int attach(struct control *c, const void *args, json_t **result, struc
 
 struct detach_args {
     const char *volume, *nbd;
-    bool all;
+    bool all, ublk, force;
 };
 static const struct param detach_params[] = {
     PARAM(struct detach_args, volume, PARAM_STRING, true, 0, 0),
     PARAM(struct detach_args, nbd, PARAM_STRING, false, 0, ATTACHMENT_ADDRESS_MAX),
     PARAM(struct detach_args, all, PARAM_BOOL, false, 0, 0),
+    PARAM(struct detach_args, ublk, PARAM_BOOL, false, 0, 0),
+    PARAM(struct detach_args, force, PARAM_BOOL, false, 0, 0),
     {0}};
 
-static bool matches(const struct attachment *a, const char *volume, const char *address)
+static bool matches(const struct attachment *a, const char *volume, const struct detach_args *args)
 {
-    return strcmp(a->volume, volume) == 0 && (!address || strcmp(a->address, address) == 0);
+    return strcmp(a->volume, volume) == 0 && (!args->nbd || strcmp(a->address, args->nbd) == 0) &&
+           (!args->ublk || attachment_is_ublk(a->address));
 }
 
 static unsigned count_matching(const struct control_pool *p, const char *volume,
-                               const char *address)
+                               const struct detach_args *args)
 {
     unsigned count = 0;
     const struct attachment *a;
     list_for_each (a, &p->attachments, link)
-        count += matches(a, volume, address);
+        count += matches(a, volume, args);
     return count;
 }
 
 CO static int detach_matching(struct control *c, struct control_pool *p, const char *volume,
                               const struct detach_args *args, struct vp_error *err)
 {
-    unsigned count = count_matching(p, volume, args->nbd);
+    unsigned count = count_matching(p, volume, args);
     if (count == 0)
         return vp_fail(err, VP_E_NOT_FOUND, "%s is not attached%s%s", args->volume,
                        args->nbd ? " at " : "", args->nbd ? args->nbd : "");
     if (count > 1 && !args->all)
-        return vp_fail(err, VP_E_INVALID,
-                       "%s has %u attachments: name one with --nbd, or end all of them with --all",
-                       args->volume, count);
+        return vp_fail(
+            err, VP_E_INVALID,
+            "%s has %u attachments: name one with --nbd or --ublk, or end all of them with --all",
+            args->volume, count);
     struct attachment *a, *tmp;
     list_for_each_safe (a, tmp, &p->attachments, link) {
-        int rc = matches(a, volume, args->nbd) ? attachment_remove(c, a, err) : 0;
+        int rc = matches(a, volume, args) ? attachment_remove(c, a, args->force, err) : 0;
         if (rc)
             return rc;
     }

@@ -197,6 +197,8 @@ CO static int resize_in(struct control *c, struct control_pool *p, const char *v
     if (rc)
         return rc;
     if (!a->dry_run)
+        attachments_ublk_resize(c, p, volume);
+    if (!a->dry_run)
         control_event(c, VP_LOG_INFO, "volume.resized", a->volume, "%llu to %llu bytes",
                       (unsigned long long)info.options.size_bytes, (unsigned long long)a->size);
     uint64_t from = info.options.size_bytes;

@@ -125,7 +125,7 @@ step "commands of later releases say so"
 for c in add remove replace offline online scrub history jobs doctor snapshot clone rollback diff migrate; do
     refused 'not supported by this release' vpool $c tank
 done
-refused 'not supported by this release' vpool attach tank/b --ublk
+[ -e /dev/ublk-control ] || refused 'modprobe ublk_drv' vpool attach tank/b --ublk
 
 step "export, scan, import, destroy"
 ok vpool export tank

@@ -17,6 +17,15 @@ static char *absolute_address(const char *address)
     return out;
 }
 
+/* "ublk:N,queues=N,depth=N", as far as given; the daemon checks it. In malloc'ed memory. */
+static char *ublk_address(const char *number, const char *queues, const char *depth)
+{
+    char *out;
+    int n = asprintf(&out, "ublk:%s%s%s%s%s", number ? number : "auto", queues ? ",queues=" : "",
+                     queues ? queues : "", depth ? ",depth=" : "", depth ? depth : "");
+    return n < 0 ? NULL : out;
+}
+
 static void print_attached(const json_t *a)
 {
     puts(json_text(a, "uri"));
@@ -24,25 +33,30 @@ static void print_attached(const json_t *a)
 
 static int cmd_attach(struct cli *cli, int argc, char **argv)
 {
-    const char *nbd = NULL, *vhost = NULL;
+    const char *nbd = NULL, *vhost = NULL, *queues = NULL, *depth = NULL, *number = NULL;
     bool read_only = false, ublk = false;
     const struct opt opts[] = {{"nbd", 0, OPT_TEXT, &nbd},
                                {"readonly", 0, OPT_FLAG, &read_only},
                                {"read-only", 0, OPT_FLAG, &read_only},
                                {"ublk", 0, OPT_FLAG, &ublk},
+                               {"queues", 0, OPT_TEXT, &queues},
+                               {"depth", 0, OPT_TEXT, &depth},
+                               {"number", 0, OPT_TEXT, &number},
                                {"vhost-user", 0, OPT_TEXT, &vhost},
                                {0}};
     int n = opts_parse(cli, argc, argv, opts, 1, 1);
     if (opts_failed(n))
         return opts_exit(n);
-    if (ublk || vhost)
+    if (vhost)
         return cli_refuse(cli, "NOT_SUPPORTED",
-                          "ublk and vhost-user are not supported by this release: use --nbd");
-    if (!nbd)
-        return cli_usage(cli, "--nbd is missing: unix:PATH or tcp:HOST:PORT");
-    char *address = absolute_address(nbd);
-    json_t *params = address ? json_pack("{s:s, s:s, s:b}", "volume", argv[1], "nbd", address,
-                                         "readonly", read_only)
+                          "vhost-user is not supported by this release: use --ublk or --nbd");
+    if (!nbd == !ublk)
+        return cli_usage(cli, "say how: --ublk, or --nbd unix:PATH or tcp:HOST:PORT");
+    if (nbd && (queues || depth || number))
+        return cli_usage(cli, "--queues, --depth and --number go with --ublk");
+    char *address = ublk ? ublk_address(number, queues, depth) : absolute_address(nbd);
+    json_t *params = address ? json_pack("{s:s, s:s, s:b}", "volume", argv[1],
+                                         ublk ? "ublk" : "nbd", address, "readonly", read_only)
                              : NULL;
     free(address);
     return cli_show(cli, "attach", params, print_attached);
@@ -57,13 +71,18 @@ static void print_detached(const json_t *r)
 static int cmd_detach(struct cli *cli, int argc, char **argv)
 {
     const char *nbd = NULL;
-    bool all = false;
-    const struct opt opts[] = {{"nbd", 0, OPT_TEXT, &nbd}, {"all", 'a', OPT_FLAG, &all}, {0}};
+    bool all = false, ublk = false, force = false;
+    const struct opt opts[] = {{"nbd", 0, OPT_TEXT, &nbd},
+                               {"ublk", 0, OPT_FLAG, &ublk},
+                               {"all", 'a', OPT_FLAG, &all},
+                               {"force", 'f', OPT_FLAG, &force},
+                               {0}};
     int n = opts_parse(cli, argc, argv, opts, 1, 1);
     if (opts_failed(n))
         return opts_exit(n);
     char *address = nbd ? absolute_address(nbd) : NULL;
-    json_t *params = json_pack("{s:s, s:s*, s:b}", "volume", argv[1], "nbd", address, "all", all);
+    json_t *params = json_pack("{s:s, s:s*, s:b, s:b, s:b}", "volume", argv[1], "nbd", address,
+                               "all", all, "ublk", ublk, "force", force);
     free(address);
     return cli_show(cli, "detach", params, print_detached);
 }
@@ -73,7 +92,7 @@ static void print_attachments(const json_t *result)
     static const char *const headers[] = {"VOLUME", "STATE", ">CLIENTS", "MODE", "URI", NULL};
     const json_t *list = json_object_get(result, "attachments");
     if (json_array_size(list) == 0) {
-        puts("no attachments: `vpool attach POOL/VOL --nbd unix:PATH` makes one");
+        puts("no attachments: `vpool attach POOL/VOL --ublk` makes one");
         return;
     }
     struct table t;
@@ -100,15 +119,21 @@ static int cmd_attachments(struct cli *cli, int argc, char **argv)
 }
 
 const struct command commands_attach[] = {
-    {"attach", "POOL/VOL --nbd unix:PATH|tcp:HOST:PORT [--readonly]",
-     "Serves a volume; prints the URI for its clients.\n"
+    {"attach", "POOL/VOL --ublk|--nbd unix:PATH|tcp:HOST:PORT [--readonly]",
+     "Serves a volume; prints its block device, or the URI for its clients.\n"
+     "  --ublk           as /dev/ublkbN of this machine\n"
+     "  --number N       which N; the kernel chooses one\n"
+     "  --queues N       hardware queues of the device: 1 to 16; 1\n"
+     "  --depth N        requests in flight in each queue; 64\n"
      "  --nbd ADDRESS    unix:PATH, or tcp:HOST:PORT (port 0 picks a free one)\n"
      "  --readonly       clients may not write\n"
      "The attachment comes back after a restart, until it is detached.",
      cmd_attach},
-    {"detach", "POOL/VOL [--nbd ADDRESS] [--all]",
+    {"detach", "POOL/VOL [--nbd ADDRESS] [--ublk] [--all] [--force]",
      "Ends serving a volume.\n"
      "  --nbd ADDRESS    which one, when there are several\n"
+     "  --ublk           its block device\n"
+     "  -f, --force      also when the device is mounted: its users then see errors\n"
      "  -a, --all        every one",
      cmd_detach},
     {"attachments", "", "What is served, and where.", cmd_attachments},
