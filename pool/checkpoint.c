@@ -77,10 +77,7 @@ static int checkpoint_make(struct pool *p)
     if (pool_is_fenced(p))
         return VP_E_POOL_FENCED;
     pool_meta_prepare(p);
-    int rc = pool_log_drain(
-        p); /* groups formed just now get their records, so that the cut finds room */
-    if (!rc)
-        rc = pool_log_cut(p, &piece);
+    int rc = pool_log_cut(p, &piece);
     if (!rc && p->client.checkpoint)
         rc = p->client.checkpoint(p->client.arg);
     if (!rc)

@@ -139,3 +139,37 @@ int pool_groups_load(struct pool *p, struct vp_error *err)
         pool_space_changed(p);
     return rc;
 }
+
+/* ---- a group whose record never became durable ------------------------------------------------ */
+
+static uint32_t free_id(const struct pool_space_map *s)
+{
+    uint32_t id = 1;
+    while (id < s->ids && atomic_load(&s->id[id]))
+        id++;
+    return id;
+}
+
+int pool_group_adopt(struct pool *p, const struct pool_place *at, struct pool_batch *b)
+{
+    struct pool_group_info info = {
+        .role = POOL_GROUP_META,
+        .profile = {.kind = at->copies > 1 ? RAID_MIRROR : RAID_SINGLE,
+                    .data = 1,
+                    .extra = (uint8_t)(at->copies - 1)},
+        .members = at->copies,
+    };
+    for (unsigned m = 0; m < at->copies; m++) {
+        if (at->at_bytes[m] < POOL_LABEL_AREA)
+            return VP_E_SEGMENT_BAD;
+        info.disk[m] = at->disk[m];
+        info.extent[m] = (uint32_t)((at->at_bytes[m] - POOL_LABEL_AREA) / p->geometry.extent_bytes);
+    }
+    uint32_t id = free_id(p->space);
+    if (find_fault(p, id, &info))
+        return VP_E_SEGMENT_BAD;
+    int rc = pool_group_restore(p, id, &info);
+    if (rc == 0)
+        pool_group_record(b, pool_group_find(p, id));
+    return rc;
+}

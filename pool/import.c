@@ -488,6 +488,41 @@ static bool group_is_cut_off(const struct pool_import_state *im, const struct po
     return would_help;
 }
 
+static bool segment_is_known(const struct pool *p, const struct pool_segment *s)
+{
+    const struct pool_group *g;
+    list_for_each (g, &p->groups, link) {
+        uint64_t base = g->raid.base_bytes[0];
+        if (g->role == POOL_GROUP_META && g->raid.disk[0]->index == s->place.disk[0] &&
+            s->place.at_bytes[0] >= base && s->place.at_bytes[0] - base < g->raid.data_bytes)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * A chain or a root may lead into a metadata group that was formed a moment before the crash, whose
+ * GROUP record was still queued behind what was written to it. Nothing durable names its number or
+ * a page of it, and nobody else was given its extents; so it is formed again where it was. Its
+ * record goes out with the first commit; until then the next import would do the same.
+ */
+static int groups_adopt(struct pool_import_state *im)
+{
+    struct pool *p = im->p;
+    int rc = 0;
+    for (unsigned i = 0; i < im->segments && !rc; i++) {
+        struct pool_batch b;
+        if (segment_is_known(p, &im->segment[i]))
+            continue;
+        pool_batch_init(&b);
+        rc = pool_group_adopt(p, &im->segment[i].place, &b);
+        if (!rc)
+            rc = pool_log_append_nowait(p, &b);
+        pool_batch_fini(&b);
+    }
+    return rc;
+}
+
 static int groups_check(struct pool_import_state *im)
 {
     struct pool_group *g;
@@ -509,12 +544,13 @@ static int import_space(struct pool_import_state *im)
 {
     int rc = pool_groups_load(im->p, im->err);
     if (!rc)
+        rc = groups_adopt(im);
+    if (!rc)
         rc = groups_check(im);
     if (!rc)
         rc = pool_meta_load(im->p);
     for (unsigned i = 0; i < im->segments && !rc; i++)
         rc = pool_segment_mark(im->p, &im->segment[i]);
-    im->p->meta.recorded = im->p->meta.groups;
     pool_meta_room_update(im->p);
     return rc;
 }

@@ -39,8 +39,6 @@ struct log_entry {
     bool done;
     int rc;
     struct pool_batch batch; /* the bytes, when on the heap */
-    struct pool_meta *meta; /* when on the heap: `groups` of it are recorded once this is durable */
-    unsigned groups;
 };
 
 /* ---- writing one batch to all copies ------------------------------------------------------ */
@@ -308,8 +306,6 @@ static void entry_finish(struct log_entry *e, int rc)
     e->rc = rc;
     e->done = true;
     if (e->batch.bytes) {
-        if (!rc && e->groups > e->meta->recorded)
-            e->meta->recorded = e->groups;
         list_del(&e->own);
         pool_batch_fini(&e->batch);
         free(e);
@@ -429,8 +425,6 @@ int pool_log_append_nowait(struct pool *p, struct pool_batch *b)
     pool_batch_init(b);
     e->bytes = e->batch.bytes;
     e->len = e->batch.len;
-    e->meta = &p->meta;
-    e->groups = p->meta.groups;
     list_add_tail(&p->log.owned, &e->own);
     log_enqueue(&p->log, e);
     return 0;

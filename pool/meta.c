@@ -327,11 +327,9 @@ static bool segment_take(struct pool *p, struct pool_meta_group *g, uint32_t pag
     return false;
 }
 
-/* In groups whose record is durable: a JUMP or a root that leads to a group which a crash could still
- * unmake would make the pool impossible to import. */
 static bool segment_find(struct pool *p, uint32_t pages, struct pool_segment *out)
 {
-    for (unsigned i = 0; i < p->meta.recorded; i++)
+    for (unsigned i = 0; i < p->meta.groups; i++)
         if (segment_take(p, p->meta.group[i], pages, out))
             return true;
     return false;
@@ -341,8 +339,8 @@ int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment 
 {
     if (segment_find(p, want_pages, out))
         return 0;
-    if (p->meta.recorded == p->meta.groups)
-        vp_ignore(pool_meta_group_add(p), "it is for the next segment; this one may be shorter");
+    if (!pool_meta_group_add(p) && segment_find(p, want_pages, out))
+        return 0;
     /* Free pages are scattered: shorter segments do as well, down to a batch and a JUMP. */
     for (uint32_t pages = want_pages / 2; pages >= 2; pages /= 2)
         if (segment_find(p, pages, out))

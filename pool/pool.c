@@ -90,7 +90,6 @@ static int create_metadata(struct pool *p)
 {
     pool_meta_room_update(p);
     int rc = pool_meta_group_add(p);
-    p->meta.recorded = p->meta.groups; /* by the first snapshot: there is no pool before its root */
     pool_meta_room_update(p);
     if (!rc)
         rc = pool_log_open(p);

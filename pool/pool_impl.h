@@ -173,7 +173,6 @@ struct pool_meta_group {
 struct pool_meta {
     struct pool_meta_group **group; /* in the order of formation                    */
     unsigned groups, capacity;
-    unsigned recorded; /* the first so many have a durable GROUP record             */
     uint64_t pages_total, pages_free;
     uint64_t formable_pages; /* of reserved groups that are not formed yet           */
     _Atomic int64_t room;    /* pages that may become dirty, dirty ones included      */
@@ -295,6 +294,9 @@ int pool_groups_load(struct pool *p, struct vp_error *err) must_check;
  */
 int pool_group_form(struct pool *p, enum pool_group_role role, struct raid_profile profile,
                     unsigned spread, struct pool_batch *b, struct pool_group **out) must_check;
+/* Import: forms the metadata group in which `at` lies again, and adds its record to b; its extents
+ * must be free. VP_E_SEGMENT_BAD, VP_E_NO_MEMORY. */
+int pool_group_adopt(struct pool *p, const struct pool_place *at, struct pool_batch *b) must_check;
 /* ANY, no yield. NULL when there is none. */
 struct pool_group *pool_group_find(struct pool *p, uint32_t id);
 /* Metadata groups of `copies` copies that the free extents would give. */
