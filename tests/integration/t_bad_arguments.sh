@@ -21,7 +21,7 @@ usage 'size' vpool volume create tank/v
 usage 'not KEY=VALUE' vpool set tank full
 usage 'name a pool' vpool import
 usage 'name a pool' vpool import tank --all
-usage 'missing' vpool attach tank/v
+usage 'say how' vpool attach tank/v
 usage 'see `vpool' vpool list --frobnicate
 usage 'usage' vpool --frobnicate list
 
