@@ -57,6 +57,8 @@ int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece)
     int rc = pool_log_drain(p);
     if (!rc)
         rc = snapshot_write(p, &next.snapshot);
+    if (!rc) /* it may lie in a group that was formed for it, whose record is only queued yet */
+        rc = pool_log_drain(p);
     /* The root must name nothing that a power cut could still lose. */
     if (!rc && io_guard_on(GUARD_PAGES_BEFORE_ROOT))
         rc = raid_flush(p->raid_disk, p->disk_count);

@@ -571,6 +571,8 @@ static int import_seal(struct pool_import_state *im)
     next.piece[next.pieces++] = pool_log_piece_here(p);
     if (next.pieces == 1 && im->keep.len)
         rc = pool_stream_write(p, &p->log.stream, im->keep.bytes, im->keep.len);
+    if (!rc) /* the record of a group that was formed for the new segment */
+        rc = pool_log_drain(p);
     if (!rc)
         rc = pool_root_write(p, &next);
     p->log.stream.total_pages = next.pieces > PIECES_WANTED ? p->log.limit_pages : im->log_pages;

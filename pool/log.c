@@ -9,6 +9,12 @@
  *      service; so a gap with a later batch behind it is damage, never a torn tail;
  *  L2  only the last batch (and the JUMP written beside it) can be missing on some copies.
  *
+ * When metadata outgrow their groups, a segment lies in a group that is formed for it:
+ *
+ *  L3  the record of that group is in the first run that counts on it, whole or not at all like the
+ *      rest of the run (it may even stand in the new segment: walking the log needs no groups). So
+ *      such a run takes with it everything that is queued, up to that record.
+ *
  *     segment  │ 1 │ 2   │ 3 (MORE) │ JUMP 4 │          segment │ 5 │ 6 …
  *                                      └ written with 5 ─────────┘
  *
@@ -198,6 +204,7 @@ static void stream_jump(struct pool *p, struct pool_stream *s, const struct pool
 
 /* The bytes of a list of entries, taken piece by piece. */
 struct run {
+    struct pool_log *log; /* whose queue it may take more from; NULL: none */
     struct list *entries;
     struct log_entry *entry;
     size_t offset, left;
@@ -220,6 +227,24 @@ static void run_take(struct run *r, uint8_t *to, size_t len)
     }
 }
 
+/* What is queued goes with `run`, up to a limit, or all of it (L3); returns the bytes. */
+static size_t queue_take(struct pool_log *l, struct list *run)
+{
+    size_t total = 0;
+    while (!list_empty(&l->queue)) {
+        struct log_entry *e = list_first(&l->queue, struct log_entry, link);
+        if (total && total + e->len > RUN_MAX_BYTES && !l->group_due)
+            break;
+        list_del(&e->link);
+        list_add_tail(run, &e->link);
+        total += e->len;
+    }
+    if (list_empty(&l->queue))
+        l->group_due = false;
+    l->queued_bytes -= total;
+    return total;
+}
+
 /* CO. The next batch of the run, with a JUMP before it where it needs one. */
 static int stream_write_batch(struct pool *p, struct pool_stream *s, struct run *r)
 {
@@ -230,6 +255,8 @@ static int stream_write_batch(struct pool *p, struct pool_stream *s, struct run 
         int rc = pool_segment_alloc(p, pool_segment_pages(p), &next);
         if (rc)
             return rc;
+        if (r->log && r->log->group_due)
+            r->left += queue_take(r->log, r->entries);
         stream_jump(p, s, &next, &io);
     }
     size_t body = min_u64(r->left, body_room(stream_room_pages(s)));
@@ -243,11 +270,12 @@ static int stream_write_batch(struct pool *p, struct pool_stream *s, struct run 
     return stream_io_finish(p, &io);
 }
 
-/* CO. All entries as one run. */
-static int stream_write_run(struct pool *p, struct pool_stream *s, struct list *entries,
-                            size_t total)
+/* CO. All entries as one run; from `log`, if it is that, more may come. */
+static int stream_write_run(struct pool *p, struct pool_stream *s, struct pool_log *log,
+                            struct list *entries, size_t total)
 {
     struct run r = {
+        .log = log,
         .entries = entries,
         .entry = list_first(entries, struct log_entry, link),
         .left = total,
@@ -268,7 +296,7 @@ int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *byte
     struct list entries;
     list_init(&entries);
     list_add_tail(&entries, &e.link);
-    return stream_write_run(p, s, &entries, len);
+    return stream_write_run(p, s, NULL, &entries, len);
 }
 
 /* ---- the writer --------------------------------------------------------------------------- */
@@ -314,21 +342,6 @@ static void entry_finish(struct log_entry *e, int rc)
     entry_wake(e);
 }
 
-static size_t queue_take(struct pool_log *l, struct list *run)
-{
-    size_t total = 0;
-    while (!list_empty(&l->queue)) {
-        struct log_entry *e = list_first(&l->queue, struct log_entry, link);
-        if (total && total + e->len > RUN_MAX_BYTES)
-            break;
-        list_del(&e->link);
-        list_add_tail(run, &e->link);
-        total += e->len;
-    }
-    l->queued_bytes -= total;
-    return total;
-}
-
 /* CO. As the writer: one run. */
 static void log_write_some(struct pool *p)
 {
@@ -336,7 +349,7 @@ static void log_write_some(struct pool *p)
     struct list run;
     list_init(&run);
     size_t total = queue_take(l, &run);
-    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : stream_write_run(p, &l->stream, &run, total);
+    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : stream_write_run(p, &l->stream, l, &run, total);
     if (rc)
         pool_fence(p, "the metadata log can not be extended");
     while (!list_empty(&run))

@@ -144,6 +144,7 @@ int pool_meta_group_add(struct pool *p)
         rc = pool_meta_group_attach(p, group);
     if (!rc)
         rc = pool_log_append_nowait(p, &b);
+    p->log.group_due |= !rc;
     pool_batch_fini(&b);
     return rc;
 }

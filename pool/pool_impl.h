@@ -153,6 +153,7 @@ struct pool_log {
     struct list owned; /* those of them that pool_log_append_nowait allocated             */
     uint64_t queued_bytes;
     bool writing;         /* one writer at a time                                         */
+    bool group_due;       /* queued: the record of a new metadata group (log.c, L3)       */
     struct co_queue idle; /* waits to take the writer's place */
     uint64_t limit_pages; /* a checkpoint is requested beyond                             */
 };

@@ -438,6 +438,62 @@ static void commits_from_other_reactors_go_home_and_survive_on_files(void **stat
     assert_checked();
 }
 
+/* ---- metadata that outgrow their group ----------------------------------------------------- */
+
+/* Takes pages until no segment fits into the groups there are. */
+static int use_up_pages(void *arg)
+{
+    uint64_t addr;
+    int rc = 0;
+    (void)arg;
+    while (!rc && pool->meta.pages_free >= pool_segment_pages(pool))
+        rc = pool_page_alloc(pool, 1, &addr);
+    return rc;
+}
+
+static void outgrow_by_commits(void *arg)
+{
+    (void)arg;
+    start();
+    check_ok(use_up_pages(NULL));
+    for (uint64_t n = 1; pool->meta.groups == 1; n++)
+        check_ok(fake_commit(&client, 1, n, 0));
+}
+
+static void a_log_that_goes_on_in_a_new_group_is_found_after_a_crash(void **state)
+{
+    (void)state;
+    struct sim_world *w = run_new(outgrow_by_commits);
+    uint64_t last = client.value[1];
+    w = run_import(w);
+    check_ok(import_rc);
+    check_equal(client.value[1], last);
+    check_equal(pool->meta.groups, 2);
+    end(w);
+}
+
+static void outgrow_by_snapshot(void *arg)
+{
+    struct pool_client c = {.checkpoint = use_up_pages};
+    (void)arg;
+    start();
+    check_ok(fake_commit(&client, 1, 7, 0));
+    check_ok(pool_checkpoint(pool));
+    pool_set_client(pool, &c);
+    check_ok(pool_checkpoint(pool));
+    check_equal(pool->meta.groups, 2);
+}
+
+static void a_snapshot_that_lies_in_a_new_group_is_found_after_a_crash(void **state)
+{
+    (void)state;
+    struct sim_world *w = run_new(outgrow_by_snapshot);
+    w = run_import(w);
+    check_ok(import_rc);
+    check_equal(client.value[1], 7);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -454,6 +510,8 @@ int main(void)
         cmocka_unit_test(a_jump_to_nowhere_is_refused),
         cmocka_unit_test(a_crash_right_after_a_metadata_group_was_formed_loses_nothing),
         cmocka_unit_test(without_any_disk_that_takes_the_log_the_pool_is_fenced),
+        cmocka_unit_test(a_log_that_goes_on_in_a_new_group_is_found_after_a_crash),
+        cmocka_unit_test(a_snapshot_that_lies_in_a_new_group_is_found_after_a_crash),
         cmocka_unit_test(commits_from_other_reactors_go_home_and_survive_on_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
