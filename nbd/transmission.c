@@ -14,6 +14,8 @@
 #include <poll.h>
 #include <stdlib.h>
 
+#define CANCEL_AGAIN_NS (UINT64_C(100) * 1000000)
+
 /* ---- requests: a fixed number -------------------------------------------------------------- */
 
 static unsigned in_flight(const struct nbdx_connection *c)
@@ -97,6 +99,9 @@ static void watcher_main(void *arg)
         int rc = io_poll(c->fd, POLLRDHUP, 0, &events);
         if (rc != VP_E_CANCELLED && !c->closing)
             nbdx_connection_cut(c);
+        /* A request that was at work when it was cut may find the pool full only now. */
+        while (!c->closing && co_sleep_ns(CANCEL_AGAIN_NS) == 0)
+            volume_cancel_waiting(c->export->volume);
     }
     c->watcher = NULL;
     nbdx_helper_end(c);

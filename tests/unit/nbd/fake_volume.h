@@ -3,7 +3,8 @@
  * it in one file of a program: its definitions take the place of the engine's.
  *
  * Knobs: `hold` keeps requests waiting in the volume, `fail` is what they return, `waiting` counts
- * those held; `cancelled` counts volume_cancel_waiting.
+ * those held; `cancelled` counts volume_cancel_waiting. `busy` keeps them at work before that: there they
+ * can not be cancelled.
  */
 #ifndef VP_TESTS_NBD_FAKE_VOLUME_H
 #define VP_TESTS_NBD_FAKE_VOLUME_H
@@ -27,7 +28,7 @@ struct volume {
     bool read_only;
     bool synchronous; /* requests complete without yielding */
 
-    _Atomic bool hold;
+    _Atomic bool busy, hold;
     _Atomic int fail;
     _Atomic unsigned held, cancelled, reads, writes, flushes, fua, discards, zeros, no_hole;
     bool cancel;
@@ -52,6 +53,8 @@ static inline void fake_volume_fini(struct volume *v)
 static int fake_pass(struct volume *v)
 {
     if (!v->synchronous)
+        co_yield ();
+    while (v->busy)
         co_yield ();
     while (v->hold) {
         v->held++;

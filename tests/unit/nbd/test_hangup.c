@@ -56,6 +56,26 @@ static void a_request_that_waits_for_space_survives_another_clients_end(void **s
     client_leave(b, SIMPLE);
 }
 
+/* The cancellation at the hang-up came too early for it. */
+static void a_request_that_finds_no_space_after_the_hangup_ends_too(void **state)
+{
+    (void)state;
+    fx.limits.requests = 4;
+    int fd = client_ready(SIMPLE);
+    fx.volume.hold = fx.volume.busy = true;
+    memset(data, 7, 512);
+    for (unsigned i = 0; i < 8; i++) {
+        command_send(fd, SIMPLE, NBDX_CMD_WRITE, 0, i, i * 4096, 512);
+        client_send(fd, data, 512);
+    }
+    wait_for(fx.volume.writes == 4);
+    close(fd);
+    wait_for(fx.volume.cancelled >= 1);
+    fx.volume.busy = false;
+    wait_for(fx.serving == 0);
+    assert_int_equal(fx.volume.writes, 4);
+}
+
 static void a_write_whose_payload_is_cut_at_any_byte_does_not_happen(void **state)
 {
     (void)state;
@@ -371,6 +391,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         nbd_test(writes_queued_by_a_client_that_vanished_are_dropped),
         nbd_test(a_request_that_waits_for_space_survives_another_clients_end),
+        nbd_test(a_request_that_finds_no_space_after_the_hangup_ends_too),
         nbd_test(a_write_whose_payload_is_cut_at_any_byte_does_not_happen),
         nbd_test(a_client_that_never_reads_is_stopped_and_harms_nobody),
         nbd_test(who_stalls_with_buffers_that_others_wait_for_is_hung_up),
