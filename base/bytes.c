@@ -62,6 +62,35 @@ const char *bytes_format_size(uint64_t v, char *buf, size_t buf_size)
     return buf;
 }
 
+/* The length of the character at p, 0 when it is malformed (RFC 3629: shortest form, no
+ * surrogates). A NUL is no continuation, so this never looks past the end. */
+static size_t utf8_length(const unsigned char *p)
+{
+    if (p[0] < 0x80)
+        return 1;
+    size_t len = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : 4;
+    if (p[0] < 0xc2 || p[0] > 0xf4)
+        return 0;
+    unsigned char low = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80;
+    unsigned char high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : 0xbf;
+    if (p[1] < low || p[1] > high)
+        return 0;
+    for (size_t i = 2; i < len; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    return len;
+}
+
+void bytes_make_utf8(char *text)
+{
+    while (*text) {
+        size_t len = utf8_length((unsigned char *)text);
+        if (!len)
+            *text = '?';
+        text += len ? len : 1;
+    }
+}
+
 char *vp_uuid_format(struct vp_uuid u, char out[VP_UUID_TEXT])
 {
     static const char hex[] = "0123456789abcdef";

@@ -38,7 +38,7 @@ const char *vp_err_text(int rc);
 int vp_err_from_errno(int err);
 
 /* Sets *err (may be NULL) to `rc` and the formatted sentence; returns rc, so one can
- * `return vp_fail(err, VP_E_INVALID, "…")`. The sentence says what was wrong and what to do. */
+ * `return vp_fail(err, VP_E_INVALID, "…")`. The text is cut to fit, and is UTF-8 always. The sentence says what was wrong and what to do. */
 int vp_fail(struct vp_error *err, int rc, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

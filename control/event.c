@@ -1,6 +1,7 @@
 /* The ring of events. */
 #include "control/event.h"
 
+#include "base/bytes.h"
 #include "base/error.h"
 
 #include <stdarg.h>
@@ -34,6 +35,8 @@ void event_add(struct event_ring *r, uint64_t seconds, enum vp_log_level level, 
     va_start(ap, fmt);
     (void)vsnprintf(e->text, sizeof(e->text), fmt, ap);
     va_end(ap);
+    bytes_make_utf8(e->subject);
+    bytes_make_utf8(e->text);
     vp_log(level, "%s: %s: %s", kind, subject, e->text);
     co_queue_wake_all(&r->arrived);
 }

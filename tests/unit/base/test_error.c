@@ -1,4 +1,5 @@
 /* The table is whole: each code has a name, a class and a sentence; strangers are EIO. */
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -54,6 +55,19 @@ static void keep_line(enum vp_log_level level, const char *line, void *arg)
     (void)strncpy(last_line, line, sizeof(last_line) - 1);
 }
 
+static void a_sentence_that_is_cut_inside_a_character_stays_utf8(void **state)
+{
+    (void)state;
+    struct vp_error err;
+    vp_fail(&err, VP_E_INVALID, "'%.2s' %.3s", "a\303\251", "\342\202\254");
+    assert_string_equal(err.text, "'a?' \342\202\254");
+    vp_fail_errno(&err, VP_E_INVALID, ENOENT, "\377.img \300\200 \355\240\200 \364\220\200\200");
+    assert_string_equal(err.text, "?.img ?? ??? ????: No such file or directory");
+    char text[] = "\303\251 \342\202\254 \360\237\222\276 \360\237\222";
+    bytes_make_utf8(text);
+    assert_string_equal(text, "\303\251 \342\202\254 \360\237\222\276 ???");
+}
+
 static void the_log_drops_what_is_above_its_level(void **state)
 {
     (void)state;
@@ -74,6 +88,7 @@ int main(void)
         cmocka_unit_test(every_code_has_a_name_a_class_and_a_sentence),
         cmocka_unit_test(numbers_outside_the_table_are_unknown_and_eio),
         cmocka_unit_test(a_failure_keeps_its_code_and_sentence),
+        cmocka_unit_test(a_sentence_that_is_cut_inside_a_character_stays_utf8),
         cmocka_unit_test(the_log_drops_what_is_above_its_level),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

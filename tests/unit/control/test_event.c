@@ -123,6 +123,16 @@ static void an_event_carries_all_of_it(void **state)
     json_decref(r);
 }
 
+static void an_event_about_a_strange_file_name_does_not_end_the_list(void **state)
+{
+    (void)state;
+    event_add(&ring, 1, VP_LOG_WARN, "test.kind", "tank", "disk /d/\377.img");
+    add(1);
+    json_t *list = event_list(&ring, 0, 10);
+    assert_int_equal(json_array_size(json_object_get(list, "events")), 2);
+    json_decref(list);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -130,6 +140,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(events_are_numbered_from_one_and_paged, setup, teardown),
         cmocka_unit_test_setup_teardown(what_the_ring_dropped_is_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(a_number_of_an_earlier_daemon_starts_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_event_about_a_strange_file_name_does_not_end_the_list,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(an_event_carries_all_of_it, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,6 +119,20 @@ static void malformed_frames_are_refused(void **state)
     assert_reply(CALL("subtract", "{}"), "\"code\":-32601");
 }
 
+/* A sentence quotes so many bytes of the name, which may end within a character. */
+static void a_refusal_that_quotes_half_a_character_is_still_sent(void **state)
+{
+    (void)state;
+    char frame[400], name[200] = "x";
+    for (int i = 0; i < 60; i++)
+        strcat(name, "\303\251");
+    snprintf(frame, sizeof(frame), "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"%s\"}", name);
+    assert_reply(frame, "\"id\":3,\"error\":{\"code\":-32601");
+    snprintf(frame, sizeof(frame),
+             "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"add\",\"params\":{\"%s\":1}}", name);
+    assert_reply(frame, "\"id\":3,\"error\":{\"code\":-32602");
+}
+
 static void a_deep_frame_is_refused_before_it_is_parsed(void **state)
 {
     (void)state;
@@ -197,6 +212,7 @@ int main(void)
         cmocka_unit_test(a_call_gets_its_result_and_its_id),
         cmocka_unit_test(a_refusal_has_code_sentence_name_and_errno),
         cmocka_unit_test(malformed_frames_are_refused),
+        cmocka_unit_test(a_refusal_that_quotes_half_a_character_is_still_sent),
         cmocka_unit_test(a_deep_frame_is_refused_before_it_is_parsed),
         cmocka_unit_test(brackets_inside_strings_are_not_nesting),
         cmocka_unit_test(a_notification_is_executed_and_not_answered),
