@@ -268,6 +268,21 @@ static void release_held(struct pool *p, const uint64_t *numbers, size_t count)
     }
 }
 
+/* The return could not be recorded: the owner keeps his arenas, or the next record of their groups
+ * would give them to somebody else while he goes on writing there. */
+static void take_back_undo(struct pool *p, uint32_t owner, const uint64_t *numbers, size_t count)
+{
+    uint32_t a;
+    for (size_t i = 0; i < count; i++) {
+        struct pool_group *g = group_of_arena(p, numbers[i], &a);
+        if (!g || g->arena_owner[a])
+            continue; /* named twice */
+        if (bitmap_test(g->held_map, a))
+            set_held(g, a, false);
+        set_owner(p, g, a, owner);
+    }
+}
+
 static int return_arenas(struct pool *p, uint32_t owner, const uint64_t *numbers, size_t count)
 {
     int rc = take_back(p, owner, numbers, count);
@@ -281,6 +296,8 @@ static int return_arenas(struct pool *p, uint32_t owner, const uint64_t *numbers
     if (rc == 0) {
         release_held(p, numbers, count);
         pool_space_changed(p);
+    } else {
+        take_back_undo(p, owner, numbers, count);
     }
     return rc;
 }

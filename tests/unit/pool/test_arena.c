@@ -490,10 +490,41 @@ static void drop_line(enum vp_log_level level, const char *line, void *arg)
     (void)arg;
 }
 
+static void body_failed_return(void *arg)
+{
+    (void)arg;
+    struct pool *p = open_new();
+    check_ok(pool_arena_lease(p, 7, mirror, 0, &arena[0]));
+    check_ok(pool_arena_lease(p, 7, mirror, 0, &arena[1]));
+    uint64_t queued = p->log.queued_bytes;
+    p->log.queued_bytes = UINT32_MAX; /* as if the log had no room for one more commit */
+    check_equal(pool_arena_return(p, 7, &arena[0].number, 1), VP_E_POOL_FULL_META);
+    check_equal(pool_arena_return_all(p, 7), VP_E_POOL_FULL_META);
+    p->log.queued_bytes = queued;
+    check_equal(pool_arena_list(p, 7, NULL, 0), 2);
+    /* The record of the same group is written again; the arenas must not be free in it. */
+    check_ok(pool_arena_lease(p, 8, mirror, 0, &arena[2]));
+    check_ok(sim_pool_commit_counter(p, 1, 1));
+    p = open_again(p, true);
+    check_equal(pool_arena_list(p, 7, NULL, 0), 2);
+    unsigned n = fill(p, 9, mirror, arena + 3);
+    for (unsigned i = 3; i < 3 + n; i++)
+        check(arena[i].number != arena[0].number && arena[i].number != arena[1].number);
+    check_ok(pool_arena_return_all(p, 7));
+    check_figures(p);
+    check_ok(pool_close(p, false));
+}
+static void a_return_that_can_not_be_recorded_did_not_happen(void **state)
+{
+    (void)state;
+    in_world(4, body_failed_return);
+}
+
 int main(void)
 {
     vp_log_set_sink(drop_line, NULL);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_return_that_can_not_be_recorded_did_not_happen),
         cmocka_unit_test(no_two_chunks_share_a_place),
         cmocka_unit_test(a_chunk_number_from_a_damaged_map_is_refused),
         cmocka_unit_test(successive_leases_go_round_the_disks),
