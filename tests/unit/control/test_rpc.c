@@ -125,7 +125,7 @@ static void a_refusal_that_quotes_half_a_character_is_still_sent(void **state)
     (void)state;
     char frame[400], name[200] = "x";
     for (int i = 0; i < 60; i++)
-        strcat(name, "\303\251");
+        memcpy(name + 1 + 2 * i, "\303\251", 3);
     snprintf(frame, sizeof(frame), "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"%s\"}", name);
     assert_reply(frame, "\"id\":3,\"error\":{\"code\":-32601");
     snprintf(frame, sizeof(frame),
