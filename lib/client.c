@@ -173,11 +173,11 @@ static json_t *receive_frame(struct vpool_client *c, long long deadline_ms, stru
 {
     size_t looked_at = 0;
     char *newline = NULL;
-    while (!newline) {
+    while (c->len == looked_at ||
+           !(newline = memchr(c->buf + looked_at, '\n', c->len - looked_at))) {
+        looked_at = c->len;
         if (receive_some(c, deadline_ms, err))
             return NULL;
-        newline = memchr(c->buf + looked_at, '\n', c->len - looked_at);
-        looked_at = c->len;
     }
     json_error_t why;
     json_t *reply = json_loadb(c->buf, (size_t)(newline - c->buf), 0, &why);
@@ -212,16 +212,21 @@ static int exchange(struct vpool_client *c, const char *frame, long long id, jso
     if (send_frame(c, frame, strlen(frame), deadline_ms, err)) {
         /* The daemon may have said why before it closed. */
         *reply = receive_frame(c, deadline_ms, NULL);
+        (void)shutdown(c->fd, SHUT_WR); /* behind half a frame nothing can be sent */
         return *reply ? 0 : -1;
     }
-    *reply = receive_frame(c, deadline_ms, err);
-    if (!*reply)
-        return -1;
-    const json_t *got = json_object_get(*reply, "id");
-    if (json_is_null(got) || json_integer_value(got) == id)
-        return 0;
-    json_decref(*reply);
-    return vpool_fail(err, VP_E_RPC_PROTOCOL, "the daemon answered another request");
+    for (;;) {
+        *reply = receive_frame(c, deadline_ms, err);
+        if (!*reply)
+            return -1;
+        const json_t *got = json_object_get(*reply, "id");
+        if (json_is_null(got) || json_integer_value(got) == id)
+            return 0;
+        bool late = json_is_integer(got) && json_integer_value(got) < id;
+        json_decref(*reply);
+        if (!late) /* else: to an earlier call, which had timed out */
+            return vpool_fail(err, VP_E_RPC_PROTOCOL, "the daemon answered another request");
+    }
 }
 
 /* Takes the reference of params (may be NULL). */

@@ -40,7 +40,7 @@ static void *server_run(void *arg)
     return NULL;
 }
 
-static void server_start(struct server *s, const char *answer)
+static void server_start_with(struct server *s, const char *answer, void *(*run)(void *arg))
 {
     *s = (struct server){.answer = answer};
     (void)snprintf(s->path, sizeof(s->path), "/tmp/vpool-unit-%ld.sock", (long)getpid());
@@ -50,7 +50,12 @@ static void server_start(struct server *s, const char *answer)
     s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(s->fd, (struct sockaddr *)&to, sizeof(to)), 0);
     assert_int_equal(listen(s->fd, 1), 0);
-    assert_int_equal(pthread_create(&s->thread, NULL, server_run, s), 0);
+    assert_int_equal(pthread_create(&s->thread, NULL, run, s), 0);
+}
+
+static void server_start(struct server *s, const char *answer)
+{
+    server_start_with(s, answer, server_run);
 }
 
 static void server_end(struct server *s)
@@ -180,6 +185,44 @@ static void a_wrapper_sends_what_it_was_given(void **state)
     assert_non_null(strstr(s.request, "\"readonly\":true"));
 }
 
+/* Answers the first request together with the second, when the client has given up on it. */
+static void *late_server_run(void *arg)
+{
+    struct server *s = arg;
+    int fd = accept(s->fd, NULL, NULL);
+    for (int newlines = 0; newlines < 2;) {
+        ssize_t n = recv(fd, s->request, sizeof(s->request), 0);
+        for (ssize_t i = 0; i < n; i++)
+            newlines += s->request[i] == '\n';
+        if (n <= 0)
+            break;
+    }
+    (void)send(fd, s->answer, strlen(s->answer), MSG_NOSIGNAL);
+    close(fd);
+    return NULL;
+}
+
+static void an_answer_that_comes_too_late_is_not_taken_for_the_next(void **state)
+{
+    (void)state;
+    struct server s;
+    struct vpool_client *c = NULL;
+    struct vpool_error err = {0};
+    char *result = NULL;
+    server_start_with(&s,
+                      "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"old\"}\n"
+                      "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":\"new\"}\n",
+                      late_server_run);
+    assert_int_equal(vpool_connect(s.path, 300, &c, &err), 0);
+    assert_int_equal(vpool_call(c, "pool.list", NULL, NULL, &err), -1);
+    assert_string_equal(err.name, "TIMED_OUT");
+    assert_int_equal(vpool_call(c, "pool.list", NULL, &result, &err), 0);
+    assert_string_equal(result, "\"new\"");
+    free(result);
+    vpool_close(c);
+    server_end(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +234,7 @@ int main(void)
         cmocka_unit_test(no_daemon_says_what_to_do),
         cmocka_unit_test(parameters_that_are_not_json_never_leave),
         cmocka_unit_test(a_wrapper_sends_what_it_was_given),
+        cmocka_unit_test(an_answer_that_comes_too_late_is_not_taken_for_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
