@@ -353,8 +353,10 @@ CO static int attach_again(struct control *c, struct attachment *a, struct contr
         return vp_fail(err, VP_E_EXISTS,
                        "%s/%s has an attachment at %s that is %s: detach it first", p->name, volume,
                        a->address, a->read_only ? "read-only" : "writable");
-    a->rc = attachment_start(c, a, err);
-    return a->rc;
+    struct vp_error why = {0};
+    a->rc = attachment_start(c, a, &why);
+    (void)snprintf(a->error, sizeof(a->error), "%s", why.text); /* or none any more */
+    return a->rc ? vp_fail(err, a->rc, "%s", why.text) : 0;
 }
 
 /* Starts and remembers a; on failure nothing is left but `a` itself. */

@@ -10,7 +10,7 @@ struct peer {
     pid_t pid;
     uid_t uid;
     gid_t gid;
-    gid_t groups[64]; /* supplementary; what does not fit is not looked at */
+    gid_t groups[1024]; /* supplementary; of somebody with more, none is known */
     size_t group_count;
 };
 

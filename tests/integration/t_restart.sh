@@ -95,6 +95,7 @@ grep -q 'not served' <<<"$out" || fail "no warning: $out"
 rmdir "$T/n3"
 ok vpool attach tank/v3 --nbd "unix:$T/n3"
 ok nbdinfo --size "$(uri tank/v3 "$T/n3")"
+same "$(field '.attachments[]|select(.volume=="tank/v3").error' vpool attachments)" "" "error"
 
 step "without the cache the pools are still there"
 daemon_stop
