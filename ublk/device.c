@@ -113,10 +113,8 @@ static void params_fill(const struct ublkx_target *t, struct ublkx_params *p)
     const uint32_t block = 4096, many = 1U << 21; /* sectors: 1 GiB */
     uint32_t logical = volume_sector_bytes(t->volume);
     *p = (struct ublkx_params){.len = sizeof(*p), .types = UBLKX_PARAM_BASIC | UBLKX_PARAM_DISCARD};
-    /* Completed is not durable: that takes a flush, or FUA. */
-    p->basic.attrs = UBLKX_ATTR_VOLATILE_CACHE | UBLKX_ATTR_FUA;
-    if (t->read_only)
-        p->basic.attrs |= UBLKX_ATTR_READ_ONLY;
+    /* No volatile cache: completed is durable (serve.c). */
+    p->basic.attrs = t->read_only ? UBLKX_ATTR_READ_ONLY : 0;
     p->basic.logical_bs_shift = shift_of(logical);
     p->basic.physical_bs_shift = shift_of(block);
     p->basic.io_min_shift = shift_of(block);

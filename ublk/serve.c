@@ -50,15 +50,17 @@ static CO int read_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
     return rc;
 }
 
-static CO int write_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len, unsigned flags)
+/* Durable when answered: the kernel does not learn that the daemon was killed, so what it was told
+ * is written must be there when the next one serves. */
+static CO int write_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
 {
     struct ublkx_target *t = tag->queue->target;
     if (!t->user_copy)
-        return volume_write(t->volume, offset, len, tag->buf, flags);
+        return volume_write(t->volume, offset, len, tag->buf, VOLUME_FUA);
     void *buf = io_buffer_get(len);
     int rc = io_driver_copy_in(t->fd, copy_offset(tag), buf, len) == len ? 0 : VP_E_IO;
     if (!rc)
-        rc = volume_write(t->volume, offset, len, buf, flags);
+        rc = volume_write(t->volume, offset, len, buf, VOLUME_FUA);
     io_buffer_put(buf, len);
     return rc;
 }
@@ -68,7 +70,7 @@ static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
     struct ublkx_target *t = tag->queue->target;
     uint64_t offset = d->start_sector << SECTOR_SHIFT;
     uint64_t len = (uint64_t)d->sectors << SECTOR_SHIFT;
-    unsigned flags = d->op_flags & UBLKX_IO_FUA ? VOLUME_FUA : 0, op = d->op_flags & 0xff;
+    unsigned op = d->op_flags & 0xff;
     if (op != UBLKX_OP_READ && op != UBLKX_OP_FLUSH && t->read_only)
         return VP_E_READ_ONLY;
     if ((op == UBLKX_OP_READ || op == UBLKX_OP_WRITE) && len > t->info.max_io_buf_bytes)
@@ -77,15 +79,14 @@ static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
     case UBLKX_OP_READ:
         return read_request(tag, offset, (uint32_t)len);
     case UBLKX_OP_WRITE:
-        return write_request(tag, offset, (uint32_t)len, flags);
+        return write_request(tag, offset, (uint32_t)len);
     case UBLKX_OP_FLUSH:
         return volume_flush(t->volume);
     case UBLKX_OP_DISCARD:
-        return volume_discard(t->volume, offset, len, flags);
+        return volume_discard(t->volume, offset, len, 0);
     case UBLKX_OP_WRITE_ZEROES:
-        if (d->op_flags & UBLKX_IO_NOUNMAP)
-            flags |= VOLUME_NO_HOLE;
-        return volume_zero(t->volume, offset, len, flags);
+        return volume_zero(t->volume, offset, len,
+                           VOLUME_FUA | (d->op_flags & UBLKX_IO_NOUNMAP ? VOLUME_NO_HOLE : 0));
     default:
         return VP_E_NOT_SUPPORTED;
     }

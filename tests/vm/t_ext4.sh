@@ -1,0 +1,31 @@
+# A file system on a volume: its files, its space, its consistency.
+. "$(dirname "$0")/guest.sh"
+pool --raid mirror
+ok vpool volume create tank/a --size 500M
+attach tank/a --ublk
+
+step "files read back as they were written, also from the disks"
+ok mkfs.ext4 -q "$dev"
+ok mount "$dev" /mnt/v
+noise 60M >/mnt/v/file
+sum=$(md5sum </mnt/v/file)
+ok umount /mnt/v
+ok mount "$dev" /mnt/v
+[ "$(md5sum </mnt/v/file)" = "$sum" ] || fail "the file differs"
+
+step "a mounted device is not detached"
+refused 'mounted or in use' vpool detach tank/a
+
+step "fstrim gives space back to the pool"
+full=$(used tank/a)
+[ "$full" -ge $((60 << 20)) ] || fail "only $full bytes are allocated"
+rm /mnt/v/file
+sync
+ok fstrim /mnt/v
+until_ok 10 eval '[ "$(used tank/a)" -le $((full - (58 << 20))) ]' || fail "$(used tank/a) of $full bytes are still allocated"
+
+step "fsck finds nothing"
+ok umount /mnt/v
+ok fsck.ext4 -fn "$dev"
+ok vpool detach tank/a
+[ ! -e "$dev" ] || fail "$dev is still there"
