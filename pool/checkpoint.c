@@ -154,7 +154,7 @@ void pool_checkpoint_request(struct pool *p)
         atomic_store(&ck->requested, false); /* shutting down: pool_close makes one */
 }
 
-void pool_meta_stop(struct pool *p)
+void pool_checkpoints_stop(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     p->closing = true;

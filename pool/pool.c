@@ -148,7 +148,7 @@ int pool_create(const struct pool_create_options *o, const char *const *paths, u
 /* CO. Nobody waits for room or works in the background any more. */
 static void pool_quiesce(struct pool *p)
 {
-    pool_meta_stop(p);
+    pool_checkpoints_stop(p);
     while (!co_queue_is_empty(&p->room)) {
         co_queue_wake_all(&p->room);
         co_yield ();

@@ -228,6 +228,9 @@ void pool_set_client(struct pool *p, const struct pool_client *client);
 CO int pool_checkpoint(struct pool *p) must_check;
 /* ANY, no yield: asks for one soon (memory pressure). */
 void pool_checkpoint_request(struct pool *p);
+/* HOME. No more checkpoints in the background; one under way has ended on return. Before the client
+ * gives up what its `checkpoint` uses; pool_close and pool_destroy do it, too. */
+CO void pool_checkpoints_stop(struct pool *p);
 /* HOME: number of the last completed checkpoint; becomes `generation` of pages. */
 uint32_t pool_checkpoint_number(const struct pool *p);
 

@@ -346,8 +346,6 @@ static inline bool pool_is_fenced(const struct pool *p)
     return atomic_load_explicit(&p->fenced, memory_order_acquire);
 }
 
-/* Ends the background task and a checkpoint under way (pool_close, pool_destroy). */
-CO void pool_meta_stop(struct pool *p);
 /* Frees records, log, page store. No I/O. */
 void pool_meta_fini(struct pool *p);
 

@@ -220,6 +220,7 @@ int volumes_close(struct volumes *vs, bool mark_exported)
 {
     workers_stop(vs);
     drain_all(vs);
+    pool_checkpoints_stop(vs->pool); /* it uses the maps */
     int rc = settle_all(vs);
     int checkpoint_rc = pool_checkpoint(vs->pool);
     detach_all(vs);
@@ -233,6 +234,7 @@ int volumes_destroy(struct volumes *vs, struct vp_error *err)
 {
     workers_stop(vs);
     drain_all(vs);
+    pool_checkpoints_stop(vs->pool);
     detach_all(vs);
     int rc = pool_destroy(vs->pool, err);
     volumes_free(vs);

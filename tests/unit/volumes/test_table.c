@@ -444,6 +444,33 @@ static void an_idle_volume_is_put_away_and_comes_back(void **state)
     play(idle, 15);
 }
 
+/* ---- the end while a checkpoint is being made ---------------------------------------------- */
+
+static unsigned pauses;
+
+CO static void destroy_during_checkpoint(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct volume *v = sim_volumes_volume(s, "v", MIB(4));
+    if (!v)
+        return;
+    fill(v, 3);
+    volume_close(v);
+    pool_checkpoint_request(volumes_pool(s->vs));
+    for (unsigned i = 0; i < pauses; i++)
+        check_ok(co_sleep_ns(5000));
+    struct volumes *vs = s->vs;
+    s->vs = NULL;
+    check_ok(volumes_destroy(vs, &err));
+}
+
+static void a_pool_is_destroyed_at_any_point_of_a_checkpoint(void **state)
+{
+    (void)state;
+    for (pauses = 0; pauses < 100; pauses++)
+        play(destroy_during_checkpoint, 16);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -458,6 +485,7 @@ int main(void)
         cmocka_unit_test(a_new_volume_never_shows_an_old_ones_data),
         cmocka_unit_test(two_thousand_volumes_are_listed_in_order_and_survive),
         cmocka_unit_test(an_idle_volume_is_put_away_and_comes_back),
+        cmocka_unit_test(a_pool_is_destroyed_at_any_point_of_a_checkpoint),
     };
     return cmocka_run_group_tests_name("volumes/table", tests, NULL, NULL);
 }
