@@ -9,6 +9,7 @@
 
 #include "base/hash.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,14 @@
 #define WORKERS_MAX 32  /* attachments started or stopped at the same time */
 
 /* ---- one attachment ------------------------------------------------------------------------ */
+
+/* By number: what a name means is for its server to say. */
+static bool is_loopback(const char *host)
+{
+    struct in_addr v4;
+    return !host[0] || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0 ||
+           (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127);
+}
 
 static int check_policy(struct control *c, const struct nbdx_address *a, struct vp_error *err)
 {
@@ -30,9 +39,7 @@ static int check_policy(struct control *c, const struct nbdx_address *a, struct 
         return vp_fail(err, VP_E_PERMISSION,
                        "NBD over TCP is off: use unix:PATH, or set nbd.tcp-bind in vpoold.conf");
     const char *host = a->host;
-    bool loopback = !host[0] || strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 ||
-                    strcmp(host, "localhost") == 0;
-    if (loopback || c->config->nbd_tcp_bind == CONTROL_TCP_ANY)
+    if (is_loopback(host) || c->config->nbd_tcp_bind == CONTROL_TCP_ANY)
         return 0;
     return vp_fail(err, VP_E_PERMISSION,
                    "'%s' is not a loopback address, and NBD without TLS is open to whoever reaches "

@@ -103,11 +103,14 @@ int io_listen_tcp(const char *host, const char *port, int *out_fd, unsigned *out
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *list = NULL;
+    if (strcmp(host, "localhost") != 0) /* asking a name server would hold up the reactor */
+        hints.ai_flags |= AI_NUMERICHOST;
     char where[300];
     (void)snprintf(where, sizeof(where), "%s:%s", host, port);
     int rc = getaddrinfo(host, port, &hints, &list);
     if (rc != 0)
-        return vp_fail(err, VP_E_INVALID, "%s is not an address to listen on: %s", where,
+        return vp_fail(err, VP_E_INVALID,
+                       "%s is not an address to listen on: %s (write its number)", where,
                        gai_strerror(rc));
     int fd = -1;
     for (const struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next)

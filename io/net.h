@@ -17,7 +17,7 @@
  * replaced. Errors with a sentence: VP_E_EXISTS (somebody listens), VP_E_PERMISSION, VP_E_SYSTEM.
  */
 int io_listen_unix(const char *path, unsigned mode, int *out_fd, struct vp_error *err) must_check;
-/* Listens on TCP; `host` numeric or a name of /etc/hosts, `port` as text, "0" picks a free one;
+/* Listens on TCP; `host` numeric or "localhost", `port` as text, "0" picks a free one;
  * *out_port is the real one. */
 int io_listen_tcp(const char *host, const char *port, int *out_fd, unsigned *out_port,
                   struct vp_error *err) must_check;

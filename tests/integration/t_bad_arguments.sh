@@ -68,6 +68,7 @@ same "$(field '[.volumes[].name]|join(",")' vpool volume list tank)" v "volumes"
 step "attachments"
 refused 'unix:PATH|tcp:' vpool attach tank/v --nbd frobnicate
 refused 'loopback' vpool attach tank/v --nbd tcp:0.0.0.0:0
+refused 'loopback' vpool attach tank/v --nbd tcp:127.example.net:0
 refused 'no volume' vpool attach tank/none --nbd "unix:$T/n"
 refused '.' vpool attach tank/v --nbd "unix:$T/no/such/dir/n"
 refused '.' vpool attach tank/v --nbd "unix:$T/$(printf 'x%.0s' {1..150})"
