@@ -187,10 +187,11 @@ CO static int write_detecting(struct thin *t, uint64_t block, uint64_t count, co
 CO static int write_blocks(struct request *r, uint64_t block, uint64_t count, const void *buf)
 {
     struct volume_io *io = r->v->io;
-    io->uncommitted = true;
-    if (flags_of(r->v) & VOLUME_IS_ZERO_DETECT)
-        return write_detecting(io->thin, block, count, buf);
-    return thin_write(io->thin, block, count, buf);
+    bool detect = flags_of(r->v) & VOLUME_IS_ZERO_DETECT;
+    int rc = detect ? write_detecting(io->thin, block, count, buf)
+                    : thin_write(io->thin, block, count, buf);
+    io->uncommitted = true; /* not before: a commit meanwhile does not hold it */
+    return rc;
 }
 
 /* The window's blocks in r->bounce: those that the window covers in part are read first. */
@@ -315,8 +316,9 @@ CO static int zero_window_locked(struct request *r, const struct window *w)
 {
     if (!r->past_end && !in_range(r->v, w->offset, w->len))
         return VP_E_RANGE;
+    int rc = thin_zero(r->v->io->thin, w->block, w->count, r->flags & VOLUME_NO_HOLE);
     r->v->io->uncommitted = true;
-    return thin_zero(r->v->io->thin, w->block, w->count, r->flags & VOLUME_NO_HOLE);
+    return rc;
 }
 
 /* Blocks that are a hole need no work: skips them, so that a discard of a whole empty volume does

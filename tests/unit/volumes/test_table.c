@@ -3,6 +3,7 @@
 #include "tests/lib/sim_volumes.h"
 
 #include "base/bytes.h"
+#include "volumes/volumes_impl.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -471,6 +472,36 @@ static void a_pool_is_destroyed_at_any_point_of_a_checkpoint(void **state)
         play(destroy_during_checkpoint, 16);
 }
 
+/* ---- the commit timer ---------------------------------------------------------------------- */
+
+static void write_in_background(void *arg)
+{
+    check_ok(volume_write(arg, 0, 4096, data, 0));
+}
+
+CO static void commit_during_write(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "v", MIB(4));
+    if (!v)
+        return;
+    fill(v, 3);
+    check_ok(volume_write(v, 0, 4096, data, VOLUME_FUA)); /* its intent is there */
+    check_ok(co_spawn(write_in_background, v, "writer"));
+    co_yield ();
+    check_equal(v->io->requests, 1); /* at the disk */
+    check_ok(volume_flush(v));
+    while (v->io->requests)
+        check_ok(co_sleep_ns(1000));
+    check(v->io->uncommitted);
+    volume_close(v);
+}
+
+static void a_write_that_ends_after_a_commit_is_left_for_the_next(void **state)
+{
+    (void)state;
+    play(commit_during_write, 17);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -485,6 +516,7 @@ int main(void)
         cmocka_unit_test(a_new_volume_never_shows_an_old_ones_data),
         cmocka_unit_test(two_thousand_volumes_are_listed_in_order_and_survive),
         cmocka_unit_test(an_idle_volume_is_put_away_and_comes_back),
+        cmocka_unit_test(a_write_that_ends_after_a_commit_is_left_for_the_next),
         cmocka_unit_test(a_pool_is_destroyed_at_any_point_of_a_checkpoint),
     };
     return cmocka_run_group_tests_name("volumes/table", tests, NULL, NULL);
