@@ -171,16 +171,16 @@ static json_t *iostat_pool(const struct control_pool *p)
 static int iostat(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct iostat_args *a = args;
-    struct control_pool *p;
+    struct control_pool *p, *only = NULL;
     if (a->pool) {
-        int rc = control_pool_get_open(c, a->pool, &p, err);
+        int rc = control_pool_get_open(c, a->pool, &only, err);
         if (rc)
             return rc;
-        control_pool_put(p);
+        control_pool_put(only); /* nothing yields from here on */
     }
     json_t *pools = json_array();
     list_for_each (p, &c->pools, link) {
-        if (!p->vs || (a->pool && strcmp(p->name, a->pool) != 0))
+        if (!p->vs || (only && p != only))
             continue;
         if (json_array_append_new(pools, iostat_pool(p)))
             break;

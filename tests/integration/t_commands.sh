@@ -107,6 +107,7 @@ step "iostat, info, log level, checkpoint, version, help"
 ok vpool iostat
 ok vpool iostat -i 1 -c 2 tank
 ok vpool iostat --json
+same "$(field ".pools|length" vpool iostat "$(field .pools[0].uuid vpool list)")" 1 "a pool by its uuid"
 jq -e '.pools[0].disks|length == 3' <<<"$out" >/dev/null || fail "iostat: $out"
 ok vpool info
 ok vpool info --stats
