@@ -25,6 +25,7 @@ struct job {
     char path[64];
     int res;
     int done_fd;
+    atomic_bool finished; /* res and control.data may be read */
     atomic_uint users;
 };
 
@@ -54,6 +55,7 @@ static void *job_thread(void *arg)
 {
     struct job *job = arg;
     job->res = job->fn(job);
+    atomic_store(&job->finished, true);
     uint64_t one = 1;
     ssize_t n = write(job->done_fd, &one, sizeof(one));
     (void)n; /* an eventfd at 0 takes it */
@@ -77,7 +79,9 @@ static CO int job_run(struct job *job, unsigned timeout_ms)
     do /* somebody else's co_cancel does not end the command, so it does not end the wait */
         rc = io_poll(job->done_fd, POLLIN, deadline, &events);
     while (rc == VP_E_CANCELLED);
-    return rc == 0 ? job->res : rc == VP_E_TIMED_OUT ? -ETIMEDOUT : -ENOMEM;
+    if (atomic_load(&job->finished))
+        return job->res;
+    return rc == VP_E_TIMED_OUT ? -ETIMEDOUT : -ENOMEM;
 }
 
 /* ---- control commands ---------------------------------------------------------------------- */
@@ -126,7 +130,7 @@ int io_control_run(struct io_control *c, unsigned timeout_ms)
         return -ENOMEM;
     job->control = *c;
     int res = job_run(job, timeout_ms);
-    if (res != -ETIMEDOUT)
+    if (atomic_load(&job->finished))
         memcpy(c->data, job->control.data, sizeof(c->data));
     job_put(job);
     return res;
