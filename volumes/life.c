@@ -220,9 +220,9 @@ int volumes_close(struct volumes *vs, bool mark_exported)
 {
     workers_stop(vs);
     drain_all(vs);
-    pool_checkpoints_stop(vs->pool); /* it uses the maps */
-    int rc = settle_all(vs);
+    int rc = settle_all(vs); /* which may need a checkpoint */
     int checkpoint_rc = pool_checkpoint(vs->pool);
+    pool_checkpoints_stop(vs->pool); /* they use the maps */
     detach_all(vs);
     int close_rc = pool_close(vs->pool, mark_exported);
     volumes_free(vs);
