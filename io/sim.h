@@ -93,4 +93,14 @@ uint64_t sim_snapshot_hash(const struct sim_snapshot *s, const struct sim_choice
 struct sim_world *sim_world_from_snapshot(const struct sim_snapshot *s,
                                           const struct sim_choice *choices, uint64_t seed);
 
+/*
+ * When it was not the power that went but the process that was killed: completed writes are there,
+ * in the disks' caches if they were not flushed; those in flight landed (SIM_KEEP) or did not; kept
+ * memory (io/keep.h) is there.
+ */
+struct sim_world *sim_world_after_kill(const struct sim_snapshot *s,
+                                       const struct sim_choice *choices, uint64_t seed);
+bool sim_snapshot_is_complete(const struct sim_snapshot *s, unsigned i);
+uint64_t sim_snapshot_keeps_hash(const struct sim_snapshot *s);
+
 #endif

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct io_dev;
+struct io_keep;
 struct sim_world;
 
 uint64_t sim_reactor_now_ns(struct sim_world *w);
@@ -28,6 +29,18 @@ int sim_reactor_dev_open(struct sim_world *w, const char *path, unsigned flags, 
  * world was cut.
  */
 bool sim_reactor_step(struct sim_world *w, uint64_t wait_until_ns);
+
+/* As io_keep_… (io/keep.h). */
+int sim_keep_new(struct sim_world *w, const char *name, size_t capacity,
+                 struct io_keep *out) must_check;
+int sim_keep_reserve(struct io_keep *k, size_t offset, size_t len) must_check;
+int sim_keep_read(struct sim_world *w, const char *name, size_t offset, void *bytes,
+                  size_t len) must_check;
+int sim_keep_poke(struct sim_world *w, const char *name, size_t offset, const void *bytes,
+                  size_t len) must_check;
+void sim_keep_remove(struct sim_world *w, const char *name);
+int sim_keep_each(struct sim_world *w, const char *prefix, int (*fn)(const char *name, void *arg),
+                  void *arg) must_check;
 
 /* The power was cut: reactor_run returns at once and abandons its coroutines. */
 bool sim_world_is_cut(const struct sim_world *w);

@@ -15,8 +15,9 @@ struct snapshot_disk {
 };
 
 struct sim_snapshot {
-    uint64_t now_ns, noise;
+    uint64_t now_ns, noise, done_seq;
     struct sim_pending pending;
+    struct list keeps;
     unsigned disk_count;
     struct snapshot_disk disk[];
 };
@@ -27,6 +28,7 @@ struct sim_snapshot *sim_snapshot_take(struct sim_world *w)
     VP_VERIFY_TRUE(s != NULL);
     s->now_ns = w->now_ns;
     s->noise = w->noise;
+    s->done_seq = w->done_seq;
     s->disk_count = w->disk_count;
     for (unsigned i = 0; i < w->disk_count; i++) {
         const struct sim_disk *d = w->disk[i];
@@ -41,6 +43,7 @@ struct sim_snapshot *sim_snapshot_take(struct sim_world *w)
         w->pending.write[i]->refs++;
         sim_pending_add(&s->pending, w->pending.write[i]);
     }
+    sim_keeps_copy(w, &s->keeps);
     return s;
 }
 
@@ -49,6 +52,7 @@ void sim_snapshot_free(struct sim_snapshot *s)
     if (!s)
         return;
     sim_pending_fini(&s->pending);
+    sim_keeps_copy_free(&s->keeps);
     for (unsigned i = 0; i < s->disk_count; i++)
         sim_image_fini(&s->disk[i].durable);
     free(s);
@@ -63,6 +67,19 @@ unsigned sim_snapshot_units(const struct sim_snapshot *s, unsigned i)
 {
     VP_VERIFY(i, <, s->pending.count);
     return sim_write_units(s->pending.write[i]);
+}
+
+bool sim_snapshot_is_complete(const struct sim_snapshot *s, unsigned i)
+{
+    VP_VERIFY(i, <, s->pending.count);
+    /* The write is shared with its world, where it may have completed since. */
+    uint64_t done_seq = s->pending.write[i]->done_seq;
+    return done_seq != 0 && done_seq <= s->done_seq;
+}
+
+uint64_t sim_snapshot_keeps_hash(const struct sim_snapshot *s)
+{
+    return sim_keeps_hash(&s->keeps);
 }
 
 /* Lays what the choices keep of disk `index` over `img`. */
@@ -91,8 +108,7 @@ uint64_t sim_snapshot_hash(const struct sim_snapshot *s, const struct sim_choice
     return hash;
 }
 
-struct sim_world *sim_world_from_snapshot(const struct sim_snapshot *s,
-                                          const struct sim_choice *choices, uint64_t seed)
+static struct sim_world *world_after(const struct sim_snapshot *s, uint64_t seed)
 {
     struct sim_world *w = sim_world_new(seed);
     w->now_ns = s->now_ns;
@@ -102,6 +118,44 @@ struct sim_world *sim_world_from_snapshot(const struct sim_snapshot *s,
         struct sim_disk *d = sim_disk_new(w, &from->config);
         d->dead = from->dead;
         d->durable = sim_image_share(&from->durable);
+    }
+    return w;
+}
+
+/* What the killed process had written is in the disks' caches still. */
+static void keep_pending(struct sim_world *w, const struct sim_write *x)
+{
+    struct sim_disk *d = w->disk[x->disk];
+    if (!d->config.write_cache) {
+        sim_write_apply(x, UINT64_MAX, &d->durable);
+        sim_write_apply(x, UINT64_MAX, &d->view);
+        return;
+    }
+    struct sim_write *copy = sim_write_clone(x);
+    copy->done_seq = ++w->done_seq;
+    sim_write_apply(copy, UINT64_MAX, &d->view);
+    sim_pending_add(&w->pending, copy);
+}
+
+struct sim_world *sim_world_after_kill(const struct sim_snapshot *s,
+                                       const struct sim_choice *choices, uint64_t seed)
+{
+    struct sim_world *w = world_after(s, seed);
+    for (unsigned i = 0; i < s->disk_count; i++)
+        w->disk[i]->view = sim_image_share(&w->disk[i]->durable);
+    for (unsigned i = 0; i < s->pending.count; i++)
+        if (sim_snapshot_is_complete(s, i) || choices[i].fate == SIM_KEEP)
+            keep_pending(w, s->pending.write[i]);
+    sim_keeps_restore(w, &s->keeps);
+    return w;
+}
+
+struct sim_world *sim_world_from_snapshot(const struct sim_snapshot *s,
+                                          const struct sim_choice *choices, uint64_t seed)
+{
+    struct sim_world *w = world_after(s, seed);
+    for (unsigned i = 0; i < s->disk_count; i++) {
+        struct sim_disk *d = w->disk[i];
         apply_choices(s, choices, i, &d->durable);
         d->view = sim_image_share(&d->durable);
     }

@@ -33,6 +33,7 @@ struct sim_world *sim_world_new(uint64_t seed)
     w->noise = hash_mix(seed ^ 0x6e6f697365ULL);
     w->now_ns = START_NS;
     list_init(&w->devices);
+    list_init(&w->keeps);
     return w;
 }
 
@@ -56,6 +57,7 @@ void sim_world_free(struct sim_world *w)
     sim_pending_fini(&w->pending);
     for (unsigned i = 0; i < w->disk_count; i++)
         disk_free(w->disk[i]);
+    sim_keeps_free(w);
     free(w->flight);
     free(w->disk);
     free(w);

@@ -5,6 +5,7 @@
  *     sim_disk.c      a disk as a device: submit and complete, faults, death and return
  *     sim_cache.c     what is written but not durable yet: flush, write-through, eviction
  *     sim_snapshot.c  copies of all disks and the states that a power cut could leave
+ *     sim_keep.c      memory that outlives a process (io/keep.h), and copies of it
  *     sim_image.c     the content of disks (sim_image_impl.h)
  *
  * A disk has two images. `view` is what reads see: every completed write. `durable` is what a power
@@ -17,7 +18,9 @@
 #ifndef VP_IO_SIM_WORLD_IMPL_H
 #define VP_IO_SIM_WORLD_IMPL_H
 
+#include "base/list.h"
 #include "io/device.h"
+#include "io/keep.h"
 #include "io/sim.h"
 #include "io/sim_image_impl.h"
 
@@ -95,6 +98,7 @@ struct sim_world {
     struct sim_disk **disk;
     unsigned disk_count;
     struct list devices; /* open ones: a power cut leaves them to sim_world_free */
+    struct list keeps;   /* struct sim_kept                                      */
 };
 
 /* An open device of a disk. */
@@ -104,6 +108,27 @@ struct sim_dev {
     struct list link;
     bool exclusive;
 };
+
+#define SIM_KEEP_PAGE  4096U
+#define SIM_KEEP_PAGES 8192U /* at most */
+
+/* What one io_keep holds. */
+struct sim_kept {
+    struct list link;
+    char name[IO_KEEP_NAME_MAX + 1];
+    size_t capacity;
+    uint64_t reserved[SIM_KEEP_PAGES / 64]; /* bit: the page may be touched */
+    unsigned char *bytes;                   /* a world's: all; a copy's: the reserved pages */
+};
+
+/* ---- sim_keep.c --------------------------------------------------------------------------- */
+
+void sim_keeps_free(struct sim_world *w);
+/* Copies all of w's to `out`, a list. */
+void sim_keeps_copy(const struct sim_world *w, struct list *out);
+void sim_keeps_copy_free(struct list *copies);
+uint64_t sim_keeps_hash(const struct list *copies);
+void sim_keeps_restore(struct sim_world *w, const struct list *copies);
 
 /* ---- sim_world.c -------------------------------------------------------------------------- */
 

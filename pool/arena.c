@@ -1,9 +1,10 @@
 /*
  * Arenas: leasing them to volumes, taking them back, and finding where a chunk lies.
  *
- * A lease is recorded in its group's GROUP record, which is queued in the log without waiting: what
- * the volume commits later (the chunks it mapped there) comes after it. A returned arena is *held*
- * until its return is durable (GUARD_FREE_BEFORE_REUSE); then another volume may lease it.
+ * A lease is recorded in its group's GROUP record, and durable before anybody gets it
+ * (GUARD_LEASE_BEFORE_USE): what was written there may survive a killed daemon without a commit
+ * (keep.h), and the next one must know whose it is. A returned arena is *held* until its return is
+ * durable (GUARD_FREE_BEFORE_REUSE); then another volume may lease it.
  *
  * A group without leases goes back, but the last one with room of its profile stays: otherwise a
  * volume that frees and takes a chunk would form and drop a group each time.
@@ -11,6 +12,7 @@
 #include "base/verify.h"
 #include "io/guard.h"
 #include "pool/disk_impl.h"
+#include "pool/meta_impl.h"
 
 #include <stdlib.h>
 
@@ -87,6 +89,8 @@ struct lease_call {
     struct raid_profile profile;
     unsigned spread;
     struct pool_arena *out;
+    unsigned wanted, got;
+    bool ahead; /* only while there is plenty of room */
 };
 
 /* An open group of the profile that works; with `first` only one that begins on that disk. */
@@ -141,12 +145,10 @@ static void set_owner(struct pool *p, struct pool_group *g, uint32_t arena, uint
     pool_group_update_open(p, g);
 }
 
-static int lease_at_home(void *arg)
+/* One lease, queued in the log. No yield. */
+static int lease_one(const struct lease_call *c, struct pool_arena *out)
 {
-    const struct lease_call *c = arg;
     struct pool *p = c->pool;
-    if (pool_is_fenced(p))
-        return VP_E_POOL_FENCED;
     struct pool_group *g;
     bool formed;
     int rc = choose_group(p, c, &g, &formed);
@@ -168,10 +170,26 @@ static int lease_at_home(void *arg)
             pool_group_drop(p, g);
         return rc;
     }
-    describe(p, g, arena, c->out);
+    describe(p, g, arena, out);
     if (formed || list_empty(&g->open_link))
         pool_space_update_level(p);
     return 0;
+}
+
+/* The first error counts when there is no lease; a pool that is fenced meanwhile serves nobody. */
+static int lease_at_home(void *arg)
+{
+    struct lease_call *c = arg;
+    struct pool *p = c->pool;
+    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : 0;
+    while (!rc && c->got < c->wanted && !(c->ahead && p->space->level != POOL_OK)) {
+        rc = lease_one(c, &c->out[c->got]);
+        c->got += rc == 0;
+        c->spread++;
+    }
+    if (c->got)
+        rc = 0;
+    return !rc && io_guard_on(GUARD_LEASE_BEFORE_USE) ? pool_log_drain(p) : rc;
 }
 
 int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile, unsigned spread,
@@ -179,8 +197,17 @@ int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile
 {
     if (!owner || !raid_profile_is_supported(profile))
         return VP_E_INVALID;
-    struct lease_call c = {p, owner, profile, spread, out};
+    struct lease_call c = {p, owner, profile, spread, out, .wanted = 1};
     return reactor_call(p->home, lease_at_home, &c);
+}
+
+int pool_arena_lease_ahead(struct pool *p, uint32_t owner, struct raid_profile profile,
+                           unsigned spread, struct pool_arena *out, unsigned wanted, unsigned *got)
+{
+    struct lease_call c = {p, owner, profile, spread, out, .wanted = wanted, .ahead = true};
+    int rc = reactor_call(p->home, lease_at_home, &c);
+    *got = rc ? 0 : c.got;
+    return rc;
 }
 
 /* ---- returning ----------------------------------------------------------------------------- */

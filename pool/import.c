@@ -14,11 +14,16 @@
  *      disks and some copy of every group are here. Two disks that each call the other out went
  *      separate ways: VP_E_POOL_SPLIT, nobody can know which one the user wants.
  *
+ *  I5  What was found is durable before anything builds upon it (GUARD_IMPORT_FLUSH): a daemon that
+ *      was killed leaves it in the disks' caches.
+ *  I6  What a killed daemon kept in memory goes into the log before anything is served.
+ *
  * When the root has no place for one more piece, the new stream begins with a copy of all records
  * of the old ones, and is the only piece.
  *
  * Everything read here is untrusted. Cost: labels, roots, snapshot, log.
  */
+#include "pool/keep_impl.h"
 #include "pool/meta_impl.h"
 
 #include "base/log.h"
@@ -50,12 +55,14 @@ struct pool_import_state {
     struct pool_segment *segment; /* walked                                             */
     unsigned segments, segments_kept, segment_capacity;
     uint64_t log_pages;
+    struct list keeps; /* of the daemon before, if it was killed (keep_recover.c) */
 };
 
 void pool_import_state_free(struct pool_import_state *im)
 {
     if (!im)
         return;
+    pool_keeps_free(&im->keeps);
     log_reader_fini(&im->reader);
     pool_batch_fini(&im->run);
     pool_batch_fini(&im->keep);
@@ -557,12 +564,27 @@ static int import_space(struct pool_import_state *im)
 
 /* ---- the sealing root --------------------------------------------------------------------- */
 
+/* CO. After a kill what we read may be in the disks' caches only, written by a daemon that nobody
+ * counts for any more. */
+static int flush_what_was_found(struct pool *p)
+{
+    if (!io_guard_on(GUARD_IMPORT_FLUSH))
+        return 0;
+    for (unsigned i = 0; i < p->disk_count; i++)
+        atomic_fetch_add(&p->disk[i].io.writes_done, 1);
+    return raid_flush(p->raid_disk, p->disk_count);
+}
+
 /* CO. */
 static int import_seal(struct pool_import_state *im)
 {
     struct pool *p = im->p;
     struct pool_root next = p->root.now;
     int rc = pool_log_open(p);
+    if (!rc)
+        rc = flush_what_was_found(p);
+    if (!rc)
+        rc = pool_keeps_accept(&im->keeps, p->log.stream.id);
     if (rc)
         return rc;
     next.exported = false;
@@ -579,6 +601,13 @@ static int import_seal(struct pool_import_state *im)
     return rc;
 }
 
+/* The incarnation that the newest root names; none after a clean end of a pool that never served. */
+static uint64_t stream_of_last_log(const struct pool_import_state *im)
+{
+    const struct pool_root *r = &im->image.root;
+    return r->pieces ? r->piece[r->pieces - 1].stream : 0;
+}
+
 static int import_run(struct pool_import_state *im)
 {
     int rc = import_roots(im);
@@ -586,7 +615,11 @@ static int import_run(struct pool_import_state *im)
         rc = import_records(im);
     if (!rc)
         rc = import_space(im);
-    return rc ? rc : import_seal(im);
+    if (!rc)
+        rc = pool_keeps_find(im->p, stream_of_last_log(im), &im->keeps);
+    if (!rc)
+        rc = import_seal(im);
+    return rc ? rc : pool_keeps_replay(im->p, &im->keeps);
 }
 
 int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
@@ -602,12 +635,16 @@ int pool_import(const char *const *paths, unsigned count, const struct pool_clie
     if (!rc) {
         im->p = p;
         im->err = err;
+        list_init(&im->keeps);
+        /* Whoever asks for a checkpoint before the client is ready has asked too early. */
+        atomic_store(&p->checkpoint.requested, true);
         rc = pool_candidates_open(paths, count, &im->candidate, &im->candidates, err);
     }
     if (!rc)
         rc = import_run(im);
     pool_import_state_free(im);
     p->import = NULL;
+    atomic_store(&p->checkpoint.requested, false);
     if (!rc)
         return 0;
     if (err && err->rc != rc)

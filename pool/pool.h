@@ -73,6 +73,8 @@ enum pool_record_kind {
     POOL_RECORD_SPACE = 17, /* scope: volume id, key: arena, value: le64 bitmap     thin/    */
 };
 enum pool_tree { POOL_TREE_MAP = 0, POOL_TREE_SPACE = 1 };
+/* The COUNTER record of a volume's commits so far (keep.h), with the volume's id as its scope. */
+#define POOL_COUNTER_COMMITS  2U
 
 #define POOL_RECORD_VALUE_MAX 32768U
 
@@ -138,12 +140,17 @@ struct pool_arena {
 /*
  * ANY. Leases a free arena of the profile to family `owner`, forming a group from the disks with
  * most room when none is free; `spread` rotates over disks (pass 0, 1, 2 … for successive leases
- * so that successive chunks land on successive disks). The lease's record precedes in the log
- * whatever the caller commits afterwards. Errors: VP_E_NO_SPACE (what is left is reserved for
+ * so that successive chunks land on successive disks). The lease is durable when it returns
+ * (GUARD_LEASE_BEFORE_USE). Errors: VP_E_NO_SPACE (what is left is reserved for
  * metadata, or no set of disks has room), VP_E_POOL_FENCED.
  */
 CO int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile,
                         unsigned spread, struct pool_arena *out) must_check;
+/* The same for up to `wanted` arenas that are not needed yet, by one commit, as long as the pool's
+ * level is ok; *got of them, which may be 0. */
+CO int pool_arena_lease_ahead(struct pool *p, uint32_t owner, struct raid_profile profile,
+                              unsigned spread, struct pool_arena *out, unsigned wanted,
+                              unsigned *got) must_check;
 /* ANY. Gives arenas back; they are leased again only once the return is durable
  * (GUARD_FREE_BEFORE_REUSE). The caller's own unmapping was committed before. A group that has no
  * leased arena left gives its extents back. */

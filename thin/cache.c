@@ -99,7 +99,8 @@ static int slab_add(struct thin_cache *c)
 
 static bool page_may_go(const struct thin_page *p)
 {
-    return !p->pins && !p->children && !p->loading && !p->writing && thin_page_is_committed(p);
+    return !p->pins && !p->children && !p->loading && !p->writing &&
+           !thin_page_has_mark(p, THIN_UNCOMMITTED) && !thin_page_has_mark(p, THIN_UNKEPT);
 }
 
 /* Moves the hand until a page is evicted or it is tired. */
@@ -129,7 +130,8 @@ static int page_init(struct thin_page *p, struct thin_tree *tree, uint8_t level,
     p->referenced = true;
     list_init(&p->clock_link);
     list_init(&p->dirty_link);
-    list_init(&p->uncommitted_link);
+    for (unsigned m = 0; m < THIN_MARK_KINDS; m++)
+        list_init(&p->mark[m].link);
     memset(data, 0, POOL_PAGE);
     if (level) {
         p->child = calloc(THIN_FANOUT, sizeof(struct thin_page *));
@@ -168,7 +170,8 @@ void thin_page_drop(struct thin_page *p)
     VP_VERIFY(p->children, ==, 0U);
     if (p->dirty)
         thin_page_mark_clean(p);
-    list_del(&p->uncommitted_link);
+    for (unsigned m = 0; m < THIN_MARK_KINDS; m++)
+        list_del(&p->mark[m].link);
     list_del(&p->clock_link);
     if (p->parent) {
         p->parent->child[p->slot] = NULL;

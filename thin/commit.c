@@ -13,14 +13,20 @@
 #include "io/reactor.h"
 #include "thin/thin_impl.h"
 
-static void stat_collect(struct thin *t)
+void thin_stat_collect(struct thin *t, struct pool_batch *b)
 {
     struct thin_stat_record_disk r = {
         .allocated_chunks = le64_make(t->allocated_chunks),
         .valid_blocks = le64_make(t->valid_blocks),
         .generation = le64_make(t->generation),
     };
-    pool_batch_set(&t->batch, POOL_RECORD_STAT, t->id, 0, &r, sizeof(r));
+    pool_batch_set(b, POOL_RECORD_STAT, t->id, 0, &r, sizeof(r));
+}
+
+static void number_collect(struct thin *t, struct pool_batch *b)
+{
+    struct le64 number = le64_make(t->commit_number + 1);
+    pool_batch_set(b, POOL_RECORD_COUNTER, t->id, POOL_COUNTER_COMMITS, &number, sizeof(number));
 }
 
 /* All or nothing: VP_E_NO_MEMORY leaves everything uncommitted. */
@@ -30,16 +36,20 @@ static int commit_collect(struct thin *t)
     size_t len = b->len;
     unsigned count = b->count;
     CO_NO_YIELD {
-        thin_tree_collect(&t->map, b);
-        thin_tree_collect(&t->space_tree, b);
+        thin_tree_collect(&t->map, THIN_UNCOMMITTED, b);
+        thin_tree_collect(&t->space_tree, THIN_UNCOMMITTED, b);
         if (t->stat_changed)
-            stat_collect(t);
+            thin_stat_collect(t, b);
+        if (b->count)
+            number_collect(t, b);
         if (b->failed) { /* back to what an earlier commit left */
             b->len = len;
             b->count = count;
         } else {
-            thin_tree_set_committed(&t->map);
-            thin_tree_set_committed(&t->space_tree);
+            thin_tree_unmark(&t->map, THIN_UNCOMMITTED);
+            thin_tree_unmark(&t->space_tree, THIN_UNCOMMITTED);
+            t->commit_number++;
+            thin_keep_commit_begin(t);
             t->stat_changed = false;
             t->uncommitted_bytes = 0;
             thin_space_commit_begin(t);
@@ -66,6 +76,7 @@ static CO int commit_run(struct thin *t)
     }
     if (!rc)
         pool_batch_clear(&t->batch);
+    thin_keep_commit_end(t, rc == 0);
     thin_space_commit_end(t, rc == 0);
     return rc;
 }

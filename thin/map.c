@@ -51,7 +51,7 @@ bool thin_chunk_alloc(struct thin *t, struct thin_page *leaf, uint64_t vchunk)
     e.fixed->pchunk = le64_make(c.n);
     e.fixed->generation_flags = le32_make(t->generation & THIN_GENERATION_MASK);
     t->allocated_chunks++;
-    t->stat_changed = true;
+    thin_stat_changed(t);
     thin_leaf_changed(leaf, vchunk, false);
     return true;
 }
@@ -65,7 +65,7 @@ int thin_chunk_free(struct thin *t, struct thin_page *leaf, uint64_t vchunk,
         return rc;
     t->valid_blocks -= thin_map_count_valid(e, 0, t->chunk_blocks);
     t->allocated_chunks--;
-    t->stat_changed = true;
+    thin_stat_changed(t);
     memset(e.fixed, 0, t->layout.entry_bytes);
     thin_leaf_changed(leaf, vchunk, false);
     return 0;

@@ -27,6 +27,7 @@ static int thin_new(const struct thin_config *config, struct thin **out)
     co_queue_init(&t->resync_queue);
     co_mutex_init(&t->adopt_lock);
     pool_batch_init(&t->batch);
+    pool_batch_init(&t->keep_batch);
     int rc = thin_chunks(t) > THIN_KEY_MAX ? VP_E_TOO_BIG : thin_intents_init(t);
     if (!rc)
         rc = thin_space_init(t);
@@ -53,6 +54,8 @@ void thin_close(struct thin *t)
     if (t->active.bucket)
         hash_fini(&t->active);
     pool_batch_fini(&t->batch);
+    pool_batch_fini(&t->keep_batch);
+    pool_keep_close(t->keep);
     free(t->adopt_buf);
     free(t);
 }
@@ -73,6 +76,17 @@ static int stat_load(struct thin *t, const struct pool_record *r)
     return 0;
 }
 
+static int counter_load(struct thin *t, const struct pool_record *r)
+{
+    struct le64 number;
+    if (r->len != sizeof(number))
+        return VP_E_RECORD_BAD;
+    memcpy(&number, r->value, sizeof(number));
+    if (r->key == POOL_COUNTER_COMMITS)
+        t->commit_number = le64_get(number);
+    return 0;
+}
+
 static int table_record_load(struct thin *t, const struct pool_record *r)
 {
     switch (r->kind) {
@@ -84,6 +98,8 @@ static int table_record_load(struct thin *t, const struct pool_record *r)
         return stat_load(t, r);
     case POOL_RECORD_INTENT:
         return thin_intents_load(t, r->key, r->value, r->len);
+    case POOL_RECORD_COUNTER:
+        return counter_load(t, r);
     default:
         return 0;
     }
@@ -144,6 +160,8 @@ CO int thin_open(const struct thin_config *config, const struct thin_state *stat
     if (state)
         rc = state_load(t, state);
     if (!rc)
+        rc = pool_keep_open(t->pool, t->id, t->layout.entry_bytes, t->commit_number, &t->keep);
+    if (!rc)
         rc = thin_space_open(t, state == NULL);
     if (rc) {
         thin_close(t);
@@ -174,7 +192,7 @@ CO int thin_destroy_pages(struct thin *t)
     int map_rc = thin_tree_destroy(&t->map);
     int space_rc = thin_tree_destroy(&t->space_tree);
     pool_batch_clear(&t->batch);
-    t->stat_changed = false;
+    t->stat_changed = t->stat_unkept = false;
     return rc ? rc : map_rc ? map_rc : space_rc;
 }
 

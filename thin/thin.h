@@ -48,7 +48,7 @@ struct thin_config {
 
 /*
  * Records of the pool that concern one volume, gathered by volumes/ at import or activation:
- * TREE, STAT, INTENT from the table and, in log order, the replayed MAP and SPACE records. The
+ * TREE, STAT, INTENT, COUNTER from the table and, in log order, the replayed MAP and SPACE records. The
  * bytes are the pool's record encoding (pool_batch). All borrowed during thin_open.
  */
 struct thin_state {
@@ -71,8 +71,8 @@ void thin_close(struct thin *t);
 CO int thin_read(struct thin *t, uint64_t block, uint64_t count, void *buf) must_check;
 
 /*
- * Writes whole blocks. When it returns 0 later reads see the data; they survive a crash after the
- * next thin_commit. Errors: VP_E_NO_SPACE (the blocks keep their old content), those of raid_write.
+ * Writes whole blocks. When it returns 0 later reads see the data; they survive a power cut after
+ * the next thin_commit, and a kill of the daemon at once (where thin_survives_kill). Errors: VP_E_NO_SPACE (the blocks keep their old content), those of raid_write.
  */
 CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *buf) must_check;
 
@@ -86,6 +86,10 @@ CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_alloc
  * (GUARD_DATA_BEFORE_LOG), then the log. Errors: VP_E_POOL_FENCED.
  */
 CO int thin_commit(struct thin *t) must_check;
+
+/* Whether what was acknowledged survives a kill of the daemon: not where the system has no shared
+ * memory. No yield. */
+bool thin_survives_kill(struct thin *t);
 
 /* Runs of blocks with one state. */
 struct thin_extent {

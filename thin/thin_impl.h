@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/verify.h"
+#include "pool/keep.h"
 #include "thin/thin.h"
 #include "thin/thin_format.h"
 
@@ -16,12 +17,23 @@ enum {
     THIN_OPEN_ARENAS = 8,     /* at most, to allocate from in turn                               */
     THIN_SPARES_MAX = 4096,   /* arenas with free chunks that are kept in memory                 */
     THIN_BLOCKS_MAX = 256,    /* of a chunk                                                      */
-    THIN_UNCOMMITTED_WORDS = 8,
-    THIN_ADOPT_BLOCKS = 16, /* compared at once after a crash */
+    THIN_MARK_WORDS = 8,      /* for the entries of a leaf */
+    THIN_ADOPT_BLOCKS = 16,   /* compared at once after a crash */
 };
 
 /* Keys beyond this are damage: 2^44 chunks of 16 KiB are 256 PiB. */
 #define THIN_KEY_MAX (UINT64_C(1) << 44)
+
+/* What has still to happen with a changed entry of a leaf. */
+enum thin_mark {
+    THIN_UNCOMMITTED, /* it is not in the log       */
+    THIN_UNKEPT,      /* it is not kept (keep.c)    */
+    THIN_MARK_KINDS,
+};
+struct thin_marks {
+    struct list link; /* tree->marked, while a bit is set */
+    uint64_t bits[THIN_MARK_WORDS];
+};
 
 /* ==== pages (cache.c) ======================================================================= */
 
@@ -30,13 +42,12 @@ enum {
  * parent's child[] (or tree->root). Invariants:
  *  1. a loaded page's parent is loaded (children counts them);
  *  2. a page that is not dirty equals what its parent's reference names (no reference: all zero);
- *  3. evicted are only pages that are clean, unpinned, childless, committed, and not being loaded
- * or written.
+ *  3. evicted are only pages that are clean, unpinned, childless, committed, kept, and not being
+ *     loaded or written.
  */
 struct thin_page {
-    struct list clock_link;       /* cache->clean, while not dirty; cache->unused        */
-    struct list dirty_link;       /* tree->dirty[level], while dirty                     */
-    struct list uncommitted_link; /* tree->uncommitted, while a bit is set                */
+    struct list clock_link; /* cache->clean, while not dirty; cache->unused              */
+    struct list dirty_link; /* tree->dirty[level], while dirty                           */
     struct thin_tree *tree;
     struct thin_page *parent;
     struct thin_page **child; /* interior: [THIN_FANOUT], NULL = not loaded           */
@@ -45,8 +56,8 @@ struct thin_page {
     unsigned children, pins;
     uint8_t level;
     bool dirty, referenced, loading, writing;
-    uint64_t uncommitted[THIN_UNCOMMITTED_WORDS]; /* leaf: entries not yet in the log       */
-    uint8_t *data;                                /* POOL_PAGE bytes, aligned                */
+    struct thin_marks mark[THIN_MARK_KINDS]; /* leaf: by enum thin_mark                  */
+    uint8_t *data;                           /* POOL_PAGE bytes, aligned                 */
 };
 
 struct thin_slab;
@@ -79,9 +90,9 @@ static inline void thin_page_unpin(struct thin_page *p)
 {
     p->pins--;
 }
-static inline bool thin_page_is_committed(const struct thin_page *p)
+static inline bool thin_page_has_mark(const struct thin_page *p, enum thin_mark m)
 {
-    return p->uncommitted_link.next == &p->uncommitted_link;
+    return p->mark[m].link.next != &p->mark[m].link;
 }
 /* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: waits for
  * a checkpoint when too much is dirty. Errors of that checkpoint. */
@@ -94,6 +105,7 @@ struct thin_tree {
     struct thin *owner;
     enum pool_tree kind;
     uint32_t entry_bytes, leaf_entries;
+    unsigned mark_words;
     unsigned height;                /* levels, 0 = empty                                   */
     struct thin_page *root;         /* NULL = not loaded                                   */
     struct pool_page_ref root_ref;  /* where the top page is                               */
@@ -101,8 +113,8 @@ struct thin_tree {
     uint8_t saved_height;
     uint64_t span[THIN_LEVELS_MAX + 1]; /* keys under a page of level i                        */
     struct list dirty[THIN_LEVELS_MAX];
-    struct list writing;     /* dirty pages of the level that a checkpoint is at    */
-    struct list uncommitted; /* leaves with entries that are not in the log          */
+    struct list writing;                 /* dirty pages of the level that a checkpoint is at    */
+    struct list marked[THIN_MARK_KINDS]; /* leaves, by enum thin_mark               */
 };
 
 void thin_tree_init(struct thin_tree *tree, struct thin *owner, enum pool_tree kind,
@@ -139,9 +151,9 @@ static inline uint8_t *thin_leaf_entry(const struct thin_page *leaf, uint64_t ke
 }
 /* The entry of `key` was changed: the leaf becomes dirty. `committed`: by replay of the log. */
 void thin_leaf_changed(struct thin_page *leaf, uint64_t key, bool committed);
-/* Fills the records of all uncommitted entries into b; they stay uncommitted. No yield. */
-void thin_tree_collect(struct thin_tree *tree, struct pool_batch *b);
-void thin_tree_set_committed(struct thin_tree *tree);
+/* Fills the records of all entries with the mark into b; they stay marked. No yield. */
+void thin_tree_collect(struct thin_tree *tree, enum thin_mark m, struct pool_batch *b);
+void thin_tree_unmark(struct thin_tree *tree, enum thin_mark m);
 bool thin_tree_is_dirty(const struct thin_tree *tree);
 
 /* Writes the pages that are dirty now, leaves first, to new places. */
@@ -195,7 +207,9 @@ struct thin_space {
     unsigned width; /* slots of open[] in use                                     */
     unsigned next;  /* slot of the next allocation                                */
     unsigned spread;
-    bool tight; /* no arena for every slot: any slot will do                  */
+    bool tight;         /* no arena for every slot: any slot will do                  */
+    bool leasing_ahead; /* a coroutine does                                           */
+    struct co_queue leased_ahead;
     struct list spare;
     size_t spares;
     struct list freed;
@@ -305,7 +319,7 @@ struct thin {
 
     uint64_t allocated_chunks, valid_blocks;
     uint64_t commits, adopted_blocks;
-    bool stat_changed;
+    bool stat_changed, stat_unkept;
     uint64_t uncommitted_bytes; /* of records that the next commit will have */
 
     /* Commits: begun and ended count them; one runs at a time (commit.c). */
@@ -314,6 +328,13 @@ struct thin {
     int commit_rc;
     struct pool_batch batch; /* of the running commit; kept when it failed */
     struct co_queue commit_queue;
+
+    uint64_t commit_number; /* of the last commit that began, over all lives of the volume */
+    struct pool_keep *keep;
+    struct pool_batch keep_batch; /* of one append */
+    /* Too much was changed for an append: the next commit stands in for it, and while it is not
+     * durable nothing can be appended. */
+    bool keep_by_commit, keep_blocked;
 
     bool checkpoint_requested;
     /* Adoption after a crash (adopt.c): one at a time; writers keep out of resync_chunk. */
@@ -333,6 +354,18 @@ static inline bool thin_chunk_is_active(const struct thin *t, uint64_t vchunk)
 {
     return hash_find(&t->active, vchunk) != NULL;
 }
+static inline void thin_stat_changed(struct thin *t)
+{
+    t->stat_changed = t->stat_unkept = true;
+}
+/* The record of the counters. */
+void thin_stat_collect(struct thin *t, struct pool_batch *b);
+/* Right before a change is acknowledged: a daemon that is killed from now on has not forgotten it
+ * (keep.c). May commit. */
+CO int thin_keep(struct thin *t) must_check;
+/* A commit collected everything; it is durable. No yield. */
+void thin_keep_commit_begin(struct thin *t);
+void thin_keep_commit_end(struct thin *t, bool durable);
 /* Whether the resync works on the chunk; if so, waits until it has ended. */
 CO void thin_resync_wait(struct thin *t, uint64_t vchunk);
 void thin_request_checkpoint(struct thin *t);

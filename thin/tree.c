@@ -1,5 +1,5 @@
 /*
- * Radix trees of pages: look-up, loading on demand, growth, the list of uncommitted entries.
+ * Radix trees of pages: look-up, loading on demand, growth, the lists of changed entries.
  * Writing them out is in tree_write.c.
  *
  * The page at level l and index i holds the keys [i × span(l), (i+1) × span(l)), span(0) = entries
@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "base/bitmap.h"
 #include "base/crc.h"
 #include "thin/thin_impl.h"
 
@@ -47,6 +48,8 @@ void thin_tree_init(struct thin_tree *tree, struct thin *owner, enum pool_tree k
     tree->kind = kind;
     tree->entry_bytes = entry_bytes;
     tree->leaf_entries = THIN_PAGE_ROOM / entry_bytes;
+    tree->mark_words = (unsigned)bitmap_words(tree->leaf_entries);
+    VP_VERIFY(tree->mark_words, <=, (unsigned)THIN_MARK_WORDS);
     tree->span[0] = tree->leaf_entries;
     for (unsigned i = 0; i < THIN_LEVELS_MAX; i++) {
         tree->span[i + 1] =
@@ -54,7 +57,8 @@ void thin_tree_init(struct thin_tree *tree, struct thin *owner, enum pool_tree k
         list_init(&tree->dirty[i]);
     }
     list_init(&tree->writing);
-    list_init(&tree->uncommitted);
+    for (unsigned m = 0; m < THIN_MARK_KINDS; m++)
+        list_init(&tree->marked[m]);
 }
 
 /* Levels that the highest key needs. */
@@ -107,7 +111,7 @@ bool thin_tree_is_dirty(const struct thin_tree *tree)
     for (unsigned i = 0; i < THIN_LEVELS_MAX; i++)
         if (!list_empty(&tree->dirty[i]))
             return true;
-    return !list_empty(&tree->writing) || !list_empty(&tree->uncommitted);
+    return !list_empty(&tree->writing) || !list_empty(&tree->marked[THIN_UNCOMMITTED]);
 }
 
 /* ---- loading ------------------------------------------------------------------------------- */
@@ -347,26 +351,32 @@ CO int thin_tree_seek(struct thin_tree *tree, uint64_t *key, uint64_t end, struc
 
 /* ---- changes ------------------------------------------------------------------------------- */
 
+static void leaf_mark(struct thin_page *leaf, enum thin_mark m, unsigned slot)
+{
+    struct thin_marks *marks = &leaf->mark[m];
+    marks->bits[slot / 64] |= UINT64_C(1) << (slot % 64);
+    if (!thin_page_has_mark(leaf, m))
+        list_add_tail(&leaf->tree->marked[m], &marks->link);
+}
+
 void thin_leaf_changed(struct thin_page *leaf, uint64_t key, bool committed)
 {
-    uint64_t slot = key - thin_leaf_first(leaf);
+    unsigned slot = (unsigned)(key - thin_leaf_first(leaf));
     thin_page_mark_dirty(leaf);
     if (committed)
         return;
-    uint64_t bit = UINT64_C(1) << (slot % 64);
-    if (!(leaf->uncommitted[slot / 64] & bit))
+    if (!bitmap_test(leaf->mark[THIN_UNCOMMITTED].bits, slot))
         leaf->tree->owner->uncommitted_bytes += leaf->tree->entry_bytes;
-    leaf->uncommitted[slot / 64] |= bit;
-    if (thin_page_is_committed(leaf))
-        list_add_tail(&leaf->tree->uncommitted, &leaf->uncommitted_link);
+    leaf_mark(leaf, THIN_UNCOMMITTED, slot);
+    leaf_mark(leaf, THIN_UNKEPT, slot);
 }
 
-static void leaf_collect(const struct thin_page *leaf, struct pool_batch *b)
+static void leaf_collect(const struct thin_page *leaf, enum thin_mark m, struct pool_batch *b)
 {
     const struct thin_tree *tree = leaf->tree;
     enum pool_record_kind kind = tree->kind == POOL_TREE_MAP ? POOL_RECORD_MAP : POOL_RECORD_SPACE;
-    for (unsigned w = 0; w < THIN_UNCOMMITTED_WORDS; w++) {
-        for (uint64_t bits = leaf->uncommitted[w]; bits; bits &= bits - 1) {
+    for (unsigned w = 0; w < tree->mark_words; w++) {
+        for (uint64_t bits = leaf->mark[m].bits[w]; bits; bits &= bits - 1) {
             uint64_t key = thin_leaf_first(leaf) + w * 64 + (unsigned)__builtin_ctzll(bits);
             const uint8_t *e = thin_leaf_entry(leaf, key);
             if (bytes_are_zero(e, 8)) /* pchunk, or the bitmap */
@@ -377,18 +387,20 @@ static void leaf_collect(const struct thin_page *leaf, struct pool_batch *b)
     }
 }
 
-void thin_tree_collect(struct thin_tree *tree, struct pool_batch *b)
+static struct thin_page *marked_leaf(struct list *link, enum thin_mark m)
 {
-    struct thin_page *leaf;
-    list_for_each (leaf, &tree->uncommitted, uncommitted_link)
-        leaf_collect(leaf, b);
+    return container_of(link, struct thin_page, mark[m].link);
 }
 
-void thin_tree_set_committed(struct thin_tree *tree)
+void thin_tree_collect(struct thin_tree *tree, enum thin_mark m, struct pool_batch *b)
 {
-    while (!list_empty(&tree->uncommitted)) {
-        struct thin_page *leaf =
-            container_of(list_pop(&tree->uncommitted), struct thin_page, uncommitted_link);
-        memset(leaf->uncommitted, 0, sizeof(leaf->uncommitted));
-    }
+    for (struct list *l = tree->marked[m].next; l != &tree->marked[m]; l = l->next)
+        leaf_collect(marked_leaf(l, m), m, b);
+}
+
+void thin_tree_unmark(struct thin_tree *tree, enum thin_mark m)
+{
+    struct list *l;
+    while ((l = list_pop(&tree->marked[m])))
+        memset(marked_leaf(l, m)->mark[m].bits, 0, sizeof(struct thin_marks) - sizeof(struct list));
 }

@@ -102,7 +102,8 @@ static void part_leave(struct thin *t, const struct write_window *w, struct writ
     if (!rc) {
         unsigned fresh = thin_map_set_valid(e, p->first, p->count, true);
         t->valid_blocks += fresh;
-        t->stat_changed |= fresh != 0;
+        if (fresh)
+            thin_stat_changed(t);
         for (unsigned i = 0; i < p->count; i++)
             e.crc[p->first + i] = le32_make(w->crc[p->crc + i]);
         e.fixed->generation_flags = le32_make(t->generation & THIN_GENERATION_MASK);
@@ -203,5 +204,5 @@ CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *bu
         if (rc || write_rc)
             return rc ? rc : write_rc;
     }
-    return 0;
+    return thin_keep(t);
 }

@@ -52,7 +52,7 @@ static int zero_try(struct thin *t, struct zero_part *z, struct thin_page *leaf)
         return ZERO_NEEDS_INTENT;
     thin_intent_leave(t, thin_intent_enter(t, z->vchunk));
     t->valid_blocks -= thin_map_set_valid(e, z->first, z->count, false);
-    t->stat_changed = true;
+    thin_stat_changed(t);
     thin_leaf_changed(leaf, z->vchunk, false);
     return ZERO_DONE;
 }
@@ -122,11 +122,8 @@ static CO int zero_skip(struct thin *t, uint64_t *block, uint64_t end)
     return 0;
 }
 
-CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_allocated)
+static CO int zero_range(struct thin *t, uint64_t block, uint64_t end, bool keep_allocated)
 {
-    if (block > t->size_blocks || count > t->size_blocks - block)
-        return VP_E_RANGE;
-    uint64_t end = block + count;
     while (block < end) {
         int rc = keep_allocated ? 0 : zero_skip(t, &block, end);
         if (rc || block >= end)
@@ -139,4 +136,12 @@ CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_alloc
         block += n;
     }
     return 0;
+}
+
+CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_allocated)
+{
+    if (block > t->size_blocks || count > t->size_blocks - block)
+        return VP_E_RANGE;
+    int rc = zero_range(t, block, block + count, keep_allocated);
+    return rc ? rc : thin_keep(t);
 }

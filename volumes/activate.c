@@ -40,6 +40,7 @@ static int gather(struct volume *v, struct pool_batch *b)
     gather_one(v, b, POOL_RECORD_TREE, POOL_TREE_MAP);
     gather_one(v, b, POOL_RECORD_TREE, POOL_TREE_SPACE);
     gather_one(v, b, POOL_RECORD_STAT, 0);
+    gather_one(v, b, POOL_RECORD_COUNTER, POOL_COUNTER_COMMITS);
     for (uint64_t word = 0, n = intent_words(v); word < n; word++)
         gather_one(v, b, POOL_RECORD_INTENT, word);
     return b->failed ? VP_E_NO_MEMORY : 0;

@@ -12,6 +12,7 @@
  */
 #include "base/log.h"
 #include "base/verify.h"
+#include "pool/keep.h"
 #include "volumes/volumes_impl.h"
 
 static bool has_tree(struct volume *v)
@@ -27,6 +28,7 @@ CO static int return_arenas(struct volume *v)
     while (v->pins > 0)
         co_queue_wait(&v->unpinned, "volume to be deleted");
     volume_detach(v);
+    pool_keep_forget(vs->pool, v->id); /* what it wrote there may soon be somebody else's */
     volume_replay_drop(v);
     int rc = pool_arena_return_all(vs->pool, v->id);
     if (rc)
@@ -100,6 +102,7 @@ CO static int delete_records(struct volume *v)
     pool_batch_delete(&d.batch, POOL_RECORD_TREE, v->id, POOL_TREE_MAP);
     pool_batch_delete(&d.batch, POOL_RECORD_TREE, v->id, POOL_TREE_SPACE);
     pool_batch_delete(&d.batch, POOL_RECORD_STAT, v->id, 0);
+    pool_batch_delete(&d.batch, POOL_RECORD_COUNTER, v->id, POOL_COUNTER_COMMITS);
     pool_batch_delete(&d.batch, POOL_RECORD_VOLUME, v->id, 0);
     int rc = pool_commit(p, &d.batch);
     pool_batch_fini(&d.batch);

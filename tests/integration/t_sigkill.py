@@ -3,8 +3,8 @@
 """Several clients write, flush and verify while the daemon is killed again and again.
 
 Each block of 4 KiB carries its number and a version. A client remembers, of each block, the version
-of the last flush and those written since; after a reconnect a block must show one of them (P1, P3).
-VPOOL_SEED repeats a run."""
+that was last acknowledged, flushed or not, and the one being written; after a reconnect a block must
+show one of them (P3, P11). VPOOL_SEED repeats a run."""
 import os
 import random
 import shutil
@@ -71,8 +71,8 @@ class Client(threading.Thread):
         self.rng = random.Random(f"{SEED}/{number}")
         self.number, self.uri = number, uri
         self.stop = threading.Event()
-        self.durable = [0] * BLOCKS  # version at the last flush
-        self.maybe = {}  # block -> versions written since
+        self.durable = [0] * BLOCKS  # the version that was acknowledged
+        self.maybe = {}  # block -> the version being written
         self.version = 0
         self.failure = None
         self.verified = self.flushes = self.connects = 0
@@ -118,12 +118,12 @@ class Client(threading.Thread):
                     h.zero(count * BLOCK, at * BLOCK)
                 else:
                     h.pwrite(b"".join(block(i, version) for i in range(at, at + count)), at * BLOCK)
-            if self.rng.random() < 0.5:
+                for i in range(at, at + count):
+                    self.durable[i] = version
+                self.maybe.clear()
+            if self.rng.random() < 0.1:
                 h.flush()
                 self.flushes += 1
-                for i, versions in self.maybe.items():
-                    self.durable[i] = versions[-1]
-                self.maybe.clear()
 
     def run(self):
         try:

@@ -1,6 +1,7 @@
 /* Combinations of fates of pending writes: enumeration and their written form. */
 #include "tests/sim/explore.h"
 
+#include "base/hash.h"
 #include "base/verify.h"
 
 #include <inttypes.h>
@@ -112,10 +113,41 @@ bool choices_each(const struct sim_snapshot *s, enum choice_depth depth, choice_
     return ok;
 }
 
-void choices_format(const struct sim_choice *c, unsigned n, char *out, size_t size)
+/* Those in flight: all of them, none; or every combination while they are few. */
+bool choices_each_kill(const struct sim_snapshot *s, enum choice_depth depth, choice_fn fn,
+                       void *arg)
 {
-    size_t at = 0;
-    out[0] = '\0';
+    const unsigned few = depth == CHOICES_FULL ? 5 : 2;
+    unsigned n = sim_snapshot_pending(s), flying = 0;
+    struct sim_choice *c = calloc(n + 1, sizeof(*c));
+    unsigned *at = calloc(n + 1, sizeof(*at));
+    VP_VERIFY_TRUE(c != NULL && at != NULL);
+    for (unsigned i = 0; i < n; i++) {
+        c[i].fate = SIM_KEEP;
+        if (!sim_snapshot_is_complete(s, i))
+            at[flying++] = i;
+    }
+    uint64_t combinations = flying <= few ? UINT64_C(1) << flying : 2;
+    bool ok = true;
+    for (uint64_t bits = 0; ok && bits < combinations; bits++) {
+        for (unsigned i = 0; i < flying; i++)
+            c[at[i]].fate = (flying <= few ? bits >> i : bits) & 1 ? SIM_KEEP : SIM_DROP;
+        ok = fn(arg, c, n);
+    }
+    free(at);
+    free(c);
+    return ok;
+}
+
+uint64_t choices_kill_key(const struct sim_snapshot *s, const struct model *m, uint64_t event)
+{
+    return hash_mix(sim_snapshot_keeps_hash(s) + model_answers_at(m, event) + 1);
+}
+
+void choices_format(const struct sim_choice *c, unsigned n, bool killed, char *out, size_t size)
+{
+    size_t at = killed ? 1 : 0;
+    (void)snprintf(out, size, "%s", killed ? "K" : "");
     for (unsigned i = 0; i < n && at + 20 < size; i++) {
         if (c[i].fate == SIM_TEAR)
             at += (size_t)snprintf(out + at, size - at, "t%" PRIx64 ".", c[i].units);
@@ -123,11 +155,13 @@ void choices_format(const struct sim_choice *c, unsigned n, char *out, size_t si
             at += (size_t)snprintf(out + at, size - at, "%c", c[i].fate == SIM_KEEP ? 'k' : 'd');
     }
     if (!n)
-        (void)snprintf(out, size, "-");
+        (void)snprintf(out + at, size - at, "-");
 }
 
-bool choices_parse(const char *text, struct sim_choice *c, unsigned n)
+bool choices_parse(const char *text, struct sim_choice *c, unsigned n, bool *killed)
 {
+    *killed = *text == 'K';
+    text += *killed;
     if (n == 0)
         return strcmp(text, "-") == 0;
     for (unsigned i = 0; i < n; i++) {

@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@ struct deep {
     struct explore_counts *counts;
     struct observation *observed;
     struct points points;
+    uint64_t event;        /* of the second crash */
     uint64_t salt;         /* of states whose recovery must show what another one has shown */
     struct model *next;    /* of the life after */
     struct crash_state at; /* the point that is being enumerated */
@@ -32,10 +34,11 @@ static void on_event(struct rig *r, uint64_t event)
 static bool on_choice(void *arg, const struct sim_choice *choices, unsigned count)
 {
     struct deep *d = arg;
-    (void)count;
     uint64_t image = sim_snapshot_hash(d->at.snapshot, choices);
     uint64_t key = image + (d->at.prior ? d->salt : 0);
     key = hash_mix(key) + model_promises_at(d->at.model, d->at.event) + d->at.lost_disks;
+    if (d->at.killed)
+        key += choices_kill_key(d->at.snapshot, d->at.model, d->at.event);
     d->counts->tried++;
     if (!hash_set_add(&d->seen->states, key))
         return true;
@@ -45,7 +48,25 @@ static bool on_choice(void *arg, const struct sim_choice *choices, unsigned coun
     d->counts->again++;
     struct verify_output out = {0};
     d->ok = verify_state(&d->at, &out, d->why, d->why_size);
+    if (!d->ok) {
+        char text[4096];
+        choices_format(choices, count, d->at.killed, text, sizeof(text));
+        size_t at = strlen(d->why);
+        (void)snprintf(d->why + at, d->why_size - at, " [then event %" PRIu64 ", %s]", d->event,
+                       text);
+    }
     return d->ok;
+}
+
+static void look_at_point(struct deep *d, const struct point *p, bool killed)
+{
+    d->at.snapshot = p->snapshot;
+    d->at.killed = killed;
+    d->event = p->event;
+    if (killed)
+        (void)choices_each_kill(p->snapshot, CHOICES_THIN, on_choice, d);
+    else
+        (void)choices_each(p->snapshot, CHOICES_THIN, on_choice, d);
 }
 
 static void look_at_points(struct deep *d, unsigned stride)
@@ -56,12 +77,12 @@ static void look_at_points(struct deep *d, unsigned stride)
         if (i % stride && i + 1 != d->points.count)
             continue;
         uint64_t now = point_signature(p);
-        if (now == last)
-            continue;
-        last = now;
-        d->at.snapshot = p->snapshot;
         d->at.event = p->event;
-        (void)choices_each(p->snapshot, CHOICES_THIN, on_choice, d);
+        if (now != last)
+            look_at_point(d, p, false);
+        if (d->ok)
+            look_at_point(d, p, true);
+        last = now;
     }
     points_fini(&d->points);
 }
@@ -75,7 +96,8 @@ static uint64_t first_read_event(const struct observation *o)
     return first;
 }
 
-/* Recovery is crashed before each of its own events. What it had shown by then stays. */
+/* Recovery is crashed before each of its own events, by a power cut, or by a kill if it follows one.
+ * What it had shown by then stays. */
 static void crash_recovery(struct deep *d, struct sim_snapshot **end)
 {
     struct verify_output out = {
@@ -88,6 +110,7 @@ static void crash_recovery(struct deep *d, struct sim_snapshot **end)
     d->at = *d->s;
     d->at.seed++;
     d->at.back_disks = 0;
+    d->at.killed_first = d->s->killed;
     position.step = "recovery crashed";
     uint64_t first_read = first_read_event(d->observed), last = 0;
     /* The last ones first: equal states, but more that must not change. */
@@ -100,7 +123,9 @@ static void crash_recovery(struct deep *d, struct sim_snapshot **end)
         d->at.snapshot = p->snapshot;
         d->at.prior = p->event < first_read ? NULL : d->observed;
         d->at.prior_event = p->event;
-        (void)choices_each(p->snapshot, CHOICES_THIN, on_choice, d);
+        look_at_point(d, p, false);
+        if (d->ok && d->s->killed)
+            look_at_point(d, p, true);
     }
     points_fini(&d->points);
 }
@@ -112,6 +137,8 @@ static void lose_disks(struct deep *d, const struct sim_snapshot *end)
     d->at.seed++;
     d->at.back_disks = 0;
     d->at.snapshot = end;
+    d->at.killed = false;
+    d->at.killed_first = d->s->killed;
     d->at.prior = d->observed;
     d->at.prior_event = UINT64_MAX;
     position.step = "recovered, then a disk lost";

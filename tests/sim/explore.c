@@ -126,7 +126,8 @@ void position_report(const char *why)
                mishap_names[position.mishap.kind]);
     if (position.scenario && position.choices) {
         static char text[8192];
-        choices_format(position.choices, position.choice_count, text, sizeof(text));
+        choices_format(position.choices, position.choice_count, position.killed, text,
+                       sizeof(text));
         printf(" --event %" PRIu64 " --choice %s", position.event, text);
     }
     printf("%s%s%s\n", position.step ? " (" : "", position.step ? position.step : "",
@@ -274,6 +275,8 @@ static bool on_choice(void *arg, const struct sim_choice *choices, unsigned coun
     x->counts->tried++;
     uint64_t hash = sim_snapshot_hash(x->state.snapshot, choices);
     uint64_t key = hash_mix(hash + model_promises_at(x->model, x->state.event));
+    if (x->state.killed)
+        key += choices_kill_key(x->state.snapshot, x->model, x->state.event);
     key += x->state.back_disks + ((uint64_t)position.variant << 32);
     if (!x->filter->only && !hash_set_add(&x->seen.states, key))
         return true;
@@ -290,30 +293,49 @@ static bool only_choice(struct explorer *x)
     unsigned n = sim_snapshot_pending(x->state.snapshot);
     struct sim_choice *c = calloc(n + 1, sizeof(*c));
     VP_VERIFY_TRUE(c != NULL);
-    bool ok = choices_parse(x->filter->choice, c, n);
+    bool ok = choices_parse(x->filter->choice, c, n, &x->state.killed);
     if (!ok)
-        broken(x, "--choice does not fit: one of k, d or t<hex>. for each pending write");
+        broken(x, "--choice does not fit: one of k, d or t<hex>. for each pending write; before "
+                  "them K for a kill");
+    position.killed = x->state.killed;
     ok = ok && on_choice(x, c, n);
     free(c);
     return ok;
 }
 
+/* The states that can follow a point: after a power cut, or a kill. */
+static bool explore_point(struct explorer *x, const struct point *p, bool killed)
+{
+    x->state.killed = position.killed = killed;
+    return killed ? choices_each_kill(p->snapshot, x->depth, on_choice, x)
+                  : choices_each(p->snapshot, x->depth, on_choice, x);
+}
+
 static bool explore_points(struct explorer *x)
 {
-    uint64_t last = 0;
+    uint64_t last[2] = {0, 0};
+    /* Rot and overwrites under way do not go together (docs/testing.md). */
+    bool kills = !(x->sc->flags & SCENARIO_ROT);
     for (unsigned i = 0; i < x->points.count; i++) {
         const struct point *p = &x->points.at[i];
-        bool wanted = x->filter->only ? x->filter->event == p->event
-                                      : i % x->stride == 0 || i + 1 == x->points.count;
-        uint64_t now = point_signature(p) + model_promises_at(x->model, p->event);
-        if (!wanted || (!x->filter->only && now == last))
+        if (x->filter->only ? x->filter->event != p->event
+                            : i % x->stride != 0 && i + 1 != x->points.count)
             continue;
-        last = now;
-        x->counts->events++;
         x->state.snapshot = p->snapshot;
         x->state.event = position.event = p->event;
-        if (x->filter->only ? !only_choice(x) : !choices_each(p->snapshot, x->depth, on_choice, x))
+        if (x->filter->only) {
+            if (!only_choice(x))
+                return false;
+            continue;
+        }
+        uint64_t now = point_signature(p) + model_promises_at(x->model, p->event);
+        uint64_t now_kill = now + choices_kill_key(p->snapshot, x->model, p->event);
+        x->counts->events += now != last[0];
+        if ((now != last[0] && !explore_point(x, p, false)) ||
+            (kills && now_kill != last[1] && !explore_point(x, p, true)))
             return false;
+        last[0] = now;
+        last[1] = now_kill;
     }
     return true;
 }
@@ -412,6 +434,7 @@ bool explore(const struct scenario *sc, uint64_t seed, const struct explore_filt
     position.scenario = NULL;
     position.choices = NULL;
     position.variant = 0;
+    position.killed = false;
     position.mishap.kind = MISHAP_NONE;
     counts->seconds += cpu_seconds() - from;
     return !x.broken;

@@ -99,6 +99,7 @@ struct position {
     uint64_t event;
     const struct sim_choice *choices;
     unsigned choice_count;
+    bool killed;
     const char *guard; /* switched off; NULL: none */
     const char *step;  /* what is being looked at */
 };
@@ -128,9 +129,14 @@ enum choice_depth { CHOICES_FULL, CHOICES_THIN };
 typedef bool (*choice_fn)(void *arg, const struct sim_choice *choices, unsigned count);
 /* Calls fn for combinations of fates (see README.md) until it returns false. */
 bool choices_each(const struct sim_snapshot *s, enum choice_depth depth, choice_fn fn, void *arg);
-void choices_format(const struct sim_choice *c, unsigned n, char *out, size_t size);
+/* The same for a killed process: completed writes are kept, those in flight land or do not. */
+bool choices_each_kill(const struct sim_snapshot *s, enum choice_depth depth, choice_fn fn,
+                       void *arg);
+/* What tells states apart besides the image and what was promised: kept memory. */
+uint64_t choices_kill_key(const struct sim_snapshot *s, const struct model *m, uint64_t event);
+void choices_format(const struct sim_choice *c, unsigned n, bool killed, char *out, size_t size);
 /* Parses what choices_format made; false when malformed. */
-bool choices_parse(const char *text, struct sim_choice *c, unsigned n);
+bool choices_parse(const char *text, struct sim_choice *c, unsigned n, bool *killed);
 
 /* A deeper look at one state that was found good: recovery crashed at each of its events, another
  * disk lost, life going on and crashed again. `seen` removes duplicates. */

@@ -32,6 +32,10 @@ static const struct {
     {GUARD_RANGE_LOCK, "race"},
     {GUARD_ADOPT_EQUALISE, "overwrite-mirror"},
     {GUARD_STALE_DISK, "mirror-lost"},
+    {GUARD_KEEP_BEFORE_ACK, "first-write"},
+    {GUARD_LEASE_BEFORE_USE, "first-write"},
+    {GUARD_IMPORT_FLUSH, "import"},
+    {GUARD_KEEP_ORDER, "race"},
 };
 
 /* In the child: output goes to the pipe, the exit code says whether something was noticed. */

@@ -47,6 +47,7 @@ void model_free(struct model *m)
     }
     free(m->version);
     free(m->promise_event);
+    free(m->answer_event);
     free(m);
 }
 
@@ -74,6 +75,9 @@ void model_answer(struct model *m, struct model_call *c, bool failed, bool promi
     if (failed)
         return; /* it may have happened, now or later */
     c->answered = (struct model_time){++m->tick, m->event};
+    m->answer_event =
+        grown(m->answer_event, (unsigned)m->answers, &m->answer_capacity, sizeof(*m->answer_event));
+    m->answer_event[m->answers++] = m->event;
     if (promises)
         promise(m);
 }
@@ -180,21 +184,36 @@ struct model_view model_view_crash(const struct model_volume *v, uint64_t event,
     return view;
 }
 
+struct model_view model_view_kill(const struct model_volume *v, uint64_t event, bool whole_blocks,
+                                  bool power_cut)
+{
+    struct model_view view = model_view_crash(v, event, whole_blocks);
+    view.kill = !power_cut;
+    view.kept = true;
+    return view;
+}
+
 /* What was called and answered without a disk event between them has happened, too. */
 static bool is_called(const struct model_call *c, uint64_t event)
 {
     return c->called.event < event || c->answered.event <= event;
 }
 
+/* A killed process may have kept in memory what it was doing without a disk event. */
 static bool is_visible(const struct model_version *x, const struct model_view *view)
 {
-    return !x->void_ && (!view->crash || is_called(&x->call, view->event));
+    if (x->void_)
+        return false;
+    return !view->crash || is_called(&x->call, view->event) ||
+           (view->kept && x->call.called.event <= view->event);
 }
 
 static bool is_settled(const struct model_version *x, const struct model_view *view)
 {
     if (x->call.failed)
         return false;
+    if (view->kill)
+        return x->call.answered.event <= view->event;
     if (!view->crash)
         return x->call.answered.tick < view->tick;
     return (x->durable && x->call.answered.event <= view->event) ||
@@ -352,15 +371,26 @@ bool model_permits_size(const struct model_volume *v, uint64_t event, uint64_t b
     return false;
 }
 
-uint64_t model_promises_at(const struct model *m, uint64_t event)
+/* How many of the ascending events are not after `event`. */
+static uint64_t count_until(const uint64_t *events, uint64_t count, uint64_t event)
 {
-    uint64_t low = 0, high = m->promises;
+    uint64_t low = 0, high = count;
     while (low < high) {
         uint64_t mid = (low + high) / 2;
-        if (m->promise_event[mid] <= event)
+        if (events[mid] <= event)
             low = mid + 1;
         else
             high = mid;
     }
     return low;
+}
+
+uint64_t model_promises_at(const struct model *m, uint64_t event)
+{
+    return count_until(m->promise_event, m->promises, event);
+}
+
+uint64_t model_answers_at(const struct model *m, uint64_t event)
+{
+    return count_until(m->answer_event, m->answers, event);
 }

@@ -80,6 +80,9 @@ struct model {
     uint64_t promises; /* grows with each answer that forbids something: see model_promises_at */
     uint64_t *promise_event;
     unsigned promise_capacity;
+    uint64_t answers; /* grows with each answer */
+    uint64_t *answer_event;
+    unsigned answer_capacity;
     struct model_version *version;
     unsigned version_count, version_capacity;
     struct model_volume volume[MODEL_VOLUMES_MAX];
@@ -121,12 +124,17 @@ unsigned model_size_call(struct model *m, struct model_volume *v, uint64_t block
  * at `tick`. */
 struct model_view {
     bool crash;
+    bool kill;         /* of the process: whatever was answered has happened        */
+    bool kept;         /* a kill was among what happened: see is_visible in model.c  */
     bool whole_blocks; /* the atomic unit is the block */
     uint64_t event, tick;
     uint64_t cover_tick; /* filled in by model_view_crash, for one volume */
 };
 struct model_view model_view_live(struct model_time called, bool whole_blocks);
 struct model_view model_view_crash(const struct model_volume *v, uint64_t event, bool whole_blocks);
+/* Of the process. With `power_cut`, power went in the recovery, after it. */
+struct model_view model_view_kill(const struct model_volume *v, uint64_t event, bool whole_blocks,
+                                  bool power_cut);
 
 /* Whether a block may show these sectors; else says in `why` what it may show. */
 bool model_permits(const struct model *m, const struct model_volume *v, uint64_t block,
@@ -138,5 +146,7 @@ bool model_permits_size(const struct model_volume *v, uint64_t event, uint64_t b
 /* How many promises had been made by `event`: two equal images with equal promises need be looked
  * at once. */
 uint64_t model_promises_at(const struct model *m, uint64_t event);
+/* The same for kills: how many answers there were. */
+uint64_t model_answers_at(const struct model *m, uint64_t event);
 
 #endif

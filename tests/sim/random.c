@@ -263,11 +263,17 @@ static void later_round(struct rig *r)
 
 /* ---- crashes ------------------------------------------------------------------------------ */
 
-static void draw_choices(struct random_world *x, const struct sim_snapshot *s, struct sim_choice *c)
+static void draw_choices(struct random_world *x, const struct sim_snapshot *s, bool killed,
+                         struct sim_choice *c)
 {
     unsigned n = sim_snapshot_pending(s);
     uint64_t style = below(x, 4);
     for (unsigned i = 0; i < n; i++) {
+        if (killed) {
+            bool lands = sim_snapshot_is_complete(s, i) || style == 1 || (style > 1 && below(x, 2));
+            c[i] = (struct sim_choice){lands ? SIM_KEEP : SIM_DROP, 0};
+            continue;
+        }
         c[i] = (struct sim_choice){style == 1 ? SIM_KEEP : SIM_DROP, 0};
         if (style >= 2)
             c[i] = (struct sim_choice){
@@ -288,7 +294,8 @@ static struct crash_state draw_state(struct random_world *x, struct sim_choice *
     free(*c);
     *c = calloc(sim_snapshot_pending(p->snapshot) + 1, sizeof(**c));
     VP_VERIFY_TRUE(*c != NULL);
-    draw_choices(x, p->snapshot, *c);
+    bool killed = !x->rots && below(x, 3) == 0;
+    draw_choices(x, p->snapshot, killed, *c);
     x->counts->states++;
     x->counts->images++; /* two equal ones would be an accident */
     x->counts->tried++;
@@ -298,6 +305,7 @@ static struct crash_state draw_state(struct random_world *x, struct sim_choice *
         .snapshot = p->snapshot,
         .event = p->event,
         .choices = *c,
+        .killed = killed,
         .seed = draw(x),
         .faults_planned = x->bad_disk >= 0,
         .back_disks = x->bad_disk >= 0 && below(x, 2) ? 1U << x->bad_disk : 0,

@@ -109,8 +109,10 @@ static uint64_t next_window(const struct model_volume *mv, uint64_t *at, uint64_
 static void check_content(struct check *c, unsigned index, struct volume *v, uint64_t blocks)
 {
     struct model_volume *mv = &c->s->model->volume[index];
-    struct model_view view =
-        model_view_crash(mv, c->s->event, c->s->config->atomic_bytes >= STAMP_BLOCK);
+    bool whole = c->s->config->atomic_bytes >= STAMP_BLOCK;
+    struct model_view view = c->s->killed || c->s->killed_first
+                                 ? model_view_kill(mv, c->s->event, whole, !c->s->killed)
+                                 : model_view_crash(mv, c->s->event, whole);
     struct model_sectors got[READ_BLOCKS];
     for (uint64_t at = 0, n; !c->rig.failed && (n = next_window(mv, &at, blocks)) > 0; at += n) {
         int rc = rig_read_blocks(&c->rig, v, mv->uid, at, n, got);
@@ -266,7 +268,8 @@ bool verify_state(const struct crash_state *s, struct verify_output *out, char *
     static const struct verify_output nothing;
     struct verify_output none = nothing;
     struct check c = {.s = s, .out = out ? out : &none};
-    c.rig.w = sim_world_from_snapshot(s->snapshot, s->choices, s->seed);
+    c.rig.w = s->killed ? sim_world_after_kill(s->snapshot, s->choices, s->seed)
+                        : sim_world_from_snapshot(s->snapshot, s->choices, s->seed);
     c.rig.config = s->config;
     c.rig.model = s->model;
     c.rig.faults_planned = s->faults_planned || s->lost_disks;

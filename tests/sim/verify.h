@@ -26,7 +26,9 @@ struct crash_state {
     struct model *model;
     const struct sim_snapshot *snapshot;
     const struct sim_choice *choices;
-    uint64_t event; /* the model's: power was cut before this one */
+    bool killed;       /* not the power went, but the process                      */
+    bool killed_first; /* … before power went in the recovery                      */
+    uint64_t event;    /* the model's: it happened before this one */
     uint64_t seed;
     unsigned lost_disks; /* bits: these are dead at import, whatever they were */
     unsigned back_disks; /* bits: these are back at import, if they were dead */

@@ -22,7 +22,7 @@ static void entries_have_the_documented_sizes(void **state)
         assert_int_equal(l.chunk_blocks, expected[i].chunk / 4096);
         assert_int_equal(l.entry_bytes, expected[i].entry);
         assert_int_equal(THIN_PAGE_ROOM / l.entry_bytes, expected[i].per_leaf);
-        assert_true(expected[i].per_leaf <= THIN_UNCOMMITTED_WORDS * 64);
+        assert_true(expected[i].per_leaf <= THIN_MARK_WORDS * 64);
         assert_int_equal(l.entry_bytes % 4, 0);
     }
 }

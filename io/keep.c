@@ -1,0 +1,150 @@
+/* Memory that outlives the process: POSIX shared memory (shm_overview(7)). */
+#include "io/keep.h"
+
+#include "base/attr.h"
+#include "base/verify.h"
+#include "io/reactor_impl.h"
+#include "io/sim_impl.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SHM_DIR "/dev/shm" /* shm_open(3) */
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+static struct sim_world *world(void)
+{
+    return reactor_current ? reactor_current->config.sim : NULL;
+}
+
+static int shm(const char *name, int flags)
+{
+    char path[IO_KEEP_NAME_MAX + 2];
+    if (snprintf(path, sizeof(path), "/%s", name) >= (int)sizeof(path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    return shm_open(path, flags | O_CLOEXEC, 0600);
+}
+
+/* ---- a mapping of one's own ---------------------------------------------------------------- */
+
+int io_keep_new(const char *name, size_t capacity, struct io_keep *out)
+{
+    if (world())
+        return sim_keep_new(world(), name, capacity, out);
+    io_keep_remove(name);
+    *out = (struct io_keep){.capacity = capacity};
+    AUTO_FD int fd = shm(name, O_RDWR | O_CREAT | O_EXCL);
+    if (fd < 0 || ftruncate(fd, (off_t)capacity) != 0)
+        return VP_E_KEEP_NONE;
+    void *map = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        io_keep_remove(name);
+        return VP_E_NO_MEMORY;
+    }
+    out->base = map;
+    return 0;
+}
+
+int io_keep_reserve(struct io_keep *k, size_t offset, size_t len)
+{
+    VP_VERIFY(offset + len, <=, k->capacity);
+    if (k->sim)
+        return sim_keep_reserve(k, offset, len);
+    return madvise(k->base + offset, len, MADV_POPULATE_WRITE) == 0 ? 0 : VP_E_NO_MEMORY;
+}
+
+void io_keep_close(struct io_keep *k)
+{
+    if (k->base && !k->sim)
+        munmap(k->base, k->capacity);
+    *k = (struct io_keep){0};
+}
+
+/* ---- by name --------------------------------------------------------------------------------- */
+
+int io_keep_read(const char *name, size_t offset, void *bytes, size_t len)
+{
+    if (world())
+        return sim_keep_read(world(), name, offset, bytes, len);
+    struct stat st;
+    AUTO_FD int fd = shm(name, O_RDONLY);
+    if (fd < 0 || fstat(fd, &st) != 0)
+        return vp_err_from_errno(errno);
+    if (st.st_uid != geteuid() || !S_ISREG(st.st_mode))
+        return VP_E_PERMISSION;
+    for (size_t at = 0; at < len;) {
+        ssize_t n = pread(fd, (char *)bytes + at, len - at, (off_t)(offset + at));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? VP_E_IO : VP_E_IO_SHORT;
+        at += (size_t)n;
+    }
+    return 0;
+}
+
+int io_keep_poke(const char *name, size_t offset, const void *bytes, size_t len)
+{
+    if (world())
+        return sim_keep_poke(world(), name, offset, bytes, len);
+    AUTO_FD int fd = shm(name, O_RDWR);
+    if (fd < 0)
+        return vp_err_from_errno(errno);
+    return pwrite(fd, bytes, len, (off_t)offset) == (ssize_t)len ? 0 : VP_E_IO;
+}
+
+void io_keep_remove(const char *name)
+{
+    char path[IO_KEEP_NAME_MAX + 2];
+    if (world())
+        sim_keep_remove(world(), name);
+    else if (snprintf(path, sizeof(path), "/%s", name) < (int)sizeof(path))
+        (void)shm_unlink(path);
+}
+
+int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), void *arg)
+{
+    if (world())
+        return sim_keep_each(world(), prefix, fn, arg);
+    DIR *dir = opendir(SHM_DIR);
+    if (!dir)
+        return 0; /* no shared memory, so nothing is kept */
+    const struct dirent *e;
+    int rc = 0;
+    while (!rc && (e = readdir(dir)))
+        if (strncmp(e->d_name, prefix, strlen(prefix)) == 0 &&
+            strlen(e->d_name) <= IO_KEEP_NAME_MAX)
+            rc = fn(e->d_name, arg);
+    closedir(dir);
+    return rc;
+}
+
+void io_boot_id(unsigned char out[IO_BOOT_ID_BYTES])
+{
+    memset(out, 0, IO_BOOT_ID_BYTES);
+    if (world())
+        return; /* a simulated power cut takes the memory itself */
+    char text[64] = "";
+    AUTO_FD int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+        return;
+    unsigned n = 0; /* hexadecimal digits, with dashes between */
+    for (const char *p = text; *p && n < 2 * IO_BOOT_ID_BYTES; p++) {
+        const char *digits = "0123456789abcdef", *at = strchr(digits, *p);
+        if (!at)
+            continue;
+        out[n / 2] = (unsigned char)(out[n / 2] << 4 | (at - digits));
+        n++;
+    }
+}

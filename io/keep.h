@@ -1,0 +1,53 @@
+/*
+ * Memory that outlives this process, but not the machine: POSIX shared memory under a name. What a
+ * killed daemon leaves there its successor finds; after a power cut or a reboot it is gone, and so
+ * it must be (pool/keep.h). In a simulated world it is a part of that world.
+ *
+ * Any thread; nothing here waits.
+ */
+#ifndef VP_IO_KEEP_H
+#define VP_IO_KEEP_H
+
+#include "base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define IO_KEEP_NAME_MAX 95U
+
+/* A mapping; `capacity` bytes from `base`, of which those that were reserved may be touched. */
+struct io_keep {
+    unsigned char *base; /* NULL: closed */
+    size_t capacity;
+    void *sim; /* in a simulated world, whose it is */
+};
+
+/*
+ * Makes one of `capacity` bytes, a multiple of 4096, all zero, and none of it reserved. One of this
+ * name that exists is replaced. `name` has no slash. Errors: VP_E_KEEP_NONE (no shared memory in
+ * this system, or no right to it), VP_E_NO_MEMORY.
+ */
+int io_keep_new(const char *name, size_t capacity, struct io_keep *out) must_check;
+/* Takes memory for `len` bytes at `offset` (multiples of 4096) now, so that touching them neither
+ * fails nor waits. VP_E_NO_MEMORY. */
+int io_keep_reserve(struct io_keep *k, size_t offset, size_t len) must_check;
+/* Unmaps; what is there stays under its name. */
+void io_keep_close(struct io_keep *k);
+
+/* ---- by name: what somebody else left -------------------------------------------------------- */
+
+/* `len` bytes at `offset`. VP_E_NOT_FOUND; VP_E_PERMISSION: it is not this user's; VP_E_IO_SHORT: it
+ * is smaller; VP_E_IO. */
+int io_keep_read(const char *name, size_t offset, void *bytes, size_t len) must_check;
+/* Changes `len` bytes at `offset`; eight aligned ones change at once. VP_E_NOT_FOUND, VP_E_IO. */
+int io_keep_poke(const char *name, size_t offset, const void *bytes, size_t len) must_check;
+void io_keep_remove(const char *name);
+/* Calls fn for each name that begins with `prefix`, until it returns non-zero, which is returned.
+ * fn may remove. */
+int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), void *arg) must_check;
+
+/* Different after each start of the machine. */
+#define IO_BOOT_ID_BYTES 16
+void io_boot_id(unsigned char out[IO_BOOT_ID_BYTES]);
+
+#endif

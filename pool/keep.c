@@ -1,0 +1,236 @@
+/*
+ * Kept memory: writing it. See keep.h for what it is for.
+ *
+ * Two areas take turns, so that appending never waits for a commit: a commit that begins covers the
+ * area in use and appends go on in the other one; when it is durable, the covered area is emptied.
+ *
+ *     append ──▶ [ area 0 ]        commit begins        [ area 0 ] covered ──durable──▶ empty
+ *                [ area 1 ] empty  ─────────────▶  append ──▶ [ area 1 ]
+ *
+ * After a failed commit both may be in use; then the next one that succeeds empties the older.
+ *
+ * A kill comes between any two instructions. A group counts once `used` covers it, by one store
+ * after its bytes; an area is emptied by one store as well.
+ */
+#include "pool/keep_impl.h"
+
+#include "base/crc.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    GROWTH_BYTES = 16 << 10,
+    AREA_RECORDS = 8192, /* that fit into an area at least, within: */
+    AREA_BYTES_MIN = 1 << 20,
+    AREA_BYTES_MAX = 8 << 20,
+    NO_AREA = KEEP_AREAS,
+};
+
+struct keep_area {
+    size_t used, reserved;
+};
+
+struct pool_keep {
+    struct pool *pool;
+    uint32_t volume;
+    size_t area_bytes;
+    struct io_keep mem;
+    bool unavailable;
+    unsigned current, covered; /* areas; NO_AREA */
+    uint64_t seq;              /* of the current area */
+    uint64_t commit;           /* the last one that began */
+    struct keep_area area[KEEP_AREAS];
+};
+
+void pool_keep_name(struct vp_uuid pool, const char *volume, char *out, size_t size)
+{
+    char uuid[VP_UUID_TEXT];
+    vp_uuid_format(pool, uuid);
+    (void)snprintf(out, size, "vpool-%s-%s", uuid, volume);
+}
+
+static void name_of(const struct pool_keep *k, char out[IO_KEEP_NAME_MAX + 1])
+{
+    char volume[16];
+    (void)snprintf(volume, sizeof(volume), "%u", k->volume);
+    pool_keep_name(k->pool->uuid, volume, out, IO_KEEP_NAME_MAX + 1);
+}
+
+int pool_keep_open(struct pool *p, uint32_t volume, size_t record_bytes, uint64_t commit,
+                   struct pool_keep **out)
+{
+    struct pool_keep *k = calloc(1, sizeof(*k));
+    if (!k)
+        return VP_E_NO_MEMORY;
+    size_t area = AREA_RECORDS * (record_bytes + sizeof(struct keep_group_header));
+    area = area < AREA_BYTES_MIN ? AREA_BYTES_MIN : area > AREA_BYTES_MAX ? AREA_BYTES_MAX : area;
+    k->pool = p;
+    k->volume = volume;
+    k->area_bytes = align_up(area, GROWTH_BYTES);
+    k->covered = NO_AREA;
+    k->commit = commit;
+    *out = k;
+    return 0;
+}
+
+/* ---- fields that change --------------------------------------------------------------------- */
+
+static void store(struct pool_keep *k, size_t at, uint64_t v)
+{
+    struct le64 le = le64_make(v);
+    uint64_t word;
+    memcpy(&word, &le, sizeof(word));
+    __atomic_store_n((uint64_t *)(void *)(k->mem.base + at), word, __ATOMIC_RELEASE);
+}
+
+static size_t area_field(unsigned area)
+{
+    return offsetof(struct keep_header, area) + area * sizeof(struct keep_area_header);
+}
+
+static void area_set_used(struct pool_keep *k, unsigned area, size_t used)
+{
+    k->area[area].used = used;
+    store(k, area_field(area) + offsetof(struct keep_area_header, used), used);
+}
+
+/* An empty area becomes the one that is appended to. */
+static void area_enter(struct pool_keep *k, unsigned area)
+{
+    k->current = area;
+    store(k, area_field(area) + offsetof(struct keep_area_header, seq), ++k->seq);
+}
+
+static unsigned char *area_at(struct pool_keep *k, unsigned area)
+{
+    return k->mem.base + KEEP_HEADER_PAGE + area * k->area_bytes;
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+static void header_write(struct pool_keep *k)
+{
+    struct keep_header h = {
+        .magic = le32_make(KEEP_MAGIC),
+        .version = le32_make(KEEP_VERSION),
+        .volume = le32_make(k->volume),
+        .area_bytes = le32_make((uint32_t)k->area_bytes),
+        .stream = {le64_make(k->pool->log.stream.id)},
+    };
+    io_boot_id(h.boot_id);
+    memcpy(h.pool_uuid, k->pool->uuid.b, sizeof(h.pool_uuid));
+    h.crc = le32_make(vp_crc32c(&h, offsetof(struct keep_header, crc)));
+    memcpy(k->mem.base, &h, sizeof(h));
+}
+
+bool pool_keep_prepare(struct pool_keep *k)
+{
+    char name[IO_KEEP_NAME_MAX + 1];
+    if (k->mem.base || k->unavailable)
+        return !k->unavailable;
+    name_of(k, name);
+    int rc = io_keep_new(name, KEEP_HEADER_PAGE + KEEP_AREAS * k->area_bytes, &k->mem);
+    if (!rc)
+        rc = io_keep_reserve(&k->mem, 0, KEEP_HEADER_PAGE);
+    if (rc) {
+        vp_warn("pool %s: volume %u: what is not flushed will not survive a kill of the daemon: %s",
+                k->pool->name, k->volume, vp_err_text(rc));
+        io_keep_close(&k->mem);
+        io_keep_remove(name);
+        k->unavailable = true;
+        return false;
+    }
+    header_write(k);
+    area_enter(k, 0);
+    return true;
+}
+
+void pool_keep_close(struct pool_keep *k)
+{
+    char name[IO_KEEP_NAME_MAX + 1];
+    if (!k)
+        return;
+    if (k->mem.base && !k->area[0].used && !k->area[1].used) {
+        name_of(k, name);
+        io_keep_remove(name);
+    }
+    io_keep_close(&k->mem);
+    free(k);
+}
+
+void pool_keep_forget(const struct pool *p, uint32_t volume)
+{
+    char name[IO_KEEP_NAME_MAX + 1], text[16];
+    (void)snprintf(text, sizeof(text), "%u", volume);
+    pool_keep_name(p->uuid, text, name, sizeof(name));
+    io_keep_remove(name);
+}
+
+/* ---- appending ------------------------------------------------------------------------------ */
+
+uint32_t keep_group_crc(struct keep_group_header h, const void *records)
+{
+    uint32_t crc = vp_crc32c((const char *)&h + sizeof(h.crc), sizeof(h) - sizeof(h.crc));
+    return vp_crc32c_more(crc, records, le32_get(h.bytes));
+}
+
+/* Room for `len` more bytes in the current area. */
+static bool area_extend(struct pool_keep *k, size_t len)
+{
+    struct keep_area *a = &k->area[k->current];
+    if (len > k->area_bytes - a->used)
+        return false;
+    if (a->used + len <= a->reserved)
+        return true;
+    size_t more = align_up(a->used + len - a->reserved, GROWTH_BYTES);
+    size_t at = KEEP_HEADER_PAGE + k->current * k->area_bytes + a->reserved;
+    if (io_keep_reserve(&k->mem, at, more))
+        return false; /* no memory now: a commit does as well */
+    a->reserved += more;
+    return true;
+}
+
+enum pool_keep_result pool_keep_append(struct pool_keep *k, const struct pool_batch *b)
+{
+    if (!k->mem.base && !pool_keep_prepare(k))
+        return POOL_KEEP_NONE;
+    size_t len = sizeof(struct keep_group_header) + b->len;
+    if (len > k->area_bytes)
+        return POOL_KEEP_TOO_BIG;
+    if (!area_extend(k, len))
+        return POOL_KEEP_FULL;
+    size_t used = k->area[k->current].used;
+    unsigned char *at = area_at(k, k->current) + used;
+    struct keep_group_header h = {.bytes = le32_make((uint32_t)b->len),
+                                  .commit = le64_make(k->commit)};
+    h.crc = le32_make(keep_group_crc(h, b->bytes));
+    memcpy(at, &h, sizeof(h));
+    memcpy(at + sizeof(h), b->bytes, b->len);
+    area_set_used(k, k->current, used + len);
+    return POOL_KEPT;
+}
+
+void pool_keep_commit_begin(struct pool_keep *k, uint64_t number)
+{
+    unsigned other = !k->current;
+    k->commit = number;
+    if (!k->mem.base)
+        return;
+    if (k->area[other].used) {
+        k->covered = other; /* of a commit that failed; this one has its records, too */
+    } else {
+        k->covered = k->current;
+        if (k->area[k->current].used)
+            area_enter(k, other);
+    }
+}
+
+void pool_keep_commit_end(struct pool_keep *k, bool durable)
+{
+    if (durable && k->covered != NO_AREA && k->covered != k->current)
+        area_set_used(k, k->covered, 0);
+    k->covered = NO_AREA;
+}

@@ -1,0 +1,57 @@
+/*
+ * What a killed daemon must not forget: the records of changes that were acknowledged but are not in
+ * the log yet, in memory that outlives the process (io/keep.h).
+ *
+ * A client whose daemon is killed does not learn that anything was lost: the kernel above a block
+ * device, or an NBD client that connects again, believes that what was acknowledged is there, and
+ * flushes only what it writes later. The data are on the disks, since nobody cut their power; what
+ * names them was in our memory. So a volume puts the records of a change here before it
+ * acknowledges it, and the next import puts them into the log, as a commit would have done, before
+ * anything else (keep_recover.c). After a power cut the memory is gone, with what was not flushed.
+ *
+ *  K1  Each append holds everything that changed since the one before, as absolute values. So the
+ *      log up to a commit, and then all that was appended since that commit began, give the state of
+ *      the last append.
+ *  K2  What was appended before a commit began is older than what that commit says. Commits are
+ *      numbered in the log (POOL_COUNTER_COMMITS), appends know the last one that had begun: once a
+ *      commit is found in the log, what was appended before it is not replayed.
+ *  K3  An append is dropped only when a commit that began after it is durable.
+ *  K4  They belong to one incarnation of the pool, known by its log's stream: a pool that was
+ *      imported elsewhere since, or before a reboot, does not take them.
+ *
+ * One reactor, the volume's; nothing waits.
+ */
+#ifndef VP_POOL_KEEP_H
+#define VP_POOL_KEEP_H
+
+#include "pool/pool.h"
+
+struct pool_keep;
+
+/* For a volume whose largest record has `record_bytes` and whose last commit was number `commit`
+ * (0: none). No memory is taken until it is prepared or
+ * appended to. VP_E_NO_MEMORY. */
+int pool_keep_open(struct pool *p, uint32_t volume, size_t record_bytes, uint64_t commit,
+                   struct pool_keep **out) must_check;
+/* Makes sure that appends will find memory; false: not in this system. */
+bool pool_keep_prepare(struct pool_keep *k);
+/* Nothing in it: it goes; else it stays for the next import. NULL is fine. */
+void pool_keep_close(struct pool_keep *k);
+
+enum pool_keep_result {
+    POOL_KEPT,
+    POOL_KEEP_FULL,    /* commit instead; that makes room           */
+    POOL_KEEP_TOO_BIG, /* never; a commit has to take its place      */
+    POOL_KEEP_NONE,    /* not in this system                        */
+};
+enum pool_keep_result pool_keep_append(struct pool_keep *k, const struct pool_batch *b) must_check;
+
+/* The commit of this number, higher than all before, collects everything that was appended … */
+void pool_keep_commit_begin(struct pool_keep *k, uint64_t number);
+/* … and is durable, or failed. One at a time. */
+void pool_keep_commit_end(struct pool_keep *k, bool durable);
+
+/* The volume is being deleted: nothing of it is to come back. After its pool_keep was closed. */
+void pool_keep_forget(const struct pool *p, uint32_t volume);
+
+#endif

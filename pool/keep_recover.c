@@ -1,0 +1,262 @@
+/*
+ * Kept memory: what the next import does with it. See keep.h for what it is for.
+ *
+ *     find ─ those of the incarnation that the newest root names; others are of another time, and go
+ *     accept ─ they belong to our incarnation as well, before its root is written: whichever root
+ *              the next import finds, it takes them
+ *     replay ─ records into the log, handed to the volumes; they go. What they name is durable: the
+ *              import has flushed the disks (GUARD_IMPORT_FLUSH)
+ *
+ * So the import ends the dead daemon's commit in its place. A kill or a power cut at any point leaves
+ * records that are in the log, or still kept, or both, which is as good: they are absolute, and end
+ * with the newest.
+ */
+#include "pool/keep_impl.h"
+
+#include "base/crc.h"
+#include "base/log.h"
+#include "io/guard.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Of one volume. Owned by its list. */
+struct keep_found {
+    struct list link;
+    char name[IO_KEEP_NAME_MAX + 1];
+    struct keep_header header;
+    uint32_t volume, area_bytes;
+    unsigned stream; /* which of the two is ours */
+};
+
+enum { AREA_BYTES_MAX = 64 << 20 }; /* that anybody would believe */
+
+void pool_keeps_free(struct list *found)
+{
+    struct list *l;
+    while ((l = list_pop(found)))
+        free(container_of(l, struct keep_found, link));
+}
+
+/* ---- find ----------------------------------------------------------------------------------- */
+
+static bool is_whole(struct keep_found *f)
+{
+    const struct keep_header *h = &f->header;
+    f->volume = le32_get(h->volume);
+    f->area_bytes = le32_get(h->area_bytes);
+    return le32_get(h->magic) == KEEP_MAGIC && le32_get(h->version) == KEEP_VERSION &&
+           le32_get(h->crc) == vp_crc32c(h, offsetof(struct keep_header, crc)) &&
+           f->area_bytes <= (uint32_t)AREA_BYTES_MAX;
+}
+
+/* K4: of this pool as its newest root left it, since the machine was started. */
+static bool is_ours(const struct pool *p, struct keep_found *f, uint64_t stream)
+{
+    const struct keep_header *h = &f->header;
+    uint8_t boot_id[IO_BOOT_ID_BYTES];
+    io_boot_id(boot_id);
+    if (memcmp(h->boot_id, boot_id, sizeof(boot_id)) != 0 ||
+        memcmp(h->pool_uuid, p->uuid.b, sizeof(h->pool_uuid)) != 0)
+        return false;
+    f->stream = le64_get(h->stream[0]) == stream ? 0 : 1;
+    return le64_get(h->stream[f->stream]) == stream;
+}
+
+struct find_call {
+    struct pool *pool;
+    uint64_t stream;
+    struct list *found;
+};
+
+/* One that is not ours says nothing about this pool any more. */
+static int find_one(const char *name, void *arg)
+{
+    const struct find_call *c = arg;
+    struct keep_found *f = calloc(1, sizeof(*f));
+    if (!f)
+        return VP_E_NO_MEMORY;
+    (void)snprintf(f->name, sizeof(f->name), "%s", name);
+    int rc = io_keep_read(name, 0, &f->header, sizeof(f->header));
+    if (!rc && is_whole(f) && is_ours(c->pool, f, c->stream)) {
+        list_add_tail(c->found, &f->link);
+        return 0;
+    }
+    vp_info("pool %s: %s is left from another time and not used", c->pool->name, name);
+    io_keep_remove(name);
+    free(f);
+    return 0;
+}
+
+int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found)
+{
+    char prefix[IO_KEEP_NAME_MAX + 1];
+    struct find_call c = {p, stream, found};
+    pool_keep_name(p->uuid, "", prefix, sizeof(prefix));
+    return io_keep_each(prefix, find_one, &c);
+}
+
+int pool_keeps_accept(const struct list *found, uint64_t stream)
+{
+    struct le64 le = le64_make(stream);
+    const struct keep_found *f;
+    list_for_each (f, found, link) {
+        size_t at = offsetof(struct keep_header, stream) + !f->stream * sizeof(le);
+        int rc = io_keep_poke(f->name, at, &le, sizeof(le));
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* ---- replay --------------------------------------------------------------------------------- */
+
+static bool record_fits(const struct record_view *v, uint32_t volume)
+{
+    return v->r.scope == volume &&
+           (v->r.kind == POOL_RECORD_MAP || v->r.kind == POOL_RECORD_SPACE ||
+            v->r.kind == POOL_RECORD_STAT);
+}
+
+/* All records of a group, or VP_E_KEEP_DAMAGED. */
+static int group_decode(const uint8_t *records, uint32_t bytes, uint32_t volume,
+                        struct pool_batch *out)
+{
+    struct record_view v;
+    size_t at = 0;
+    int rc;
+    while ((rc = record_decode(records, bytes, &at, &v)) > 0) {
+        enum pool_record_kind kind = (enum pool_record_kind)v.r.kind;
+        if (!record_fits(&v, volume))
+            return VP_E_KEEP_DAMAGED;
+        if (v.op == RECORD_DELETE)
+            pool_batch_delete(out, kind, volume, v.r.key);
+        else
+            pool_batch_set(out, kind, volume, v.r.key, v.r.value, v.r.len);
+    }
+    return rc ? VP_E_KEEP_DAMAGED : out->failed ? VP_E_NO_MEMORY : 0;
+}
+
+/* The group at *at, which moves behind it; what commit `commit` covers is left out (K2). */
+static int group_take(const uint8_t *area, size_t used, size_t *at, uint32_t volume,
+                      uint64_t commit, struct pool_batch *out)
+{
+    struct keep_group_header h;
+    if (used - *at < sizeof(h))
+        return VP_E_KEEP_DAMAGED;
+    memcpy(&h, area + *at, sizeof(h));
+    const uint8_t *records = area + *at + sizeof(h);
+    uint32_t bytes = le32_get(h.bytes);
+    if (bytes > used - *at - sizeof(h) || keep_group_crc(h, records) != le32_get(h.crc))
+        return VP_E_KEEP_DAMAGED;
+    *at += sizeof(h) + bytes;
+    if (le64_get(h.commit) < commit && io_guard_on(GUARD_KEEP_ORDER))
+        return 0;
+    size_t len = out->len;
+    unsigned count = out->count;
+    int rc = group_decode(records, bytes, volume, out);
+    if (rc) {
+        out->len = len;
+        out->count = count;
+    }
+    return rc;
+}
+
+/* Groups up to the area's end, or to the first that is damaged: then what came before counts. */
+static int area_decode(const struct keep_found *f, unsigned area, uint64_t commit,
+                       struct pool_batch *out)
+{
+    uint64_t used = le64_get(f->header.area[area].used);
+    if (used > f->area_bytes)
+        return VP_E_KEEP_DAMAGED;
+    uint8_t *bytes = malloc(used + 1);
+    if (!bytes)
+        return VP_E_NO_MEMORY;
+    int rc = io_keep_read(f->name, KEEP_HEADER_PAGE + area * (size_t)f->area_bytes, bytes, used);
+    if (rc)
+        rc = VP_E_KEEP_DAMAGED;
+    for (size_t at = 0; !rc && at < used;)
+        rc = group_take(bytes, used, &at, f->volume, commit, out);
+    free(bytes);
+    return rc;
+}
+
+/* Of the volume's commits, the last one that is in the log. */
+static uint64_t last_commit(struct pool *p, uint32_t volume)
+{
+    struct pool_record r;
+    struct le64 le;
+    if (!pool_record_get(p, POOL_RECORD_COUNTER, volume, POOL_COUNTER_COMMITS, &r) ||
+        r.len != sizeof(le))
+        return 0;
+    memcpy(&le, r.value, sizeof(le));
+    return le64_get(le);
+}
+
+static int keep_decode(struct pool *p, const struct keep_found *f, struct pool_batch *out)
+{
+    const struct keep_header *h = &f->header;
+    uint64_t commit = last_commit(p, f->volume);
+    unsigned first = le64_get(h->area[0].seq) <= le64_get(h->area[1].seq) ? 0 : 1;
+    int rc = area_decode(f, first, commit, out);
+    if (!rc)
+        rc = area_decode(f, !first, commit, out);
+    if (rc != VP_E_KEEP_DAMAGED)
+        return rc;
+    vp_warn("pool %s: volume %u: what a killed daemon kept in memory is damaged; writes that were "
+            "not flushed may be lost, as after a power cut",
+            p->name, f->volume);
+    return 0;
+}
+
+/* The map's records, to those who keep it. */
+static int client_replay(const struct pool *p, const struct pool_batch *b)
+{
+    const struct pool_client *client = &p->client;
+    struct pool_record r;
+    bool is_delete;
+    size_t at = 0;
+    int rc;
+    while ((rc = pool_batch_next(b, &at, &r, &is_delete)) == 1) {
+        if (r.kind < POOL_RECORD_TABLE_MAX || !client->replay)
+            continue;
+        rc = client->replay(client->arg, (enum pool_record_kind)r.kind, is_delete, r.scope, r.key,
+                            r.value, r.len);
+        if (rc)
+            return rc;
+    }
+    return rc;
+}
+
+/* CO. A volume that is gone needs nothing. */
+static int keep_replay(struct pool *p, const struct keep_found *f)
+{
+    struct pool_batch b;
+    struct pool_record volume;
+    pool_batch_init(&b);
+    int rc = 0;
+    if (pool_record_get(p, POOL_RECORD_VOLUME, f->volume, 0, &volume))
+        rc = keep_decode(p, f, &b);
+    if (!rc && b.count) {
+        vp_info("pool %s: volume %u: %u records of a killed daemon go into the log", p->name,
+                f->volume, b.count);
+        rc = pool_commit_home(p, &b);
+        if (!rc)
+            rc = client_replay(p, &b);
+    }
+    pool_batch_fini(&b);
+    if (!rc)
+        io_keep_remove(f->name);
+    return rc;
+}
+
+int pool_keeps_replay(struct pool *p, struct list *found)
+{
+    const struct keep_found *f;
+    int rc = 0;
+    list_for_each (f, found, link)
+        if (!rc)
+            rc = keep_replay(p, f);
+    return rc;
+}

@@ -1,0 +1,460 @@
+/* Kept memory: what an import takes of a killed daemon, and what it must not take (keep.h, K1 … K4). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "io/guard.h"
+#include "io/keep.h"
+#include "pool/keep.h"
+#include "pool/keep_format.h"
+#include "tests/lib/on_reactor.h"
+#include "tests/lib/sim_pool.h"
+
+enum { VOLUME = 7, RECORD_BYTES = 84 };
+
+static struct sim_world *world;
+static struct pool *pool;
+static struct pool_keep *keep;
+static char name[IO_KEEP_NAME_MAX + 1];
+
+/* What the client was given of volume 7's map: value of each key; 0: none, or deleted. */
+static struct {
+    uint64_t value[16];
+    unsigned records;
+} map;
+
+static int on_replay(void *arg, enum pool_record_kind kind, bool is_delete, uint32_t scope,
+                     uint64_t key, const void *value, uint32_t len)
+{
+    (void)arg;
+    check(kind == POOL_RECORD_MAP && scope == VOLUME && key < 16);
+    map.records++;
+    map.value[key] = 0;
+    if (!is_delete)
+        memcpy(&map.value[key], value, len < 8 ? len : 8);
+    return 0;
+}
+
+static int no_checkpoint(void *arg)
+{
+    (void)arg;
+    return 0;
+}
+
+static const struct pool_client client = {.replay = on_replay, .checkpoint = no_checkpoint};
+
+static void append(uint64_t key, uint64_t value)
+{
+    struct pool_batch b;
+    pool_batch_init(&b);
+    if (value)
+        pool_batch_set(&b, POOL_RECORD_MAP, VOLUME, key, &value, sizeof(value));
+    else
+        pool_batch_delete(&b, POOL_RECORD_MAP, VOLUME, key);
+    check_equal(pool_keep_append(keep, &b), POOL_KEPT);
+    pool_batch_fini(&b);
+}
+
+static CO void commit_map(uint64_t number, uint64_t key, uint64_t value)
+{
+    struct pool_batch b;
+    pool_batch_init(&b);
+    pool_batch_set(&b, POOL_RECORD_MAP, VOLUME, key, &value, sizeof(value));
+    pool_batch_set(&b, POOL_RECORD_COUNTER, VOLUME, POOL_COUNTER_COMMITS, &number, sizeof(number));
+    check_ok(pool_commit(pool, &b));
+    pool_batch_fini(&b);
+}
+
+static int remember_name(const char *found, void *arg)
+{
+    (void)arg;
+    (void)snprintf(name, sizeof(name), "%s", found);
+    return 0;
+}
+
+/* A pool with a VOLUME record, and an open keep. */
+static CO void begin(void)
+{
+    struct pool_batch b;
+    memset(&map, 0, sizeof(map));
+    check_ok(sim_pool_create(1, &pool, NULL));
+    pool_set_client(pool, &client);
+    pool_batch_init(&b);
+    pool_batch_set(&b, POOL_RECORD_VOLUME, VOLUME, 0, "v", 1);
+    check_ok(pool_commit(pool, &b));
+    pool_batch_fini(&b);
+    check_ok(pool_keep_open(pool, VOLUME, RECORD_BYTES, 0, &keep));
+    check(pool_keep_prepare(keep));
+    check_ok(io_keep_each("vpool-", remember_name, NULL));
+}
+
+static CO void kill_and_import(void)
+{
+    pool_keep_close(keep);
+    pool_abandon(pool);
+    check_ok(sim_pool_import(1, &client, &pool, NULL));
+}
+
+static bool something_is_kept(void)
+{
+    name[0] = '\0';
+    check_ok(io_keep_each("vpool-", remember_name, NULL));
+    return name[0] != '\0';
+}
+
+static void in_world(void (*body)(void *arg))
+{
+    world = sim_pool_world(3, 1);
+    sim_pool_run(world, body, NULL);
+    sim_world_free(world);
+    assert_checked();
+}
+
+/* ---- tests ---------------------------------------------------------------------------------- */
+
+static void body_taken(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    append(2, 22);
+    append(1, 111);
+    append(2, 0);
+    append(3, 33);
+    kill_and_import();
+    check_equal(map.value[1], 111);
+    check_equal(map.value[2], 0);
+    check_equal(map.value[3], 33);
+    check(!something_is_kept());
+    /* It is in the log: the next import needs nothing else. */
+    memset(&map, 0, sizeof(map));
+    pool_abandon(pool);
+    check_ok(sim_pool_import(1, &client, &pool, NULL));
+    check_equal(map.value[1], 111);
+    check_ok(pool_close(pool, false));
+}
+static void what_was_kept_is_in_the_log_after_an_import(void **state)
+{
+    (void)state;
+    in_world(body_taken);
+}
+
+static void body_committed(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    pool_keep_commit_begin(keep, 1);
+    append(2, 22);
+    commit_map(1, 1, 99); /* newer than what was appended before it began */
+    kill_and_import();
+    check_equal(map.value[1], 99);
+    check_equal(map.value[2], 22);
+    check_ok(pool_close(pool, false));
+}
+static void a_commit_is_not_undone_by_what_was_kept_before_it(void **state)
+{
+    (void)state;
+    in_world(body_committed);
+}
+
+static void body_lost_commit(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    pool_keep_commit_begin(keep, 1);
+    append(2, 22);
+    kill_and_import(); /* the commit was never written */
+    check_equal(map.value[1], 11);
+    check_equal(map.value[2], 22);
+    check_ok(pool_close(pool, false));
+}
+static void what_a_commit_would_have_covered_is_taken_when_it_is_not_in_the_log(void **state)
+{
+    (void)state;
+    in_world(body_lost_commit);
+}
+
+static void body_dropped(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    pool_keep_commit_begin(keep, 1);
+    append(2, 22);
+    pool_keep_commit_end(keep, true);
+    kill_and_import();
+    check_equal(map.value[1], 0);
+    check_equal(map.value[2], 22);
+    check_ok(pool_close(pool, false));
+}
+static void a_durable_commit_empties_what_it_covers(void **state)
+{
+    (void)state;
+    in_world(body_dropped);
+}
+
+static void body_failed_commit(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    pool_keep_commit_begin(keep, 1);
+    append(2, 22);
+    pool_keep_commit_end(keep, false);
+    append(3, 33);
+    pool_keep_commit_begin(keep, 2);
+    append(4, 44);
+    pool_keep_commit_end(keep, true); /* has 1 … 3 */
+    append(5, 55);
+    kill_and_import();
+    check_equal(map.value[1], 0);
+    check_equal(map.value[4], 44);
+    check_equal(map.value[5], 55);
+    check_ok(pool_close(pool, false));
+}
+static void after_a_failed_commit_nothing_is_dropped_too_early(void **state)
+{
+    (void)state;
+    in_world(body_failed_commit);
+}
+
+static void body_full(void *arg)
+{
+    (void)arg;
+    struct pool_batch b;
+    uint8_t value[RECORD_BYTES] = {1};
+    enum pool_keep_result result = POOL_KEPT;
+    unsigned fitted = 0;
+    begin();
+    pool_batch_init(&b);
+    pool_batch_set(&b, POOL_RECORD_MAP, VOLUME, 5, value, sizeof(value));
+    while ((result = pool_keep_append(keep, &b)) == POOL_KEPT)
+        fitted++;
+    check_equal(result, POOL_KEEP_FULL);
+    check(fitted >= 8000);
+    pool_keep_commit_begin(keep, 1); /* the other area */
+    check_equal(pool_keep_append(keep, &b), POOL_KEPT);
+    pool_keep_commit_end(keep, true);
+    for (unsigned i = 0; !b.failed && b.len < 2 << 20; i++)
+        pool_batch_set(&b, POOL_RECORD_MAP, VOLUME, i, value, sizeof(value));
+    check_equal(pool_keep_append(keep, &b), POOL_KEEP_TOO_BIG);
+    pool_batch_fini(&b);
+    pool_keep_close(keep);
+    check_ok(pool_close(pool, false));
+}
+static void a_full_area_asks_for_a_commit_which_makes_room(void **state)
+{
+    (void)state;
+    in_world(body_full);
+}
+
+static void body_elsewhere(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    pool_keep_close(keep);
+    pool_abandon(pool);
+    /* Another host, which does not see this memory, has the pool for a while. */
+    unsigned char copy[16384];
+    char kept[sizeof(name)];
+    memcpy(kept, name, sizeof(kept));
+    check_ok(io_keep_read(kept, 0, copy, sizeof(copy)));
+    io_keep_remove(kept);
+    check_ok(sim_pool_import(1, &client, &pool, NULL));
+    check_ok(pool_close(pool, false));
+    struct io_keep back;
+    check_ok(io_keep_new(kept, KEEP_HEADER_PAGE + 2 * (1U << 20), &back));
+    check_ok(io_keep_reserve(&back, 0, sizeof(copy)));
+    memcpy(back.base, copy, sizeof(copy));
+    io_keep_close(&back);
+    check_ok(sim_pool_import(1, &client, &pool, NULL));
+    check_equal(map.records, 0);
+    check(!something_is_kept());
+    check_ok(pool_close(pool, false));
+}
+static void a_pool_that_was_imported_elsewhere_since_does_not_take_it(void **state)
+{
+    (void)state;
+    in_world(body_elsewhere);
+}
+
+static void body_no_volume(void *arg)
+{
+    (void)arg;
+    struct pool_batch b;
+    begin();
+    append(1, 11);
+    pool_batch_init(&b);
+    pool_batch_delete(&b, POOL_RECORD_VOLUME, VOLUME, 0);
+    check_ok(pool_commit(pool, &b));
+    pool_batch_fini(&b);
+    kill_and_import();
+    check_equal(map.records, 0);
+    check(!something_is_kept());
+    check_ok(pool_close(pool, false));
+}
+static void of_a_volume_that_is_gone_nothing_is_taken(void **state)
+{
+    (void)state;
+    in_world(body_no_volume);
+}
+
+static void poke_byte(size_t offset)
+{
+    unsigned char byte;
+    check_ok(io_keep_read(name, offset, &byte, 1));
+    byte ^= 0x40;
+    check_ok(io_keep_poke(name, offset, &byte, 1));
+}
+
+static void body_damaged_group(void *arg)
+{
+    (void)arg;
+    size_t second = KEEP_HEADER_PAGE + sizeof(struct keep_group_header) + 24;
+    begin();
+    append(1, 11);
+    append(2, 22);
+    append(3, 33);
+    poke_byte(second + sizeof(struct keep_group_header) + 20); /* in the second one's value */
+    kill_and_import();
+    check_equal(map.value[1], 11);
+    check_equal(map.value[2], 0);
+    check_equal(map.value[3], 0);
+    check_ok(pool_close(pool, false));
+}
+static void a_damaged_group_ends_what_counts(void **state)
+{
+    (void)state;
+    in_world(body_damaged_group);
+}
+
+static void body_damaged_header(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    poke_byte(offsetof(struct keep_header, area_bytes));
+    kill_and_import();
+    check_equal(map.records, 0);
+    check_ok(pool_close(pool, false));
+}
+static void a_damaged_header_is_not_believed(void **state)
+{
+    (void)state;
+    in_world(body_damaged_header);
+}
+
+static void body_hostile_used(void *arg)
+{
+    (void)arg;
+    struct le64 huge = le64_make(UINT64_MAX);
+    begin();
+    append(1, 11);
+    check_ok(io_keep_poke(
+        name, offsetof(struct keep_header, area) + offsetof(struct keep_area_header, used), &huge,
+        sizeof(huge)));
+    kill_and_import();
+    check_equal(map.records, 0);
+    check_ok(pool_close(pool, false));
+}
+static void a_length_beyond_the_area_is_refused(void **state)
+{
+    (void)state;
+    in_world(body_hostile_used);
+}
+
+static void body_forgotten(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    pool_keep_close(keep);
+    check(something_is_kept());
+    pool_keep_forget(pool, VOLUME);
+    check(!something_is_kept());
+    check_ok(pool_keep_open(pool, VOLUME, RECORD_BYTES, 0, &keep));
+    check(pool_keep_prepare(keep));
+    pool_keep_close(keep); /* empty */
+    check(!something_is_kept());
+    check_ok(pool_close(pool, false));
+}
+static void nothing_stays_of_a_deleted_volume_or_an_empty_one(void **state)
+{
+    (void)state;
+    in_world(body_forgotten);
+}
+
+/* ---- the system's own memory ------------------------------------------------------------------ */
+
+static int count_names(const char *found, void *arg)
+{
+    (void)found;
+    ++*(unsigned *)arg;
+    return 0;
+}
+
+static void body_shared_memory(void *arg)
+{
+    (void)arg;
+    char own[64], back[8] = "";
+    unsigned n = 0;
+    uint64_t random;
+    struct io_keep k;
+    reactor_random(&random, sizeof(random));
+    (void)snprintf(own, sizeof(own), "vpool-test-%llx", (unsigned long long)random);
+    check_ok(io_keep_new(own, 1 << 16, &k));
+    check_ok(io_keep_reserve(&k, 4096, 8192));
+    memcpy(k.base + 4096, "kept", 5);
+    io_keep_close(&k);
+    check_ok(io_keep_poke(own, 4096, "K", 1));
+    check_ok(io_keep_read(own, 4096, back, 5));
+    check(strcmp(back, "Kept") == 0);
+    check_equal(io_keep_read(own, (1 << 16) - 2, back, 5), VP_E_IO_SHORT);
+    check_ok(io_keep_each(own, count_names, &n));
+    check_equal(n, 1);
+    check_ok(io_keep_new(own, 4096, &k)); /* in its place, empty */
+    io_keep_close(&k);
+    check_ok(io_keep_read(own, 0, back, 5));
+    check(back[0] == 0);
+    io_keep_remove(own);
+    check_equal(io_keep_read(own, 0, back, 5), VP_E_NOT_FOUND);
+    unsigned char boot[IO_BOOT_ID_BYTES], zero[IO_BOOT_ID_BYTES] = {0};
+    io_boot_id(boot);
+    check(memcmp(boot, zero, sizeof(boot)) != 0);
+}
+static void shared_memory_stays_under_its_name_until_it_is_removed(void **state)
+{
+    (void)state;
+    on_reactor(NULL, body_shared_memory, NULL);
+    assert_checked();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_was_kept_is_in_the_log_after_an_import),
+        cmocka_unit_test(a_commit_is_not_undone_by_what_was_kept_before_it),
+        cmocka_unit_test(what_a_commit_would_have_covered_is_taken_when_it_is_not_in_the_log),
+        cmocka_unit_test(a_durable_commit_empties_what_it_covers),
+        cmocka_unit_test(after_a_failed_commit_nothing_is_dropped_too_early),
+        cmocka_unit_test(a_full_area_asks_for_a_commit_which_makes_room),
+        cmocka_unit_test(a_pool_that_was_imported_elsewhere_since_does_not_take_it),
+        cmocka_unit_test(of_a_volume_that_is_gone_nothing_is_taken),
+        cmocka_unit_test(a_damaged_group_ends_what_counts),
+        cmocka_unit_test(a_damaged_header_is_not_believed),
+        cmocka_unit_test(a_length_beyond_the_area_is_refused),
+        cmocka_unit_test(nothing_stays_of_a_deleted_volume_or_an_empty_one),
+        cmocka_unit_test(shared_memory_stays_under_its_name_until_it_is_removed),
+    };
+    vp_log_set_level(VP_LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,73 @@
+/*
+ * Before a change is acknowledged its records are kept in memory that outlives the daemon
+ * (pool/keep.h), so that a daemon which is killed has not forgotten it.
+ *
+ * An append takes all entries that changed since the last one, whoever changed them: a chunk that one
+ * request allocated may hold the first blocks of another one, which ends before it. So what is kept
+ * is the state of one moment, as in a commit; and an entry stays marked until an append took it,
+ * even if a commit did before, since that commit may never become durable.
+ */
+#include "io/guard.h"
+#include "thin/thin_impl.h"
+
+static bool nothing_unkept(const struct thin *t)
+{
+    return list_empty(&t->map.marked[THIN_UNKEPT]) &&
+           list_empty(&t->space_tree.marked[THIN_UNKEPT]) && !t->stat_unkept;
+}
+
+static void set_kept(struct thin *t)
+{
+    thin_tree_unmark(&t->map, THIN_UNKEPT);
+    thin_tree_unmark(&t->space_tree, THIN_UNKEPT);
+    t->stat_unkept = false;
+}
+
+/* No yield. */
+static enum pool_keep_result keep_append(struct thin *t)
+{
+    struct pool_batch *b = &t->keep_batch;
+    if (t->keep_blocked)
+        return POOL_KEEP_FULL;
+    pool_batch_clear(b);
+    thin_tree_collect(&t->map, THIN_UNKEPT, b);
+    thin_tree_collect(&t->space_tree, THIN_UNKEPT, b);
+    if (t->stat_unkept)
+        thin_stat_collect(t, b);
+    return b->failed ? POOL_KEEP_FULL : pool_keep_append(t->keep, b);
+}
+
+CO int thin_keep(struct thin *t)
+{
+    if (nothing_unkept(t))
+        return 0;
+    enum pool_keep_result result = io_guard_on(GUARD_KEEP_BEFORE_ACK) ? keep_append(t) : POOL_KEPT;
+    if (result == POOL_KEEP_FULL || result == POOL_KEEP_TOO_BIG) {
+        t->keep_by_commit |= result == POOL_KEEP_TOO_BIG;
+        return thin_commit(t);
+    }
+    set_kept(t);
+    return 0;
+}
+
+void thin_keep_commit_begin(struct thin *t)
+{
+    pool_keep_commit_begin(t->keep, t->commit_number);
+    if (t->keep_by_commit) {
+        set_kept(t);
+        t->keep_by_commit = false;
+        t->keep_blocked = true;
+    }
+}
+
+void thin_keep_commit_end(struct thin *t, bool durable)
+{
+    pool_keep_commit_end(t->keep, durable);
+    if (durable)
+        t->keep_blocked = false;
+}
+
+bool thin_survives_kill(struct thin *t)
+{
+    return pool_keep_prepare(t->keep);
+}
