@@ -110,7 +110,8 @@ static void params_fill(const struct ublkx_target *t, struct ublkx_params *p)
 {
     const uint32_t block = 4096, many = 1U << 21; /* sectors: 1 GiB */
     const struct ublkx_backend *b = &t->backend;
-    *p = (struct ublkx_params){.len = sizeof(*p), .types = UBLKX_PARAM_BASIC | UBLKX_PARAM_DISCARD};
+    *p = (struct ublkx_params){
+        .len = sizeof(*p), .types = UBLKX_PARAM_BASIC | (b->no_discard ? 0 : UBLKX_PARAM_DISCARD)};
     p->basic.attrs = (t->read_only ? UBLKX_ATTR_READ_ONLY : 0) |
                      (b->volatile_cache ? UBLKX_ATTR_VOLATILE_CACHE | UBLKX_ATTR_FUA : 0);
     p->basic.logical_bs_shift = shift_of(b->sector_bytes);

@@ -48,6 +48,7 @@ struct ublkx_backend {
     uint32_t sector_bytes;   /* logical: 512 or 4096                                           */
     uint32_t optimal_bytes;  /* of a request; a power of two                                   */
     bool read_only;
+    bool no_discard;     /* nor write-zeroes: the kernel sends zeros instead */
     bool volatile_cache; /* A completed write survives only after a flush, or with
                             UBLKX_DURABLE, and the device says so. Otherwise every write is asked
                             for with UBLKX_DURABLE. */
