@@ -68,7 +68,7 @@ HELPER_BINS:= $(patsubst %.c,$(B)/%,$(HELPER_SRC))
 FUZZ_BINS  := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 SIM_BIN    := $(if $(SIM_SRC),$(B)/tests/sim/sim)
 
-.PHONY: all help tests check unit sim tidy bench fuzz install clean format
+.PHONY: all help tests check unit sim tidy bench bench-vm fuzz install clean format
 all: $(TOOL_BINS) $(if $(LIB_SRC),$(B)/libvpool.so.0 $(B)/libvpool.a)
 
 help:
@@ -81,6 +81,7 @@ help:
 ## make tidy        format, layers, banned calls, sizes
 ## make format      rewrite the sources with clang-format
 ## make bench       compare with the peers on this machine
+## make bench-vm    compare ublk devices with their peers in the test machine (tests/vm/bench)
 ## make fuzz FLAVOUR=fuzz [TIME=60]   run every fuzz target for TIME seconds
 ## make check       everything, as CI does (./check)
 ## make install DESTDIR= PREFIX=
@@ -158,6 +159,9 @@ format:
 
 bench: all $(BENCH_BINS)
 	$(Q)tests/bench/run
+
+bench-vm: all
+	$(Q)tests/vm/bench --build $(B)
 
 fuzz: $(FUZZ_BINS)
 	$(Q)tests/fuzz/run $(B) $(or $(TIME),60)

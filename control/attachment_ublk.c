@@ -5,6 +5,8 @@
  */
 #include "control/control_impl.h"
 
+#include "ublk/volume_backend.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +71,7 @@ int attachment_ublk_start(struct attachment *a, struct vp_error *err)
     int rc = volume_info_get(a->pool->vs, a->volume, &info);
     if (rc)
         return vp_fail(err, rc, "no volume '%s' in pool '%s'", a->volume, a->pool->name);
-    struct ublkx_options o = {.volume = a->v,
+    struct ublkx_options o = {.backend = ublkx_volume_backend(a->v),
                               .number = address.number,
                               .queues = address.queues,
                               .depth = address.depth,

@@ -1,8 +1,6 @@
 /* The control commands of the ublk driver, each with its deadline and its error in a sentence. */
 #include "ublk/target_impl.h"
 
-#include "volumes/volume.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -111,16 +109,17 @@ static uint8_t shift_of(uint32_t bytes)
 static void params_fill(const struct ublkx_target *t, struct ublkx_params *p)
 {
     const uint32_t block = 4096, many = 1U << 21; /* sectors: 1 GiB */
-    uint32_t logical = volume_sector_bytes(t->volume);
-    *p = (struct ublkx_params){.len = sizeof(*p), .types = UBLKX_PARAM_BASIC | UBLKX_PARAM_DISCARD};
-    /* No volatile cache: completed is durable (serve.c). */
-    p->basic.attrs = t->read_only ? UBLKX_ATTR_READ_ONLY : 0;
-    p->basic.logical_bs_shift = shift_of(logical);
+    const struct ublkx_backend *b = &t->backend;
+    *p = (struct ublkx_params){
+        .len = sizeof(*p), .types = UBLKX_PARAM_BASIC | (b->no_discard ? 0 : UBLKX_PARAM_DISCARD)};
+    p->basic.attrs = (t->read_only ? UBLKX_ATTR_READ_ONLY : 0) |
+                     (b->volatile_cache ? UBLKX_ATTR_VOLATILE_CACHE | UBLKX_ATTR_FUA : 0);
+    p->basic.logical_bs_shift = shift_of(b->sector_bytes);
     p->basic.physical_bs_shift = shift_of(block);
     p->basic.io_min_shift = shift_of(block);
-    p->basic.io_opt_shift = shift_of(volume_chunk_bytes(t->volume));
+    p->basic.io_opt_shift = shift_of(b->optimal_bytes);
     p->basic.max_sectors = t->info.max_io_buf_bytes >> SECTOR_SHIFT;
-    p->basic.dev_sectors = volume_size(t->volume) >> SECTOR_SHIFT;
+    p->basic.dev_sectors = b->ops->size(b->arg) >> SECTOR_SHIFT;
     p->discard.granularity = block;
     p->discard.max_discard_sectors = many;
     p->discard.max_discard_segments = 1;
@@ -153,8 +152,8 @@ int ublkx_device_delete(unsigned number, struct vp_error *err)
 
 int ublkx_device_resize(const struct ublkx_target *t, struct vp_error *err)
 {
-    return simple(UBLKX_CTL_UPDATE_SIZE, t->info.dev_id, volume_size(t->volume) >> SECTOR_SHIFT,
-                  TIMEOUT_MS, "resizing", err);
+    uint64_t sectors = t->backend.ops->size(t->backend.arg) >> SECTOR_SHIFT;
+    return simple(UBLKX_CTL_UPDATE_SIZE, t->info.dev_id, sectors, TIMEOUT_MS, "resizing", err);
 }
 
 int ublkx_device_recovery_begin(unsigned number, struct vp_error *err)

@@ -1,13 +1,13 @@
 /*
  * Requests of a ublk device.
  *
- * Every tag of every queue is one coroutine on the volume's reactor: it fetches, serves, and commits
+ * Every tag of every queue is one coroutine on the backend's reactor: it fetches, serves, and commits
  * the result with the next fetch, in one command. So nothing is allocated or spawned on the data
  * path, and all commands of a queue come from the thread that fetched first, as kernels before 6.16
  * demand. Data are copied once: by the kernel into memory that each tag keeps, or (user copy) by us
  * between the kernel's request and an I/O buffer, which the tag holds only while it is busy.
  *
- * The descriptors are written by the kernel, so they are trusted; the volume checks ranges anyhow.
+ * The descriptors are written by the kernel, so they are trusted; a volume checks ranges anyhow.
  */
 #include "ublk/target_impl.h"
 
@@ -41,26 +41,24 @@ static CO int read_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
 {
     struct ublkx_target *t = tag->queue->target;
     if (!t->user_copy)
-        return volume_read(t->volume, offset, len, tag->buf);
+        return t->backend.ops->read(t->backend.arg, offset, len, tag->buf);
     void *buf = io_buffer_get(len);
-    int rc = volume_read(t->volume, offset, len, buf);
+    int rc = t->backend.ops->read(t->backend.arg, offset, len, buf);
     if (!rc && io_driver_copy_out(t->fd, copy_offset(tag), buf, len) != len)
         rc = VP_E_IO;
     io_buffer_put(buf, len);
     return rc;
 }
 
-/* Durable when answered: the kernel does not learn that the daemon was killed, so what it was told
- * is written must be there when the next one serves. */
-static CO int write_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
+static CO int write_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len, unsigned flags)
 {
     struct ublkx_target *t = tag->queue->target;
     if (!t->user_copy)
-        return volume_write(t->volume, offset, len, tag->buf, VOLUME_FUA);
+        return t->backend.ops->write(t->backend.arg, offset, len, tag->buf, flags);
     void *buf = io_buffer_get(len);
     int rc = io_driver_copy_in(t->fd, copy_offset(tag), buf, len) == len ? 0 : VP_E_IO;
     if (!rc)
-        rc = volume_write(t->volume, offset, len, buf, VOLUME_FUA);
+        rc = t->backend.ops->write(t->backend.arg, offset, len, buf, flags);
     io_buffer_put(buf, len);
     return rc;
 }
@@ -68,6 +66,8 @@ static CO int write_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len
 static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
 {
     struct ublkx_target *t = tag->queue->target;
+    const struct ublkx_backend *b = &t->backend;
+    unsigned durable = !b->volatile_cache || (d->op_flags & UBLKX_IO_FUA) ? UBLKX_DURABLE : 0;
     uint64_t offset = d->start_sector << SECTOR_SHIFT;
     uint64_t len = (uint64_t)d->sectors << SECTOR_SHIFT;
     unsigned op = d->op_flags & 0xff;
@@ -79,14 +79,14 @@ static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
     case UBLKX_OP_READ:
         return read_request(tag, offset, (uint32_t)len);
     case UBLKX_OP_WRITE:
-        return write_request(tag, offset, (uint32_t)len);
+        return write_request(tag, offset, (uint32_t)len, durable);
     case UBLKX_OP_FLUSH:
-        return volume_flush(t->volume);
+        return b->ops->flush(b->arg);
     case UBLKX_OP_DISCARD:
-        return volume_discard(t->volume, offset, len, 0);
+        return b->ops->discard(b->arg, offset, len);
     case UBLKX_OP_WRITE_ZEROES:
-        return volume_zero(t->volume, offset, len,
-                           VOLUME_FUA | (d->op_flags & UBLKX_IO_NOUNMAP ? VOLUME_NO_HOLE : 0));
+        return b->ops->zero(b->arg, offset, len,
+                            durable | (d->op_flags & UBLKX_IO_NOUNMAP ? UBLKX_NO_HOLE : 0));
     default:
         return VP_E_NOT_SUPPORTED;
     }
@@ -108,7 +108,7 @@ static int result_of(struct ublkx_target *t, const struct ublkx_io_desc *d, int 
     return bytes;
 }
 
-/* Requests that wait for space are cancelled for all clients of a volume at once: unless it is this
+/* Requests that wait for space are cancelled for all clients of a backend at once: unless it is this
  * device that goes away, the request tries again. */
 static CO int serve(struct ublkx_tag *tag)
 {
@@ -243,7 +243,7 @@ int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
 void ublkx_serve_end(struct ublkx_target *t)
 {
     if (t->leaving) {
-        volume_cancel_waiting(t->volume);
+        t->backend.ops->cancel_waiting(t->backend.arg);
         for (unsigned i = 0; i < t->queue_count; i++)
             for (unsigned k = 0; k < t->info.queue_depth; k++)
                 io_command_abandon(&t->queues[i].tags[k].command);

@@ -22,7 +22,7 @@
 #define CLAIM_MS       10000U
 #define CANCEL_STEP_NS (UINT64_C(50) * 1000000)
 
-/* ---- calls to the volume's reactor --------------------------------------------------------- */
+/* ---- calls to the backend's reactor -------------------------------------------------------- */
 
 struct begin_call {
     struct ublkx_target *target;
@@ -47,7 +47,7 @@ static void canceller_main(void *arg)
 {
     struct ublkx_target *t = arg;
     while (!t->stopped) {
-        volume_cancel_waiting(t->volume);
+        t->backend.ops->cancel_waiting(t->backend.arg);
         vp_ignore(co_sleep_ns(CANCEL_STEP_NS), "it looks at `stopped`");
     }
     t->running--;
@@ -95,11 +95,10 @@ static struct ublkx_target *target_new(const struct ublkx_options *o, uint64_t f
     struct ublkx_target *t = calloc(1, sizeof(*t));
     if (!t)
         return NULL;
-    t->volume = o->volume;
-    t->reactor = volume_reactor(o->volume);
+    t->backend = o->backend;
     t->features = features;
     t->fd = -1;
-    t->read_only = o->read_only || volume_is_read_only(o->volume);
+    t->read_only = o->read_only || o->backend.read_only;
     co_queue_init(&t->changed);
     list_init(&t->left_link);
     t->info = (struct ublkx_dev_info){
@@ -123,17 +122,19 @@ static void target_name(struct ublkx_target *t)
 static CO int serve_begin(struct ublkx_target *t, struct vp_error *err)
 {
     struct begin_call call = {t, err};
-    return reactor_call(t->reactor, begin_here, &call);
+    return reactor_call(t->backend.reactor, begin_here, &call);
 }
 
 /* Takes the device away again: of a failed start, or at a stop. */
 static CO int take_down(struct ublkx_target *t, struct vp_error *err)
 {
-    vp_ignore(reactor_call(t->reactor, stopping_here, t), "without it, stopping waits for space");
+    vp_ignore(reactor_call(t->backend.reactor, stopping_here, t),
+              "without it, stopping waits for space");
     int rc = ublkx_device_stop(t->info.dev_id, err);
     if (rc == VP_E_UBLK_STUCK)
         return rc;
-    vp_ignore(reactor_call(t->reactor, end_here, t), "the reactor runs as long as its volumes");
+    vp_ignore(reactor_call(t->backend.reactor, end_here, t),
+              "the reactor runs as long as what it serves");
     int deleted = ublkx_device_delete(t->info.dev_id, rc ? NULL : err);
     return rc ? rc : deleted;
 }
@@ -269,7 +270,8 @@ static struct list left = {&left, &left};
 
 void ublkx_target_leave(struct ublkx_target *t)
 {
-    vp_ignore(reactor_call(t->reactor, leaving_here, t), "its reactor runs as long as its volumes");
+    vp_ignore(reactor_call(t->backend.reactor, leaving_here, t),
+              "its reactor runs as long as what it serves");
     list_add_tail(&left, &t->left_link);
 }
 

@@ -1,6 +1,7 @@
 /*
- * Volumes as block devices of this machine: a `struct ublkx_target` is one /dev/ublkbN, served on
- * its volume's reactor. ublk/README.md has the structure, docs/ublk.md what users get.
+ * Block devices of this machine: a `struct ublkx_target` is one /dev/ublkbN, served on the reactor of
+ * its backend, which is a volume (volume_backend.h) or whatever else can read and write.
+ * ublk/README.md has the structure, docs/ublk.md what users get.
  *
  * Threads: these functions are CO and are called on the home reactor, one at a time for each target.
  */
@@ -9,7 +10,6 @@
 
 #include "base/error.h"
 #include "io/co.h"
-#include "volumes/volume.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,13 +21,47 @@
  * do), VP_E_PERMISSION, VP_E_UBLK_TOO_OLD, VP_E_UBLK_STUCK. */
 CO int ublkx_features(uint64_t *out, struct vp_error *err) must_check;
 
+/* ---- what is served -------------------------------------------------------------------------- */
+
+enum ublkx_write_flags {
+    UBLKX_DURABLE = 1, /* it survives whatever happens once it returned; of write and zero */
+    UBLKX_NO_HOLE = 2, /* zero: keep or make space allocated                               */
+};
+
+/* All run on the backend's reactor, many at a time. Ranges are multiples of `sector_bytes`, those of
+ * discard and zero of any length. VP_E_CANCELLED: cancel_waiting ended the request, which may be
+ * tried again. */
+struct ublkx_backend_ops {
+    CO int (*read)(void *arg, uint64_t offset, uint32_t len, void *buf);
+    CO int (*write)(void *arg, uint64_t offset, uint32_t len, const void *buf, unsigned flags);
+    CO int (*flush)(void *arg); /* all that was answered before is durable */
+    CO int (*discard)(void *arg, uint64_t offset, uint64_t len);
+    CO int (*zero)(void *arg, uint64_t offset, uint64_t len, unsigned flags);
+    void (*cancel_waiting)(void *arg); /* ends requests that wait for space */
+    uint64_t (*size)(void *arg);       /* in bytes, now; from any reactor   */
+};
+
+struct ublkx_backend {
+    const struct ublkx_backend_ops *ops;
+    void *arg;               /* the caller's until the target is stopped or left               */
+    struct reactor *reactor; /* serves the device                                              */
+    uint32_t sector_bytes;   /* logical: 512 or 4096                                           */
+    uint32_t optimal_bytes;  /* of a request; a power of two                                   */
+    bool read_only;
+    bool no_discard;     /* nor write-zeroes: the kernel sends zeros instead */
+    bool volatile_cache; /* A completed write survives only after a flush, or with
+                            UBLKX_DURABLE, and the device says so. Otherwise every write is asked
+                            for with UBLKX_DURABLE. */
+};
+
+/* ---- targets --------------------------------------------------------------------------------- */
+
 struct ublkx_options {
-    struct volume
-        *volume;       /* opened by the caller, who closes it after stop or leave               */
+    struct ublkx_backend backend;
     int number;        /* of the device; -1: the kernel chooses                                 */
     unsigned queues;   /* 0 = 1  */
     unsigned depth;    /* of each queue; 0 = 64, at most 1024                                   */
-    bool read_only;    /* in addition to the volume's own property                              */
+    bool read_only;    /* in addition to the backend's own property                             */
     bool no_user_copy; /* the kernel copies, into memory that every tag keeps                   */
     uint64_t tag;      /* tells this attachment's device from others'; not 0                    */
 };
@@ -56,7 +90,7 @@ CO int ublkx_target_stop(struct ublkx_target *t, bool force, struct vp_error *er
  * process, which takes it over. Frees the target, as far as the kernel allows. */
 CO void ublkx_target_leave(struct ublkx_target *t);
 
-/* The volume's size has changed. VP_E_NOT_SUPPORTED (before Linux 6.16): the device keeps its size. */
+/* The backend's size has changed. VP_E_NOT_SUPPORTED (before Linux 6.16): the device keeps its size. */
 CO int ublkx_target_resize(struct ublkx_target *t, struct vp_error *err) must_check;
 
 int ublkx_target_number(const struct ublkx_target *t);

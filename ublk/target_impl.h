@@ -30,8 +30,8 @@ struct ublkx_queue {
 };
 
 struct ublkx_target {
-    struct volume *volume;
-    struct reactor *reactor; /* the volume's; all below is its, once serving */
+    struct ublkx_backend backend;
+    /* All below is its reactor's, once serving. */
     struct ublkx_dev_info info;
     uint64_t features;
     bool user_copy, read_only, recovered;
@@ -62,7 +62,7 @@ CO int ublkx_device_resize(const struct ublkx_target *t, struct vp_error *err) m
 CO int ublkx_device_recovery_begin(unsigned number, struct vp_error *err) must_check;
 CO int ublkx_device_recovery_end(const struct ublkx_target *t, struct vp_error *err) must_check;
 
-/* ---- serve.c: on the volume's reactor ------------------------------------------------------------ */
+/* ---- serve.c: on the backend's reactor ---------------------------------------------------------- */
 
 /* Opens and maps the char device and fetches every tag. */
 CO int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err) must_check;

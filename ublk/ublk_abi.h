@@ -96,9 +96,12 @@ struct ublkx_params {
 static_assert(offsetof(struct ublkx_params, basic) == 8, "kernel interface");
 static_assert(offsetof(struct ublkx_params, discard) == 40, "kernel interface");
 
-#define UBLKX_PARAM_BASIC    1U
-#define UBLKX_PARAM_DISCARD  2U
-#define UBLKX_ATTR_READ_ONLY 1U
+#define UBLKX_PARAM_BASIC         1U
+#define UBLKX_PARAM_DISCARD       2U
+
+#define UBLKX_ATTR_READ_ONLY      1U
+#define UBLKX_ATTR_VOLATILE_CACHE 4U
+#define UBLKX_ATTR_FUA            8U
 
 /* Commands of a queue */
 struct ublkx_io_cmd {
@@ -127,6 +130,7 @@ static_assert(sizeof(struct ublkx_io_desc) == 24, "kernel interface");
 #define UBLKX_OP_FLUSH         2U
 #define UBLKX_OP_DISCARD       3U
 #define UBLKX_OP_WRITE_ZEROES  5U
+#define UBLKX_IO_FUA           (1U << 13)
 #define UBLKX_IO_NOUNMAP       (1U << 15)
 
 #define UBLKX_QUEUE_DEPTH_MAX  4096U /* distance of the queues' arrays in the mapping */

@@ -1,10 +1,11 @@
-/* vpool-bench: the load, its options and its figures. */
+/* vpool-bench: the load, its options and its figures; serving as a ublk device. */
 #ifndef VP_TOOLS_BENCH_H
 #define VP_TOOLS_BENCH_H
 
 #include "base/error.h"
 #include "io/co.h"
 #include "raid/profile.h"
+#include "volumes/volume.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,19 +13,27 @@
 #define BENCH_DISKS_MAX 32
 #define BENCH_DEPTH_MAX 1024
 
+enum bench_mode {
+    BENCH_POOL,        /* a load on a volume of a pool made for it      */
+    BENCH_RAW,         /* a load on the io layer alone, of the first disk */
+    BENCH_UBLK_PASS,   /* the bare disk becomes a ublk device           */
+    BENCH_UBLK_VOLUME, /* a volume of a pool made for it does           */
+};
+
 struct bench_options {
+    enum bench_mode mode;
     const char *disks[BENCH_DISKS_MAX];
     unsigned disk_count;
     uint64_t disk_bytes; /* of files to create; 0 = chosen by size_bytes */
     struct raid_profile profile;
-    bool raw;         /* the io layer on the first file, without a pool  */
     bool write;       /* else reads */
     bool random;      /* else sequential */
     bool first_write; /* never written blocks, each once                  */
     bool json;
     bool keep; /* do not remove created files */
     uint32_t block_bytes;
-    unsigned depth;
+    unsigned depth;      /* requests at a time; of each queue */
+    unsigned queues;     /* of a ublk device                  */
     uint64_t size_bytes; /* of the volume, or the part of the file    */
     double runtime_seconds;
 };
@@ -57,5 +66,14 @@ struct bench_target {
 /* Fills the target (not for first_write), then runs the load. On a reactor. */
 CO int bench_run(const struct bench_options *o, const struct bench_target *target,
                  struct bench_result *out) must_check;
+
+/* ---- serve.c: on a reactor, until SIGTERM or SIGINT -------------------------------------------- */
+
+/* Before the process has threads: from now on these signals only end serving. */
+int bench_serve_prepare(struct vp_error *err) must_check;
+/* Prints the device's path and serves it; the device is gone when this returns. */
+CO int bench_serve_disk(const struct bench_options *o, struct vp_error *err) must_check;
+CO int bench_serve_volume(const struct bench_options *o, struct volume *v,
+                          struct vp_error *err) must_check;
 
 #endif

@@ -1,6 +1,7 @@
 /*
  * vpool-bench: what the engine does without a daemon and without NBD, in one process and on one
- * reactor. It makes a pool of its own on the given files, runs a load and removes the pool.
+ * reactor. It makes a pool of its own on the given files, runs a load (or serves a volume to whoever
+ * has one) and removes the pool.
  */
 #include "bench.h"
 
@@ -8,6 +9,7 @@
 #include "base/bytes.h"
 #include "io/device.h"
 #include "io/reactor.h"
+#include "ublk/target.h"
 #include "volumes/volume.h"
 
 #include <errno.h>
@@ -80,10 +82,14 @@ CO static int run_volume(struct program *p, struct volumes *vs)
         rc = volume_open(vs, "bench", false, &v, &p->err);
     if (rc)
         return rc;
-    struct bench_target target = {volume_bench_read, volume_bench_write, volume_bench_flush, v};
-    rc = bench_run(o, &target, p->result);
-    if (rc)
-        vp_fail(&p->err, rc, "%s", vp_err_text(rc));
+    if (o->mode == BENCH_UBLK_VOLUME) {
+        rc = bench_serve_volume(o, v, &p->err);
+    } else {
+        struct bench_target target = {volume_bench_read, volume_bench_write, volume_bench_flush, v};
+        rc = bench_run(o, &target, p->result);
+        if (rc)
+            vp_fail(&p->err, rc, "%s", vp_err_text(rc));
+    }
     volume_close(v);
     return rc;
 }
@@ -112,8 +118,24 @@ CO static int run_pool(struct program *p)
 static void first(void *arg)
 {
     struct program *p = arg;
-    p->rc = p->options.raw ? run_raw(p) : run_pool(p);
+    switch (p->options.mode) {
+    case BENCH_RAW:
+        p->rc = run_raw(p);
+        break;
+    case BENCH_UBLK_PASS:
+        p->rc = bench_serve_disk(&p->options, &p->err);
+        break;
+    case BENCH_POOL:
+    case BENCH_UBLK_VOLUME:
+        p->rc = run_pool(p);
+        break;
+    }
     reactor_stop(p->reactor);
+}
+
+static bool is_ublk(enum bench_mode mode)
+{
+    return mode == BENCH_UBLK_PASS || mode == BENCH_UBLK_VOLUME;
 }
 
 /* ---- files -------------------------------------------------------------------------------- */
@@ -121,18 +143,21 @@ static void first(void *arg)
 static int files_prepare(struct program *p)
 {
     struct bench_options *o = &p->options;
+    if (o->mode == BENCH_UBLK_PASS)
+        return 0;
     unsigned copies = raid_profile_width(o->profile);
     if (!o->disk_bytes)
         o->disk_bytes =
             align_up(o->size_bytes * copies / o->disk_count * 5 / 4 + (512U << 20), 1 << 20);
-    if (o->raw)
+    bool raw = o->mode == BENCH_RAW;
+    if (raw)
         o->disk_bytes = o->size_bytes;
     for (unsigned i = 0; i < o->disk_count; i++) {
         if (access(o->disks[i], F_OK) == 0)
             continue;
         p->created_files |= UINT64_C(1) << i;
-        AUTO_FD int fd = o->raw ? open(o->disks[i], O_CREAT | O_RDWR | O_CLOEXEC, 0600) : -1;
-        if (o->raw && (fd < 0 || ftruncate(fd, (off_t)o->disk_bytes) < 0))
+        AUTO_FD int fd = raw ? open(o->disks[i], O_CREAT | O_RDWR | O_CLOEXEC, 0600) : -1;
+        if (raw && (fd < 0 || ftruncate(fd, (off_t)o->disk_bytes) < 0))
             return vp_fail_errno(&p->err, VP_E_SYSTEM, errno, "%s", o->disks[i]);
     }
     return 0;
@@ -177,6 +202,8 @@ static void print(const struct bench_options *o, const struct bench_result *r)
 
 static const char usage[] =
     "usage: vpool-bench --disk FILE [--disk FILE]... [OPTION]...\n"
+    "       vpool-bench --ublk-pass DISK [--queues N] [--depth N]\n"
+    "       vpool-bench --ublk-volume --disk FILE [--disk FILE]... [--queues N] [--depth N]\n"
     "  --disk FILE        a disk of the pool; created, sparse, if it is missing\n"
     "  --disk-size SIZE   of created files\n"
     "  --profile P        single (default), mirror:N\n"
@@ -184,6 +211,10 @@ static const char usage[] =
     "  --rw MODE          read, write, randread (default), randwrite\n"
     "  --bs SIZE          bytes a request (4K)\n"
     "  --iodepth N        requests at a time (32)\n"
+    "  --ublk-pass DISK   serve DISK, as it is, as a ublk device until SIGTERM or SIGINT\n"
+    "  --ublk-volume      serve a volume of a new pool so\n"
+    "  --queues N         of the ublk device (1)\n"
+    "  --depth N          requests at a time of each of its queues (64)\n"
     "  --size SIZE        of the volume (1G)\n"
     "  --runtime SECONDS  (5)\n"
     "  --first-write      write blocks that were never written, each once\n"
@@ -195,6 +226,9 @@ enum {
     OPT_DISK_SIZE,
     OPT_PROFILE,
     OPT_RAW,
+    OPT_UBLK_PASS,
+    OPT_UBLK_VOLUME,
+    OPT_QUEUES,
     OPT_RW,
     OPT_BS,
     OPT_DEPTH,
@@ -214,6 +248,10 @@ static const struct option long_options[] = {
     {"rw", required_argument, NULL, OPT_RW},
     {"bs", required_argument, NULL, OPT_BS},
     {"iodepth", required_argument, NULL, OPT_DEPTH},
+    {"ublk-pass", required_argument, NULL, OPT_UBLK_PASS},
+    {"ublk-volume", no_argument, NULL, OPT_UBLK_VOLUME},
+    {"queues", required_argument, NULL, OPT_QUEUES},
+    {"depth", required_argument, NULL, OPT_DEPTH},
     {"size", required_argument, NULL, OPT_SIZE},
     {"runtime", required_argument, NULL, OPT_RUNTIME},
     {"first-write", no_argument, NULL, OPT_FIRST},
@@ -236,16 +274,40 @@ static bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t 
     return bytes_parse_size(text, out) && *out >= min && *out <= max;
 }
 
+static bool parse_count(const char *text, uint64_t max, unsigned *out)
+{
+    uint64_t n;
+    bool ok = parse_number(text, 1, max, &n);
+    *out = ok ? (unsigned)n : 0;
+    return ok;
+}
+
+static bool mode_set(struct bench_options *o, enum bench_mode mode)
+{
+    bool first = o->mode == BENCH_POOL;
+    o->mode = mode;
+    return first;
+}
+
+static bool disk_add(struct bench_options *o, const char *path)
+{
+    if (o->disk_count == BENCH_DISKS_MAX)
+        return false;
+    o->disks[o->disk_count++] = path;
+    return true;
+}
+
 static bool parse_one(int opt, struct bench_options *o)
 {
     uint64_t n;
     char *end;
     switch (opt) {
     case OPT_DISK:
-        if (o->disk_count == BENCH_DISKS_MAX)
-            return false;
-        o->disks[o->disk_count++] = optarg;
-        return true;
+        return disk_add(o, optarg);
+    case OPT_UBLK_PASS:
+        return mode_set(o, BENCH_UBLK_PASS) && disk_add(o, optarg);
+    case OPT_UBLK_VOLUME:
+        return mode_set(o, BENCH_UBLK_VOLUME);
     case OPT_DISK_SIZE:
         return parse_number(optarg, 64U << 20, VOLUME_SIZE_MAX, &o->disk_bytes);
     case OPT_PROFILE:
@@ -258,10 +320,9 @@ static bool parse_one(int opt, struct bench_options *o)
         o->block_bytes = (uint32_t)n;
         return true;
     case OPT_DEPTH:
-        if (!parse_number(optarg, 1, BENCH_DEPTH_MAX, &n))
-            return false;
-        o->depth = (unsigned)n;
-        return true;
+        return parse_count(optarg, BENCH_DEPTH_MAX, &o->depth);
+    case OPT_QUEUES:
+        return parse_count(optarg, UBLKX_QUEUES_MAX, &o->queues);
     case OPT_SIZE:
         return parse_number(optarg, 1U << 20, VOLUME_SIZE_MAX, &o->size_bytes) &&
                is_aligned(o->size_bytes, 1 << 20);
@@ -269,7 +330,7 @@ static bool parse_one(int opt, struct bench_options *o)
         o->runtime_seconds = strtod(optarg, &end);
         return *end == '\0' && o->runtime_seconds > 0;
     case OPT_RAW:
-        return o->raw = true;
+        return mode_set(o, BENCH_RAW);
     case OPT_FIRST:
         return o->first_write = o->write = true;
     case OPT_KEEP:
@@ -297,7 +358,8 @@ static bool parse(int argc, char **argv, struct bench_options *o)
             return false;
         }
     }
-    return o->disk_count > 0 && optind == argc && o->block_bytes <= o->size_bytes;
+    return o->disk_count > 0 && optind == argc && o->block_bytes <= o->size_bytes &&
+           (o->mode != BENCH_UBLK_PASS || o->disk_count == 1);
 }
 
 int main(int argc, char **argv)
@@ -307,7 +369,6 @@ int main(int argc, char **argv)
         .options = {.profile = {RAID_SINGLE, 1, 0},
                     .random = true,
                     .block_bytes = 4096,
-                    .depth = 32,
                     .size_bytes = UINT64_C(1) << 30,
                     .runtime_seconds = 5},
         .result = &result,
@@ -316,8 +377,13 @@ int main(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
+    bool serves = is_ublk(p.options.mode);
+    if (!p.options.depth)
+        p.options.depth = serves ? 64 : 32;
     struct reactor_config config = {.index = 0};
     p.rc = files_prepare(&p);
+    if (!p.rc && serves)
+        p.rc = bench_serve_prepare(&p.err);
     if (!p.rc)
         p.rc = reactor_new(&config, &p.reactor, &p.err);
     if (!p.rc) {
@@ -329,6 +395,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "vpool-bench: %s\n", p.err.text);
         return 1;
     }
-    print(&p.options, &result);
+    if (!serves)
+        print(&p.options, &result);
     return 0;
 }

@@ -1,0 +1,149 @@
+/*
+ * Serving instead of measuring: a bare disk, or a volume of a pool made for it, becomes a ublk device
+ * on which others put their load. The bare disk goes through the same target as a volume, so that the
+ * difference between the two is the engine's, and the rest is the price of ublk.
+ */
+#include "bench.h"
+
+#include "io/device.h"
+#include "io/net.h"
+#include "io/reactor.h"
+#include "ublk/volume_backend.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdalign.h>
+#include <stdio.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+static int signal_fd = -1;
+
+int bench_serve_prepare(struct vp_error *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+    return signal_fd >= 0 ? 0 : vp_fail_errno(err, VP_E_SYSTEM, errno, "can not make a signalfd");
+}
+
+/* ---- a disk as a backend ------------------------------------------------------------------ */
+
+static CO int disk_read(void *arg, uint64_t offset, uint32_t len, void *buf)
+{
+    return io_dev_read(arg, offset, buf, len);
+}
+
+static CO int disk_write(void *arg, uint64_t offset, uint32_t len, const void *buf, unsigned flags)
+{
+    return io_dev_write(arg, offset, buf, len, flags & UBLKX_DURABLE ? IO_FUA : 0);
+}
+
+static CO int disk_flush(void *arg)
+{
+    return io_dev_flush(arg);
+}
+
+static CO int disk_discard(void *arg, uint64_t offset, uint64_t len)
+{
+    return io_dev_discard(arg, offset, len);
+}
+
+/* What io_dev_zero does may leave a hole. */
+static CO int zeros_write(struct io_dev *dev, uint64_t offset, uint64_t len)
+{
+    alignas(4096) static const unsigned char zeros[64U << 10];
+    int rc = 0;
+    for (uint64_t done = 0; !rc && done < len; done += sizeof(zeros)) {
+        uint64_t left = len - done;
+        uint32_t n = left < sizeof(zeros) ? (uint32_t)left : (uint32_t)sizeof(zeros);
+        rc = io_dev_write(dev, offset + done, zeros, n, 0);
+    }
+    return rc;
+}
+
+static CO int disk_zero(void *arg, uint64_t offset, uint64_t len, unsigned flags)
+{
+    int rc = flags & UBLKX_NO_HOLE ? zeros_write(arg, offset, len) : io_dev_zero(arg, offset, len);
+    return !rc && (flags & UBLKX_DURABLE) ? io_dev_flush(arg) : rc;
+}
+
+static void disk_cancel_waiting(void *arg)
+{
+    (void)arg; /* nothing waits for space */
+}
+
+static uint64_t disk_size(void *arg)
+{
+    return io_dev_info(arg)->size_bytes;
+}
+
+static const struct ublkx_backend_ops disk_ops = {.read = disk_read,
+                                                  .write = disk_write,
+                                                  .flush = disk_flush,
+                                                  .discard = disk_discard,
+                                                  .zero = disk_zero,
+                                                  .cancel_waiting = disk_cancel_waiting,
+                                                  .size = disk_size};
+
+static struct ublkx_backend disk_backend(struct io_dev *dev)
+{
+    const struct io_dev_info *info = io_dev_info(dev);
+    return (struct ublkx_backend){.ops = &disk_ops,
+                                  .arg = dev,
+                                  .reactor = reactor_self(),
+                                  .sector_bytes = info->sector_bytes,
+                                  .optimal_bytes = 64U << 10, /* as a volume by default */
+                                  .no_discard = !info->can_discard,
+                                  .volatile_cache = info->write_cache};
+}
+
+/* ---- serving ------------------------------------------------------------------------------- */
+
+static CO int serve(const struct bench_options *o, struct ublkx_backend backend,
+                    struct vp_error *err)
+{
+    struct ublkx_options options = {
+        .backend = backend, .number = -1, .queues = o->queues, .depth = o->depth};
+    reactor_random(&options.tag, sizeof(options.tag));
+    options.tag |= 1; /* not 0 */
+    struct ublkx_target *target;
+    int rc = ublkx_target_start(&options, &target, err);
+    if (rc)
+        return rc;
+    printf("%s\n", ublkx_target_path(target));
+    (void)fflush(stdout);
+    struct reactor_stats begin = reactor_stats(reactor_self());
+    unsigned events;
+    int waited = io_poll(signal_fd, POLLIN, 0, &events);
+    struct ublkx_stats s = ublkx_target_stats(target);
+    struct reactor_stats end = reactor_stats(reactor_self());
+    rc = ublkx_target_stop(target, true, err);
+    if (rc)
+        return rc;
+    printf("%llu requests, %llu errors, %.1f requests an enter\n", (unsigned long long)s.requests,
+           (unsigned long long)s.errors,
+           (double)s.requests /
+               (double)(end.enters > begin.enters ? end.enters - begin.enters : 1));
+    return waited ? vp_fail(err, waited, "waiting for a signal: %s", vp_err_text(waited)) : 0;
+}
+
+int bench_serve_disk(const struct bench_options *o, struct vp_error *err)
+{
+    struct io_dev *dev;
+    int rc = io_dev_open(o->disks[0], 0, &dev, err);
+    if (rc)
+        return rc;
+    rc = serve(o, disk_backend(dev), err);
+    io_dev_close(dev);
+    return rc;
+}
+
+int bench_serve_volume(const struct bench_options *o, struct volume *v, struct vp_error *err)
+{
+    return serve(o, ublkx_volume_backend(v), err);
+}

@@ -1,0 +1,61 @@
+/*
+ * Every write is durable when it is answered: the kernel does not learn that the daemon was killed,
+ * so what it was told is written must be there when the next one serves.
+ */
+#include "ublk/volume_backend.h"
+
+static CO int backend_read(void *arg, uint64_t offset, uint32_t len, void *buf)
+{
+    return volume_read(arg, offset, len, buf);
+}
+
+static CO int backend_write(void *arg, uint64_t offset, uint32_t len, const void *buf,
+                            unsigned flags)
+{
+    return volume_write(arg, offset, len, buf, flags & UBLKX_DURABLE ? VOLUME_FUA : 0);
+}
+
+static CO int backend_flush(void *arg)
+{
+    return volume_flush(arg);
+}
+
+static CO int backend_discard(void *arg, uint64_t offset, uint64_t len)
+{
+    return volume_discard(arg, offset, len, 0);
+}
+
+static CO int backend_zero(void *arg, uint64_t offset, uint64_t len, unsigned flags)
+{
+    return volume_zero(arg, offset, len,
+                       (flags & UBLKX_DURABLE ? VOLUME_FUA : 0) |
+                           (flags & UBLKX_NO_HOLE ? VOLUME_NO_HOLE : 0));
+}
+
+static void backend_cancel_waiting(void *arg)
+{
+    volume_cancel_waiting(arg);
+}
+
+static uint64_t backend_size(void *arg)
+{
+    return volume_size(arg);
+}
+
+static const struct ublkx_backend_ops volume_ops = {.read = backend_read,
+                                                    .write = backend_write,
+                                                    .flush = backend_flush,
+                                                    .discard = backend_discard,
+                                                    .zero = backend_zero,
+                                                    .cancel_waiting = backend_cancel_waiting,
+                                                    .size = backend_size};
+
+struct ublkx_backend ublkx_volume_backend(struct volume *v)
+{
+    return (struct ublkx_backend){.ops = &volume_ops,
+                                  .arg = v,
+                                  .reactor = volume_reactor(v),
+                                  .sector_bytes = volume_sector_bytes(v),
+                                  .optimal_bytes = volume_chunk_bytes(v),
+                                  .read_only = volume_is_read_only(v)};
+}

@@ -1,0 +1,11 @@
+/* A volume as what a ublk device serves. */
+#ifndef VP_UBLK_VOLUME_BACKEND_H
+#define VP_UBLK_VOLUME_BACKEND_H
+
+#include "ublk/target.h"
+#include "volumes/volume.h"
+
+/* `v` is open, and is closed by the caller after its target was stopped or left. */
+struct ublkx_backend ublkx_volume_backend(struct volume *v);
+
+#endif
