@@ -134,6 +134,14 @@ int ublkx_device_params(const struct ublkx_target *t, struct vp_error *err)
     return res < 0 ? failed(res, "describing", t->info.dev_id, err) : 0;
 }
 
+int ublkx_device_has_cache(const struct ublkx_target *t, bool *out, struct vp_error *err)
+{
+    struct ublkx_params p = {.len = sizeof(p)};
+    int res = command(UBLKX_CTL_GET_PARAMS, t->info.dev_id, &p, sizeof(p), 0, TIMEOUT_MS);
+    *out = res >= 0 && (p.basic.attrs & UBLKX_ATTR_VOLATILE_CACHE);
+    return res < 0 ? failed(res, "asking for", t->info.dev_id, err) : 0;
+}
+
 int ublkx_device_start(const struct ublkx_target *t, struct vp_error *err)
 {
     return simple(UBLKX_CTL_START_DEV, t->info.dev_id, (uint64_t)getpid(), TIMEOUT_MS, "starting",

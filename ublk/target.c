@@ -160,12 +160,25 @@ static CO int start_new(struct ublkx_target *t, struct vp_error *err)
     return rc;
 }
 
-static CO int start_recovered(struct ublkx_target *t, struct vp_error *err)
+/* A device that was described without a volatile cache sends no flushes: then every write has to be
+ * durable, whatever the backend could do otherwise. */
+static CO int recovery_begin(struct ublkx_target *t, struct vp_error *err)
 {
-    unsigned number = t->info.dev_id;
-    int rc = ublkx_device_recovery_begin(number, err);
+    bool has_cache;
+    int rc = ublkx_device_has_cache(t, &has_cache, err);
     if (rc)
         return rc;
+    t->backend.volatile_cache &= has_cache;
+    return ublkx_device_recovery_begin(t->info.dev_id, err);
+}
+
+static CO int start_recovered(struct ublkx_target *t, struct vp_error *err)
+{
+    int rc = recovery_begin(t, err);
+    if (rc) {
+        free(t);
+        return rc;
+    }
     target_name(t);
     t->recovered = true;
     rc = serve_begin(t, err);

@@ -54,6 +54,9 @@ struct ublkx_target {
 CO int ublkx_device_info(int number, struct ublkx_dev_info *out, struct vp_error *err) must_check;
 CO int ublkx_device_add(struct ublkx_dev_info *info, struct vp_error *err) must_check;
 CO int ublkx_device_params(const struct ublkx_target *t, struct vp_error *err) must_check;
+/* Whether the device was described with a volatile cache. */
+CO int ublkx_device_has_cache(const struct ublkx_target *t, bool *out,
+                              struct vp_error *err) must_check;
 CO int ublkx_device_start(const struct ublkx_target *t, struct vp_error *err) must_check;
 CO int ublkx_device_stop(unsigned number, struct vp_error *err) must_check;
 CO int ublkx_device_delete(unsigned number, struct vp_error *err) must_check;

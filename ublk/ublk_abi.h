@@ -58,6 +58,7 @@ enum ublkx_dev_state {
 #define UBLKX_CTL_START_DEV      _IOWR('u', 0x06, struct ublkx_ctl_cmd)
 #define UBLKX_CTL_STOP_DEV       _IOWR('u', 0x07, struct ublkx_ctl_cmd)
 #define UBLKX_CTL_SET_PARAMS     _IOWR('u', 0x08, struct ublkx_ctl_cmd)
+#define UBLKX_CTL_GET_PARAMS     _IOR('u', 0x09, struct ublkx_ctl_cmd)
 #define UBLKX_CTL_START_RECOVERY _IOWR('u', 0x10, struct ublkx_ctl_cmd)
 #define UBLKX_CTL_END_RECOVERY   _IOWR('u', 0x11, struct ublkx_ctl_cmd)
 #define UBLKX_CTL_GET_FEATURES   _IOR('u', 0x13, struct ublkx_ctl_cmd)

@@ -1,6 +1,8 @@
 /*
- * Every write is durable when it is answered: the kernel does not learn that the daemon was killed,
- * so what it was told is written must be there when the next one serves.
+ * The kernel above a block device does not learn that the daemon was killed, so what it was told is
+ * written must be there when the next one serves. Where a volume's answered writes survive that
+ * (pool/keep.h) the device has a volatile cache, as most disks have; elsewhere every write is durable
+ * when it is answered.
  */
 #include "ublk/volume_backend.h"
 
@@ -50,12 +52,13 @@ static const struct ublkx_backend_ops volume_ops = {.read = backend_read,
                                                     .cancel_waiting = backend_cancel_waiting,
                                                     .size = backend_size};
 
-struct ublkx_backend ublkx_volume_backend(struct volume *v)
+CO struct ublkx_backend ublkx_volume_backend(struct volume *v)
 {
     return (struct ublkx_backend){.ops = &volume_ops,
                                   .arg = v,
                                   .reactor = volume_reactor(v),
                                   .sector_bytes = volume_sector_bytes(v),
                                   .optimal_bytes = volume_chunk_bytes(v),
-                                  .read_only = volume_is_read_only(v)};
+                                  .read_only = volume_is_read_only(v),
+                                  .volatile_cache = volume_survives_kill(v)};
 }

@@ -5,7 +5,7 @@
 #include "ublk/target.h"
 #include "volumes/volume.h"
 
-/* `v` is open, and is closed by the caller after its target was stopped or left. */
-struct ublkx_backend ublkx_volume_backend(struct volume *v);
+/* On the home reactor. `v` is open, and is closed by the caller after its target was stopped or left. */
+CO struct ublkx_backend ublkx_volume_backend(struct volume *v);
 
 #endif

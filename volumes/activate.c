@@ -308,6 +308,25 @@ void volume_close(struct volume *v)
     co_mutex_unlock(&v->control);
 }
 
+struct survives_call {
+    struct thin *thin;
+    bool survives;
+};
+
+static int survives_on_reactor(void *arg)
+{
+    struct survives_call *c = arg;
+    c->survives = thin_survives_kill(c->thin);
+    return 0;
+}
+
+bool volume_survives_kill(struct volume *v)
+{
+    struct survives_call c = {.thin = v->io->thin};
+    vp_ignore(reactor_call(v->reactor, survives_on_reactor, &c), "it can not fail");
+    return c.survives;
+}
+
 struct reactor *volume_reactor(const struct volume *v)
 {
     return v->reactor;

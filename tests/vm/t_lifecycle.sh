@@ -9,7 +9,7 @@ attach tank/a --ublk --number 7
 [ "$dev" = /dev/ublkb7 ] || fail "number 7 became $dev"
 [ "$(blockdev --getsize64 "$dev")" = $((100 << 20)) ] || fail "size $(blockdev --getsize64 "$dev")"
 q=/sys/block/ublkb7/queue
-[ "$(cat $q/write_cache)" = 'write through' ] || fail "cache: $(cat $q/write_cache)"
+[ "$(cat $q/write_cache)" = 'write back' ] || fail "cache: $(cat $q/write_cache)"
 [ "$(cat $q/discard_granularity)" = 4096 ] || fail "granularity $(cat $q/discard_granularity)"
 
 step "one device a volume, one volume a device"
