@@ -83,8 +83,10 @@ int sim_keep_poke(struct sim_world *w, const char *name, size_t offset, const vo
 void sim_keep_remove(struct sim_world *w, const char *name)
 {
     struct sim_kept *k = kept_find(w, name);
-    if (k)
-        kept_free(k);
+    if (!k)
+        return;
+    list_del(&k->link);
+    list_add_tail(&w->unnamed, &k->link);
 }
 
 int sim_keep_each(struct sim_world *w, const char *prefix, int (*fn)(const char *name, void *arg),
@@ -100,8 +102,9 @@ int sim_keep_each(struct sim_world *w, const char *prefix, int (*fn)(const char 
 
 void sim_keeps_free(struct sim_world *w)
 {
-    while (!list_empty(&w->keeps))
-        kept_free(list_first(&w->keeps, struct sim_kept, link));
+    list_splice_tail(&w->unnamed, &w->keeps);
+    while (!list_empty(&w->unnamed))
+        kept_free(list_first(&w->unnamed, struct sim_kept, link));
 }
 
 /* ---- copies ---------------------------------------------------------------------------------- */

@@ -34,6 +34,7 @@ struct sim_world *sim_world_new(uint64_t seed)
     w->now_ns = START_NS;
     list_init(&w->devices);
     list_init(&w->keeps);
+    list_init(&w->unnamed);
     return w;
 }
 

@@ -99,6 +99,7 @@ struct sim_world {
     unsigned disk_count;
     struct list devices; /* open ones: a power cut leaves them to sim_world_free */
     struct list keeps;   /* struct sim_kept                                      */
+    struct list unnamed; /* … that were removed and may be mapped still          */
 };
 
 /* An open device of a disk. */

@@ -59,7 +59,7 @@ struct pool_space_map {
     struct list open; /* pool_group.open_link: data groups with an arena to lease          */
     struct list dead; /* pool_group.link: given back, kept a while for late readers        */
     unsigned dead_count;
-    enum pool_level level; /* last reported                                                */
+    _Atomic(enum pool_level) level;  /* last reported                                       */
     uint64_t room_events, failed_at; /* see pool_wait_for_room                             */
 };
 

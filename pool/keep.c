@@ -129,8 +129,8 @@ static void header_write(struct pool_keep *k)
 bool pool_keep_prepare(struct pool_keep *k)
 {
     char name[IO_KEEP_NAME_MAX + 1];
-    if (k->mem.base || k->unavailable)
-        return !k->unavailable;
+    if (k->mem.base || k->unavailable || pool_is_fenced(k->pool))
+        return k->mem.base;
     name_of(k, name);
     int rc = io_keep_new(name, KEEP_HEADER_PAGE + KEEP_AREAS * k->area_bytes, &k->mem);
     if (!rc)
@@ -167,6 +167,20 @@ void pool_keep_forget(const struct pool *p, uint32_t volume)
     (void)snprintf(text, sizeof(text), "%u", volume);
     pool_keep_name(p->uuid, text, name, sizeof(name));
     io_keep_remove(name);
+}
+
+static int forget_one(const char *name, void *arg)
+{
+    (void)arg;
+    io_keep_remove(name);
+    return 0;
+}
+
+void pool_keep_forget_all(const struct pool *p)
+{
+    char prefix[IO_KEEP_NAME_MAX + 1];
+    pool_keep_name(p->uuid, "", prefix, sizeof(prefix));
+    vp_ignore(io_keep_each(prefix, forget_one, NULL), "forget_one never fails");
 }
 
 /* ---- appending ------------------------------------------------------------------------------ */

@@ -53,5 +53,7 @@ void pool_keep_commit_end(struct pool_keep *k, bool durable);
 
 /* The volume is being deleted: nothing of it is to come back. After its pool_keep was closed. */
 void pool_keep_forget(const struct pool *p, uint32_t volume);
+/* The pool is fenced: what disks do not take any more is not to be believed, flushed or not. */
+void pool_keep_forget_all(const struct pool *p);
 
 #endif

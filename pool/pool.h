@@ -311,6 +311,8 @@ struct pool_space {
 };
 /* HOME. */
 void pool_space_get(const struct pool *p, struct pool_space *out);
+/* ANY, no yield: the level as it was last looked at. */
+enum pool_level pool_level(const struct pool *p);
 
 struct pool_disk_info {
     unsigned index;

@@ -65,6 +65,11 @@ void pool_space_get(const struct pool *p, struct pool_space *out)
     out->level = level_of(out, open_bytes);
 }
 
+enum pool_level pool_level(const struct pool *p)
+{
+    return atomic_load_explicit(&p->space->level, memory_order_relaxed);
+}
+
 void pool_space_update_level(struct pool *p)
 {
     static const char *const name[] = {"ok", "warn", "tight", "full"};

@@ -25,6 +25,13 @@ enum {
     RETURN_BATCH = 32, /* arenas given back at once                                      */
 };
 
+/* Arenas that are to be there before they are needed: one for each open slot, unless others may
+ * need the room more. */
+static size_t spares_wanted(const struct thin *t)
+{
+    return pool_level(t->pool) == POOL_OK ? t->space.width : 0;
+}
+
 uint64_t thin_arena_free_mask(const struct thin_arena *a)
 {
     uint64_t all = a->at.chunks >= 64 ? UINT64_MAX : (UINT64_C(1) << a->at.chunks) - 1;
@@ -103,6 +110,7 @@ int thin_space_init(struct thin *t)
     list_init(&s->spare);
     list_init(&s->freed);
     co_mutex_init(&s->lock);
+    co_queue_init(&s->leased_ahead);
     return hash_init(&s->arenas, 16) ? 0 : VP_E_NO_MEMORY;
 }
 
@@ -206,6 +214,57 @@ static CO int arena_find_room(struct thin *t, struct thin_arena **out)
     return list_empty(&s->spare) ? VP_E_NO_SPACE : VP_E_AGAIN;
 }
 
+/* ---- leasing ahead ------------------------------------------------------------------------- */
+
+/* A lease waits for the log. So that writes do not, the next ones are taken while there is room in
+ * the open arenas, unless the pool is short of room. Others allocate, free and scan meanwhile. */
+static CO void lease_ahead(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    struct pool_arena at[THIN_OPEN_ARENAS];
+    size_t spares = spares_wanted(t);
+    if (s->spares >= spares)
+        return; /* something was freed meanwhile */
+    unsigned wanted = (unsigned)(spares - s->spares), got = 0;
+    int rc = pool_arena_lease_ahead(t->pool, t->id, t->config.profile, s->spread, at, wanted, &got);
+    vp_ignore(rc, "nobody needs them yet; who does will see the error");
+    for (unsigned i = 0; i < got; i++) {
+        struct thin_arena *a;
+        s->spread++;
+        s->leased++;
+        if (thin_arena_find(t, at[i].number))
+            continue; /* a scan that began meanwhile has found it */
+        if (thin_arena_add(t, &at[i], 0, &a))
+            s->scan_needed = true; /* it is found when it is needed */
+        else
+            thin_arena_settle(t, a);
+    }
+}
+
+static void lease_ahead_main(void *arg)
+{
+    struct thin *t = arg;
+    lease_ahead(t);
+    t->space.leasing_ahead = false;
+    co_queue_wake_all(&t->space.leased_ahead);
+}
+
+static void lease_ahead_start(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    if (s->leasing_ahead || s->scan_needed || s->scan || s->spares >= spares_wanted(t))
+        return;
+    s->leasing_ahead = co_spawn(lease_ahead_main, t, "thin: leases ahead") == 0;
+}
+
+CO void thin_quiesce(struct thin *t)
+{
+    while (t->space.leasing_ahead)
+        co_queue_wait(&t->space.leased_ahead, "leases ahead");
+}
+
+/* ---- open slots ---------------------------------------------------------------------------- */
+
 /* Puts an arena with room into the slot. */
 static CO int slot_fill(struct thin *t, unsigned slot)
 {
@@ -236,6 +295,7 @@ static CO int slot_fill(struct thin *t, unsigned slot)
     a->leaf = leaf;
     a->used |= le64_get(e->used); /* equal, unless the tree was damaged: then rather less room */
     s->open[slot] = a;
+    lease_ahead_start(t);
     return 0;
 }
 
@@ -383,8 +443,8 @@ static unsigned empties_take(struct thin *t, struct thin_arena **out)
     list_for_each_safe (a, tmp, &s->spare, link) {
         if (a->used || arena_has_quarantine(a))
             continue;
-        /* A few stay for the writes to come, so that leasing is not paid for again and again. */
-        if (kept++ < s->width || s->leased - n <= s->leased_min || n == RETURN_BATCH)
+        /* Some stay for the writes to come, so that leasing is not paid for again and again. */
+        if (kept++ < 2 * spares_wanted(t) || s->leased - n <= s->leased_min || n == RETURN_BATCH)
             continue;
         list_del(&a->link);
         s->spares--;
@@ -421,6 +481,26 @@ static CO void empties_return(struct thin *t)
         }
     }
     co_mutex_unlock(&s->lock);
+}
+
+/* Looks at every leased arena; those with room become spares. */
+static CO int scan_all(struct thin *t)
+{
+    struct thin_arena *a;
+    int rc;
+    co_mutex_lock(&t->space.lock);
+    while (!(rc = thin_space_scan(t, UINT32_MAX, &a)) && a)
+        thin_arena_settle(t, a);
+    co_mutex_unlock(&t->space.lock);
+    return rc;
+}
+
+CO int thin_give_back(struct thin *t)
+{
+    int rc = scan_all(t);
+    if (!rc)
+        empties_return(t);
+    return rc;
 }
 
 CO void thin_space_tidy(struct thin *t)

@@ -63,7 +63,9 @@ struct thin_state {
  */
 CO int thin_open(const struct thin_config *config, const struct thin_state *state,
                  struct thin **out) must_check;
-/* All I/O has ended. Does not commit: the caller did, or means to abandon. */
+/* All I/O has ended; waits for what goes on in the background. Before thin_close. */
+CO void thin_quiesce(struct thin *t);
+/* Does not commit: the caller did, or means to abandon. */
 void thin_close(struct thin *t);
 
 /* Reads; invalid blocks read as zeros. Errors: VP_E_CHECKSUM, VP_E_RAID_NO_COPY,
@@ -90,6 +92,10 @@ CO int thin_commit(struct thin *t) must_check;
 /* Whether what was acknowledged survives a kill of the daemon: not where the system has no shared
  * memory. No yield. */
 bool thin_survives_kill(struct thin *t);
+
+/* Somebody else needs room: gives back the arenas that hold nothing, also those that an earlier life
+ * of the volume leased (a part of the space tree may be read for that). Errors: those of reading. */
+CO int thin_give_back(struct thin *t) must_check;
 
 /* Runs of blocks with one state. */
 struct thin_extent {

@@ -123,6 +123,7 @@ static int close_on_reactor(void *arg)
 {
     struct volume_io *io = arg;
     VP_VERIFY(io->requests, ==, 0U);
+    thin_quiesce(io->thin);
     thin_close(io->thin);
     free(io);
     return 0;

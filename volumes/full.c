@@ -1,8 +1,8 @@
 /*
  * Out of space is a state, not a fault (docs/design.md, "Out of space").
  *
- * A write that finds no chunk first commits, which sets quarantined chunks free, then follows the
- * volume's policy: `enospc` fails it, `pause` waits. Nothing waits with block locks held, so reads,
+ * A write that finds no chunk first has all volumes give back the arenas that they leased ahead, and
+ * commits, which sets quarantined chunks free; then it follows the volume's policy: `enospc` fails it, `pause` waits. Nothing waits with block locks held, so reads,
  * overwrites and discards of the same blocks go on.
  *
  * No wake-up is lost:
@@ -74,11 +74,42 @@ void volumes_room_stop(struct volumes *vs)
     vp_ignore(co_group_wait(&vs->room_workers), "the watcher returns no error");
 }
 
+static int give_back_on_reactor(void *arg)
+{
+    struct volume_io *io = arg;
+    return thin_give_back(io->thin);
+}
+
+CO static int give_back(struct volume *v)
+{
+    return v->io ? reactor_call(v->reactor, give_back_on_reactor, v->io) : 0;
+}
+
+/* Arenas that volumes leased ahead and do not use. Who comes while it goes on waits for its end. */
+CO static void give_back_all(struct volumes *vs)
+{
+    struct sweep sweep = {0};
+    struct volume *v;
+    if (vs->giving_back) {
+        co_queue_wait(&vs->given_back, "other volumes' unused arenas");
+        return;
+    }
+    vs->giving_back = true;
+    list_for_each (v, &vs->active, active_link) {
+        if (v->state == VOLUME_ONLINE)
+            sweep_add(&sweep, v);
+    }
+    vp_ignore(sweep_run(&sweep, give_back, false), "a volume with a damaged map gives nothing");
+    vs->giving_back = false;
+    co_queue_wake_all(&vs->given_back);
+}
+
 static int waiter_arrives(void *arg)
 {
     struct volumes *vs = arg;
     vs->room_waiters++;
     co_queue_wake_all(&vs->room_news);
+    give_back_all(vs);
     return 0;
 }
 

@@ -63,6 +63,7 @@ static int volumes_new(const struct volumes_config *config, struct volumes **out
     co_queue_init(&vs->work);
     co_queue_init(&vs->timer);
     co_queue_init(&vs->room_news);
+    co_queue_init(&vs->given_back);
     if (!hash_init(&vs->by_name, 64) || !hash_init(&vs->by_id, 64) || !hash_init(&vs->replay, 64) ||
         slots_init(vs)) {
         volumes_free(vs);

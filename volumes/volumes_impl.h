@@ -172,6 +172,8 @@ struct volumes {
     struct co *room_watcher;
     struct co_queue room_news;
     unsigned room_waiters; /* requests, over all volumes */
+    bool giving_back;      /* volumes are asked for what they do not use */
+    struct co_queue given_back;
 };
 
 /* ---- record.c: VOLUME_RECORD bytes -------------------------------------------------------- */

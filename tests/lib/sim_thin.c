@@ -227,6 +227,7 @@ CO int sim_thin_close(struct sim_thin *st)
     /* Twice: what is still marked as touched is quiet in the second one. */
     int rc2 = rc ? rc : pool_checkpoint(st->pool);
     int rc3 = rc2 ? rc2 : pool_checkpoint(st->pool);
+    thin_quiesce(st->thin);
     thin_close(st->thin);
     st->thin = NULL;
     int rc4 = pool_close(st->pool, false);
@@ -238,6 +239,8 @@ CO int sim_thin_close(struct sim_thin *st)
 
 void sim_thin_abandon(struct sim_thin *st)
 {
+    if (reactor_self() && st->thin) /* else its coroutines are gone already */
+        thin_quiesce(st->thin);
     thin_close(st->thin);
     st->thin = NULL;
     if (st->pool)

@@ -238,6 +238,7 @@ static bool record(struct explorer *x)
                     .errors_allowed = position.mishap.kind && x->sc->config->disks == 1,
                     .arg = x};
     x->state.faults_planned = r.faults_planned;
+    x->state.unsure = r.errors_allowed;
     bool ok = rig_run(&r, workload);
     if (!ok)
         broken(x, r.why);

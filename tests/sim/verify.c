@@ -110,9 +110,10 @@ static void check_content(struct check *c, unsigned index, struct volume *v, uin
 {
     struct model_volume *mv = &c->s->model->volume[index];
     bool whole = c->s->config->atomic_bytes >= STAMP_BLOCK;
-    struct model_view view = c->s->killed || c->s->killed_first
-                                 ? model_view_kill(mv, c->s->event, whole, !c->s->killed)
-                                 : model_view_crash(mv, c->s->event, whole);
+    struct model_view view =
+        c->s->killed || c->s->killed_first
+            ? model_view_kill(mv, c->s->event, whole, !c->s->killed || c->s->unsure)
+            : model_view_crash(mv, c->s->event, whole);
     struct model_sectors got[READ_BLOCKS];
     for (uint64_t at = 0, n; !c->rig.failed && (n = next_window(mv, &at, blocks)) > 0; at += n) {
         int rc = rig_read_blocks(&c->rig, v, mv->uid, at, n, got);

@@ -28,7 +28,8 @@ struct crash_state {
     const struct sim_choice *choices;
     bool killed;       /* not the power went, but the process                      */
     bool killed_first; /* … before power went in the recovery                      */
-    uint64_t event;    /* the model's: it happened before this one */
+    bool unsure;    /* the only copy met a fault: what was not flushed may be lost in a kill, too */
+    uint64_t event; /* the model's: it happened before this one */
     uint64_t seed;
     unsigned lost_disks; /* bits: these are dead at import, whatever they were */
     unsigned back_disks; /* bits: these are back at import, if they were dead */

@@ -37,10 +37,12 @@ static CO int open_with(struct sim_thin *st, const struct pool_batch *table,
     struct thin_state state = {.table = table, .replay = replay};
     struct thin *t = NULL;
     int rc = thin_open(&c, &state, &t);
-    if (out)
+    if (out) {
         *out = t;
-    else
+    } else if (t) {
+        thin_quiesce(t);
         thin_close(t);
+    }
     return rc;
 }
 
@@ -112,6 +114,7 @@ static void wild_chunk_body(struct sim_thin *st, void *arg)
     }
     check_ok(thin_write(t, 64, 1, model.buf)); /* the next chunk is fine */
     check_ok(thin_read(t, 64, 1, model.buf));
+    thin_quiesce(t);
     thin_close(t);
     pool_batch_fini(&b);
 }
