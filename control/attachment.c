@@ -102,14 +102,15 @@ static bool is_serving(const struct attachment *a)
     return a->server || a->target;
 }
 
-/* `leave`: the daemon ends, and a block device stays for the next one. */
+/* `leave`: the daemon ends, and the next one goes on. A block device stays for it. NBD clients that
+ * reconnect would take an answer of ESHUTDOWN for an I/O error, so they are hung up on. */
 CO static void attachment_stop(struct attachment *a, bool leave)
 {
     struct vp_error err = {0};
     if (!is_serving(a))
         return;
     if (a->server)
-        nbdx_server_stop(a->server, STOP_MS);
+        nbdx_server_stop(a->server, leave ? 0 : STOP_MS);
     else if (leave)
         ublkx_target_leave(a->target);
     else if (ublkx_target_stop(a->target, true, &err))

@@ -38,6 +38,33 @@ kill $client 2>/dev/null
 daemon_start
 intact "SIGTERM with clients"
 
+step "SIGTERM: a busy client is hung up on, and not told of a shutdown, which it might take for an error"
+cat >"$T/busy.py" <<'EOP'
+import time
+errors = set()
+def done(error):
+    if error.value:
+        errors.add(error.value)
+    return 1
+try:
+    while True:
+        while h.aio_in_flight() < 32:
+            h.aio_pread(nbd.Buffer(65536), 0, done)
+        h.poll(1000)
+        print("up", flush=True)
+except nbd.Error as e:
+    print("ended:", e, flush=True)
+assert 108 not in errors, errors
+EOP
+rm "$T/client"
+nbd_py "$(uri tank/v2 "$T/n2")" "$T/busy.py" >"$T/client" 2>&1 &
+client=$!
+until_ok 10 grep -q up "$T/client" || fail "no client: $(cat "$T/client")"
+daemon_stop
+wait $client || fail "$(tail -3 "$T/client")"
+daemon_start
+intact "SIGTERM with a busy client"
+
 step "SIGKILL: serving again within two seconds"
 for i in 1 2 3 4 5; do
     daemon_kill

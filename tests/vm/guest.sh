@@ -1,5 +1,6 @@
 # Sourced by the tests that run inside the test machine: a daemon of its own (tests/lib/daemon.sh) and
-# a pool on the machine's disks.
+# a pool on the machine's disks (tests/vm/check): /dev/vda and vdb, vdc which does not survive t_disk_lost,
+# vdd which is small enough to be filled, vde.
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/daemon.sh"
 [ -n "${VPOOL_IN_VM:-}" ] || skip "only in the test machine (tests/vm/check)"
 modprobe -a ublk_drv ext4 xfs
