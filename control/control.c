@@ -6,7 +6,7 @@
  * are answered. Of the stop: no new requests, those under way are answered, exports end
  * (ESHUTDOWN), pools commit, checkpoint and close, reactors stop.
  */
-#include "control/control_impl.h"
+#include "control/ublk_devices.h"
 
 #include "io/net.h"
 
@@ -129,6 +129,9 @@ CO static int start(struct control *c, struct vp_error *err)
                   "version " VPOOL_VERSION ", %u reactors", c->options.reactor_count);
     notify_send("READY=1");
     tell_ready(c, 0, "");
+    co_mutex_lock(&c->lock);
+    ublk_report_orphans(c);
+    co_mutex_unlock(&c->lock);
     return 0;
 }
 

@@ -198,4 +198,4 @@ const struct method methods_daemon[] = {
     {0}};
 
 const struct method *const methods_all[] = {methods_daemon, methods_pool, methods_volume,
-                                            methods_attach, NULL};
+                                            methods_attach, methods_ublk, NULL};
