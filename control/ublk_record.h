@@ -21,7 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define UBLK_RECORD_DIR "/run/vpool/ublk" /* packaging/60-vpool.rules has it too */
+#define UBLK_RECORD_DIR "/run/vpool/ublk" /* packaging/61-vpool.rules has it too */
 
 struct ublk_record {
     int number;
