@@ -40,7 +40,7 @@ CO static int method_run(struct control *c, const struct method *m, const void *
 
 /* ---- signals ------------------------------------------------------------------------------- */
 
-static void request_stop(struct control *c, const char *why)
+void control_request_stop(struct control *c, const char *why)
 {
     if (c->stopping)
         return;
@@ -58,7 +58,7 @@ static void on_signal(struct control *c, const struct signalfd_siginfo *info)
         vp_warn("second signal: ending at once; the next start recovers from the log");
         _exit(1);
     } else {
-        request_stop(c, info->ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+        control_request_stop(c, info->ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
     }
 }
 

@@ -171,6 +171,8 @@ const char *show_volume_state(enum volume_state state);
  * locked; a daemon that starts then waits for its predecessor's things, up to a limit.
  */
 CO bool control_predecessor_lets_go(struct control *c, int rc);
+/* The daemon ends, in order. `why` is told as an event. */
+void control_request_stop(struct control *c, const char *why);
 
 /* ---- monitor.c, notify.c ------------------------------------------------------------------- */
 
