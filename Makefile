@@ -181,6 +181,8 @@ install: all
 	for s in 1 5 8; do for f in docs/man/*.$$s; do [ ! -e $$f ] || install -m 644 $$f $(DESTDIR)$(PREFIX)/share/man/man$$s; done; done
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/sbin/vpoold|$(PREFIX)/sbin/vpoold|' packaging/vpoold.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/vpoold.service
+	install -d $(DESTDIR)$(PREFIX)/lib/udev/rules.d
+	install -m 644 packaging/61-vpool.rules $(DESTDIR)$(PREFIX)/lib/udev/rules.d
 	install -m 644 packaging/vpoold.conf.sample README.md $(DESTDIR)$(PREFIX)/share/doc/vpool
 
 clean:

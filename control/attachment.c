@@ -419,12 +419,10 @@ int attachment_add(struct control *c, struct control_pool *p, const char *volume
 
 int attachment_remove(struct control *c, struct attachment *a, bool force, struct vp_error *err)
 {
-    if (a->target && !force && ublkx_target_is_claimed(a->target))
-        return vp_fail(err, VP_E_BUSY,
-                       "%s is mounted or in use: unmount it, or detach with --force and have its "
-                       "users see errors",
-                       a->uri);
-    int rc = record_delete(a);
+    int rc = a->target && !force ? attachment_ublk_check_unused(a, err) : 0;
+    if (rc)
+        return rc;
+    rc = record_delete(a);
     if (rc)
         return vp_fail(err, rc, "the pool could not record the detachment: %s", vp_err_text(rc));
     attachment_stop(a, false);

@@ -4,12 +4,15 @@
  * back.
  */
 #include "control/control_impl.h"
-
+#include "control/offload.h"
 #include "ublk/volume_backend.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define SETTLE_NS      UINT64_C(1000000000)
+#define SETTLE_STEP_NS UINT64_C(50000000)
 
 struct address {
     int number; /* -1: the kernel chooses */
@@ -59,6 +62,37 @@ static uint64_t tag_of(const struct volume_info *info)
     return tag ? tag : 1;
 }
 
+static int write_blocking(void *arg)
+{
+    return ublk_record_write(UBLK_RECORD_DIR, arg);
+}
+
+static int remove_blocking(void *arg)
+{
+    return ublk_record_remove(UBLK_RECORD_DIR, ((const struct ublk_record *)arg)->number);
+}
+
+/* The device does without its record; who looks for it by name does not. */
+static CO void device_known(void *arg, int number, bool there)
+{
+    struct attachment *a = arg;
+    a->record.number = number;
+    int rc = offload_run(there ? write_blocking : remove_blocking, &a->record);
+    if (rc)
+        vp_warn("/dev/ublkb%d: its record in " UBLK_RECORD_DIR " could not be %s (%s)%s", number,
+                there ? "written" : "removed", vp_err_text(rc),
+                there ? ": it has no name in /dev/vpool" : "");
+}
+
+static void record_init(struct attachment *a, const struct volume_info *info)
+{
+    a->record = (struct ublk_record){.tag = tag_of(info),
+                                     .pool_uuid = pool_uuid(volumes_pool(a->pool->vs)),
+                                     .volume_uuid = info->uuid};
+    (void)snprintf(a->record.pool, sizeof(a->record.pool), "%s", a->pool->name);
+    (void)snprintf(a->record.volume, sizeof(a->record.volume), "%s", a->volume);
+}
+
 int attachment_ublk_start(struct attachment *a, struct vp_error *err)
 {
     struct address address;
@@ -71,12 +105,15 @@ int attachment_ublk_start(struct attachment *a, struct vp_error *err)
     int rc = volume_info_get(a->pool->vs, a->volume, &info);
     if (rc)
         return vp_fail(err, rc, "no volume '%s' in pool '%s'", a->volume, a->pool->name);
+    record_init(a, &info);
     struct ublkx_options o = {.backend = ublkx_volume_backend(a->v),
                               .number = address.number,
                               .queues = address.queues,
                               .depth = address.depth,
                               .read_only = a->read_only,
-                              .tag = tag_of(&info)};
+                              .tag = a->record.tag,
+                              .known = device_known,
+                              .known_arg = a};
     rc = ublkx_target_start(&o, &a->target, err);
     if (rc)
         return rc;
@@ -87,21 +124,81 @@ int attachment_ublk_start(struct attachment *a, struct vp_error *err)
     return 0;
 }
 
+/* ---- who uses it --------------------------------------------------------------------------- */
+
+struct users_call {
+    char device[32];
+    struct block_users *users;
+};
+
+static int users_blocking(void *arg)
+{
+    struct users_call *call = arg;
+    block_users_find(&block_users_kernel, call->device, call->users);
+    return 0;
+}
+
+static CO void users_find(const struct attachment *a, struct block_users *out)
+{
+    struct users_call call = {.users = out};
+    *out = (struct block_users){0};
+    if (!a->target)
+        return;
+    (void)snprintf(call.device, sizeof(call.device), "ublkb%d", ublkx_target_number(a->target));
+    vp_ignore(offload_run(users_blocking, &call), "then nobody can be named");
+}
+
+/* What udev and its helpers open for a moment, after every change, does not count. */
+static bool passes_by_itself(const struct block_users *users)
+{
+    for (unsigned i = 0; i < users->count && i < BLOCK_USERS_MAX; i++)
+        if (users->user[i].use != BLOCK_OPEN)
+            return false;
+    return users->count > 0;
+}
+
+int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *err)
+{
+    struct block_users users;
+    char text[400];
+    users_find(a, &users);
+    uint64_t deadline = reactor_now_ns() + SETTLE_NS;
+    while (passes_by_itself(&users) && reactor_now_ns() < deadline &&
+           co_sleep_ns(SETTLE_STEP_NS) == 0)
+        users_find(a, &users);
+    bool claimed = ublkx_target_is_claimed(a->target);
+    if (!claimed && users.count == 0)
+        return 0;
+    block_users_text(&users, text, sizeof(text));
+    return vp_fail(err, VP_E_BUSY,
+                   "%s is mounted or in use (%s): end that, or detach with --force and have its "
+                   "users see errors",
+                   a->uri,
+                   users.count ? text
+                               : "by what can not be seen from here, such as a mount in "
+                                 "another mount namespace");
+}
+
 json_t *attachment_ublk_json(const struct attachment *a, const char *subject)
 {
     struct ublkx_stats s = {0};
     bool used = false;
+    struct block_users users;
+    char used_by[400];
+    users_find(a, &users);
+    block_users_text(&users, used_by, sizeof(used_by));
     if (a->target) {
         s = ublkx_target_stats(a->target);
         used = ublkx_target_is_claimed(a->target);
     }
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:b, s:b, s:I, s:I, s:I, s:I}",
-                     "volume", subject, "kind", "ublk", "address", a->address, "uri", a->uri,
-                     "state", a->target ? "serving" : "failed", "read_only", a->read_only, "error",
-                     a->error, "connections", (int)used, "recovered", s.recovered, "user_copy",
-                     s.user_copy, "requests", (json_int_t)s.requests, "bytes_read",
-                     (json_int_t)s.bytes_read, "bytes_written", (json_int_t)s.bytes_written,
-                     "errors", (json_int_t)s.errors);
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:b, s:b, s:I, s:I, s:I, s:I, s:o, s:s}",
+        "volume", subject, "kind", "ublk", "address", a->address, "uri", a->uri, "state",
+        a->target ? "serving" : "failed", "read_only", a->read_only, "error", a->error,
+        "connections", (int)used, "recovered", s.recovered, "user_copy", s.user_copy, "requests",
+        (json_int_t)s.requests, "bytes_read", (json_int_t)s.bytes_read, "bytes_written",
+        (json_int_t)s.bytes_written, "errors", (json_int_t)s.errors, "users",
+        show_block_users(&users), "used_by", used_by);
 }
 
 void attachments_ublk_resize(struct control *c, struct control_pool *p, const char *volume)

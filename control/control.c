@@ -6,7 +6,7 @@
  * are answered. Of the stop: no new requests, those under way are answered, exports end
  * (ESHUTDOWN), pools commit, checkpoint and close, reactors stop.
  */
-#include "control/control_impl.h"
+#include "control/ublk_devices.h"
 
 #include "io/net.h"
 
@@ -40,7 +40,7 @@ CO static int method_run(struct control *c, const struct method *m, const void *
 
 /* ---- signals ------------------------------------------------------------------------------- */
 
-static void request_stop(struct control *c, const char *why)
+void control_request_stop(struct control *c, const char *why)
 {
     if (c->stopping)
         return;
@@ -58,7 +58,7 @@ static void on_signal(struct control *c, const struct signalfd_siginfo *info)
         vp_warn("second signal: ending at once; the next start recovers from the log");
         _exit(1);
     } else {
-        request_stop(c, info->ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+        control_request_stop(c, info->ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
     }
 }
 
@@ -129,6 +129,9 @@ CO static int start(struct control *c, struct vp_error *err)
                   "version " VPOOL_VERSION ", %u reactors", c->options.reactor_count);
     notify_send("READY=1");
     tell_ready(c, 0, "");
+    co_mutex_lock(&c->lock);
+    ublk_report_orphans(c);
+    co_mutex_unlock(&c->lock);
     return 0;
 }
 

@@ -3,11 +3,13 @@
 #define VP_CONTROL_CONTROL_IMPL_H
 
 #include "control/attachment_format.h"
+#include "control/block_users.h"
 #include "control/config.h"
 #include "control/control.h"
 #include "control/event.h"
 #include "control/rpc.h"
 #include "control/server.h"
+#include "control/ublk_record.h"
 #include "nbd/server.h"
 #include "pool/pool.h"
 #include "ublk/target.h"
@@ -59,6 +61,7 @@ struct attachment {
     struct volume *v;           /* NULL together with both of these: not served, `error` says why */
     struct nbdx_server *server; /* owned */
     struct ublkx_target *target; /* owned; of a ublk address */
+    struct ublk_record record;   /* of its device, likewise */
     char uri[640];
     int rc;
     char error[512];
@@ -140,6 +143,8 @@ CO json_t *attachment_json(struct attachment *a);
 bool attachment_is_ublk(const char *address);
 /* Serves a->v, which is open, as a block device, taking over the one that a killed daemon left. */
 CO int attachment_ublk_start(struct attachment *a, struct vp_error *err) must_check;
+/* VP_E_BUSY, naming who uses it: mounts, swap, processes that have it open. It is served. */
+CO int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *err) must_check;
 CO json_t *attachment_ublk_json(const struct attachment *a, const char *subject);
 /* Tells the devices of a volume its new size; the caller holds control.lock. */
 CO void attachments_ublk_resize(struct control *c, struct control_pool *p, const char *volume);
@@ -154,6 +159,7 @@ json_t *show_volume(const struct control_pool *p, const struct volume_info *info
 json_t *show_disk_counters(const struct pool_disk_info *d);
 json_t *show_volume_counters(const struct volume_info *info);
 json_t *show_volume_options(const struct volume_options *o);
+json_t *show_block_users(const struct block_users *users);
 const char *show_level(enum pool_level level);
 const char *show_volume_state(enum volume_state state);
 
@@ -165,6 +171,8 @@ const char *show_volume_state(enum volume_state state);
  * locked; a daemon that starts then waits for its predecessor's things, up to a limit.
  */
 CO bool control_predecessor_lets_go(struct control *c, int rc);
+/* The daemon ends, in order. `why` is told as an event. */
+void control_request_stop(struct control *c, const char *why);
 
 /* ---- monitor.c, notify.c ------------------------------------------------------------------- */
 
@@ -178,7 +186,8 @@ void notify_send(const char *text);
 
 /* ---- methods ------------------------------------------------------------------------------- */
 
-extern const struct method methods_daemon[], methods_pool[], methods_volume[], methods_attach[];
+extern const struct method methods_daemon[], methods_pool[], methods_volume[], methods_attach[],
+    methods_ublk[];
 extern const struct method *const methods_all[];
 
 #endif

@@ -1,6 +1,7 @@
 /* Methods about the daemon itself, its events and its counters. */
 #include "control/control_impl.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -70,6 +71,26 @@ CO static int daemon_stats(struct control *c, const void *args, json_t **result,
     *result = json_pack("{s:o, s:{s:i, s:i}, s:i}", "reactors", list, "nbd_connections", "used",
                         (int)c->nbd_total.used, "max", (int)c->nbd_total.max, "control_connections",
                         (int)c->server.count);
+    return 0;
+}
+
+/* ---- daemon.leave ------------------------------------------------------------------------------ */
+
+/* Not one of those that wait for their turn: who asks has a daemon waiting, and is told at once. */
+static int daemon_leave(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    (void)args;
+    if (getenv("NOTIFY_SOCKET"))
+        return vp_fail(
+            err, VP_E_NOT_SUPPORTED,
+            "it runs under systemd, which would take it for ended: use `systemctl restart "
+            "vpoold`, which lets block devices stay as well");
+    if (c->stopping)
+        return vp_fail(err, VP_E_SHUTDOWN, "it is stopping already");
+    if (c->lock.owner)
+        return vp_fail(err, VP_E_BUSY, "another command is under way");
+    *result = json_pack("{s:s, s:i}", "version", VPOOL_VERSION, "pid", (int)getpid());
+    control_request_stop(c, "another daemon takes over");
     return 0;
 }
 
@@ -192,10 +213,11 @@ static int iostat(struct control *c, const void *args, json_t **result, struct v
 const struct method methods_daemon[] = {
     {"daemon.info", no_params, METHOD_READS | METHOD_EARLY, daemon_info},
     {"daemon.stats", no_params, METHOD_READS | METHOD_EARLY, daemon_stats},
+    {"daemon.leave", no_params, 0, daemon_leave},
     {"daemon.log-level", log_params, METHOD_EARLY, log_level},
     {"events", events_params, METHOD_READS | METHOD_EARLY, events},
     {"iostat", iostat_params, METHOD_READS, iostat},
     {0}};
 
 const struct method *const methods_all[] = {methods_daemon, methods_pool, methods_volume,
-                                            methods_attach, NULL};
+                                            methods_attach, methods_ublk, NULL};

@@ -20,6 +20,19 @@ const char *show_volume_state(enum volume_state state)
     return (unsigned)state < 3 ? names[state] : "?";
 }
 
+json_t *show_block_users(const struct block_users *users)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < users->count && i < BLOCK_USERS_MAX; i++) {
+        const struct block_user *u = &users->user[i];
+        json_t *entry = json_pack("{s:s, s:s, s:s, s:i}", "use", block_use_name(u->use), "device",
+                                  u->device, "what", u->what, "pid", u->pid);
+        if (json_array_append_new(list, entry))
+            break;
+    }
+    return list;
+}
+
 /* ---- sums over a pool's volumes ------------------------------------------------------------- */
 
 struct sums {

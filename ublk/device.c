@@ -1,5 +1,9 @@
 /* The control commands of the ublk driver, each with its deadline and its error in a sentence. */
+#include "ublk/device.h"
+
 #include "ublk/target_impl.h"
+
+#include "base/log.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -11,6 +15,7 @@
     120000U /* stopping writes back what the page cache holds of the device    */
 #define PREDECESSOR_NS   (UINT64_C(15) * 1000000000)
 #define PREDECESSOR_STEP (UINT64_C(20) * 1000000)
+#define NUMBER_FREE_NS   (UINT64_C(2) * 1000000000)
 #define NO_QUEUE         0xffffU
 #define SECTOR_SHIFT     9
 
@@ -153,9 +158,23 @@ int ublkx_device_stop(unsigned number, struct vp_error *err)
     return simple(UBLKX_CTL_STOP_DEV, number, 0, STOP_TIMEOUT_MS, "stopping", err);
 }
 
+/* The device goes at once, but its number is free only when the last who has it open closes it:
+ * that is waited for shortly, and is no failure. Linux 6.5 and 6.6 know only how to wait. */
 int ublkx_device_delete(unsigned number, struct vp_error *err)
 {
-    return simple(UBLKX_CTL_DEL_DEV, number, 0, TIMEOUT_MS, "deleting", err);
+    uint64_t deadline = reactor_now_ns() + NUMBER_FREE_NS;
+    if (command(UBLKX_CTL_DEL_DEV_ASYNC, number, NULL, 0, 0, TIMEOUT_MS) < 0)
+        return simple(UBLKX_CTL_DEL_DEV, number, 0, TIMEOUT_MS, "deleting", err);
+    struct ublkx_dev_info info;
+    while (ublkx_device_info((int)number, &info, NULL) != VP_E_NOT_FOUND) {
+        if (reactor_now_ns() >= deadline) {
+            vp_info("/dev/ublkb%u is gone; its number is free when the last user closes it",
+                    number);
+            break;
+        }
+        vp_ignore(co_sleep_ns(PREDECESSOR_STEP), "the deadline ends this loop");
+    }
+    return 0;
 }
 
 int ublkx_device_resize(const struct ublkx_target *t, struct vp_error *err)
@@ -182,4 +201,44 @@ int ublkx_device_recovery_end(const struct ublkx_target *t, struct vp_error *err
 {
     return simple(UBLKX_CTL_END_RECOVERY, t->info.dev_id, (uint64_t)getpid(), TIMEOUT_MS,
                   "taking over", err);
+}
+
+/* ---- devices of others ------------------------------------------------------------------------- */
+
+static enum ublkx_life life_of(unsigned state)
+{
+    return state == UBLKX_DEV_LIVE       ? UBLKX_SERVED
+           : state == UBLKX_DEV_QUIESCED ? UBLKX_WAITING
+           : state == UBLKX_DEV_FAIL_IO  ? UBLKX_FAILING
+                                         : UBLKX_UNSTARTED;
+}
+
+int ublkx_device_look(int number, struct ublkx_device *out, struct vp_error *err)
+{
+    struct ublkx_dev_info info;
+    int rc = ublkx_device_info(number, &info, err);
+    if (rc)
+        return rc;
+    *out = (struct ublkx_device){.number = number,
+                                 .life = life_of(info.state),
+                                 .server_pid = info.server_pid,
+                                 .tag = info.server_flags};
+    return 0;
+}
+
+int ublkx_device_discard(const struct ublkx_device *d, CO void (*gone)(void *arg), void *arg,
+                         struct vp_error *err)
+{
+    struct ublkx_device now;
+    int rc = ublkx_device_look(d->number, &now, err);
+    if (rc)
+        return rc;
+    if (now.tag != d->tag || now.life == UBLKX_SERVED)
+        return vp_fail(err, VP_E_BUSY, "/dev/ublkb%d is served again, by process %d", d->number,
+                       now.server_pid);
+    rc = ublkx_device_stop((unsigned)d->number, err);
+    if (rc)
+        return rc;
+    gone(arg);
+    return ublkx_device_delete((unsigned)d->number, err);
 }

@@ -98,6 +98,8 @@ static struct ublkx_target *target_new(const struct ublkx_options *o, uint64_t f
     t->backend = o->backend;
     t->features = features;
     t->fd = -1;
+    t->known = o->known;
+    t->known_arg = o->known_arg;
     t->read_only = o->read_only || o->backend.read_only;
     co_queue_init(&t->changed);
     list_init(&t->left_link);
@@ -119,6 +121,12 @@ static void target_name(struct ublkx_target *t)
     (void)snprintf(t->path, sizeof(t->path), "/dev/ublkb%u", t->info.dev_id);
 }
 
+static CO void tell_known(struct ublkx_target *t, bool there)
+{
+    if (t->known)
+        t->known(t->known_arg, (int)t->info.dev_id, there);
+}
+
 static CO int serve_begin(struct ublkx_target *t, struct vp_error *err)
 {
     struct begin_call call = {t, err};
@@ -135,6 +143,7 @@ static CO int take_down(struct ublkx_target *t, struct vp_error *err)
         return rc;
     vp_ignore(reactor_call(t->backend.reactor, end_here, t),
               "the reactor runs as long as what it serves");
+    tell_known(t, false);
     int deleted = ublkx_device_delete(t->info.dev_id, rc ? NULL : err);
     return rc ? rc : deleted;
 }
@@ -146,6 +155,7 @@ static CO int start_new(struct ublkx_target *t, struct vp_error *err)
     if (rc)
         return rc;
     target_name(t);
+    tell_known(t, true);
     rc = ublkx_device_params(t, err);
     if (!rc)
         rc = serve_begin(t, err);
@@ -180,6 +190,7 @@ static CO int start_recovered(struct ublkx_target *t, struct vp_error *err)
         return rc;
     }
     target_name(t);
+    tell_known(t, true);
     t->recovered = true;
     rc = serve_begin(t, err);
     if (!rc)

@@ -64,6 +64,11 @@ struct ublkx_options {
     bool read_only;    /* in addition to the backend's own property                             */
     bool no_user_copy; /* the kernel copies, into memory that every tag keeps                   */
     uint64_t tag;      /* tells this attachment's device from others'; not 0                    */
+    /* May be NULL. Called with `there` when the device has its number and nobody has seen it yet
+     * (before it is started), or is about to be taken over; without it when nobody sees it any more
+     * and the number is not yet free. Home reactor; `known_arg` lives as long as the target. */
+    CO void (*known)(void *known_arg, int number, bool there);
+    void *known_arg;
 };
 
 struct ublkx_target;

@@ -35,6 +35,8 @@ struct ublkx_target {
     struct ublkx_dev_info info;
     uint64_t features;
     bool user_copy, read_only, recovered;
+    CO void (*known)(void *known_arg, int number, bool there);
+    void *known_arg;
     char path[32];
     int fd; /* /dev/ublkcN; -1: closed */
     struct ublkx_queue queues[UBLKX_QUEUES_MAX];

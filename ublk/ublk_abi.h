@@ -62,6 +62,7 @@ enum ublkx_dev_state {
 #define UBLKX_CTL_START_RECOVERY _IOWR('u', 0x10, struct ublkx_ctl_cmd)
 #define UBLKX_CTL_END_RECOVERY   _IOWR('u', 0x11, struct ublkx_ctl_cmd)
 #define UBLKX_CTL_GET_FEATURES   _IOR('u', 0x13, struct ublkx_ctl_cmd)
+#define UBLKX_CTL_DEL_DEV_ASYNC  _IOR('u', 0x14, struct ublkx_ctl_cmd) /* Linux 6.7 */
 #define UBLKX_CTL_UPDATE_SIZE    _IOWR('u', 0x15, struct ublkx_ctl_cmd)
 
 /* Flags of a device, and features of a kernel */

@@ -22,6 +22,12 @@ usage 'not KEY=VALUE' vpool set tank full
 usage 'name a pool' vpool import
 usage 'name a pool' vpool import tank --all
 usage 'say how' vpool attach tank/v
+usage 'second word' vpool ublk
+usage 'missing' vpool ublk remove
+usage 'number of a ublk device' vpool ublk remove seven
+usage 'number of a ublk device' vpool ublk remove -- -1
+usage 'number of a ublk device' vpool ublk remove /dev/sda
+usage 'number of a ublk device' vpool ublk remove 99999999999999999999
 usage 'see `vpool' vpool list --frobnicate
 usage 'usage' vpool --frobnicate list
 

@@ -117,7 +117,7 @@ ok vpool checkpoint tank
 ok vpool version
 grep -qE 'vpool [0-9.]+, daemon [0-9.]+' <<<"$out" || fail "version: $out"
 ok vpool help
-for c in create list status destroy import export scan get set 'volume create' 'volume list' 'volume show' 'volume resize' 'volume rename' 'volume delete' attach detach attachments events iostat info log-level checkpoint version help; do
+for c in create list status destroy import export scan get set 'volume create' 'volume list' 'volume show' 'volume resize' 'volume rename' 'volume delete' attach detach attachments 'ublk list' 'ublk remove' events iostat info log-level checkpoint version help; do
     # shellcheck disable=SC2086
     ok vpool $c --help
 done
@@ -126,7 +126,13 @@ step "commands of later releases say so"
 for c in add remove replace offline online scrub history jobs doctor snapshot clone rollback diff migrate; do
     refused 'not supported by this release' vpool $c tank
 done
-[ -e /dev/ublk-control ] || refused 'modprobe ublk_drv' vpool attach tank/b --ublk
+
+step "without the ublk driver there are no devices, and what to do is told"
+if [ ! -e /dev/ublk-control ]; then
+    refused 'modprobe ublk_drv' vpool attach tank/b --ublk
+    same "$(field '.devices|length' vpool ublk list)" 0 "devices"
+    refused 'modprobe ublk_drv' vpool ublk remove 0
+fi
 
 step "export, scan, import, destroy"
 ok vpool export tank

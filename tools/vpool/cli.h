@@ -28,7 +28,8 @@ struct command {
     int (*run)(struct cli *cli, int argc, char **argv);
 };
 
-extern const struct command commands_pool[], commands_volume[], commands_attach[], commands_watch[];
+extern const struct command commands_pool[], commands_volume[], commands_attach[], commands_ublk[],
+    commands_watch[];
 
 /* ---- options -------------------------------------------------------------------------------- */
 

@@ -89,7 +89,8 @@ static int cmd_detach(struct cli *cli, int argc, char **argv)
 
 static void print_attachments(const json_t *result)
 {
-    static const char *const headers[] = {"VOLUME", "STATE", ">CLIENTS", "MODE", "URI", NULL};
+    static const char *const headers[] = {"VOLUME", "STATE",   ">CLIENTS", "MODE",
+                                          "URI",    "USED BY", NULL};
     const json_t *list = json_object_get(result, "attachments");
     if (json_array_size(list) == 0) {
         puts("no attachments: `vpool attach POOL/VOL --ublk` makes one");
@@ -108,6 +109,7 @@ static void print_attachments(const json_t *result)
         table_add(&t, "%s", json_is_true(json_object_get(a, "read_only")) ? "ro" : "rw");
         table_add(&t, "%s%s%s", json_text(a, failed ? "address" : "uri"), failed ? ": " : "",
                   failed ? json_text(a, "error") : "");
+        table_add(&t, "%s", json_text(a, "used_by"));
     }
     table_print(&t);
 }

@@ -7,6 +7,7 @@
 #include "control/control.h"
 #include "control/state.h"
 #include "io/reactor.h"
+#include "tools/vpoold/takeover.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +33,7 @@ struct options {
     const char *config;
     const char *socket;
     const char *state_dir;
-    bool foreground, check_only;
+    bool foreground, check_only, takeover;
 };
 
 struct daemon {
@@ -48,11 +49,12 @@ struct daemon {
 /* ---- options and configuration -------------------------------------------------------------- */
 
 static const char usage[] =
-    "usage: vpoold [-c FILE] [-s SOCKET] [--state-dir DIR] [--foreground]\n"
+    "usage: vpoold [-c FILE] [-s SOCKET] [--state-dir DIR] [--foreground] [--takeover]\n"
     "  -c, --config FILE     configuration (" DEFAULT_CONFIG " when it is there)\n"
     "  -s, --socket SOCKET   control socket, over the configuration's\n"
     "      --state-dir DIR   state directory, over the configuration's\n"
     "  -f, --foreground      stay in the foreground, log to stderr\n"
+    "      --takeover        have the running daemon leave, and take its place\n"
     "      --check-config    read the configuration, say whether it is right, and end\n"
     "      --version, --help\n";
 
@@ -63,6 +65,7 @@ static int parse_options(int argc, char **argv, struct options *o)
                                           {"socket", required_argument, NULL, 's'},
                                           {"state-dir", required_argument, NULL, 'd'},
                                           {"foreground", no_argument, NULL, 'f'},
+                                          {"takeover", no_argument, NULL, 'T'},
                                           {"check-config", no_argument, NULL, 'C'},
                                           {"version", no_argument, NULL, 'V'},
                                           {"help", no_argument, NULL, 'h'},
@@ -81,6 +84,9 @@ static int parse_options(int argc, char **argv, struct options *o)
             break;
         case 'f':
             o->foreground = true;
+            break;
+        case 'T':
+            o->takeover = true;
             break;
         case 'C':
             o->check_only = true;
@@ -283,11 +289,21 @@ static void end_threads(struct daemon *d)
 /* ---- main
  * ----------------------------------------------------------------------------------------- */
 
+/* The place of the running daemon, when all that can fail without it has not; or just the lock. */
+static int take_over(struct daemon *d, struct takeover *t, struct vp_error *err)
+{
+    int rc = t->found ? takeover_run(&d->config, t, err) : 0;
+    return rc || d->lock_fd >= 0 ? rc : state_lock(d->config.state_dir, &d->lock_fd, err);
+}
+
 static int start(struct daemon *d, const struct options *o, struct vp_error *err)
 {
+    struct takeover t = {.pid_fd = -1};
     int rc = o->foreground ? 0 : go_to_background(d, err);
+    if (rc == 0 && o->takeover)
+        rc = takeover_check(&d->config, &t, err);
     /* The lock first: it creates the directory in which the log may be. */
-    if (rc == 0)
+    if (rc == 0 && !t.found)
         rc = state_lock(d->config.state_dir, &d->lock_fd, err);
     if (rc == 0)
         rc = open_log(d, err);
@@ -305,6 +321,8 @@ static int start(struct daemon *d, const struct options *o, struct vp_error *err
         rc = control_new(&options, &d->control, err);
     if (rc == 0)
         rc = start_threads(d, err);
+    if (rc == 0)
+        rc = take_over(d, &t, err);
     return rc;
 }
 

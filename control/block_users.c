@@ -1,0 +1,285 @@
+/*
+ * Who uses a block device.
+ *
+ * The devices in question are collected first, from sysfs: the device, its partitions, and their
+ * holders with theirs. Then the lists of mounts, of swap and of open files are searched for them. A
+ * mount is known by its device number, or by the path in its source where the file system has a
+ * number of its own (btrfs). Open files are known by the target of their link in /proc, which is read
+ * and never followed: following it may wait for a file system that hangs.
+ */
+#include "control/block_users.h"
+
+#include "base/attr.h"
+#include "base/bytes.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define DEVICES_MAX 64
+
+const struct block_users_roots block_users_kernel = {"/proc", "/sys"};
+
+struct device {
+    char name[48];
+    char number[24]; /* "259:1" */
+};
+
+struct look {
+    const struct block_users_roots *roots;
+    struct device device[DEVICES_MAX];
+    unsigned count;
+    struct block_users *users;
+};
+
+/* ---- small helpers ------------------------------------------------------------------------- */
+
+static void close_dir(DIR **d)
+{
+    if (*d)
+        closedir(*d);
+}
+static void close_file(FILE **f)
+{
+    if (*f)
+        fclose(*f);
+}
+#define AUTO_DIR  __attribute__((cleanup(close_dir)))
+#define AUTO_FILE __attribute__((cleanup(close_file)))
+
+static FILE *open_text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static FILE *open_text(const char *fmt, ...)
+{
+    char path[512];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(path, sizeof(path), fmt, ap);
+    va_end(ap);
+    return n > 0 && n < (int)sizeof(path) ? fopen(path, "re") : NULL;
+}
+
+static DIR *open_dir(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static DIR *open_dir(const char *fmt, ...)
+{
+    char path[512];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(path, sizeof(path), fmt, ap);
+    va_end(ap);
+    return n > 0 && n < (int)sizeof(path) ? opendir(path) : NULL;
+}
+
+static void first_line(FILE *f, char *out, size_t size)
+{
+    out[0] = 0;
+    if (f && fgets(out, (int)size, f))
+        out[strcspn(out, "\n")] = 0;
+}
+
+/* The kernel writes blanks and such in these lists as \ooo. In place. */
+static void unescape(char *text)
+{
+    char *to = text;
+    for (const char *p = text; *p; p++) {
+        if (p[0] == '\\' && p[1] >= '0' && p[1] <= '3' && isdigit((unsigned char)p[2]) &&
+            isdigit((unsigned char)p[3])) {
+            *to++ = (char)((p[1] - '0') * 64 + (p[2] - '0') * 8 + (p[3] - '0'));
+            p += 3;
+        } else {
+            *to++ = *p;
+        }
+    }
+    *to = 0;
+}
+
+static void add_user(struct look *l, enum block_use use, const char *device, const char *what,
+                     int pid)
+{
+    if (l->users->count++ >= BLOCK_USERS_MAX)
+        return;
+    struct block_user *u = &l->users->user[l->users->count - 1];
+    *u = (struct block_user){.use = use, .pid = pid};
+    (void)snprintf(u->device, sizeof(u->device), "%s", device);
+    (void)snprintf(u->what, sizeof(u->what), "%s", what);
+    bytes_make_utf8(u->what);
+}
+
+/* ---- the devices --------------------------------------------------------------------------- */
+
+/* Whose path "/dev/NAME" is `path`; NULL: none of ours. */
+static const struct device *by_path(const struct look *l, const char *path)
+{
+    if (strncmp(path, "/dev/", 5) != 0)
+        return NULL;
+    for (unsigned i = 0; i < l->count; i++)
+        if (strcmp(l->device[i].name, path + 5) == 0)
+            return &l->device[i];
+    return NULL;
+}
+
+static bool add_device(struct look *l, const char *name)
+{
+    for (unsigned i = 0; i < l->count; i++)
+        if (strcmp(l->device[i].name, name) == 0)
+            return false;
+    if (l->count == DEVICES_MAX || strlen(name) >= sizeof(l->device[0].name))
+        return false;
+    struct device *d = &l->device[l->count++];
+    (void)snprintf(d->name, sizeof(d->name), "%s", name);
+    AUTO_FILE FILE *f = open_text("%s/class/block/%s/dev", l->roots->sys, name);
+    first_line(f, d->number, sizeof(d->number));
+    return true;
+}
+
+/* Partitions are folders that are named after their disk. */
+static void add_partitions(struct look *l, const char *disk)
+{
+    AUTO_DIR DIR *dir = open_dir("%s/class/block/%s", l->roots->sys, disk);
+    const struct dirent *e;
+    while (dir && (e = readdir(dir)))
+        if (strncmp(e->d_name, disk, strlen(disk)) == 0)
+            (void)add_device(l, e->d_name);
+}
+
+static void add_holders(struct look *l, const char *name)
+{
+    AUTO_DIR DIR *dir = open_dir("%s/class/block/%s/holders", l->roots->sys, name);
+    const struct dirent *e;
+    while (dir && (e = readdir(dir))) {
+        if (e->d_name[0] == '.' || !add_device(l, e->d_name))
+            continue;
+        char text[200] = "";
+        AUTO_FILE FILE *f = open_text("%s/class/block/%s/dm/name", l->roots->sys, e->d_name);
+        first_line(f, text, sizeof(text));
+        char what[256];
+        (void)snprintf(what, sizeof(what), text[0] ? "%.40s (%s)" : "%.40s%s", e->d_name, text);
+        add_user(l, BLOCK_HELD, name, what, 0);
+    }
+}
+
+/* ---- the lists ----------------------------------------------------------------------------- */
+
+/* "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue" (proc(5)) */
+static void look_at_mount(struct look *l, char *line)
+{
+    char number[24], at[256], source[256] = "";
+    const char *tail = strstr(line, " - ");
+    if (sscanf(line, "%*s %*s %23s %*s %255s", number, at) != 2)
+        return;
+    if (tail && sscanf(tail + 3, "%*s %255s", source) != 1)
+        source[0] = 0;
+    unescape(at);
+    const struct device *d = by_path(l, source);
+    for (unsigned i = 0; i < l->count && !d; i++)
+        if (strcmp(l->device[i].number, number) == 0)
+            d = &l->device[i];
+    if (d)
+        add_user(l, BLOCK_MOUNTED, d->name, at, 0);
+}
+
+static void look_at_mounts(struct look *l)
+{
+    AUTO_FREE char *line = NULL;
+    size_t size = 0;
+    AUTO_FILE FILE *f = open_text("%s/self/mountinfo", l->roots->proc);
+    while (f && getline(&line, &size, f) > 0)
+        look_at_mount(l, line);
+}
+
+static void look_at_swap(struct look *l)
+{
+    AUTO_FREE char *line = NULL;
+    size_t size = 0;
+    AUTO_FILE FILE *f = open_text("%s/swaps", l->roots->proc);
+    while (f && getline(&line, &size, f) > 0) {
+        line[strcspn(line, " \t\n")] = 0;
+        unescape(line);
+        const struct device *d = by_path(l, line);
+        if (d)
+            add_user(l, BLOCK_SWAP, d->name, "swap", 0);
+    }
+}
+
+static void look_at_process(struct look *l, const char *pid)
+{
+    AUTO_DIR DIR *dir = open_dir("%s/%s/fd", l->roots->proc, pid);
+    const struct dirent *e;
+    while (dir && (e = readdir(dir))) {
+        char target[64];
+        ssize_t n = readlinkat(dirfd(dir), e->d_name, target, sizeof(target) - 1);
+        target[n < 0 ? 0 : n] = 0;
+        const struct device *d = by_path(l, target);
+        if (!d)
+            continue;
+        char name[64];
+        AUTO_FILE FILE *f = open_text("%s/%s/comm", l->roots->proc, pid);
+        first_line(f, name, sizeof(name));
+        add_user(l, BLOCK_OPEN, d->name, name, (int)strtol(pid, NULL, 10));
+        return;
+    }
+}
+
+static void look_at_processes(struct look *l)
+{
+    AUTO_DIR DIR *dir = open_dir("%s", l->roots->proc);
+    const struct dirent *e;
+    while (dir && (e = readdir(dir)))
+        if (isdigit((unsigned char)e->d_name[0]))
+            look_at_process(l, e->d_name);
+}
+
+void block_users_find(const struct block_users_roots *roots, const char *device,
+                      struct block_users *out)
+{
+    struct look l = {.roots = roots, .users = out};
+    *out = (struct block_users){0};
+    (void)add_device(&l, device);
+    add_partitions(&l, device);
+    for (unsigned i = 0; i < l.count; i++) /* grows meanwhile */
+        add_holders(&l, l.device[i].name);
+    look_at_mounts(&l);
+    look_at_swap(&l);
+    look_at_processes(&l);
+}
+
+/* ---- in words ------------------------------------------------------------------------------ */
+
+const char *block_use_name(enum block_use use)
+{
+    static const char *const names[] = {"mount", "swap", "holder", "process"};
+    return names[use];
+}
+
+static int user_text(const struct block_user *u, char *out, size_t size)
+{
+    switch (u->use) {
+    case BLOCK_MOUNTED:
+        return snprintf(out, size, "mounted at %s", u->what);
+    case BLOCK_SWAP:
+        return snprintf(out, size, "swap on %s", u->device);
+    case BLOCK_HELD:
+        return snprintf(out, size, "held by %s", u->what);
+    default:
+        return snprintf(out, size, "open in %s (pid %d)", u->what, u->pid);
+    }
+}
+
+void block_users_text(const struct block_users *users, char *out, size_t size)
+{
+    size_t at = 0;
+    const unsigned told = 4;
+    out[0] = 0;
+    for (unsigned i = 0; i < users->count && i < told && at < size; i++) {
+        int n = snprintf(out + at, size - at, "%s", at ? "; " : "");
+        at += n > 0 ? (size_t)n : 0;
+        if (at < size)
+            n = user_text(&users->user[i], out + at, size - at);
+        at += n > 0 ? (size_t)n : 0;
+    }
+    if (users->count > told && at < size)
+        (void)snprintf(out + at, size - at, "; %u more", users->count - told);
+}

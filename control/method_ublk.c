@@ -1,0 +1,149 @@
+/* Methods about the kernel's ublk devices, attached here or not. */
+#include "control/ublk_devices.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *life_name(enum ublkx_life life)
+{
+    static const char *const names[] = {"unstarted", "serving", "waiting", "failing"};
+    return names[life];
+}
+
+static const char *owner_name(enum ublk_owner owner)
+{
+    static const char *const names[] = {"here", "elsewhere", "orphan", "other"};
+    return names[owner];
+}
+
+/* Whose it is, "" when that is not known. */
+static void volume_of(const struct ublk_seen *s, char *out, size_t size)
+{
+    out[0] = 0;
+    if (s->attachment)
+        (void)snprintf(out, size, "%s/%s", s->attachment->pool->name, s->attachment->volume);
+    else if (s->recorded)
+        (void)snprintf(out, size, "%s/%s", s->record.pool, s->record.volume);
+}
+
+static json_t *device_json(const struct ublk_seen *s)
+{
+    char path[32], volume[200], used_by[400];
+    (void)snprintf(path, sizeof(path), "/dev/ublkb%d", s->device.number);
+    volume_of(s, volume, sizeof(volume));
+    block_users_text(&s->users, used_by, sizeof(used_by));
+    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:o, s:s}", "number", s->device.number,
+                     "device", path, "owner", owner_name(s->owner), "volume", volume, "state",
+                     life_name(s->device.life), "server_pid", s->server_pid, "users",
+                     show_block_users(&s->users), "used_by", used_by);
+}
+
+/* ---- ublk.list ----------------------------------------------------------------------------- */
+
+static const struct param no_params[] = {{0}};
+
+static int add_to_list(struct control *c, struct ublk_seen *s, void *arg)
+{
+    (void)c;
+    return json_array_append_new(arg, device_json(s)) ? VP_E_NO_MEMORY : 0;
+}
+
+CO static int ublk_list(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    (void)args;
+    json_t *list = json_array();
+    int rc = ublk_each(c, add_to_list, list, err);
+    if (rc) {
+        json_decref(list);
+        return rc;
+    }
+    *result = json_pack("{s:o}", "devices", list);
+    return 0;
+}
+
+/* ---- ublk.remove --------------------------------------------------------------------------- */
+
+struct remove_args {
+    uint64_t number;
+    bool force, dry_run;
+};
+static const struct param remove_params[] = {
+    PARAM(struct remove_args, number, PARAM_NUMBER, true, 0, 1U << 20),
+    PARAM(struct remove_args, force, PARAM_BOOL, false, 0, 0),
+    PARAM(struct remove_args, dry_run, PARAM_BOOL, false, 0, 0),
+    {0}};
+
+/* What no --force overrides. */
+static int refuse_what_is_not_an_orphan(const struct ublk_seen *s, struct vp_error *err)
+{
+    int n = s->device.number;
+    char volume[200];
+    volume_of(s, volume, sizeof(volume));
+    switch (s->owner) {
+    case UBLK_SERVED_HERE:
+        return vp_fail(err, VP_E_BUSY,
+                       "/dev/ublkb%d is an attachment of %s: end it with `vpool detach %s --ublk`",
+                       n, volume, volume);
+    case UBLK_SERVED_ELSEWHERE:
+        return vp_fail(err, VP_E_BUSY,
+                       "/dev/ublkb%d (%s) is served by process %d, or was until a moment ago: "
+                       "detach it there, or end that process first",
+                       n, volume, s->server_pid);
+    case UBLK_OF_OTHERS:
+        return vp_fail(err, VP_E_PERMISSION,
+                       "/dev/ublkb%d was not made by vpool (there is no " UBLK_RECORD_DIR
+                       "/ublkb%d with its tag), so it is not touched",
+                       n, n);
+    case UBLK_ORPHAN:
+        break;
+    }
+    return 0;
+}
+
+static int refuse_what_may_come_back(struct control *c, const struct ublk_seen *s,
+                                     struct vp_error *err)
+{
+    char uuid[VP_UUID_TEXT], users[400];
+    const struct control_pool *p = control_pool_find(c, vp_uuid_format(s->record.pool_uuid, uuid));
+    if (p)
+        return vp_fail(err, VP_E_BUSY,
+                       "/dev/ublkb%d is of %s/%s, and this daemon knows pool '%s': have it served "
+                       "again (`vpool status %s` says what is in the way), or use --force and have "
+                       "its users see errors",
+                       s->device.number, s->record.pool, s->record.volume, p->name, p->name);
+    if (s->users.count == 0)
+        return 0;
+    block_users_text(&s->users, users, sizeof(users));
+    return vp_fail(err, VP_E_BUSY,
+                   "/dev/ublkb%d is in use (%s): end that, or use --force and have its users see "
+                   "errors",
+                   s->device.number, users);
+}
+
+CO static int ublk_remove_method(struct control *c, const void *args, json_t **result,
+                                 struct vp_error *err)
+{
+    const struct remove_args *a = args;
+    struct ublk_seen s;
+    int rc = ublk_look(c, (int)a->number, &s, err);
+    if (rc == 0)
+        rc = refuse_what_is_not_an_orphan(&s, err);
+    if (rc == 0 && !a->force)
+        rc = refuse_what_may_come_back(c, &s, err);
+    if (rc == 0 && !a->dry_run)
+        rc = ublk_remove(&s, err);
+    if (rc)
+        return rc;
+    char subject[200];
+    volume_of(&s, subject, sizeof(subject));
+    if (!a->dry_run)
+        control_event(c, VP_LOG_WARN, "ublk.removed", subject,
+                      "/dev/ublkb%d is gone; requests that waited have failed", s.device.number);
+    *result = json_pack("{s:b, s:o}", "dry_run", a->dry_run, "device", device_json(&s));
+    return 0;
+}
+
+const struct method methods_ublk[] = {
+    {"ublk.list", no_params, METHOD_READS | METHOD_ALONE, ublk_list},
+    {"ublk.remove", remove_params, METHOD_ALONE | METHOD_DESTROYS, ublk_remove_method},
+    {0}};

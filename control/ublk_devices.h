@@ -1,0 +1,40 @@
+/* The kernel's ublk devices, whoever's: what `vpool ublk` shows and removes. Home reactor; the
+ * caller holds control.lock, so that attachments stay. */
+#ifndef VP_CONTROL_UBLK_DEVICES_H
+#define VP_CONTROL_UBLK_DEVICES_H
+
+#include "control/block_users.h"
+#include "control/control_impl.h"
+#include "control/ublk_record.h"
+#include "ublk/device.h"
+
+enum ublk_owner {
+    UBLK_SERVED_HERE,      /* an attachment of this daemon                    */
+    UBLK_SERVED_ELSEWHERE, /* vpool's, by another daemon that lives           */
+    UBLK_ORPHAN,           /* vpool's, without a server                       */
+    UBLK_OF_OTHERS,        /* of another program: never touched               */
+};
+
+struct ublk_seen {
+    struct ublkx_device device;
+    enum ublk_owner owner;
+    bool recorded; /* `record` is this device's */
+    struct ublk_record record;
+    struct attachment *attachment; /* served here; until control.lock is let go */
+    int server_pid;                /* 0: none */
+    struct block_users users;
+};
+
+/* VP_E_NOT_FOUND, VP_E_UBLK_…, VP_E_NO_MEMORY, with a sentence. */
+CO int ublk_look(struct control *c, int number, struct ublk_seen *out,
+                 struct vp_error *err) must_check;
+/* All that the kernel has, by number, until `fn` fails; none without the driver. */
+CO int ublk_each(struct control *c, int (*fn)(struct control *c, struct ublk_seen *s, void *arg),
+                 void *arg, struct vp_error *err) must_check;
+/* Removes an orphan; what waits ends with errors. As ublkx_device_discard. */
+CO int ublk_remove(const struct ublk_seen *s, struct vp_error *err) must_check;
+
+/* At the start, when attachments are back: an event for each orphan; records without a device go. */
+CO void ublk_report_orphans(struct control *c);
+
+#endif

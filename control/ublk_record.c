@@ -1,0 +1,137 @@
+/* Records of block devices. */
+#include "control/ublk_record.h"
+
+#include "base/attr.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define RECORD_BYTES_MAX 1024
+#define NUMBER_MAX       (1L << 20)
+
+/* Both of its components, world-readable as /run is: there is nothing secret in a name. */
+static int make_dirs(const char *dir)
+{
+    char parent[256];
+    const char *slash = strrchr(dir, '/');
+    size_t len = slash ? (size_t)(slash - dir) : 0;
+    if (len >= sizeof(parent))
+        return VP_E_TOO_BIG;
+    memcpy(parent, dir, len);
+    parent[len] = 0;
+    if (len && mkdir(parent, 0755) && errno != EEXIST)
+        return vp_err_from_errno(errno);
+    if (mkdir(dir, 0755) && errno != EEXIST)
+        return vp_err_from_errno(errno);
+    return 0;
+}
+
+static int path_of(char out[static 300], const char *dir, int number, const char *suffix)
+{
+    int n = snprintf(out, 300, "%s/ublkb%d%s", dir, number, suffix);
+    return n > 0 && n < 300 ? 0 : VP_E_TOO_BIG;
+}
+
+static int write_file(const char *path, const char *text, size_t len)
+{
+    AUTO_FD int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0)
+        return vp_err_from_errno(errno);
+    ssize_t n = write(fd, text, len);
+    return n == (ssize_t)len ? 0 : vp_err_from_errno(n < 0 ? errno : EIO);
+}
+
+int ublk_record_write(const char *dir, const struct ublk_record *r)
+{
+    char path[300], fresh[300], text[RECORD_BYTES_MAX];
+    char pool_uuid[VP_UUID_TEXT], volume_uuid[VP_UUID_TEXT];
+    if (path_of(path, dir, r->number, "") || path_of(fresh, dir, r->number, ".new"))
+        return VP_E_TOO_BIG;
+    int n = snprintf(text, sizeof(text),
+                     "VPOOL_POOL=%s\nVPOOL_VOLUME=%s\nVPOOL_POOL_UUID=%s\nVPOOL_VOLUME_UUID=%s\n"
+                     "VPOOL_TAG=%016" PRIx64 "\n",
+                     r->pool, r->volume, vp_uuid_format(r->pool_uuid, pool_uuid),
+                     vp_uuid_format(r->volume_uuid, volume_uuid), r->tag);
+    int rc = n > 0 && n < (int)sizeof(text) ? make_dirs(dir) : VP_E_TOO_BIG;
+    if (rc == 0)
+        rc = write_file(fresh, text, (size_t)n);
+    if (rc == 0 && rename(fresh, path))
+        rc = vp_err_from_errno(errno);
+    return rc;
+}
+
+/* The value of KEY in the lines of `text`, which it cuts there; NULL when there is none. */
+static const char *value_of(const char *text, const char *key, char *out, size_t size)
+{
+    size_t len = strlen(key);
+    for (const char *line = text; line && *line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, key, len) != 0 || line[len] != '=')
+            continue;
+        size_t n = strcspn(line + len + 1, "\n");
+        if (n >= size)
+            return NULL;
+        memcpy(out, line + len + 1, n);
+        out[n] = 0;
+        return out;
+    }
+    return NULL;
+}
+
+static bool decode(const char *text, struct ublk_record *out)
+{
+    char uuid[VP_UUID_TEXT + 1], tag[17], *end;
+    if (!value_of(text, "VPOOL_POOL", out->pool, sizeof(out->pool)) ||
+        !volume_name_is_valid(out->pool) || /* the same rule, but for the length */
+        !value_of(text, "VPOOL_VOLUME", out->volume, sizeof(out->volume)) ||
+        !volume_name_is_valid(out->volume))
+        return false;
+    if (!value_of(text, "VPOOL_POOL_UUID", uuid, sizeof(uuid)) ||
+        !vp_uuid_parse(uuid, &out->pool_uuid) ||
+        !value_of(text, "VPOOL_VOLUME_UUID", uuid, sizeof(uuid)) ||
+        !vp_uuid_parse(uuid, &out->volume_uuid))
+        return false;
+    if (!value_of(text, "VPOOL_TAG", tag, sizeof(tag)) || strlen(tag) != 16)
+        return false;
+    out->tag = strtoull(tag, &end, 16);
+    return *end == 0 && out->tag != 0;
+}
+
+int ublk_record_read(const char *dir, int number, struct ublk_record *out)
+{
+    char path[300], text[RECORD_BYTES_MAX];
+    if (path_of(path, dir, number, ""))
+        return VP_E_TOO_BIG;
+    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return vp_err_from_errno(errno);
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    if (n < 0)
+        return vp_err_from_errno(errno);
+    text[n] = 0;
+    *out = (struct ublk_record){.number = number};
+    return decode(text, out) ? 0 : VP_E_INVALID;
+}
+
+int ublk_record_remove(const char *dir, int number)
+{
+    char path[300];
+    if (path_of(path, dir, number, ""))
+        return VP_E_TOO_BIG;
+    return unlink(path) == 0 || errno == ENOENT ? 0 : vp_err_from_errno(errno);
+}
+
+int ublk_number_of(const char *name, const char *prefix)
+{
+    size_t len = strlen(prefix);
+    if (strncmp(name, prefix, len) != 0 || name[len] < '0' || name[len] > '9')
+        return -1;
+    char *end;
+    long n = strtol(name + len, &end, 10);
+    return *end == 0 && n <= NUMBER_MAX ? (int)n : -1;
+}

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# vpoold --takeover: the place of a running daemon, or nothing changes.
+. "$(dirname "$0")/../lib/daemon.sh"
+need jq nbdinfo nbdcopy
+pid_there() { vpool --json info | jq .pid; }
+lives() { same "$(pid_there)" "$daemon_pid" "the daemon's pid"; }
+# takeover PATTERN [options]: must be refused, saying PATTERN, and leave the running daemon alone.
+not_taken() {
+    local want=$1
+    shift
+    refused "$want" vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover "$@"
+    lives
+}
+# The daemon's place is taken by a new one in the foreground.
+take() {
+    local old=$daemon_pid
+    vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover "$@" >>"$T/log" 2>&1 &
+    daemon_pid=$!
+    wait "$old" || fail "the old daemon ended with $?"
+    until_ok 10 daemon_answers || fail "the new one does not answer: $(tail "$T/log")"
+    lives
+}
+
+step "without a running daemon it is an ordinary start"
+daemon_start --takeover
+ok vpool create tank --raid mirror:2 --size 512M "$T/d0" "$T/d1"
+ok vpool volume create tank/a --size 64M
+ok vpool attach tank/a --nbd "unix:$T/a"
+u=$out
+head -c 8M /dev/urandom >"$T/data"
+truncate -s 64M "$T/data"
+ok nbdcopy "$T/data" "$u"
+
+step "pools, sockets and attachments go to the new daemon, and the old one ends cleanly"
+take
+ok nbdinfo --size "$u"
+ok nbdcopy "$u" "$T/back"
+cmp "$T/data" "$T/back" || fail "the data differ"
+same "$(field '[.volumes[].name]|join(",")' vpool volume list tank)" a "volumes"
+same "$(field '.pools[0].state' vpool list)" online "the pool"
+
+step "also in the background, which ends when the new one serves"
+old=$daemon_pid
+ok vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --takeover
+wait "$old" || fail "the old daemon ended with $?"
+daemon_pid=$(pid_there)
+ok nbdinfo --size "$u"
+
+step "a wrong configuration, socket group or log file is found before the running daemon is asked"
+echo 'nonsense = 1;' >"$T/conf"
+not_taken 'nonsense' -c "$T/conf"
+echo 'socket-group = "no-such-group-here";' >"$T/conf"
+not_taken 'no-such-group-here.*left alone' -c "$T/conf"
+echo "log-file = \"$T/no/such/log\";" >"$T/conf"
+not_taken 'no/such/log' -c "$T/conf"
+
+step "so is a state directory that is not the running daemon's"
+mkdir "$T/other"
+refused 'state directory .*left alone' vpoold -s "$VPOOL_SOCKET" --state-dir "$T/other" --foreground --takeover
+lives
+
+step "a daemon that does not answer is left alone, and what to do is told"
+kill -STOP "$daemon_pid"
+refused 'does not answer.*kill -9' vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover
+kill -CONT "$daemon_pid"
+until_ok 5 lives
+
+step "twice at the same time: one daemon remains"
+for i in 1 2; do
+    vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --takeover >"$T/take$i" 2>&1 &
+    takers[i]=$!
+done
+taken=0
+for i in 1 2; do wait "${takers[i]}" && taken=$((taken + 1)); done
+[ $taken -ge 1 ] || fail "none took over: $(cat "$T"/take?)"
+until_ok 5 vpool list || fail "nobody serves"
+daemon_pid=$(pid_there)
+ok nbdinfo --size "$u"
+kill "$daemon_pid"
+until_ok 10 test ! -e "/proc/$daemon_pid" || fail "the daemon does not end"
+
+step "a daemon under systemd refuses, and says what to use"
+python3 - "$T/notify" <<'P' &
+import socket, sys, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+time.sleep(60)
+P
+notify=$!
+until_ok 5 test -S "$T/notify"
+export NOTIFY_SOCKET=$T/notify
+daemon_start
+unset NOTIFY_SOCKET
+kill $notify
+not_taken 'systemctl restart'
+
+step "what can not be taken over from is told its version and left alone"
+daemon_stop
+cat >"$T/old.py" <<'P'
+import json, os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen(8)
+while True:
+    c, _ = s.accept()
+    f = c.makefile("rw")
+    for line in f:
+        r = json.loads(line)
+        a = {"jsonrpc": "2.0", "id": r["id"]}
+        if r["method"] == "daemon.info":
+            a["result"] = {"version": "0.0.9", "pid": os.getpid(), "state_dir": sys.argv[2]}
+        else:
+            a["error"] = {"code": -32601, "message": "unknown method", "data": {"name": "RPC_METHOD", "errno": 38}}
+        f.write(json.dumps(a) + "\n")
+        f.flush()
+P
+/usr/bin/python3 "$T/old.py" "$VPOOL_SOCKET" "$T/state" &
+old=$!
+until_ok 5 test -S "$VPOOL_SOCKET"
+refused 'version 0.0.9.*can not be taken over' vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover
+kill $old || fail "it was ended"

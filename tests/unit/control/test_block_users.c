@@ -1,0 +1,178 @@
+/* Who uses a block device, over files as the kernel has them in /proc and /sys. */
+#include "control/block_users.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char top[64], proc[80], sys[80];
+static struct block_users_roots roots = {proc, sys};
+
+/* A file, or without `text` a directory, with all that is above it. */
+static void put(const char *root, const char *path, const char *text)
+{
+    char full[300];
+    (void)snprintf(full, sizeof(full), "%s/%s", root, path);
+    for (char *p = full + 1; (p = strchr(p, '/')); p++) {
+        *p = 0;
+        (void)mkdir(full, 0755);
+        *p = '/';
+    }
+    if (!text) {
+        (void)mkdir(full, 0755);
+        return;
+    }
+    FILE *f = fopen(full, "we");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void open_in(const char *pid, const char *name, const char *target)
+{
+    char path[200];
+    (void)snprintf(path, sizeof(path), "%s/comm", pid);
+    put(proc, path, name);
+    (void)snprintf(path, sizeof(path), "%s/fd", pid);
+    put(proc, path, NULL);
+    (void)snprintf(path, sizeof(path), "%s/%s/fd/3", proc, pid);
+    assert_int_equal(symlink(target, path), 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    (void)snprintf(top, sizeof(top), "/tmp/vpool-unit.XXXXXX");
+    if (!mkdtemp(top))
+        return -1;
+    (void)snprintf(proc, sizeof(proc), "%s/proc", top);
+    (void)snprintf(sys, sizeof(sys), "%s/sys", top);
+    put(sys, "class/block/ublkb7/dev", "259:0\n");
+    put(sys, "class/block/ublkb7/holders", NULL);
+    put(sys, "class/block/ublkb7/ublkb7p1/partition", "1\n");
+    put(sys, "class/block/ublkb7p1/dev", "259:1\n");
+    put(sys, "class/block/ublkb7p1/holders", NULL);
+    put(sys, "class/block/ublkb70/dev", "259:9\n");
+    put(proc, "self/mountinfo", "");
+    put(proc, "swaps", "Filename Type Size Used Priority\n");
+    return 0;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return nftw(top, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void assert_users(const char *text)
+{
+    struct block_users users;
+    char is[500];
+    block_users_find(&roots, "ublkb7", &users);
+    block_users_text(&users, is, sizeof(is));
+    assert_string_equal(is, text);
+}
+
+static void a_device_without_users_has_none(void **state)
+{
+    (void)state;
+    assert_users("");
+}
+
+static void a_device_that_is_not_there_has_none(void **state)
+{
+    (void)state;
+    struct block_users users;
+    block_users_find(&roots, "ublkb8", &users);
+    assert_int_equal(users.count, 0);
+}
+
+static void mounts_are_found_by_number_also_of_partitions_and_with_blanks(void **state)
+{
+    (void)state;
+    put(proc, "self/mountinfo",
+        "30 1 259:1 / /srv/two\\040words rw - ext4 /dev/root rw\n"
+        "31 1 8:1 / /other rw shared:1 - ext4 /dev/sda1 rw\n"
+        "nonsense\n");
+    assert_users("mounted at /srv/two words");
+}
+
+static void a_mount_with_a_number_of_its_own_is_found_by_its_source(void **state)
+{
+    (void)state;
+    put(proc, "self/mountinfo", "30 1 0:44 /sub /srv rw shared:5 - btrfs /dev/ublkb7 rw\n");
+    assert_users("mounted at /srv");
+}
+
+static void a_device_whose_name_begins_likewise_is_another(void **state)
+{
+    (void)state;
+    put(proc, "self/mountinfo", "30 1 259:9 / /srv rw - ext4 /dev/ublkb70 rw\n");
+    open_in("12", "fio\n", "/dev/ublkb70");
+    assert_users("");
+}
+
+static void holders_are_followed_to_what_uses_them(void **state)
+{
+    (void)state;
+    put(sys, "class/block/ublkb7p1/holders/dm-3/dev", "253:3\n");
+    put(sys, "class/block/dm-3/dev", "253:3\n");
+    put(sys, "class/block/dm-3/dm/name", "vg-lv\n");
+    put(sys, "class/block/dm-3/holders", NULL);
+    put(proc, "self/mountinfo", "30 1 253:3 / /srv rw - xfs /dev/mapper/vg-lv rw\n");
+    assert_users("held by dm-3 (vg-lv); mounted at /srv");
+}
+
+static void swap_and_open_files_are_found(void **state)
+{
+    (void)state;
+    put(proc, "swaps",
+        "Filename\t\tType\t\tSize\tUsed\tPriority\n/dev/ublkb7p1 partition 1 0 -2\n");
+    open_in("12", "qemu-system\n", "/dev/ublkb7");
+    open_in("13", "cat\n", "/dev/null");
+    assert_users("swap on ublkb7p1; open in qemu-system (pid 12)");
+}
+
+static void more_users_than_are_told_are_counted(void **state)
+{
+    (void)state;
+    char text[4096] = "";
+    size_t at = 0;
+    for (unsigned i = 0; i < BLOCK_USERS_MAX + 8; i++)
+        at +=
+            (size_t)snprintf(text + at, sizeof(text) - at, "30 1 259:0 / /m%u rw - ext4 x rw\n", i);
+    put(proc, "self/mountinfo", text);
+    assert_users("mounted at /m0; mounted at /m1; mounted at /m2; mounted at /m3; 36 more");
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(a_device_without_users_has_none),
+        T(a_device_that_is_not_there_has_none),
+        T(mounts_are_found_by_number_also_of_partitions_and_with_blanks),
+        T(a_mount_with_a_number_of_its_own_is_found_by_its_source),
+        T(a_device_whose_name_begins_likewise_is_another),
+        T(holders_are_followed_to_what_uses_them),
+        T(swap_and_open_files_are_found),
+        T(more_users_than_are_told_are_counted),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,41 @@
+# The daemon ends and the next one takes its devices: as a kill, a stop, a takeover. Users see a pause,
+# its length is printed and bounded (P11: serving again within 2 s), and no error.
+. "$(dirname "$0")/guest.sh"
+need fio
+limit_ms=2000
+pool --raid mirror
+ok vpool volume create tank/t --size 256M
+attach tank/t --ublk --queues 2
+
+killed() { daemon_kill; daemon_start; }
+stopped() { daemon_stop; daemon_start; }
+taken() {
+    local old=$daemon_pid
+    vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover >>"$T/log" 2>&1 &
+    daemon_pid=$!
+    wait "$old" || fail "the old daemon ended with $?"
+    until_ok 10 daemon_answers || fail "the new daemon does not answer"
+}
+
+# pause NAME COMMAND: the longest wait of a request while COMMAND runs under a load that verifies.
+pause() {
+    fio --name=t --filename="$dev" --direct=1 --ioengine=libaio --bs=4k --rw=randrw --verify=crc32c --verify_backlog=256 --size=64M \
+        --iodepth=4 --time_based --runtime=6 --output-format=json --output="$T/fio" >/dev/null 2>&1 &
+    local load=$! before
+    before=$(vpool --json attachments | jq '.attachments[0].requests')
+    until_ok 10 eval "[ \"\$(vpool --json attachments | jq '.attachments[0].requests')\" -gt $((before + 200)) ]" || fail "no load"
+    "$2"
+    wait $load || fail "fio after $1: $(cat "$T/fio")"
+    [ "$(jq '[.jobs[].error] | max' "$T/fio")" = 0 ] || fail "errors after $1: $(cat "$T/fio")"
+    longest=$(jq '[.jobs[] | .read.lat_ns.max, .write.lat_ns.max] | max / 1000000 | floor' "$T/fio")
+    echo "pause: $1: $longest ms"
+    [ "$(vpool --json attachments | jq '.attachments[0].recovered')" = true ] || fail "$1: the device was not taken over"
+    [ "$longest" -le $limit_ms ] || fail "$1: users waited $longest ms"
+}
+
+step "kill -9 and a start"
+pause 'kill -9 and start' killed
+step "SIGTERM and a start"
+pause 'SIGTERM and start' stopped
+step "vpoold --takeover"
+pause 'vpoold --takeover' taken

@@ -1,0 +1,189 @@
+/* The client's side of a takeover. Blocks: no reactor runs yet. */
+#include "tools/vpoold/takeover.h"
+
+#include "base/log.h"
+#include "lib/vpool.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <jansson.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define ANSWER_MS     5000  /* daemon.info, daemon.leave: no method answers sooner                */
+#define CHECKPOINT_MS 60000 /* while the old daemon serves                                        */
+#define BUSY_TRIES    100   /* another command is under way in the old daemon … */
+#define BUSY_NAP_MS   100 /* … so many times so long                                            */
+#define END_MS        10000
+#define KILLED_MS     5000
+
+static int fail(struct vp_error *err, const struct vpool_error *e, const char *what)
+{
+    return vp_fail(err, VP_E_NO_DAEMON, "%s: %s", what, e->text);
+}
+
+/* The result as JSON; the caller's reference. */
+static json_t *call(struct vpool_client *client, const char *method, const char *params,
+                    struct vpool_error *e)
+{
+    char *text = NULL;
+    json_t *result = NULL;
+    if (vpool_call(client, method, params, &text, e) == 0)
+        result = json_loads(text, 0, NULL);
+    free(text);
+    return result;
+}
+
+/* ---- before anything changes ------------------------------------------------------------------- */
+
+static int check_group(const char *group, struct vp_error *err)
+{
+    if (!group[0] || getgrnam(group))
+        return 0;
+    return vp_fail(err, VP_E_NOT_FOUND,
+                   "socket-group '%s' does not exist: the running daemon was left alone", group);
+}
+
+static int check_info(const struct control_config *c, const json_t *info, struct takeover *t,
+                      struct vp_error *err)
+{
+    const char *dir = json_string_value(json_object_get(info, "state_dir"));
+    const char *version = json_string_value(json_object_get(info, "version"));
+    t->pid = (int)json_integer_value(json_object_get(info, "pid"));
+    if (!dir || !version || t->pid <= 0)
+        return vp_fail(err, VP_E_RPC_PROTOCOL, "what answers on %s is no vpoold", c->socket);
+    (void)snprintf(t->version, sizeof(t->version), "%s", version);
+    if (strcmp(dir, c->state_dir) != 0)
+        return vp_fail(err, VP_E_INVALID,
+                       "the running daemon (pid %d) has the state directory %s, and this one would "
+                       "use %s and not find its pools: it was left alone",
+                       t->pid, dir, c->state_dir);
+    t->pid_fd = (int)syscall(SYS_pidfd_open, t->pid, 0);
+    if (t->pid_fd < 0)
+        return vp_fail_errno(err, VP_E_SYSTEM, errno, "process %d", t->pid);
+    t->found = true;
+    return 0;
+}
+
+int takeover_check(const struct control_config *c, struct takeover *t, struct vp_error *err)
+{
+    struct vpool_error e;
+    struct vpool_client *client;
+    *t = (struct takeover){.pid_fd = -1};
+    int rc = check_group(c->socket_group, err);
+    if (rc)
+        return rc;
+    if (vpool_connect(c->socket, ANSWER_MS, &client, &e))
+        return strcmp(e.name, "NO_DAEMON") == 0 ? 0 : fail(err, &e, "taking over");
+    json_t *info = call(client, "daemon.info", NULL, &e);
+    vpool_close(client);
+    if (!info)
+        return vp_fail(err, VP_E_NO_DAEMON,
+                       "the running daemon does not answer (%s); it was left alone. If it hangs, "
+                       "kill -9 it (its pid is in %s/vpoold.lock) and start this one: users of its "
+                       "block devices wait meanwhile",
+                       e.text, c->state_dir);
+    rc = check_info(c, info, t, err);
+    json_decref(info);
+    return rc;
+}
+
+/* ---- the hand-over --------------------------------------------------------------------------- */
+
+/* What is in the checkpoint need not be written while users wait. A pool that can not write one is
+ * closed without as well. */
+static void write_checkpoints(struct vpool_client *client)
+{
+    struct vpool_error e;
+    json_t *list = call(client, "pool.list", NULL, &e);
+    size_t i;
+    const json_t *p;
+    json_array_foreach(json_object_get(list, "pools"), i, p)
+    {
+        json_t *params = json_pack("{s:O}", "pool", json_object_get(p, "uuid"));
+        char *text = params ? json_dumps(params, JSON_COMPACT) : NULL;
+        json_t *result = text ? call(client, "pool.checkpoint", text, &e) : NULL;
+        if (!result)
+            vp_info("no checkpoint before the takeover: %s", text ? e.text : "out of memory");
+        json_decref(result);
+        json_decref(params);
+        free(text);
+    }
+    json_decref(list);
+}
+
+static int ask_to_leave(struct vpool_client *client, const struct takeover *t, struct vp_error *err)
+{
+    struct vpool_error e = {0};
+    json_t *result = NULL;
+    for (unsigned i = 0; i < BUSY_TRIES; i++) {
+        result = call(client, "daemon.leave", NULL, &e);
+        if (result || strcmp(e.name, "BUSY") != 0)
+            break;
+        (void)poll(NULL, 0, BUSY_NAP_MS);
+    }
+    int pid = (int)json_integer_value(json_object_get(result, "pid"));
+    if (result && pid == t->pid) {
+        json_decref(result);
+        return 0;
+    }
+    json_decref(result);
+    if (pid)
+        return vp_fail(err, VP_E_NO_DAEMON, "the running daemon was replaced by process %d", pid);
+    if (strcmp(e.name, "RPC_METHOD") == 0)
+        return vp_fail(
+            err, VP_E_NOT_SUPPORTED,
+            "the running daemon (pid %d, version %s) can not be taken over from: stop it "
+            "(SIGTERM; block devices stay, and their users wait) and start this one",
+            t->pid, t->version);
+    return vp_fail(err, VP_E_BUSY, "the running daemon (pid %d) does not leave: %s", t->pid,
+                   e.text);
+}
+
+static bool has_ended(const struct takeover *t, int timeout_ms)
+{
+    struct pollfd p = {.fd = t->pid_fd, .events = POLLIN};
+    return poll(&p, 1, timeout_ms) == 1;
+}
+
+static int wait_for_end(const struct takeover *t, struct vp_error *err)
+{
+    if (has_ended(t, END_MS))
+        return 0;
+    vp_warn("process %d has not ended after %d s: it is killed", t->pid, END_MS / 1000);
+    if (syscall(SYS_pidfd_send_signal, t->pid_fd, SIGKILL, NULL, 0) && errno != ESRCH)
+        return vp_fail_errno(err, VP_E_SYSTEM, errno, "killing process %d", t->pid);
+    if (has_ended(t, KILLED_MS))
+        return 0;
+    return vp_fail(
+        err, VP_E_TIMED_OUT,
+        "process %d does not end, though it was killed: the kernel holds it (see `dmesg`); "
+        "start this daemon when it is gone",
+        t->pid);
+}
+
+int takeover_run(const struct control_config *c, struct takeover *t, struct vp_error *err)
+{
+    struct vpool_error e;
+    struct vpool_client *client;
+    if (vpool_connect(c->socket, CHECKPOINT_MS, &client, &e))
+        return fail(err, &e, "taking over");
+    write_checkpoints(client);
+    vpool_close(client);
+    if (vpool_connect(c->socket, ANSWER_MS, &client, &e))
+        return fail(err, &e, "taking over");
+    int rc = ask_to_leave(client, t, err);
+    vpool_close(client);
+    if (rc == 0)
+        rc = wait_for_end(t, err);
+    if (rc == 0)
+        vp_info("took over from process %d, version %s", t->pid, t->version);
+    close(t->pid_fd);
+    t->pid_fd = -1;
+    return rc;
+}

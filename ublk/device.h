@@ -1,0 +1,39 @@
+/*
+ * The ublk devices of this kernel, whoever made them: what a daemon that starts finds, and what
+ * becomes of a device whose daemon never comes back. A target of this process is stopped by
+ * target.h.
+ */
+#ifndef VP_UBLK_DEVICE_H
+#define VP_UBLK_DEVICE_H
+
+#include "base/error.h"
+#include "io/co.h"
+
+#include <stdint.h>
+
+enum ublkx_life {
+    UBLKX_UNSTARTED, /* it has a number, and nobody sees it                   */
+    UBLKX_SERVED,    /* its server is there, or the kernel takes it to be     */
+    UBLKX_WAITING,   /* its server is gone, and requests wait for the next    */
+    UBLKX_FAILING,   /* its server is gone, and requests end with errors      */
+};
+
+struct ublkx_device {
+    int number;
+    enum ublkx_life life;
+    int server_pid; /* of the last server */
+    uint64_t tag;   /* what its server gave it, if anything: see ublkx_options.tag */
+};
+
+/* VP_E_NOT_FOUND: there is none of that number. Others as ublkx_features. CO. */
+CO int ublkx_device_look(int number, struct ublkx_device *out, struct vp_error *err) must_check;
+
+/*
+ * Takes away the device that was looked at: requests that wait end with errors, whoever has it open
+ * gets errors from now on. `gone(arg)` is called when nobody sees the device any more and its number
+ * is not yet free. VP_E_BUSY: it is served, or is another one by now; VP_E_NOT_FOUND, VP_E_UBLK_… CO.
+ */
+CO int ublkx_device_discard(const struct ublkx_device *d, CO void (*gone)(void *arg), void *arg,
+                            struct vp_error *err) must_check;
+
+#endif
