@@ -16,9 +16,11 @@
 
 #include "base/log.h"
 #include "base/verify.h"
+#include "io/sanitize_impl.h"
 
 #include <errno.h>
 #include <liburing.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,7 +61,8 @@ static int setup_ring(struct ring *ring, const struct reactor_config *config)
     };
     unsigned reserved = 2 * config->max_coroutines + 2; /* the eventfd's, too */
     bool no_single = ring_feature_disabled("single_issuer");
-    bool no_defer = ring_feature_disabled("defer_taskrun");
+    /* Deferred work does not end a poll of the ring. */
+    bool no_defer = ring_feature_disabled("defer_taskrun") || san_one_thread();
     bool no_coop = ring_feature_disabled("coop_taskrun");
     int rc = -EINVAL;
     for (size_t i = 0; i < sizeof(setups) / sizeof(setups[0]); i++) {
@@ -129,6 +132,7 @@ int ring_new(const struct reactor_config *config, struct reactor_stats *stats, i
     }
     if (ring_feature_disabled("inflight_limit"))
         ring->limit = UINT32_MAX;
+    ring->wait_by_poll = san_one_thread();
     ring->stats = stats;
     ring->event_fd = event_fd;
     ring->wake = (struct ring_req){.prep = wake_prep, .done = wake_done};
@@ -330,6 +334,18 @@ static bool needs_enter(struct ring *ring)
     return flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
+static int enter_by_poll(struct ring *ring, uint64_t timeout_ns)
+{
+    struct pollfd completions = {.fd = ring->uring.ring_fd, .events = POLLIN};
+    struct timespec ts = {.tv_sec = (time_t)(timeout_ns / 1000000000U),
+                          .tv_nsec = (long)(timeout_ns % 1000000000U)};
+    int rc = io_uring_submit_and_get_events(&ring->uring);
+    if (rc < 0)
+        return rc;
+    (void)ppoll(&completions, 1, timeout_ns == UINT64_MAX ? NULL : &ts, NULL);
+    return io_uring_get_events(&ring->uring);
+}
+
 static int enter(struct ring *ring, uint64_t timeout_ns)
 {
     struct io_uring *u = &ring->uring;
@@ -341,6 +357,8 @@ static int enter(struct ring *ring, uint64_t timeout_ns)
         return queued ? io_uring_submit_and_get_events(u) : io_uring_get_events(u);
     }
     ring->stats->enters++;
+    if (ring->wait_by_poll)
+        return enter_by_poll(ring, timeout_ns);
     if (timeout_ns == UINT64_MAX)
         return io_uring_submit_and_wait(u, 1);
     struct __kernel_timespec ts = {.tv_sec = (long long)(timeout_ns / 1000000000U),

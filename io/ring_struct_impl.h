@@ -17,6 +17,7 @@ struct ring {
     unsigned in_flight_free;   /* of ring_submit_free                                          */
     struct list waiting, waiting_free; /* ring_req.link: no room yet                           */
     bool enabled, running;
+    bool wait_by_poll; /* not in io_uring_enter, for valgrind */
 
     struct ring_req wake, cancel_wake; /* the read on the mailbox's eventfd */
     bool wake_armed;

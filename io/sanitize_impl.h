@@ -2,6 +2,8 @@
 #ifndef VP_IO_SANITIZE_IMPL_H
 #define VP_IO_SANITIZE_IMPL_H
 
+#include <stdbool.h>
+
 #ifdef __has_feature
 #if __has_feature(address_sanitizer)
 #define SAN_ADDRESS 1
@@ -44,17 +46,20 @@
 #define san_fiber_switch(fiber) ((void)(fiber))
 #endif
 
-/* san_kernel_wrote: valgrind does not see what arrives through a ring. */
+/* san_kernel_wrote: valgrind does not see what arrives through a ring. san_one_thread: it runs one
+ * thread at a time, and none at all while one waits in io_uring_enter. */
 #if __has_include(<valgrind/memcheck.h>)
 #include <valgrind/memcheck.h>
 #include <valgrind/valgrind.h>
 #define san_kernel_wrote(addr, size)  ((void)VALGRIND_MAKE_MEM_DEFINED(addr, size))
 #define san_stack_register(low, high) VALGRIND_STACK_REGISTER(low, high)
 #define san_stack_deregister(id)      VALGRIND_STACK_DEREGISTER(id)
+#define san_one_thread()              (RUNNING_ON_VALGRIND > 0)
 #else
 #define san_kernel_wrote(addr, size)  ((void)0)
 #define san_stack_register(low, high) 0U
 #define san_stack_deregister(id)      ((void)(id))
+#define san_one_thread()              false
 #endif
 
 #endif

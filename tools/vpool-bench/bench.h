@@ -36,6 +36,7 @@ struct bench_options {
     unsigned queues;     /* of a ublk device                  */
     uint64_t size_bytes; /* of the volume, or the part of the file    */
     double runtime_seconds;
+    uint64_t requests; /* ends the run after these many, if it comes first; 0: the time does */
 };
 
 /* Latencies in ns: 32 steps for each power of two. */

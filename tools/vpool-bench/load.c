@@ -53,6 +53,7 @@ struct load {
     struct bench_result *result;
     uint64_t units; /* blocks of block_bytes */
     uint64_t next;  /* sequential, and index of first writes */
+    uint64_t begun; /* requests                              */
     uint64_t random;
     uint64_t end_ns;
     bool filling;
@@ -91,8 +92,9 @@ static bool load_next(struct load *l, uint64_t *unit)
         *unit = l->next++;
         return *unit < l->units;
     }
-    if (reactor_now_ns() >= l->end_ns)
+    if (reactor_now_ns() >= l->end_ns || (l->o->requests && l->begun == l->o->requests))
         return false;
+    l->begun++;
     if (l->o->first_write && l->o->random)
         return first_write_next(l, unit);
     if (l->o->random)

@@ -217,6 +217,7 @@ static const char usage[] =
     "  --depth N          requests at a time of each of its queues (64)\n"
     "  --size SIZE        of the volume (1G)\n"
     "  --runtime SECONDS  (5)\n"
+    "  --requests N       end after N requests, if that is earlier\n"
     "  --first-write      write blocks that were never written, each once\n"
     "  --keep             leave created files\n"
     "  --json             figures as JSON\n";
@@ -234,6 +235,7 @@ enum {
     OPT_DEPTH,
     OPT_SIZE,
     OPT_RUNTIME,
+    OPT_REQUESTS,
     OPT_FIRST,
     OPT_KEEP,
     OPT_JSON,
@@ -254,6 +256,7 @@ static const struct option long_options[] = {
     {"depth", required_argument, NULL, OPT_DEPTH},
     {"size", required_argument, NULL, OPT_SIZE},
     {"runtime", required_argument, NULL, OPT_RUNTIME},
+    {"requests", required_argument, NULL, OPT_REQUESTS},
     {"first-write", no_argument, NULL, OPT_FIRST},
     {"keep", no_argument, NULL, OPT_KEEP},
     {"json", no_argument, NULL, OPT_JSON},
@@ -329,6 +332,8 @@ static bool parse_one(int opt, struct bench_options *o)
     case OPT_RUNTIME:
         o->runtime_seconds = strtod(optarg, &end);
         return *end == '\0' && o->runtime_seconds > 0;
+    case OPT_REQUESTS:
+        return parse_number(optarg, 1, UINT64_MAX, &o->requests);
     case OPT_RAW:
         return mode_set(o, BENCH_RAW);
     case OPT_FIRST:
