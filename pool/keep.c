@@ -185,10 +185,10 @@ void pool_keep_forget_all(const struct pool *p)
 
 /* ---- appending ------------------------------------------------------------------------------ */
 
-uint32_t keep_group_crc(struct keep_group_header h, const void *records)
+/* The header and its records, which follow it in memory, but for the CRC itself. */
+uint32_t keep_group_crc(const struct keep_group_header *h)
 {
-    uint32_t crc = vp_crc32c((const char *)&h + sizeof(h.crc), sizeof(h) - sizeof(h.crc));
-    return vp_crc32c_more(crc, records, le32_get(h.bytes));
+    return vp_crc32c(&h->bytes, sizeof(*h) - sizeof(h->crc) + le32_get(h->bytes));
 }
 
 /* Room for `len` more bytes in the current area. */
@@ -207,24 +207,31 @@ static bool area_extend(struct pool_keep *k, size_t len)
     return true;
 }
 
-enum pool_keep_result pool_keep_append(struct pool_keep *k, const struct pool_batch *b)
+enum pool_keep_result pool_keep_append_begin(struct pool_keep *k, size_t bytes,
+                                             struct pool_batch *b)
 {
     if (!k->mem.base && !pool_keep_prepare(k))
         return POOL_KEEP_NONE;
-    size_t len = sizeof(struct keep_group_header) + b->len;
+    size_t len = sizeof(struct keep_group_header) + bytes;
     if (len > k->area_bytes)
         return POOL_KEEP_TOO_BIG;
     if (!area_extend(k, len))
         return POOL_KEEP_FULL;
-    size_t used = k->area[k->current].used;
-    unsigned char *at = area_at(k, k->current) + used;
-    struct keep_group_header h = {.bytes = le32_make((uint32_t)b->len),
-                                  .commit = le64_make(k->commit)};
-    h.crc = le32_make(keep_group_crc(h, b->bytes));
-    memcpy(at, &h, sizeof(h));
-    memcpy(at + sizeof(h), b->bytes, b->len);
-    area_set_used(k, k->current, used + len);
+    unsigned char *at = area_at(k, k->current) + k->area[k->current].used;
+    *b = (struct pool_batch){
+        .bytes = at + sizeof(struct keep_group_header), .capacity = bytes, .borrowed = true};
     return POOL_KEPT;
+}
+
+void pool_keep_append_end(struct pool_keep *k, const struct pool_batch *b)
+{
+    size_t used = k->area[k->current].used;
+    struct keep_group_header *h = (void *)(area_at(k, k->current) + used);
+    VP_VERIFY_TRUE(!b->failed);
+    h->bytes = le32_make((uint32_t)b->len);
+    h->commit = le64_make(k->commit);
+    h->crc = le32_make(keep_group_crc(h));
+    area_set_used(k, k->current, used + sizeof(*h) + b->len);
 }
 
 void pool_keep_commit_begin(struct pool_keep *k, uint64_t number)

@@ -44,7 +44,15 @@ enum pool_keep_result {
     POOL_KEEP_TOO_BIG, /* never; a commit has to take its place      */
     POOL_KEEP_NONE,    /* not in this system                        */
 };
-enum pool_keep_result pool_keep_append(struct pool_keep *k, const struct pool_batch *b) must_check;
+/*
+ * An append is encoded in place: add its records, at most `bytes` of them, to *b, then end it; nothing
+ * yields in between. It counts, as a whole, from its end on; without an end there was none.
+ */
+enum pool_keep_result pool_keep_append_begin(struct pool_keep *k, size_t bytes,
+                                             struct pool_batch *b) must_check;
+void pool_keep_append_end(struct pool_keep *k, const struct pool_batch *b);
+/* What a record of a value of `len` bytes takes. */
+size_t pool_record_bytes(size_t len);
 
 /* The commit of this number, higher than all before, collects everything that was appended … */
 void pool_keep_commit_begin(struct pool_keep *k, uint64_t number);

@@ -9,8 +9,7 @@
 
 /* "vpool-POOL-VOLUME" */
 void pool_keep_name(struct vp_uuid pool, const char *volume, char *out, size_t size);
-/* With h.bytes of records. */
-uint32_t keep_group_crc(struct keep_group_header h, const void *records);
+uint32_t keep_group_crc(const struct keep_group_header *h);
 
 /* ---- keep_recover.c: `found` is a list of what was found ----------------------------------------- */
 

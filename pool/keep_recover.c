@@ -148,7 +148,8 @@ static int group_take(const uint8_t *area, size_t used, size_t *at, uint32_t vol
     memcpy(&h, area + *at, sizeof(h));
     const uint8_t *records = area + *at + sizeof(h);
     uint32_t bytes = le32_get(h.bytes);
-    if (bytes > used - *at - sizeof(h) || keep_group_crc(h, records) != le32_get(h.crc))
+    if (bytes > used - *at - sizeof(h) ||
+        keep_group_crc((const void *)(area + *at)) != le32_get(h.crc))
         return VP_E_KEEP_DAMAGED;
     *at += sizeof(h) + bytes;
     if (le64_get(h.commit) < commit && io_guard_on(GUARD_KEEP_ORDER))

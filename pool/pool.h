@@ -87,6 +87,7 @@ struct pool_batch {
     size_t len, capacity;
     unsigned count;
     bool failed;
+    bool borrowed; /* the memory is somebody else's, and does not grow */
 };
 void pool_batch_init(struct pool_batch *b);
 void pool_batch_fini(struct pool_batch *b);

@@ -5,6 +5,7 @@
  * volumes touches volumes only. A batch is applied whole or, when memory is out, not at all: the
  * nodes are allocated before the first change.
  */
+#include "pool/keep.h"
 #include "pool/meta_impl.h"
 
 #include <stdlib.h>
@@ -35,6 +36,10 @@ static bool batch_reserve(struct pool_batch *b, size_t more)
         return false;
     if (b->len + more <= b->capacity)
         return true;
+    if (b->borrowed) {
+        b->failed = true;
+        return false;
+    }
     size_t capacity = b->capacity ? b->capacity : 256;
     while (capacity < b->len + more)
         capacity *= 2;
@@ -48,8 +53,8 @@ static bool batch_reserve(struct pool_batch *b, size_t more)
     return true;
 }
 
-static void batch_add(struct pool_batch *b, enum record_op op, enum pool_record_kind kind,
-                      uint32_t scope, uint64_t key, const void *value, size_t len)
+static inline void batch_add(struct pool_batch *b, enum record_op op, enum pool_record_kind kind,
+                             uint32_t scope, uint64_t key, const void *value, size_t len)
 {
     VP_VERIFY(len, <=, (size_t)POOL_RECORD_VALUE_MAX);
     size_t padded = align_up(len, RECORD_ALIGN);
@@ -69,6 +74,11 @@ static void batch_add(struct pool_batch *b, enum record_op op, enum pool_record_
     memset(at + sizeof(h) + len, 0, padded - len);
     b->len += sizeof(h) + padded;
     b->count++;
+}
+
+size_t pool_record_bytes(size_t len)
+{
+    return sizeof(struct record_header) + align_up(len, RECORD_ALIGN);
 }
 
 void pool_batch_set(struct pool_batch *b, enum pool_record_kind kind, uint32_t scope, uint64_t key,

@@ -10,36 +10,35 @@
 #include "io/guard.h"
 #include "thin/thin_impl.h"
 
-static bool nothing_unkept(const struct thin *t)
-{
-    return list_empty(&t->map.marked[THIN_UNKEPT]) &&
-           list_empty(&t->space_tree.marked[THIN_UNKEPT]) && !t->stat_unkept;
-}
-
 static void set_kept(struct thin *t)
 {
     thin_tree_unmark(&t->map, THIN_UNKEPT);
     thin_tree_unmark(&t->space_tree, THIN_UNKEPT);
     t->stat_unkept = false;
+    t->unkept_bytes = 0;
 }
 
 /* No yield. */
 static enum pool_keep_result keep_append(struct thin *t)
 {
-    struct pool_batch *b = &t->keep_batch;
+    struct pool_batch b;
     if (t->keep_blocked)
         return POOL_KEEP_FULL;
-    pool_batch_clear(b);
-    thin_tree_collect(&t->map, THIN_UNKEPT, b);
-    thin_tree_collect(&t->space_tree, THIN_UNKEPT, b);
+    size_t stat = t->stat_unkept ? pool_record_bytes(sizeof(struct thin_stat_record_disk)) : 0;
+    enum pool_keep_result result = pool_keep_append_begin(t->keep, t->unkept_bytes + stat, &b);
+    if (result != POOL_KEPT)
+        return result;
+    thin_tree_collect(&t->map, THIN_UNKEPT, &b);
+    thin_tree_collect(&t->space_tree, THIN_UNKEPT, &b);
     if (t->stat_unkept)
-        thin_stat_collect(t, b);
-    return b->failed ? POOL_KEEP_FULL : pool_keep_append(t->keep, b);
+        thin_stat_collect(t, &b);
+    pool_keep_append_end(t->keep, &b);
+    return POOL_KEPT;
 }
 
 CO int thin_keep(struct thin *t)
 {
-    if (nothing_unkept(t))
+    if (!t->unkept_bytes && !t->stat_unkept)
         return 0;
     enum pool_keep_result result = io_guard_on(GUARD_KEEP_BEFORE_ACK) ? keep_append(t) : POOL_KEPT;
     if (result == POOL_KEEP_FULL || result == POOL_KEEP_TOO_BIG) {

@@ -27,7 +27,6 @@ static int thin_new(const struct thin_config *config, struct thin **out)
     co_queue_init(&t->resync_queue);
     co_mutex_init(&t->adopt_lock);
     pool_batch_init(&t->batch);
-    pool_batch_init(&t->keep_batch);
     int rc = thin_chunks(t) > THIN_KEY_MAX ? VP_E_TOO_BIG : thin_intents_init(t);
     if (!rc)
         rc = thin_space_init(t);
@@ -54,7 +53,6 @@ void thin_close(struct thin *t)
     if (t->active.bucket)
         hash_fini(&t->active);
     pool_batch_fini(&t->batch);
-    pool_batch_fini(&t->keep_batch);
     pool_keep_close(t->keep);
     free(t->adopt_buf);
     free(t);

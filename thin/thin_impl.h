@@ -106,6 +106,7 @@ struct thin_tree {
     enum pool_tree kind;
     uint32_t entry_bytes, leaf_entries;
     unsigned mark_words;
+    uint32_t record_bytes;          /* of an entry in a list of records */
     unsigned height;                /* levels, 0 = empty                                   */
     struct thin_page *root;         /* NULL = not loaded                                   */
     struct pool_page_ref root_ref;  /* where the top page is                               */
@@ -331,7 +332,7 @@ struct thin {
 
     uint64_t commit_number; /* of the last commit that began, over all lives of the volume */
     struct pool_keep *keep;
-    struct pool_batch keep_batch; /* of one append */
+    uint64_t unkept_bytes; /* of records that the next append will have, at most */
     /* Too much was changed for an append: the next commit stands in for it, and while it is not
      * durable nothing can be appended. */
     bool keep_by_commit, keep_blocked;

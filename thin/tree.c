@@ -49,6 +49,7 @@ void thin_tree_init(struct thin_tree *tree, struct thin *owner, enum pool_tree k
     tree->entry_bytes = entry_bytes;
     tree->leaf_entries = THIN_PAGE_ROOM / entry_bytes;
     tree->mark_words = (unsigned)bitmap_words(tree->leaf_entries);
+    tree->record_bytes = (uint32_t)pool_record_bytes(entry_bytes);
     VP_VERIFY(tree->mark_words, <=, (unsigned)THIN_MARK_WORDS);
     tree->span[0] = tree->leaf_entries;
     for (unsigned i = 0; i < THIN_LEVELS_MAX; i++) {
@@ -351,24 +352,29 @@ CO int thin_tree_seek(struct thin_tree *tree, uint64_t *key, uint64_t end, struc
 
 /* ---- changes ------------------------------------------------------------------------------- */
 
-static void leaf_mark(struct thin_page *leaf, enum thin_mark m, unsigned slot)
+/* False when it was marked already. */
+static inline bool leaf_mark(struct thin_page *leaf, enum thin_mark m, unsigned slot)
 {
     struct thin_marks *marks = &leaf->mark[m];
-    marks->bits[slot / 64] |= UINT64_C(1) << (slot % 64);
+    if (bitmap_test(marks->bits, slot))
+        return false;
+    bitmap_set(marks->bits, slot);
     if (!thin_page_has_mark(leaf, m))
         list_add_tail(&leaf->tree->marked[m], &marks->link);
+    return true;
 }
 
 void thin_leaf_changed(struct thin_page *leaf, uint64_t key, bool committed)
 {
     unsigned slot = (unsigned)(key - thin_leaf_first(leaf));
+    struct thin *t = leaf->tree->owner;
     thin_page_mark_dirty(leaf);
     if (committed)
         return;
-    if (!bitmap_test(leaf->mark[THIN_UNCOMMITTED].bits, slot))
-        leaf->tree->owner->uncommitted_bytes += leaf->tree->entry_bytes;
-    leaf_mark(leaf, THIN_UNCOMMITTED, slot);
-    leaf_mark(leaf, THIN_UNKEPT, slot);
+    if (leaf_mark(leaf, THIN_UNCOMMITTED, slot))
+        t->uncommitted_bytes += leaf->tree->entry_bytes;
+    if (leaf_mark(leaf, THIN_UNKEPT, slot))
+        t->unkept_bytes += leaf->tree->record_bytes;
 }
 
 static void leaf_collect(const struct thin_page *leaf, enum thin_mark m, struct pool_batch *b)
@@ -402,5 +408,5 @@ void thin_tree_unmark(struct thin_tree *tree, enum thin_mark m)
 {
     struct list *l;
     while ((l = list_pop(&tree->marked[m])))
-        memset(marked_leaf(l, m)->mark[m].bits, 0, sizeof(struct thin_marks) - sizeof(struct list));
+        memset(marked_leaf(l, m)->mark[m].bits, 0, sizeof(uint64_t) * tree->mark_words);
 }

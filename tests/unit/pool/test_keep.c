@@ -52,13 +52,13 @@ static const struct pool_client client = {.replay = on_replay, .checkpoint = no_
 static void append(uint64_t key, uint64_t value)
 {
     struct pool_batch b;
-    pool_batch_init(&b);
+    if (!check_equal(pool_keep_append_begin(keep, pool_record_bytes(sizeof(value)), &b), POOL_KEPT))
+        return;
     if (value)
         pool_batch_set(&b, POOL_RECORD_MAP, VOLUME, key, &value, sizeof(value));
     else
         pool_batch_delete(&b, POOL_RECORD_MAP, VOLUME, key);
-    check_equal(pool_keep_append(keep, &b), POOL_KEPT);
-    pool_batch_fini(&b);
+    pool_keep_append_end(keep, &b);
 }
 
 static CO void commit_map(uint64_t number, uint64_t key, uint64_t value)
@@ -226,27 +226,33 @@ static void after_a_failed_commit_nothing_is_dropped_too_early(void **state)
     in_world(body_failed_commit);
 }
 
+static enum pool_keep_result append_large(size_t bytes)
+{
+    struct pool_batch b;
+    uint8_t value[RECORD_BYTES] = {1};
+    enum pool_keep_result result = pool_keep_append_begin(keep, bytes, &b);
+    if (result != POOL_KEPT)
+        return result;
+    pool_batch_set(&b, POOL_RECORD_MAP, VOLUME, 5, value, sizeof(value));
+    pool_keep_append_end(keep, &b);
+    return POOL_KEPT;
+}
+
 static void body_full(void *arg)
 {
     (void)arg;
-    struct pool_batch b;
-    uint8_t value[RECORD_BYTES] = {1};
     enum pool_keep_result result = POOL_KEPT;
+    size_t bytes = pool_record_bytes(RECORD_BYTES);
     unsigned fitted = 0;
     begin();
-    pool_batch_init(&b);
-    pool_batch_set(&b, POOL_RECORD_MAP, VOLUME, 5, value, sizeof(value));
-    while ((result = pool_keep_append(keep, &b)) == POOL_KEPT)
+    while ((result = append_large(bytes)) == POOL_KEPT)
         fitted++;
     check_equal(result, POOL_KEEP_FULL);
     check(fitted >= 8000);
     pool_keep_commit_begin(keep, 1); /* the other area */
-    check_equal(pool_keep_append(keep, &b), POOL_KEPT);
+    check_equal(append_large(bytes), POOL_KEPT);
     pool_keep_commit_end(keep, true);
-    for (unsigned i = 0; !b.failed && b.len < 2 << 20; i++)
-        pool_batch_set(&b, POOL_RECORD_MAP, VOLUME, i, value, sizeof(value));
-    check_equal(pool_keep_append(keep, &b), POOL_KEEP_TOO_BIG);
-    pool_batch_fini(&b);
+    check_equal(append_large(2 << 20), POOL_KEEP_TOO_BIG);
     pool_keep_close(keep);
     check_ok(pool_close(pool, false));
 }
