@@ -6,6 +6,7 @@
 #include "bench.h"
 
 #include "base/crc.h"
+#include "io/buffer.h"
 #include "io/device.h"
 #include "io/net.h"
 #include "io/reactor.h"
@@ -14,7 +15,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdalign.h>
 #include <stdio.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -78,12 +78,11 @@ static CO int disk_discard(void *arg, uint64_t offset, uint64_t len)
 /* What io_dev_zero does may leave a hole. */
 static CO int zeros_write(struct io_dev *dev, uint64_t offset, uint64_t len)
 {
-    alignas(4096) static const unsigned char zeros[64U << 10];
     int rc = 0;
-    for (uint64_t done = 0; !rc && done < len; done += sizeof(zeros)) {
+    for (uint64_t done = 0; !rc && done < len; done += sizeof(io_zeros)) {
         uint64_t left = len - done;
-        uint32_t n = left < sizeof(zeros) ? (uint32_t)left : (uint32_t)sizeof(zeros);
-        rc = io_dev_write(dev, offset + done, zeros, n, 0);
+        uint32_t n = left < sizeof(io_zeros) ? (uint32_t)left : (uint32_t)sizeof(io_zeros);
+        rc = io_dev_write(dev, offset + done, io_zeros, n, 0);
     }
     return rc;
 }
