@@ -48,7 +48,7 @@ serve_end -INT
 [ ! -e "$T/disk" ] || fail "the pool's file is still there"
 
 step "options that mean nothing are refused"
-for wrong in '--ublk-pass /dev/vda --disk /dev/vdb' '--ublk-volume --ublk-pass /dev/vda' '--ublk-pass /dev/vda --queues 17'; do
+for wrong in '--ublk-volume --checksum --disk /dev/vdb' '--ublk-pass /dev/vda --disk /dev/vdb' '--ublk-volume --ublk-pass /dev/vda' '--ublk-pass /dev/vda --queues 17'; do
     rc=0
     # shellcheck disable=SC2086
     vpool-bench $wrong >/dev/null 2>&1 || rc=$?

@@ -212,6 +212,7 @@ static const char usage[] =
     "  --bs SIZE          bytes a request (4K)\n"
     "  --iodepth N        requests at a time (32)\n"
     "  --ublk-pass DISK   serve DISK, as it is, as a ublk device until SIGTERM or SIGINT\n"
+    "  --checksum         compute the checksums that a volume would\n"
     "  --ublk-volume      serve a volume of a new pool so\n"
     "  --queues N         of the ublk device (1)\n"
     "  --depth N          requests at a time of each of its queues (64)\n"
@@ -228,6 +229,7 @@ enum {
     OPT_PROFILE,
     OPT_RAW,
     OPT_UBLK_PASS,
+    OPT_CHECKSUM,
     OPT_UBLK_VOLUME,
     OPT_QUEUES,
     OPT_RW,
@@ -251,6 +253,7 @@ static const struct option long_options[] = {
     {"bs", required_argument, NULL, OPT_BS},
     {"iodepth", required_argument, NULL, OPT_DEPTH},
     {"ublk-pass", required_argument, NULL, OPT_UBLK_PASS},
+    {"checksum", no_argument, NULL, OPT_CHECKSUM},
     {"ublk-volume", no_argument, NULL, OPT_UBLK_VOLUME},
     {"queues", required_argument, NULL, OPT_QUEUES},
     {"depth", required_argument, NULL, OPT_DEPTH},
@@ -338,6 +341,8 @@ static bool parse_one(int opt, struct bench_options *o)
         return mode_set(o, BENCH_RAW);
     case OPT_FIRST:
         return o->first_write = o->write = true;
+    case OPT_CHECKSUM:
+        return o->checksum = true;
     case OPT_KEEP:
         return o->keep = true;
     case OPT_JSON:
@@ -364,7 +369,7 @@ static bool parse(int argc, char **argv, struct bench_options *o)
         }
     }
     return o->disk_count > 0 && optind == argc && o->block_bytes <= o->size_bytes &&
-           (o->mode != BENCH_UBLK_PASS || o->disk_count == 1);
+           (o->mode == BENCH_UBLK_PASS ? o->disk_count == 1 : !o->checksum);
 }
 
 int main(int argc, char **argv)

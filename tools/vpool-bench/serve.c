@@ -5,6 +5,8 @@
  */
 #include "bench.h"
 
+#include "base/crc.h"
+#include "io/buffer.h"
 #include "io/device.h"
 #include "io/net.h"
 #include "io/reactor.h"
@@ -13,7 +15,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdalign.h>
 #include <stdio.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -33,43 +34,65 @@ int bench_serve_prepare(struct vp_error *err)
 
 /* ---- a disk as a backend ------------------------------------------------------------------ */
 
+struct disk {
+    struct io_dev *dev;
+    bool checksum;
+    uint32_t sum; /* of all checksums: somebody uses them */
+};
+
+/* What a volume can not do without: what it costs here. */
+static void checksum(struct disk *d, const unsigned char *buf, uint32_t len)
+{
+    for (uint32_t at = 0; d->checksum && at < len; at += 4096)
+        d->sum += vp_crc32c(buf + at, len - at < 4096 ? len - at : 4096);
+}
+
 static CO int disk_read(void *arg, uint64_t offset, uint32_t len, void *buf)
 {
-    return io_dev_read(arg, offset, buf, len);
+    struct disk *d = arg;
+    int rc = io_dev_read(d->dev, offset, buf, len);
+    if (!rc)
+        checksum(d, buf, len);
+    return rc;
 }
 
 static CO int disk_write(void *arg, uint64_t offset, uint32_t len, const void *buf, unsigned flags)
 {
-    return io_dev_write(arg, offset, buf, len, flags & UBLKX_DURABLE ? IO_FUA : 0);
+    struct disk *d = arg;
+    checksum(d, buf, len);
+    return io_dev_write(d->dev, offset, buf, len, flags & UBLKX_DURABLE ? IO_FUA : 0);
 }
 
 static CO int disk_flush(void *arg)
 {
-    return io_dev_flush(arg);
+    struct disk *d = arg;
+    return io_dev_flush(d->dev);
 }
 
 static CO int disk_discard(void *arg, uint64_t offset, uint64_t len)
 {
-    return io_dev_discard(arg, offset, len);
+    struct disk *d = arg;
+    return io_dev_discard(d->dev, offset, len);
 }
 
 /* What io_dev_zero does may leave a hole. */
 static CO int zeros_write(struct io_dev *dev, uint64_t offset, uint64_t len)
 {
-    alignas(4096) static const unsigned char zeros[64U << 10];
     int rc = 0;
-    for (uint64_t done = 0; !rc && done < len; done += sizeof(zeros)) {
+    for (uint64_t done = 0; !rc && done < len; done += sizeof(io_zeros)) {
         uint64_t left = len - done;
-        uint32_t n = left < sizeof(zeros) ? (uint32_t)left : (uint32_t)sizeof(zeros);
-        rc = io_dev_write(dev, offset + done, zeros, n, 0);
+        uint32_t n = left < sizeof(io_zeros) ? (uint32_t)left : (uint32_t)sizeof(io_zeros);
+        rc = io_dev_write(dev, offset + done, io_zeros, n, 0);
     }
     return rc;
 }
 
 static CO int disk_zero(void *arg, uint64_t offset, uint64_t len, unsigned flags)
 {
-    int rc = flags & UBLKX_NO_HOLE ? zeros_write(arg, offset, len) : io_dev_zero(arg, offset, len);
-    return !rc && (flags & UBLKX_DURABLE) ? io_dev_flush(arg) : rc;
+    struct disk *d = arg;
+    int rc =
+        flags & UBLKX_NO_HOLE ? zeros_write(d->dev, offset, len) : io_dev_zero(d->dev, offset, len);
+    return !rc && (flags & UBLKX_DURABLE) ? io_dev_flush(d->dev) : rc;
 }
 
 static void disk_cancel_waiting(void *arg)
@@ -79,7 +102,8 @@ static void disk_cancel_waiting(void *arg)
 
 static uint64_t disk_size(void *arg)
 {
-    return io_dev_info(arg)->size_bytes;
+    const struct disk *d = arg;
+    return io_dev_info(d->dev)->size_bytes;
 }
 
 static const struct ublkx_backend_ops disk_ops = {.read = disk_read,
@@ -90,11 +114,11 @@ static const struct ublkx_backend_ops disk_ops = {.read = disk_read,
                                                   .cancel_waiting = disk_cancel_waiting,
                                                   .size = disk_size};
 
-static struct ublkx_backend disk_backend(struct io_dev *dev)
+static struct ublkx_backend disk_backend(struct disk *d)
 {
-    const struct io_dev_info *info = io_dev_info(dev);
+    const struct io_dev_info *info = io_dev_info(d->dev);
     return (struct ublkx_backend){.ops = &disk_ops,
-                                  .arg = dev,
+                                  .arg = d,
                                   .reactor = reactor_self(),
                                   .sector_bytes = info->sector_bytes,
                                   .optimal_bytes = 64U << 10, /* as a volume by default */
@@ -134,12 +158,12 @@ static CO int serve(const struct bench_options *o, struct ublkx_backend backend,
 
 int bench_serve_disk(const struct bench_options *o, struct vp_error *err)
 {
-    struct io_dev *dev;
-    int rc = io_dev_open(o->disks[0], 0, &dev, err);
+    struct disk d = {.checksum = o->checksum};
+    int rc = io_dev_open(o->disks[0], 0, &d.dev, err);
     if (rc)
         return rc;
-    rc = serve(o, disk_backend(dev), err);
-    io_dev_close(dev);
+    rc = serve(o, disk_backend(&d), err);
+    io_dev_close(d.dev);
     return rc;
 }
 
