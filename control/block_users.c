@@ -96,16 +96,30 @@ static void unescape(char *text)
     *to = 0;
 }
 
+/* A mount namespace may have the same mount twice. */
+static bool is_known(const struct block_users *users, const struct block_user *u)
+{
+    for (unsigned i = 0; i < users->count && i < BLOCK_USERS_MAX; i++) {
+        const struct block_user *v = &users->user[i];
+        if (v->use == u->use && v->pid == u->pid && strcmp(v->device, u->device) == 0 &&
+            strcmp(v->what, u->what) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void add_user(struct look *l, enum block_use use, const char *device, const char *what,
                      int pid)
 {
-    if (l->users->count++ >= BLOCK_USERS_MAX)
+    struct block_user u = {.use = use, .pid = pid};
+    (void)snprintf(u.device, sizeof(u.device), "%s", device);
+    (void)snprintf(u.what, sizeof(u.what), "%s", what);
+    bytes_make_utf8(u.what);
+    if (is_known(l->users, &u))
         return;
-    struct block_user *u = &l->users->user[l->users->count - 1];
-    *u = (struct block_user){.use = use, .pid = pid};
-    (void)snprintf(u->device, sizeof(u->device), "%s", device);
-    (void)snprintf(u->what, sizeof(u->what), "%s", what);
-    bytes_make_utf8(u->what);
+    if (l->users->count < BLOCK_USERS_MAX)
+        l->users->user[l->users->count] = u;
+    l->users->count++;
 }
 
 /* ---- the devices --------------------------------------------------------------------------- */

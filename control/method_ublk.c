@@ -51,13 +51,17 @@ static int add_to_list(struct control *c, struct ublk_seen *s, void *arg)
 CO static int ublk_list(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     (void)args;
+    uint64_t features;
+    struct vp_error why = {0};
+    bool available = ublkx_features(&features, &why) == 0;
     json_t *list = json_array();
     int rc = ublk_each(c, add_to_list, list, err);
     if (rc) {
         json_decref(list);
         return rc;
     }
-    *result = json_pack("{s:o}", "devices", list);
+    *result = json_pack("{s:b, s:s, s:o}", "available", available, "reason",
+                        available ? "" : why.text, "devices", list);
     return 0;
 }
 

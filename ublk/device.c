@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #define TIMEOUT_MS 30000U /* adding, starting, asking                                        */
@@ -37,15 +38,34 @@ static CO int command(uint32_t op, unsigned number, void *data, uint16_t len, ui
     return res;
 }
 
+static int no_driver(struct vp_error *err)
+{
+    struct utsname u;
+    unsigned major = 0, minor = 0;
+    if (uname(&u) == 0 && sscanf(u.release, "%u.%u", &major, &minor) == 2 &&
+        (major < 6 || (major == 6 && minor < 5)))
+        return vp_fail(
+            err, VP_E_UBLK_TOO_OLD,
+            "this machine runs Linux %u.%u, and block devices need the ublk driver of 6.5 "
+            "or later: attach with --nbd",
+            major, minor);
+    return vp_fail(
+        err, VP_E_UBLK_NONE,
+        "there is no " UBLKX_CONTROL_PATH
+        ": load the driver with `modprobe ublk_drv` (if there is no such module, the kernel "
+        "was built without CONFIG_BLK_DEV_UBLK; a container has to be given the device), or "
+        "attach with --nbd");
+}
+
 static int failed(int res, const char *what, unsigned number, struct vp_error *err)
 {
     if (res == -ENOENT)
-        return vp_fail(err, VP_E_UBLK_NONE,
-                       "there is no " UBLKX_CONTROL_PATH
-                       ": load the driver with `modprobe ublk_drv` (Linux 6.5 or later), or attach "
-                       "with --nbd");
+        return no_driver(err);
     if (res == -EACCES || res == -EPERM)
-        return vp_fail(err, VP_E_PERMISSION, "%s: not permitted; the daemon has to run as root",
+        return vp_fail(err, VP_E_PERMISSION,
+                       "%s a ublk device is not permitted: the daemon has to run as root, with "
+                       "CAP_SYS_ADMIN, and in a container with access to " UBLKX_CONTROL_PATH
+                       "; or attach with --nbd",
                        what);
     if (res == -ETIMEDOUT)
         return vp_fail(err, VP_E_UBLK_STUCK,

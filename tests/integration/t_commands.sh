@@ -129,9 +129,12 @@ done
 
 step "without the ublk driver there are no devices, and what to do is told"
 if [ ! -e /dev/ublk-control ]; then
-    refused 'modprobe ublk_drv' vpool attach tank/b --ublk
+    what='modprobe ublk_drv|6\.5 or later' # load it, or the kernel is too old
+    refused "$what" vpool attach tank/b --ublk
+    refused "$what" vpool ublk remove 0
     same "$(field '.devices|length' vpool ublk list)" 0 "devices"
-    refused 'modprobe ublk_drv' vpool ublk remove 0
+    ok vpool ublk list
+    grep -qE "$what" <<<"$out" || fail "no hint: $out"
 fi
 
 step "export, scan, import, destroy"

@@ -109,7 +109,7 @@ static void print_attachments(const json_t *result)
         table_add(&t, "%s", json_is_true(json_object_get(a, "read_only")) ? "ro" : "rw");
         table_add(&t, "%s%s%s", json_text(a, failed ? "address" : "uri"), failed ? ": " : "",
                   failed ? json_text(a, "error") : "");
-        table_add(&t, "%s", json_text(a, "used_by"));
+        table_add(&t, "%s", json_text(a, "used_by")[0] ? json_text(a, "used_by") : "-");
     }
     table_print(&t);
 }

@@ -10,10 +10,13 @@ static void print_devices(const json_t *result)
     static const char *const headers[] = {"DEVICE",  "OWNER",   "VOLUME", "STATE",
                                           ">SERVER", "USED BY", NULL};
     const json_t *list = json_object_get(result, "devices");
-    if (json_array_size(list) == 0) {
+    const char *reason = json_text(result, "reason");
+    if (json_array_size(list) == 0)
         puts("no ublk devices");
+    if (reason[0])
+        printf("new ones can not be made: %s\n", reason);
+    if (json_array_size(list) == 0)
         return;
-    }
     struct table t;
     table_init(&t, "", headers);
     size_t i;

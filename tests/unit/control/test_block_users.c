@@ -113,6 +113,14 @@ static void mounts_are_found_by_number_also_of_partitions_and_with_blanks(void *
     assert_users("mounted at /srv/two words");
 }
 
+static void a_mount_that_is_listed_twice_is_one(void **state)
+{
+    (void)state;
+    put(proc, "self/mountinfo",
+        "30 1 259:1 / /srv rw - ext4 /dev/root rw\n31 1 259:1 / /srv rw - ext4 /dev/root rw\n");
+    assert_users("mounted at /srv");
+}
+
 static void a_mount_with_a_number_of_its_own_is_found_by_its_source(void **state)
 {
     (void)state;
@@ -168,6 +176,7 @@ int main(void)
         T(a_device_without_users_has_none),
         T(a_device_that_is_not_there_has_none),
         T(mounts_are_found_by_number_also_of_partitions_and_with_blanks),
+        T(a_mount_that_is_listed_twice_is_one),
         T(a_mount_with_a_number_of_its_own_is_found_by_its_source),
         T(a_device_whose_name_begins_likewise_is_another),
         T(holders_are_followed_to_what_uses_them),

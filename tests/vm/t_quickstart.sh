@@ -1,0 +1,23 @@
+# The quickstart where the kernel has ublk: a mounted block device, and nothing of it is left after.
+. "$(dirname "$0")/guest.sh"
+ok mkfs.ext4 -q /dev/vda
+ok mount /dev/vda /mnt/v
+export VPOOL_QUICKSTART_DIR=/mnt/v/quickstart
+
+step "a block device is used, tested and taken away"
+ok ./quickstart --test
+grep -q 'mount /dev/ublkb' <<<"$out" || fail "$out"
+grep -q 'mounted at /mnt/v/quickstart/mnt' <<<"$out" || fail "attachments do not say who uses it: $out"
+[ -z "$(ls /sys/class/ublk-char)" ] || fail "left: $(ls /sys/class/ublk-char)"
+[ ! -e /mnt/v/quickstart ] || fail "its directory is left"
+
+step "clean takes the device away also when the daemon was killed"
+ok ./quickstart
+kill -9 "$(cat /mnt/v/quickstart/daemon.pid)"
+ok ./quickstart clean
+[ -z "$(ls /sys/class/ublk-char)" ] || fail "left: $(ls /sys/class/ublk-char)"
+
+step "without the driver it is NBD"
+ok rmmod ublk_drv
+ok ./quickstart --test
+grep -q 'nbdcopy' <<<"$out" || fail "$out"
