@@ -2,7 +2,7 @@
 """Power cuts at the flushes of a pool's disk, and what must be there afterwards (P1, P2, P3, P9).
 
     power_cut.py write DEVICE DIRECTORY        a load whose progress is marked in the log of dm-log-writes
-    power_cut.py check LOG SPARE CUTS          replays the log up to CUTS flushes, imports the pool, compares
+    power_cut.py check LOG SPARE CUTS          replays the log up to some CUTS points, imports the pool, compares
 
 The load overwrites and extends DEVICE with blocks that carry {number of the write, block}, now and then followed by
 fdatasync and a mark: all writes up to that number are durable. Between them it makes files with fsync. Both
@@ -19,7 +19,7 @@ import sys
 from log_writes import Log
 
 SEED = int(os.environ.get("VPOOL_SEED", "1"))
-BLOCK, BLOCKS, WRITES, FILES = 4096, 2048, 240, 24
+BLOCK, BLOCKS, WRITES, FILES = 4096, 2048, 160, 16
 LOGGED, CUT = "logged", "cut"
 RECORDS, FILE_SYSTEM = ("tank/r", "/dev/ublkb5"), ("tank/f", "/dev/ublkb6")
 POOL_SECTORS = 1 << 21
@@ -131,17 +131,24 @@ def check_cut(log, cut, where):
     print(f"  {where}: write {found[0]}, file {found[1]}")
 
 
+def choose(log, cuts):
+    """Where to cut, between the marks: mostly right after a flush or FUA write, spread evenly; now and then anywhere,
+    where a part of what the next flush will cover has reached the disk."""
+    first, end = log.marked("ready"), log.marked("done")
+    barriers = [i + 1 for i in range(first, end) if log.entries[i].is_barrier()]
+    rng = random.Random(SEED)
+    anywhere = {rng.randrange(first, end) for _ in range(cuts // 4)}
+    step = max(1, len(barriers) // (cuts - cuts // 4))
+    chosen = sorted({*barriers[rng.randrange(step)::step], *anywhere, end})
+    print(f"  {end - first} entries, {len(barriers)} flushes and FUA writes, {len(chosen)} cuts, seed {SEED}")
+    return chosen
+
+
 def check(path, spare, cuts):
     log = Log(path)
-    ready = log.marked("ready")
-    barriers = [i + 1 for i, e in enumerate(log.entries) if i >= ready and e.is_barrier()]
-    step = max(1, len(barriers) // cuts)
-    # Evenly spread, from a random first one, and the last.
-    chosen = sorted({*barriers[random.Random(SEED).randrange(step)::step][:cuts], barriers[-1]})
-    print(f"  {len(log.entries)} entries, {len(barriers)} flushes and FUA writes, {len(chosen)} cuts, seed {SEED}")
     disk = os.open(spare, os.O_RDWR)
     done = 0
-    for cut in chosen:
+    for cut in choose(log, cuts):
         log.replay(disk, done, cut)
         done = cut
         check_cut(log, cut, f"cut after entry {cut}")

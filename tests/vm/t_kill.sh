@@ -37,7 +37,9 @@ for i in $(seq "$loops"); do
     until_ok 20 served $(($(requests) + 50)) || fail "kill $i: no request comes through: $(cat "$T/fio")"
     nap 100
     daemon_kill
-    if [ $((RANDOM % 4)) = 0 ]; then # its successor dies while it takes over, or just before or after
+    # Its successor dies while it takes over, or just before or after. Older kernels (6.12) give a device whose taker
+    # died before it had fetched from a queue to nobody any more.
+    if [ $((RANDOM % 4)) = 0 ] && kernel_at_least 6.16; then
         vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground >>"$T/log" 2>&1 &
         daemon_pid=$!
         nap 400

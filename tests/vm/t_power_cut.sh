@@ -30,6 +30,7 @@ ok mount "$dev" /mnt/v
 sync
 ok dmsetup message logged 0 mark ready
 ok python3 tests/vm/power_cut.py write /dev/ublkb5 /mnt/v
+ok dmsetup message logged 0 mark done
 ok umount /mnt/v
 ok vpool detach tank/r
 ok vpool detach tank/f
