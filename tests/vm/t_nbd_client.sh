@@ -64,3 +64,6 @@ python3 tests/vm/nbd_keep.py "$T/n.sock" tank/n 0 2 >"$T/keeper" 2>&1 &
 keeper=$!
 until_ok 10 grep -q connected "$T/keeper" || fail "no connection: $(cat "$T/keeper")"
 restarts stop
+
+step "kill -9 of the daemon under it: the same, for all that was answered"
+restarts kill
