@@ -68,7 +68,7 @@ HELPER_BINS:= $(patsubst %.c,$(B)/%,$(HELPER_SRC))
 FUZZ_BINS  := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 SIM_BIN    := $(if $(SIM_SRC),$(B)/tests/sim/sim)
 
-.PHONY: all help tests check unit sim tidy bench bench-vm fuzz install clean format
+.PHONY: all help tests check unit sim soak tidy bench bench-vm fuzz install clean format
 all: $(TOOL_BINS) $(if $(LIB_SRC),$(B)/libvpool.so.0 $(B)/libvpool.a)
 
 help:
@@ -78,6 +78,7 @@ help:
 ## make tests       build all test programs of the flavour
 ## make unit        build and run the unit tests
 ## make sim         build and run the simulator as CI does
+## make soak        hours of it: kills and power cuts on real kernels, integration tests from many seeds (tests/lib/soak)
 ## make tidy        format, layers, banned calls, sizes
 ## make format      rewrite the sources with clang-format
 ## make bench       compare with the peers on this machine
@@ -150,6 +151,9 @@ unit: all $(UNIT_BINS)
 
 sim: $(SIM_BIN)
 	$(Q)$(SIM_BIN) --ci
+
+soak: tests
+	$(Q)VPOOL_BUILD=$(B) tests/lib/soak
 
 tidy:
 	$(Q)tests/lib/tidy

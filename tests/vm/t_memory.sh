@@ -1,0 +1,65 @@
+# Memory runs short while the daemon serves what the kernel frees memory with: swap and dirty pages.
+. "$(dirname "$0")/guest.sh"
+need python3 mkswap swapon mkfs.ext4
+memory_end() {
+    local rc=$?
+    rm -f /mnt/ballast/fill
+    umount /mnt/ballast 2>/dev/null
+    swapoff "${swap:-/none}" 2>/dev/null
+    (exit $rc)
+    guest_end
+}
+trap memory_end EXIT
+pool --raid mirror
+ok vpool volume create tank/swap --size 400M
+ok vpool volume create tank/f --size 300M
+attach tank/swap --ublk && swap=$dev
+attach tank/f --ublk && files=$dev
+ok mkswap "$swap"
+ok swapon "$swap"
+ok mkfs.ext4 -q "$files"
+ok mount "$files" /mnt/v
+available() { awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo; }
+swapped() { awk -v d="$swap" '$1 == d { print int($4 / 1024) }' /proc/swaps; }
+
+# Pages of ramfs can be neither freed nor swapped: what is left is small, and everybody has to share it.
+mkdir -p /mnt/ballast
+ok mount -t ramfs ballast /mnt/ballast
+head -c $(($(available) - 130))M /dev/zero >/mnt/ballast/fill
+before=$daemon_pid
+
+step "a process that uses more memory than there is finds in it what it wrote, while files are written"
+cat >"$T/hog.py" <<'EOP'
+import mmap, os, struct, sys
+PAGE, PAGES = 4096, int(sys.argv[1]) << 8
+memory = mmap.mmap(-1, PAGE * PAGES)
+rest = os.urandom(PAGE - 8)  # zram and zero detection have nothing to save here
+for page in range(PAGES):
+    memory[page * PAGE:(page + 1) * PAGE] = struct.pack("<Q", page) + rest
+for page in range(PAGES):
+    if memory[page * PAGE:(page + 1) * PAGE] != struct.pack("<Q", page) + rest:
+        sys.exit(f"page {page} is not what was written")
+print("done")
+EOP
+noise 8M >"$T/data"
+python3 "$T/hog.py" 200 >"$T/hog" 2>&1 &
+hog=$!
+(for i in 1 2 3 4 5 6; do cp "$T/data" "/mnt/v/$i" || exit 1; done; sync -f /mnt/v) >"$T/files" 2>&1 &
+copier=$!
+until_ok 60 eval '[ "$(swapped)" -ge 50 ]' || fail "only $(swapped) MiB are swapped out, $(available) MiB are available: $(cat "$T/hog")"
+ok timeout 30 vpool status tank
+wait $copier || fail "the files: $(cat "$T/files")"
+wait $hog || fail "the process ended with $?: $(cat "$T/hog")"
+
+step "nobody was killed for it, and the daemon is still the same"
+! dmesg | grep -E 'Out of memory|oom-kill|blocked for more than' || fail "see above"
+[ -e "/proc/$before" ] && ok vpool list
+
+step "what was written under pressure is on the disks"
+rm /mnt/ballast/fill
+ok swapoff "$swap"
+ok umount /mnt/v
+ok mount "$files" /mnt/v
+for i in 1 2 3 4 5 6; do cmp "$T/data" "/mnt/v/$i" || fail "file $i differs"; done
+ok umount /mnt/v
+ok fsck.ext4 -fn "$files"
