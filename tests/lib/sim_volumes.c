@@ -79,8 +79,11 @@ static void run_body(void *arg)
     struct sim_volumes *s = arg;
     if (check_ok(sim_volumes_reopen(s)))
         s->body(s);
-    if (s->vs)
-        sim_world_on_event(s->world, cut_now, NULL);
+    if (!s->vs)
+        return;
+    /* One under way has memory that only its stack knows. */
+    pool_checkpoints_stop(volumes_pool(s->vs));
+    sim_world_on_event(s->world, cut_now, NULL);
 }
 
 void sim_volumes_run(struct sim_volumes *s, void (*body)(struct sim_volumes *s))
