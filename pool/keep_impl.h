@@ -11,6 +11,11 @@
 void pool_keep_name(struct vp_uuid pool, const char *volume, char *out, size_t size);
 uint32_t keep_group_crc(const struct keep_group_header *h);
 
+/* The records of the groups in `used` bytes of an area, without those that commit `commit` covers, up
+ * to the first group that is damaged: VP_E_KEEP_DAMAGED. Untrusted. VP_E_NO_MEMORY. */
+int keep_groups_decode(const uint8_t *bytes, size_t used, uint32_t volume, uint64_t commit,
+                       struct pool_batch *out) must_check;
+
 /* ---- keep_recover.c: `found` is a list of what was found ----------------------------------------- */
 
 /* Of the incarnation whose log has this stream; removes what is not. VP_E_NO_MEMORY. */

@@ -164,7 +164,15 @@ static int group_take(const uint8_t *area, size_t used, size_t *at, uint32_t vol
     return rc;
 }
 
-/* Groups up to the area's end, or to the first that is damaged: then what came before counts. */
+int keep_groups_decode(const uint8_t *bytes, size_t used, uint32_t volume, uint64_t commit,
+                       struct pool_batch *out)
+{
+    int rc = 0;
+    for (size_t at = 0; !rc && at < used;)
+        rc = group_take(bytes, used, &at, volume, commit, out);
+    return rc;
+}
+
 static int area_decode(const struct keep_found *f, unsigned area, uint64_t commit,
                        struct pool_batch *out)
 {
@@ -175,10 +183,7 @@ static int area_decode(const struct keep_found *f, unsigned area, uint64_t commi
     if (!bytes)
         return VP_E_NO_MEMORY;
     int rc = io_keep_read(f->name, KEEP_HEADER_PAGE + area * (size_t)f->area_bytes, bytes, used);
-    if (rc)
-        rc = VP_E_KEEP_DAMAGED;
-    for (size_t at = 0; !rc && at < used;)
-        rc = group_take(bytes, used, &at, f->volume, commit, out);
+    rc = rc ? VP_E_KEEP_DAMAGED : keep_groups_decode(bytes, used, f->volume, commit, out);
     free(bytes);
     return rc;
 }

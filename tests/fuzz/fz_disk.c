@@ -1,10 +1,11 @@
 /*
  * Bytes of a disk against the decoders that import and vpool-check use: labels, roots, batches,
- * records, groups. The first byte chooses the decoder; where a checksum guards it, the right one is
+ * records, groups, and kept memory. The first byte chooses the decoder; where a checksum guards it, the right one is
  * put in, so that what lies behind is reached.
  */
 #include "base/crc.h"
 #include "pool/disk_impl.h"
+#include "pool/keep_impl.h"
 #include "pool/label_format.h"
 #include "pool/meta_impl.h"
 
@@ -88,11 +89,34 @@ static void try_records(const uint8_t *data, size_t size)
     free(bytes);
 }
 
+/* Groups of volume 1, in memory of exactly their length, with right checksums where they fit. */
+static void try_keep(const uint8_t *data, size_t size)
+{
+    uint8_t *bytes = malloc(size);
+    struct pool_batch b;
+    if (!bytes)
+        return;
+    memcpy(bytes, data, size);
+    for (size_t at = 0; size - at >= sizeof(struct keep_group_header);) {
+        struct keep_group_header *h = (void *)(bytes + at);
+        at += sizeof(*h);
+        if (le32_get(h->bytes) > size - at)
+            break;
+        h->crc = le32_make(keep_group_crc(h));
+        at += le32_get(h->bytes);
+    }
+    pool_batch_init(&b);
+    if (keep_groups_decode(bytes, size, 1, 2, &b) == 0)
+        VP_VERIFY(b.len, <=, size);
+    pool_batch_fini(&b);
+    free(bytes);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const decoder[])(const uint8_t *, size_t) = {try_label, try_root, try_batch,
-                                                               try_records};
+                                                               try_records, try_keep};
     if (size > 1)
-        decoder[data[0] % 4](data + 1, size - 1);
+        decoder[data[0] % 5](data + 1, size - 1);
     return 0;
 }
