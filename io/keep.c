@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,7 +34,8 @@ static int shm(const char *name, int flags)
         errno = ENAMETOOLONG;
         return -1;
     }
-    return shm_open(path, flags | O_CLOEXEC, 0600);
+    /* Without waiting: anybody may make a FIFO there. */
+    return shm_open(path, flags | O_CLOEXEC | O_NONBLOCK, 0600);
 }
 
 /* ---- a mapping of one's own ---------------------------------------------------------------- */
@@ -43,9 +45,9 @@ int io_keep_new(const char *name, size_t capacity, struct io_keep *out)
     if (world())
         return sim_keep_new(world(), name, capacity, out);
     io_keep_remove(name);
-    *out = (struct io_keep){.capacity = capacity};
+    *out = (struct io_keep){.capacity = capacity, .fd = -1};
     AUTO_FD int fd = shm(name, O_RDWR | O_CREAT | O_EXCL);
-    if (fd < 0 || ftruncate(fd, (off_t)capacity) != 0)
+    if (fd < 0 || ftruncate(fd, (off_t)capacity) != 0 || flock(fd, LOCK_EX | LOCK_NB) != 0)
         return VP_E_KEEP_NONE;
     void *map = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
@@ -53,6 +55,8 @@ int io_keep_new(const char *name, size_t capacity, struct io_keep *out)
         return VP_E_NO_MEMORY;
     }
     out->base = map;
+    out->fd = fd;
+    fd = -1;
     return 0;
 }
 
@@ -61,14 +65,20 @@ int io_keep_reserve(struct io_keep *k, size_t offset, size_t len)
     VP_VERIFY(offset + len, <=, k->capacity);
     if (k->sim)
         return sim_keep_reserve(k, offset, len);
-    return madvise(k->base + offset, len, MADV_POPULATE_WRITE) == 0 ? 0 : VP_E_NO_MEMORY;
+    if (madvise(k->base + offset, len, MADV_POPULATE_WRITE) == 0)
+        return 0;
+    return errno == EINVAL ? VP_E_KEEP_NONE : VP_E_NO_MEMORY; /* before Linux 5.14 */
 }
 
 void io_keep_close(struct io_keep *k)
 {
-    if (k->base && !k->sim)
+    if (k->base && k->sim)
+        sim_keep_close(k);
+    if (k->base && !k->sim) {
         munmap(k->base, k->capacity);
-    *k = (struct io_keep){0};
+        close(k->fd);
+    }
+    *k = (struct io_keep){.fd = -1};
 }
 
 /* ---- by name --------------------------------------------------------------------------------- */
@@ -111,6 +121,14 @@ void io_keep_remove(const char *name)
         sim_keep_remove(world(), name);
     else if (snprintf(path, sizeof(path), "/%s", name) < (int)sizeof(path))
         (void)shm_unlink(path);
+}
+
+bool io_keep_is_owned(const char *name)
+{
+    if (world())
+        return sim_keep_is_owned(world(), name);
+    AUTO_FD int fd = shm(name, O_RDONLY);
+    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
 int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), void *arg)

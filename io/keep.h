@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,7 @@
 struct io_keep {
     unsigned char *base; /* NULL: closed */
     size_t capacity;
+    int fd;    /* locked: it has a living owner */
     void *sim; /* in a simulated world, whose it is */
 };
 
@@ -31,7 +33,7 @@ int io_keep_new(const char *name, size_t capacity, struct io_keep *out) must_che
 /* Takes memory for `len` bytes at `offset` (multiples of 4096) now, so that touching them neither
  * fails nor waits. VP_E_NO_MEMORY. */
 int io_keep_reserve(struct io_keep *k, size_t offset, size_t len) must_check;
-/* Unmaps; what is there stays under its name. */
+/* Unmaps, and is no owner any more; what is there stays under its name. */
 void io_keep_close(struct io_keep *k);
 
 /* ---- by name: what somebody else left -------------------------------------------------------- */
@@ -42,8 +44,10 @@ int io_keep_read(const char *name, size_t offset, void *bytes, size_t len) must_
 /* Changes `len` bytes at `offset`; eight aligned ones change at once. VP_E_NOT_FOUND, VP_E_IO. */
 int io_keep_poke(const char *name, size_t offset, const void *bytes, size_t len) must_check;
 void io_keep_remove(const char *name);
+/* Whether a process (this one, too) has it from io_keep_new and did not close it or end. */
+bool io_keep_is_owned(const char *name);
 /* Calls fn for each name that begins with `prefix`, until it returns non-zero, which is returned.
- * fn may remove. */
+ * fn may remove, and does not yield. */
 int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), void *arg) must_check;
 
 /* Different after each start of the machine. */

@@ -45,7 +45,8 @@ int sim_keep_new(struct sim_world *w, const char *name, size_t capacity, struct 
 {
     sim_keep_remove(w, name);
     struct sim_kept *k = kept_add(w, name, capacity);
-    *out = (struct io_keep){.base = k->bytes, .capacity = capacity, .sim = k};
+    k->owned = true;
+    *out = (struct io_keep){.base = k->bytes, .capacity = capacity, .fd = -1, .sim = k};
     return 0;
 }
 
@@ -55,6 +56,18 @@ int sim_keep_reserve(struct io_keep *k, size_t offset, size_t len)
     for (size_t at = offset; at < offset + len; at += SIM_KEEP_PAGE)
         bitmap_set(kept->reserved, at / SIM_KEEP_PAGE);
     return 0;
+}
+
+void sim_keep_close(struct io_keep *k)
+{
+    struct sim_kept *kept = k->sim;
+    kept->owned = false;
+}
+
+bool sim_keep_is_owned(struct sim_world *w, const char *name)
+{
+    const struct sim_kept *k = kept_find(w, name);
+    return k && k->owned;
 }
 
 int sim_keep_read(struct sim_world *w, const char *name, size_t offset, void *bytes, size_t len)

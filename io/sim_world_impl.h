@@ -118,6 +118,7 @@ struct sim_kept {
     struct list link;
     char name[IO_KEEP_NAME_MAX + 1];
     size_t capacity;
+    bool owned;
     uint64_t reserved[SIM_KEEP_PAGES / 64]; /* bit: the page may be touched */
     unsigned char *bytes;                   /* a world's: all; a copy's: the reserved pages */
 };

@@ -10,6 +10,7 @@
  * snapshot whose batch, with the MAP records beside it, is not. C3  A checkpoint that fails changes
  * nothing durable: the old root, its log and its pages stay.
  */
+#include "pool/keep.h"
 #include "pool/meta_impl.h"
 
 #include "base/log.h"
@@ -60,8 +61,11 @@ int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece)
     if (!rc) /* it may lie in a group that was formed for it, whose record is only queued yet */
         rc = pool_log_drain(p);
     /* The root must name nothing that a power cut could still lose. */
-    if (!rc && io_guard_on(GUARD_PAGES_BEFORE_ROOT))
+    if (!rc && io_guard_on(GUARD_PAGES_BEFORE_ROOT)) {
         rc = raid_flush(p->raid_disk, p->disk_count);
+        if (rc)
+            pool_keep_forget_all(p);
+    }
     if (rc)
         return rc;
     rc = pool_root_write(p, &next);

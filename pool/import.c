@@ -46,6 +46,7 @@ struct pool_import_state {
     const uint8_t **newest; /* of each candidate, its newest valid root in slots, or NULL */
     unsigned winner;        /* the candidate that has the newest of all                   */
     struct root_image image, other;
+    struct pool_root next; /* the sealing one: the newest, with its pieces as they were found */
     int of_disk[POOL_DISKS_MAX]; /* candidate of a disk of the table, or -1             */
     bool missing[POOL_DISKS_MAX];
 
@@ -454,10 +455,12 @@ static int piece_walk(struct pool_import_state *im, struct pool_log_piece *piece
     return rc;
 }
 
-/* CO. All pieces; p->root.now.piece becomes what the sealing root says of them. */
+/* CO. All pieces; im->next.piece becomes what the sealing root says of them. An ejection on the way
+ * writes the newest root again, with its last piece open. */
 static int import_log(struct pool_import_state *im)
 {
-    struct pool_root *root = &im->p->root.now;
+    struct pool_root *root = &im->next;
+    *root = im->p->root.now;
     for (unsigned i = 0; i < root->pieces; i++) {
         int rc = piece_walk(im, &root->piece[i]);
         if (rc)
@@ -572,14 +575,17 @@ static int flush_what_was_found(struct pool *p)
         return 0;
     for (unsigned i = 0; i < p->disk_count; i++)
         atomic_fetch_add(&p->disk[i].io.writes_done, 1);
-    return raid_flush(p->raid_disk, p->disk_count);
+    int rc = raid_flush(p->raid_disk, p->disk_count);
+    if (rc) /* what they were to make durable is not to be believed, now or later */
+        pool_keep_forget_all(p);
+    return rc;
 }
 
 /* CO. */
 static int import_seal(struct pool_import_state *im)
 {
     struct pool *p = im->p;
-    struct pool_root next = p->root.now;
+    struct pool_root next = im->next;
     int rc = pool_log_open(p);
     if (!rc)
         rc = flush_what_was_found(p);

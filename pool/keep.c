@@ -119,6 +119,7 @@ static void header_write(struct pool_keep *k)
         .volume = le32_make(k->volume),
         .area_bytes = le32_make((uint32_t)k->area_bytes),
         .stream = {le64_make(k->pool->log.stream.id)},
+        .durable = le64_make(0),
     };
     io_boot_id(h.boot_id);
     memcpy(h.pool_uuid, k->pool->uuid.b, sizeof(h.pool_uuid));
@@ -251,6 +252,8 @@ void pool_keep_commit_begin(struct pool_keep *k, uint64_t number)
 
 void pool_keep_commit_end(struct pool_keep *k, bool durable)
 {
+    if (durable && k->mem.base)
+        store(k, offsetof(struct keep_header, durable), k->commit);
     if (durable && k->covered != NO_AREA && k->covered != k->current)
         area_set_used(k, k->covered, 0);
     k->covered = NO_AREA;

@@ -15,9 +15,12 @@
  *  K2  What was appended before a commit began is older than what that commit says. Commits are
  *      numbered in the log (POOL_COUNTER_COMMITS), appends know the last one that had begun: once a
  *      commit is found in the log, what was appended before it is not replayed.
- *  K3  An append is dropped only when a commit that began after it is durable.
+ *  K3  An append is dropped only when a commit that began after it is durable, or when nothing
+ *      unflushed is to be believed any more (pool_keep_forget_all).
  *  K4  They belong to one incarnation of the pool, known by its log's stream: a pool that was
- *      imported elsewhere since, or before a reboot, does not take them.
+ *      imported elsewhere since, or before a reboot, does not take them. Nor does an import whose log
+ *      lacks a commit that was durable (disks that were set back), or while their owner lives (a
+ *      copy of the disks).
  *
  * One reactor, the volume's; nothing waits.
  */
@@ -61,7 +64,8 @@ void pool_keep_commit_end(struct pool_keep *k, bool durable);
 
 /* The volume is being deleted: nothing of it is to come back. After its pool_keep was closed. */
 void pool_keep_forget(const struct pool *p, uint32_t volume);
-/* The pool is fenced: what disks do not take any more is not to be believed, flushed or not. */
+/* ANY. Nothing of this pool is to come back: a flush failed and the pool could not go on without its
+ * disk, so nothing unflushed is to be believed; or the pool is destroyed. */
 void pool_keep_forget_all(const struct pool *p);
 
 #endif

@@ -36,11 +36,13 @@ struct keep_header {
     /* Belongs to the incarnation of the pool whose log has one of these streams. */
     struct le64 stream[2];
     struct keep_area_header area[KEEP_AREAS];
+    struct le64 durable; /* number of the volume's last commit known to be in the log */
 } __attribute__((packed));
 static_assert(offsetof(struct keep_header, crc) == 52, "kept memory");
 static_assert(offsetof(struct keep_header, stream) == 56, "kept memory");
 static_assert(offsetof(struct keep_header, area) == 72, "kept memory");
-static_assert(sizeof(struct keep_header) == 104, "kept memory");
+static_assert(offsetof(struct keep_header, durable) == 104, "kept memory");
+static_assert(sizeof(struct keep_header) == 112, "kept memory");
 
 /* Then records (record_format.h), which belong together: all of them count, or none. */
 struct keep_group_header {

@@ -18,8 +18,9 @@ int keep_groups_decode(const uint8_t *bytes, size_t used, uint32_t volume, uint6
 
 /* ---- keep_recover.c: `found` is a list of what was found ----------------------------------------- */
 
-/* Of the incarnation whose log has this stream; removes what is not. VP_E_NO_MEMORY. */
-int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found) must_check;
+/* CO. Of the incarnation whose log has this stream; what says that it is not is removed, what has a
+ * living owner or is another user's stays where it is. VP_E_NO_MEMORY; errors of reading. */
+CO int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found) must_check;
 /* They are to be taken for those of `stream`, too. */
 int pool_keeps_accept(const struct list *found, uint64_t stream) must_check;
 /* CO. Into the log and to the client; durable on return. Errors: those of a commit. */

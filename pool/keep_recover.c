@@ -14,6 +14,7 @@
 #include "pool/keep_impl.h"
 
 #include "base/crc.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "io/guard.h"
 
@@ -30,7 +31,12 @@ struct keep_found {
     unsigned stream; /* which of the two is ours */
 };
 
-enum { AREA_BYTES_MAX = 64 << 20 }; /* that anybody would believe */
+enum {
+    AREA_BYTES_MAX = 64 << 20, /* that anybody would believe */
+    OWNER_TRIES = 100,
+    KEY_BITS = 48, /* of chunk and arena numbers, with room to spare */
+};
+#define OWNER_PAUSE_NS (UINT64_C(10) * 1000000)
 
 void pool_keeps_free(struct list *found)
 {
@@ -64,37 +70,66 @@ static bool is_ours(const struct pool *p, struct keep_found *f, uint64_t stream)
     return le64_get(h->stream[f->stream]) == stream;
 }
 
-struct find_call {
-    struct pool *pool;
-    uint64_t stream;
-    struct list *found;
-};
-
-/* One that is not ours says nothing about this pool any more. */
-static int find_one(const char *name, void *arg)
+/* Collects the names. */
+static int find_one(const char *name, void *found)
 {
-    const struct find_call *c = arg;
     struct keep_found *f = calloc(1, sizeof(*f));
     if (!f)
         return VP_E_NO_MEMORY;
     (void)snprintf(f->name, sizeof(f->name), "%s", name);
-    int rc = io_keep_read(name, 0, &f->header, sizeof(f->header));
-    if (!rc && is_whole(f) && is_ours(c->pool, f, c->stream)) {
-        list_add_tail(c->found, &f->link);
+    list_add_tail(found, &f->link);
+    return 0;
+}
+
+/* CO. Its owner lives: its pool's disks are not these, but what these are a copy of. A process that
+ * was killed may take a moment to be gone. */
+static bool belongs_to_the_living(const struct keep_found *f)
+{
+    for (unsigned i = 0; i < OWNER_TRIES && io_keep_is_owned(f->name); i++)
+        if (co_sleep_ns(OWNER_PAUSE_NS))
+            break;
+    return io_keep_is_owned(f->name);
+}
+
+/* CO. *use: it is ours. One that says that it is not goes; one that can not be read stays. */
+static int consider(const struct pool *p, struct keep_found *f, uint64_t stream, bool *use)
+{
+    *use = false;
+    int rc = io_keep_read(f->name, 0, &f->header, sizeof(f->header));
+    if (rc == VP_E_NOT_FOUND)
+        return 0;
+    if (rc == VP_E_PERMISSION || belongs_to_the_living(f)) {
+        vp_warn("pool %s: %s belongs to %s and is not used", p->name, f->name,
+                rc ? "another user" : "a daemon that runs: are these disks copies?");
         return 0;
     }
-    vp_info("pool %s: %s is left from another time and not used", c->pool->name, name);
-    io_keep_remove(name);
-    free(f);
+    if (rc && rc != VP_E_IO_SHORT)
+        return rc;
+    if (!rc && is_whole(f) && is_ours(p, f, stream)) {
+        *use = true;
+        return 0;
+    }
+    vp_info("pool %s: %s is left from another time and not used", p->name, f->name);
+    io_keep_remove(f->name);
     return 0;
 }
 
 int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found)
 {
     char prefix[IO_KEEP_NAME_MAX + 1];
-    struct find_call c = {p, stream, found};
+    struct keep_found *f, *next;
     pool_keep_name(p->uuid, "", prefix, sizeof(prefix));
-    return io_keep_each(prefix, find_one, &c);
+    int rc = io_keep_each(prefix, find_one, found);
+    list_for_each_safe (f, next, found, link) {
+        bool use = false;
+        if (!rc)
+            rc = consider(p, f, stream, &use);
+        if (use)
+            continue;
+        list_del(&f->link);
+        free(f);
+    }
+    return rc;
 }
 
 int pool_keeps_accept(const struct list *found, uint64_t stream)
@@ -110,11 +145,11 @@ int pool_keeps_accept(const struct list *found, uint64_t stream)
     return 0;
 }
 
-/* ---- replay --------------------------------------------------------------------------------- */
+/* ---- decode --------------------------------------------------------------------------------- */
 
 static bool record_fits(const struct record_view *v, uint32_t volume)
 {
-    return v->r.scope == volume &&
+    return v->r.scope == volume && v->r.key >> KEY_BITS == 0 &&
            (v->r.kind == POOL_RECORD_MAP || v->r.kind == POOL_RECORD_SPACE ||
             v->r.kind == POOL_RECORD_STAT);
 }
@@ -183,7 +218,10 @@ static int area_decode(const struct keep_found *f, unsigned area, uint64_t commi
     if (!bytes)
         return VP_E_NO_MEMORY;
     int rc = io_keep_read(f->name, KEEP_HEADER_PAGE + area * (size_t)f->area_bytes, bytes, used);
-    rc = rc ? VP_E_KEEP_DAMAGED : keep_groups_decode(bytes, used, f->volume, commit, out);
+    if (rc == VP_E_IO_SHORT)
+        rc = VP_E_KEEP_DAMAGED;
+    if (!rc)
+        rc = keep_groups_decode(bytes, used, f->volume, commit, out);
     free(bytes);
     return rc;
 }
@@ -200,11 +238,18 @@ static uint64_t last_commit(struct pool *p, uint32_t volume)
     return le64_get(le);
 }
 
+/* All groups that count, of both areas, the older one first. */
 static int keep_decode(struct pool *p, const struct keep_found *f, struct pool_batch *out)
 {
     const struct keep_header *h = &f->header;
     uint64_t commit = last_commit(p, f->volume);
     unsigned first = le64_get(h->area[0].seq) <= le64_get(h->area[1].seq) ? 0 : 1;
+    if (le64_get(h->durable) > commit) {
+        vp_warn("pool %s: volume %u: its disks are older than what a killed daemon kept in memory, "
+                "which is not used",
+                p->name, f->volume);
+        return 0;
+    }
     int rc = area_decode(f, first, commit, out);
     if (!rc)
         rc = area_decode(f, !first, commit, out);
@@ -215,6 +260,80 @@ static int keep_decode(struct pool *p, const struct keep_found *f, struct pool_b
             p->name, f->volume);
     return 0;
 }
+
+/* ---- the last record of each key -------------------------------------------------------------- */
+
+struct last {
+    struct hash_node node; /* by kind and key */
+    size_t at;             /* in the batch    */
+};
+
+/* Unique: keys have no more than KEY_BITS. */
+static uint64_t id_of(const struct pool_record *r)
+{
+    return (uint64_t)r->kind << KEY_BITS | r->key;
+}
+
+/* Where each key's last record is. `last` has room for all. */
+static int lasts_find(const struct pool_batch *b, struct hash *h, struct last *last)
+{
+    struct pool_record r;
+    bool is_delete;
+    int rc;
+    for (size_t at = 0, begin = 0; (rc = pool_batch_next(b, &at, &r, &is_delete)) == 1;
+         begin = at) {
+        struct hash_node *n = hash_find(h, id_of(&r));
+        if (!n) {
+            n = &last->node;
+            hash_add(h, n, id_of(&r));
+            last++;
+        }
+        container_of(n, struct last, node)->at = begin;
+    }
+    return rc;
+}
+
+static int lasts_copy(const struct pool_batch *b, const struct hash *h, struct pool_batch *out)
+{
+    struct pool_record r;
+    bool is_delete;
+    int rc;
+    for (size_t at = 0, begin = 0; (rc = pool_batch_next(b, &at, &r, &is_delete)) == 1;
+         begin = at) {
+        const struct hash_node *n = hash_find(h, id_of(&r));
+        if (container_of(n, struct last, node)->at != begin)
+            continue;
+        if (is_delete)
+            pool_batch_delete(out, (enum pool_record_kind)r.kind, r.scope, r.key);
+        else
+            pool_batch_set(out, (enum pool_record_kind)r.kind, r.scope, r.key, r.value, r.len);
+    }
+    return rc ? rc : out->failed ? VP_E_NO_MEMORY : 0;
+}
+
+/* Only the last record of each key, so that the log takes no more of it than of a commit. */
+static int collapse(struct pool_batch *b)
+{
+    struct pool_batch out;
+    struct hash h = {0};
+    struct last *last = calloc(b->count + 1, sizeof(*last));
+    pool_batch_init(&out);
+    int rc = last && hash_init(&h, b->count + 1) ? lasts_find(b, &h, last) : VP_E_NO_MEMORY;
+    if (!rc)
+        rc = lasts_copy(b, &h, &out);
+    if (h.bucket)
+        hash_fini(&h);
+    free(last);
+    if (rc) {
+        pool_batch_fini(&out);
+        return rc;
+    }
+    pool_batch_fini(b);
+    *b = out;
+    return 0;
+}
+
+/* ---- replay ----------------------------------------------------------------------------------- */
 
 /* The map's records, to those who keep it. */
 static int client_replay(const struct pool *p, const struct pool_batch *b)
@@ -235,6 +354,21 @@ static int client_replay(const struct pool *p, const struct pool_batch *b)
     return rc;
 }
 
+/* Emptied first: should its name stay, nothing of it is taken again. */
+static int keep_drop(const struct keep_found *f)
+{
+    const struct le64 none = {0};
+    for (unsigned i = 0; i < KEEP_AREAS; i++) {
+        size_t at = offsetof(struct keep_header, area) + i * sizeof(struct keep_area_header) +
+                    offsetof(struct keep_area_header, used);
+        int rc = io_keep_poke(f->name, at, &none, sizeof(none));
+        if (rc)
+            return rc;
+    }
+    io_keep_remove(f->name);
+    return 0;
+}
+
 /* CO. A volume that is gone needs nothing. */
 static int keep_replay(struct pool *p, const struct keep_found *f)
 {
@@ -244,6 +378,8 @@ static int keep_replay(struct pool *p, const struct keep_found *f)
     int rc = 0;
     if (pool_record_get(p, POOL_RECORD_VOLUME, f->volume, 0, &volume))
         rc = keep_decode(p, f, &b);
+    if (!rc && b.count)
+        rc = collapse(&b);
     if (!rc && b.count) {
         vp_info("pool %s: volume %u: %u records of a killed daemon go into the log", p->name,
                 f->volume, b.count);
@@ -253,7 +389,7 @@ static int keep_replay(struct pool *p, const struct keep_found *f)
     }
     pool_batch_fini(&b);
     if (!rc)
-        io_keep_remove(f->name);
+        rc = keep_drop(f);
     return rc;
 }
 

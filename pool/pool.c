@@ -1,4 +1,5 @@
 /* A pool's life: creation, closing, properties, and what it is. Import is in import.c. */
+#include "pool/keep.h"
 #include "pool/meta_impl.h"
 
 #include <stdio.h>
@@ -168,6 +169,7 @@ int pool_destroy(struct pool *p, struct vp_error *err)
 {
     pool_quiesce(p);
     int rc = pool_disks_wipe(p, err);
+    pool_keep_forget_all(p);
     pool_abandon(p);
     return rc;
 }

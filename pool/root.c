@@ -12,7 +12,6 @@
  *  R2  A disk that fails the write is marked out, and the root is written again with the next
  * number.
  */
-#include "pool/keep.h"
 #include "pool/meta_impl.h"
 
 #include "base/crc.h"
@@ -256,5 +255,4 @@ void pool_fence(struct pool *p, const char *why)
     if (atomic_exchange(&p->fenced, true))
         return;
     vp_error_log("pool %s: fenced: %s; writes are refused from now on", p->name, why);
-    pool_keep_forget_all(p);
 }

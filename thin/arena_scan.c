@@ -60,6 +60,7 @@ CO int thin_space_scan(struct thin *t, unsigned budget, struct thin_arena **foun
     struct thin_space *s = &t->space;
     *found = NULL;
     if (s->scan_needed && !s->scan) {
+        thin_quiesce(t); /* a lease that is not durable yet must not be found */
         s->scan_needed = false;
         int rc = reactor_call(pool_home(t->pool), scan_fetch, t);
         if (rc)

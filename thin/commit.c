@@ -48,7 +48,7 @@ static int commit_collect(struct thin *t)
         } else {
             thin_tree_unmark(&t->map, THIN_UNCOMMITTED);
             thin_tree_unmark(&t->space_tree, THIN_UNCOMMITTED);
-            t->commit_number++;
+            t->commit_number += b->count > 0;
             thin_keep_commit_begin(t);
             t->stat_changed = false;
             t->uncommitted_bytes = 0;
@@ -68,8 +68,11 @@ static CO int commit_run(struct thin *t)
     struct raid_disk *const *disk = pool_disks(t->pool, &disks);
     int rc = commit_collect(t);
     /* The log must never name data that a power cut could still lose. */
-    if (!rc && io_guard_on(GUARD_DATA_BEFORE_LOG))
+    if (!rc && io_guard_on(GUARD_DATA_BEFORE_LOG)) {
         rc = raid_flush(disk, disks);
+        if (rc) /* what it should have made durable is not to be believed, now or after a kill */
+            pool_keep_forget_all(t->pool);
+    }
     if (!rc && t->batch.count) {
         rc = pool_commit(t->pool, &t->batch);
         t->commits++;

@@ -10,6 +10,9 @@
 #include "io/guard.h"
 #include "thin/thin_impl.h"
 
+/* Marked leaves stay in memory: where appends find no memory the marks must not grow. */
+#define UNKEPT_BYTES_MAX (64U << 10)
+
 static void set_kept(struct thin *t)
 {
     thin_tree_unmark(&t->map, THIN_UNKEPT);
@@ -38,11 +41,12 @@ static enum pool_keep_result keep_append(struct thin *t)
 
 CO int thin_keep(struct thin *t)
 {
-    if (!t->unkept_bytes && !t->stat_unkept)
+    /* While blocked, what is not marked may be in a commit that is not durable yet. */
+    if (!t->unkept_bytes && !t->stat_unkept && !t->keep_blocked)
         return 0;
     enum pool_keep_result result = io_guard_on(GUARD_KEEP_BEFORE_ACK) ? keep_append(t) : POOL_KEPT;
     if (result == POOL_KEEP_FULL || result == POOL_KEEP_TOO_BIG) {
-        t->keep_by_commit |= result == POOL_KEEP_TOO_BIG;
+        t->keep_by_commit |= result == POOL_KEEP_TOO_BIG || t->unkept_bytes > UNKEPT_BYTES_MAX;
         return thin_commit(t);
     }
     set_kept(t);

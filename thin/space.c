@@ -232,8 +232,7 @@ static CO void lease_ahead(struct thin *t)
         struct thin_arena *a;
         s->spread++;
         s->leased++;
-        if (thin_arena_find(t, at[i].number))
-            continue; /* a scan that began meanwhile has found it */
+        VP_VERIFY_TRUE(!thin_arena_find(t, at[i].number)); /* scans wait for us */
         if (thin_arena_add(t, &at[i], 0, &a))
             s->scan_needed = true; /* it is found when it is needed */
         else
@@ -435,7 +434,7 @@ static CO void quarantine_end(struct thin *t)
 }
 
 /* Spares without a used chunk that nothing needs here; they stay findable until they are gone. */
-static unsigned empties_take(struct thin *t, struct thin_arena **out)
+static unsigned empties_take(struct thin *t, size_t keep, struct thin_arena **out)
 {
     struct thin_space *s = &t->space;
     struct thin_arena *a, *tmp;
@@ -444,7 +443,7 @@ static unsigned empties_take(struct thin *t, struct thin_arena **out)
         if (a->used || arena_has_quarantine(a))
             continue;
         /* Some stay for the writes to come, so that leasing is not paid for again and again. */
-        if (kept++ < 2 * spares_wanted(t) || s->leased - n <= s->leased_min || n == RETURN_BATCH)
+        if (kept++ < keep || s->leased - n <= s->leased_min || n == RETURN_BATCH)
             continue;
         list_del(&a->link);
         s->spares--;
@@ -454,7 +453,8 @@ static unsigned empties_take(struct thin *t, struct thin_arena **out)
     return n;
 }
 
-static CO void empties_return(struct thin *t)
+/* All but `keep` of them. */
+static CO void empties_return(struct thin *t, size_t keep)
 {
     struct thin_space *s = &t->space;
     struct thin_arena *a[RETURN_BATCH];
@@ -465,7 +465,7 @@ static CO void empties_return(struct thin *t)
     co_mutex_lock(&s->lock);
     unsigned n;
     int rc = 0;
-    while (!rc && (n = empties_take(t, a)) != 0) {
+    while (!rc && (n = empties_take(t, keep, a)) != 0) {
         for (unsigned i = 0; i < n; i++)
             number[i] = a[i]->at.number;
         rc = pool_arena_return(t->pool, t->id, number, n);
@@ -499,12 +499,12 @@ CO int thin_give_back(struct thin *t)
 {
     int rc = scan_all(t);
     if (!rc)
-        empties_return(t);
+        empties_return(t, 0);
     return rc;
 }
 
 CO void thin_space_tidy(struct thin *t)
 {
     quarantine_end(t);
-    empties_return(t);
+    empties_return(t, 2 * spares_wanted(t));
 }

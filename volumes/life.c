@@ -88,11 +88,13 @@ static int workers_start(struct volumes *vs)
     return rc ? rc : volumes_background_start(vs);
 }
 
-/* The end of a create or import that failed after the pool was there. */
+/* The end of a create or import that failed after the pool was there. Without a checkpoint: it would
+ * take the place of a log whose records of volumes are in nobody's memory. */
 CO static void undo_open(struct volumes *vs)
 {
     workers_stop(vs);
-    vp_ignore(pool_close(vs->pool, false), "the first error is the one to report");
+    pool_checkpoints_stop(vs->pool);
+    pool_abandon(vs->pool);
     volumes_free(vs);
 }
 

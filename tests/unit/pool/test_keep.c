@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "io/guard.h"
+#include "io/device.h"
 #include "io/keep.h"
 #include "pool/keep.h"
 #include "pool/keep_format.h"
@@ -108,12 +108,17 @@ static bool something_is_kept(void)
     return name[0] != '\0';
 }
 
-static void in_world(void (*body)(void *arg))
+static void in_world_of(unsigned disks, void (*body)(void *arg))
 {
-    world = sim_pool_world(3, 1);
+    world = sim_pool_world(3, disks);
     sim_pool_run(world, body, NULL);
     sim_world_free(world);
     assert_checked();
+}
+
+static void in_world(void (*body)(void *arg))
+{
+    in_world_of(1, body);
 }
 
 /* ---- tests ---------------------------------------------------------------------------------- */
@@ -189,9 +194,10 @@ static void body_dropped(void *arg)
     append(1, 11);
     pool_keep_commit_begin(keep, 1);
     append(2, 22);
+    commit_map(1, 9, 99);
     pool_keep_commit_end(keep, true);
     kill_and_import();
-    check_equal(map.value[1], 0);
+    check_equal(map.value[1], 0); /* it would be in the log */
     check_equal(map.value[2], 22);
     check_ok(pool_close(pool, false));
 }
@@ -212,6 +218,7 @@ static void body_failed_commit(void *arg)
     append(3, 33);
     pool_keep_commit_begin(keep, 2);
     append(4, 44);
+    commit_map(2, 9, 99);
     pool_keep_commit_end(keep, true); /* has 1 … 3 */
     append(5, 55);
     kill_and_import();
@@ -291,6 +298,122 @@ static void a_pool_that_was_imported_elsewhere_since_does_not_take_it(void **sta
 {
     (void)state;
     in_world(body_elsewhere);
+}
+
+/* Set back to before a commit that was durable: a copy of the disks takes the place of a snapshot. */
+static void body_set_back(void *arg)
+{
+    (void)arg;
+    struct le64 later = le64_make(5);
+    begin();
+    append(1, 11);
+    check_ok(io_keep_poke(name, offsetof(struct keep_header, durable), &later, sizeof(later)));
+    kill_and_import();
+    check_equal(map.records, 0);
+    check(!something_is_kept());
+    check_ok(pool_close(pool, false));
+}
+static void disks_that_were_set_back_do_not_take_it(void **state)
+{
+    (void)state;
+    in_world(body_set_back);
+}
+
+static void body_owner_lives(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    pool_abandon(pool); /* as if these disks were a copy: the keep stays open */
+    check_ok(sim_pool_import(1, &client, &pool, NULL));
+    check_equal(map.records, 0);
+    check(something_is_kept());
+    check_ok(pool_close(pool, false));
+}
+static void what_has_a_living_owner_is_left_alone(void **state)
+{
+    (void)state;
+    in_world(body_owner_lives);
+}
+
+/* A write fails on the only disk while an import is under way, and the next import has a good day. */
+static void body_failed_import(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    pool_keep_close(keep);
+    pool_abandon(pool);
+    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 0, 0);
+    check(sim_pool_import(1, &client, &pool, NULL) != 0);
+    check(something_is_kept());
+    check_ok(sim_pool_import(1, &client, &pool, NULL));
+    check_equal(map.value[1], 11);
+    check_ok(pool_close(pool, false));
+}
+static void an_import_that_fails_leaves_it_for_the_next_one(void **state)
+{
+    (void)state;
+    in_world(body_failed_import);
+}
+
+/* The flush that every import begins with fails on one of two disks; then the import itself fails. */
+static void body_ejection(void *arg)
+{
+    (void)arg;
+    check_ok(sim_pool_create(2, &pool, NULL));
+    check_ok(sim_pool_commit_counter(pool, 3, 33));
+    pool_abandon(pool);
+    sim_disk_inject(sim_disk_find(world, "d1"), SIM_FAULT_ERROR, 1U << IO_FLUSH, 0, 0);
+    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 2, 0);
+    check(sim_pool_import(2, &client, &pool, NULL) != 0);
+    check_ok(sim_pool_import(2, &client, &pool, NULL));
+    check_equal(sim_pool_counter(pool, 3), 33);
+    check_ok(pool_close(pool, false));
+}
+static void an_ejection_in_an_import_leaves_a_pool_that_can_be_imported(void **state)
+{
+    (void)state;
+    in_world_of(2, body_ejection);
+}
+
+static void body_small_pool(void *arg)
+{
+    (void)arg;
+    size_t bytes = pool_record_bytes(RECORD_BYTES);
+    begin();
+    while (append_large(bytes) == POOL_KEPT)
+        ;
+    pool_keep_commit_begin(keep, 1);
+    while (append_large(bytes) == POOL_KEPT)
+        ;
+    kill_and_import();
+    check(map.value[5] != 0);
+    check_ok(pool_close(pool, false));
+}
+static void two_full_areas_fit_into_the_log_of_a_small_pool(void **state)
+{
+    (void)state;
+    in_world(body_small_pool);
+}
+
+static void body_collapsed(void *arg)
+{
+    (void)arg;
+    begin();
+    for (uint64_t i = 1; i <= 100; i++)
+        append(i % 3, i);
+    kill_and_import();
+    check_equal(map.records, 3);
+    check_equal(map.value[1], 100);
+    check_equal(map.value[0], 99);
+    check_equal(map.value[2], 98);
+    check_ok(pool_close(pool, false));
+}
+static void of_each_key_only_the_last_record_goes_into_the_log(void **state)
+{
+    (void)state;
+    in_world(body_collapsed);
 }
 
 static void body_no_volume(void *arg)
@@ -454,6 +577,12 @@ int main(void)
         cmocka_unit_test(after_a_failed_commit_nothing_is_dropped_too_early),
         cmocka_unit_test(a_full_area_asks_for_a_commit_which_makes_room),
         cmocka_unit_test(a_pool_that_was_imported_elsewhere_since_does_not_take_it),
+        cmocka_unit_test(disks_that_were_set_back_do_not_take_it),
+        cmocka_unit_test(what_has_a_living_owner_is_left_alone),
+        cmocka_unit_test(an_import_that_fails_leaves_it_for_the_next_one),
+        cmocka_unit_test(an_ejection_in_an_import_leaves_a_pool_that_can_be_imported),
+        cmocka_unit_test(two_full_areas_fit_into_the_log_of_a_small_pool),
+        cmocka_unit_test(of_each_key_only_the_last_record_goes_into_the_log),
         cmocka_unit_test(of_a_volume_that_is_gone_nothing_is_taken),
         cmocka_unit_test(a_damaged_group_ends_what_counts),
         cmocka_unit_test(a_damaged_header_is_not_believed),
