@@ -78,15 +78,30 @@ void reactor_complete_local(struct reactor *r)
 
 /* ---- one at a time ------------------------------------------------------------------------- */
 
-static int one(struct io_dev *dev, enum io_kind kind, uint64_t offset, const void *buf,
-               uint64_t len, unsigned flags)
+static CO int run(struct io_op *op)
+{
+    struct io_batch b;
+    io_batch_init(&b);
+    io_batch_add(&b, op);
+    return io_batch_wait(&b);
+}
+
+static CO int one(struct io_dev *dev, enum io_kind kind, uint64_t offset, const void *buf,
+                  uint64_t len, unsigned flags)
 {
     struct io_op op;
-    struct io_batch b;
     io_op_set(&op, dev, kind, offset, buf, len, flags);
-    io_batch_init(&b);
-    io_batch_add(&b, &op);
-    return io_batch_wait(&b);
+    return run(&op);
+}
+
+static CO int one_slot(struct io_dev *dev, enum io_kind kind, uint64_t offset, unsigned slot,
+                       uint64_t len, unsigned flags)
+{
+    struct io_op op;
+    VP_VERIFY(reactor_current->ring, !=, NULL); /* a simulated world has no drivers */
+    io_op_set(&op, dev, kind, offset, NULL, len, flags);
+    op.slot = slot;
+    return run(&op);
 }
 
 int io_dev_read(struct io_dev *dev, uint64_t offset, void *buf, uint32_t len)
@@ -97,6 +112,17 @@ int io_dev_read(struct io_dev *dev, uint64_t offset, void *buf, uint32_t len)
 int io_dev_write(struct io_dev *dev, uint64_t offset, const void *buf, uint32_t len, unsigned flags)
 {
     return one(dev, IO_WRITE, offset, buf, len, flags);
+}
+
+int io_dev_read_slot(struct io_dev *dev, uint64_t offset, unsigned slot, uint32_t len)
+{
+    return one_slot(dev, IO_READ, offset, slot, len, 0);
+}
+
+int io_dev_write_slot(struct io_dev *dev, uint64_t offset, unsigned slot, uint32_t len,
+                      unsigned flags)
+{
+    return one_slot(dev, IO_WRITE, offset, slot, len, flags);
 }
 
 int io_dev_flush(struct io_dev *dev)

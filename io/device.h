@@ -58,6 +58,12 @@ const struct io_dev_info *io_dev_info(const struct io_dev *dev);
 CO int io_dev_read(struct io_dev *dev, uint64_t offset, void *buf, uint32_t len) must_check;
 CO int io_dev_write(struct io_dev *dev, uint64_t offset, const void *buf, uint32_t len,
                     unsigned flags) must_check;
+/* The same with the buffer that a driver has put into this slot of the reactor's ring (io/driver.h),
+ * from its beginning. Not in a simulated world. */
+CO int io_dev_read_slot(struct io_dev *dev, uint64_t offset, unsigned slot,
+                        uint32_t len) must_check;
+CO int io_dev_write_slot(struct io_dev *dev, uint64_t offset, unsigned slot, uint32_t len,
+                         unsigned flags) must_check;
 CO int io_dev_flush(struct io_dev *dev) must_check;
 CO int io_dev_discard(struct io_dev *dev, uint64_t offset, uint64_t len) must_check;
 /* Zeros, durable only after a flush; may deallocate. */
@@ -91,7 +97,8 @@ struct io_op {
     uint64_t offset;
     void *buf;
     uint64_t len;
-    int rc; /* set when complete */
+    int rc;        /* set when complete                                                */
+    unsigned slot; /* not 0: the transfer is with this slot of the ring's, and buf is NULL */
 
     /* the device's own: */
     struct io_batch *batch;
@@ -108,7 +115,7 @@ struct io_op {
 };
 
 void io_batch_init(struct io_batch *b);
-/* Starts `op`, whose first seven fields are filled in. Never yields. */
+/* Starts `op`, filled in by io_op_set. Never yields. */
 void io_batch_add(struct io_batch *b, struct io_op *op);
 /* Until every op is complete: the first error, or 0. Each op's rc tells more. */
 CO int io_batch_wait(struct io_batch *b);
@@ -124,6 +131,7 @@ static inline void io_op_set(struct io_op *op, struct io_dev *dev, enum io_kind 
     op->len = len;
     op->flags = flags;
     op->rc = 0;
+    op->slot = 0;
 }
 
 /* ---- for implementations ------------------------------------------------------------------ */

@@ -64,6 +64,7 @@ static void command_prep(struct ring_req *req, struct io_uring_sqe *sqe)
     struct io_command *c = container_of(req, struct io_command, req);
     io_uring_prep_rw(IORING_OP_URING_CMD, sqe, c->fd, NULL, 0, 0);
     sqe->cmd_op = c->op;
+    sqe->addr = c->addr;
     memcpy((unsigned char *)sqe + offsetof(struct io_uring_sqe, addr3), c->payload,
            sizeof(c->payload));
 }
@@ -101,6 +102,16 @@ void io_command_abandon(struct io_command *c)
         ring_forget(reactor_current->ring, 1);
     co_wake(c->co);
     c->co = NULL;
+}
+
+unsigned io_driver_slots_get(unsigned count)
+{
+    return ring_driver_slots_get(reactor_current->ring, count);
+}
+
+void io_driver_slots_put(void)
+{
+    ring_driver_slots_put(reactor_current->ring);
 }
 
 int64_t io_driver_copy_in(int fd, uint64_t offset, void *buf, size_t len)

@@ -36,6 +36,7 @@ struct io_command {
     struct ring_req req;
     int fd;
     uint32_t op;
+    uint64_t addr; /* of the entry; what it means is the driver's */
     unsigned char payload[IO_COMMAND_BYTES];
     struct co *co; /* who waits; NULL while the kernel does not have it */
     int res;
@@ -57,6 +58,14 @@ void io_command_abandon(struct io_command *c);
  * it is a copy and waits for nobody. Bytes copied, or a negative errno. */
 int64_t io_driver_copy_in(int fd, uint64_t offset, void *buf, size_t len) must_check;
 int64_t io_driver_copy_out(int fd, uint64_t offset, const void *buf, size_t len) must_check;
+
+/*
+ * Buffers that the driver puts into the ring's table, and takes out again: `count` consecutive slots,
+ * of those that reactor_config.driver_buffers asked for. io_dev_read_slot and io_dev_write_slot use
+ * them. One owner at a time. The first slot; 0: there are not so many, or somebody has them.
+ */
+unsigned io_driver_slots_get(unsigned count) must_check;
+void io_driver_slots_put(void);
 
 /* ---- control commands ----------------------------------------------------------------------- */
 

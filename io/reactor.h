@@ -27,6 +27,7 @@ struct reactor_config {
     size_t buffer_bytes;     /* I/O buffers of this reactor, registered with the ring where
                                 the kernel can; 0 = 64 MiB                                    */
     unsigned ring_entries;   /* 0 = 1024                                                      */
+    unsigned driver_buffers; /* slots in the ring's table of buffers, for drivers (io/driver.h)   */
     unsigned poll_us;        /* busy-poll this long after the last work before sleeping; 0    */
     struct sim_world *sim;   /* not NULL: no ring, the simulated world drives (io/sim.h)      */
 };

@@ -119,6 +119,19 @@ static void wake_done(struct ring_req *req, int res)
     }
 }
 
+/* A table of buffers without any: first the slots of the region's slabs, then those of drivers. */
+static void setup_buffers(struct ring *ring, const struct reactor_config *config)
+{
+    unsigned slabs = (unsigned)((config->buffer_bytes + IO_BUFFER_MAX - 1) / IO_BUFFER_MAX);
+    unsigned slots = slabs + config->driver_buffers;
+    if (ring_feature_disabled("fixed_buffers") ||
+        io_uring_register_buffers_sparse(&ring->uring, slots) != 0)
+        return;
+    ring->features.fixed_buffers = true;
+    ring->driver_slot = slabs;
+    ring->driver_slots = config->driver_buffers;
+}
+
 int ring_new(const struct reactor_config *config, struct reactor_stats *stats, int event_fd,
              struct ring **out, struct vp_error *err)
 {
@@ -139,10 +152,7 @@ int ring_new(const struct reactor_config *config, struct reactor_stats *stats, i
     list_init(&ring->wake.link);
     list_init(&ring->waiting);
     list_init(&ring->waiting_free);
-    size_t slabs = (config->buffer_bytes + IO_BUFFER_MAX - 1) / IO_BUFFER_MAX;
-    ring->features.fixed_buffers =
-        !ring_feature_disabled("fixed_buffers") &&
-        io_uring_register_buffers_sparse(&ring->uring, (unsigned)slabs) == 0;
+    setup_buffers(ring, config);
     ring->features.fixed_files = !ring_feature_disabled("fixed_files") &&
                                  io_uring_register_files_sparse(&ring->uring, RING_FILES) == 0;
     *out = ring;
@@ -214,6 +224,19 @@ bool ring_register_buffer(struct ring *ring, unsigned index, void *base, size_t 
             index * (IO_BUFFER_MAX >> 20), strerror(rc < 0 ? -rc : ENOMEM));
     ring->features.fixed_buffers = false;
     return false;
+}
+
+unsigned ring_driver_slots_get(struct ring *ring, unsigned count)
+{
+    if (ring->driver_slots_taken || count > ring->driver_slots)
+        return 0;
+    ring->driver_slots_taken = true;
+    return ring->driver_slot;
+}
+
+void ring_driver_slots_put(struct ring *ring)
+{
+    ring->driver_slots_taken = false;
 }
 
 /* ---- submitting ---------------------------------------------------------------------------- */

@@ -45,6 +45,9 @@ bool ring_feature_disabled(const char *name);
 
 /* Slot `index` of the fixed buffers becomes this piece of memory. False: not possible. */
 bool ring_register_buffer(struct ring *ring, unsigned index, void *base, size_t bytes);
+/* See io_driver_slots_get. */
+unsigned ring_driver_slots_get(struct ring *ring, unsigned count);
+void ring_driver_slots_put(struct ring *ring);
 
 /* ---- ring_files.c: descriptors registered in every ring that uses them --------------------- */
 

@@ -15,7 +15,9 @@ struct ring {
     struct reactor_stats *stats;
     unsigned in_flight, limit; /* counted requests in the kernel or its queue; how many may be */
     unsigned in_flight_free;   /* of ring_submit_free                                          */
-    struct list waiting, waiting_free; /* ring_req.link: no room yet                           */
+    struct list waiting, waiting_free;  /* ring_req.link: no room yet                           */
+    unsigned driver_slot, driver_slots; /* in the table of buffers, behind the region's        */
+    bool driver_slots_taken;
     bool enabled, running;
     bool wait_by_poll; /* not in io_uring_enter, for valgrind */
 

@@ -69,10 +69,11 @@ static void complete_later(struct io_op *op, int rc)
 
 static void prep_transfer(struct io_op *op, struct io_uring_sqe *sqe, int fd)
 {
-    unsigned char *buf = (unsigned char *)op->buf + op->done_bytes;
+    /* The address within a slot is the offset in it. */
+    void *buf = (void *)((uintptr_t)op->buf + op->done_bytes);
     uint64_t left = op->len - op->done_bytes, offset = op->offset + op->done_bytes;
     unsigned len = left < TRANSFER_MAX ? (unsigned)left : TRANSFER_MAX;
-    int fixed = region_fixed_index(reactor_current->region, buf, len);
+    int fixed = op->slot ? (int)op->slot : region_fixed_index(reactor_current->region, buf, len);
     if (op->kind == IO_READ && fixed >= 0)
         io_uring_prep_read_fixed(sqe, fd, buf, len, offset, fixed);
     else if (op->kind == IO_READ)
@@ -137,7 +138,7 @@ static void resubmit(struct io_op *op)
 /* The kernel did `bytes` more of a transfer. True when there is more to do. */
 static bool transferred(struct io_op *op, uint64_t bytes, int *rc)
 {
-    if (op->kind == IO_READ)
+    if (op->kind == IO_READ && !op->slot)
         san_kernel_wrote((unsigned char *)op->buf + op->done_bytes, bytes);
     uint64_t whole = bytes - bytes % op->dev->info.sector_bytes;
     op->done_bytes += whole;
@@ -246,7 +247,7 @@ static void uring_submit(struct io_dev *dev, struct io_op *op)
         complete_later(op, VP_E_IO_SHORT); /* never let a file grow */
     else if (op->kind == IO_FLUSH ? !dev->info.write_cache : op->len == 0)
         complete_later(op, 0);
-    else if (d->in_memory)
+    else if (d->in_memory && !op->slot)
         complete_later(op, do_now(d, op));
     else {
         op->req.prep = op_prep;

@@ -5,7 +5,10 @@
  * the result with the next fetch, in one command. So nothing is allocated or spawned on the data
  * path, and all commands of a queue come from the thread that fetched first, as kernels before 6.16
  * demand. Data are copied once: by the kernel into memory that each tag keeps, or (user copy) by us
- * between the kernel's request and an I/O buffer, which the tag holds only while it is busy.
+ * between the kernel's request and an I/O buffer, which the tag holds only while it is busy. With zero
+ * copy they are not: each tag has a slot in the ring's table of buffers, where the kernel puts its
+ * request's pages before the fetch completes, and from which it takes them with the commit. Nobody
+ * uses the slot after the backend has returned.
  *
  * The descriptors are written by the kernel, so they are trusted; a volume checks ranges anyhow.
  */
@@ -40,6 +43,8 @@ static uint64_t copy_offset(const struct ublkx_tag *tag)
 static CO int read_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
 {
     struct ublkx_target *t = tag->queue->target;
+    if (t->zero_copy)
+        return t->backend.ops->read_slot(t->backend.arg, offset, len, tag->slot);
     if (!t->user_copy)
         return t->backend.ops->read(t->backend.arg, offset, len, tag->buf);
     void *buf = io_buffer_get(len);
@@ -53,6 +58,8 @@ static CO int read_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
 static CO int write_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len, unsigned flags)
 {
     struct ublkx_target *t = tag->queue->target;
+    if (t->zero_copy)
+        return t->backend.ops->write_slot(t->backend.arg, offset, len, tag->slot, flags);
     if (!t->user_copy)
         return t->backend.ops->write(t->backend.arg, offset, len, tag->buf, flags);
     void *buf = io_buffer_get(len);
@@ -125,12 +132,11 @@ static CO int serve(struct ublkx_tag *tag)
 static CO int fetch(struct ublkx_tag *tag, uint32_t op, int result)
 {
     struct ublkx_target *t = tag->queue->target;
-    struct ublkx_io_cmd cmd = {.q_id = tag->queue->id,
-                               .tag = tag->tag,
-                               .result = result,
-                               .addr = t->user_copy ? 0 : (uintptr_t)tag->buf};
+    struct ublkx_io_cmd cmd = {
+        .q_id = tag->queue->id, .tag = tag->tag, .result = result, .addr = (uintptr_t)tag->buf};
     tag->command.fd = t->fd;
     tag->command.op = op;
+    tag->command.addr = tag->slot;
     memcpy(tag->command.payload, &cmd, sizeof(cmd));
     return io_command_run(&tag->command);
 }
@@ -169,6 +175,11 @@ static size_t memory_bytes(const struct ublkx_target *t)
     return (size_t)t->info.queue_depth * t->info.max_io_buf_bytes;
 }
 
+static unsigned tag_count(const struct ublkx_target *t)
+{
+    return (unsigned)t->info.nr_hw_queues * t->info.queue_depth;
+}
+
 static bool queue_init(struct ublkx_target *t, uint16_t id)
 {
     struct ublkx_queue *q = &t->queues[id];
@@ -177,14 +188,16 @@ static bool queue_init(struct ublkx_target *t, uint16_t id)
     q->id = id;
     q->desc = io_driver_map(t->fd, at, desc_bytes(t));
     q->tags = calloc(t->info.queue_depth, sizeof(*q->tags));
-    q->memory = t->user_copy ? NULL : io_pages_new(memory_bytes(t));
+    bool kernel_copies = !t->user_copy && !t->zero_copy;
+    q->memory = kernel_copies ? io_pages_new(memory_bytes(t)) : NULL;
     t->queue_count = id + 1U;
-    if (!q->desc || !q->tags || (!t->user_copy && !q->memory))
+    if (!q->desc || !q->tags || (kernel_copies && !q->memory))
         return false;
     for (uint16_t i = 0; i < t->info.queue_depth; i++) {
         q->tags[i].queue = q;
         q->tags[i].tag = i;
         q->tags[i].buf = q->memory ? q->memory + (size_t)i * t->info.max_io_buf_bytes : NULL;
+        q->tags[i].slot = t->zero_copy ? t->first_slot + (unsigned)id * t->info.queue_depth + i : 0;
     }
     return true;
 }
@@ -201,6 +214,10 @@ static void serve_close(struct ublkx_target *t)
         free(q->tags);
     }
     t->queue_count = t->leaving ? t->queue_count : 0;
+    if (t->first_slot && !t->leaving) {
+        io_driver_slots_put();
+        t->first_slot = 0;
+    }
     if (t->fd >= 0)
         io_driver_close(t->fd);
     t->fd = -1;
@@ -225,6 +242,13 @@ int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
     t->fd = io_driver_open(path);
     if (t->fd < 0)
         return vp_fail_errno(err, VP_E_UBLK_REFUSED, -t->fd, "can not open %s", path);
+    if (t->zero_copy && !(t->first_slot = io_driver_slots_get(tag_count(t)))) {
+        serve_close(t);
+        return vp_fail(err, VP_E_NOT_SUPPORTED,
+                       "%s: zero copy needs a table of buffers for %u requests, and this reactor's "
+                       "ring has none",
+                       path, tag_count(t));
+    }
     for (uint16_t i = 0; i < t->info.nr_hw_queues; i++)
         if (!queue_init(t, i)) {
             serve_close(t);

@@ -87,6 +87,15 @@ static int options_check(const struct ublkx_options *o, struct vp_error *err)
                        "%u queues of %u requests: at most %u requests for a device", queues, depth,
                        UBLKX_TAGS_MAX);
     VP_VERIFY(o->tag, !=, 0U);
+    VP_VERIFY_TRUE(!o->zero_copy || (o->backend.ops->read_slot && o->number < 0));
+    return 0;
+}
+
+static int features_check(const struct ublkx_options *o, uint64_t features, struct vp_error *err)
+{
+    if (o->zero_copy && !(features & UBLKX_F_AUTO_BUF_REG))
+        return vp_fail(err, VP_E_UBLK_TOO_OLD,
+                       "zero copy needs the ublk driver of Linux 6.16 or later");
     return 0;
 }
 
@@ -101,6 +110,7 @@ static struct ublkx_target *target_new(const struct ublkx_options *o, uint64_t f
     t->known = o->known;
     t->known_arg = o->known_arg;
     t->read_only = o->read_only || o->backend.read_only;
+    t->zero_copy = o->zero_copy;
     co_queue_init(&t->changed);
     list_init(&t->left_link);
     t->info = (struct ublkx_dev_info){
@@ -110,7 +120,9 @@ static struct ublkx_target *target_new(const struct ublkx_options *o, uint64_t f
         .dev_id = (uint32_t)o->number,
         .server_flags = o->tag,
         .flags = UBLKX_F_USER_RECOVERY | UBLKX_F_RECOVERY_REISSUE | UBLKX_F_IOCTL_ENCODE};
-    if (!o->no_user_copy)
+    if (t->zero_copy)
+        t->info.flags |= UBLKX_F_AUTO_BUF_REG;
+    else if (!o->no_user_copy)
         t->info.flags |= features & UBLKX_F_USER_COPY;
     return t;
 }
@@ -239,6 +251,8 @@ int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
     int rc = options_check(o, err);
     if (!rc)
         rc = ublkx_features(&features, err);
+    if (!rc)
+        rc = features_check(o, features, err);
     if (!rc)
         rc = look_for(o, &info, &found, err);
     if (!rc)

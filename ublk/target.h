@@ -39,6 +39,10 @@ struct ublkx_backend_ops {
     CO int (*zero)(void *arg, uint64_t offset, uint64_t len, unsigned flags);
     void (*cancel_waiting)(void *arg); /* ends requests that wait for space */
     uint64_t (*size)(void *arg);       /* in bytes, now; from any reactor   */
+    /* Zero copy, or NULL: the kernel's own pages, in a slot of the reactor's ring (io_dev_read_slot),
+     * until these return. */
+    CO int (*read_slot)(void *arg, uint64_t offset, uint32_t len, unsigned slot);
+    CO int (*write_slot)(void *arg, uint64_t offset, uint32_t len, unsigned slot, unsigned flags);
 };
 
 struct ublkx_backend {
@@ -63,7 +67,10 @@ struct ublkx_options {
     unsigned depth;    /* of each queue; 0 = 64, at most 1024                                   */
     bool read_only;    /* in addition to the backend's own property                             */
     bool no_user_copy; /* the kernel copies, into memory that every tag keeps                   */
-    uint64_t tag;      /* tells this attachment's device from others'; not 0                    */
+    /* Data pass by read_slot and write_slot alone: of a new device only, which can not be taken over.
+     * The reactor has driver_buffers for queues × depth requests. */
+    bool zero_copy;
+    uint64_t tag; /* tells this attachment's device from others'; not 0                    */
     /* May be NULL. Called with `there` when the device has its number and nobody has seen it yet
      * (before it is started), or is about to be taken over; without it when nobody sees it any more
      * and the number is not yet free. Home reactor; `known_arg` lives as long as the target. */

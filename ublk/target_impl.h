@@ -18,7 +18,8 @@ struct ublkx_tag {
     struct io_command command;
     struct ublkx_queue *queue;
     uint16_t tag;
-    void *buf; /* the kernel copies: this tag's own */
+    void *buf;     /* the kernel copies: this tag's own                      */
+    unsigned slot; /* zero copy: of the ring's table, where its request is */
 };
 
 struct ublkx_queue {
@@ -34,14 +35,16 @@ struct ublkx_target {
     /* All below is its reactor's, once serving. */
     struct ublkx_dev_info info;
     uint64_t features;
-    bool user_copy, read_only, recovered;
+    bool user_copy, zero_copy; /* neither: the kernel copies */
+    bool read_only, recovered;
     CO void (*known)(void *known_arg, int number, bool there);
     void *known_arg;
     char path[32];
     int fd; /* /dev/ublkcN; -1: closed */
     struct ublkx_queue queues[UBLKX_QUEUES_MAX];
     unsigned queue_count;
-    unsigned running; /* coroutines of tags, and the one that cancels waiting requests */
+    unsigned first_slot; /* zero copy: of the tags of all queues; 0: not ours */
+    unsigned running;    /* coroutines of tags, and the one that cancels waiting requests */
     struct co_queue changed;
     bool leaving;  /* nothing is committed or fetched any more */
     bool stopping; /* no request waits for space               */

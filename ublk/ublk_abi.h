@@ -71,6 +71,7 @@ enum ublkx_dev_state {
 #define UBLKX_F_IOCTL_ENCODE     (UINT64_C(1) << 6)
 #define UBLKX_F_USER_COPY        (UINT64_C(1) << 7)
 #define UBLKX_F_UPDATE_SIZE      (UINT64_C(1) << 10)
+#define UBLKX_F_AUTO_BUF_REG     (UINT64_C(1) << 11) /* Linux 6.16: zero copy */
 
 struct ublkx_params {
     uint32_t len;
@@ -94,12 +95,19 @@ struct ublkx_params {
         uint16_t max_discard_segments;
         uint16_t reserved;
     } discard;
+    uint8_t devt_and_zoned[48]; /* not used */
+    struct {
+        uint32_t mask; /* alignment of memory, less one; Linux 6.15 */
+        uint8_t pad[4];
+    } dma;
 };
 static_assert(offsetof(struct ublkx_params, basic) == 8, "kernel interface");
 static_assert(offsetof(struct ublkx_params, discard) == 40, "kernel interface");
+static_assert(offsetof(struct ublkx_params, dma) == 108, "kernel interface");
 
 #define UBLKX_PARAM_BASIC         1U
 #define UBLKX_PARAM_DISCARD       2U
+#define UBLKX_PARAM_DMA_ALIGN     16U
 
 #define UBLKX_ATTR_READ_ONLY      1U
 #define UBLKX_ATTR_VOLATILE_CACHE 4U
@@ -114,6 +122,9 @@ struct ublkx_io_cmd {
 };
 static_assert(sizeof(struct ublkx_io_cmd) == 16, "kernel interface");
 
+/* With UBLKX_F_AUTO_BUF_REG the address of a command's entry in the ring (not in ublkx_io_cmd) is the
+ * slot of the ring's table of buffers into which the next request of this tag is put before the
+ * command completes; the command after it takes it out. */
 #define UBLKX_IO_FETCH            _IOWR('u', 0x20, struct ublkx_io_cmd)
 #define UBLKX_IO_COMMIT_AND_FETCH _IOWR('u', 0x21, struct ublkx_io_cmd)
 

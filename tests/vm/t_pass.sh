@@ -40,6 +40,48 @@ refused 'in use' vpool-bench --ublk-pass /dev/vda
 serve_end -TERM
 grep -q ' 0 errors' "$T/serve" || fail "$(cat "$T/serve")"
 
+if ! kernel_at_least 6.16; then
+    step "zero copy is refused where the kernel has none"
+    refused 'zero copy needs the ublk driver of Linux 6.16' vpool-bench --ublk-pass /dev/vda --zero-copy
+    ! compgen -G '/dev/ublkc[0-9]*' || fail "it left a device"
+else
+    step "zero copy: requests of all sizes go to the disk and come from it as they are"
+    serve --ublk-pass /dev/vda --zero-copy --queues 2 --depth 16
+    for bs in 512 4096 20480 65536 196608 524288 2097152; do
+        noise $((8 * bs)) >"$T/out"
+        noise $((8 * bs)) >"$T/in"
+        dd if="$T/out" of="$dev" bs=$bs seek=8 oflag=direct 2>/dev/null || fail "$bs bytes can not be written"
+        dd if="$T/in" of=/dev/vda bs=$bs seek=24 oflag=direct 2>/dev/null
+        dd if=/dev/vda bs=$bs skip=8 count=8 iflag=direct 2>/dev/null | cmp - "$T/out" || fail "written by $bs: the disk holds something else"
+        dd if="$dev" bs=$bs skip=24 count=8 iflag=direct 2>/dev/null | cmp - "$T/in" || fail "read by $bs: not what the disk holds"
+    done
+
+    step "zero copy: the same through the page cache, many requests at a time, and durable at once"
+    noise 8M >"$T/out"
+    dd if="$T/out" of="$dev" bs=1M seek=64 conv=fsync 2>/dev/null || fail "it can not be written"
+    dd if="$T/new" of="$dev" bs=64k seek=80M oflag=direct,dsync,seek_bytes 2>/dev/null || fail "it can not be written with FUA"
+    blockdev --flushbufs "$dev"
+    cmp -n 8M -i 64M:0 "$dev" "$T/out" || fail "the page cache reads something else"
+    blockdev --flushbufs /dev/vda
+    cmp -n 8M -i 64M:0 /dev/vda "$T/out" || fail "the disk holds something else"
+    cmp -n 3M -i 80M:0 /dev/vda "$T/new" || fail "the disk holds something else where it was written with FUA"
+
+    step "zero copy: no byte went through the server, and the device goes"
+    copied=$(awk '/^[rw]char/ {n += $2} END {print n}' "/proc/$server/io")
+    [ "$copied" -lt 1000000 ] || fail "the server copied $copied bytes"
+    serve_end -TERM
+    grep -q ' 0 errors' "$T/serve" || fail "$(cat "$T/serve")"
+
+    step "zero copy: a file in memory as well, which is otherwise read without the ring"
+    truncate -s 16M /dev/shm/disk
+    serve --ublk-pass /dev/shm/disk --zero-copy
+    dd if="$T/new" of="$dev" bs=64k seek=3 oflag=direct 2>/dev/null || fail "it can not be written"
+    cmp -n 3M -i 192k:0 /dev/shm/disk "$T/new" || fail "the file holds something else"
+    dd if="$dev" bs=64k skip=3 count=48 iflag=direct 2>/dev/null | cmp - "$T/new" || fail "it reads something else"
+    serve_end -TERM
+    rm /dev/shm/disk
+fi
+
 step "a volume is served likewise, and its pool goes with it"
 serve --ublk-volume --disk "$T/disk" --size 64M
 dd if="$T/new" of="$dev" bs=4k seek=77 oflag=direct 2>/dev/null || fail "it can not be written"
@@ -48,7 +90,8 @@ serve_end -INT
 [ ! -e "$T/disk" ] || fail "the pool's file is still there"
 
 step "options that mean nothing are refused"
-for wrong in '--ublk-volume --checksum --disk /dev/vdb' '--ublk-pass /dev/vda --disk /dev/vdb' '--ublk-volume --ublk-pass /dev/vda' '--ublk-pass /dev/vda --queues 17'; do
+for wrong in '--ublk-volume --checksum --disk /dev/vdb' '--ublk-pass /dev/vda --disk /dev/vdb' '--ublk-volume --ublk-pass /dev/vda' '--ublk-pass /dev/vda --queues 17' \
+    '--ublk-volume --zero-copy --disk /dev/vdb' '--ublk-pass /dev/vda --checksum --zero-copy'; do
     rc=0
     # shellcheck disable=SC2086
     vpool-bench $wrong >/dev/null 2>&1 || rc=$?

@@ -30,6 +30,7 @@ struct bench_options {
     bool random;      /* else sequential */
     bool first_write; /* never written blocks, each once                  */
     bool checksum;    /* of a disk that is passed through, as volumes have them */
+    bool zero_copy;   /* of a disk that is passed through                   */
     bool json;
     bool keep; /* do not remove created files */
     uint32_t block_bytes;

@@ -213,6 +213,7 @@ static const char usage[] =
     "  --iodepth N        requests at a time (32)\n"
     "  --ublk-pass DISK   serve DISK, as it is, as a ublk device until SIGTERM or SIGINT\n"
     "  --checksum         compute the checksums that a volume would\n"
+    "  --zero-copy        the kernel's pages go to DISK as they are (Linux 6.16)\n"
     "  --ublk-volume      serve a volume of a new pool so\n"
     "  --queues N         of the ublk device (1)\n"
     "  --depth N          requests at a time of each of its queues (64)\n"
@@ -230,6 +231,7 @@ enum {
     OPT_RAW,
     OPT_UBLK_PASS,
     OPT_CHECKSUM,
+    OPT_ZERO_COPY,
     OPT_UBLK_VOLUME,
     OPT_QUEUES,
     OPT_RW,
@@ -254,6 +256,7 @@ static const struct option long_options[] = {
     {"iodepth", required_argument, NULL, OPT_DEPTH},
     {"ublk-pass", required_argument, NULL, OPT_UBLK_PASS},
     {"checksum", no_argument, NULL, OPT_CHECKSUM},
+    {"zero-copy", no_argument, NULL, OPT_ZERO_COPY},
     {"ublk-volume", no_argument, NULL, OPT_UBLK_VOLUME},
     {"queues", required_argument, NULL, OPT_QUEUES},
     {"depth", required_argument, NULL, OPT_DEPTH},
@@ -343,6 +346,8 @@ static bool parse_one(int opt, struct bench_options *o)
         return o->first_write = o->write = true;
     case OPT_CHECKSUM:
         return o->checksum = true;
+    case OPT_ZERO_COPY:
+        return o->zero_copy = true;
     case OPT_KEEP:
         return o->keep = true;
     case OPT_JSON:
@@ -368,6 +373,12 @@ static bool parse(int argc, char **argv, struct bench_options *o)
             return false;
         }
     }
+    if (o->zero_copy && (o->mode != BENCH_UBLK_PASS || o->checksum)) {
+        fputs("vpool-bench: --zero-copy is for --ublk-pass without --checksum: a volume computes "
+              "checksums, and for that has to see the data\n",
+              stderr);
+        return false;
+    }
     return o->disk_count > 0 && optind == argc && o->block_bytes <= o->size_bytes &&
            (o->mode == BENCH_UBLK_PASS ? o->disk_count == 1 : !o->checksum);
 }
@@ -390,7 +401,7 @@ int main(int argc, char **argv)
     bool serves = is_ublk(p.options.mode);
     if (!p.options.depth)
         p.options.depth = serves ? 64 : 32;
-    struct reactor_config config = {.index = 0};
+    struct reactor_config config = {.driver_buffers = p.options.zero_copy ? UBLKX_TAGS_MAX : 0};
     p.rc = files_prepare(&p);
     if (!p.rc && serves)
         p.rc = bench_serve_prepare(&p.err);

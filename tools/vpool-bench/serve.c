@@ -63,6 +63,19 @@ static CO int disk_write(void *arg, uint64_t offset, uint32_t len, const void *b
     return io_dev_write(d->dev, offset, buf, len, flags & UBLKX_DURABLE ? IO_FUA : 0);
 }
 
+static CO int disk_read_slot(void *arg, uint64_t offset, uint32_t len, unsigned slot)
+{
+    struct disk *d = arg;
+    return io_dev_read_slot(d->dev, offset, slot, len);
+}
+
+static CO int disk_write_slot(void *arg, uint64_t offset, uint32_t len, unsigned slot,
+                              unsigned flags)
+{
+    struct disk *d = arg;
+    return io_dev_write_slot(d->dev, offset, slot, len, flags & UBLKX_DURABLE ? IO_FUA : 0);
+}
+
 static CO int disk_flush(void *arg)
 {
     struct disk *d = arg;
@@ -112,7 +125,9 @@ static const struct ublkx_backend_ops disk_ops = {.read = disk_read,
                                                   .discard = disk_discard,
                                                   .zero = disk_zero,
                                                   .cancel_waiting = disk_cancel_waiting,
-                                                  .size = disk_size};
+                                                  .size = disk_size,
+                                                  .read_slot = disk_read_slot,
+                                                  .write_slot = disk_write_slot};
 
 static struct ublkx_backend disk_backend(struct disk *d)
 {
@@ -131,8 +146,11 @@ static struct ublkx_backend disk_backend(struct disk *d)
 static CO int serve(const struct bench_options *o, struct ublkx_backend backend,
                     struct vp_error *err)
 {
-    struct ublkx_options options = {
-        .backend = backend, .number = -1, .queues = o->queues, .depth = o->depth};
+    struct ublkx_options options = {.backend = backend,
+                                    .number = -1,
+                                    .queues = o->queues,
+                                    .depth = o->depth,
+                                    .zero_copy = o->zero_copy};
     reactor_random(&options.tag, sizeof(options.tag));
     options.tag |= 1; /* not 0 */
     struct ublkx_target *target;

@@ -1,5 +1,6 @@
 /* The loop, timers, messages between reactors, buffers. */
 #include "io/buffer.h"
+#include "io/driver.h"
 #include "io/reactor.h"
 #include "io/sim.h"
 #include "tests/lib/on_reactor.h"
@@ -387,6 +388,35 @@ static void a_simulated_hour_takes_no_time(void **state)
     assert_checked();
 }
 
+/* ---- slots for drivers ------------------------------------------------------------------------- */
+
+static void take_slots(void *arg)
+{
+    bool *has_table = arg;
+    const unsigned slabs = 8;
+    *has_table = reactor_features(reactor_self()).fixed_buffers;
+    if (!*has_table)
+        return;
+    check_equal(io_driver_slots_get(101), 0);
+    check_equal(io_driver_slots_get(100), slabs);
+    check_equal(io_driver_slots_get(1), 0);
+    io_driver_slots_put();
+    check_equal(io_driver_slots_get(1), slabs);
+}
+
+static void slots_for_drivers_lie_behind_the_regions_and_have_one_owner(void **state)
+{
+    (void)state;
+    struct reactor_config config = {.buffer_bytes = 8 * IO_BUFFER_MAX, .driver_buffers = 100};
+    bool has_table = false;
+    on_reactor(&config, take_slots, &has_table);
+    assert_checked();
+    if (!has_table) {
+        print_message("this kernel's rings have no table of buffers\n");
+        skip();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -400,6 +430,7 @@ int main(void)
         cmocka_unit_test(who_waits_for_a_buffer_is_not_overtaken),
         cmocka_unit_test(random_gets_and_puts_never_overlap),
         cmocka_unit_test(a_simulated_hour_takes_no_time),
+        cmocka_unit_test(slots_for_drivers_lie_behind_the_regions_and_have_one_owner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
