@@ -95,22 +95,22 @@ static bool belongs_to_the_living(const struct keep_found *f)
 static int consider(const struct pool *p, struct keep_found *f, uint64_t stream, bool *use)
 {
     *use = false;
+    bool foreign = belongs_to_the_living(f);
     int rc = io_keep_read(f->name, 0, &f->header, sizeof(f->header));
     if (rc == VP_E_NOT_FOUND)
         return 0;
-    if (rc == VP_E_PERMISSION || belongs_to_the_living(f)) {
+    if (foreign || rc == VP_E_PERMISSION) {
         vp_warn("pool %s: %s belongs to %s and is not used", p->name, f->name,
-                rc ? "another user" : "a daemon that runs: are these disks copies?");
+                foreign ? "a daemon that runs (are these disks copies?)" : "another user");
         return 0;
     }
     if (rc && rc != VP_E_IO_SHORT)
         return rc;
-    if (!rc && is_whole(f) && is_ours(p, f, stream)) {
-        *use = true;
-        return 0;
+    *use = !rc && is_whole(f) && is_ours(p, f, stream);
+    if (!*use) {
+        vp_info("pool %s: %s is left from another time and not used", p->name, f->name);
+        io_keep_remove(f->name);
     }
-    vp_info("pool %s: %s is left from another time and not used", p->name, f->name);
-    io_keep_remove(f->name);
     return 0;
 }
 

@@ -16,6 +16,7 @@
 #include "volumes/volumes_impl.h"
 
 #define ROOM_PAUSE_NS UINT64_C(1000000)
+#define GIVE_BACK_NS  UINT64_C(100000000)
 
 /* ---- at home ------------------------------------------------------------------------------ */
 
@@ -85,7 +86,8 @@ CO static int give_back(struct volume *v)
     return v->io ? reactor_call(v->reactor, give_back_on_reactor, v->io) : 0;
 }
 
-/* Arenas that volumes leased ahead and do not use. Who comes while it goes on waits for its end. */
+/* Arenas that volumes leased ahead and do not use. Who comes while it goes on waits for its end. Not
+ * for each of many writes into a full pool: while its level is not ok, nothing is leased ahead. */
 CO static void give_back_all(struct volumes *vs)
 {
     struct sweep sweep = {0};
@@ -94,7 +96,10 @@ CO static void give_back_all(struct volumes *vs)
         co_queue_wait(&vs->given_back, "other volumes' unused arenas");
         return;
     }
+    if (vs->given_back_ns && reactor_now_ns() - vs->given_back_ns < GIVE_BACK_NS)
+        return;
     vs->giving_back = true;
+    vs->given_back_ns = reactor_now_ns();
     list_for_each (v, &vs->active, active_link) {
         if (v->state == VOLUME_ONLINE)
             sweep_add(&sweep, v);

@@ -174,6 +174,7 @@ struct volumes {
     unsigned room_waiters; /* requests, over all volumes */
     bool giving_back;      /* volumes are asked for what they do not use */
     struct co_queue given_back;
+    uint64_t given_back_ns; /* when they were asked last */
 };
 
 /* ---- record.c: VOLUME_RECORD bytes -------------------------------------------------------- */

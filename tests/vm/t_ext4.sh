@@ -24,6 +24,16 @@ sync
 ok fstrim /mnt/v
 until_ok 10 eval '[ "$(used tank/a)" -le $((full - (58 << 20))) ]' || fail "$(used tank/a) of $full bytes are still allocated"
 
+if kernel_at_least 6.16; then
+    step "a mounted file system grows with its volume"
+    blocks() { stat -f -c %b /mnt/v; }
+    before=$(blocks)
+    ok vpool volume resize tank/a --size 700M
+    until_ok 5 eval '[ "$(blockdev --getsize64 "$dev")" = $((700 << 20)) ]' || fail "the device did not grow"
+    ok resize2fs "$dev"
+    [ "$(blocks)" -gt $((before * 5 / 4)) ] || fail "$(blocks) blocks after $before"
+fi
+
 step "fsck finds nothing"
 ok umount /mnt/v
 ok fsck.ext4 -fn "$dev"
