@@ -328,6 +328,8 @@ static void body_owner_lives(void *arg)
     check_ok(sim_pool_import(1, &client, &pool, NULL));
     check_equal(map.records, 0);
     check(something_is_kept());
+    pool_keep_close(keep);
+    check(something_is_kept());
     check_ok(pool_close(pool, false));
 }
 static void what_has_a_living_owner_is_left_alone(void **state)
