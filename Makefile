@@ -144,6 +144,12 @@ $(FUZZ_BINS): $(B)/%: $(B)/%.c.o $(call obj,$(if $(filter fuzz,$(FLAVOUR)),$(fil
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_LDFLAGS) $(if $(filter fuzz,$(FLAVOUR)),-fsanitize=fuzzer) -o $@ $^ $(PKG_LIBS)
 
+# For tests/vm/bench: preloaded, so by itself.
+$(B)/tests/vm/crc_tables.so: tests/vm/crc_tables.c
+	@mkdir -p $(@D)
+	$(say) LD $@
+	$(Q)$(CC) -std=gnu17 -O2 -g $(WARN) -fPIC -shared -o $@ $<
+
 tests: all $(UNIT_BINS) $(SIM_BIN) $(BENCH_BINS) $(HELPER_BINS) $(FUZZ_BINS)
 
 unit: all $(UNIT_BINS)
@@ -164,7 +170,7 @@ format:
 bench: all $(BENCH_BINS)
 	$(Q)tests/bench/run
 
-bench-vm: all
+bench-vm: all $(B)/tests/vm/crc_tables.so
 	$(Q)tests/vm/bench --build $(B)
 
 fuzz: $(FUZZ_BINS)
