@@ -40,6 +40,11 @@ static int shm(const char *name, int flags)
 
 /* ---- a mapping of one's own ---------------------------------------------------------------- */
 
+static bool is_shortage(int err)
+{
+    return err == ENOMEM || err == ENOSPC || err == EMFILE || err == ENFILE;
+}
+
 int io_keep_new(const char *name, size_t capacity, struct io_keep *out)
 {
     if (world())
@@ -48,7 +53,7 @@ int io_keep_new(const char *name, size_t capacity, struct io_keep *out)
     *out = (struct io_keep){.capacity = capacity, .fd = -1};
     AUTO_FD int fd = shm(name, O_RDWR | O_CREAT | O_EXCL);
     if (fd < 0 || ftruncate(fd, (off_t)capacity) != 0 || flock(fd, LOCK_EX | LOCK_NB) != 0)
-        return VP_E_KEEP_NONE;
+        return is_shortage(errno) ? VP_E_NO_MEMORY : VP_E_KEEP_NONE;
     void *map = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
         io_keep_remove(name);

@@ -27,7 +27,7 @@ struct io_keep {
 /*
  * Makes one of `capacity` bytes, a multiple of 4096, all zero, and none of it reserved. One of this
  * name that exists is replaced. `name` has no slash. Errors: VP_E_KEEP_NONE (no shared memory in
- * this system, or no right to it), VP_E_NO_MEMORY.
+ * this system, or no right to it), VP_E_NO_MEMORY (nor descriptors; not now).
  */
 int io_keep_new(const char *name, size_t capacity, struct io_keep *out) must_check;
 /* Takes memory for `len` bytes at `offset` (multiples of 4096) now, so that touching them neither

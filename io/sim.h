@@ -100,6 +100,8 @@ struct sim_world *sim_world_from_snapshot(const struct sim_snapshot *s,
  */
 struct sim_world *sim_world_after_kill(const struct sim_snapshot *s,
                                        const struct sim_choice *choices, uint64_t seed);
+/* Kept memory that can be reserved from now on, in pages of 4 KiB over all; no limit at first. */
+void sim_world_limit_keeps(struct sim_world *w, unsigned pages);
 bool sim_snapshot_is_complete(const struct sim_snapshot *s, unsigned i);
 uint64_t sim_snapshot_keeps_hash(const struct sim_snapshot *s);
 

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/verify.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ static struct sim_kept *kept_add(struct sim_world *w, const char *name, size_t c
     VP_VERIFY(capacity, <=, (size_t)SIM_KEEP_PAGES * SIM_KEEP_PAGE);
     (void)snprintf(k->name, sizeof(k->name), "%s", name);
     k->capacity = capacity;
+    k->world = w;
     /* Not by calloc: most of it is never touched. */
     k->bytes = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     VP_VERIFY_TRUE(k->bytes != MAP_FAILED);
@@ -53,6 +55,10 @@ int sim_keep_new(struct sim_world *w, const char *name, size_t capacity, struct 
 int sim_keep_reserve(struct io_keep *k, size_t offset, size_t len)
 {
     struct sim_kept *kept = k->sim;
+    unsigned *left = &kept->world->keep_pages, pages = (unsigned)(len / SIM_KEEP_PAGE);
+    if (pages > *left)
+        return VP_E_NO_MEMORY;
+    *left -= *left == UINT_MAX ? 0 : pages;
     for (size_t at = offset; at < offset + len; at += SIM_KEEP_PAGE)
         bitmap_set(kept->reserved, at / SIM_KEEP_PAGE);
     return 0;
@@ -111,6 +117,11 @@ int sim_keep_each(struct sim_world *w, const char *prefix, int (*fn)(const char 
         if (!rc && strncmp(k->name, prefix, strlen(prefix)) == 0)
             rc = fn(k->name, arg);
     return rc;
+}
+
+void sim_world_limit_keeps(struct sim_world *w, unsigned pages)
+{
+    w->keep_pages = pages;
 }
 
 void sim_keeps_free(struct sim_world *w)

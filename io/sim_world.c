@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/verify.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ struct sim_world *sim_world_new(uint64_t seed)
     list_init(&w->devices);
     list_init(&w->keeps);
     list_init(&w->unnamed);
+    w->keep_pages = UINT_MAX;
     return w;
 }
 

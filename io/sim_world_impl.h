@@ -100,6 +100,7 @@ struct sim_world {
     struct list devices; /* open ones: a power cut leaves them to sim_world_free */
     struct list keeps;   /* struct sim_kept                                      */
     struct list unnamed; /* … that were removed and may be mapped still          */
+    unsigned keep_pages; /* that may still be reserved                           */
 };
 
 /* An open device of a disk. */
@@ -118,6 +119,7 @@ struct sim_kept {
     struct list link;
     char name[IO_KEEP_NAME_MAX + 1];
     size_t capacity;
+    struct sim_world *world;
     bool owned;
     uint64_t reserved[SIM_KEEP_PAGES / 64]; /* bit: the page may be touched */
     unsigned char *bytes;                   /* a world's: all; a copy's: the reserved pages */

@@ -38,7 +38,7 @@ struct pool_keep {
     uint32_t volume;
     size_t area_bytes;
     struct io_keep mem;
-    bool unavailable;
+    bool unavailable, warned;
     unsigned current, covered; /* areas; NO_AREA */
     uint64_t seq;              /* of the current area */
     uint64_t commit;           /* the last one that began */
@@ -127,6 +127,20 @@ static void header_write(struct pool_keep *k)
     memcpy(k->mem.base, &h, sizeof(h));
 }
 
+/* What can not be had now may be had later; what this system does not have is not asked for again. */
+static void prepare_failed(struct pool_keep *k, const char *name, int rc)
+{
+    io_keep_close(&k->mem);
+    io_keep_remove(name);
+    k->unavailable = rc != VP_E_NO_MEMORY;
+    if (!k->warned)
+        vp_warn("pool %s: volume %u: %s: %s", k->pool->name, k->volume, vp_err_text(rc),
+                k->unavailable ? "what is not flushed will not survive a kill of the daemon"
+                               : "so that a kill of the daemon loses nothing, each write is "
+                                 "committed");
+    k->warned = true;
+}
+
 bool pool_keep_prepare(struct pool_keep *k)
 {
     char name[IO_KEEP_NAME_MAX + 1];
@@ -137,11 +151,7 @@ bool pool_keep_prepare(struct pool_keep *k)
     if (!rc)
         rc = io_keep_reserve(&k->mem, 0, KEEP_HEADER_PAGE);
     if (rc) {
-        vp_warn("pool %s: volume %u: what is not flushed will not survive a kill of the daemon: %s",
-                k->pool->name, k->volume, vp_err_text(rc));
-        io_keep_close(&k->mem);
-        io_keep_remove(name);
-        k->unavailable = true;
+        prepare_failed(k, name, rc);
         return false;
     }
     header_write(k);
@@ -212,7 +222,7 @@ enum pool_keep_result pool_keep_append_begin(struct pool_keep *k, size_t bytes,
                                              struct pool_batch *b)
 {
     if (!k->mem.base && !pool_keep_prepare(k))
-        return POOL_KEEP_NONE;
+        return k->unavailable ? POOL_KEEP_NONE : POOL_KEEP_FULL;
     size_t len = sizeof(struct keep_group_header) + bytes;
     if (len > k->area_bytes)
         return POOL_KEEP_TOO_BIG;

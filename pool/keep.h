@@ -36,14 +36,14 @@ struct pool_keep;
  * appended to. VP_E_NO_MEMORY. */
 int pool_keep_open(struct pool *p, uint32_t volume, size_t record_bytes, uint64_t commit,
                    struct pool_keep **out) must_check;
-/* Makes sure that appends will find memory; false: not in this system. */
+/* Whether appends will find memory: false when there is none now, or in this system. */
 bool pool_keep_prepare(struct pool_keep *k);
 /* Nothing in it: it goes; else it stays for the next import. NULL is fine. */
 void pool_keep_close(struct pool_keep *k);
 
 enum pool_keep_result {
     POOL_KEPT,
-    POOL_KEEP_FULL,    /* commit instead; that makes room           */
+    POOL_KEEP_FULL,    /* commit instead; that makes room, if any   */
     POOL_KEEP_TOO_BIG, /* never; a commit has to take its place      */
     POOL_KEEP_NONE,    /* not in this system                        */
 };

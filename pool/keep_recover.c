@@ -33,10 +33,10 @@ struct keep_found {
 
 enum {
     AREA_BYTES_MAX = 64 << 20, /* that anybody would believe */
-    OWNER_TRIES = 100,
-    KEY_BITS = 48, /* of chunk and arena numbers, with room to spare */
+    KEY_BITS = 48,             /* of chunk and arena numbers, with room to spare */
 };
 #define OWNER_PAUSE_NS (UINT64_C(10) * 1000000)
+#define OWNER_WAIT_NS  (UINT64_C(1000) * 1000000)
 
 void pool_keeps_free(struct list *found)
 {
@@ -82,20 +82,21 @@ static int find_one(const char *name, void *found)
 }
 
 /* CO. Its owner lives: its pool's disks are not these, but what these are a copy of. A process that
- * was killed may take a moment to be gone. */
-static bool belongs_to_the_living(const struct keep_found *f)
+ * was killed may take a moment to be gone, until `deadline_ns` for all. */
+static bool belongs_to_the_living(const struct keep_found *f, uint64_t deadline_ns)
 {
-    for (unsigned i = 0; i < OWNER_TRIES && io_keep_is_owned(f->name); i++)
+    while (io_keep_is_owned(f->name) && reactor_now_ns() < deadline_ns)
         if (co_sleep_ns(OWNER_PAUSE_NS))
             break;
     return io_keep_is_owned(f->name);
 }
 
 /* CO. *use: it is ours. One that says that it is not goes; one that can not be read stays. */
-static int consider(const struct pool *p, struct keep_found *f, uint64_t stream, bool *use)
+static int consider(const struct pool *p, struct keep_found *f, uint64_t stream,
+                    uint64_t deadline_ns, bool *use)
 {
     *use = false;
-    bool foreign = belongs_to_the_living(f);
+    bool foreign = belongs_to_the_living(f, deadline_ns);
     int rc = io_keep_read(f->name, 0, &f->header, sizeof(f->header));
     if (rc == VP_E_NOT_FOUND)
         return 0;
@@ -119,11 +120,12 @@ int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found)
     char prefix[IO_KEEP_NAME_MAX + 1];
     struct keep_found *f, *next;
     pool_keep_name(p->uuid, "", prefix, sizeof(prefix));
+    uint64_t deadline_ns = reactor_now_ns() + OWNER_WAIT_NS;
     int rc = io_keep_each(prefix, find_one, found);
     list_for_each_safe (f, next, found, link) {
         bool use = false;
         if (!rc)
-            rc = consider(p, f, stream, &use);
+            rc = consider(p, f, stream, deadline_ns, &use);
         if (use)
             continue;
         list_del(&f->link);

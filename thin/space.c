@@ -232,7 +232,8 @@ static CO void lease_ahead(struct thin *t)
         struct thin_arena *a;
         s->spread++;
         s->leased++;
-        VP_VERIFY_TRUE(!thin_arena_find(t, at[i].number)); /* scans wait for us */
+        if (thin_arena_find(t, at[i].number))
+            continue; /* scans wait for us, so a damaged map has named it */
         if (thin_arena_add(t, &at[i], 0, &a))
             s->scan_needed = true; /* it is found when it is needed */
         else

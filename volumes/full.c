@@ -2,8 +2,9 @@
  * Out of space is a state, not a fault (docs/design.md, "Out of space").
  *
  * A write that finds no chunk first has all volumes give back the arenas that they leased ahead, and
- * commits, which sets quarantined chunks free; then it follows the volume's policy: `enospc` fails it, `pause` waits. Nothing waits with block locks held, so reads,
- * overwrites and discards of the same blocks go on.
+ * commits, which sets quarantined chunks free; then it follows the volume's policy: `enospc` fails
+ * it, `pause` waits. Nothing waits with block locks held, so reads, overwrites and discards of the
+ * same blocks go on.
  *
  * No wake-up is lost:
  * 1. A waiter is counted and remembers room_sequence before it tries; it sleeps only if the

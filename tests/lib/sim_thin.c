@@ -174,8 +174,8 @@ static CO int volume_open(struct sim_thin *st, bool fresh)
     struct pool_batch table;
     pool_batch_init(&table);
     static const enum pool_record_kind kinds[] = {POOL_RECORD_TREE, POOL_RECORD_STAT,
-                                                  POOL_RECORD_INTENT};
-    for (unsigned i = 0; i < 3; i++)
+                                                  POOL_RECORD_INTENT, POOL_RECORD_COUNTER};
+    for (unsigned i = 0; i < 4; i++)
         VP_VERIFY(pool_record_each(st->pool, kinds[i], gather, &table), ==, 0);
     struct thin_state state = {.table = &table, .replay = &st->replay};
     int rc = thin_open(&c, fresh ? NULL : &state, &st->thin);

@@ -55,7 +55,8 @@ CO int sim_thin_create(struct sim_thin *st) must_check;
 CO int sim_thin_import(struct sim_thin *st) must_check;
 /* Commit, checkpoint, close. */
 CO int sim_thin_close(struct sim_thin *st) must_check;
-/* The end of a killed daemon: nothing is written, nothing that completed is lost. */
+/* The end of a killed daemon: nothing is written, nothing that completed is lost. What it kept is
+ * taken over only if the pool has a VOLUME record for volume 1. */
 void sim_thin_abandon(struct sim_thin *st);
 
 #endif

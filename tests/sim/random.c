@@ -37,6 +37,7 @@ struct random_world {
     int bad_disk; /* -1: no faults */
     bool rots;    /* its faults damage data: power goes only when nothing is being overwritten */
     unsigned snapshot_one_in, fault_one_in;
+    unsigned keep_pages;          /* of kept memory, for the first round; 0: enough */
     struct points points;         /* of the round under way */
     struct model *model;          /* … */
     struct observation *observed; /* what it began with */
@@ -84,6 +85,8 @@ static void draw_config(struct random_world *x)
     x->rots = x->bad_disk >= 0 && below(x, 2);
     x->snapshot_one_in = 1 + (unsigned)below(x, 12);
     x->fault_one_in = 50 + (unsigned)below(x, 2000);
+    /* A header and none, one or two steps of an area. */
+    x->keep_pages = below(x, 4) ? 0 : 1 + 4 * (unsigned)below(x, 3);
 }
 
 /* ---- faults ------------------------------------------------------------------------------- */
@@ -351,6 +354,8 @@ static bool run_first_round(struct random_world *x)
 {
     struct rig r = {
         .w = rig_world_new(&x->config, draw(x)), .config = &x->config, .model = x->model, .arg = x};
+    if (x->keep_pages)
+        sim_world_limit_keeps(r.w, x->keep_pages * NAMES);
     bool ok = rig_run(&r, first_round) || fail(r.why);
     sim_world_free(r.w);
     return ok;
