@@ -54,6 +54,8 @@ int co_spawn(void (*fn)(void *arg), void *arg, const char *name)
         if (!co)
             return VP_E_IO_TOO_MANY_COROUTINES;
     }
+    if (r->memory_taken)
+        co_stack_fault_in(co);
     co->reactor = r;
     co->fn = fn;
     co->arg = arg;
@@ -68,6 +70,15 @@ int co_spawn(void (*fn)(void *arg), void *arg, const char *name)
     if (++r->stats.coroutines > r->stats.coroutines_peak)
         r->stats.coroutines_peak = r->stats.coroutines;
     return 0;
+}
+
+void co_stacks_take(struct reactor *r, unsigned count)
+{
+    struct co *co;
+    while (count-- > 0 && (co = co_stack_get(r->config.stack_bytes, co_main))) {
+        co_stack_fault_in(co);
+        list_add_tail(&r->idle_stacks, &co->link);
+    }
 }
 
 struct co *co_self(void)

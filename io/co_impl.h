@@ -64,6 +64,7 @@ struct co {
 
     void *map; /* the whole mapping, guard page included */
     size_t map_bytes;
+    bool faulted_in;
     unsigned valgrind_id;
 };
 
@@ -74,6 +75,8 @@ CO void co_suspend_cancellable(const char *why, void (*cancel)(void *arg), void 
 
 /* A coroutine that never ran, from the cache or new; NULL when memory or mappings are out. */
 struct co *co_stack_get(size_t stack_bytes, void (*entry)(void *arg));
+/* Makes the kernel find memory for the part of the stack that is used as a rule. Once is enough. */
+void co_stack_fault_in(struct co *co);
 /* Gives a whole list of idle ones (co.link) back to the cache; frees what does not fit there. */
 void co_stack_put_list(struct list *idle);
 /* Makes an abandoned coroutine's stack as good as new. */

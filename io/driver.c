@@ -14,12 +14,7 @@
 #include <liburing.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <unistd.h>
-
-#ifndef PR_SET_IO_FLUSHER
-#define PR_SET_IO_FLUSHER 57
-#endif
 
 int io_driver_open(const char *path)
 {
@@ -130,16 +125,4 @@ int64_t io_driver_copy_out(int fd, uint64_t offset, const void *buf, size_t len)
         n = pwrite(fd, buf, len, (off_t)offset);
     while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
-}
-
-/* ---- serving the page cache -------------------------------------------------------------------- */
-
-bool io_thread_serves_page_cache(void)
-{
-    return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0;
-}
-
-bool io_memory_lock(void)
-{
-    return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
 }

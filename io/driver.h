@@ -92,12 +92,21 @@ CO int io_control_run(struct io_control *c, unsigned timeout_ms) must_check;
  * 0, VP_E_BUSY, or another error. On a thread of its own, as opening may need the device served. */
 CO int io_block_is_claimed(const char *path, unsigned timeout_ms) must_check;
 
-/* ---- serving what the page cache writes back to ------------------------------------------------- */
+/* ---- serving what the page cache writes back to: memory.c --------------------------------------- */
+
+/*
+ * Who serves a block device may be what the kernel waits for while it looks for memory. A thread that
+ * waits for memory then waits for itself. So what requests need is taken before they come.
+ */
 
 /* This thread's allocations no longer wait for write-back, which may wait for this thread. False
  * when not permitted (CAP_SYS_RESOURCE). */
 bool io_thread_serves_page_cache(void);
 /* The process's memory stays in RAM, once touched. False when not permitted. */
 bool io_memory_lock(void);
+/* Takes the memory that this reactor's requests may need, as far as there is any: all its buffers
+ * (buffer_bytes), the stacks of coroutines from now on, and some heap, which may be gone before the next
+ * device is served. */
+void io_memory_take(void);
 
 #endif

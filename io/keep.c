@@ -3,6 +3,7 @@
 
 #include "base/attr.h"
 #include "base/verify.h"
+#include "io/memory_impl.h"
 #include "io/reactor_impl.h"
 #include "io/sim_impl.h"
 
@@ -17,10 +18,6 @@
 #include <unistd.h>
 
 #define SHM_DIR "/dev/shm" /* shm_open(3) */
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
 
 static struct sim_world *world(void)
 {
@@ -70,9 +67,8 @@ int io_keep_reserve(struct io_keep *k, size_t offset, size_t len)
     VP_VERIFY(offset + len, <=, k->capacity);
     if (k->sim)
         return sim_keep_reserve(k, offset, len);
-    if (madvise(k->base + offset, len, MADV_POPULATE_WRITE) == 0)
-        return 0;
-    return errno == EINVAL ? VP_E_KEEP_NONE : VP_E_NO_MEMORY; /* before Linux 5.14 */
+    int rc = io_fault_in(k->base + offset, len);
+    return rc == 0 ? 0 : rc == -EINVAL ? VP_E_KEEP_NONE : VP_E_NO_MEMORY;
 }
 
 void io_keep_close(struct io_keep *k)

@@ -3,7 +3,7 @@
  * killed daemon leaves there its successor finds; after a power cut or a reboot it is gone, and so
  * it must be (pool/keep.h). In a simulated world it is a part of that world.
  *
- * Any thread; nothing here waits.
+ * Any thread. Nothing here waits, but io_keep_reserve: for memory.
  */
 #ifndef VP_IO_KEEP_H
 #define VP_IO_KEEP_H

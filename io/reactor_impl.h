@@ -33,6 +33,7 @@ struct reactor {
     struct list ready;       /* co.link, first in first out                                   */
     struct list live;        /* co.live_link: all that were spawned and have not finished     */
     struct list idle_stacks; /* co.link: finished ones, the most recent first                 */
+    bool memory_taken;       /* io_memory_take: new stacks come with their memory             */
     unsigned no_yield_depth; /* CO_NO_YIELD scopes open in the reactor's own context          */
     struct list completed;   /* io_op.link: done within submit, completed later in this turn  */
 
@@ -48,6 +49,8 @@ extern _Thread_local struct reactor *reactor_current;
 
 /* ---- co.c: called by the loop ------------------------------------------------------------- */
 
+/* Gets this many more idle stacks, memory included. */
+void co_stacks_take(struct reactor *r, unsigned count);
 /* Runs ready coroutines until none is ready or `budget` switches are spent. */
 void reactor_run_ready(struct reactor *r, unsigned budget);
 /* Takes back the stacks, also of coroutines that a power cut abandoned. */

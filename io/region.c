@@ -2,10 +2,10 @@
  * I/O buffers, cut from a region of address space by a buddy allocator.
  *
  * The region consists of slabs of 4 MiB, the largest buffer. A slab is opened (and registered with
- * the ring, which pins its memory) when no open one has room: memory grows with use. Within a slab
- * a free piece of 2^n pages merges with its buddy. In front of that, a few free pieces of each size
- * stay unmerged in a stack, so that get and put are a few instructions; they are merged when
- * somebody finds no piece of his size.
+ * the ring, which pins its memory) when no open one has room: memory grows with use, unless it was
+ * taken before (memory.c). Within a slab a free piece of 2^n pages merges with its buddy. In front
+ * of that, a few free pieces of each size stay unmerged in a stack, so that get and put are a few
+ * instructions; they are merged when somebody finds no piece of his size.
  *
  * What is known about a piece is kept outside of it, with its first page's number. Who does not
  * get a buffer waits in line: nobody overtakes, so that large requests do not starve.
@@ -15,6 +15,7 @@
 
 #include "base/verify.h"
 #include "io/buffer.h"
+#include "io/memory_impl.h"
 #include "io/reactor_impl.h"
 #include "io/ring_impl.h"
 #include "io/sanitize_impl.h"
@@ -128,6 +129,7 @@ static bool slab_open(struct region *g)
     if (g->slabs_open == g->slabs)
         return false;
     uint32_t slab = g->slabs_open++;
+    memset(&g->page[slab * SLAB_PAGES], 0, SLAB_PAGES * sizeof(*g->page)); /* PAGE_INSIDE */
     if (g->ring) {
         void *base = g->base + slab * SLAB_BYTES;
         g->slab_fixed[slab] = ring_register_buffer(g->ring, slab, base, SLAB_BYTES);
@@ -184,7 +186,6 @@ static void piece_put(struct region *g, uint32_t at, unsigned order, bool merge)
 
 static void region_reset(struct region *g)
 {
-    memset(g->page, 0, (size_t)g->slabs_open * SLAB_PAGES * sizeof(*g->page));
     memset(g->free_head, 0xff, sizeof(g->free_head));
     memset(g->quick_count, 0, sizeof(g->quick_count));
     san_unpoison(g->base, (size_t)g->slabs_open * SLAB_BYTES);
@@ -267,6 +268,16 @@ void region_free(struct region *g, bool cache)
     free(g);
 }
 
+void region_take(struct region *g)
+{
+    while (slab_open(g)) {
+        uint32_t slab = g->slabs_open - 1;
+        if (!g->slab_fixed[slab])
+            vp_ignore(io_fault_in(g->base + slab * SLAB_BYTES, SLAB_BYTES),
+                      "what is not there now is found when it is used");
+    }
+}
+
 int region_fixed_index(const struct region *g, const void *buf, size_t len)
 {
     if (!g)
@@ -288,7 +299,7 @@ static unsigned order_of(size_t len)
     return len <= 4096 ? 0 : 32U - (unsigned)__builtin_clz((unsigned)(len - 1) >> PAGE_SHIFT);
 }
 
-static struct region *own_region(struct reactor *r)
+struct region *reactor_region(struct reactor *r)
 {
     VP_VERIFY(r, !=, NULL);
     if (!r->region) {
@@ -301,7 +312,7 @@ static struct region *own_region(struct reactor *r)
 void *io_buffer_try(size_t len)
 {
     struct reactor *r = reactor_current;
-    struct region *g = own_region(r);
+    struct region *g = reactor_region(r);
     unsigned order = order_of(len);
     void *buf = list_empty(&g->waiters) ? piece_get(g, order) : NULL;
     if (buf)
@@ -342,7 +353,7 @@ static void serve_waiters(struct reactor *r, struct region *g)
 void io_buffer_put(void *buf, size_t len)
 {
     struct reactor *r = reactor_current;
-    struct region *g = own_region(r);
+    struct region *g = reactor_region(r);
     unsigned order = order_of(len);
     size_t at = (size_t)((uintptr_t)buf - (uintptr_t)g->base);
     VP_VERIFY(at, <, g->bytes);

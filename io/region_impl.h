@@ -5,14 +5,21 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct reactor;
 struct region;
 struct ring;
+
+/* The reactor's own, made when first asked for. */
+struct region *reactor_region(struct reactor *r);
 
 /* Reserves address space only. `ring` (may be NULL) gets each slab registered when it is first
  * used. NULL when memory is out. */
 struct region *region_new(size_t bytes, struct ring *ring);
 /* `cache`: keep it for the next region_new of that size without a ring. NULL is fine. */
 void region_free(struct region *region, bool cache);
+
+/* Opens all slabs, memory included. */
+void region_take(struct region *region);
 
 /* The fixed buffer that [buf, buf + len) lies in; -1: none. */
 int region_fixed_index(const struct region *region, const void *buf, size_t len);

@@ -5,6 +5,7 @@
  * reactors a second).
  */
 #include "io/co_impl.h"
+#include "io/memory_impl.h"
 #include "io/sanitize_impl.h"
 
 #include <pthread.h>
@@ -14,7 +15,8 @@
 
 #define PAGE         4096U
 #define CACHE_STACKS 1024U
-#define COLOURS      32U  /* starts of stacks are spread over a page's cache lines … */
+#define USUAL_BYTES  (16U << 10) /* of a stack: what serving a request takes, and some more */
+#define COLOURS      32U         /* starts of stacks are spread over a page's cache lines … */
 #define COLOUR_BYTES 128U /* … else the hot ends of all stacks meet in the same few cache sets */
 
 static pthread_mutex_t cache_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -77,6 +79,18 @@ struct co *co_stack_get(size_t stack_bytes, void (*entry)(void *arg))
     unsigned colour = next_colour++ % COLOURS;
     pthread_mutex_unlock(&cache_lock);
     return co ? co : stack_map(bytes, colour, entry);
+}
+
+void co_stack_fault_in(struct co *co)
+{
+    if (co->faulted_in)
+        return;
+    co->faulted_in = true;
+    uintptr_t top = (uintptr_t)co & ~(uintptr_t)(PAGE - 1); /* co's own page is in use */
+    uintptr_t bottom = (uintptr_t)co->map + PAGE;
+    uintptr_t from = top - bottom > USUAL_BYTES ? top - USUAL_BYTES : bottom;
+    vp_ignore(io_fault_in((void *)from, top - from),
+              "what is not there now is found when it is used");
 }
 
 void co_stack_put_list(struct list *idle)

@@ -104,9 +104,14 @@ static void area_enter(struct pool_keep *k, unsigned area)
     store(k, area_field(area) + offsetof(struct keep_area_header, seq), ++k->seq);
 }
 
+static size_t area_offset(const struct pool_keep *k, unsigned area)
+{
+    return KEEP_HEADER_PAGE + area * k->area_bytes;
+}
+
 static unsigned char *area_at(struct pool_keep *k, unsigned area)
 {
-    return k->mem.base + KEEP_HEADER_PAGE + area * k->area_bytes;
+    return k->mem.base + area_offset(k, area);
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -128,7 +133,7 @@ static void header_write(struct pool_keep *k)
 }
 
 /* What can not be had now may be had later; what this system does not have is not asked for again. */
-static void prepare_failed(struct pool_keep *k, const char *name, int rc)
+static void begin_failed(struct pool_keep *k, const char *name, int rc)
 {
     io_keep_close(&k->mem);
     io_keep_remove(name);
@@ -141,7 +146,7 @@ static void prepare_failed(struct pool_keep *k, const char *name, int rc)
     k->warned = true;
 }
 
-bool pool_keep_prepare(struct pool_keep *k)
+static bool keep_begin(struct pool_keep *k)
 {
     char name[IO_KEEP_NAME_MAX + 1];
     if (k->mem.base || k->unavailable || pool_is_fenced(k->pool))
@@ -151,11 +156,24 @@ bool pool_keep_prepare(struct pool_keep *k)
     if (!rc)
         rc = io_keep_reserve(&k->mem, 0, KEEP_HEADER_PAGE);
     if (rc) {
-        prepare_failed(k, name, rc);
+        begin_failed(k, name, rc);
         return false;
     }
     header_write(k);
     area_enter(k, 0);
+    return true;
+}
+
+bool pool_keep_take_memory(struct pool_keep *k)
+{
+    if (!keep_begin(k))
+        return false;
+    for (unsigned i = 0; i < KEEP_AREAS; i++) {
+        struct keep_area *a = &k->area[i];
+        if (io_keep_reserve(&k->mem, area_offset(k, i) + a->reserved, k->area_bytes - a->reserved))
+            break; /* appends ask again, and are told */
+        a->reserved = k->area_bytes;
+    }
     return true;
 }
 
@@ -211,8 +229,7 @@ static bool area_extend(struct pool_keep *k, size_t len)
     if (a->used + len <= a->reserved)
         return true;
     size_t more = align_up(a->used + len - a->reserved, GROWTH_BYTES);
-    size_t at = KEEP_HEADER_PAGE + k->current * k->area_bytes + a->reserved;
-    if (io_keep_reserve(&k->mem, at, more))
+    if (io_keep_reserve(&k->mem, area_offset(k, k->current) + a->reserved, more))
         return false; /* no memory now: a commit does as well */
     a->reserved += more;
     return true;
@@ -221,7 +238,7 @@ static bool area_extend(struct pool_keep *k, size_t len)
 enum pool_keep_result pool_keep_append_begin(struct pool_keep *k, size_t bytes,
                                              struct pool_batch *b)
 {
-    if (!k->mem.base && !pool_keep_prepare(k))
+    if (!k->mem.base && !keep_begin(k))
         return k->unavailable ? POOL_KEEP_NONE : POOL_KEEP_FULL;
     size_t len = sizeof(struct keep_group_header) + bytes;
     if (len > k->area_bytes)

@@ -32,12 +32,12 @@
 struct pool_keep;
 
 /* For a volume whose largest record has `record_bytes` and whose last commit was number `commit`
- * (0: none). No memory is taken until it is prepared or
- * appended to. VP_E_NO_MEMORY. */
+ * (0: none). Memory is taken with the appends, unless it was before. VP_E_NO_MEMORY. */
 int pool_keep_open(struct pool *p, uint32_t volume, size_t record_bytes, uint64_t commit,
                    struct pool_keep **out) must_check;
-/* Whether appends will find memory: false when there is none now, or in this system. */
-bool pool_keep_prepare(struct pool_keep *k);
+/* Takes all the memory that appends may need, so that none of them has to wait for it. False when there
+ * is none now, or not in this system. */
+bool pool_keep_take_memory(struct pool_keep *k);
 /* Nothing in it: it goes; else it stays for the next import. NULL is fine. */
 void pool_keep_close(struct pool_keep *k);
 

@@ -148,10 +148,13 @@ uint32_t pool_segment_pages(const struct pool *p)
 
 int pool_stream_open(struct pool *p, struct pool_stream *s, bool durable)
 {
-    if (!s->buf)
-        s->buf = aligned_alloc(POOL_PAGE, ((size_t)pool_segment_pages(p) + 1) * POOL_PAGE);
-    if (!s->buf)
-        return VP_E_NO_MEMORY;
+    size_t buf_bytes = ((size_t)pool_segment_pages(p) + 1) * POOL_PAGE;
+    if (!s->buf) {
+        s->buf = aligned_alloc(POOL_PAGE, buf_bytes);
+        if (!s->buf)
+            return VP_E_NO_MEMORY;
+        memset(s->buf, 0, buf_bytes); /* no commit has to wait for memory */
+    }
     int rc = pool_segment_alloc(p, pool_segment_pages(p), &s->segment);
     if (rc)
         return rc;

@@ -47,6 +47,8 @@ int thin_cache_new(size_t limit_bytes, struct thin_cache **out)
         free(c);
         return VP_E_NO_MEMORY;
     }
+    /* No checkpoint has to wait for memory. */
+    memset(c->write_buf, 0, (size_t)THIN_WRITE_BATCH * POOL_PAGE);
     *out = c;
     return 0;
 }
@@ -94,7 +96,31 @@ static int slab_add(struct thin_cache *c)
     }
     s->next = c->slabs;
     c->slabs = s;
+    c->slab_pages += SLAB_PAGES;
     return 0;
+}
+
+/* Pages of a tree that has an entry for each of `keys` keys. */
+static uint64_t tree_pages(const struct thin_tree *tree, uint64_t keys)
+{
+    uint64_t level = div_up(keys, tree->leaf_entries), pages = level;
+    while (level > 1) {
+        level = div_up(level, THIN_FANOUT);
+        pages += level;
+    }
+    return pages;
+}
+
+void thin_cache_take(struct thin *t)
+{
+    struct thin_cache *c = t->cache;
+    uint64_t arenas =
+        div_up(thin_chunks(t), 8 * sizeof(struct thin_space_entry_disk)); /* at least */
+    c->wanted_pages -= t->wanted_pages;
+    t->wanted_pages = tree_pages(&t->map, thin_chunks(t)) + tree_pages(&t->space_tree, arenas);
+    c->wanted_pages += t->wanted_pages;
+    while (c->slab_pages < min_u64(c->wanted_pages, c->limit_pages) && !slab_add(c))
+        memset(c->slabs->data, 0, (size_t)SLAB_PAGES * POOL_PAGE);
 }
 
 static bool page_may_go(const struct thin_page *p)

@@ -70,7 +70,8 @@ void thin_keep_commit_end(struct thin *t, bool durable)
         t->keep_blocked = false;
 }
 
-bool thin_survives_kill(struct thin *t)
+bool thin_take_memory(struct thin *t)
 {
-    return pool_keep_prepare(t->keep);
+    thin_cache_take(t);
+    return pool_keep_take_memory(t->keep);
 }

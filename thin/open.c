@@ -49,6 +49,7 @@ void thin_close(struct thin *t)
     thin_space_fini(t);
     thin_tree_fini(&t->map);
     thin_tree_fini(&t->space_tree);
+    t->cache->wanted_pages -= t->wanted_pages;
     thin_intents_fini(t);
     if (t->active.bucket)
         hash_fini(&t->active);
@@ -176,9 +177,12 @@ CO int thin_resize(struct thin *t, uint64_t size_blocks)
     if (div_up(size_blocks, t->chunk_blocks) > THIN_KEY_MAX)
         return VP_E_TOO_BIG;
     int rc = thin_intents_resize(t, div_up(size_blocks, t->chunk_blocks));
-    if (!rc)
-        t->size_blocks = size_blocks;
-    return rc;
+    if (rc)
+        return rc;
+    t->size_blocks = size_blocks;
+    if (t->wanted_pages)
+        thin_cache_take(t);
+    return 0;
 }
 
 CO int thin_destroy_pages(struct thin *t)

@@ -74,7 +74,7 @@ CO int thin_read(struct thin *t, uint64_t block, uint64_t count, void *buf) must
 
 /*
  * Writes whole blocks. When it returns 0 later reads see the data; they survive a power cut after
- * the next thin_commit, and a kill of the daemon at once (where thin_survives_kill). Errors: VP_E_NO_SPACE (the blocks keep their old content), those of raid_write.
+ * the next thin_commit, and a kill of the daemon at once (where thin_take_memory says so). Errors: VP_E_NO_SPACE (the blocks keep their old content), those of raid_write.
  */
 CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *buf) must_check;
 
@@ -89,9 +89,10 @@ CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_alloc
  */
 CO int thin_commit(struct thin *t) must_check;
 
-/* Whether what was acknowledged survives a kill of the daemon: not where the system has no shared
- * memory. No yield. */
-bool thin_survives_kill(struct thin *t);
+/* Takes the memory that requests may need, so that none has to wait for it: what is kept, and map
+ * pages, as many as the map has or the cache's limit allows. Returns whether what was acknowledged
+ * survives a kill of the daemon: not where the system has no shared memory. No yield. */
+bool thin_take_memory(struct thin *t);
 
 /* Somebody else needs room: gives back the arenas that hold nothing, also those that an earlier life
  * of the volume leased (a part of the space tree may be read for that). Errors: those of reading. */

@@ -256,6 +256,7 @@ int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
         }
     if (!io_thread_serves_page_cache())
         vp_info("%s: the daemon may not declare itself an I/O server (CAP_SYS_RESOURCE)", path);
+    io_memory_take();
     int rc = tags_spawn(t);
     if (rc)
         return vp_fail(err, rc,

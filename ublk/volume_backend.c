@@ -3,6 +3,8 @@
  * written must be there when the next one serves. Where a volume's answered writes survive that
  * (pool/keep.h) the device has a volatile cache, as most disks have; elsewhere every write is durable
  * when it is answered.
+ *
+ * The kernel may also need the device to find memory, so a volume's requests find theirs taken.
  */
 #include "ublk/volume_backend.h"
 
@@ -60,5 +62,5 @@ CO struct ublkx_backend ublkx_volume_backend(struct volume *v)
                                   .sector_bytes = volume_sector_bytes(v),
                                   .optimal_bytes = volume_chunk_bytes(v),
                                   .read_only = volume_is_read_only(v),
-                                  .volatile_cache = volume_survives_kill(v)};
+                                  .volatile_cache = volume_take_memory(v)};
 }

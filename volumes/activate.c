@@ -309,23 +309,23 @@ void volume_close(struct volume *v)
     co_mutex_unlock(&v->control);
 }
 
-struct survives_call {
+struct memory_call {
     struct thin *thin;
-    bool survives;
+    bool survives_kill;
 };
 
-static int survives_on_reactor(void *arg)
+static int take_memory_on_reactor(void *arg)
 {
-    struct survives_call *c = arg;
-    c->survives = thin_survives_kill(c->thin);
+    struct memory_call *c = arg;
+    c->survives_kill = thin_take_memory(c->thin);
     return 0;
 }
 
-bool volume_survives_kill(struct volume *v)
+bool volume_take_memory(struct volume *v)
 {
-    struct survives_call c = {.thin = v->io->thin};
-    vp_ignore(reactor_call(v->reactor, survives_on_reactor, &c), "it can not fail");
-    return c.survives;
+    struct memory_call c = {.thin = v->io->thin};
+    vp_ignore(reactor_call(v->reactor, take_memory_on_reactor, &c), "it can not fail");
+    return c.survives_kill;
 }
 
 struct reactor *volume_reactor(const struct volume *v)

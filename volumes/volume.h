@@ -127,9 +127,10 @@ uint64_t volume_size(const struct volume *v); /* bytes, now */
 uint32_t volume_sector_bytes(const struct volume *v);
 uint32_t volume_chunk_bytes(const struct volume *v);
 bool volume_is_read_only(const struct volume *v);
-/* HOME. Whether what was answered survives a kill of the daemon (else only what was flushed): not in
- * a system without shared memory. */
-CO bool volume_survives_kill(struct volume *v);
+/* HOME. Takes the memory for metadata that requests may need, so that none waits for it. Returns whether
+ * what was answered survives a kill of the daemon (else only what was flushed): not in a system
+ * without shared memory. */
+CO bool volume_take_memory(struct volume *v);
 
 /* ---- requests (on the volume's reactor; CO) -----------------------------------------------------
  */

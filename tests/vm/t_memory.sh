@@ -20,6 +20,8 @@ ok swapon "$swap"
 ok mkfs.ext4 -q "$files"
 ok mount "$files" /mnt/v
 available() { awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo; }
+# Pages that the kernel had to find for the daemon's reactors: minor and major faults, field 10 and 12.
+faults() { cat /proc/$daemon_pid/task/*/stat | awk '{ n += $10 + $12 } END { print n }'; }
 swapped() { awk -v d="$swap" '$1 == d { print int($4 / 1024) }' /proc/swaps; }
 
 # Pages of ramfs can be neither freed nor swapped: what is left is small, and everybody has to share it.
@@ -27,6 +29,7 @@ mkdir -p /mnt/ballast
 ok mount -t ramfs ballast /mnt/ballast
 head -c $(($(available) - 90))M /dev/zero >/mnt/ballast/fill
 before=$daemon_pid
+faults=$(faults)
 
 step "a process that uses more memory than there is finds in it what it wrote, while files are written"
 cat >"$T/hog.py" <<'EOP'
@@ -47,6 +50,8 @@ hog=$!
 (for i in 1 2 3 4; do cp "$T/data" "/mnt/v/$i" || exit 1; done; sync -f /mnt/v) >"$T/files" 2>&1 &
 copier=$!
 until_ok 60 eval '[ "$(swapped)" -ge 32 ]' || fail "only $(swapped) MiB are swapped out, $(available) MiB are available: $(cat "$T/hog")"
+# At the end of what it had: else it would have waited for what waits for it.
+[ $(($(faults) - faults)) -lt 64 ] || fail "the daemon needed $(($(faults) - faults)) more pages"
 ok timeout 30 vpool status tank
 wait $copier || fail "the files: $(cat "$T/files")"
 wait $hog || fail "the process ended with $?: $(cat "$T/hog")"

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -306,6 +307,45 @@ static void who_waits_for_a_buffer_is_not_overtaken(void **state)
     assert_memory_equal(got, "LsLs", 4);
 }
 
+static size_t pages_missing(void *from, size_t len)
+{
+    static unsigned char resident[IO_BUFFER_MAX / 4096];
+    check_ok(mincore(from, len, resident));
+    size_t n = 0;
+    for (size_t i = 0; i < len / 4096; i++)
+        n += !(resident[i] & 1);
+    return n;
+}
+
+static void look_below(void *arg)
+{
+    (void)arg;
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0) & ~(uintptr_t)4095;
+    check_equal(pages_missing((void *)(frame - 8192), 8192), 0);
+}
+
+static void take(void *arg)
+{
+    (void)arg;
+    io_memory_take();
+    io_memory_take(); /* as for a second device */
+    void *all[2] = {io_buffer_try(IO_BUFFER_MAX), io_buffer_try(IO_BUFFER_MAX)};
+    for (unsigned i = 0; i < 2; i++) {
+        check_equal(pages_missing(all[i], IO_BUFFER_MAX), 0);
+        io_buffer_put(all[i], IO_BUFFER_MAX);
+    }
+    for (unsigned i = 0; i < 40; i++) /* more than are made ahead */
+        check_ok(co_spawn(look_below, NULL, "look"));
+}
+
+static void memory_that_was_taken_is_there(void **state)
+{
+    (void)state;
+    struct reactor_config config = {.buffer_bytes = 8U << 20};
+    on_reactor(&config, take, NULL);
+    assert_checked();
+}
+
 #define CHURNS 20000
 
 static void churn(void *arg)
@@ -428,6 +468,7 @@ int main(void)
         cmocka_unit_test(a_stopped_reactor_refuses_messages),
         cmocka_unit_test(buffers_split_and_merge),
         cmocka_unit_test(who_waits_for_a_buffer_is_not_overtaken),
+        cmocka_unit_test(memory_that_was_taken_is_there),
         cmocka_unit_test(random_gets_and_puts_never_overlap),
         cmocka_unit_test(a_simulated_hour_takes_no_time),
         cmocka_unit_test(slots_for_drivers_lie_behind_the_regions_and_have_one_owner),

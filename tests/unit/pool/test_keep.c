@@ -90,7 +90,7 @@ static CO void begin(void)
     check_ok(pool_commit(pool, &b));
     pool_batch_fini(&b);
     check_ok(pool_keep_open(pool, VOLUME, RECORD_BYTES, 0, &keep));
-    check(pool_keep_prepare(keep));
+    check(pool_keep_take_memory(keep));
     check_ok(io_keep_each("vpool-", remember_name, NULL));
 }
 
@@ -513,7 +513,7 @@ static void body_forgotten(void *arg)
     pool_keep_forget(pool, VOLUME);
     check(!something_is_kept());
     check_ok(pool_keep_open(pool, VOLUME, RECORD_BYTES, 0, &keep));
-    check(pool_keep_prepare(keep));
+    check(pool_keep_take_memory(keep));
     pool_keep_close(keep); /* empty */
     check(!something_is_kept());
     check_ok(pool_close(pool, false));

@@ -1,0 +1,74 @@
+/*
+ * Memory that is had before it is needed. A page that is touched for the first time is a page that
+ * the kernel has to find, and it may look for it in the caches of the very devices that are served
+ * here (driver.h).
+ *
+ * Only what requests use is taken. A control command may still wait for memory, and so does a request
+ * that needs more stack or heap than any before it.
+ */
+#include "io/memory_impl.h"
+
+#include "io/driver.h"
+#include "io/reactor_impl.h"
+#include "io/region_impl.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+#define HEAP_BYTES   (1U << 20)
+#define HEAP_PIECE   (64U << 10) /* below what malloc maps by itself */
+#define HEAP_KEPT    (64 << 20)  /* malloc returns what is free beyond that */
+#define SPARE_STACKS 32U
+
+bool io_thread_serves_page_cache(void)
+{
+    return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0;
+}
+
+bool io_memory_lock(void)
+{
+    return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
+}
+
+int io_fault_in(void *address, size_t len)
+{
+    return madvise(address, len, MADV_POPULATE_WRITE) == 0 ? 0 : -errno;
+}
+
+/* Free pieces stay with malloc, in this thread's arena. */
+static void heap_take(void)
+{
+    void *piece[HEAP_BYTES / HEAP_PIECE];
+    (void)mallopt(M_TRIM_THRESHOLD, HEAP_KEPT);
+    for (unsigned i = 0; i < HEAP_BYTES / HEAP_PIECE; i++) {
+        piece[i] = malloc(HEAP_PIECE);
+        if (piece[i])
+            memset(piece[i], 1, HEAP_PIECE); /* zeros need not be written, says the compiler */
+    }
+    for (unsigned i = 0; i < HEAP_BYTES / HEAP_PIECE; i++)
+        free(piece[i]);
+}
+
+void io_memory_take(void)
+{
+    struct reactor *r = reactor_current;
+    if (r->config.sim)
+        return;
+    heap_take();
+    if (r->memory_taken)
+        return;
+    r->memory_taken = true;
+    co_stacks_take(r, SPARE_STACKS);
+    region_take(reactor_region(r));
+}
