@@ -2,15 +2,13 @@
 #include "tools/vpoold/takeover.h"
 
 #include "base/log.h"
-#include "lib/vpool.h"
+#include "lib/client.h"
 
 #include <errno.h>
 #include <grp.h>
-#include <jansson.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -27,15 +25,12 @@ static int fail(struct vp_error *err, const struct vpool_error *e, const char *w
     return vp_fail(err, VP_E_NO_DAEMON, "%s: %s", what, e->text);
 }
 
-/* The result as JSON; the caller's reference. */
-static json_t *call(struct vpool_client *client, const char *method, const char *params,
+/* Takes the reference of `params`; returns the caller's reference, NULL on failure. */
+static json_t *call(struct vpool_client *client, const char *method, json_t *params,
                     struct vpool_error *e)
 {
-    char *text = NULL;
     json_t *result = NULL;
-    if (vpool_call(client, method, params, &text, e) == 0)
-        result = json_loads(text, 0, NULL);
-    free(text);
+    vp_ignore(vpool_call_json(client, method, params, &result, e), "then result is NULL");
     return result;
 }
 
@@ -106,13 +101,10 @@ static void write_checkpoints(struct vpool_client *client)
     json_array_foreach(json_object_get(list, "pools"), i, p)
     {
         json_t *params = json_pack("{s:O}", "pool", json_object_get(p, "uuid"));
-        char *text = params ? json_dumps(params, JSON_COMPACT) : NULL;
-        json_t *result = text ? call(client, "pool.checkpoint", text, &e) : NULL;
+        json_t *result = call(client, "pool.checkpoint", params, &e);
         if (!result)
-            vp_info("no checkpoint before the takeover: %s", text ? e.text : "out of memory");
+            vp_info("no checkpoint before the takeover: %s", e.text);
         json_decref(result);
-        json_decref(params);
-        free(text);
     }
     json_decref(list);
 }
