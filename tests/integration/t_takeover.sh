@@ -94,28 +94,47 @@ unset NOTIFY_SOCKET
 kill $notify
 not_taken 'systemctl restart'
 
-step "what can not be taken over from is told its version and left alone"
 daemon_stop
-cat >"$T/old.py" <<'P'
-import json, os, socket, sys
+
+# fake MODE [PID]: what answers like a daemon, up to a point; see there.
+fake() {
+    rm -f "$VPOOL_SOCKET"
+    /usr/bin/python3 tests/integration/fake_daemon.py "$VPOOL_SOCKET" "$T/state" "$@" &
+    daemon_pid=$!
+    until_ok 5 test -S "$VPOOL_SOCKET"
+}
+fake_end() {
+    kill "$daemon_pid" || fail "it was ended"
+    wait "$daemon_pid"
+    daemon_pid=''
+}
+
+step "what can not be taken over from is told its version and left alone"
+fake old
+not_taken 'version 0.0.9.*can not be taken over'
+fake_end
+
+step "a daemon that comes in the other's place meanwhile is left alone"
+fake replaced
+fake=$daemon_pid
+vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover >"$T/take" 2>&1 &
+taker=$!
+until_ok 5 test ! -e "$VPOOL_SOCKET" || fail "the first was not asked for its pools"
+daemon_start
+kill -USR1 "$fake"
+wait $taker && fail "it took over"
+grep -q "process $daemon_pid, which answers now, was not asked for" "$T/take" || fail "it says: $(cat "$T/take")"
+lives
+kill "$fake"
+
+step "who does not say which daemon is to leave is refused"
+python3 - "$VPOOL_SOCKET" >"$T/answer" <<'P'
+import socket, sys
 s = socket.socket(socket.AF_UNIX)
-s.bind(sys.argv[1])
-s.listen(8)
-while True:
-    c, _ = s.accept()
-    f = c.makefile("rw")
-    for line in f:
-        r = json.loads(line)
-        a = {"jsonrpc": "2.0", "id": r["id"]}
-        if r["method"] == "daemon.info":
-            a["result"] = {"version": "0.0.9", "pid": os.getpid(), "state_dir": sys.argv[2]}
-        else:
-            a["error"] = {"code": -32601, "message": "unknown method", "data": {"name": "RPC_METHOD", "errno": 38}}
-        f.write(json.dumps(a) + "\n")
-        f.flush()
+s.connect(sys.argv[1])
+s.sendall(b'{"jsonrpc":"2.0","id":1,"method":"daemon.leave"}\n')
+print(s.makefile().readline())
 P
-/usr/bin/python3 "$T/old.py" "$VPOOL_SOCKET" "$T/state" &
-old=$!
-until_ok 5 test -S "$VPOOL_SOCKET"
-refused 'version 0.0.9.*can not be taken over' vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover
-kill $old || fail "it was ended"
+grep -q "RPC_PARAMS" "$T/answer" || fail "it answers $(cat "$T/answer")"
+lives
+daemon_stop
