@@ -65,6 +65,14 @@ refused 'does not answer.*kill -9' vpoold -s "$VPOOL_SOCKET" --state-dir "$T/sta
 kill -CONT "$daemon_pid"
 until_ok 5 lives
 
+step "so is a lock that can not be had"
+mv "$T/state/vpoold.lock" "$T/state/lock"
+mkdir "$T/state/vpoold.lock"
+not_taken 'vpoold.lock: .*left alone'
+rmdir "$T/state/vpoold.lock"
+not_taken 'vpoold.lock: .*left alone'
+mv "$T/state/lock" "$T/state/vpoold.lock"
+
 step "twice at the same time: one daemon remains"
 for i in 1 2; do
     vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --takeover >"$T/take$i" 2>&1 &
@@ -96,17 +104,31 @@ not_taken 'systemctl restart'
 
 daemon_stop
 
-# fake MODE [PID]: what answers like a daemon, up to a point; see there.
+# fake MODE: what answers like a daemon, up to a point; see there.
 fake() {
-    rm -f "$VPOOL_SOCKET"
-    /usr/bin/python3 tests/integration/fake_daemon.py "$VPOOL_SOCKET" "$T/state" "$@" &
+    rm -f "$VPOOL_SOCKET" "$T/state/asked"
+    /usr/bin/python3 tests/integration/fake_daemon.py "$VPOOL_SOCKET" "$T/state" "$1" &
     daemon_pid=$!
-    until_ok 5 test -S "$VPOOL_SOCKET"
+    until_ok 5 test -S "$VPOOL_SOCKET" || fail "the fake daemon does not listen"
 }
-fake_end() {
+fake_end() { # fails unless it is there
     kill "$daemon_pid" || fail "it was ended"
     wait "$daemon_pid"
     daemon_pid=''
+}
+# take_paused: a takeover as far as its question for the pools, which the fake daemon does not answer yet.
+take_paused() {
+    rm -f "$T/state/asked"
+    vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover >"$T/take" 2>&1 &
+    taker=$!
+    until_ok 10 test -e "$T/state/asked" || fail "the running daemon was not asked for its pools: $(cat "$T/take")"
+}
+# take_failed PATTERN: the takeover ended with 1, and said PATTERN.
+take_failed() {
+    local rc=0
+    wait "$taker" || rc=$?
+    same $rc 1 "the takeover's exit code"
+    grep -qE -- "$1" "$T/take" || fail "it does not say '$1': $(cat "$T/take")"
 }
 
 step "what can not be taken over from is told its version and left alone"
@@ -114,16 +136,19 @@ fake old
 not_taken 'version 0.0.9.*can not be taken over'
 fake_end
 
+step "what claims to be another process is left alone, and so is that one"
+fake lies
+refused "says that it is process $$: it was left alone" vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover
+fake_end
+
 step "a daemon that comes in the other's place meanwhile is left alone"
-fake replaced
+fake pauses
 fake=$daemon_pid
-vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover >"$T/take" 2>&1 &
-taker=$!
-until_ok 5 test ! -e "$VPOOL_SOCKET" || fail "the first was not asked for its pools"
+take_paused
+rm "$VPOOL_SOCKET"
 daemon_start
 kill -USR1 "$fake"
-wait $taker && fail "it took over"
-grep -q "process $daemon_pid, which answers now, was not asked for" "$T/take" || fail "it says: $(cat "$T/take")"
+take_failed "process $daemon_pid, which answers now, was not asked for"
 lives
 kill "$fake"
 

@@ -2,10 +2,13 @@
 #include "tools/vpoold/takeover.h"
 
 #include "base/log.h"
+#include "control/state.h"
 #include "lib/client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
+#include <libgen.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -44,25 +47,91 @@ static int check_group(const char *group, struct vp_error *err)
                    "socket-group '%s' does not exist: the running daemon was left alone", group);
 }
 
+/* Whom to wait for and to kill is the kernel's word, not the other side's. The pidfd is there before
+ * the first answer: who answers then has not ended since, so it is its own and not a successor's. */
+static int check_peer(const struct control_config *c, const struct vpool_client *client,
+                      struct takeover *t, struct vp_error *err)
+{
+    struct vpool_error e;
+    uid_t uid;
+    if (vpool_peer(client, &t->pid, &uid, &e))
+        return fail(err, &e, "taking over");
+    if (t->pid <= 0)
+        return vp_fail(err, VP_E_NOT_SUPPORTED,
+                       "what answers on %s runs outside of this container (pid namespace): it was "
+                       "left alone",
+                       c->socket);
+    if (uid != geteuid())
+        return vp_fail(err, VP_E_PERMISSION,
+                       "the running daemon (pid %d) is user %u's, and this one would be user %u's: "
+                       "it was left alone",
+                       t->pid, uid, geteuid());
+    t->pid_fd = (int)syscall(SYS_pidfd_open, t->pid, 0);
+    return t->pid_fd < 0 ? vp_fail_errno(err, VP_E_SYSTEM, errno, "process %d", t->pid) : 0;
+}
+
 static int check_info(const struct control_config *c, const json_t *info, struct takeover *t,
                       struct vp_error *err)
 {
     const char *dir = json_string_value(json_object_get(info, "state_dir"));
     const char *version = json_string_value(json_object_get(info, "version"));
-    t->pid = (int)json_integer_value(json_object_get(info, "pid"));
-    if (!dir || !version || t->pid <= 0)
+    int pid = (int)json_integer_value(json_object_get(info, "pid"));
+    if (!dir || !version || pid <= 0)
         return vp_fail(err, VP_E_RPC_PROTOCOL, "what answers on %s is no vpoold", c->socket);
+    if (pid != t->pid)
+        return vp_fail(err, VP_E_RPC_PROTOCOL,
+                       "process %d listens on %s and says that it is process %d: it was left alone",
+                       t->pid, c->socket, pid);
     (void)snprintf(t->version, sizeof(t->version), "%s", version);
     if (strcmp(dir, c->state_dir) != 0)
         return vp_fail(err, VP_E_INVALID,
                        "the running daemon (pid %d) has the state directory %s, and this one would "
                        "use %s and not find its pools: it was left alone",
                        t->pid, dir, c->state_dir);
-    t->pid_fd = (int)syscall(SYS_pidfd_open, t->pid, 0);
-    if (t->pid_fd < 0)
-        return vp_fail_errno(err, VP_E_SYSTEM, errno, "process %d", t->pid);
-    t->found = true;
     return 0;
+}
+
+static int check_daemon(const struct control_config *c, struct vpool_client *client,
+                        struct takeover *t, struct vp_error *err)
+{
+    struct vpool_error e;
+    int rc = check_peer(c, client, t, err);
+    if (rc)
+        return rc;
+    json_t *info = call(client, "daemon.info", NULL, &e);
+    if (!info)
+        return vp_fail(err, VP_E_NO_DAEMON,
+                       "the running daemon (pid %d) does not answer (%s); it was left alone. If it "
+                       "hangs, kill -9 it and start this one: users of its block devices wait "
+                       "meanwhile",
+                       t->pid, e.text);
+    rc = check_info(c, info, t, err);
+    json_decref(info);
+    return rc;
+}
+
+/* What this one can not have before the other has left, as far as it can be tried. */
+static int check_place(const struct control_config *c, struct vp_error *err)
+{
+    struct vp_error why = {0};
+    int rc = state_lock_try(c->state_dir, &why);
+    if (rc)
+        return vp_fail(err, rc, "%s: the running daemon was left alone", why.text);
+    char path[sizeof(c->socket)];
+    (void)snprintf(path, sizeof(path), "%s", c->socket);
+    const char *dir = dirname(path);
+    if (faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS))
+        return vp_fail(err, VP_E_PERMISSION,
+                       "%s, where the socket would be made: %s: the running daemon was left alone",
+                       dir, strerror(errno));
+    return 0;
+}
+
+static void let_go(struct takeover *t)
+{
+    if (t->pid_fd >= 0)
+        close(t->pid_fd);
+    t->pid_fd = -1;
 }
 
 int takeover_check(const struct control_config *c, struct takeover *t, struct vp_error *err)
@@ -75,16 +144,13 @@ int takeover_check(const struct control_config *c, struct takeover *t, struct vp
         return rc;
     if (vpool_connect(c->socket, ANSWER_MS, &client, &e))
         return strcmp(e.name, "NO_DAEMON") == 0 ? 0 : fail(err, &e, "taking over");
-    json_t *info = call(client, "daemon.info", NULL, &e);
+    rc = check_daemon(c, client, t, err);
     vpool_close(client);
-    if (!info)
-        return vp_fail(err, VP_E_NO_DAEMON,
-                       "the running daemon does not answer (%s); it was left alone. If it hangs, "
-                       "kill -9 it (its pid is in %s/vpoold.lock) and start this one: users of its "
-                       "block devices wait meanwhile",
-                       e.text, c->state_dir);
-    rc = check_info(c, info, t, err);
-    json_decref(info);
+    if (rc == 0)
+        rc = check_place(c, err);
+    t->found = rc == 0;
+    if (rc)
+        let_go(t);
     return rc;
 }
 
@@ -109,30 +175,6 @@ static void write_checkpoints(struct vpool_client *client)
     json_decref(list);
 }
 
-static int ask_to_leave(struct vpool_client *client, const struct takeover *t, struct vp_error *err)
-{
-    struct vpool_error e = {0};
-    json_t *result = NULL;
-    for (unsigned i = 0; i < BUSY_TRIES; i++) {
-        result = call(client, "daemon.leave", json_pack("{s:i}", "pid", t->pid), &e);
-        if (result || strcmp(e.name, "BUSY") != 0)
-            break;
-        (void)poll(NULL, 0, BUSY_NAP_MS);
-    }
-    if (result) {
-        json_decref(result);
-        return 0;
-    }
-    if (strcmp(e.name, "RPC_METHOD") == 0)
-        return vp_fail(
-            err, VP_E_NOT_SUPPORTED,
-            "the running daemon (pid %d, version %s) can not be taken over from: stop it "
-            "(SIGTERM; block devices stay, and their users wait) and start this one",
-            t->pid, t->version);
-    return vp_fail(err, VP_E_BUSY, "the running daemon (pid %d) does not leave: %s", t->pid,
-                   e.text);
-}
-
 static bool has_ended(const struct takeover *t, int timeout_ms)
 {
     struct pollfd p = {.fd = t->pid_fd, .events = POLLIN};
@@ -155,7 +197,35 @@ static int wait_for_end(const struct takeover *t, struct vp_error *err)
         t->pid);
 }
 
-int takeover_run(const struct control_config *c, struct takeover *t, struct vp_error *err)
+static int refused(const struct takeover *t, const struct vpool_error *e, struct vp_error *err)
+{
+    if (strcmp(e->name, "RPC_METHOD") == 0)
+        return vp_fail(
+            err, VP_E_NOT_SUPPORTED,
+            "the running daemon (pid %d, version %s) can not be taken over from: stop it "
+            "(SIGTERM; block devices stay, and their users wait) and start this one",
+            t->pid, t->version);
+    return vp_fail(err, VP_E_BUSY, "the running daemon (pid %d) does not leave: %s", t->pid,
+                   e->text);
+}
+
+static int leave(struct vpool_client *client, const struct takeover *t, struct vp_error *err)
+{
+    struct vpool_error e = {0};
+    for (unsigned i = 0; i < BUSY_TRIES; i++) {
+        json_t *result = call(client, "daemon.leave", json_pack("{s:i}", "pid", t->pid), &e);
+        if (result) {
+            json_decref(result);
+            return wait_for_end(t, err);
+        }
+        if (strcmp(e.name, "BUSY") != 0)
+            break;
+        (void)poll(NULL, 0, BUSY_NAP_MS);
+    }
+    return refused(t, &e, err);
+}
+
+static int hand_over(const struct control_config *c, const struct takeover *t, struct vp_error *err)
 {
     struct vpool_error e;
     struct vpool_client *client;
@@ -165,13 +235,16 @@ int takeover_run(const struct control_config *c, struct takeover *t, struct vp_e
     vpool_close(client);
     if (vpool_connect(c->socket, ANSWER_MS, &client, &e))
         return fail(err, &e, "taking over");
-    int rc = ask_to_leave(client, t, err);
+    int rc = leave(client, t, err);
     vpool_close(client);
-    if (rc == 0)
-        rc = wait_for_end(t, err);
+    return rc;
+}
+
+int takeover_run(const struct control_config *c, struct takeover *t, struct vp_error *err)
+{
+    int rc = hand_over(c, t, err);
     if (rc == 0)
         vp_info("took over from process %d, version %s", t->pid, t->version);
-    close(t->pid_fd);
-    t->pid_fd = -1;
+    let_go(t);
     return rc;
 }
