@@ -4,6 +4,8 @@ fake_daemon.py SOCKET STATE_DIR MODE
     old       knows no daemon.leave
     lies      gives another process's pid, its parent's, for its own
     pauses    when asked for its pools makes STATE_DIR/asked, and answers on SIGUSR1; leaves when told to
+    hangs-up  closes the connection when it is told to leave, and stays
+    ends      closes the connection when it is told to leave, and ends half a second later
 """
 import json
 import os

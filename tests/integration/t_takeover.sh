@@ -141,6 +141,16 @@ fake lies
 refused "says that it is process $$: it was left alone" vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover
 fake_end
 
+step "a daemon that does not say whether it leaves is waited for and not killed"
+fake hangs-up
+not_taken 'did not say whether it does .*may still leave'
+fake_end
+
+step "when it ends all the same, its place is taken"
+fake ends
+take
+daemon_stop
+
 step "a daemon that comes in the other's place meanwhile is left alone"
 fake pauses
 fake=$daemon_pid

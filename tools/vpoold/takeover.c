@@ -197,6 +197,19 @@ static int wait_for_end(const struct takeover *t, struct vp_error *err)
         t->pid);
 }
 
+/* It may have agreed or never have seen the question, so it is not killed. */
+static int wait_unanswered(const struct takeover *t, const struct vpool_error *e,
+                           struct vp_error *err)
+{
+    if (has_ended(t, END_MS))
+        return 0;
+    return vp_fail(err, VP_E_TIMED_OUT,
+                   "the running daemon (pid %d) was asked to leave and did not say whether it does "
+                   "(%s): it may still leave. Start this one again with "
+                   "--takeover, which is right in both cases",
+                   t->pid, e->text);
+}
+
 static int refused(const struct takeover *t, const struct vpool_error *e, struct vp_error *err)
 {
     if (strcmp(e->name, "RPC_METHOD") == 0)
@@ -222,7 +235,7 @@ static int leave(struct vpool_client *client, const struct takeover *t, struct v
             break;
         (void)poll(NULL, 0, BUSY_NAP_MS);
     }
-    return refused(t, &e, err);
+    return e.rpc_code ? refused(t, &e, err) : wait_unanswered(t, &e, err);
 }
 
 static int hand_over(const struct control_config *c, const struct takeover *t, struct vp_error *err)

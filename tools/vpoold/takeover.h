@@ -13,7 +13,7 @@
  * 4. The new process starts as ever.
  *
  * An old daemon that has agreed and does not end in time is killed, which loses nothing: users wait
- * for the next one already.
+ * for the next one already. One that has not answered is waited for as long and not killed.
  *
  * Tested by tests/integration/t_takeover.sh; with other users and under load, tests/vm/t_takeover.sh.
  */
