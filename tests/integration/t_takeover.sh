@@ -141,6 +141,17 @@ fake lies
 refused "says that it is process $$: it was left alone" vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover
 fake_end
 
+step "SIGTERM or SIGINT before the running daemon is asked to leave ends the takeover alone"
+fake pauses
+for s in TERM INT; do
+    take_paused
+    kill -$s $taker
+    kill -USR1 "$daemon_pid"
+    take_failed "SIG$s ended the takeover.*left alone"
+    lives
+done
+fake_end
+
 step "a daemon that does not say whether it leaves is waited for and not killed"
 fake hangs-up
 not_taken 'did not say whether it does .*may still leave'

@@ -175,6 +175,20 @@ static void write_checkpoints(struct vpool_client *client)
     json_decref(list);
 }
 
+/* Both signals are blocked, and the new daemon reads them first of all: with the old one gone, no
+ * daemon would be left. */
+static int check_signals(struct vp_error *err)
+{
+    sigset_t pending;
+    if (sigpending(&pending))
+        return vp_fail_errno(err, VP_E_SYSTEM, errno, "sigpending");
+    bool term = sigismember(&pending, SIGTERM) == 1;
+    if (!term && sigismember(&pending, SIGINT) != 1)
+        return 0;
+    return vp_fail(err, VP_E_CANCELLED, "%s ended the takeover: the running daemon was left alone",
+                   term ? "SIGTERM" : "SIGINT");
+}
+
 static bool has_ended(const struct takeover *t, int timeout_ms)
 {
     struct pollfd p = {.fd = t->pid_fd, .events = POLLIN};
@@ -226,6 +240,9 @@ static int leave(struct vpool_client *client, const struct takeover *t, struct v
 {
     struct vpool_error e = {0};
     for (unsigned i = 0; i < BUSY_TRIES; i++) {
+        int rc = check_signals(err);
+        if (rc)
+            return rc;
         json_t *result = call(client, "daemon.leave", json_pack("{s:i}", "pid", t->pid), &e);
         if (result) {
             json_decref(result);

@@ -9,7 +9,8 @@
  * 3. takeover_run: the old one writes checkpoints while it still serves, so that it has little to
  *    write at its end; then it is asked, by its pid, to leave. It may refuse. If it does not, it is
  *    an ordinary end: devices stay, pools are closed, the process ends, which this one waits for by
- *    its pidfd.
+ *    its pidfd. SIGINT and SIGTERM are looked for right before the question: later they end the new
+ *    daemon, as they would end any.
  * 4. The new process starts as ever.
  *
  * An old daemon that has agreed and does not end in time is killed, which loses nothing: users wait
