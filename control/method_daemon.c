@@ -76,10 +76,20 @@ CO static int daemon_stats(struct control *c, const void *args, json_t **result,
 
 /* ---- daemon.leave ------------------------------------------------------------------------------ */
 
-/* Not one of those that wait for their turn: who asks has a daemon waiting, and is told at once. */
+struct leave_args {
+    uint64_t pid;
+};
+static const struct param leave_params[] = {
+    PARAM(struct leave_args, pid, PARAM_NUMBER, true, 1, INT32_MAX), {0}};
+
+/* Not one of those that wait for their turn: who asks has a daemon waiting, and is told at once.
+ * Who is to leave is named: of two that ask, the second may have come to the first one's daemon. */
 static int daemon_leave(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
-    (void)args;
+    const struct leave_args *a = args;
+    if (a->pid != (uint64_t)getpid())
+        return vp_fail(err, VP_E_NOT_FOUND,
+                       "process %d, which answers now, was not asked for and stays", (int)getpid());
     if (getenv("NOTIFY_SOCKET"))
         return vp_fail(
             err, VP_E_NOT_SUPPORTED,
@@ -213,7 +223,7 @@ static int iostat(struct control *c, const void *args, json_t **result, struct v
 const struct method methods_daemon[] = {
     {"daemon.info", no_params, METHOD_READS | METHOD_EARLY, daemon_info},
     {"daemon.stats", no_params, METHOD_READS | METHOD_EARLY, daemon_stats},
-    {"daemon.leave", no_params, 0, daemon_leave},
+    {"daemon.leave", leave_params, 0, daemon_leave},
     {"daemon.log-level", log_params, METHOD_EARLY, log_level},
     {"events", events_params, METHOD_READS | METHOD_EARLY, events},
     {"iostat", iostat_params, METHOD_READS, iostat},

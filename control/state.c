@@ -33,17 +33,31 @@ static long lock_holder(int fd)
     return n > 0 ? strtol(text, NULL, 10) : 0;
 }
 
+static int open_lock(const char *dir, int flags, char path[static 300], int *fd,
+                     struct vp_error *err)
+{
+    if (join(path, dir, "vpoold.lock"))
+        return vp_fail(err, VP_E_TOO_BIG, "the state directory's path is too long");
+    *fd = open(path, O_RDWR | O_CLOEXEC | flags, 0640);
+    return *fd < 0 ? vp_fail_errno(err, vp_err_from_errno(errno), errno, "%s", path) : 0;
+}
+
+int state_lock_try(const char *dir, struct vp_error *err)
+{
+    char path[300];
+    AUTO_FD int fd = -1;
+    return open_lock(dir, 0, path, &fd, err);
+}
+
 int state_lock(const char *dir, int *out_fd, struct vp_error *err)
 {
     char path[300];
+    AUTO_FD int fd = -1;
     int rc = make_dir(dir, err);
+    if (rc == 0)
+        rc = open_lock(dir, O_CREAT, path, &fd, err);
     if (rc)
         return rc;
-    if (join(path, dir, "vpoold.lock"))
-        return vp_fail(err, VP_E_TOO_BIG, "the state directory's path is too long");
-    AUTO_FD int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (fd < 0)
-        return vp_fail_errno(err, vp_err_from_errno(errno), errno, "%s", path);
     if (flock(fd, LOCK_EX | LOCK_NB))
         return vp_fail(err, VP_E_BUSY,
                        "another vpoold (pid %ld) uses the state directory %s: stop it, or give "

@@ -13,6 +13,9 @@
  * descriptor is kept for the process's life. VP_E_BUSY names the other daemon's pid. Blocks. */
 int state_lock(const char *dir, int *out_fd, struct vp_error *err) must_check;
 
+/* Whether this process may open the lock that another has made; takes nothing. Blocks. */
+int state_lock_try(const char *dir, struct vp_error *err) must_check;
+
 /* {"version": 1, "pools": [{"name", "uuid", "disks": [paths]}]}; an empty one when there is no
  * file. A damaged file is an error: the caller warns and goes on with an empty one. Blocks. */
 int state_load(const char *dir, json_t **out, struct vp_error *err) must_check;

@@ -95,6 +95,17 @@ void vpool_close(struct vpool_client *c)
     free(c);
 }
 
+int vpool_peer(const struct vpool_client *c, pid_t *pid, uid_t *uid, struct vpool_error *err)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len))
+        return vpool_fail(err, VP_E_SYSTEM, "SO_PEERCRED: %s", strerror(errno));
+    *pid = peer.pid;
+    *uid = peer.uid;
+    return 0;
+}
+
 /* ---- frames ------------------------------------------------------------------------------------
  */
 

@@ -65,6 +65,14 @@ refused 'does not answer.*kill -9' vpoold -s "$VPOOL_SOCKET" --state-dir "$T/sta
 kill -CONT "$daemon_pid"
 until_ok 5 lives
 
+step "so is a lock that can not be had"
+mv "$T/state/vpoold.lock" "$T/state/lock"
+mkdir "$T/state/vpoold.lock"
+not_taken 'vpoold.lock: .*left alone'
+rmdir "$T/state/vpoold.lock"
+not_taken 'vpoold.lock: .*left alone'
+mv "$T/state/lock" "$T/state/vpoold.lock"
+
 step "twice at the same time: one daemon remains"
 for i in 1 2; do
     vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --takeover >"$T/take$i" 2>&1 &
@@ -94,28 +102,85 @@ unset NOTIFY_SOCKET
 kill $notify
 not_taken 'systemctl restart'
 
-step "what can not be taken over from is told its version and left alone"
 daemon_stop
-cat >"$T/old.py" <<'P'
-import json, os, socket, sys
+
+# fake MODE: what answers like a daemon, up to a point; see there.
+fake() {
+    rm -f "$VPOOL_SOCKET" "$T/state/asked"
+    /usr/bin/python3 tests/integration/fake_daemon.py "$VPOOL_SOCKET" "$T/state" "$1" &
+    daemon_pid=$!
+    until_ok 5 test -S "$VPOOL_SOCKET" || fail "the fake daemon does not listen"
+}
+fake_end() { # fails unless it is there
+    kill "$daemon_pid" || fail "it was ended"
+    wait "$daemon_pid"
+    daemon_pid=''
+}
+# take_paused: a takeover as far as its question for the pools, which the fake daemon does not answer yet.
+take_paused() {
+    rm -f "$T/state/asked"
+    vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover >"$T/take" 2>&1 &
+    taker=$!
+    until_ok 10 test -e "$T/state/asked" || fail "the running daemon was not asked for its pools: $(cat "$T/take")"
+}
+# take_failed PATTERN: the takeover ended with 1, and said PATTERN.
+take_failed() {
+    local rc=0
+    wait "$taker" || rc=$?
+    same $rc 1 "the takeover's exit code"
+    grep -qE -- "$1" "$T/take" || fail "it does not say '$1': $(cat "$T/take")"
+}
+
+step "what can not be taken over from is told its version and left alone"
+fake old
+not_taken 'version 0.0.9.*can not be taken over'
+fake_end
+
+step "what claims to be another process is left alone, and so is that one"
+fake lies
+refused "says that it is process $$: it was left alone" vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover
+fake_end
+
+step "SIGTERM or SIGINT before the running daemon is asked to leave ends the takeover alone"
+fake pauses
+for s in TERM INT; do
+    take_paused
+    kill -$s $taker
+    kill -USR1 "$daemon_pid"
+    take_failed "SIG$s ended the takeover.*left alone"
+    lives
+done
+fake_end
+
+step "a daemon that does not say whether it leaves is waited for and not killed"
+fake hangs-up
+not_taken 'did not say whether it does .*may still leave'
+fake_end
+
+step "when it ends all the same, its place is taken"
+fake ends
+take
+daemon_stop
+
+step "a daemon that comes in the other's place meanwhile is left alone"
+fake pauses
+fake=$daemon_pid
+take_paused
+rm "$VPOOL_SOCKET"
+daemon_start
+kill -USR1 "$fake"
+take_failed "process $daemon_pid, which answers now, was not asked for"
+lives
+kill "$fake"
+
+step "who does not say which daemon is to leave is refused"
+python3 - "$VPOOL_SOCKET" >"$T/answer" <<'P'
+import socket, sys
 s = socket.socket(socket.AF_UNIX)
-s.bind(sys.argv[1])
-s.listen(8)
-while True:
-    c, _ = s.accept()
-    f = c.makefile("rw")
-    for line in f:
-        r = json.loads(line)
-        a = {"jsonrpc": "2.0", "id": r["id"]}
-        if r["method"] == "daemon.info":
-            a["result"] = {"version": "0.0.9", "pid": os.getpid(), "state_dir": sys.argv[2]}
-        else:
-            a["error"] = {"code": -32601, "message": "unknown method", "data": {"name": "RPC_METHOD", "errno": 38}}
-        f.write(json.dumps(a) + "\n")
-        f.flush()
+s.connect(sys.argv[1])
+s.sendall(b'{"jsonrpc":"2.0","id":1,"method":"daemon.leave"}\n')
+print(s.makefile().readline())
 P
-/usr/bin/python3 "$T/old.py" "$VPOOL_SOCKET" "$T/state" &
-old=$!
-until_ok 5 test -S "$VPOOL_SOCKET"
-refused 'version 0.0.9.*can not be taken over' vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover
-kill $old || fail "it was ended"
+grep -q "RPC_PARAMS" "$T/answer" || fail "it answers $(cat "$T/answer")"
+lives
+daemon_stop

@@ -1,5 +1,5 @@
 # The daemon ends and the next one takes its devices: as a kill, a stop, a takeover. Users see a pause,
-# its length is printed and bounded (P11: serving again within 2 s), and no error.
+# its length is printed and bounded (P11: serving again within 2 s), and no error. And who may not take over.
 . "$(dirname "$0")/guest.sh"
 need fio
 limit_ms=2000
@@ -39,3 +39,18 @@ step "SIGTERM and a start"
 pause 'SIGTERM and start' stopped
 step "vpoold --takeover"
 pause 'vpoold --takeover' taken
+
+# left_alone PATTERN COMMAND…: a takeover by way of COMMAND is refused, says PATTERN, and changes nothing.
+left_alone() {
+    local want=$1
+    shift
+    refused "$want.*left alone" "$@" vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover
+    same "$(vpool --json info | jq .pid)" "$daemon_pid" "the daemon's pid"
+}
+step "a member of the socket's group who is not the daemon's user does not end it"
+chmod 711 "$T"
+left_alone "is user 0's, and this one would be user 65534's" setpriv --reuid=65534 --regid=65534 --groups=0
+step "nor does root without its powers, who could not make the socket"
+chmod 555 "$T"
+left_alone 'where the socket would be made: Permission denied' setpriv --bounding-set=-all --inh-caps=-all
+chmod 700 "$T"

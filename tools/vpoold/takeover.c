@@ -2,15 +2,16 @@
 #include "tools/vpoold/takeover.h"
 
 #include "base/log.h"
-#include "lib/vpool.h"
+#include "control/state.h"
+#include "lib/client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
-#include <jansson.h>
+#include <libgen.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -27,15 +28,12 @@ static int fail(struct vp_error *err, const struct vpool_error *e, const char *w
     return vp_fail(err, VP_E_NO_DAEMON, "%s: %s", what, e->text);
 }
 
-/* The result as JSON; the caller's reference. */
-static json_t *call(struct vpool_client *client, const char *method, const char *params,
+/* Takes the reference of `params`; returns the caller's reference, NULL on failure. */
+static json_t *call(struct vpool_client *client, const char *method, json_t *params,
                     struct vpool_error *e)
 {
-    char *text = NULL;
     json_t *result = NULL;
-    if (vpool_call(client, method, params, &text, e) == 0)
-        result = json_loads(text, 0, NULL);
-    free(text);
+    vp_ignore(vpool_call_json(client, method, params, &result, e), "then result is NULL");
     return result;
 }
 
@@ -49,25 +47,91 @@ static int check_group(const char *group, struct vp_error *err)
                    "socket-group '%s' does not exist: the running daemon was left alone", group);
 }
 
+/* Whom to wait for and to kill is the kernel's word, not the other side's. The pidfd is there before
+ * the first answer: who answers then has not ended since, so it is its own and not a successor's. */
+static int check_peer(const struct control_config *c, const struct vpool_client *client,
+                      struct takeover *t, struct vp_error *err)
+{
+    struct vpool_error e;
+    uid_t uid;
+    if (vpool_peer(client, &t->pid, &uid, &e))
+        return fail(err, &e, "taking over");
+    if (t->pid <= 0)
+        return vp_fail(err, VP_E_NOT_SUPPORTED,
+                       "what answers on %s runs outside of this container (pid namespace): it was "
+                       "left alone",
+                       c->socket);
+    if (uid != geteuid())
+        return vp_fail(err, VP_E_PERMISSION,
+                       "the running daemon (pid %d) is user %u's, and this one would be user %u's: "
+                       "it was left alone",
+                       t->pid, uid, geteuid());
+    t->pid_fd = (int)syscall(SYS_pidfd_open, t->pid, 0);
+    return t->pid_fd < 0 ? vp_fail_errno(err, VP_E_SYSTEM, errno, "process %d", t->pid) : 0;
+}
+
 static int check_info(const struct control_config *c, const json_t *info, struct takeover *t,
                       struct vp_error *err)
 {
     const char *dir = json_string_value(json_object_get(info, "state_dir"));
     const char *version = json_string_value(json_object_get(info, "version"));
-    t->pid = (int)json_integer_value(json_object_get(info, "pid"));
-    if (!dir || !version || t->pid <= 0)
+    int pid = (int)json_integer_value(json_object_get(info, "pid"));
+    if (!dir || !version || pid <= 0)
         return vp_fail(err, VP_E_RPC_PROTOCOL, "what answers on %s is no vpoold", c->socket);
+    if (pid != t->pid)
+        return vp_fail(err, VP_E_RPC_PROTOCOL,
+                       "process %d listens on %s and says that it is process %d: it was left alone",
+                       t->pid, c->socket, pid);
     (void)snprintf(t->version, sizeof(t->version), "%s", version);
     if (strcmp(dir, c->state_dir) != 0)
         return vp_fail(err, VP_E_INVALID,
                        "the running daemon (pid %d) has the state directory %s, and this one would "
                        "use %s and not find its pools: it was left alone",
                        t->pid, dir, c->state_dir);
-    t->pid_fd = (int)syscall(SYS_pidfd_open, t->pid, 0);
-    if (t->pid_fd < 0)
-        return vp_fail_errno(err, VP_E_SYSTEM, errno, "process %d", t->pid);
-    t->found = true;
     return 0;
+}
+
+static int check_daemon(const struct control_config *c, struct vpool_client *client,
+                        struct takeover *t, struct vp_error *err)
+{
+    struct vpool_error e;
+    int rc = check_peer(c, client, t, err);
+    if (rc)
+        return rc;
+    json_t *info = call(client, "daemon.info", NULL, &e);
+    if (!info)
+        return vp_fail(err, VP_E_NO_DAEMON,
+                       "the running daemon (pid %d) does not answer (%s); it was left alone. If it "
+                       "hangs, kill -9 it and start this one: users of its block devices wait "
+                       "meanwhile",
+                       t->pid, e.text);
+    rc = check_info(c, info, t, err);
+    json_decref(info);
+    return rc;
+}
+
+/* What this one can not have before the other has left, as far as it can be tried. */
+static int check_place(const struct control_config *c, struct vp_error *err)
+{
+    struct vp_error why = {0};
+    int rc = state_lock_try(c->state_dir, &why);
+    if (rc)
+        return vp_fail(err, rc, "%s: the running daemon was left alone", why.text);
+    char path[sizeof(c->socket)];
+    (void)snprintf(path, sizeof(path), "%s", c->socket);
+    const char *dir = dirname(path);
+    if (faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS))
+        return vp_fail(err, VP_E_PERMISSION,
+                       "%s, where the socket would be made: %s: the running daemon was left alone",
+                       dir, strerror(errno));
+    return 0;
+}
+
+static void let_go(struct takeover *t)
+{
+    if (t->pid_fd >= 0)
+        close(t->pid_fd);
+    t->pid_fd = -1;
 }
 
 int takeover_check(const struct control_config *c, struct takeover *t, struct vp_error *err)
@@ -80,16 +144,13 @@ int takeover_check(const struct control_config *c, struct takeover *t, struct vp
         return rc;
     if (vpool_connect(c->socket, ANSWER_MS, &client, &e))
         return strcmp(e.name, "NO_DAEMON") == 0 ? 0 : fail(err, &e, "taking over");
-    json_t *info = call(client, "daemon.info", NULL, &e);
+    rc = check_daemon(c, client, t, err);
     vpool_close(client);
-    if (!info)
-        return vp_fail(err, VP_E_NO_DAEMON,
-                       "the running daemon does not answer (%s); it was left alone. If it hangs, "
-                       "kill -9 it (its pid is in %s/vpoold.lock) and start this one: users of its "
-                       "block devices wait meanwhile",
-                       e.text, c->state_dir);
-    rc = check_info(c, info, t, err);
-    json_decref(info);
+    if (rc == 0)
+        rc = check_place(c, err);
+    t->found = rc == 0;
+    if (rc)
+        let_go(t);
     return rc;
 }
 
@@ -106,43 +167,26 @@ static void write_checkpoints(struct vpool_client *client)
     json_array_foreach(json_object_get(list, "pools"), i, p)
     {
         json_t *params = json_pack("{s:O}", "pool", json_object_get(p, "uuid"));
-        char *text = params ? json_dumps(params, JSON_COMPACT) : NULL;
-        json_t *result = text ? call(client, "pool.checkpoint", text, &e) : NULL;
+        json_t *result = call(client, "pool.checkpoint", params, &e);
         if (!result)
-            vp_info("no checkpoint before the takeover: %s", text ? e.text : "out of memory");
+            vp_info("no checkpoint before the takeover: %s", e.text);
         json_decref(result);
-        json_decref(params);
-        free(text);
     }
     json_decref(list);
 }
 
-static int ask_to_leave(struct vpool_client *client, const struct takeover *t, struct vp_error *err)
+/* Both signals are blocked, and the new daemon reads them first of all: with the old one gone, no
+ * daemon would be left. */
+static int check_signals(struct vp_error *err)
 {
-    struct vpool_error e = {0};
-    json_t *result = NULL;
-    for (unsigned i = 0; i < BUSY_TRIES; i++) {
-        result = call(client, "daemon.leave", NULL, &e);
-        if (result || strcmp(e.name, "BUSY") != 0)
-            break;
-        (void)poll(NULL, 0, BUSY_NAP_MS);
-    }
-    int pid = (int)json_integer_value(json_object_get(result, "pid"));
-    if (result && pid == t->pid) {
-        json_decref(result);
+    sigset_t pending;
+    if (sigpending(&pending))
+        return vp_fail_errno(err, VP_E_SYSTEM, errno, "sigpending");
+    bool term = sigismember(&pending, SIGTERM) == 1;
+    if (!term && sigismember(&pending, SIGINT) != 1)
         return 0;
-    }
-    json_decref(result);
-    if (pid)
-        return vp_fail(err, VP_E_NO_DAEMON, "the running daemon was replaced by process %d", pid);
-    if (strcmp(e.name, "RPC_METHOD") == 0)
-        return vp_fail(
-            err, VP_E_NOT_SUPPORTED,
-            "the running daemon (pid %d, version %s) can not be taken over from: stop it "
-            "(SIGTERM; block devices stay, and their users wait) and start this one",
-            t->pid, t->version);
-    return vp_fail(err, VP_E_BUSY, "the running daemon (pid %d) does not leave: %s", t->pid,
-                   e.text);
+    return vp_fail(err, VP_E_CANCELLED, "%s ended the takeover: the running daemon was left alone",
+                   term ? "SIGTERM" : "SIGINT");
 }
 
 static bool has_ended(const struct takeover *t, int timeout_ms)
@@ -167,7 +211,51 @@ static int wait_for_end(const struct takeover *t, struct vp_error *err)
         t->pid);
 }
 
-int takeover_run(const struct control_config *c, struct takeover *t, struct vp_error *err)
+/* It may have agreed or never have seen the question, so it is not killed. */
+static int wait_unanswered(const struct takeover *t, const struct vpool_error *e,
+                           struct vp_error *err)
+{
+    if (has_ended(t, END_MS))
+        return 0;
+    return vp_fail(err, VP_E_TIMED_OUT,
+                   "the running daemon (pid %d) was asked to leave and did not say whether it does "
+                   "(%s): it may still leave. Start this one again with "
+                   "--takeover, which is right in both cases",
+                   t->pid, e->text);
+}
+
+static int refused(const struct takeover *t, const struct vpool_error *e, struct vp_error *err)
+{
+    if (strcmp(e->name, "RPC_METHOD") == 0)
+        return vp_fail(
+            err, VP_E_NOT_SUPPORTED,
+            "the running daemon (pid %d, version %s) can not be taken over from: stop it "
+            "(SIGTERM; block devices stay, and their users wait) and start this one",
+            t->pid, t->version);
+    return vp_fail(err, VP_E_BUSY, "the running daemon (pid %d) does not leave: %s", t->pid,
+                   e->text);
+}
+
+static int leave(struct vpool_client *client, const struct takeover *t, struct vp_error *err)
+{
+    struct vpool_error e = {0};
+    for (unsigned i = 0; i < BUSY_TRIES; i++) {
+        int rc = check_signals(err);
+        if (rc)
+            return rc;
+        json_t *result = call(client, "daemon.leave", json_pack("{s:i}", "pid", t->pid), &e);
+        if (result) {
+            json_decref(result);
+            return wait_for_end(t, err);
+        }
+        if (strcmp(e.name, "BUSY") != 0)
+            break;
+        (void)poll(NULL, 0, BUSY_NAP_MS);
+    }
+    return e.rpc_code ? refused(t, &e, err) : wait_unanswered(t, &e, err);
+}
+
+static int hand_over(const struct control_config *c, const struct takeover *t, struct vp_error *err)
 {
     struct vpool_error e;
     struct vpool_client *client;
@@ -177,13 +265,16 @@ int takeover_run(const struct control_config *c, struct takeover *t, struct vp_e
     vpool_close(client);
     if (vpool_connect(c->socket, ANSWER_MS, &client, &e))
         return fail(err, &e, "taking over");
-    int rc = ask_to_leave(client, t, err);
+    int rc = leave(client, t, err);
     vpool_close(client);
-    if (rc == 0)
-        rc = wait_for_end(t, err);
+    return rc;
+}
+
+int takeover_run(const struct control_config *c, struct takeover *t, struct vp_error *err)
+{
+    int rc = hand_over(c, t, err);
     if (rc == 0)
         vp_info("took over from process %d, version %s", t->pid, t->version);
-    close(t->pid_fd);
-    t->pid_fd = -1;
+    let_go(t);
     return rc;
 }

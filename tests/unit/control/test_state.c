@@ -60,6 +60,21 @@ static void a_missing_parent_directory_is_refused(void **state)
     assert_non_null(strstr(err.text, "/no/such/place"));
 }
 
+static void a_lock_is_tried_without_taking_it(void **state)
+{
+    (void)state;
+    struct vp_error err = {0};
+    int fd = -1;
+    assert_int_equal(state_lock_try(dir, &err), VP_E_NOT_FOUND);
+    assert_non_null(strstr(err.text, "vpoold.lock"));
+    assert_int_equal(state_lock(dir, &fd, &err), 0);
+    assert_int_equal(state_lock_try(dir, &err), 0);
+    close(fd);
+    assert_int_equal(state_lock_try(dir, &err), 0);
+    assert_int_equal(state_lock(dir, &fd, &err), 0);
+    close(fd);
+}
+
 static void no_cache_is_an_empty_one(void **state)
 {
     (void)state;
@@ -100,6 +115,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_second_lock_is_refused_and_names_the_first, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(a_lock_is_tried_without_taking_it, setup, teardown),
         cmocka_unit_test(a_missing_parent_directory_is_refused),
         cmocka_unit_test_setup_teardown(no_cache_is_an_empty_one, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_saved_is_loaded, setup, teardown),

@@ -1,5 +1,5 @@
 /* The client library against a server that is a thread with canned answers. */
-#include "lib/vpool.h"
+#include "lib/client.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -151,6 +151,23 @@ static void no_daemon_says_what_to_do(void **state)
     assert_non_null(strstr(err.text, "start vpoold"));
 }
 
+static void the_peer_is_who_listens(void **state)
+{
+    (void)state;
+    struct server s;
+    struct vpool_client *c = NULL;
+    struct vpool_error err = {0};
+    pid_t pid = 0;
+    uid_t uid = (uid_t)-1;
+    server_start(&s, NULL);
+    assert_int_equal(vpool_connect(s.path, 100, &c, &err), 0);
+    assert_int_equal(vpool_peer(c, &pid, &uid, &err), 0);
+    assert_int_equal(pid, getpid());
+    assert_int_equal(uid, geteuid());
+    vpool_close(c);
+    server_end(&s);
+}
+
 static void parameters_that_are_not_json_never_leave(void **state)
 {
     (void)state;
@@ -232,6 +249,7 @@ int main(void)
         cmocka_unit_test(a_server_that_closes_is_reported),
         cmocka_unit_test(a_silent_server_times_out),
         cmocka_unit_test(no_daemon_says_what_to_do),
+        cmocka_unit_test(the_peer_is_who_listens),
         cmocka_unit_test(parameters_that_are_not_json_never_leave),
         cmocka_unit_test(a_wrapper_sends_what_it_was_given),
         cmocka_unit_test(an_answer_that_comes_too_late_is_not_taken_for_the_next),
