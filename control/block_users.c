@@ -296,4 +296,5 @@ void block_users_text(const struct block_users *users, char *out, size_t size)
     }
     if (users->count > told && at < size)
         (void)snprintf(out + at, size - at, "; %u more", users->count - told);
+    bytes_make_utf8(out); /* it may have been cut inside a character */
 }

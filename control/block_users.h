@@ -43,7 +43,8 @@ extern const struct block_users_roots block_users_kernel; /* /proc, /sys */
 void block_users_find(const struct block_users_roots *roots, const char *device,
                       struct block_users *out);
 
-/* "mounted at /srv; swap on ublkb7p2; held by dm-0 (vg-lv); open in qemu (pid 12); 3 more". */
+/* "mounted at /srv; swap on ublkb7p2; held by dm-0 (vg-lv); open in qemu (pid 12); 3 more". UTF-8,
+ * also where it had to be cut. */
 void block_users_text(const struct block_users *users, char *out, size_t size);
 
 const char *block_use_name(enum block_use use); /* "mount", "swap", "holder", "process" */

@@ -169,6 +169,15 @@ static void more_users_than_are_told_are_counted(void **state)
     assert_users("mounted at /m0; mounted at /m1; mounted at /m2; mounted at /m3; 36 more");
 }
 
+static void a_text_that_is_cut_stays_utf8(void **state)
+{
+    (void)state;
+    struct block_users users = {.user = {{.use = BLOCK_MOUNTED, .what = "/\u00fc"}}, .count = 1};
+    char text[sizeof("mounted at /") + 1]; /* and half a letter */
+    block_users_text(&users, text, sizeof(text));
+    assert_string_equal(text, "mounted at /?");
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -182,6 +191,7 @@ int main(void)
         T(holders_are_followed_to_what_uses_them),
         T(swap_and_open_files_are_found),
         T(more_users_than_are_told_are_counted),
+        T(a_text_that_is_cut_stays_utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
