@@ -3,9 +3,10 @@
  *
  * The devices in question are collected first, from sysfs: the device, its partitions, and their
  * holders with theirs. Then the lists of mounts, of swap and of open files are searched for them. A
- * mount is known by its device number, or by the path in its source where the file system has a
- * number of its own (btrfs). Open files are known by the target of their link in /proc, which is read
- * and never followed: following it may wait for a file system that hangs.
+ * mount is known by its device number; one of btrfs, which has numbers of its own, by the path in its
+ * source. With other file systems the source proves nothing: whoever may use FUSE chooses it. Open
+ * files are known by the target of their link in /proc, which is read and never followed: following
+ * it may wait for a file system that hangs.
  */
 #include "control/block_users.h"
 
@@ -96,6 +97,16 @@ static void unescape(char *text)
     *to = 0;
 }
 
+/* UTF-8 without anything that a terminal obeys: ASCII's control characters, U+0080 to U+009F. In
+ * place. */
+static void tame(char *text)
+{
+    for (unsigned char *p = (unsigned char *)text; *p; p++)
+        if (*p < ' ' || *p == 0x7f || (p[0] == 0xc2 && p[1] < 0xa0))
+            *p = '?';
+    bytes_make_utf8(text);
+}
+
 /* A mount namespace may have the same mount twice. */
 static bool is_known(const struct block_users *users, const struct block_user *u)
 {
@@ -114,7 +125,7 @@ static void add_user(struct look *l, enum block_use use, const char *device, con
     struct block_user u = {.use = use, .pid = pid};
     (void)snprintf(u.device, sizeof(u.device), "%s", device);
     (void)snprintf(u.what, sizeof(u.what), "%s", what);
-    bytes_make_utf8(u.what);
+    tame(u.what);
     if (is_known(l->users, &u))
         return;
     if (l->users->count < BLOCK_USERS_MAX)
@@ -180,14 +191,14 @@ static void add_holders(struct look *l, const char *name)
 /* "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue" (proc(5)) */
 static void look_at_mount(struct look *l, char *line)
 {
-    char number[24], at[256], source[256] = "";
+    char number[24], at[256], type[16], source[256];
     const char *tail = strstr(line, " - ");
     if (sscanf(line, "%*s %*s %23s %*s %255s", number, at) != 2)
         return;
-    if (tail && sscanf(tail + 3, "%*s %255s", source) != 1)
-        source[0] = 0;
     unescape(at);
-    const struct device *d = by_path(l, source);
+    const struct device *d = NULL;
+    if (tail && sscanf(tail + 3, "%15s %255s", type, source) == 2 && strcmp(type, "btrfs") == 0)
+        d = by_path(l, source);
     for (unsigned i = 0; i < l->count && !d; i++)
         if (strcmp(l->device[i].number, number) == 0)
             d = &l->device[i];

@@ -128,6 +128,24 @@ static void a_mount_with_a_number_of_its_own_is_found_by_its_source(void **state
     assert_users("mounted at /srv");
 }
 
+static void a_source_that_anybody_may_choose_is_no_use(void **state)
+{
+    (void)state;
+    put(proc, "self/mountinfo",
+        "30 1 0:44 / /home/u/a rw - fuse /dev/ublkb7 rw\n"
+        "31 1 0:45 / /home/u/b rw - fuse.btrfs /dev/ublkb7 rw\n");
+    assert_users("");
+}
+
+static void nothing_that_a_terminal_obeys_is_in_a_name(void **state)
+{
+    (void)state;
+    put(proc, "self/mountinfo",
+        "30 1 259:0 / /a\033[31m\\012\177\302\2331mb\u00fc rw - ext4 x rw\n");
+    open_in("12", "\033]0;title\a\n", "/dev/ublkb7");
+    assert_users("mounted at /a?[31m????1mb\u00fc; open in ?]0;title? (pid 12)");
+}
+
 static void a_device_whose_name_begins_likewise_is_another(void **state)
 {
     (void)state;
@@ -187,6 +205,8 @@ int main(void)
         T(mounts_are_found_by_number_also_of_partitions_and_with_blanks),
         T(a_mount_that_is_listed_twice_is_one),
         T(a_mount_with_a_number_of_its_own_is_found_by_its_source),
+        T(a_source_that_anybody_may_choose_is_no_use),
+        T(nothing_that_a_terminal_obeys_is_in_a_name),
         T(a_device_whose_name_begins_likewise_is_another),
         T(holders_are_followed_to_what_uses_them),
         T(swap_and_open_files_are_found),
