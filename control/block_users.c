@@ -39,39 +39,34 @@ struct look {
 
 /* ---- small helpers ------------------------------------------------------------------------- */
 
-static void close_dir(DIR **d)
+#define PATH_BYTES 512
+
+static bool path_format(char out[static PATH_BYTES], const char *fmt, va_list ap)
 {
-    if (*d)
-        closedir(*d);
+    int n = vsnprintf(out, PATH_BYTES, fmt, ap);
+    return n > 0 && n < PATH_BYTES;
 }
-static void close_file(FILE **f)
-{
-    if (*f)
-        fclose(*f);
-}
-#define AUTO_DIR  __attribute__((cleanup(close_dir)))
-#define AUTO_FILE __attribute__((cleanup(close_file)))
 
 static FILE *open_text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static FILE *open_text(const char *fmt, ...)
 {
-    char path[512];
+    char path[PATH_BYTES];
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(path, sizeof(path), fmt, ap);
+    bool fits = path_format(path, fmt, ap);
     va_end(ap);
-    return n > 0 && n < (int)sizeof(path) ? fopen(path, "re") : NULL;
+    return fits ? fopen(path, "re") : NULL;
 }
 
 static DIR *open_dir(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static DIR *open_dir(const char *fmt, ...)
 {
-    char path[512];
+    char path[PATH_BYTES];
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(path, sizeof(path), fmt, ap);
+    bool fits = path_format(path, fmt, ap);
     va_end(ap);
-    return n > 0 && n < (int)sizeof(path) ? opendir(path) : NULL;
+    return fits ? opendir(path) : NULL;
 }
 
 static void first_line(FILE *f, char *out, size_t size)
