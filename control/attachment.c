@@ -103,22 +103,24 @@ static bool is_serving(const struct attachment *a)
 }
 
 /* `leave`: the daemon ends, and the next one goes on. A block device stays for it. NBD clients that
- * reconnect would take an answer of ESHUTDOWN for an I/O error, so they are hung up on. */
-CO static void attachment_stop(struct attachment *a, bool leave)
+ * reconnect would take an answer of ESHUTDOWN for an I/O error, so they are hung up on. It serves no
+ * more in any case; an error: its block device is still there. */
+CO static int attachment_stop(struct attachment *a, bool leave, struct vp_error *err)
 {
-    struct vp_error err = {0};
+    int rc = 0;
     if (!is_serving(a))
-        return;
+        return 0;
     if (a->server)
         nbdx_server_stop(a->server, leave ? 0 : STOP_MS);
     else if (leave)
         ublkx_target_leave(a->target);
-    else if (ublkx_target_stop(a->target, true, &err))
-        vp_error_log("%s", err.text);
+    else
+        rc = ublkx_target_stop(a->target, err);
     volume_close(a->v);
     a->server = NULL;
     a->target = NULL;
     a->v = NULL;
+    return rc;
 }
 
 static void attachment_free(struct attachment *a)
@@ -303,8 +305,9 @@ CO static void restart_one(struct control *c, struct attachment *a)
 
 CO static void stop_one(struct control *c, struct attachment *a)
 {
+    struct vp_error err = {0};
     (void)c;
-    attachment_stop(a, true);
+    vp_ignore(attachment_stop(a, true, &err), "leaving a device never fails");
 }
 
 void attachments_start(struct control *c, struct control_pool *p)
@@ -385,7 +388,9 @@ CO static int attach_new(struct control *c, struct attachment *a, const char *vo
     rc = record_write(a);
     if (rc == 0)
         return 0;
-    attachment_stop(a, false);
+    struct vp_error stop = {0};
+    if (attachment_stop(a, false, &stop))
+        vp_error_log("%s", stop.text);
     return vp_fail(err, rc, "the attachment could not be recorded in the pool: %s",
                    vp_err_text(rc));
 }
@@ -425,12 +430,13 @@ int attachment_remove(struct control *c, struct attachment *a, bool force, struc
     rc = record_delete(a);
     if (rc)
         return vp_fail(err, rc, "the pool could not record the detachment: %s", vp_err_text(rc));
-    attachment_stop(a, false);
+    rc = attachment_stop(a, false, err);
     char subject[200];
     attachment_subject(a, subject, sizeof(subject));
-    control_event(c, VP_LOG_INFO, "attachment.removed", subject, "%s", a->address);
+    control_event(c, rc ? VP_LOG_ERROR : VP_LOG_INFO, "attachment.removed", subject, "%s%s%s",
+                  a->address, rc ? ": " : "", rc ? err->text : "");
     attachment_free(a);
-    return 0;
+    return rc;
 }
 
 unsigned attachment_count(const struct control_pool *p, const char *volume)

@@ -39,7 +39,7 @@ static bool address_parse(const char *text, struct address *out)
     *out = (struct address){.number = -1};
     if (strncmp(p, "auto", 4) == 0)
         p += 4;
-    else if (number_parse(p, 1U << 19, &number, &p))
+    else if (number_parse(p, UBLKX_NUMBER_MAX, &number, &p))
         out->number = (int)number;
     else
         return false;
@@ -138,14 +138,14 @@ static int users_blocking(void *arg)
     return 0;
 }
 
-static CO void users_find(const struct attachment *a, struct block_users *out)
+static CO int users_find(const struct attachment *a, struct block_users *out)
 {
     struct users_call call = {.users = out};
     *out = (struct block_users){0};
     if (!a->target)
-        return;
+        return 0;
     (void)snprintf(call.device, sizeof(call.device), "ublkb%d", ublkx_target_number(a->target));
-    vp_ignore(offload_run(users_blocking, &call), "then nobody can be named");
+    return offload_run(users_blocking, &call);
 }
 
 /* What udev and its helpers open for a moment, after every change, does not count. */
@@ -157,18 +157,31 @@ static bool passes_by_itself(const struct block_users *users)
     return users->count > 0;
 }
 
+/* Those who use it, once helpers of udev had their moment. */
+static CO int users_settle(const struct attachment *a, struct block_users *users)
+{
+    int rc = users_find(a, users);
+    uint64_t deadline = reactor_now_ns() + SETTLE_NS;
+    while (!rc && passes_by_itself(users) && reactor_now_ns() < deadline &&
+           co_sleep_ns(SETTLE_STEP_NS) == 0)
+        rc = users_find(a, users);
+    return rc;
+}
+
 int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *err)
 {
     struct block_users users;
     char text[400];
-    users_find(a, &users);
-    uint64_t deadline = reactor_now_ns() + SETTLE_NS;
-    while (passes_by_itself(&users) && reactor_now_ns() < deadline &&
-           co_sleep_ns(SETTLE_STEP_NS) == 0)
-        users_find(a, &users);
-    bool claimed = ublkx_target_is_claimed(a->target);
-    if (!claimed && users.count == 0)
+    int rc = users_settle(a, &users);
+    int claim_rc = ublkx_target_check_unclaimed(a->target);
+    if (!rc && !claim_rc && users.count == 0)
         return 0;
+    if (users.count == 0 && claim_rc != VP_E_BUSY)
+        return vp_fail(
+            err, VP_E_BUSY,
+            "whether %s is in use could not be found out (%s): try again, or detach with "
+            "--force and have its users see errors",
+            a->uri, vp_err_text(rc ? rc : claim_rc));
     block_users_text(&users, text, sizeof(text));
     return vp_fail(err, VP_E_BUSY,
                    "%s is mounted or in use (%s): end that, or detach with --force and have its "
@@ -185,11 +198,11 @@ json_t *attachment_ublk_json(const struct attachment *a, const char *subject)
     bool used = false;
     struct block_users users;
     char used_by[400];
-    users_find(a, &users);
+    vp_ignore(users_find(a, &users), "then nobody can be named");
     block_users_text(&users, used_by, sizeof(used_by));
     if (a->target) {
         s = ublkx_target_stats(a->target);
-        used = ublkx_target_is_claimed(a->target);
+        used = ublkx_target_check_unclaimed(a->target) == VP_E_BUSY;
     }
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:b, s:b, s:I, s:I, s:I, s:I, s:o, s:s}",

@@ -145,27 +145,42 @@ static CO int serve_begin(struct ublkx_target *t, struct vp_error *err)
     return reactor_call(t->backend.reactor, begin_here, &call);
 }
 
-/* Takes the device away again: of a failed start, or at a stop. */
+/*
+ * Takes the device away: of a failed start, or at a stop. Frees t, as far as the kernel allows: a
+ * device that it does not stop, for whatever reason, goes on sending requests, so it is left without
+ * a server.
+ */
 static CO int take_down(struct ublkx_target *t, struct vp_error *err)
 {
     vp_ignore(reactor_call(t->backend.reactor, stopping_here, t),
               "without it, stopping waits for space");
     int rc = ublkx_device_stop(t->info.dev_id, err);
-    if (rc == VP_E_UBLK_STUCK)
+    if (rc && rc != VP_E_NOT_FOUND) {
+        ublkx_target_leave(t);
         return rc;
+    }
     vp_ignore(reactor_call(t->backend.reactor, end_here, t),
               "the reactor runs as long as what it serves");
-    tell_known(t, false);
-    int deleted = ublkx_device_delete(t->info.dev_id, rc ? NULL : err);
-    return rc ? rc : deleted;
+    if (!rc) {
+        tell_known(t, false); /* while its number is not yet another's */
+        rc = ublkx_device_delete(t->info.dev_id, err);
+        if (rc && rc != VP_E_NOT_FOUND)
+            tell_known(t, true); /* it is there still, and can be removed later */
+    } else {
+        tell_known(t, false);
+    }
+    free(t);
+    return rc == VP_E_NOT_FOUND ? 0 : rc; /* somebody else took it away */
 }
 
 static CO int start_new(struct ublkx_target *t, struct vp_error *err)
 {
     struct vp_error ignored;
     int rc = ublkx_device_add(&t->info, err);
-    if (rc)
+    if (rc) {
+        free(t);
         return rc;
+    }
     target_name(t);
     tell_known(t, true);
     rc = ublkx_device_params(t, err);
@@ -175,10 +190,8 @@ static CO int start_new(struct ublkx_target *t, struct vp_error *err)
         rc = ublkx_device_start(t, err);
     if (rc && t->fetch_errno)
         vp_warn("%s: the driver refused to be served: %s", t->path, strerror(t->fetch_errno));
-    if (rc && take_down(t, &ignored) == VP_E_UBLK_STUCK)
-        ublkx_target_leave(t);
-    else if (rc)
-        free(t);
+    if (rc)
+        vp_ignore(take_down(t, &ignored), "why it did not start is what counts");
     return rc;
 }
 
@@ -283,24 +296,14 @@ int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
 
 /* ---- stop, leave --------------------------------------------------------------------------- */
 
-bool ublkx_target_is_claimed(const struct ublkx_target *t)
+int ublkx_target_check_unclaimed(const struct ublkx_target *t)
 {
-    return io_block_is_claimed(t->path, CLAIM_MS) == VP_E_BUSY;
+    return io_block_is_claimed(t->path, CLAIM_MS);
 }
 
-int ublkx_target_stop(struct ublkx_target *t, bool force, struct vp_error *err)
+int ublkx_target_stop(struct ublkx_target *t, struct vp_error *err)
 {
-    if (!force && ublkx_target_is_claimed(t))
-        return vp_fail(err, VP_E_BUSY,
-                       "%s is mounted or in use: unmount it, or use --force and have its users see "
-                       "errors",
-                       t->path);
-    int rc = take_down(t, err);
-    if (rc == VP_E_UBLK_STUCK)
-        ublkx_target_leave(t);
-    else
-        free(t);
-    return rc;
+    return take_down(t, err);
 }
 
 /* Home reactor: what the kernel may still look at when the rings are closed, at the process's end. */

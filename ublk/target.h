@@ -16,6 +16,7 @@
 
 #define UBLKX_QUEUES_MAX 16U
 #define UBLKX_TAGS_MAX   1024U /* queues × depth: each is a coroutine */
+#define UBLKX_NUMBER_MAX (1U << 20)
 
 /* What this kernel's driver can do (UBLKX_F_…). Errors with a sentence: VP_E_UBLK_NONE (with what to
  * do), VP_E_PERMISSION, VP_E_UBLK_TOO_OLD, VP_E_UBLK_STUCK. */
@@ -92,11 +93,11 @@ CO int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **o
 
 /*
  * The device goes away: requests in flight are answered, those that wait for space end with an
- * error, whoever has it open gets errors from now on. Frees the target. Without `force`: VP_E_BUSY
- * while it is mounted or claimed in another way, and it goes on. VP_E_UBLK_STUCK: the kernel does not
- * let go of the device, which then stays without a server.
+ * error, whoever has it open gets errors from now on. Frees the target. An error (VP_E_UBLK_STUCK,
+ * VP_E_UBLK_REFUSED, VP_E_PERMISSION): the kernel did not let go of the device, which then stays
+ * without a server.
  */
-CO int ublkx_target_stop(struct ublkx_target *t, bool force, struct vp_error *err) must_check;
+CO int ublkx_target_stop(struct ublkx_target *t, struct vp_error *err) must_check;
 
 /* The end of the process: serving ends, the device stays and makes its users wait for the next
  * process, which takes it over. Frees the target, as far as the kernel allows. */
@@ -107,7 +108,8 @@ CO int ublkx_target_resize(struct ublkx_target *t, struct vp_error *err) must_ch
 
 int ublkx_target_number(const struct ublkx_target *t);
 const char *ublkx_target_path(const struct ublkx_target *t); /* "/dev/ublkbN" */
-CO bool ublkx_target_is_claimed(const struct ublkx_target *t);
+/* 0: nobody has it for himself (a mount, LVM, swap); VP_E_BUSY: somebody has; or it can not be told. */
+CO int ublkx_target_check_unclaimed(const struct ublkx_target *t) must_check;
 
 struct ublkx_stats {
     unsigned queues, depth;
