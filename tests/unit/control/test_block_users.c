@@ -82,10 +82,10 @@ static int teardown(void **state)
 
 static void assert_users(const char *text)
 {
-    struct block_users users;
+    struct block_users_of of = {.device = "ublkb7"};
     char is[500];
-    block_users_find(&roots, "ublkb7", &users);
-    block_users_text(&users, is, sizeof(is));
+    assert_int_equal(block_users_find(&roots, &of, 1), 0);
+    block_users_text(&of.users, is, sizeof(is));
     assert_string_equal(is, text);
 }
 
@@ -98,9 +98,9 @@ static void a_device_without_users_has_none(void **state)
 static void a_device_that_is_not_there_has_none(void **state)
 {
     (void)state;
-    struct block_users users;
-    block_users_find(&roots, "ublkb8", &users);
-    assert_int_equal(users.count, 0);
+    struct block_users_of of = {.device = "ublkb8"};
+    assert_int_equal(block_users_find(&roots, &of, 1), 0);
+    assert_int_equal(of.users.count, 0);
 }
 
 static void mounts_are_found_by_number_also_of_partitions_and_with_blanks(void **state)
@@ -175,6 +175,31 @@ static void swap_and_open_files_are_found(void **state)
     assert_users("swap on ublkb7p1; open in qemu-system (pid 12)");
 }
 
+static void of_many_devices_each_has_its_own_users(void **state)
+{
+    (void)state;
+    char again[128];
+    put(proc, "self/mountinfo",
+        "30 1 259:1 / /srv rw - ext4 x rw\n31 1 259:9 / /mnt rw - ext4 x rw\n");
+    put(sys, "class/block/ublkb7p1/holders/md0/dev", "9:0\n");
+    put(sys, "class/block/ublkb70/holders/md0/dev", "9:0\n");
+    put(proc, "swaps", "Filename\n/dev/md0 partition 1 0 -2\n");
+    open_in("12", "cmp\n", "/dev/ublkb7");
+    (void)snprintf(again, sizeof(again), "%s/12/fd/4", proc);
+    assert_int_equal(symlink("/dev/ublkb70", again), 0);
+    struct block_users_of of[] = {
+        {.device = "ublkb7"}, {.device = "ublkb70"}, {.device = "ublkc7"}};
+    static const char *const expected[] = {
+        "held by md0; mounted at /srv; swap on md0; open in cmp (pid 12)",
+        "held by md0; mounted at /mnt; swap on md0; open in cmp (pid 12)", ""};
+    assert_int_equal(block_users_find(&roots, of, 3), 0);
+    for (int i = 0; i < 3; i++) {
+        char is[500];
+        block_users_text(&of[i].users, is, sizeof(is));
+        assert_string_equal(is, expected[i]);
+    }
+}
+
 static void more_users_than_are_told_are_counted(void **state)
 {
     (void)state;
@@ -210,6 +235,7 @@ int main(void)
         T(a_device_whose_name_begins_likewise_is_another),
         T(holders_are_followed_to_what_uses_them),
         T(swap_and_open_files_are_found),
+        T(of_many_devices_each_has_its_own_users),
         T(more_users_than_are_told_are_counted),
         T(a_text_that_is_cut_stays_utf8),
     };
