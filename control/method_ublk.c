@@ -17,20 +17,20 @@ static const char *owner_name(enum ublk_owner owner)
 }
 
 /* Whose it is, "" when that is not known. */
-static void volume_of(const struct ublk_seen *s, char *out, size_t size)
+static void volume_of(const struct ublk_seen *s, char out[static VOLUME_FULL_NAME_BYTES])
 {
     out[0] = 0;
     if (s->attachment)
-        (void)snprintf(out, size, "%s/%s", s->attachment->pool->name, s->attachment->volume);
+        control_volume_name(s->attachment->pool->name, s->attachment->volume, out);
     else if (s->recorded)
-        (void)snprintf(out, size, "%s/%s", s->record.pool, s->record.volume);
+        control_volume_name(s->record.pool, s->record.volume, out);
 }
 
 static json_t *device_json(const struct ublk_seen *s)
 {
-    char path[32], volume[200], used_by[400];
+    char path[32], volume[VOLUME_FULL_NAME_BYTES], used_by[400];
     (void)snprintf(path, sizeof(path), "/dev/ublkb%d", s->device.number);
-    volume_of(s, volume, sizeof(volume));
+    volume_of(s, volume);
     block_users_text(&s->users, used_by, sizeof(used_by));
     return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:s}", "number", s->device.number,
                      "device", path, "owner", owner_name(s->owner), "volume", volume, "state",
@@ -81,8 +81,8 @@ static const struct param remove_params[] = {
 static int refuse_what_is_not_an_orphan(const struct ublk_seen *s, struct vp_error *err)
 {
     int n = s->device.number;
-    char volume[200];
-    volume_of(s, volume, sizeof(volume));
+    char volume[VOLUME_FULL_NAME_BYTES];
+    volume_of(s, volume);
     switch (s->owner) {
     case UBLK_SERVED_HERE:
         return vp_fail(err, VP_E_BUSY,
@@ -140,8 +140,8 @@ CO static int ublk_remove_method(struct control *c, const void *args, json_t **r
         rc = ublk_remove(&s, err);
     if (rc)
         return rc;
-    char subject[200];
-    volume_of(&s, subject, sizeof(subject));
+    char subject[VOLUME_FULL_NAME_BYTES];
+    volume_of(&s, subject);
     if (!a->dry_run)
         control_event(c, VP_LOG_WARN, "ublk.removed", subject,
                       "/dev/ublkb%d is gone; requests that waited have failed", s.device.number);

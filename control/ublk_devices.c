@@ -180,8 +180,8 @@ static int report(struct control *c, struct ublk_seen *s, void *arg)
                 s->error.text);
     if (s->owner != UBLK_ORPHAN)
         return 0;
-    char subject[200];
-    (void)snprintf(subject, sizeof(subject), "%s/%s", s->record.pool, s->record.volume);
+    char subject[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(s->record.pool, s->record.volume, subject);
     control_event(c, VP_LOG_WARN, "ublk.orphan", subject,
                   "/dev/ublkb%d has no server and its users wait: import pool '%s', or end it with "
                   "`vpool ublk remove %d`",
