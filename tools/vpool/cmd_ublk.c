@@ -38,8 +38,11 @@ static void print_devices(const json_t *result)
         table_add(&t, "%s", users[0] ? users : "-");
     }
     table_print(&t);
-    json_array_foreach(list, i, d) if (json_text(d, "error")[0])
-        printf("%s does not answer: %s\n", json_text(d, "device"), json_text(d, "error"));
+    json_array_foreach(list, i, d)
+    {
+        if (json_text(d, "error")[0])
+            printf("%s does not answer: %s\n", json_text(d, "device"), json_text(d, "error"));
+    }
 }
 
 static int cmd_list(struct cli *cli, int argc, char **argv)
