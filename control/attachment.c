@@ -280,11 +280,6 @@ CO static void attachments_walk(struct control *c, struct control_pool *p,
     vp_ignore(co_group_wait(&w.group), "workers report by attachment");
 }
 
-static void attachment_subject(const struct attachment *a, char *out, size_t size)
-{
-    (void)snprintf(out, size, "%s/%s", a->pool->name, a->volume[0] ? a->volume : "?");
-}
-
 CO static void restart_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
@@ -297,8 +292,8 @@ CO static void restart_one(struct control *c, struct attachment *a)
         while (control_predecessor_lets_go(c, a->rc));
     if (a->rc == 0)
         return;
-    char subject[200];
-    attachment_subject(a, subject, sizeof(subject));
+    char subject[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(a->pool->name, a->volume, subject);
     (void)snprintf(a->error, sizeof(a->error), "%s", err.text);
     control_event(c, VP_LOG_ERROR, "attachment.failed", subject, "%s: %s", a->address, err.text);
 }
@@ -431,8 +426,8 @@ int attachment_remove(struct control *c, struct attachment *a, bool force, struc
     if (rc)
         return vp_fail(err, rc, "the pool could not record the detachment: %s", vp_err_text(rc));
     rc = attachment_stop(a, false, err);
-    char subject[200];
-    attachment_subject(a, subject, sizeof(subject));
+    char subject[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(a->pool->name, a->volume, subject);
     control_event(c, rc ? VP_LOG_ERROR : VP_LOG_INFO, "attachment.removed", subject, "%s%s%s",
                   a->address, rc ? ": " : "", rc ? err->text : "");
     attachment_free(a);
@@ -455,8 +450,8 @@ json_t *attachment_json(struct attachment *a)
     unsigned shown;
     if (a->server)
         nbdx_server_stats(a->server, &stats, NULL, 0, &shown);
-    char subject[200];
-    attachment_subject(a, subject, sizeof(subject));
+    char subject[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(a->pool->name, a->volume, subject);
     if (attachment_is_ublk(a->address))
         return attachment_ublk_json(a, subject);
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume",

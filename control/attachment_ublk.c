@@ -3,8 +3,8 @@
  * ",queues=N" and ",depth=N" as wished; once served it names the device, so that the same one comes
  * back.
  */
-#include "control/control_impl.h"
 #include "control/offload.h"
+#include "control/ublk_devices.h"
 #include "ublk/volume_backend.h"
 
 #include <stdio.h>
@@ -62,28 +62,6 @@ static uint64_t tag_of(const struct volume_info *info)
     return tag ? tag : 1;
 }
 
-static int write_blocking(void *arg)
-{
-    return ublk_record_write(UBLK_RECORD_DIR, arg);
-}
-
-static int remove_blocking(void *arg)
-{
-    return ublk_record_remove(UBLK_RECORD_DIR, ((const struct ublk_record *)arg)->number);
-}
-
-/* The device does without its record; who looks for it by name does not. */
-static CO void device_known(void *arg, int number, bool there)
-{
-    struct attachment *a = arg;
-    a->record.number = number;
-    int rc = offload_run(there ? write_blocking : remove_blocking, &a->record);
-    if (rc)
-        vp_warn("/dev/ublkb%d: its record in " UBLK_RECORD_DIR " could not be %s (%s)%s", number,
-                there ? "written" : "removed", vp_err_text(rc),
-                there ? ": it has no name in /dev/vpool" : "");
-}
-
 static void record_init(struct attachment *a, const struct volume_info *info)
 {
     a->record = (struct ublk_record){.tag = tag_of(info),
@@ -112,8 +90,8 @@ int attachment_ublk_start(struct attachment *a, struct vp_error *err)
                               .depth = address.depth,
                               .read_only = a->read_only,
                               .tag = a->record.tag,
-                              .known = device_known,
-                              .known_arg = a};
+                              .known = ublk_device_known,
+                              .known_arg = &a->record};
     rc = ublkx_target_start(&o, &a->target, err);
     if (rc)
         return rc;
@@ -126,26 +104,18 @@ int attachment_ublk_start(struct attachment *a, struct vp_error *err)
 
 /* ---- who uses it --------------------------------------------------------------------------- */
 
-struct users_call {
-    char device[32];
-    struct block_users *users;
-};
-
-static int users_blocking(void *arg)
+static int users_blocking(void *of)
 {
-    struct users_call *call = arg;
-    block_users_find(&block_users_kernel, call->device, call->users);
-    return 0;
+    return block_users_find(&block_users_kernel, of, 1);
 }
 
-static CO int users_find(const struct attachment *a, struct block_users *out)
+static CO int users_find(const struct attachment *a, struct block_users_of *out)
 {
-    struct users_call call = {.users = out};
-    *out = (struct block_users){0};
+    *out = (struct block_users_of){0};
     if (!a->target)
         return 0;
-    (void)snprintf(call.device, sizeof(call.device), "ublkb%d", ublkx_target_number(a->target));
-    return offload_run(users_blocking, &call);
+    (void)snprintf(out->device, sizeof(out->device), "ublkb%d", ublkx_target_number(a->target));
+    return offload_run(users_blocking, out);
 }
 
 /* What udev and its helpers open for a moment, after every change, does not count. */
@@ -158,48 +128,48 @@ static bool passes_by_itself(const struct block_users *users)
 }
 
 /* Those who use it, once helpers of udev had their moment. */
-static CO int users_settle(const struct attachment *a, struct block_users *users)
+static CO int users_settle(const struct attachment *a, struct block_users_of *of)
 {
-    int rc = users_find(a, users);
+    int rc = users_find(a, of);
     uint64_t deadline = reactor_now_ns() + SETTLE_NS;
-    while (!rc && passes_by_itself(users) && reactor_now_ns() < deadline &&
+    while (!rc && passes_by_itself(&of->users) && reactor_now_ns() < deadline &&
            co_sleep_ns(SETTLE_STEP_NS) == 0)
-        rc = users_find(a, users);
+        rc = users_find(a, of);
     return rc;
 }
 
 int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *err)
 {
-    struct block_users users;
+    struct block_users_of of;
     char text[400];
-    int rc = users_settle(a, &users);
+    int rc = users_settle(a, &of);
     int claim_rc = ublkx_target_check_unclaimed(a->target);
-    if (!rc && !claim_rc && users.count == 0)
+    if (!rc && !claim_rc && of.users.count == 0)
         return 0;
-    if (users.count == 0 && claim_rc != VP_E_BUSY)
+    if (of.users.count == 0 && claim_rc != VP_E_BUSY)
         return vp_fail(
             err, VP_E_BUSY,
             "whether %s is in use could not be found out (%s): try again, or detach with "
             "--force and have its users see errors",
             a->uri, vp_err_text(rc ? rc : claim_rc));
-    block_users_text(&users, text, sizeof(text));
+    block_users_text(&of.users, text, sizeof(text));
     return vp_fail(err, VP_E_BUSY,
                    "%s is mounted or in use (%s): end that, or detach with --force and have its "
                    "users see errors",
                    a->uri,
-                   users.count ? text
-                               : "by what can not be seen from here, such as a mount in "
-                                 "another mount namespace");
+                   of.users.count ? text
+                                  : "by what can not be seen from here, such as a mount in "
+                                    "another mount namespace");
 }
 
 json_t *attachment_ublk_json(const struct attachment *a, const char *subject)
 {
     struct ublkx_stats s = {0};
     bool used = false;
-    struct block_users users;
+    struct block_users_of of;
     char used_by[400];
-    vp_ignore(users_find(a, &users), "then nobody can be named");
-    block_users_text(&users, used_by, sizeof(used_by));
+    vp_ignore(users_find(a, &of), "then nobody can be named");
+    block_users_text(&of.users, used_by, sizeof(used_by));
     if (a->target) {
         s = ublkx_target_stats(a->target);
         used = ublkx_target_check_unclaimed(a->target) == VP_E_BUSY;
@@ -211,7 +181,7 @@ json_t *attachment_ublk_json(const struct attachment *a, const char *subject)
         "connections", (int)used, "recovered", s.recovered, "user_copy", s.user_copy, "requests",
         (json_int_t)s.requests, "bytes_read", (json_int_t)s.bytes_read, "bytes_written",
         (json_int_t)s.bytes_written, "errors", (json_int_t)s.errors, "users",
-        show_block_users(&users), "used_by", used_by);
+        show_block_users(&of.users), "used_by", used_by);
 }
 
 void attachments_ublk_resize(struct control *c, struct control_pool *p, const char *volume)

@@ -2,10 +2,11 @@
  * Who uses a block device.
  *
  * The devices in question are collected first, from sysfs: the device, its partitions, and their
- * holders with theirs. Then the lists of mounts, of swap and of open files are searched for them. A
- * mount is known by its device number, or by the path in its source where the file system has a
- * number of its own (btrfs). Open files are known by the target of their link in /proc, which is read
- * and never followed: following it may wait for a file system that hangs.
+ * holders with theirs. Then the lists of mounts, of swap and of open files are searched for them, once
+ * for all that are asked for (a `look` is one of those): /proc is long. A mount is known by its device number; one of btrfs, which has numbers of its own, by the path in its
+ * source. With other file systems the source proves nothing: whoever may use FUSE chooses it. Open
+ * files are known by the target of their link in /proc, which is read and never followed: following
+ * it may wait for a file system that hangs.
  */
 #include "control/block_users.h"
 
@@ -34,43 +35,45 @@ struct look {
     struct device device[DEVICES_MAX];
     unsigned count;
     struct block_users *users;
+    int opener; /* the process that was found last: one is enough, however often it has it open */
+};
+
+struct looks {
+    const struct block_users_roots *roots;
+    struct look *look;
+    unsigned count;
 };
 
 /* ---- small helpers ------------------------------------------------------------------------- */
 
-static void close_dir(DIR **d)
+#define PATH_BYTES 512
+
+static bool path_format(char out[static PATH_BYTES], const char *fmt, va_list ap)
 {
-    if (*d)
-        closedir(*d);
+    int n = vsnprintf(out, PATH_BYTES, fmt, ap);
+    return n > 0 && n < PATH_BYTES;
 }
-static void close_file(FILE **f)
-{
-    if (*f)
-        fclose(*f);
-}
-#define AUTO_DIR  __attribute__((cleanup(close_dir)))
-#define AUTO_FILE __attribute__((cleanup(close_file)))
 
 static FILE *open_text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static FILE *open_text(const char *fmt, ...)
 {
-    char path[512];
+    char path[PATH_BYTES];
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(path, sizeof(path), fmt, ap);
+    bool fits = path_format(path, fmt, ap);
     va_end(ap);
-    return n > 0 && n < (int)sizeof(path) ? fopen(path, "re") : NULL;
+    return fits ? fopen(path, "re") : NULL;
 }
 
 static DIR *open_dir(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static DIR *open_dir(const char *fmt, ...)
 {
-    char path[512];
+    char path[PATH_BYTES];
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(path, sizeof(path), fmt, ap);
+    bool fits = path_format(path, fmt, ap);
     va_end(ap);
-    return n > 0 && n < (int)sizeof(path) ? opendir(path) : NULL;
+    return fits ? opendir(path) : NULL;
 }
 
 static void first_line(FILE *f, char *out, size_t size)
@@ -96,6 +99,16 @@ static void unescape(char *text)
     *to = 0;
 }
 
+/* UTF-8 without anything that a terminal obeys: ASCII's control characters, U+0080 to U+009F. In
+ * place. */
+static void tame(char *text)
+{
+    for (unsigned char *p = (unsigned char *)text; *p; p++)
+        if (*p < ' ' || *p == 0x7f || (p[0] == 0xc2 && p[1] < 0xa0))
+            *p = '?';
+    bytes_make_utf8(text);
+}
+
 /* A mount namespace may have the same mount twice. */
 static bool is_known(const struct block_users *users, const struct block_user *u)
 {
@@ -114,7 +127,7 @@ static void add_user(struct look *l, enum block_use use, const char *device, con
     struct block_user u = {.use = use, .pid = pid};
     (void)snprintf(u.device, sizeof(u.device), "%s", device);
     (void)snprintf(u.what, sizeof(u.what), "%s", what);
-    bytes_make_utf8(u.what);
+    tame(u.what);
     if (is_known(l->users, &u))
         return;
     if (l->users->count < BLOCK_USERS_MAX)
@@ -177,87 +190,125 @@ static void add_holders(struct look *l, const char *name)
 
 /* ---- the lists ----------------------------------------------------------------------------- */
 
+struct mount {
+    char number[24], at[256], btrfs[256]; /* its source; "" of other file systems */
+};
+
 /* "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue" (proc(5)) */
-static void look_at_mount(struct look *l, char *line)
+static bool mount_parse(const char *line, struct mount *m)
 {
-    char number[24], at[256], source[256] = "";
+    char type[16];
     const char *tail = strstr(line, " - ");
-    if (sscanf(line, "%*s %*s %23s %*s %255s", number, at) != 2)
-        return;
-    if (tail && sscanf(tail + 3, "%*s %255s", source) != 1)
-        source[0] = 0;
-    unescape(at);
-    const struct device *d = by_path(l, source);
+    if (sscanf(line, "%*s %*s %23s %*s %255s", m->number, m->at) != 2)
+        return false;
+    unescape(m->at);
+    if (!tail || sscanf(tail + 3, "%15s %255s", type, m->btrfs) != 2 || strcmp(type, "btrfs") != 0)
+        m->btrfs[0] = 0;
+    return true;
+}
+
+static void look_at_mount(struct look *l, const struct mount *m)
+{
+    const struct device *d = by_path(l, m->btrfs);
     for (unsigned i = 0; i < l->count && !d; i++)
-        if (strcmp(l->device[i].number, number) == 0)
+        if (strcmp(l->device[i].number, m->number) == 0)
             d = &l->device[i];
     if (d)
-        add_user(l, BLOCK_MOUNTED, d->name, at, 0);
+        add_user(l, BLOCK_MOUNTED, d->name, m->at, 0);
 }
 
-static void look_at_mounts(struct look *l)
+static void look_at_mounts(const struct looks *all)
 {
     AUTO_FREE char *line = NULL;
     size_t size = 0;
-    AUTO_FILE FILE *f = open_text("%s/self/mountinfo", l->roots->proc);
-    while (f && getline(&line, &size, f) > 0)
-        look_at_mount(l, line);
-}
-
-static void look_at_swap(struct look *l)
-{
-    AUTO_FREE char *line = NULL;
-    size_t size = 0;
-    AUTO_FILE FILE *f = open_text("%s/swaps", l->roots->proc);
+    struct mount m;
+    AUTO_FILE FILE *f = open_text("%s/self/mountinfo", all->roots->proc);
     while (f && getline(&line, &size, f) > 0) {
-        line[strcspn(line, " \t\n")] = 0;
-        unescape(line);
-        const struct device *d = by_path(l, line);
-        if (d)
-            add_user(l, BLOCK_SWAP, d->name, "swap", 0);
+        if (!mount_parse(line, &m))
+            continue;
+        for (unsigned i = 0; i < all->count; i++)
+            look_at_mount(&all->look[i], &m);
     }
 }
 
-static void look_at_process(struct look *l, const char *pid)
+static void look_at_swap(const struct looks *all)
 {
-    AUTO_DIR DIR *dir = open_dir("%s/%s/fd", l->roots->proc, pid);
+    AUTO_FREE char *line = NULL;
+    size_t size = 0;
+    AUTO_FILE FILE *f = open_text("%s/swaps", all->roots->proc);
+    while (f && getline(&line, &size, f) > 0) {
+        line[strcspn(line, " \t\n")] = 0;
+        unescape(line);
+        for (unsigned i = 0; i < all->count; i++) {
+            const struct device *d = by_path(&all->look[i], line);
+            if (d)
+                add_user(&all->look[i], BLOCK_SWAP, d->name, "swap", 0);
+        }
+    }
+}
+
+static void add_opener(struct look *l, const char *device, int pid)
+{
+    char name[64];
+    AUTO_FILE FILE *f = open_text("%s/%d/comm", l->roots->proc, pid);
+    first_line(f, name, sizeof(name));
+    add_user(l, BLOCK_OPEN, device, name, pid);
+    l->opener = pid;
+}
+
+static void look_at_process(const struct looks *all, int pid)
+{
+    AUTO_DIR DIR *dir = open_dir("%s/%d/fd", all->roots->proc, pid);
     const struct dirent *e;
     while (dir && (e = readdir(dir))) {
         char target[64];
         ssize_t n = readlinkat(dirfd(dir), e->d_name, target, sizeof(target) - 1);
         target[n < 0 ? 0 : n] = 0;
-        const struct device *d = by_path(l, target);
-        if (!d)
-            continue;
-        char name[64];
-        AUTO_FILE FILE *f = open_text("%s/%s/comm", l->roots->proc, pid);
-        first_line(f, name, sizeof(name));
-        add_user(l, BLOCK_OPEN, d->name, name, (int)strtol(pid, NULL, 10));
-        return;
+        for (unsigned i = 0; i < all->count; i++) {
+            struct look *l = &all->look[i];
+            const struct device *d = l->opener == pid ? NULL : by_path(l, target);
+            if (d)
+                add_opener(l, d->name, pid);
+        }
     }
 }
 
-static void look_at_processes(struct look *l)
+static void look_at_processes(const struct looks *all)
 {
-    AUTO_DIR DIR *dir = open_dir("%s", l->roots->proc);
+    AUTO_DIR DIR *dir = open_dir("%s", all->roots->proc);
     const struct dirent *e;
     while (dir && (e = readdir(dir)))
         if (isdigit((unsigned char)e->d_name[0]))
-            look_at_process(l, e->d_name);
+            look_at_process(all, (int)strtol(e->d_name, NULL, 10));
 }
 
-void block_users_find(const struct block_users_roots *roots, const char *device,
-                      struct block_users *out)
+static void look_begin(struct look *l, const struct block_users_roots *roots,
+                       struct block_users_of *of)
 {
-    struct look l = {.roots = roots, .users = out};
-    *out = (struct block_users){0};
-    (void)add_device(&l, device);
-    add_partitions(&l, device);
-    for (unsigned i = 0; i < l.count; i++) /* grows meanwhile */
-        add_holders(&l, l.device[i].name);
-    look_at_mounts(&l);
-    look_at_swap(&l);
-    look_at_processes(&l);
+    l->roots = roots;
+    l->users = &of->users;
+    of->users = (struct block_users){0};
+    (void)add_device(l, of->device);
+    add_partitions(l, of->device);
+    for (unsigned i = 0; i < l->count; i++) /* grows meanwhile */
+        add_holders(l, l->device[i].name);
+}
+
+int block_users_find(const struct block_users_roots *roots, struct block_users_of *of,
+                     unsigned count)
+{
+    AUTO_FREE struct look *look = calloc(count, sizeof(*look));
+    const struct looks all = {roots, look, count};
+    if (count == 0)
+        return 0;
+    if (!look)
+        return VP_E_NO_MEMORY;
+    for (unsigned i = 0; i < count; i++)
+        look_begin(&look[i], roots, &of[i]);
+    look_at_mounts(&all);
+    look_at_swap(&all);
+    look_at_processes(&all);
+    return 0;
 }
 
 /* ---- in words ------------------------------------------------------------------------------ */
@@ -296,4 +347,5 @@ void block_users_text(const struct block_users *users, char *out, size_t size)
     }
     if (users->count > told && at < size)
         (void)snprintf(out + at, size - at, "; %u more", users->count - told);
+    bytes_make_utf8(out); /* it may have been cut inside a character */
 }

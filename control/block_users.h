@@ -35,15 +35,21 @@ struct block_users_roots {
 };
 extern const struct block_users_roots block_users_kernel; /* /proc, /sys */
 
-/*
- * Looks who uses `device` ("ublkb7"); a character device of which only openers count may be given
- * likewise. Reads many files of /proc and /sys, none of which waits for the device: run it
- * offloaded. A device that is not there has no users.
- */
-void block_users_find(const struct block_users_roots *roots, const char *device,
-                      struct block_users *out);
+struct block_users_of {
+    char device[48]; /* "ublkb7"; or a character device, of which only openers count */
+    struct block_users users;
+};
 
-/* "mounted at /srv; swap on ublkb7p2; held by dm-0 (vg-lv); open in qemu (pid 12); 3 more". */
+/*
+ * Looks who uses each of `count` devices. Reads many files of /proc and /sys, once for all devices;
+ * none of them waits for a device: run it offloaded. A device that is not there has no users.
+ * VP_E_NO_MEMORY.
+ */
+int block_users_find(const struct block_users_roots *roots, struct block_users_of *of,
+                     unsigned count) must_check;
+
+/* "mounted at /srv; swap on ublkb7p2; held by dm-0 (vg-lv); open in qemu (pid 12); 3 more". UTF-8,
+ * also where it had to be cut. */
 void block_users_text(const struct block_users *users, char *out, size_t size);
 
 const char *block_use_name(enum block_use use); /* "mount", "swap", "holder", "process" */

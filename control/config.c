@@ -1,6 +1,7 @@
 /* One table describes every key; the walk over the file looks each setting up in it. */
 #include "control/config.h"
 
+#include "base/attr.h"
 #include "base/bytes.h"
 
 #include <errno.h>
@@ -282,13 +283,12 @@ int control_config_parse(struct control_config *c, const char *text, const char 
 
 int control_config_load(struct control_config *c, const char *path, struct vp_error *err)
 {
-    FILE *in = fopen(path, "re");
+    AUTO_FILE FILE *in = fopen(path, "re");
     if (!in)
         return vp_fail_errno(err, vp_err_from_errno(errno), errno, "configuration %s", path);
     config_t file;
     config_init(&file);
     int rc = decode_file(&file, config_read(&file, in), path, c, err);
     config_destroy(&file);
-    (void)fclose(in);
     return rc;
 }

@@ -98,6 +98,11 @@ struct control_pool *control_pool_find(struct control *c, const char *name);
 /* Splits "POOL/VOL" and takes a reference on the pool; *volume points into `text`. */
 int control_volume_get(struct control *c, const char *text, struct control_pool **pool,
                        const char **volume, struct vp_error *err) must_check;
+/* "POOL/VOL", and "POOL/?" of a volume that does not exist any more. Where there is an open volume,
+ * volume_full_name has it. */
+#define VOLUME_FULL_NAME_BYTES (POOL_NAME_MAX + 1 + VOLUME_NAME_MAX + 1)
+void control_volume_name(const char *pool, const char *volume,
+                         char out[static VOLUME_FULL_NAME_BYTES]);
 
 /* Puts an open pool on the list, with its attachments, and remembers its disks. Owns vs. */
 CO int control_pool_add(struct control *c, struct volumes *vs, struct control_pool **out,

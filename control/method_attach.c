@@ -117,14 +117,16 @@ CO static int attachments(struct control *c, const void *args, json_t **result,
                           struct vp_error *err)
 {
     (void)args;
-    (void)err;
     json_t *list = json_array();
     struct control_pool *p;
     list_for_each (p, &c->pools, link) {
         struct attachment *a;
-        list_for_each (a, &p->attachments, link)
-            if (json_array_append_new(list, attachment_json(a)))
-                break;
+        list_for_each (a, &p->attachments, link) {
+            if (json_array_append_new(list, attachment_json(a)) == 0)
+                continue;
+            json_decref(list);
+            return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+        }
     }
     *result = json_pack("{s:o}", "attachments", list);
     return 0;

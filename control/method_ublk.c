@@ -4,37 +4,37 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *life_name(enum ublkx_life life)
+static const char *state_name(const struct ublk_seen *s)
 {
     static const char *const names[] = {"unstarted", "serving", "waiting", "failing"};
-    return names[life];
+    return s->error.rc ? "unknown" : names[s->device.life];
 }
 
 static const char *owner_name(enum ublk_owner owner)
 {
-    static const char *const names[] = {"here", "elsewhere", "orphan", "other"};
+    static const char *const names[] = {"here", "elsewhere", "orphan", "other", "unknown"};
     return names[owner];
 }
 
 /* Whose it is, "" when that is not known. */
-static void volume_of(const struct ublk_seen *s, char *out, size_t size)
+static void volume_of(const struct ublk_seen *s, char out[static VOLUME_FULL_NAME_BYTES])
 {
     out[0] = 0;
     if (s->attachment)
-        (void)snprintf(out, size, "%s/%s", s->attachment->pool->name, s->attachment->volume);
+        control_volume_name(s->attachment->pool->name, s->attachment->volume, out);
     else if (s->recorded)
-        (void)snprintf(out, size, "%s/%s", s->record.pool, s->record.volume);
+        control_volume_name(s->record.pool, s->record.volume, out);
 }
 
 static json_t *device_json(const struct ublk_seen *s)
 {
-    char path[32], volume[200], used_by[400];
+    char path[32], volume[VOLUME_FULL_NAME_BYTES], used_by[400];
     (void)snprintf(path, sizeof(path), "/dev/ublkb%d", s->device.number);
-    volume_of(s, volume, sizeof(volume));
+    volume_of(s, volume);
     block_users_text(&s->users, used_by, sizeof(used_by));
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:o, s:s}", "number", s->device.number,
+    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:s}", "number", s->device.number,
                      "device", path, "owner", owner_name(s->owner), "volume", volume, "state",
-                     life_name(s->device.life), "server_pid", s->server_pid, "users",
+                     state_name(s), "error", s->error.text, "server_pid", s->server_pid, "users",
                      show_block_users(&s->users), "used_by", used_by);
 }
 
@@ -55,7 +55,7 @@ CO static int ublk_list(struct control *c, const void *args, json_t **result, st
     struct vp_error why = {0};
     bool available = ublkx_features(&features, &why) == 0;
     json_t *list = json_array();
-    int rc = ublk_each(c, add_to_list, list, err);
+    int rc = ublk_each(c, true, add_to_list, list, err);
     if (rc) {
         json_decref(list);
         return rc;
@@ -72,7 +72,7 @@ struct remove_args {
     bool force, dry_run;
 };
 static const struct param remove_params[] = {
-    PARAM(struct remove_args, number, PARAM_NUMBER, true, 0, 1U << 20),
+    PARAM(struct remove_args, number, PARAM_NUMBER, true, 0, UBLKX_NUMBER_MAX),
     PARAM(struct remove_args, force, PARAM_BOOL, false, 0, 0),
     PARAM(struct remove_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
@@ -81,8 +81,8 @@ static const struct param remove_params[] = {
 static int refuse_what_is_not_an_orphan(const struct ublk_seen *s, struct vp_error *err)
 {
     int n = s->device.number;
-    char volume[200];
-    volume_of(s, volume, sizeof(volume));
+    char volume[VOLUME_FULL_NAME_BYTES];
+    volume_of(s, volume);
     switch (s->owner) {
     case UBLK_SERVED_HERE:
         return vp_fail(err, VP_E_BUSY,
@@ -98,6 +98,8 @@ static int refuse_what_is_not_an_orphan(const struct ublk_seen *s, struct vp_err
                        "/dev/ublkb%d was not made by vpool (there is no " UBLK_RECORD_DIR
                        "/ublkb%d with its tag), so it is not touched",
                        n, n);
+    case UBLK_UNKNOWN:
+        return vp_fail(err, s->error.rc, "%s", s->error.text);
     case UBLK_ORPHAN:
         break;
     }
@@ -138,8 +140,8 @@ CO static int ublk_remove_method(struct control *c, const void *args, json_t **r
         rc = ublk_remove(&s, err);
     if (rc)
         return rc;
-    char subject[200];
-    volume_of(&s, subject, sizeof(subject));
+    char subject[VOLUME_FULL_NAME_BYTES];
+    volume_of(&s, subject);
     if (!a->dry_run)
         control_event(c, VP_LOG_WARN, "ublk.removed", subject,
                       "/dev/ublkb%d is gone; requests that waited have failed", s.device.number);

@@ -73,6 +73,12 @@ int control_volume_get(struct control *c, const char *text, struct control_pool 
     return control_pool_get_open(c, name, pool, err);
 }
 
+void control_volume_name(const char *pool, const char *volume,
+                         char out[static VOLUME_FULL_NAME_BYTES])
+{
+    (void)snprintf(out, VOLUME_FULL_NAME_BYTES, "%s/%s", pool, volume[0] ? volume : "?");
+}
+
 /* ---- the list ------------------------------------------------------------------------------ */
 
 static struct control_pool *pool_new(struct control *c, const char *name, struct vp_uuid uuid)

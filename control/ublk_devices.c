@@ -8,52 +8,16 @@
  */
 #include "control/ublk_devices.h"
 
+#include "base/attr.h"
 #include "control/offload.h"
 
-#include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#define NUMBERS_MAX 4096
-
-struct numbers {
-    int number[NUMBERS_MAX];
-    unsigned count;
-};
-
-static int compare(const void *a, const void *b)
-{
-    return *(const int *)a - *(const int *)b;
-}
-
-/* Offloaded. The numbers in files "PREFIXn" of a directory; none when it is not there. */
-static void numbers_in(const char *dir, const char *prefix, struct numbers *out)
-{
-    out->count = 0;
-    DIR *d = opendir(dir);
-    const struct dirent *e;
-    while (d && (e = readdir(d)) && out->count < NUMBERS_MAX) {
-        int n = ublk_number_of(e->d_name, prefix);
-        if (n >= 0)
-            out->number[out->count++] = n;
-    }
-    if (d)
-        closedir(d);
-    qsort(out->number, out->count, sizeof(out->number[0]), compare);
-}
-
-static int list_devices(void *arg)
-{
-    numbers_in("/sys/class/ublk-char", "ublkc", arg);
-    return 0;
-}
-
-static int list_records(void *arg)
-{
-    numbers_in(UBLK_RECORD_DIR, "ublkb", arg);
-    return 0;
-}
+#define CLASS_DIR "/sys/class/ublk-char"
 
 /* ---- one device ---------------------------------------------------------------------------- */
 
@@ -69,81 +33,141 @@ static struct attachment *find_served(struct control *c, int number)
     return NULL;
 }
 
-static int look_blocking(void *arg)
+/* What was asked for in one go, so that /proc is read once. */
+struct sight {
+    struct ublk_seen *seen;
+    unsigned count;
+    bool users;
+};
+
+static void name_device(struct block_users_of *of, const char *prefix, int number)
 {
-    struct ublk_seen *s = arg;
-    char name[32], server[32];
+    (void)snprintf(of->device, sizeof(of->device), "%s%d", prefix, number);
+}
+
+/* Its server, if it has none, may be one that is about to take it over. */
+static void look_at_files(struct ublk_seen *s, const struct block_users *openers)
+{
     s->recorded = ublk_record_read(UBLK_RECORD_DIR, s->device.number, &s->record) == 0 &&
                   s->record.tag == s->device.tag;
-    (void)snprintf(name, sizeof(name), "ublkb%d", s->device.number);
-    (void)snprintf(server, sizeof(server), "ublkc%d", s->device.number);
-    block_users_find(&block_users_kernel, name, &s->users);
-    if (s->device.life == UBLKX_SERVED) {
-        s->server_pid = s->device.server_pid;
-        return 0;
+    s->server_pid = s->device.life == UBLKX_SERVED ? s->device.server_pid
+                    : openers->count               ? openers->user[0].pid
+                                                   : 0;
+}
+
+static int look_blocking(void *arg)
+{
+    const struct sight *g = arg;
+    AUTO_FREE struct block_users_of *servers = calloc(2 * (size_t)g->count, sizeof(*servers));
+    if (!servers)
+        return VP_E_NO_MEMORY;
+    struct block_users_of *users = servers + g->count;
+    for (unsigned i = 0; i < g->count; i++) {
+        name_device(&servers[i], "ublkc", g->seen[i].device.number);
+        name_device(&users[i], "ublkb", g->seen[i].device.number);
     }
-    struct block_users servers; /* one may be about to take it over */
-    block_users_find(&block_users_kernel, server, &servers);
-    s->server_pid = servers.count ? servers.user[0].pid : 0;
-    return 0;
+    int rc = block_users_find(&block_users_kernel, servers, g->users ? 2 * g->count : g->count);
+    for (unsigned i = 0; rc == 0 && i < g->count; i++) {
+        look_at_files(&g->seen[i], &servers[i].users);
+        g->seen[i].users = users[i].users;
+    }
+    return rc;
+}
+
+/* Asks the kernel. What does not answer has an error and, of `device`, only its number. */
+static CO int ask(int number, struct ublk_seen *out)
+{
+    *out = (struct ublk_seen){.device.number = number};
+    return ublkx_device_look(number, &out->device, &out->error);
+}
+
+static void judge(struct control *c, struct ublk_seen *s)
+{
+    s->attachment = find_served(c, s->device.number);
+    s->owner = s->attachment   ? UBLK_SERVED_HERE
+               : s->error.rc   ? UBLK_UNKNOWN
+               : !s->recorded  ? UBLK_OF_OTHERS
+               : s->server_pid ? UBLK_SERVED_ELSEWHERE
+                               : UBLK_ORPHAN;
 }
 
 int ublk_look(struct control *c, int number, struct ublk_seen *out, struct vp_error *err)
 {
-    *out = (struct ublk_seen){0};
-    int rc = ublkx_device_look(number, &out->device, err);
+    struct sight g = {.seen = out, .count = 1, .users = true};
+    int rc = ask(number, out);
     if (rc)
-        return rc;
-    rc = offload_run(look_blocking, out);
+        return vp_fail(err, rc, "%s", out->error.text);
+    rc = offload_run(look_blocking, &g);
     if (rc)
         return vp_fail(err, rc, "looking at /dev/ublkb%d: %s", number, vp_err_text(rc));
-    out->attachment = find_served(c, number);
-    out->owner = out->attachment   ? UBLK_SERVED_HERE
-                 : !out->recorded  ? UBLK_OF_OTHERS
-                 : out->server_pid ? UBLK_SERVED_ELSEWHERE
-                                   : UBLK_ORPHAN;
+    judge(c, out);
     return 0;
 }
 
-int ublk_each(struct control *c, int (*fn)(struct control *c, struct ublk_seen *s, void *arg),
-              void *arg, struct vp_error *err)
+static int list_devices(void *arg)
 {
-    struct numbers *n = malloc(sizeof(*n));
-    struct ublk_seen *s = malloc(sizeof(*s));
-    int rc = n && s ? offload_run(list_devices, n) : VP_E_NO_MEMORY;
+    return ublk_numbers_in(CLASS_DIR, "ublkc", arg);
+}
+
+/* All that are there, in an array of the caller's. */
+static CO int look_at_all(struct sight *g)
+{
+    AUTO_FREE struct ublk_numbers *n = malloc(sizeof(*n));
+    int rc = n ? offload_run(list_devices, n) : VP_E_NO_MEMORY;
+    if (rc || n->count == 0)
+        return rc;
+    g->seen = calloc(n->count, sizeof(*g->seen));
+    if (!g->seen)
+        return VP_E_NO_MEMORY;
+    for (unsigned i = 0; i < n->count; i++)
+        if (ask(n->number[i], &g->seen[g->count]) != VP_E_NOT_FOUND) /* it has just gone */
+            g->count++;
+    return g->count ? offload_run(look_blocking, g) : 0;
+}
+
+int ublk_each(struct control *c, bool users,
+              int (*fn)(struct control *c, struct ublk_seen *s, void *arg), void *arg,
+              struct vp_error *err)
+{
+    struct sight g = {.users = users};
+    int rc = look_at_all(&g);
     if (rc)
         rc = vp_fail(err, rc, "listing ublk devices: %s", vp_err_text(rc));
-    for (unsigned i = 0; rc == 0 && i < n->count; i++) {
-        rc = ublk_look(c, n->number[i], s, err);
-        if (rc == VP_E_NOT_FOUND) /* it has just gone */
-            rc = 0;
-        else if (rc == 0)
-            rc = fn(c, s, arg);
+    for (unsigned i = 0; rc == 0 && i < g.count; i++) {
+        judge(c, &g.seen[i]);
+        rc = fn(c, &g.seen[i], arg);
     }
-    free(n);
-    free(s);
+    free(g.seen);
     return rc;
 }
 
-/* ---- removal ------------------------------------------------------------------------------- */
+/* ---- records, removal ---------------------------------------------------------------------- */
 
-static int forget_blocking(void *arg)
+static int write_blocking(void *arg)
 {
-    return ublk_record_remove(UBLK_RECORD_DIR, *(const int *)arg);
+    return ublk_record_write(UBLK_RECORD_DIR, arg);
 }
 
-static CO void forget(void *arg)
+static int remove_blocking(void *arg)
 {
-    int rc = offload_run(forget_blocking, arg);
+    return ublk_record_remove(UBLK_RECORD_DIR, ((const struct ublk_record *)arg)->number);
+}
+
+void ublk_device_known(void *arg, int number, bool there)
+{
+    struct ublk_record *r = arg;
+    r->number = number;
+    int rc = offload_run(there ? write_blocking : remove_blocking, r);
     if (rc)
-        vp_warn(UBLK_RECORD_DIR "/ublkb%d could not be removed: %s", *(const int *)arg,
-                vp_err_text(rc));
+        vp_warn("/dev/ublkb%d: its record in " UBLK_RECORD_DIR " could not be %s (%s)%s", number,
+                there ? "written" : "removed", vp_err_text(rc),
+                there ? ": it has no name in /dev/vpool" : "");
 }
 
 int ublk_remove(const struct ublk_seen *s, struct vp_error *err)
 {
-    int number = s->device.number;
-    return ublkx_device_discard(&s->device, forget, &number, err);
+    struct ublk_record record = s->record;
+    return ublkx_device_discard(&s->device, ublk_device_known, &record, err);
 }
 
 /* ---- the start ----------------------------------------------------------------------------- */
@@ -151,10 +175,13 @@ int ublk_remove(const struct ublk_seen *s, struct vp_error *err)
 static int report(struct control *c, struct ublk_seen *s, void *arg)
 {
     (void)arg;
+    if (s->owner == UBLK_UNKNOWN)
+        vp_warn("whether /dev/ublkb%d has a server is not known: %s", s->device.number,
+                s->error.text);
     if (s->owner != UBLK_ORPHAN)
         return 0;
-    char subject[200];
-    (void)snprintf(subject, sizeof(subject), "%s/%s", s->record.pool, s->record.volume);
+    char subject[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(s->record.pool, s->record.volume, subject);
     control_event(c, VP_LOG_WARN, "ublk.orphan", subject,
                   "/dev/ublkb%d has no server and its users wait: import pool '%s', or end it with "
                   "`vpool ublk remove %d`",
@@ -162,26 +189,21 @@ static int report(struct control *c, struct ublk_seen *s, void *arg)
     return 0;
 }
 
-/* A record is there as long as its device is, so one without is of a device that somebody else
- * removed. */
-static CO void forget_leftovers(void)
+static int forget_leftovers(void *arg)
 {
-    struct numbers *devices = malloc(sizeof(*devices)), *records = malloc(sizeof(*records));
-    /* The records first: a device that comes in between has no record in the list. */
-    if (devices && records && offload_run(list_records, records) == 0 &&
-        offload_run(list_devices, devices) == 0)
-        for (unsigned i = 0; i < records->count; i++)
-            if (!bsearch(&records->number[i], devices->number, devices->count, sizeof(int),
-                         compare))
-                forget(&records->number[i]);
-    free(devices);
-    free(records);
+    (void)arg;
+    if (access("/sys/class", F_OK)) /* then no device can be seen */
+        return vp_err_from_errno(errno);
+    return ublk_records_forget_leftovers(UBLK_RECORD_DIR, CLASS_DIR);
 }
 
 void ublk_report_orphans(struct control *c)
 {
     struct vp_error err = {0};
-    forget_leftovers();
-    if (ublk_each(c, report, NULL, &err))
+    int rc = offload_run(forget_leftovers, NULL);
+    if (rc)
+        vp_warn("looking for records in " UBLK_RECORD_DIR " whose devices are gone: %s",
+                vp_err_text(rc));
+    if (ublk_each(c, false, report, NULL, &err))
         vp_warn("looking for block devices without a server: %s", err.text);
 }

@@ -13,24 +13,32 @@ enum ublk_owner {
     UBLK_SERVED_ELSEWHERE, /* vpool's, by another daemon that lives           */
     UBLK_ORPHAN,           /* vpool's, without a server                       */
     UBLK_OF_OTHERS,        /* of another program: never touched               */
+    UBLK_UNKNOWN,          /* the kernel does not say: never touched          */
 };
 
 struct ublk_seen {
     struct ublkx_device device;
+    struct vp_error error; /* the kernel's, when it was asked: of `device` only the number holds */
     enum ublk_owner owner;
     bool recorded; /* `record` is this device's */
     struct ublk_record record;
     struct attachment *attachment; /* served here; until control.lock is let go */
     int server_pid;                /* 0: none */
-    struct block_users users;
+    struct block_users users;      /* if they were asked for */
 };
 
 /* VP_E_NOT_FOUND, VP_E_UBLK_…, VP_E_NO_MEMORY, with a sentence. */
 CO int ublk_look(struct control *c, int number, struct ublk_seen *out,
                  struct vp_error *err) must_check;
-/* All that the kernel has, by number, until `fn` fails; none without the driver. */
-CO int ublk_each(struct control *c, int (*fn)(struct control *c, struct ublk_seen *s, void *arg),
-                 void *arg, struct vp_error *err) must_check;
+/* All that the kernel has, by number, until `fn` fails; none without the driver. One that does not
+ * answer has its error and is UBLK_UNKNOWN, unless it is served here. Who uses them only if asked
+ * for. */
+CO int ublk_each(struct control *c, bool users,
+                 int (*fn)(struct control *c, struct ublk_seen *s, void *arg), void *arg,
+                 struct vp_error *err) must_check;
+/* Writes the record of device `number`, or without `there` removes it; a failure is logged, since
+ * the device does without. `record` is a struct ublk_record: see ublkx_options.known. */
+CO void ublk_device_known(void *record, int number, bool there);
 /* Removes an orphan; what waits ends with errors. As ublkx_device_discard. */
 CO int ublk_remove(const struct ublk_seen *s, struct vp_error *err) must_check;
 

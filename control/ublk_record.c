@@ -2,6 +2,7 @@
 #include "control/ublk_record.h"
 
 #include "base/attr.h"
+#include "ublk/target.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,9 +13,8 @@
 #include <sys/stat.h>
 
 #define RECORD_BYTES_MAX 1024
-#define NUMBER_MAX       (1L << 20)
 
-/* Both of its components, world-readable as /run is: there is nothing secret in a name. */
+/* The last two of its components, world-readable as /run is: there is nothing secret in a name. */
 static int make_dirs(const char *dir)
 {
     char parent[256];
@@ -65,7 +65,7 @@ int ublk_record_write(const char *dir, const struct ublk_record *r)
     return rc;
 }
 
-/* The value of KEY in the lines of `text`, which it cuts there; NULL when there is none. */
+/* Copies the value of the first line "KEY=VALUE" to `out`; NULL: there is none, or no room. */
 static const char *value_of(const char *text, const char *key, char *out, size_t size)
 {
     size_t len = strlen(key);
@@ -133,5 +133,52 @@ int ublk_number_of(const char *name, const char *prefix)
         return -1;
     char *end;
     long n = strtol(name + len, &end, 10);
-    return *end == 0 && n <= NUMBER_MAX ? (int)n : -1;
+    return *end == 0 && n <= (long)UBLKX_NUMBER_MAX ? (int)n : -1;
+}
+
+/* ---- many ------------------------------------------------------------------------------------ */
+
+static int compare(const void *a, const void *b)
+{
+    return *(const int *)a - *(const int *)b;
+}
+
+int ublk_numbers_in(const char *dir, const char *prefix, struct ublk_numbers *out)
+{
+    out->count = 0;
+    AUTO_DIR DIR *d = opendir(dir);
+    if (!d)
+        return errno == ENOENT ? 0 : vp_err_from_errno(errno);
+    const struct dirent *e;
+    while (errno = 0, (e = readdir(d)) && out->count < UBLK_NUMBERS_MAX) {
+        int n = ublk_number_of(e->d_name, prefix);
+        if (n >= 0)
+            out->number[out->count++] = n;
+    }
+    if (!e && errno)
+        return vp_err_from_errno(errno);
+    qsort(out->number, out->count, sizeof(out->number[0]), compare);
+    return 0;
+}
+
+static bool is_gone(const char *class_dir, int number)
+{
+    char path[300];
+    int n = snprintf(path, sizeof(path), "%s/ublkc%d", class_dir, number);
+    return n > 0 && n < (int)sizeof(path) && access(path, F_OK) && errno == ENOENT;
+}
+
+int ublk_records_forget_leftovers(const char *dir, const char *class_dir)
+{
+    AUTO_FREE struct ublk_numbers *records = malloc(sizeof(*records));
+    if (!records)
+        return VP_E_NO_MEMORY;
+    int rc = ublk_numbers_in(dir, "ublkb", records);
+    for (unsigned i = 0; i < records->count; i++) {
+        int one = is_gone(class_dir, records->number[i])
+                      ? ublk_record_remove(dir, records->number[i])
+                      : 0;
+        rc = one ? one : rc;
+    }
+    return rc;
 }

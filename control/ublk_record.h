@@ -7,8 +7,10 @@
  *   - people.
  *
  * A record is there before the device can be seen and until it can not be seen any more, while the
- * number is still taken: one without a device is a leftover, and never describes somebody else's.
- * Devices and /run both end with the machine's uptime. All of this blocks (tmpfs): run it offloaded.
+ * number is still taken. One without a device is a leftover: somebody else removed the device. A
+ * daemon does not take it for that of the next device of that number, whose tag is another; but udev
+ * can not see tags, so leftovers are removed at the start. Devices and /run both end with the
+ * machine's uptime. All of this blocks (tmpfs): run it offloaded.
  */
 #ifndef VP_CONTROL_UBLK_RECORD_H
 #define VP_CONTROL_UBLK_RECORD_H
@@ -38,6 +40,21 @@ int ublk_record_read(const char *dir, int number, struct ublk_record *out) must_
 /* One that is not there is fine. */
 int ublk_record_remove(const char *dir, int number) must_check;
 
+/*
+ * Removes the records of devices that are not there: somebody else removed those. Each device is
+ * looked for in `class_dir` (the kernel's: "ublkcN") just before its record goes; where it can not be
+ * told, the record stays. An errno's code, the last of several.
+ */
+int ublk_records_forget_leftovers(const char *dir, const char *class_dir) must_check;
+
+#define UBLK_NUMBERS_MAX 4096
+struct ublk_numbers {
+    int number[UBLK_NUMBERS_MAX]; /* ascending */
+    unsigned count;
+};
+/* The N of all "PREFIXN" in a directory, at most as many as there is room for; none when it is not
+ * there. An errno's code: they are not known. */
+int ublk_numbers_in(const char *dir, const char *prefix, struct ublk_numbers *out) must_check;
 /* "ublkbN" or "ublkcN" to N; -1 when it is neither. */
 int ublk_number_of(const char *name, const char *prefix);
 

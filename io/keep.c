@@ -136,7 +136,7 @@ int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), voi
 {
     if (world())
         return sim_keep_each(world(), prefix, fn, arg);
-    DIR *dir = opendir(SHM_DIR);
+    AUTO_DIR DIR *dir = opendir(SHM_DIR);
     if (!dir)
         return 0; /* no shared memory, so nothing is kept */
     const struct dirent *e;
@@ -145,7 +145,6 @@ int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), voi
         if (strncmp(e->d_name, prefix, strlen(prefix)) == 0 &&
             strlen(e->d_name) <= IO_KEEP_NAME_MAX)
             rc = fn(e->d_name, arg);
-    closedir(dir);
     return rc;
 }
 

@@ -250,7 +250,8 @@ int ublkx_device_look(int number, struct ublkx_device *out, struct vp_error *err
     return 0;
 }
 
-int ublkx_device_discard(const struct ublkx_device *d, CO void (*gone)(void *arg), void *arg,
+int ublkx_device_discard(const struct ublkx_device *d,
+                         CO void (*known)(void *arg, int number, bool there), void *arg,
                          struct vp_error *err)
 {
     struct ublkx_device now;
@@ -263,6 +264,9 @@ int ublkx_device_discard(const struct ublkx_device *d, CO void (*gone)(void *arg
     rc = ublkx_device_stop((unsigned)d->number, err);
     if (rc)
         return rc;
-    gone(arg);
-    return ublkx_device_delete((unsigned)d->number, err);
+    known(arg, d->number, false);
+    rc = ublkx_device_delete((unsigned)d->number, err);
+    if (rc && rc != VP_E_NOT_FOUND)
+        known(arg, d->number, true);
+    return rc;
 }

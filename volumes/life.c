@@ -88,12 +88,19 @@ static int workers_start(struct volumes *vs)
     return rc ? rc : volumes_background_start(vs);
 }
 
+CO static void detach_all(struct volumes *vs)
+{
+    while (!list_empty(&vs->active))
+        volume_detach(list_first(&vs->active, struct volume, active_link));
+}
+
 /* The end of a create or import that failed after the pool was there. Without a checkpoint: it would
  * take the place of a log whose records of volumes are in nobody's memory. */
 CO static void undo_open(struct volumes *vs)
 {
     workers_stop(vs);
     pool_checkpoints_stop(vs->pool);
+    detach_all(vs);
     pool_abandon(vs->pool);
     volumes_free(vs);
 }
@@ -211,12 +218,6 @@ CO static int settle_all(struct volumes *vs)
     }
     int rc = sweep_run(&sweep, volume_settle, false);
     return rc || !sweep.failed ? rc : VP_E_NO_MEMORY;
-}
-
-CO static void detach_all(struct volumes *vs)
-{
-    while (!list_empty(&vs->active))
-        volume_detach(list_first(&vs->active, struct volume, active_link));
 }
 
 int volumes_close(struct volumes *vs, bool mark_exported)

@@ -2,6 +2,8 @@
  * Runs a fuzz target's inputs without libFuzzer: each argument is a file, or a directory of files.
  * A crash names its input, because that is printed before it runs.
  */
+#include "base/attr.h"
+
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -17,14 +19,13 @@ static unsigned inputs;
 
 static int replay_file(const char *path)
 {
-    FILE *f = fopen(path, "rb");
+    AUTO_FILE FILE *f = fopen(path, "rb");
     if (!f) {
         perror(path);
         return 1;
     }
     uint8_t *data = malloc(INPUT_MAX);
     size_t size = data ? fread(data, 1, INPUT_MAX, f) : 0;
-    fclose(f);
     printf("%s (%zu bytes)\n", path, size);
     fflush(stdout);
     /* A copy of the exact size, so that a sanitizer sees reads behind the end. */
@@ -44,7 +45,7 @@ static int replay_file(const char *path)
 static int replay(const char *path)
 {
     struct stat st;
-    DIR *d = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? opendir(path) : NULL;
+    AUTO_DIR DIR *d = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? opendir(path) : NULL;
     if (!d)
         return replay_file(path);
     int rc = 0;
@@ -55,7 +56,6 @@ static int replay(const char *path)
         if (snprintf(name, sizeof(name), "%s/%s", path, e->d_name) < (int)sizeof(name))
             rc |= replay(name);
     }
-    closedir(d);
     return rc;
 }
 

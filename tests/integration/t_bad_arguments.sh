@@ -8,6 +8,27 @@ refused 'start vpoold' vpool list
 refused 'NO_DAEMON' vpool --json list
 ok vpool version
 
+step "vpool-bench: options that mean nothing together are refused"
+usage 'no disk' vpool-bench --rw read
+usage 'is not an option' vpool-bench --disk "$T/b" read
+usage 'unrecognized' vpool-bench --disk "$T/b" --iodepth 4
+usage '--queues has no meaning for a load' vpool-bench --disk "$T/b" --queues 2
+usage '--profile has no meaning with --raw' vpool-bench --raw --disk "$T/b" --profile single
+usage 'one disk, not 2' vpool-bench --raw --disk "$T/b" --disk "$T/c"
+usage '--rw has no meaning with --ublk-volume' vpool-bench --ublk-volume --disk "$T/b" --rw read
+usage '--ublk-volume has no meaning with --ublk-pass' vpool-bench --ublk-volume --ublk-pass "$T/b"
+usage '--size has no meaning with --ublk-pass' vpool-bench --ublk-pass "$T/b" --size 1G
+usage 'has to see the data' vpool-bench --ublk-pass "$T/b" --checksum --zero-copy
+usage '--first-write goes with' vpool-bench --disk "$T/b" --first-write --rw read
+usage '--first-write goes with' vpool-bench --disk "$T/b" --rw randread --first-write
+usage 'more than --size' vpool-bench --disk "$T/b" --size 1M --bs 2M
+[ ! -e "$T/b" ] || fail "a refused call made a disk"
+for rw in '--rw randwrite' '--first-write' '--raw --rw read'; do
+    # shellcheck disable=SC2086
+    ok vpool-bench --disk "$T/b" --size 16M --depth 4 --requests 50 --json $rw
+    same "$(jq .requests <<<"$out")" 50 "requests of $rw"
+done
+
 daemon_start
 step "usage errors exit with 2"
 usage 'usage' vpool

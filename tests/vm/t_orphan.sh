@@ -38,14 +38,24 @@ refused 'no ublk device' vpool ublk remove 99
 ok vpool ublk list
 grep -qE '/dev/ublkb7 +here +tank/a +serving' <<<"$out" || fail "$out"
 
+step "devices that do not answer are listed, each with its reason"
+mv /dev/ublk-control /dev/hidden # so that the kernel can not be asked
+ok vpool ublk list
+grep -qE '/dev/ublkb7 +here +tank/a +unknown' <<<"$out" && grep -q '/dev/ublkb8 does not answer: there is no' <<<"$out" || fail "$out"
+[ "$(vpool --json ublk list | jq -r '[.devices[] | select(.error != "") | .state] | unique[]')" = unknown ] || fail "$(vpool --json ublk list)"
+mv /dev/hidden /dev/ublk-control
+[ "$(vpool --json ublk list | jq -r '.devices[].error')" = "" ] || fail "they answer: $(vpool --json ublk list)"
+
 step "a daemon that does not know the pool sees orphans, and says so at its start"
 mount /dev/ublkb7p1 /mnt/v
 daemon_kill
 mv "$T/state" "$T/old-state"
+cp /run/vpool/ublk/ublkb7 /run/vpool/ublk/ublkb55
 daemon_start
 until_ok 5 eval 'vpool events | grep -q "ublk.orphan.*tank/a.*vpool ublk remove 7"' || fail "$(vpool events)"
 ok vpool ublk list
 grep -qE '/dev/ublkb7 +orphan +tank/a +waiting +- +mounted at /mnt/v' <<<"$out" || fail "$out"
+[ "$(ls /run/vpool/ublk | xargs)" = "ublkb7 ublkb8" ] || fail "records: $(ls /run/vpool/ublk)"
 
 step "one that is in use is removed only with --force, and its users see errors"
 dd if=/dev/ublkb7 of=/dev/null bs=4k count=1 iflag=direct 2>"$T/dd" &

@@ -17,6 +17,22 @@ kill -9 "$(cat /mnt/v/quickstart/daemon.pid)"
 ok ./quickstart clean
 [ -z "$(ls /sys/class/ublk-char)" ] || fail "left: $(ls /sys/class/ublk-char)"
 
+step "clean takes away all devices of its pool, and stops when one is in use"
+ok ./quickstart
+export VPOOL_SOCKET=/mnt/v/quickstart/vpoold.sock
+ok vpool volume create demo/vm2 --size 100M
+attach demo/vm2 --ublk
+sleep 1000 <"$dev" &
+reader=$!
+refused 'end what uses the block device of demo/vm2.*quickstart clean' ./quickstart clean
+ok vpool status demo
+[ -b "$dev" ] || fail "$dev is gone"
+kill $reader
+wait $reader 2>/dev/null
+ok ./quickstart clean
+[ -z "$(ls /sys/class/ublk-char)" ] || fail "left: $(ls /sys/class/ublk-char)"
+[ ! -e /mnt/v/quickstart ] || fail "its directory is left"
+
 step "without the driver it is NBD"
 ok rmmod ublk_drv
 ok ./quickstart --test

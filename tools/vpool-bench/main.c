@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -201,28 +202,32 @@ static void print(const struct bench_options *o, const struct bench_result *r)
 /* ---- command line ------------------------------------------------------------------------- */
 
 static const char usage[] =
-    "usage: vpool-bench --disk FILE [--disk FILE]... [OPTION]...\n"
-    "       vpool-bench --ublk-pass DISK [--queues N] [--depth N]\n"
-    "       vpool-bench --ublk-volume --disk FILE [--disk FILE]... [--queues N] [--depth N]\n"
+    "usage: vpool-bench --disk FILE [--disk FILE]... [POOL] [LOAD]\n"
+    "       vpool-bench --raw --disk FILE [--size SIZE] [--keep] [LOAD]\n"
+    "       vpool-bench --ublk-volume --disk FILE [--disk FILE]... [POOL] [DEVICE]\n"
+    "       vpool-bench --ublk-pass DISK [--checksum | --zero-copy] [DEVICE]\n"
     "  --disk FILE        a disk of the pool; created, sparse, if it is missing\n"
-    "  --disk-size SIZE   of created files\n"
-    "  --profile P        single (default), mirror:N\n"
-    "  --raw              without a pool: the device layer on the first FILE (overwrites it)\n"
-    "  --rw MODE          read, write, randread (default), randwrite\n"
-    "  --bs SIZE          bytes a request (4K)\n"
-    "  --iodepth N        requests at a time (32)\n"
-    "  --ublk-pass DISK   serve DISK, as it is, as a ublk device until SIGTERM or SIGINT\n"
+    "  --raw              without a pool: the device layer on FILE (overwrites it)\n"
+    "  --ublk-volume      serve the volume as a ublk device until SIGTERM or SIGINT\n"
+    "  --ublk-pass DISK   serve DISK so, as it is\n"
     "  --checksum         compute the checksums that a volume would\n"
     "  --zero-copy        the kernel's pages go to DISK as they are (Linux 6.16)\n"
-    "  --ublk-volume      serve a volume of a new pool so\n"
-    "  --queues N         of the ublk device (1)\n"
-    "  --depth N          requests at a time of each of its queues (64)\n"
+    "POOL:\n"
+    "  --disk-size SIZE   of created files\n"
+    "  --profile P        single (default), mirror:N\n"
     "  --size SIZE        of the volume (1G)\n"
+    "  --keep             leave created files\n"
+    "LOAD:\n"
+    "  --rw MODE          read, write, randread (default), randwrite\n"
+    "  --bs SIZE          bytes a request (4K)\n"
+    "  --depth N          requests at a time (32)\n"
     "  --runtime SECONDS  (5)\n"
     "  --requests N       end after N requests, if that is earlier\n"
     "  --first-write      write blocks that were never written, each once\n"
-    "  --keep             leave created files\n"
-    "  --json             figures as JSON\n";
+    "  --json             figures as JSON\n"
+    "DEVICE:\n"
+    "  --queues N         of the ublk device (1)\n"
+    "  --depth N          requests at a time of each of its queues (64)\n";
 
 enum {
     OPT_DISK = 1,
@@ -253,7 +258,6 @@ static const struct option long_options[] = {
     {"raw", no_argument, NULL, OPT_RAW},
     {"rw", required_argument, NULL, OPT_RW},
     {"bs", required_argument, NULL, OPT_BS},
-    {"iodepth", required_argument, NULL, OPT_DEPTH},
     {"ublk-pass", required_argument, NULL, OPT_UBLK_PASS},
     {"checksum", no_argument, NULL, OPT_CHECKSUM},
     {"zero-copy", no_argument, NULL, OPT_ZERO_COPY},
@@ -268,6 +272,33 @@ static const struct option long_options[] = {
     {"json", no_argument, NULL, OPT_JSON},
     {"help", no_argument, NULL, OPT_HELP},
     {NULL, 0, NULL, 0},
+};
+
+#define IN(mode) (1U << (mode))
+#define LOADS    (IN(BENCH_POOL) | IN(BENCH_RAW))
+#define SERVES   (IN(BENCH_UBLK_PASS) | IN(BENCH_UBLK_VOLUME))
+#define POOLS    (IN(BENCH_POOL) | IN(BENCH_UBLK_VOLUME))
+
+/* Where an option means something. */
+static const unsigned char modes_of[] = {
+    [OPT_DISK] = LOADS | POOLS,
+    [OPT_DISK_SIZE] = POOLS,
+    [OPT_PROFILE] = POOLS,
+    [OPT_RAW] = IN(BENCH_RAW),
+    [OPT_UBLK_PASS] = IN(BENCH_UBLK_PASS),
+    [OPT_CHECKSUM] = IN(BENCH_UBLK_PASS),
+    [OPT_ZERO_COPY] = IN(BENCH_UBLK_PASS),
+    [OPT_UBLK_VOLUME] = IN(BENCH_UBLK_VOLUME),
+    [OPT_QUEUES] = SERVES,
+    [OPT_RW] = LOADS,
+    [OPT_BS] = LOADS,
+    [OPT_DEPTH] = LOADS | SERVES,
+    [OPT_SIZE] = LOADS | POOLS,
+    [OPT_RUNTIME] = LOADS,
+    [OPT_REQUESTS] = LOADS,
+    [OPT_FIRST] = LOADS,
+    [OPT_KEEP] = LOADS | POOLS,
+    [OPT_JSON] = LOADS,
 };
 
 static bool parse_mode(const char *text, struct bench_options *o)
@@ -293,9 +324,8 @@ static bool parse_count(const char *text, uint64_t max, unsigned *out)
 
 static bool mode_set(struct bench_options *o, enum bench_mode mode)
 {
-    bool first = o->mode == BENCH_POOL;
-    o->mode = mode;
-    return first;
+    o->mode = mode; /* another one that was given before has no meaning then */
+    return true;
 }
 
 static bool disk_add(struct bench_options *o, const char *path)
@@ -343,7 +373,7 @@ static bool parse_one(int opt, struct bench_options *o)
     case OPT_RAW:
         return mode_set(o, BENCH_RAW);
     case OPT_FIRST:
-        return o->first_write = o->write = true;
+        return o->first_write = true;
     case OPT_CHECKSUM:
         return o->checksum = true;
     case OPT_ZERO_COPY:
@@ -357,9 +387,51 @@ static bool parse_one(int opt, struct bench_options *o)
     }
 }
 
+static bool refuse(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static bool refuse(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fputs("vpool-bench: ", stderr);
+    (void)vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+    return false;
+}
+
+/* `given`: bit OPT_… */
+static bool check_modes(const struct bench_options *o, uint32_t given)
+{
+    static const char *const where[] = {"for a load on a volume", "with --raw", "with --ublk-pass",
+                                        "with --ublk-volume"};
+    for (const struct option *l = long_options; l->name; l++)
+        if (given >> l->val & 1 && !(modes_of[l->val] & IN(o->mode)))
+            return refuse("--%s has no meaning %s", l->name, where[o->mode]);
+    return true;
+}
+
+static bool check(struct bench_options *o, uint32_t given)
+{
+    if (!check_modes(o, given))
+        return false;
+    if (o->disk_count == 0)
+        return refuse("no disk: give --disk FILE");
+    if (o->disk_count > 1 && !(POOLS & IN(o->mode)))
+        return refuse("--raw and --ublk-pass take one disk, not %u", o->disk_count);
+    if (o->zero_copy && o->checksum)
+        return refuse("--checksum has to see the data, which --zero-copy does not");
+    if (o->first_write && given >> OPT_RW & 1 && !o->write)
+        return refuse("--first-write goes with --rw write or randwrite");
+    if (o->block_bytes > o->size_bytes)
+        return refuse("--bs is more than --size");
+    o->write |= o->first_write;
+    return true;
+}
+
 static bool parse(int argc, char **argv, struct bench_options *o)
 {
     int opt, index = 0;
+    uint32_t given = 0;
     while ((opt = getopt_long(argc, argv, "", long_options, &index)) != -1) {
         if (opt == OPT_HELP) {
             fputs(usage, stdout);
@@ -367,20 +439,12 @@ static bool parse(int argc, char **argv, struct bench_options *o)
         }
         if (opt == '?')
             return false;
-        if (!parse_one(opt, o)) {
-            fprintf(stderr, "vpool-bench: --%s: '%s' is not valid\n", long_options[index].name,
-                    optarg ? optarg : "");
-            return false;
-        }
+        if (!parse_one(opt, o))
+            return refuse("--%s: '%s' is not valid", long_options[index].name,
+                          optarg ? optarg : "");
+        given |= UINT32_C(1) << opt;
     }
-    if (o->zero_copy && (o->mode != BENCH_UBLK_PASS || o->checksum)) {
-        fputs("vpool-bench: --zero-copy is for --ublk-pass without --checksum: a volume computes "
-              "checksums, and for that has to see the data\n",
-              stderr);
-        return false;
-    }
-    return o->disk_count > 0 && optind == argc && o->block_bytes <= o->size_bytes &&
-           (o->mode == BENCH_UBLK_PASS ? o->disk_count == 1 : !o->checksum);
+    return optind < argc ? refuse("'%s' is not an option", argv[optind]) : check(o, given);
 }
 
 int main(int argc, char **argv)
@@ -395,7 +459,7 @@ int main(int argc, char **argv)
         .result = &result,
     };
     if (!parse(argc, argv, &p.options)) {
-        fputs(usage, stderr);
+        fputs("`vpool-bench --help` shows the options\n", stderr);
         return 2;
     }
     bool serves = is_ublk(p.options.mode);

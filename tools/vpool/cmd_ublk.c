@@ -1,6 +1,8 @@
 /* Commands about the block devices that the kernel has, attached or left behind. */
 #include "tools/vpool/cli.h"
 
+#include "ublk/target.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +38,11 @@ static void print_devices(const json_t *result)
         table_add(&t, "%s", users[0] ? users : "-");
     }
     table_print(&t);
+    json_array_foreach(list, i, d)
+    {
+        if (json_text(d, "error")[0])
+            printf("%s does not answer: %s\n", json_text(d, "device"), json_text(d, "error"));
+    }
 }
 
 static int cmd_list(struct cli *cli, int argc, char **argv)
@@ -67,7 +74,7 @@ static int cmd_remove(struct cli *cli, int argc, char **argv)
     const char *text = strncmp(argv[1], "/dev/ublkb", 10) == 0 ? argv[1] + 10 : argv[1];
     char *end;
     unsigned long number = strtoul(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end || number > 1U << 20)
+    if (text[0] < '0' || text[0] > '9' || *end || number > UBLKX_NUMBER_MAX)
         return cli_usage(cli, "'%s' is not the number of a ublk device: write N or /dev/ublkbN",
                          argv[1]);
     return cli_show(cli, "ublk.remove",
@@ -82,7 +89,8 @@ const struct command commands_ublk[] = {
      "  here       an attachment of this daemon\n"
      "  elsewhere  vpool's, served by another daemon\n"
      "  orphan     vpool's, without a daemon: its users wait\n"
-     "  other      of another program",
+     "  other      of another program\n"
+     "  unknown    the kernel does not say",
      cmd_list},
     {"ublk remove", "N [--dry-run] [--force]",
      "Removes /dev/ublkbN, whose daemon does not come back; what waits ends with errors.\n"

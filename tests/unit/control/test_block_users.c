@@ -82,10 +82,10 @@ static int teardown(void **state)
 
 static void assert_users(const char *text)
 {
-    struct block_users users;
+    struct block_users_of of = {.device = "ublkb7"};
     char is[500];
-    block_users_find(&roots, "ublkb7", &users);
-    block_users_text(&users, is, sizeof(is));
+    assert_int_equal(block_users_find(&roots, &of, 1), 0);
+    block_users_text(&of.users, is, sizeof(is));
     assert_string_equal(is, text);
 }
 
@@ -98,9 +98,9 @@ static void a_device_without_users_has_none(void **state)
 static void a_device_that_is_not_there_has_none(void **state)
 {
     (void)state;
-    struct block_users users;
-    block_users_find(&roots, "ublkb8", &users);
-    assert_int_equal(users.count, 0);
+    struct block_users_of of = {.device = "ublkb8"};
+    assert_int_equal(block_users_find(&roots, &of, 1), 0);
+    assert_int_equal(of.users.count, 0);
 }
 
 static void mounts_are_found_by_number_also_of_partitions_and_with_blanks(void **state)
@@ -126,6 +126,24 @@ static void a_mount_with_a_number_of_its_own_is_found_by_its_source(void **state
     (void)state;
     put(proc, "self/mountinfo", "30 1 0:44 /sub /srv rw shared:5 - btrfs /dev/ublkb7 rw\n");
     assert_users("mounted at /srv");
+}
+
+static void a_source_that_anybody_may_choose_is_no_use(void **state)
+{
+    (void)state;
+    put(proc, "self/mountinfo",
+        "30 1 0:44 / /home/u/a rw - fuse /dev/ublkb7 rw\n"
+        "31 1 0:45 / /home/u/b rw - fuse.btrfs /dev/ublkb7 rw\n");
+    assert_users("");
+}
+
+static void nothing_that_a_terminal_obeys_is_in_a_name(void **state)
+{
+    (void)state;
+    put(proc, "self/mountinfo",
+        "30 1 259:0 / /a\033[31m\\012\177\302\2331mb\u00fc rw - ext4 x rw\n");
+    open_in("12", "\033]0;title\a\n", "/dev/ublkb7");
+    assert_users("mounted at /a?[31m????1mb\u00fc; open in ?]0;title? (pid 12)");
 }
 
 static void a_device_whose_name_begins_likewise_is_another(void **state)
@@ -157,6 +175,31 @@ static void swap_and_open_files_are_found(void **state)
     assert_users("swap on ublkb7p1; open in qemu-system (pid 12)");
 }
 
+static void of_many_devices_each_has_its_own_users(void **state)
+{
+    (void)state;
+    char again[128];
+    put(proc, "self/mountinfo",
+        "30 1 259:1 / /srv rw - ext4 x rw\n31 1 259:9 / /mnt rw - ext4 x rw\n");
+    put(sys, "class/block/ublkb7p1/holders/md0/dev", "9:0\n");
+    put(sys, "class/block/ublkb70/holders/md0/dev", "9:0\n");
+    put(proc, "swaps", "Filename\n/dev/md0 partition 1 0 -2\n");
+    open_in("12", "cmp\n", "/dev/ublkb7");
+    (void)snprintf(again, sizeof(again), "%s/12/fd/4", proc);
+    assert_int_equal(symlink("/dev/ublkb70", again), 0);
+    struct block_users_of of[] = {
+        {.device = "ublkb7"}, {.device = "ublkb70"}, {.device = "ublkc7"}};
+    static const char *const expected[] = {
+        "held by md0; mounted at /srv; swap on md0; open in cmp (pid 12)",
+        "held by md0; mounted at /mnt; swap on md0; open in cmp (pid 12)", ""};
+    assert_int_equal(block_users_find(&roots, of, 3), 0);
+    for (int i = 0; i < 3; i++) {
+        char is[500];
+        block_users_text(&of[i].users, is, sizeof(is));
+        assert_string_equal(is, expected[i]);
+    }
+}
+
 static void more_users_than_are_told_are_counted(void **state)
 {
     (void)state;
@@ -169,6 +212,15 @@ static void more_users_than_are_told_are_counted(void **state)
     assert_users("mounted at /m0; mounted at /m1; mounted at /m2; mounted at /m3; 36 more");
 }
 
+static void a_text_that_is_cut_stays_utf8(void **state)
+{
+    (void)state;
+    struct block_users users = {.user = {{.use = BLOCK_MOUNTED, .what = "/\u00fc"}}, .count = 1};
+    char text[sizeof("mounted at /") + 1]; /* and half a letter */
+    block_users_text(&users, text, sizeof(text));
+    assert_string_equal(text, "mounted at /?");
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -178,10 +230,14 @@ int main(void)
         T(mounts_are_found_by_number_also_of_partitions_and_with_blanks),
         T(a_mount_that_is_listed_twice_is_one),
         T(a_mount_with_a_number_of_its_own_is_found_by_its_source),
+        T(a_source_that_anybody_may_choose_is_no_use),
+        T(nothing_that_a_terminal_obeys_is_in_a_name),
         T(a_device_whose_name_begins_likewise_is_another),
         T(holders_are_followed_to_what_uses_them),
         T(swap_and_open_files_are_found),
+        T(of_many_devices_each_has_its_own_users),
         T(more_users_than_are_told_are_counted),
+        T(a_text_that_is_cut_stays_utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

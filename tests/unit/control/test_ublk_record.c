@@ -113,6 +113,60 @@ static void names_of_devices_have_a_number_and_nothing_else(void **state)
     assert_int_equal(ublk_number_of("ublkb99999999999999999999", "ublkb"), -1);
 }
 
+/* A directory or an empty file as the kernel's list of devices. */
+static const char *beside(const char *name)
+{
+    static char path[128];
+    (void)snprintf(path, sizeof(path), "%s/%s", top, name);
+    return path;
+}
+
+static void only_records_of_devices_that_are_gone_are_forgotten(void **state)
+{
+    (void)state;
+    struct ublk_record r, other = sample;
+    other.number = 8;
+    assert_int_equal(ublk_record_write(dir, &sample), 0);
+    assert_int_equal(ublk_record_write(dir, &other), 0);
+    assert_int_equal(mkdir(beside("class"), 0755), 0);
+    assert_int_equal(mkdir(beside("class/ublkc7"), 0755), 0);
+    assert_int_equal(ublk_records_forget_leftovers(dir, beside("class")), 0);
+    assert_int_equal(ublk_record_read(dir, 7, &r), 0);
+    assert_int_equal(ublk_record_read(dir, 8, &r), VP_E_NOT_FOUND);
+    assert_int_equal(rmdir(beside("class/ublkc7")), 0);
+    assert_int_equal(rmdir(beside("class")), 0);
+}
+
+static void a_device_that_can_not_be_looked_for_is_not_forgotten(void **state)
+{
+    (void)state;
+    struct ublk_record r;
+    assert_int_equal(ublk_record_write(dir, &sample), 0);
+    int fd = open(beside("class"), O_CREAT | O_WRONLY | O_CLOEXEC, 0600); /* ENOTDIR */
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(ublk_records_forget_leftovers(dir, beside("class")), 0);
+    assert_int_equal(ublk_record_read(dir, 7, &r), 0);
+    assert_int_equal(unlink(beside("class")), 0);
+}
+
+static void
+a_directory_that_is_not_there_has_no_devices_and_one_that_can_not_be_read_is_told(void **state)
+{
+    (void)state;
+    struct ublk_numbers n;
+    assert_int_equal(ublk_numbers_in(dir, "ublkb", &n), 0);
+    assert_int_equal(n.count, 0);
+    assert_int_equal(ublk_record_write(dir, &sample), 0);
+    assert_int_equal(ublk_numbers_in(dir, "ublkb", &n), 0);
+    assert_int_equal(n.count, 1);
+    assert_int_equal(n.number[0], 7);
+    char file[128];
+    (void)snprintf(file, sizeof(file), "%s/ublkb7", dir);
+    assert_int_not_equal(ublk_numbers_in(file, "ublkb", &n), 0);
+    assert_int_equal(n.count, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -120,6 +174,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_record_that_is_not_there_or_was_removed_is_not_found,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_that_is_no_record_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(only_records_of_devices_that_are_gone_are_forgotten, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_device_that_can_not_be_looked_for_is_not_forgotten, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(
+            a_directory_that_is_not_there_has_no_devices_and_one_that_can_not_be_read_is_told,
+            setup, teardown),
         cmocka_unit_test(names_of_devices_have_a_number_and_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
