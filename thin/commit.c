@@ -36,8 +36,7 @@ static int commit_collect(struct thin *t)
     size_t len = b->len;
     unsigned count = b->count;
     CO_NO_YIELD {
-        thin_tree_collect(&t->map, THIN_UNCOMMITTED, b);
-        thin_tree_collect(&t->space_tree, THIN_UNCOMMITTED, b);
+        thin_marked_collect(t, THIN_UNCOMMITTED, b);
         if (t->stat_changed)
             thin_stat_collect(t, b);
         if (b->count)
@@ -46,8 +45,7 @@ static int commit_collect(struct thin *t)
             b->len = len;
             b->count = count;
         } else {
-            thin_tree_unmark(&t->map, THIN_UNCOMMITTED);
-            thin_tree_unmark(&t->space_tree, THIN_UNCOMMITTED);
+            thin_marked_clear(t, THIN_UNCOMMITTED);
             t->commit_number += b->count > 0;
             thin_keep_commit_begin(t);
             t->stat_changed = false;

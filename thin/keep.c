@@ -15,8 +15,7 @@
 
 static void set_kept(struct thin *t)
 {
-    thin_tree_unmark(&t->map, THIN_UNKEPT);
-    thin_tree_unmark(&t->space_tree, THIN_UNKEPT);
+    thin_marked_clear(t, THIN_UNKEPT);
     t->stat_unkept = false;
     t->unkept_bytes = 0;
 }
@@ -31,8 +30,7 @@ static enum pool_keep_result keep_append(struct thin *t)
     enum pool_keep_result result = pool_keep_append_begin(t->keep, t->unkept_bytes + stat, &b);
     if (result != POOL_KEPT)
         return result;
-    thin_tree_collect(&t->map, THIN_UNKEPT, &b);
-    thin_tree_collect(&t->space_tree, THIN_UNKEPT, &b);
+    thin_marked_collect(t, THIN_UNKEPT, &b);
     if (t->stat_unkept)
         thin_stat_collect(t, &b);
     pool_keep_append_end(t->keep, &b);

@@ -150,16 +150,19 @@ static inline uint64_t thin_leaf_first(const struct thin_page *leaf)
 {
     return leaf->index * leaf->tree->leaf_entries;
 }
+static inline uint8_t *thin_leaf_slot(const struct thin_page *leaf, uint64_t slot)
+{
+    return leaf->data + sizeof(struct thin_page_header) + slot * leaf->tree->entry_bytes;
+}
 static inline uint8_t *thin_leaf_entry(const struct thin_page *leaf, uint64_t key)
 {
-    uint64_t slot = key - thin_leaf_first(leaf);
-    return leaf->data + sizeof(struct thin_page_header) + slot * leaf->tree->entry_bytes;
+    return thin_leaf_slot(leaf, key - thin_leaf_first(leaf));
 }
 /* The entry of `key` was changed: the leaf becomes dirty. `committed`: by replay of the log. */
 void thin_leaf_changed(struct thin_page *leaf, uint64_t key, bool committed);
-/* Fills the records of all entries with the mark into b; they stay marked. No yield. */
-void thin_tree_collect(struct thin_tree *tree, enum thin_mark m, struct pool_batch *b);
-void thin_tree_unmark(struct thin_tree *tree, enum thin_mark m);
+/* Fills the records of all entries with the mark, in both trees, into b; they stay marked. No yield. */
+void thin_marked_collect(struct thin *t, enum thin_mark m, struct pool_batch *b);
+void thin_marked_clear(struct thin *t, enum thin_mark m);
 bool thin_tree_is_dirty(const struct thin_tree *tree);
 
 /* Writes the pages that are dirty now, leaves first, to new places. */

@@ -377,15 +377,25 @@ void thin_leaf_changed(struct thin_page *leaf, uint64_t key, bool committed)
         t->unkept_bytes += leaf->tree->record_bytes;
 }
 
-static void leaf_collect(const struct thin_page *leaf, enum thin_mark m, struct pool_batch *b)
+/* pchunk, or the bitmap */
+static inline bool entry_is_empty(const uint8_t *e)
+{
+    uint64_t first;
+    memcpy(&first, e, sizeof(first));
+    return first == 0;
+}
+
+static inline void leaf_collect(const struct thin_page *leaf, enum thin_mark m,
+                                struct pool_batch *b)
 {
     const struct thin_tree *tree = leaf->tree;
     enum pool_record_kind kind = tree->kind == POOL_TREE_MAP ? POOL_RECORD_MAP : POOL_RECORD_SPACE;
     for (unsigned w = 0; w < tree->mark_words; w++) {
         for (uint64_t bits = leaf->mark[m].bits[w]; bits; bits &= bits - 1) {
-            uint64_t key = thin_leaf_first(leaf) + w * 64 + (unsigned)__builtin_ctzll(bits);
-            const uint8_t *e = thin_leaf_entry(leaf, key);
-            if (bytes_are_zero(e, 8)) /* pchunk, or the bitmap */
+            uint64_t slot = w * 64 + (unsigned)__builtin_ctzll(bits);
+            uint64_t key = thin_leaf_first(leaf) + slot;
+            const uint8_t *e = thin_leaf_slot(leaf, slot);
+            if (entry_is_empty(e))
                 pool_batch_delete(b, kind, tree->owner->id, key);
             else
                 pool_batch_set(b, kind, tree->owner->id, key, e, tree->entry_bytes);
@@ -398,15 +408,28 @@ static struct thin_page *marked_leaf(struct list *link, enum thin_mark m)
     return container_of(link, struct thin_page, mark[m].link);
 }
 
-void thin_tree_collect(struct thin_tree *tree, enum thin_mark m, struct pool_batch *b)
+static inline void tree_collect(struct thin_tree *tree, enum thin_mark m, struct pool_batch *b)
 {
     for (struct list *l = tree->marked[m].next; l != &tree->marked[m]; l = l->next)
         leaf_collect(marked_leaf(l, m), m, b);
 }
 
-void thin_tree_unmark(struct thin_tree *tree, enum thin_mark m)
+void thin_marked_collect(struct thin *t, enum thin_mark m, struct pool_batch *b)
+{
+    tree_collect(&t->map, m, b);
+    tree_collect(&t->space_tree, m, b);
+}
+
+static inline void tree_clear(struct thin_tree *tree, enum thin_mark m)
 {
     struct list *l;
     while ((l = list_pop(&tree->marked[m])))
-        memset(marked_leaf(l, m)->mark[m].bits, 0, sizeof(uint64_t) * tree->mark_words);
+        for (unsigned w = 0; w < tree->mark_words; w++)
+            marked_leaf(l, m)->mark[m].bits[w] = 0;
+}
+
+void thin_marked_clear(struct thin *t, enum thin_mark m)
+{
+    tree_clear(&t->map, m);
+    tree_clear(&t->space_tree, m);
 }

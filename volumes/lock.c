@@ -74,10 +74,11 @@ CO static void entry_take(struct lock_table *t, struct lock_entry *e)
 
 static void entry_drop(struct lock_table *t, struct lock_entry *e)
 {
-    struct list *bucket = bucket_of(t, e->region);
+    bool is_alone = e->link.next == e->link.prev; /* its bucket is its neighbour on both sides */
     list_del(&e->link);
-    if (list_empty(bucket))
+    if (is_alone)
         return;
+    struct list *bucket = bucket_of(t, e->region);
     struct claims earlier = {0};
     struct lock_entry *it;
     list_for_each (it, bucket, link) {
