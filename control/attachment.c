@@ -89,7 +89,7 @@ CO static int attachment_start(struct control *c, struct attachment *a, struct v
         rc = volume_open(a->pool->vs, a->volume, a->read_only, &a->v, err);
     if (rc)
         return rc;
-    rc = ublk ? attachment_ublk_start(a, err) : serve(c, a, &address, err);
+    rc = ublk ? attachment_ublk_start(c, a, err) : serve(c, a, &address, err);
     if (rc) {
         volume_close(a->v);
         a->v = NULL;

@@ -5,6 +5,7 @@
  */
 #include "control/offload.h"
 #include "control/ublk_devices.h"
+#include "io/driver.h"
 #include "ublk/volume_backend.h"
 
 #include <stdio.h>
@@ -71,7 +72,27 @@ static void record_init(struct attachment *a, const struct volume_info *info)
     (void)snprintf(a->record.volume, sizeof(a->record.volume), "%s", a->volume);
 }
 
-int attachment_ublk_start(struct attachment *a, struct vp_error *err)
+static int serve_page_cache(void *arg)
+{
+    (void)arg;
+    if (!io_thread_serves_page_cache())
+        vp_info("the daemon may not declare itself an I/O server (CAP_SYS_RESOURCE)");
+    io_memory_take();
+    return 0;
+}
+
+/* A request of one volume may wait for a checkpoint, and that for every reactor of the pool. */
+static CO void all_serve_page_cache(struct control *c)
+{
+    if (c->serves_page_cache)
+        return;
+    c->serves_page_cache = true;
+    for (unsigned i = 0; i < c->options.reactor_count; i++)
+        vp_ignore(reactor_call(c->options.reactors[i], serve_page_cache, NULL),
+                  "it does not fail, and reactors run as long as there are attachments");
+}
+
+int attachment_ublk_start(struct control *c, struct attachment *a, struct vp_error *err)
 {
     struct address address;
     struct volume_info info;
@@ -84,6 +105,7 @@ int attachment_ublk_start(struct attachment *a, struct vp_error *err)
     if (rc)
         return vp_fail(err, rc, "no volume '%s' in pool '%s'", a->volume, a->pool->name);
     record_init(a, &info);
+    all_serve_page_cache(c);
     struct ublkx_options o = {.backend = ublkx_volume_backend(a->v),
                               .number = address.number,
                               .queues = address.queues,

@@ -71,8 +71,9 @@ struct control {
     struct control_options options;
     const struct control_config *config;
     struct event_ring events;
-    struct list pools;    /* struct control_pool, in order of arrival */
-    struct co_mutex lock; /* held by METHOD_ALONE methods, start and stop */
+    struct list pools;      /* struct control_pool, in order of arrival */
+    bool serves_page_cache; /* a block device is or was attached: reactors are made for it */
+    struct co_mutex lock;   /* held by METHOD_ALONE methods, start and stop */
     bool started, stopping;
     struct co_queue state_changed; /* `started` or `stopping` */
     struct rpc rpc;
@@ -147,7 +148,8 @@ CO json_t *attachment_json(struct attachment *a);
 
 bool attachment_is_ublk(const char *address);
 /* Serves a->v, which is open, as a block device, taking over the one that a killed daemon left. */
-CO int attachment_ublk_start(struct attachment *a, struct vp_error *err) must_check;
+CO int attachment_ublk_start(struct control *c, struct attachment *a,
+                             struct vp_error *err) must_check;
 /* VP_E_BUSY, naming who uses it: mounts, swap, processes that have it open. It is served. */
 CO int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *err) must_check;
 CO json_t *attachment_ublk_json(const struct attachment *a, const char *subject);

@@ -75,6 +75,8 @@ int co_spawn(void (*fn)(void *arg), void *arg, const char *name)
 void co_stacks_take(struct reactor *r, unsigned count)
 {
     struct co *co;
+    list_for_each (co, &r->idle_stacks, link)
+        co_stack_fault_in(co);
     while (count-- > 0 && (co = co_stack_get(r->config.stack_bytes, co_main))) {
         co_stack_fault_in(co);
         list_add_tail(&r->idle_stacks, &co->link);

@@ -107,6 +107,6 @@ bool io_memory_lock(void);
 /* Takes the memory that this reactor's requests may need, as far as there is any: all its buffers
  * (buffer_bytes), the stacks of coroutines from now on, and some heap, which may be gone before the next
  * device is served. */
-void io_memory_take(void);
+CO void io_memory_take(void);
 
 #endif

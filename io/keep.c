@@ -15,6 +15,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define SHM_DIR "/dev/shm" /* shm_open(3) */
@@ -68,7 +69,19 @@ int io_keep_reserve(struct io_keep *k, size_t offset, size_t len)
     if (k->sim)
         return sim_keep_reserve(k, offset, len);
     int rc = io_fault_in(k->base + offset, len);
-    return rc == 0 ? 0 : rc == -EINVAL ? VP_E_KEEP_NONE : VP_E_NO_MEMORY;
+    if (rc == 0)
+        return 0;
+    (void)madvise(k->base + offset, len, MADV_REMOVE); /* what it got before it failed */
+    return rc == -EINVAL ? VP_E_KEEP_NONE : VP_E_NO_MEMORY;
+}
+
+bool io_keep_has_room(const struct io_keep *k, size_t len)
+{
+    struct statvfs fs;
+    if (k->sim)
+        return true;
+    return fstatvfs(k->fd, &fs) == 0 &&
+           (uint64_t)fs.f_bavail * fs.f_frsize >= (uint64_t)fs.f_blocks * fs.f_frsize / 2 + len;
 }
 
 void io_keep_close(struct io_keep *k)

@@ -33,6 +33,9 @@ int io_keep_new(const char *name, size_t capacity, struct io_keep *out) must_che
 /* Takes memory for `len` bytes at `offset` (multiples of 4096) now, so that touching them neither
  * fails nor waits. VP_E_NO_MEMORY. */
 int io_keep_reserve(struct io_keep *k, size_t offset, size_t len) must_check;
+/* Whether half of what the system gives to this kind of memory would be left to others if `len` bytes
+ * were reserved. */
+bool io_keep_has_room(const struct io_keep *k, size_t len);
 /* Unmaps, and is no owner any more; what is there stays under its name. */
 void io_keep_close(struct io_keep *k);
 

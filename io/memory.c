@@ -26,7 +26,7 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-#define HEAP_BYTES   (1U << 20)
+#define HEAP_BYTES   (4U << 20)
 #define HEAP_PIECE   (64U << 10) /* below what malloc maps by itself */
 #define HEAP_KEPT    (64 << 20)  /* malloc returns what is free beyond that */
 #define SPARE_STACKS 32U
@@ -60,7 +60,7 @@ static void heap_take(void)
         free(piece[i]);
 }
 
-void io_memory_take(void)
+CO void io_memory_take(void)
 {
     struct reactor *r = reactor_current;
     if (r->config.sim)

@@ -49,7 +49,7 @@ extern _Thread_local struct reactor *reactor_current;
 
 /* ---- co.c: called by the loop ------------------------------------------------------------- */
 
-/* Gets this many more idle stacks, memory included. */
+/* Gets this many more idle stacks; all have their memory then. */
 void co_stacks_take(struct reactor *r, unsigned count);
 /* Runs ready coroutines until none is ready or `budget` switches are spent. */
 void reactor_run_ready(struct reactor *r, unsigned budget);

@@ -268,13 +268,14 @@ void region_free(struct region *g, bool cache)
     free(g);
 }
 
-void region_take(struct region *g)
+CO void region_take(struct region *g)
 {
     while (slab_open(g)) {
         uint32_t slab = g->slabs_open - 1;
         if (!g->slab_fixed[slab])
             vp_ignore(io_fault_in(g->base + slab * SLAB_BYTES, SLAB_BYTES),
                       "what is not there now is found when it is used");
+        co_yield (); /* a slab may take milliseconds */
     }
 }
 

@@ -2,6 +2,8 @@
 #ifndef VP_IO_REGION_IMPL_H
 #define VP_IO_REGION_IMPL_H
 
+#include "io/co.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -19,7 +21,7 @@ struct region *region_new(size_t bytes, struct ring *ring);
 void region_free(struct region *region, bool cache);
 
 /* Opens all slabs, memory included. */
-void region_take(struct region *region);
+CO void region_take(struct region *region);
 
 /* The fixed buffer that [buf, buf + len) lies in; -1: none. */
 int region_fixed_index(const struct region *region, const void *buf, size_t len);

@@ -90,9 +90,7 @@ static int checkpoint_make(struct pool *p)
         rc = pool_snapshot_commit(p, &piece);
     if (rc)
         pool_meta_rollback(p);
-    pool_batch_fini(&p->checkpoint.records);
-    pool_stream_close(&p->checkpoint.stream);
-    return rc;
+    return rc; /* the memory stays for the next one, which must not have to wait for any */
 }
 
 /* CO. */

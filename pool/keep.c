@@ -166,15 +166,25 @@ static bool keep_begin(struct pool_keep *k)
 
 bool pool_keep_take_memory(struct pool_keep *k)
 {
+    size_t missing = 0;
     if (!keep_begin(k))
         return false;
+    for (unsigned i = 0; i < KEEP_AREAS; i++)
+        missing += k->area_bytes - k->area[i].reserved;
+    if (!io_keep_has_room(&k->mem, missing))
+        return true; /* appends take their part as they come */
     for (unsigned i = 0; i < KEEP_AREAS; i++) {
         struct keep_area *a = &k->area[i];
         if (io_keep_reserve(&k->mem, area_offset(k, i) + a->reserved, k->area_bytes - a->reserved))
-            break; /* appends ask again, and are told */
+            break; /* likewise */
         a->reserved = k->area_bytes;
     }
     return true;
+}
+
+size_t pool_keep_bytes_max(const struct pool_keep *k)
+{
+    return k->area_bytes;
 }
 
 void pool_keep_close(struct pool_keep *k)

@@ -35,9 +35,11 @@ struct pool_keep;
  * (0: none). Memory is taken with the appends, unless it was before. VP_E_NO_MEMORY. */
 int pool_keep_open(struct pool *p, uint32_t volume, size_t record_bytes, uint64_t commit,
                    struct pool_keep **out) must_check;
-/* Takes all the memory that appends may need, so that none of them has to wait for it. False when there
- * is none now, or not in this system. */
+/* Takes all the memory that appends may need, so that none of them has to wait for it; where the system
+ * has little left, only some. False when there is none now, or not in this system. */
 bool pool_keep_take_memory(struct pool_keep *k);
+/* What is appended between two commits at most. */
+size_t pool_keep_bytes_max(const struct pool_keep *k);
 /* Nothing in it: it goes; else it stays for the next import. NULL is fine. */
 void pool_keep_close(struct pool_keep *k);
 

@@ -97,10 +97,7 @@ static int create_metadata(struct pool *p)
     if (rc)
         return rc;
     struct pool_log_piece piece = pool_log_piece_here(p);
-    rc = pool_snapshot_commit(p, &piece);
-    pool_batch_fini(&p->checkpoint.records);
-    pool_stream_close(&p->checkpoint.stream);
-    return rc;
+    return pool_snapshot_commit(p, &piece);
 }
 
 static int create_run(struct pool *p, const struct pool_create_options *o, const char *const *paths,

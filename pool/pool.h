@@ -92,6 +92,9 @@ struct pool_batch {
 void pool_batch_init(struct pool_batch *b);
 void pool_batch_fini(struct pool_batch *b);
 void pool_batch_clear(struct pool_batch *b);
+/* Room for `capacity` bytes of records, memory included; it stays until pool_batch_fini. False when there
+ * is none: the batch is as it was. */
+bool pool_batch_take_memory(struct pool_batch *b, size_t capacity) must_check;
 void pool_batch_set(struct pool_batch *b, enum pool_record_kind kind, uint32_t scope, uint64_t key,
                     const void *value, size_t len);
 void pool_batch_delete(struct pool_batch *b, enum pool_record_kind kind, uint32_t scope,

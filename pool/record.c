@@ -53,6 +53,20 @@ static bool batch_reserve(struct pool_batch *b, size_t more)
     return true;
 }
 
+bool pool_batch_take_memory(struct pool_batch *b, size_t capacity)
+{
+    VP_VERIFY_TRUE(!b->borrowed);
+    if (capacity <= b->capacity)
+        return true;
+    uint8_t *bytes = realloc(b->bytes, capacity);
+    if (!bytes)
+        return false;
+    memset(bytes + b->len, 0, capacity - b->len);
+    b->bytes = bytes;
+    b->capacity = capacity;
+    return true;
+}
+
 static inline void batch_add(struct pool_batch *b, enum record_op op, enum pool_record_kind kind,
                              uint32_t scope, uint64_t key, const void *value, size_t len)
 {

@@ -111,16 +111,27 @@ static uint64_t tree_pages(const struct thin_tree *tree, uint64_t keys)
     return pages;
 }
 
-void thin_cache_take(struct thin *t)
+/* Pages that were promised to volumes and are not in use: others leave memory for them. */
+static size_t promised(const struct thin_cache *c)
+{
+    size_t all = min_u64(c->wanted_pages, c->limit_pages / 4 * 3);
+    return all > c->wanted_used ? all - c->wanted_used : 0;
+}
+
+CO void thin_cache_take(struct thin *t)
 {
     struct thin_cache *c = t->cache;
     uint64_t arenas =
         div_up(thin_chunks(t), 8 * sizeof(struct thin_space_entry_disk)); /* at least */
+    if (!t->wanted_pages)
+        c->wanted_used += t->pages;
     c->wanted_pages -= t->wanted_pages;
     t->wanted_pages = tree_pages(&t->map, thin_chunks(t)) + tree_pages(&t->space_tree, arenas);
     c->wanted_pages += t->wanted_pages;
-    while (c->slab_pages < min_u64(c->wanted_pages, c->limit_pages) && !slab_add(c))
+    while (c->slab_pages - c->pages < promised(c) && !slab_add(c)) {
         memset(c->slabs->data, 0, (size_t)SLAB_PAGES * POOL_PAGE);
+        co_yield ();
+    }
 }
 
 static bool page_may_go(const struct thin_page *p)
@@ -170,20 +181,22 @@ static int page_init(struct thin_page *p, struct thin_tree *tree, uint8_t level,
 int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, uint64_t index,
                   struct thin_page **out)
 {
-    for (unsigned i = 0; i < 2 && c->pages >= c->limit_pages; i++)
+    struct thin *t = tree->owner;
+    size_t others = t->wanted_pages ? 0 : promised(c);
+    for (unsigned i = 0; i < 2 && c->pages + others >= c->limit_pages; i++)
         cache_evict_one(c);
-    if (list_empty(&c->unused)) {
-        int rc = slab_add(c);
-        if (rc)
-            return rc;
-    }
+    int rc = c->slab_pages - c->pages <= others ? slab_add(c) : 0;
+    if (list_empty(&c->unused))
+        return rc;
     struct thin_page *p = container_of(list_pop(&c->unused), struct thin_page, clock_link);
-    int rc = page_init(p, tree, level, index);
+    rc = page_init(p, tree, level, index);
     if (rc) {
         list_add_tail(&c->unused, &p->clock_link);
         return rc;
     }
     c->pages++;
+    t->pages++;
+    c->wanted_used += t->wanted_pages > 0;
     list_add_tail(&c->clean, &p->clock_link);
     *out = p;
     return 0;
@@ -208,6 +221,8 @@ void thin_page_drop(struct thin_page *p)
     free(p->child);
     p->child = NULL;
     c->pages--;
+    tree->owner->pages--;
+    c->wanted_used -= tree->owner->wanted_pages > 0;
     list_add_head(&c->unused, &p->clock_link);
 }
 

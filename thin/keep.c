@@ -68,8 +68,19 @@ void thin_keep_commit_end(struct thin *t, bool durable)
         t->keep_blocked = false;
 }
 
-bool thin_take_memory(struct thin *t)
+/* Each record of a commit was appended after the commit before it began, but for the last few. */
+static CO void batch_take(struct thin *t)
+{
+    while (t->committing)
+        co_queue_wait(&t->commit_queue, "commit");
+    size_t len = pool_keep_bytes_max(t->keep) + UNKEPT_BYTES_MAX;
+    vp_ignore(pool_batch_take_memory(&t->batch, len) ? 0 : VP_E_NO_MEMORY,
+              "what is not there now is asked for again when it is used");
+}
+
+CO bool thin_take_memory(struct thin *t)
 {
     thin_cache_take(t);
+    batch_take(t);
     return pool_keep_take_memory(t->keep);
 }

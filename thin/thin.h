@@ -89,10 +89,10 @@ CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_alloc
  */
 CO int thin_commit(struct thin *t) must_check;
 
-/* Takes the memory that requests may need, so that none has to wait for it: what is kept, and map
- * pages, as many as the map has or the cache's limit allows. Returns whether what was acknowledged
- * survives a kill of the daemon: not where the system has no shared memory. No yield. */
-bool thin_take_memory(struct thin *t);
+/* Takes the memory that requests may need, so that none has to wait for it: what is kept, what a commit
+ * collects, and map pages, as many as the map has or the cache's limit allows. Returns whether what
+ * was acknowledged survives a kill of the daemon: not where the system has no shared memory. */
+CO bool thin_take_memory(struct thin *t);
 
 /* Somebody else needs room: gives back the arenas that hold nothing, also those that an earlier life
  * of the volume leased (a part of the space tree may be read for that). Errors: those of reading. */

@@ -64,7 +64,8 @@ struct thin_slab;
 struct thin_cache {
     size_t limit_pages, pages, dirty;
     size_t slab_pages;   /* there is memory for so many            */
-    size_t wanted_pages; /* by volumes that asked for theirs ahead */
+    size_t wanted_pages; /* by volumes that asked for theirs ahead …  */
+    size_t wanted_used;  /* … and in use by them                      */
     uint64_t hits, misses, evictions;
     struct list clean;      /* clock: the hand is at the head */
     struct list unused;     /* page structs with memory to reuse */
@@ -79,9 +80,10 @@ struct thin_cache {
  * VP_E_NO_MEMORY. */
 int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, uint64_t index,
                   struct thin_page **out) must_check;
-/* Memory for all pages that this volume's trees can have at its size, within the limit. What is not
- * there now is asked for again when it is used. */
-void thin_cache_take(struct thin *t);
+/* Memory for all pages that this volume's trees can have at its size, within three quarters of the limit
+ * for all such volumes; other volumes leave it to them. What is not there now is asked for again when
+ * it is used. */
+CO void thin_cache_take(struct thin *t);
 /* Takes it out of its tree and frees it, whatever its state. */
 void thin_page_drop(struct thin_page *p);
 void thin_page_mark_dirty(struct thin_page *p);
@@ -340,6 +342,7 @@ struct thin {
 
     uint64_t commit_number; /* of the last commit that began, over all lives of the volume */
     struct pool_keep *keep;
+    size_t pages;          /* in the cache                                        */
     size_t wanted_pages;   /* its part of the cache's, when its memory was taken */
     uint64_t unkept_bytes; /* of records that the next append will have, at most */
     /* Too much was changed for an append: the next commit stands in for it, and while it is not

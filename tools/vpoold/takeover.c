@@ -211,22 +211,21 @@ static int wait_for_end(const struct takeover *t, struct vp_error *err)
         t->pid);
 }
 
-/* It may have agreed or never have seen the question, so it is not killed. */
+/* It may have agreed, or be ending by itself, or never have seen the question: it is not killed. */
 static int wait_unanswered(const struct takeover *t, const struct vpool_error *e,
                            struct vp_error *err)
 {
     if (has_ended(t, END_MS))
         return 0;
     return vp_fail(err, VP_E_TIMED_OUT,
-                   "the running daemon (pid %d) was asked to leave and did not say whether it does "
-                   "(%s): it may still leave. Start this one again with "
-                   "--takeover, which is right in both cases",
+                   "the running daemon (pid %d) does not say whether it leaves (%s): it may still "
+                   "do so. Start this one again with --takeover, which is right in both cases",
                    t->pid, e->text);
 }
 
 static int refused(const struct takeover *t, const struct vpool_error *e, struct vp_error *err)
 {
-    if (strcmp(e->name, "RPC_METHOD") == 0)
+    if (strcmp(e->name, "RPC_METHOD") == 0 || strcmp(e->name, "RPC_PARAMS") == 0)
         return vp_fail(
             err, VP_E_NOT_SUPPORTED,
             "the running daemon (pid %d, version %s) can not be taken over from: stop it "
@@ -252,7 +251,8 @@ static int leave(struct vpool_client *client, const struct takeover *t, struct v
             break;
         (void)poll(NULL, 0, BUSY_NAP_MS);
     }
-    return e.rpc_code ? refused(t, &e, err) : wait_unanswered(t, &e, err);
+    bool says_no = e.rpc_code && strcmp(e.name, "SHUTDOWN") != 0;
+    return says_no ? refused(t, &e, err) : wait_unanswered(t, &e, err);
 }
 
 static int hand_over(const struct control_config *c, const struct takeover *t, struct vp_error *err)
@@ -260,11 +260,11 @@ static int hand_over(const struct control_config *c, const struct takeover *t, s
     struct vpool_error e;
     struct vpool_client *client;
     if (vpool_connect(c->socket, CHECKPOINT_MS, &client, &e))
-        return fail(err, &e, "taking over");
+        return wait_unanswered(t, &e, err);
     write_checkpoints(client);
     vpool_close(client);
     if (vpool_connect(c->socket, ANSWER_MS, &client, &e))
-        return fail(err, &e, "taking over");
+        return wait_unanswered(t, &e, err);
     int rc = leave(client, t, err);
     vpool_close(client);
     return rc;

@@ -544,6 +544,7 @@ static void body_shared_memory(void *arg)
     (void)snprintf(own, sizeof(own), "vpool-test-%llx", (unsigned long long)random);
     check_ok(io_keep_new(own, 1 << 16, &k));
     check_ok(io_keep_reserve(&k, 4096, 8192));
+    check(!io_keep_has_room(&k, SIZE_MAX / 4));
     memcpy(k.base + 4096, "kept", 5);
     io_keep_close(&k);
     check_ok(io_keep_poke(own, 4096, "K", 1));

@@ -1,0 +1,110 @@
+/* Memory that is taken before requests need it (cache.c, keep.c): then they take none. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "io/co.h"
+#include "tests/lib/on_reactor.h"
+#include "tests/lib/sim_thin.h"
+#include "thin/thin_impl.h"
+
+enum { CHUNK = 16, CHUNKS = 480, CHUNKS_OF_A_LEAF = 48 };
+
+static uint8_t block[POOL_BLOCK] __attribute__((aligned(4096)));
+
+static CO void write_chunks(struct thin *t, uint64_t from, uint64_t to)
+{
+    memset(block, 7, sizeof(block));
+    for (uint64_t i = from; i < to; i++)
+        check_ok(thin_write(t, i * CHUNK, 1, block));
+}
+
+static void run(void (*body)(struct sim_thin *st, void *arg))
+{
+    struct sim_thin_config config = {
+        .seed = 5, .volume_blocks = CHUNKS * CHUNK, .cache_bytes = 256 * POOL_PAGE};
+    struct sim_thin *st = sim_thin_new(&config);
+    sim_thin_run(st, body, NULL);
+    sim_thin_free(st);
+    assert_checked();
+}
+
+static void body_taken(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    struct thin *t = st->thin;
+    struct thin_cache *c = st->cache;
+    check(thin_take_memory(t));
+    size_t pages = c->slab_pages, batch = t->batch.capacity;
+    check(pages >= CHUNKS / CHUNKS_OF_A_LEAF + 2); /* the map's leaves and their parent, space */
+    write_chunks(t, 0, CHUNKS);
+    check_ok(thin_commit(t));
+    check_ok(pool_checkpoint(st->pool));
+    write_chunks(t, 0, CHUNKS);
+    check_ok(thin_commit(t));
+    check_equal(c->slab_pages, pages);
+    check_equal(t->batch.capacity, batch);
+    check_equal(c->wanted_used, c->pages);
+    check_ok(thin_resize(t, 64 * CHUNKS * CHUNK)); /* grows: so does what it has a right to */
+    check(c->slab_pages - c->pages >= 64 * CHUNKS / CHUNKS_OF_A_LEAF ||
+          c->slab_pages >= c->limit_pages / 4 * 3);
+    check_ok(thin_resize(t, CHUNKS * CHUNK));
+    check_ok(sim_thin_close(st));
+}
+static void a_volume_that_took_its_memory_needs_no_more(void **state)
+{
+    (void)state;
+    run(body_taken);
+}
+
+static void body_shared(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    struct thin *other;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    struct thin_config config = st->thin->config;
+    struct thin_cache *c = st->cache;
+    config.id = 2;
+    config.size_blocks = (uint64_t)8 * CHUNKS * CHUNK;
+    if (!check_ok(thin_open(&config, NULL, &other)))
+        return;
+    write_chunks(other, 0, CHUNKS); /* pages that are there, and not for st->thin */
+    check(thin_take_memory(st->thin));
+    size_t right = st->thin->wanted_pages;
+    check(c->slab_pages - c->pages >= right);
+    for (uint64_t i = CHUNKS; i < 4 * CHUNKS; i += CHUNKS_OF_A_LEAF)
+        write_chunks(other, i, i + 1);
+    check(c->slab_pages - c->pages >= right);
+    check(c->slab_pages <= c->limit_pages);
+    size_t pages = c->slab_pages;
+    write_chunks(st->thin, 0, CHUNKS);
+    check_equal(c->slab_pages, pages);
+    check_equal(c->wanted_used, st->thin->pages);
+    check_ok(thin_commit(other));
+    thin_quiesce(other);
+    thin_close(other);
+    check_equal(c->wanted_pages, right);
+    check_equal(c->pages, st->thin->pages);
+    sim_thin_abandon(st);
+}
+static void others_leave_it_what_it_has_a_right_to(void **state)
+{
+    (void)state;
+    run(body_shared);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_volume_that_took_its_memory_needs_no_more),
+        cmocka_unit_test(others_leave_it_what_it_has_a_right_to),
+    };
+    return cmocka_run_group_tests_name("thin memory", tests, NULL, NULL);
+}
