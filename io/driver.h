@@ -104,9 +104,9 @@ CO int io_block_is_claimed(const char *path, unsigned timeout_ms) must_check;
 bool io_thread_serves_page_cache(void);
 /* The process's memory stays in RAM, once touched. False when not permitted. */
 bool io_memory_lock(void);
-/* Takes the memory that this reactor's requests may need, as far as there is any: all its buffers
- * (buffer_bytes), the stacks of coroutines from now on, and some heap, which may be gone before the next
- * device is served. */
-CO void io_memory_take(void);
+/* Takes the memory that this reactor's requests may need, as far as there is any: the stacks of coroutines
+ * from now on, some heap, which may be gone before the next device is served, and, a little later
+ * since users may be waiting, all its buffers (buffer_bytes). */
+void io_memory_take(void);
 
 #endif

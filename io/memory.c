@@ -8,12 +8,14 @@
  */
 #include "io/memory_impl.h"
 
+#include "base/log.h"
 #include "io/driver.h"
 #include "io/reactor_impl.h"
 #include "io/region_impl.h"
 
 #include <errno.h>
 #include <malloc.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -60,7 +62,15 @@ static void heap_take(void)
         free(piece[i]);
 }
 
-CO void io_memory_take(void)
+static void take_buffers(void *arg)
+{
+    struct reactor *r = arg;
+    struct region *g = reactor_region(r);
+    while (!atomic_load(&r->stop) && region_take_slab(g))
+        co_yield (); /* a slab may take milliseconds */
+}
+
+void io_memory_take(void)
 {
     struct reactor *r = reactor_current;
     if (r->config.sim)
@@ -70,5 +80,7 @@ CO void io_memory_take(void)
         return;
     r->memory_taken = true;
     co_stacks_take(r, SPARE_STACKS);
-    region_take(reactor_region(r));
+    if (co_spawn(take_buffers, r, "takes buffers"))
+        vp_warn("reactor %u takes its buffers as they are needed: too much else is going on",
+                r->config.index);
 }

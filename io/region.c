@@ -268,15 +268,15 @@ void region_free(struct region *g, bool cache)
     free(g);
 }
 
-CO void region_take(struct region *g)
+bool region_take_slab(struct region *g)
 {
-    while (slab_open(g)) {
-        uint32_t slab = g->slabs_open - 1;
-        if (!g->slab_fixed[slab])
-            vp_ignore(io_fault_in(g->base + slab * SLAB_BYTES, SLAB_BYTES),
-                      "what is not there now is found when it is used");
-        co_yield (); /* a slab may take milliseconds */
-    }
+    if (!slab_open(g))
+        return false;
+    uint32_t slab = g->slabs_open - 1;
+    if (!g->slab_fixed[slab])
+        vp_ignore(io_fault_in(g->base + slab * SLAB_BYTES, SLAB_BYTES),
+                  "what is not there now is found when it is used");
+    return true;
 }
 
 int region_fixed_index(const struct region *g, const void *buf, size_t len)

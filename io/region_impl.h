@@ -2,8 +2,6 @@
 #ifndef VP_IO_REGION_IMPL_H
 #define VP_IO_REGION_IMPL_H
 
-#include "io/co.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -20,8 +18,8 @@ struct region *region_new(size_t bytes, struct ring *ring);
 /* `cache`: keep it for the next region_new of that size without a ring. NULL is fine. */
 void region_free(struct region *region, bool cache);
 
-/* Opens all slabs, memory included. */
-CO void region_take(struct region *region);
+/* Opens one more slab, memory included; false when all are open. */
+bool region_take_slab(struct region *region);
 
 /* The fixed buffer that [buf, buf + len) lies in; -1: none. */
 int region_fixed_index(const struct region *region, const void *buf, size_t len);

@@ -329,6 +329,8 @@ static void take(void *arg)
     (void)arg;
     io_memory_take();
     io_memory_take(); /* as for a second device */
+    for (unsigned i = 0; i < 8; i++)
+        co_yield ();
     void *all[2] = {io_buffer_try(IO_BUFFER_MAX), io_buffer_try(IO_BUFFER_MAX)};
     for (unsigned i = 0; i < 2; i++) {
         check_equal(pages_missing(all[i], IO_BUFFER_MAX), 0);
