@@ -154,12 +154,21 @@ fake_end
 
 step "a daemon that does not say whether it leaves is waited for and not killed"
 fake hangs-up
-not_taken 'did not say whether it does .*may still leave'
+not_taken 'does not say whether it leaves .*may still do so'
 fake_end
 
 step "when it ends all the same, its place is taken"
 fake ends
 take
+daemon_stop
+
+step "so it is when it ends by itself before it is asked"
+fake pauses
+take_paused
+daemon_kill
+daemon_pid=$taker
+until_ok 10 daemon_answers || fail "the new one does not answer: $(cat "$T/take")"
+lives
 daemon_stop
 
 step "a daemon that comes in the other's place meanwhile is left alone"
