@@ -75,9 +75,7 @@ static void record_init(struct attachment *a, const struct volume_info *info)
 static int serve_page_cache(void *arg)
 {
     (void)arg;
-    if (!io_thread_serves_page_cache())
-        vp_info("the daemon may not declare itself an I/O server (CAP_SYS_RESOURCE)");
-    io_memory_take();
+    io_serve_page_cache();
     return 0;
 }
 

@@ -54,7 +54,7 @@ int co_spawn(void (*fn)(void *arg), void *arg, const char *name)
         if (!co)
             return VP_E_IO_TOO_MANY_COROUTINES;
     }
-    if (r->memory_taken)
+    if (r->serves_page_cache)
         co_stack_fault_in(co);
     co->reactor = r;
     co->fn = fn;

@@ -99,14 +99,15 @@ CO int io_block_is_claimed(const char *path, unsigned timeout_ms) must_check;
  * waits for memory then waits for itself. So what requests need is taken before they come.
  */
 
-/* This thread's allocations no longer wait for write-back, which may wait for this thread. False
- * when not permitted (CAP_SYS_RESOURCE). */
-bool io_thread_serves_page_cache(void);
 /* The process's memory stays in RAM, once touched. False when not permitted. */
 bool io_memory_lock(void);
-/* Takes the memory that this reactor's requests may need, as far as there is any: the stacks of coroutines
+/*
+ * From now on this reactor serves what the page cache writes back to. Its thread's allocations no longer
+ * wait for write-back (PR_SET_IO_FLUSHER; not permitted without CAP_SYS_RESOURCE, which is logged).
+ * The memory that its requests may need is taken, as far as there is any: the stacks of coroutines
  * from now on, some heap, which may be gone before the next device is served, and, a little later
- * since users may be waiting, all its buffers (buffer_bytes). */
-void io_memory_take(void);
+ * since users may be waiting, all its buffers (buffer_bytes). To be called for each device.
+ */
+void io_serve_page_cache(void);
 
 #endif

@@ -33,11 +33,6 @@
 #define HEAP_KEPT    (64 << 20)  /* malloc returns what is free beyond that */
 #define SPARE_STACKS 32U
 
-bool io_thread_serves_page_cache(void)
-{
-    return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0;
-}
-
 bool io_memory_lock(void)
 {
     return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
@@ -70,15 +65,18 @@ static void take_buffers(void *arg)
         co_yield (); /* a slab may take milliseconds */
 }
 
-void io_memory_take(void)
+void io_serve_page_cache(void)
 {
     struct reactor *r = reactor_current;
     if (r->config.sim)
         return;
+    if (!r->serves_page_cache && prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0)
+        vp_info("reactor %u may not declare itself an I/O server (CAP_SYS_RESOURCE)",
+                r->config.index);
     heap_take();
-    if (r->memory_taken)
+    if (r->serves_page_cache)
         return;
-    r->memory_taken = true;
+    r->serves_page_cache = true;
     co_stacks_take(r, SPARE_STACKS);
     if (co_spawn(take_buffers, r, "takes buffers"))
         vp_warn("reactor %u takes its buffers as they are needed: too much else is going on",

@@ -33,7 +33,7 @@ struct reactor {
     struct list ready;       /* co.link, first in first out                                   */
     struct list live;        /* co.live_link: all that were spawned and have not finished     */
     struct list idle_stacks; /* co.link: finished ones, the most recent first                 */
-    bool memory_taken;       /* io_memory_take: new stacks come with their memory             */
+    bool serves_page_cache;  /* new stacks come with their memory (memory.c)                  */
     unsigned no_yield_depth; /* CO_NO_YIELD scopes open in the reactor's own context          */
     struct list completed;   /* io_op.link: done within submit, completed later in this turn  */
 

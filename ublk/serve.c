@@ -254,9 +254,7 @@ int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
             serve_close(t);
             return vp_fail(err, VP_E_NO_MEMORY, "no memory for the queues of %s", path);
         }
-    if (!io_thread_serves_page_cache())
-        vp_info("%s: the daemon may not declare itself an I/O server (CAP_SYS_RESOURCE)", path);
-    io_memory_take();
+    io_serve_page_cache();
     int rc = tags_spawn(t);
     if (rc)
         return vp_fail(err, rc,

@@ -277,9 +277,7 @@ int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
         return vp_fail(err, VP_E_NO_MEMORY, "no memory for a ublk device");
     if (!io_memory_lock())
         vp_info("the daemon's memory is not locked (CAP_IPC_LOCK, LimitMEMLOCK=)");
-    if (!io_thread_serves_page_cache())
-        vp_info("the daemon may not declare itself an I/O server (CAP_SYS_RESOURCE)");
-    io_memory_take();
+    io_serve_page_cache();
     if (found) {
         t->info = info;
         if (info.nr_hw_queues > UBLKX_QUEUES_MAX) {

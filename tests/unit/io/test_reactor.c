@@ -327,8 +327,8 @@ static void look_below(void *arg)
 static void take(void *arg)
 {
     (void)arg;
-    io_memory_take();
-    io_memory_take(); /* as for a second device */
+    io_serve_page_cache();
+    io_serve_page_cache(); /* as for a second device */
     for (unsigned i = 0; i < 8; i++)
         co_yield ();
     void *all[2] = {io_buffer_try(IO_BUFFER_MAX), io_buffer_try(IO_BUFFER_MAX)};
