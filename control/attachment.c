@@ -14,8 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STOP_MS     500 /* clients that do not leave by themselves are cut after this */
-#define WORKERS_MAX 32  /* attachments started or stopped at the same time */
+#define STOP_MS        500 /* clients that do not leave by themselves are cut after this */
+#define WORKERS_MAX    32  /* attachments started or stopped at the same time */
+
+#define CLIENTS_NAMED  4 /* in a message */
+#define SETTLE_NS      UINT64_C(1000000000)
+#define SETTLE_STEP_NS UINT64_C(20000000)
 
 /* ---- one attachment ------------------------------------------------------------------------ */
 
@@ -320,7 +324,7 @@ void attachments_stop(struct control *c, struct control_pool *p)
         attachment_free(list_first(&p->attachments, struct attachment, link));
 }
 
-/* ---- attach, detach ------------------------------------------------------------------------ */
+/* ---- attach ----------------------------------------------------------------------------- */
 
 static struct attachment *find(struct control *c, const char *address)
 {
@@ -417,12 +421,70 @@ int attachment_add(struct control *c, struct control_pool *p, const char *volume
     return 0;
 }
 
-int attachment_remove(struct control *c, struct attachment *a, bool force, struct vp_error *err)
+/* ---- who uses it --------------------------------------------------------------------------- */
+
+/* "pid 123 uid 0, 127.0.0.1:4711 and 3 more"; returns how many clients are connected. */
+CO static unsigned clients_text(const struct attachment *a, char *text, size_t size)
 {
-    int rc = a->target && !force ? attachment_ublk_check_unused(a, err) : 0;
-    if (rc)
-        return rc;
-    rc = record_delete(a);
+    struct nbdx_connection_info info[CLIENTS_NAMED];
+    struct nbdx_server_stats stats = {0};
+    unsigned named = 0;
+    text[0] = 0;
+    if (a->server)
+        nbdx_server_stats(a->server, &stats, info, CLIENTS_NAMED, &named);
+    size_t len = 0;
+    for (unsigned i = 0; i < named && len < size; i++)
+        len += (size_t)snprintf(text + len, size - len, "%s%s", i ? ", " : "", info[i].peer);
+    if (stats.connections > named && len < size)
+        (void)snprintf(text + len, size - len, " and %u more", stats.connections - named);
+    return stats.connections;
+}
+
+/* A client that has just gone is seen to be gone a moment later. */
+CO static int check_no_clients(const struct attachment *a, struct vp_error *err)
+{
+    char clients[CLIENTS_NAMED * 80];
+    uint64_t deadline_ns = reactor_now_ns() + SETTLE_NS;
+    while (clients_text(a, clients, sizeof(clients)))
+        if (reactor_now_ns() >= deadline_ns || co_sleep_ns(SETTLE_STEP_NS))
+            return vp_fail(err, VP_E_BUSY,
+                           "%s of %s is in use by clients (%s): shut them down, or use --force and "
+                           "have them see errors",
+                           a->address, volume_full_name(a->v), clients);
+    return 0;
+}
+
+int attachment_check_unused(const struct attachment *a, struct vp_error *err)
+{
+    if (!is_serving(a))
+        return 0;
+    return a->target ? attachment_ublk_check_unused(a, err) : check_no_clients(a, err);
+}
+
+void attachments_used_by(const struct control_pool *p, const char *volume, char *text, size_t size)
+{
+    const struct attachment *a;
+    size_t len = 0;
+    text[0] = 0;
+    list_for_each (a, &p->attachments, link) {
+        char users[400];
+        if (strcmp(a->volume, volume) != 0 || !is_serving(a))
+            continue;
+        if (a->target)
+            attachment_ublk_used_by(a, users, sizeof(users));
+        else
+            vp_ignore((int)clients_text(a, users, sizeof(users)), "the text is what is wanted");
+        if (users[0] && len < size)
+            len += (size_t)snprintf(text + len, size - len, "%s%s: %s", len ? "; " : "",
+                                    a->target ? a->uri : a->address, users);
+    }
+}
+
+/* ---- detach -------------------------------------------------------------------------------- */
+
+int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err)
+{
+    int rc = record_delete(a);
     if (rc)
         return vp_fail(err, rc, "the pool could not record the detachment: %s", vp_err_text(rc));
     rc = attachment_stop(a, false, err);

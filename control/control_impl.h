@@ -72,6 +72,8 @@ struct control {
     const struct control_config *config;
     struct event_ring events;
     struct list pools;      /* struct control_pool, in order of arrival */
+    bool state_unsaved;     /* the cache of paths on disk is older than `pools` */
+    uint64_t next_tend_ns;  /* when the monitor looks again at what failed */
     bool serves_page_cache; /* a block device is or was attached: reactors are made for it */
     struct co_mutex lock;   /* held by METHOD_ALONE methods, start and stop */
     bool started, stopping;
@@ -120,8 +122,10 @@ CO int control_pool_import(struct control *c, const json_t *paths, struct contro
 CO void control_pool_detach(struct control_pool *p);
 /* Frees what control_pool_detach took off. */
 void control_pool_free(struct control_pool *p);
-/* Writes the cache of disks' paths. A failure is logged: pools describe themselves. */
-CO void control_pools_save(struct control *c);
+/* Writes the cache of disks' paths. A failure gives an event, and the monitor tries again. */
+CO int control_pools_save(struct control *c, struct vp_error *err) must_check;
+/* The same where nobody is told: pools describe themselves. */
+CO void control_pools_save_later(struct control *c);
 /* Start: everything that the cache knows. */
 CO void control_pools_restore(struct control *c);
 /* Stop: exports end, pools are closed; the first error. */
@@ -138,9 +142,15 @@ CO void attachments_stop(struct control *c, struct control_pool *p);
 CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
                       const char *address, bool read_only, struct attachment **out,
                       struct vp_error *err) must_check;
-/* Ends one for good. Without `force` a device that is mounted stays: VP_E_BUSY. */
-CO int attachment_remove(struct control *c, struct attachment *a, bool force,
-                         struct vp_error *err) must_check;
+/* VP_E_BUSY, naming who uses it: clients, mounts, swap, processes. It waits a moment for what lets go
+ * by itself. */
+CO int attachment_check_unused(const struct attachment *a, struct vp_error *err) must_check;
+/* Who uses the volume through its attachments now, for a sentence; "" when nobody does. The caller
+ * holds control.lock. */
+CO void attachments_used_by(const struct control_pool *p, const char *volume, char *text,
+                            size_t size);
+/* Ends one for good, whoever uses it. */
+CO int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err) must_check;
 unsigned attachment_count(const struct control_pool *p, const char *volume);
 CO json_t *attachment_json(struct attachment *a);
 
@@ -152,6 +162,8 @@ CO int attachment_ublk_start(struct control *c, struct attachment *a,
                              struct vp_error *err) must_check;
 /* VP_E_BUSY, naming who uses it: mounts, swap, processes that have it open. It is served. */
 CO int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *err) must_check;
+/* The same as a sentence, "" when nobody is seen. */
+CO void attachment_ublk_used_by(const struct attachment *a, char *text, size_t size);
 CO json_t *attachment_ublk_json(const struct attachment *a, const char *subject);
 /* Tells the devices of a volume its new size; the caller holds control.lock. */
 CO void attachments_ublk_resize(struct control *c, struct control_pool *p, const char *volume);
@@ -185,6 +197,8 @@ void control_request_stop(struct control *c, const char *why);
 
 /* Compares every pool with what was seen last and adds events for what changed. */
 void monitor_look(struct control *c);
+/* Every few seconds, when no command is under way: tries again what failed before. */
+CO void monitor_tend(struct control *c);
 /* Tells systemd, when it asked (NOTIFY_SOCKET). */
 void notify_send(const char *text);
 

@@ -82,13 +82,16 @@ CO static int detach_matching(struct control *c, struct control_pool *p, const c
             err, VP_E_INVALID,
             "%s has %u attachments: name one with --nbd or --ublk, or end all of them with --all",
             args->volume, count);
+    /* All of them or none: every one is looked at before the first ends. */
     struct attachment *a, *tmp;
-    list_for_each_safe (a, tmp, &p->attachments, link) {
-        int rc = matches(a, volume, args) ? attachment_remove(c, a, args->force, err) : 0;
-        if (rc)
-            return rc;
-    }
-    return 0;
+    int rc = 0;
+    list_for_each (a, &p->attachments, link)
+        if (rc == 0 && !args->force && matches(a, volume, args))
+            rc = attachment_check_unused(a, err);
+    list_for_each_safe (a, tmp, &p->attachments, link)
+        if (rc == 0 && matches(a, volume, args))
+            rc = attachment_remove(c, a, err);
+    return rc;
 }
 
 CO static int detach(struct control *c, const void *args, json_t **result, struct vp_error *err)

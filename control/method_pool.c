@@ -119,13 +119,21 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
         paths[i] = params_string(a->disks, i);
     struct volumes *vs;
     struct control_pool *p;
+    struct vp_error unsaved;
+    if (control_pools_save(c, &unsaved)) /* sooner than make a pool that a restart does not find */
+        return vp_fail(err, unsaved.rc, "the pool is not created, because %s", unsaved.text);
     rc = control_volumes_create(c, &o, paths, count, &vs, err);
     if (rc == 0)
         rc = control_pool_add(c, vs, &p, err);
     if (rc)
         return rc;
-    control_pools_save(c);
     control_event(c, VP_LOG_INFO, "pool.created", p->name, "%u disks", count);
+    rc = control_pools_save(c, &unsaved);
+    if (rc)
+        return vp_fail(err, rc,
+                       "pool '%s' was created and is open, but %s: make room there, or after a "
+                       "restart it has to be imported by hand (`vpool import %s -d DIR`)",
+                       p->name, unsaved.text, p->name);
     *result = show_pool(p);
     return 0;
 }
@@ -195,7 +203,7 @@ CO static int export_pool(struct control *c, const void *args, json_t **result,
     control_pool_detach(p);
     bool was_open = p->vs;
     rc = was_open ? volumes_close(p->vs, true) : 0;
-    control_pools_save(c);
+    control_pools_save_later(c);
     control_event(c, VP_LOG_INFO, was_open ? "pool.exported" : "pool.forgotten", p->name, "%s",
                   rc ? vp_err_text(rc) : "cleanly");
     if (rc)
@@ -234,7 +242,7 @@ CO static int destroy(struct control *c, const void *args, json_t **result, stru
         return 0;
     control_pool_detach(p);
     rc = volumes_destroy(p->vs, err);
-    control_pools_save(c);
+    control_pools_save_later(c);
     if (rc == 0)
         control_event(c, VP_LOG_WARN, "pool.destroyed", p->name, "by request");
     control_pool_free(p);
@@ -376,7 +384,7 @@ CO static int import_found(struct control *c, const struct scan_args *a,
     /* One pool by name: its failure is the call's. */
     if (rc == 0 && a->pool && json_array_size(failed))
         rc = err->rc;
-    control_pools_save(c);
+    control_pools_save_later(c);
     if (rc) {
         json_decref(done);
         json_decref(failed);

@@ -127,10 +127,13 @@ for c in add remove replace offline online scrub history jobs doctor snapshot cl
     refused 'not supported by this release' vpool $c tank
 done
 
+resident() { awk '/^VmRSS/ { print $2 }' "/proc/$daemon_pid/status"; }
 step "without the ublk driver there are no devices, and what to do is told"
 if [ ! -e /dev/ublk-control ]; then
     what='modprobe ublk_drv|6\.5 or later' # load it, or the kernel is too old
+    before=$(resident)
     refused "$what" vpool attach tank/b --ublk
+    [ $(($(resident) - before)) -lt 32768 ] || fail "a refused attach took $(($(resident) - before)) KiB"
     refused "$what" vpool ublk remove 0
     same "$(field '.devices|length' vpool ublk list)" 0 "devices"
     ok vpool ublk list

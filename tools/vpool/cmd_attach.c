@@ -135,7 +135,7 @@ const struct command commands_attach[] = {
      "Ends serving a volume.\n"
      "  --nbd ADDRESS    which one, when there are several\n"
      "  --ublk           its block device\n"
-     "  -f, --force      also when the device is mounted: its users then see errors\n"
+     "  -f, --force      also when it is in use: its users then see errors\n"
      "  -a, --all        every one",
      cmd_detach},
     {"attachments", "", "What is served, and where.", cmd_attachments},
