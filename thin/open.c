@@ -142,10 +142,6 @@ static CO int state_load(struct thin *t, const struct thin_state *state)
     at = 0;
     while (!rc && state->replay && (rc = pool_batch_next(state->replay, &at, &r, &is_delete)) == 1)
         rc = r.scope == t->id ? replay_apply(t, &r, is_delete) : 0;
-    if (!rc && t->intents.recovered_count) {
-        t->adopt_buf = aligned_alloc(POOL_BLOCK, (size_t)2 * THIN_ADOPT_BLOCKS * POOL_BLOCK);
-        rc = t->adopt_buf ? 0 : VP_E_NO_MEMORY;
-    }
     return rc;
 }
 

@@ -271,13 +271,19 @@ struct thin_intents {
     uint64_t *wanted;    /* durable, or in a commit under way                          */
     uint64_t *durable;   /* the record is in the log                                   */
     uint64_t *touched;   /* written since the last thin_checkpoint_intents             */
-    uint64_t *recovered; /* set before the crash: blocks may differ from their CRCs     */
+    uint64_t *recovered; /* set before a crash, or a change in place failed: blocks may
+                            differ from their CRCs                                      */
     uint64_t *sent;      /* what the commit under way makes durable                     */
     uint64_t *logged;    /* by word: a record may exist                                */
     uint64_t words;
     uint64_t recovered_count;
-    unsigned epoch;      /* 0 or 1 */
-    uint64_t writers[2]; /* in-place changes under way, by the epoch they began in     */
+    unsigned epoch;          /* 0 or 1 */
+    uint64_t epochs;         /* counts them */
+    uint64_t writers[2];     /* in-place changes under way, by the epoch they began in     */
+    struct co_queue drained; /* an older epoch's have ended, while `draining`         */
+    unsigned draining;
+    uint64_t failures; /* counts changes in place that failed                        */
+    bool drain_needed; /* some that began before the last one are not in thin->active */
     bool committing;
     struct pool_batch batch; /* of the commit under way */
     struct co_queue queue;
@@ -304,6 +310,10 @@ CO int thin_intent_ensure(struct thin *t, uint64_t vchunk) must_check;
  */
 unsigned thin_intent_enter(struct thin *t, uint64_t vchunk);
 void thin_intent_leave(struct thin *t, unsigned epoch);
+/* A change in place failed, before its _leave: blocks of the region may be old or new, as after a crash. */
+void thin_intent_failed(struct thin *t, uint64_t vchunk);
+/* Waits until the changes in place that are under way now have ended; others begin meanwhile. */
+CO void thin_intents_drain(struct thin *t);
 
 /* ==== the volume ============================================================================ */
 
@@ -352,7 +362,7 @@ struct thin {
     bool checkpoint_requested;
     /* Adoption after a crash (adopt.c): one at a time; writers keep out of resync_chunk. */
     struct co_mutex adopt_lock;
-    uint8_t *adopt_buf; /* under adopt_lock; NULL when nothing was recovered */
+    uint8_t *adopt_buf; /* under adopt_lock; NULL before the first use       */
     bool adopt_unsaved; /* copies or CRCs were changed since a commit        */
     struct co_queue resync_queue;
     uint64_t resync_chunk; /* UINT64_MAX = none */

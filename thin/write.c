@@ -171,6 +171,9 @@ static CO int window_prepare(struct thin *t, struct write_window *w, uint64_t bl
 static CO int window_write(struct thin *t, struct write_window *w)
 {
     int rc = w->pieces ? raid_write(w->io, w->pieces) : 0;
+    for (unsigned i = 0; rc && i < w->parts; i++)
+        if (w->io[w->part[i].io].rc && w->part[i].epoch != EPOCH_NONE)
+            thin_intent_failed(t, w->part[i].vchunk);
     for (unsigned i = 0; i < w->parts; i++)
         part_leave(t, w, &w->part[i], w->io[w->part[i].io].rc);
     for (unsigned i = 0; rc && i < w->parts; i++)

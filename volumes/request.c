@@ -191,6 +191,8 @@ CO static int write_blocks(struct request *r, uint64_t block, uint64_t count, co
     int rc = detect ? write_detecting(io->thin, block, count, buf)
                     : thin_write(io->thin, block, count, buf);
     io->uncommitted = true; /* not before: a commit meanwhile does not hold it */
+    if (rc && thin_stats(io->thin).regions_to_resync)
+        atomic_store_explicit(&r->v->resync_wanted, true, memory_order_relaxed);
     return rc;
 }
 
