@@ -48,7 +48,7 @@ static void look_at_level(struct control *c, struct control_pool *p, const struc
 
 static void look_at_pool(struct control *c, struct control_pool *p)
 {
-    const struct pool *pool = volumes_pool(p->vs);
+    struct pool *pool = volumes_pool(p->vs);
     struct pool_space space;
     pool_space_get(pool, &space);
     const char *state = pool_state(pool);
