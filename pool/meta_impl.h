@@ -126,8 +126,6 @@ void pool_meta_rollback(struct pool *p);                     /* the checkpoint f
 
 /* Enough free pages for a checkpoint, else forms groups while that is possible. */
 void pool_meta_prepare(struct pool *p);
-/* Recomputes what pool_meta_has_room answers and the log's limit. */
-void pool_meta_room_update(struct pool *p);
 
 /* ---- root.c ------------------------------------------------------------------------------- */
 

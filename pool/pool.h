@@ -311,10 +311,11 @@ struct pool_space {
     uint64_t reserved_bytes; /* part of free kept for metadata                             */
     uint64_t leased_bytes;   /* leased arenas (usable bytes)                               */
     uint64_t meta_pages_total, meta_pages_used;
+    uint64_t meta_pages_room; /* for new ones, in groups that are not formed yet too       */
     enum pool_level level;
 };
 /* HOME. */
-void pool_space_get(const struct pool *p, struct pool_space *out);
+void pool_space_get(struct pool *p, struct pool_space *out);
 /* ANY, no yield: the level as it was last looked at. */
 enum pool_level pool_level(const struct pool *p);
 
