@@ -3,6 +3,7 @@
 #define VP_CONTROL_CONTROL_IMPL_H
 
 #include "control/attachment_format.h"
+#include "control/attachment_socket.h"
 #include "control/block_users.h"
 #include "control/config.h"
 #include "control/control.h"
@@ -58,6 +59,7 @@ struct attachment {
     char volume[VOLUME_NAME_MAX + 1];
     char address[ATTACHMENT_ADDRESS_MAX + 1];
     bool read_only;
+    struct attachment_socket socket; /* of a unix: address */
     struct volume *v;           /* NULL together with both of these: not served, `error` says why */
     struct nbdx_server *server; /* owned */
     struct ublkx_target *target; /* owned; of a ublk address */
@@ -65,6 +67,8 @@ struct attachment {
     char uri[640];
     int rc;
     char error[512];
+    uint64_t retry_ns; /* when a failed one is tried again; the pauses grow */
+    unsigned retries;
 };
 
 struct control {
@@ -136,11 +140,20 @@ CO int control_pools_close(struct control *c) must_check;
 /* Reads the pool's attachment records and starts all of them; one that fails says so in its
  * `error` and as an event. */
 CO void attachments_start(struct control *c, struct control_pool *p);
-/* Ends serving; the records stay. */
-CO void attachments_stop(struct control *c, struct control_pool *p);
+/* Ends serving; the records stay. `leave`: the daemon ends and the next one goes on, so block devices
+ * stay; else the pool leaves, and they go. */
+CO void attachments_stop(struct control *c, struct control_pool *p, bool leave);
+/* Tries those again that could not be started, when it is time. The caller holds control.lock. */
+CO void attachments_retry(struct control *c, struct control_pool *p);
+
+struct attachment_options {
+    const char *address;
+    bool read_only;
+    struct attachment_socket socket;
+};
 /* Serves and remembers. */
 CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
-                      const char *address, bool read_only, struct attachment **out,
+                      const struct attachment_options *o, struct attachment **out,
                       struct vp_error *err) must_check;
 /* VP_E_BUSY, naming who uses it: clients, mounts, swap, processes. It waits a moment for what lets go
  * by itself. */

@@ -185,22 +185,43 @@ static int refuse_when_attached(const struct control_pool *p, const char *what,
     if (count == 0)
         return 0;
     return vp_fail(err, VP_E_BUSY,
-                   "pool '%s' has %u attachments: detach them before you %s it (`vpool "
-                   "attachments` lists them)",
-                   p->name, count, what);
+                   "pool '%s' has %u attachment%s: detach before you %s it (`vpool attachments` "
+                   "lists what is attached, and who uses it)",
+                   p->name, count, count == 1 ? "" : "s", what);
 }
 
+struct export_args {
+    const char *pool;
+    bool force;
+};
+static const struct param export_params[] = {
+    PARAM(struct export_args, pool, PARAM_STRING, true, 0, 0),
+    PARAM(struct export_args, force, PARAM_BOOL, false, 0, 0),
+    {0}};
+
+CO static int check_unused(const struct control_pool *p, struct vp_error *err)
+{
+    const struct attachment *a;
+    int rc = 0;
+    list_for_each (a, &p->attachments, link)
+        if (rc == 0)
+            rc = attachment_check_unused(a, err);
+    return rc;
+}
+
+/* Attachments end and stay remembered: they come back wherever the pool is imported. */
 CO static int export_pool(struct control *c, const void *args, json_t **result,
                           struct vp_error *err)
 {
-    const struct pool_arg *a = args;
+    const struct export_args *a = args;
     struct control_pool *p = control_pool_find(c, a->pool);
     if (!p)
         return vp_fail(err, VP_E_NOT_FOUND, "no pool '%.80s' here", a->pool);
-    int rc = refuse_when_attached(p, "export", err);
+    int rc = a->force ? 0 : check_unused(p, err);
     if (rc)
         return rc;
     control_pool_detach(p);
+    attachments_stop(c, p, false);
     bool was_open = p->vs;
     rc = was_open ? volumes_close(p->vs, true) : 0;
     control_pools_save_later(c);
@@ -479,7 +500,7 @@ const struct method methods_pool[] = {
     {"pool.list", no_params, METHOD_READS, list},
     {"pool.status", pool_params, METHOD_READS, status},
     {"pool.destroy", leave_params, METHOD_ALONE | METHOD_DESTROYS, destroy},
-    {"pool.export", pool_params, METHOD_ALONE, export_pool},
+    {"pool.export", export_params, METHOD_ALONE, export_pool},
     {"pool.scan", scan_params, METHOD_READS, scan},
     {"pool.import", import_params, METHOD_ALONE, import_pools},
     {"pool.get", pool_params, METHOD_READS, get},

@@ -48,7 +48,7 @@ static void look_at_level(struct control *c, struct control_pool *p, const struc
 
 static void look_at_pool(struct control *c, struct control_pool *p)
 {
-    const struct pool *pool = volumes_pool(p->vs);
+    struct pool *pool = volumes_pool(p->vs);
     struct pool_space space;
     pool_space_get(pool, &space);
     const char *state = pool_state(pool);
@@ -86,6 +86,10 @@ void monitor_tend(struct control *c)
     co_mutex_lock(&c->lock);
     if (c->state_unsaved)
         control_pools_save_later(c);
+    struct control_pool *p;
+    list_for_each (p, &c->pools, link)
+        if (p->vs)
+            attachments_retry(c, p);
     co_mutex_unlock(&c->lock);
     c->next_tend_ns = reactor_now_ns() + TEND_NS;
 }

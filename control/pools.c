@@ -350,7 +350,7 @@ int control_pools_close(struct control *c)
     while (!list_empty(&c->pools)) {
         struct control_pool *p = list_first(&c->pools, struct control_pool, link);
         control_pool_detach(p);
-        attachments_stop(c, p);
+        attachments_stop(c, p, true);
         int rc = p->vs ? volumes_close(p->vs, false) : 0;
         if (rc)
             vp_error_log("pool '%s' did not close cleanly (%s); its log has all that was "

@@ -195,7 +195,7 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
                              const struct sums *sums)
 {
     json_t *list = json_array();
-    const struct pool *pool = volumes_pool(p->vs);
+    struct pool *pool = volumes_pool(p->vs);
     if (strcmp(pool_state(pool), "fenced") == 0)
         warn(list, "repair what is wrong with the disks, then restart vpoold",
              "the pool is fenced: its metadata can not be written, so no write is acknowledged");
@@ -229,7 +229,7 @@ json_t *show_pool_brief(const struct control_pool *p)
         return closed_pool_json(p);
     struct pool_space space;
     struct sums sums = {0};
-    const struct pool *pool = volumes_pool(p->vs);
+    struct pool *pool = volumes_pool(p->vs);
     pool_space_get(pool, &space);
     volume_each(p->vs, sum_volume, &sums);
     char uuid[VP_UUID_TEXT], raid[RAID_PROFILE_TEXT];

@@ -43,7 +43,9 @@ struct thin_marks {
  *  1. a loaded page's parent is loaded (children counts them);
  *  2. a page that is not dirty equals what its parent's reference names (no reference: all zero);
  *  3. evicted are only pages that are clean, unpinned, childless, committed, kept, and not being
- *     loaded or written.
+ *     loaded or written;
+ *  4. a page is due exactly when it, or a page below it, is dirty, being written, or about to be
+ *     changed; due_children counts the pages right below that are.
  */
 struct thin_page {
     struct list clock_link; /* cache->clean, while not dirty; cache->unused              */
@@ -56,6 +58,9 @@ struct thin_page {
     unsigned children, pins;
     uint8_t level;
     bool dirty, referenced, loading, writing;
+    bool due;              /* the next checkpoint will write it: see thin_page_due_update */
+    uint16_t due_children; /* children that are due                                       */
+    uint16_t writers;      /* leaf: parts of writes under way, which will change it       */
     struct thin_marks mark[THIN_MARK_KINDS]; /* leaf: by enum thin_mark                  */
     uint8_t *data;                           /* POOL_PAGE bytes, aligned                 */
 };
@@ -88,6 +93,25 @@ CO void thin_cache_take(struct thin *t);
 void thin_page_drop(struct thin_page *p);
 void thin_page_mark_dirty(struct thin_page *p);
 void thin_page_mark_clean(struct thin_page *p);
+/*
+ * Tells the pool when p has become due or is not any more: it is dirty, is being written, will be
+ * changed by a write under way, or is above such a page. So the pool counts what a checkpoint will
+ * have to write, ancestors included, before a change is made. No yield.
+ */
+void thin_page_due_update(struct thin_page *p);
+/* A write under way will change the leaf. */
+static inline void thin_page_enter(struct thin_page *p)
+{
+    p->writers++;
+    if (!p->due)
+        thin_page_due_update(p);
+}
+static inline void thin_page_leave(struct thin_page *p)
+{
+    p->writers--;
+    if (!p->dirty)
+        thin_page_due_update(p);
+}
 static inline void thin_page_pin(struct thin_page *p)
 {
     p->pins++;
@@ -341,7 +365,9 @@ struct thin {
     uint64_t allocated_chunks, valid_blocks;
     uint64_t commits, adopted_blocks;
     bool stat_changed, stat_unkept;
-    uint64_t uncommitted_bytes; /* of records that the next commit will have */
+    uint64_t uncommitted_bytes; /* of records that the next commit will have …             */
+    uint64_t uncommitted_pages; /* … as pages of the log, which the pool counts as due, and … */
+    uint64_t batch_pages;       /* … those of the batch that is not durable yet            */
 
     /* Commits: begun and ended count them; one runs at a time (commit.c). */
     uint64_t commits_begun, commits_ended;
@@ -394,6 +420,13 @@ CO void thin_resync_wait(struct thin *t, uint64_t vchunk);
 void thin_request_checkpoint(struct thin *t);
 /* Whether new metadata pages may come into being. */
 bool thin_has_meta_room(struct thin *t);
+/* Whether a leaf of the map, and one of the space tree, that are not due yet may change now. */
+bool thin_may_change(struct thin *t);
+/* What a change that may not be made now waits for, while it holds nothing: a checkpoint.
+ * VP_E_NO_SPACE: none would help. */
+CO int thin_change_wait(struct thin *t) must_check;
+/* The next commit's records are longer by so much. */
+void thin_uncommitted_add(struct thin *t, uint32_t bytes);
 /* Frees the chunk of an entry without valid blocks: clears the entry, quarantines the chunk.
  * `leaf` holds the entry, `space_leaf` its arena. No yield. */
 int thin_chunk_free(struct thin *t, struct thin_page *leaf, uint64_t vchunk,

@@ -66,10 +66,9 @@ step "a relative socket path is the caller's"
 (cd "$T" && vpool attach tank/a --nbd unix:rel) >/dev/null || fail "relative path"
 [ -S "$T/rel" ] || fail "no socket at the relative path"
 
-step "what is attached is not deleted, renamed, exported or destroyed"
+step "what is attached is not deleted, renamed or destroyed"
 refused 'detach' vpool volume delete tank/a
 refused 'detach' vpool volume rename tank/a c
-refused 'detach' vpool export tank
 refused 'detach' vpool destroy tank
 
 step "detach: which one, or --all"
