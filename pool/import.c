@@ -374,6 +374,7 @@ static int run_replay(struct pool_import_state *im, const uint8_t *bytes, size_t
             return VP_E_RECORD_MISPLACED;
         if (!is_tree || !client->replay)
             continue;
+        pool_meta_replayed(im->p, 1);
         rc = client->replay(client->arg, (enum pool_record_kind)v.r.kind, v.op == RECORD_DELETE,
                             v.r.scope, v.r.key, v.r.value, v.r.len);
         if (rc)

@@ -158,6 +158,8 @@ int pool_stream_open(struct pool *p, struct pool_stream *s, bool durable)
     int rc = pool_segment_alloc(p, pool_segment_pages(p), &s->segment);
     if (rc)
         return rc;
+    if (!durable)
+        pool_segment_mark_young(p, &s->segment);
     reactor_random(&s->id, sizeof(s->id));
     s->next_seq = 1;
     s->used_pages = 0;
@@ -258,6 +260,8 @@ static int stream_write_batch(struct pool *p, struct pool_stream *s, struct run 
         int rc = pool_segment_alloc(p, pool_segment_pages(p), &next);
         if (rc)
             return rc;
+        if (!s->durable)
+            pool_segment_mark_young(p, &next);
         if (r->log && r->log->group_due)
             r->left += queue_take(r->log, r->entries);
         stream_jump(p, s, &next, &io);

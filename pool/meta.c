@@ -1,11 +1,14 @@
 /*
  * The page store: which metadata pages are in use, and when they may be used again.
  *
- * A metadata group has four bitmaps. A page's way:
+ * A metadata group has five bitmaps. A page's way:
  *
  *     free ──alloc──▶ used ──pool_page_release──▶ released ─┐
  *                      │                                     ├─ encode ─▶ freeing ──root durable──▶
  * free └─ segment (log, snapshot) ─── cut ───┘
+ *
+ * What a checkpoint wrote is `young` until its root is durable. When it fails, its snapshot, and the
+ * pages that were released although no durable root ever named them, are free at once.
  *
  *  M1  A page is free only when no durable root needs it: neither its tree, its snapshot nor its
  *      log (GUARD_ROOT_BEFORE_RELEASE).
@@ -22,7 +25,12 @@
  * Room: pool_meta_has_room promises that the next checkpoint can be written, so it counts the pages
  * dirty now, twice the log's limit and twice the snapshot as it would be now. Every group that free
  * extents would give counts as room; data take no extent that what is promised already may need, and
- * none of the reserve (pool_meta_reserve_groups).
+ * none of the reserve (pool_meta_reserve_groups). A tree page is dirty, for this, together with all
+ * its ancestors and from before its change begins (thin_page_due_update); records that are not
+ * committed yet are counted as pages of the log. What changes only what is there may go further, by
+ * half of what the log has (`working`), so growth can never make it impossible; then it waits for a
+ * checkpoint, which gives back what it used. So at each moment there is room for all that is due,
+ * two snapshots, and once more the log's limit for commits, deletions, and the next import's log.
  */
 #include "pool/meta_impl.h"
 
@@ -82,7 +90,7 @@ void pool_pages_fini(struct pool *p)
 static struct pool_meta_group *meta_group_new(struct pool_group *group)
 {
     uint64_t pages = group->raid.data_bytes / POOL_PAGE, words = bitmap_words(pages);
-    struct pool_meta_group *g = calloc(1, sizeof(*g) + 4 * words * sizeof(uint64_t));
+    struct pool_meta_group *g = calloc(1, sizeof(*g) + 5 * words * sizeof(uint64_t));
     if (!g)
         return NULL;
     uint64_t *maps = (uint64_t *)(g + 1);
@@ -94,6 +102,7 @@ static struct pool_meta_group *meta_group_new(struct pool_group *group)
         .segment = maps + words,
         .released = maps + 2 * words,
         .freeing = maps + 3 * words,
+        .young = maps + 4 * words,
     };
     return g;
 }
@@ -246,6 +255,7 @@ static bool page_take(struct pool *p, uint64_t *addr)
         if (page == g->pages)
             page = bitmap_find(g->used, g->pages, 0, false);
         take(p, g, page, 1);
+        bitmap_set(g->young, page);
         g->next = (uint32_t)page + 1;
         *addr = page_addr(g, page);
         return true;
@@ -258,6 +268,7 @@ static void page_give(struct pool *p, uint64_t addr)
     struct pool_meta_group *g = group_of(p, addr);
     uint64_t page = page_of(addr);
     bitmap_clear(g->used, page);
+    bitmap_clear(g->young, page);
     g->free++;
     p->meta.pages_free++;
     if (page < g->next)
@@ -447,6 +458,14 @@ int pool_segment_mark(struct pool *p, const struct pool_segment *s)
     return VP_E_SEGMENT_BAD;
 }
 
+void pool_segment_mark_young(struct pool *p, const struct pool_segment *s)
+{
+    uint64_t page;
+    for (unsigned i = 0; i < p->meta.groups; i++)
+        if (segment_is_in(p->meta.group[i], s, &page))
+            bitmap_set_range(p->meta.group[i]->young, page, s->pages);
+}
+
 /* ---- METAMAP records ---------------------------------------------------------------------- */
 
 static int metamap_load(const struct pool_record *r, void *arg)
@@ -518,6 +537,7 @@ static void group_commit(struct pool *p, struct pool_meta_group *g)
         g->used[i] &= ~g->freeing[i];
         g->segment[i] &= ~g->freeing[i];
         g->freeing[i] = 0;
+        g->young[i] = 0;
     }
     g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
     g->next = 0;
@@ -527,6 +547,8 @@ static void group_commit(struct pool *p, struct pool_meta_group *g)
 void pool_meta_commit(struct pool *p)
 {
     bool had_room = room_left(p) > 0;
+    pool_meta_dirty_add(p, -(int64_t)p->meta.replayed_pages);
+    p->meta.replayed_pages = 0;
     for (unsigned i = 0; i < p->meta.groups; i++)
         group_commit(p, p->meta.group[i]);
     pool_meta_room_update(p);
@@ -534,15 +556,29 @@ void pool_meta_commit(struct pool *p)
         pool_space_changed(p);
 }
 
+static void group_rollback(struct pool *p, struct pool_meta_group *g)
+{
+    uint32_t before = g->free;
+    for (uint64_t w = 0; w < bitmap_words(g->pages); w++) {
+        g->released[w] |= g->freeing[w] & ~g->segment[w];
+        g->freeing[w] = 0;
+        uint64_t unnamed = g->young[w] & (g->released[w] | g->segment[w]);
+        g->used[w] &= ~unnamed;
+        g->segment[w] &= ~unnamed;
+        g->released[w] &= ~unnamed;
+        g->young[w] &= ~unnamed;
+    }
+    g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
+    g->next = 0;
+    p->meta.pages_free += g->free - before;
+}
+
+/* A root that could not be written may be durable on a disk all the same: then the pool is fenced,
+ * and nothing is used again. */
 void pool_meta_rollback(struct pool *p)
 {
-    for (unsigned i = 0; i < p->meta.groups; i++) {
-        struct pool_meta_group *g = p->meta.group[i];
-        for (uint64_t w = 0; w < bitmap_words(g->pages); w++) {
-            g->released[w] |= g->freeing[w] & ~g->segment[w];
-            g->freeing[w] = 0;
-        }
-    }
+    for (unsigned i = 0; i < p->meta.groups && !pool_is_fenced(p); i++)
+        group_rollback(p, p->meta.group[i]);
     pool_meta_room_update(p);
 }
 
@@ -576,6 +612,7 @@ void pool_meta_room_update(struct pool *p)
     atomic_store_explicit(&m->room,
                           (int64_t)(m->pages_free + m->formable_pages) - (int64_t)kept_pages(p),
                           memory_order_relaxed);
+    atomic_store_explicit(&m->working, (int64_t)p->log.limit_pages, memory_order_relaxed);
 }
 
 bool pool_meta_has_room(struct pool *p, uint64_t new_pages)
@@ -584,6 +621,28 @@ bool pool_meta_has_room(struct pool *p, uint64_t new_pages)
         return true;
     pool_checkpoint_request(p);
     return false;
+}
+
+static int64_t working_room(const struct pool *p)
+{
+    return atomic_load_explicit(&p->meta.working, memory_order_relaxed);
+}
+
+bool pool_meta_may_change(struct pool *p, uint64_t pages)
+{
+    return room_left(p) + working_room(p) >= (int64_t)pages;
+}
+
+bool pool_meta_is_exhausted(struct pool *p, uint64_t pages)
+{
+    int64_t room = atomic_load_explicit(&p->meta.room, memory_order_relaxed);
+    return room + working_room(p) < (int64_t)pages;
+}
+
+void pool_meta_replayed(struct pool *p, uint64_t pages)
+{
+    p->meta.replayed_pages += pages;
+    pool_meta_dirty_add(p, (int64_t)pages);
 }
 
 void pool_meta_dirty_add(struct pool *p, int64_t pages)

@@ -213,8 +213,15 @@ CO void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count);
  * out of space, and a checkpoint is requested.
  */
 bool pool_meta_has_room(struct pool *p, uint64_t new_pages);
-/* ANY, no yield: `pages` more (fewer, when negative) tree pages are dirty and will be written by
- * the next checkpoint. pool_meta_has_room counts with it. */
+/*
+ * ANY, no yield: the same for changes of what is there, which use no more pages after a checkpoint
+ * than before. When false, they wait for a checkpoint, while they hold nothing; unless the room is
+ * exhausted, so that no checkpoint would help: then they are out of space.
+ */
+bool pool_meta_may_change(struct pool *p, uint64_t pages);
+bool pool_meta_is_exhausted(struct pool *p, uint64_t pages);
+/* ANY, no yield: `pages` more (fewer, when negative) pages of trees and records are due by the next
+ * checkpoint. pool_meta_has_room counts with it. */
 void pool_meta_dirty_add(struct pool *p, int64_t pages);
 
 /* ---- checkpoints --------------------------------------------------------------------------- */
@@ -332,6 +339,12 @@ struct pool_disk_info {
 /* HOME. */
 unsigned pool_disk_count(const struct pool *p);
 void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info *out);
+/* HOME. Disks that are not in service, whatever the reason. */
+unsigned pool_disks_out(const struct pool *p);
+/* HOME. Calls fn, once or more, for each owner of data that lack a copy because a disk is out; `lost`:
+ * some cannot be read at all. fn does not yield; this does, and groups come and go meanwhile. */
+CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
+                            void *arg);
 const char *pool_state(const struct pool *p); /* "online", "degraded", "fenced" */
 
 /* HOME. Pool properties: "name=value" records; NULL when not set. */

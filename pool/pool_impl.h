@@ -169,6 +169,7 @@ struct pool_meta_group {
     uint64_t *segment;  /* log and snapshots: not in METAMAP records                    */
     uint64_t *released; /* not needed by the next root                                  */
     uint64_t *freeing;  /* not needed by the root under way: free when it is durable    */
+    uint64_t *young;    /* tree pages and snapshots that no durable root names yet      */
 };
 
 struct pool_meta {
@@ -176,8 +177,10 @@ struct pool_meta {
     unsigned groups, capacity;
     uint64_t pages_total, pages_free;
     uint64_t formable_pages; /* of groups that free extents would give                */
+    uint64_t replayed_pages; /* in `dirty` for what import replayed, until a checkpoint  */
     _Atomic int64_t room;    /* pages that may become dirty, dirty ones included      */
-    _Atomic int64_t dirty;   /* pages that the next checkpoint will have to write     */
+    _Atomic int64_t working; /* beyond: for changes of what is there                  */
+    _Atomic int64_t dirty;   /* tree and log pages that are due by the next checkpoint */
 };
 
 /* ==== root and checkpoint (metadata side) =================================================== */

@@ -207,8 +207,12 @@ void thin_page_drop(struct thin_page *p)
     struct thin_tree *tree = p->tree;
     struct thin_cache *c = tree->owner->cache;
     VP_VERIFY(p->children, ==, 0U);
+    p->writing = false; /* after a simulated power cut it may have been */
+    p->writers = p->due_children = 0;
     if (p->dirty)
         thin_page_mark_clean(p);
+    else
+        thin_page_due_update(p);
     for (unsigned m = 0; m < THIN_MARK_KINDS; m++)
         list_del(&p->mark[m].link);
     list_del(&p->clock_link);
@@ -226,6 +230,20 @@ void thin_page_drop(struct thin_page *p)
     list_add_head(&c->unused, &p->clock_link);
 }
 
+void thin_page_due_update(struct thin_page *p)
+{
+    while (p) {
+        bool due = p->dirty || p->writing || p->writers || p->due_children;
+        if (due == p->due)
+            return;
+        p->due = due;
+        pool_meta_dirty_add(p->tree->owner->pool, due ? 1 : -1);
+        p = p->parent;
+        if (p)
+            p->due_children = (uint16_t)(p->due_children + (due ? 1 : -1));
+    }
+}
+
 void thin_page_mark_dirty(struct thin_page *p)
 {
     struct thin *t = p->tree->owner;
@@ -234,7 +252,8 @@ void thin_page_mark_dirty(struct thin_page *p)
     p->dirty = true;
     list_del(&p->clock_link);
     list_add_tail(&p->tree->dirty[p->level], &p->dirty_link);
-    pool_meta_dirty_add(t->pool, 1);
+    if (!p->due)
+        thin_page_due_update(p);
     if (++t->cache->dirty >= t->cache->limit_pages / 2)
         thin_request_checkpoint(t);
 }
@@ -246,7 +265,7 @@ void thin_page_mark_clean(struct thin_page *p)
     p->dirty = false;
     list_del(&p->dirty_link);
     list_add_tail(&t->cache->clean, &p->clock_link);
-    pool_meta_dirty_add(t->pool, -1);
+    thin_page_due_update(p);
     t->cache->dirty--;
 }
 
@@ -258,13 +277,38 @@ void thin_request_checkpoint(struct thin *t)
     pool_checkpoint_request(t->pool);
 }
 
+/* A leaf and its ancestors in both trees, one of them new, and a page of records. */
+static uint64_t change_pages(const struct thin *t)
+{
+    return 3 + t->map.height + t->space_tree.height;
+}
+
 bool thin_has_meta_room(struct thin *t)
 {
-    /* A leaf and its ancestors in both trees. */
-    if (pool_meta_has_room(t->pool, 2 + t->map.height + t->space_tree.height))
+    if (pool_meta_has_room(t->pool, change_pages(t)))
         return true;
     thin_request_checkpoint(t);
     return false;
+}
+
+bool thin_may_change(struct thin *t)
+{
+    return pool_meta_may_change(t->pool, change_pages(t));
+}
+
+CO int thin_change_wait(struct thin *t)
+{
+    return pool_meta_is_exhausted(t->pool, change_pages(t)) ? VP_E_NO_SPACE
+                                                            : pool_checkpoint(t->pool);
+}
+
+void thin_uncommitted_add(struct thin *t, uint32_t bytes)
+{
+    t->uncommitted_bytes += bytes;
+    if (t->uncommitted_bytes <= t->uncommitted_pages * POOL_PAGE)
+        return;
+    t->uncommitted_pages++; /* a record is shorter than a page */
+    pool_meta_dirty_add(t->pool, 1);
 }
 
 CO int thin_throttle(struct thin *t)

@@ -194,6 +194,8 @@ CO static int write_blocks(struct request *r, uint64_t block, uint64_t count, co
     int rc = detect ? write_detecting(io->thin, block, count, buf)
                     : thin_write(io->thin, block, count, buf);
     io->uncommitted = true; /* not before: a commit meanwhile does not hold it */
+    if (rc && thin_stats(io->thin).regions_to_resync)
+        atomic_store_explicit(&r->v->resync_wanted, true, memory_order_relaxed);
     return rc;
 }
 
@@ -278,6 +280,9 @@ CO static int write_range(struct request *r)
 /* A commit whose success a client is told of: nothing that it covers may have gone with a disk. */
 CO static int commit_for_client(struct volume *v)
 {
+    /* What this leaves of the log is for the checkpoint itself. An error is the next commit's to tell. */
+    if (!pool_meta_may_change(v->vs->pool, 0) && !pool_meta_is_exhausted(v->vs->pool, 0))
+        vp_ignore(pool_checkpoint(v->vs->pool), "the commit finds out what is left");
     int rc = volume_io_commit(v->io);
     return rc ? rc : pool_flush_check(v->vs->pool, v->id);
 }

@@ -108,6 +108,20 @@ CO int volume_info_get(struct volumes *vs, const char *name, struct volume_info 
 /* Calls fn for each volume, by name order, until non-zero; fn must not yield. */
 int volume_each(struct volumes *vs, int (*fn)(const struct volume_info *info, void *arg),
                 void *arg);
+/* What is not as it should be about a volume. */
+struct volume_trouble {
+    uint32_t id;
+    const char *name; /* borrowed until the next yield */
+    bool faulted;
+    unsigned waiting_for_space;
+    uint64_t checksum_errors;
+};
+/* HOME, no yield. Calls fn for each volume that is faulted, has requests that wait for space, or had
+ * blocks that could not be read; cheap where nothing is wrong. */
+void volume_each_in_trouble(struct volumes *vs,
+                            void (*fn)(const struct volume_trouble *t, void *arg), void *arg);
+/* HOME, no yield. Its name; NULL when there is none, or not any more. */
+const char *volume_name_of_id(struct volumes *vs, uint32_t id);
 unsigned volumes_count(const struct volumes *vs);
 
 /* ---- open volumes -----------------------------------------------------------------------------

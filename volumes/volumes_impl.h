@@ -117,6 +117,7 @@ struct volume {
     uint32_t sector_bytes;       /* never changes */
     _Atomic uint64_t size_bytes; /* what requests are checked against */
     _Atomic unsigned flags;      /* enum volume_flag_bits             */
+    _Atomic bool resync_wanted;  /* an overwrite failed: background.c */
     struct volume_counters counters;
 
     struct hash_node by_id;

@@ -34,8 +34,9 @@ struct random_world {
     struct rig_config config;
     unsigned rounds, phases, clients, ops;
     bool no_checkpoints;
-    int bad_disk;    /* -1: no faults */
-    bool rots;       /* its faults damage data: power goes only when nothing is being overwritten */
+    int bad_disk; /* -1: no faults */
+    bool rots;    /* its faults damage data: power goes only when nothing is being overwritten */
+    bool overwrites_fail;
     bool unreadable; /* each copy has blocks that cannot be read, never the same */
     unsigned snapshot_one_in, fault_one_in;
     unsigned keep_pages;          /* of kept memory, for the first round; 0: enough */
@@ -85,6 +86,7 @@ static void draw_config(struct random_world *x)
     x->bad_disk = copies[p] > 1 && below(x, 3) ? (int)below(x, x->config.disks) : -1;
     x->rots = x->bad_disk >= 0 && below(x, 2);
     x->unreadable = copies[p] > 1 && x->config.disks == copies[p] && x->bad_disk < 0;
+    x->overwrites_fail = x->bad_disk < 0 && below(x, 2);
     x->snapshot_one_in = 1 + (unsigned)below(x, 12);
     x->fault_one_in = 50 + (unsigned)below(x, 2000);
     /* A header and none, one or two steps of an area. */
@@ -164,6 +166,8 @@ static struct op draw_op(struct random_world *x, const struct model_volume *v, u
     if (op.at + op.count > sectors)
         op.count = sectors - op.at;
     op.flags = (below(x, 8) ? 0 : OP_FUA) | (below(x, 4) ? 0 : OP_AS_DATA);
+    if (x->overwrites_fail && op.kind == OP_WRITE && !below(x, 16))
+        op.flags |= OP_FAILS;
     return op;
 }
 

@@ -274,6 +274,24 @@ static const struct op unreadable[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
+/* Overwrites that reach the disks in part and fail: each block is old or new, and stays. */
+static const struct op failed_overwrite[] = {
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(4), OP_FAILS},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(12), 0},
+    {OP_WRITE, "a", BLOCKS(2) + 3, BLOCKS(3), OP_FAILS | OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(6), BLOCKS(2), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(11), BLOCKS(4), OP_FAILS},
+    {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(4), BLOCKS(4), OP_WITH_NEXT},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_FAILS},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_REIMPORT, NULL, 0, 0, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 static const struct op large_volume[] = {
     {OP_CREATE, "a", 0, BLOCKS(512), 0},
     {OP_END, NULL, 0, 0, 0},
@@ -336,6 +354,10 @@ const struct scenario scenarios[] = {
              .deep_every = 1, .flags = SCENARIO_SURVIVES_LOSS),
     SCENARIO("large-commit", "commits of several pages may tear", one_disk, large_volume,
              large_commit, ),
+    SCENARIO("failed-overwrite", "overwrites that fail in the middle", one_disk, written_volume,
+             failed_overwrite, ),
+    SCENARIO("failed-overwrite-mirror", "… on both copies", mirror, written_volume,
+             failed_overwrite, .flags = SCENARIO_SURVIVES_LOSS),
     SCENARIO("unreadable", "both copies have blocks that cannot be read, never the same", mirror,
              written_volume, unreadable, ),
     SCENARIO("rot-first", "the first disk of a mirror rots", mirror, written_volume, rot_first,

@@ -134,6 +134,43 @@ static void those_who_ask_during_a_checkpoint_share_the_next_one(void **state)
     assert_checked();
 }
 
+static int damaged(void *arg)
+{
+    uint64_t addr;
+    struct fake_client *c = arg;
+    check_ok(pool_page_alloc(c->pool, 1, &addr));
+    pool_page_release(c->pool, &addr, 1);
+    return VP_E_PAGE_DAMAGED;
+}
+
+static void fail_often(void *arg)
+{
+    (void)arg;
+    struct pool_space before, after;
+    start();
+    struct pool_client c = fake_client_of(&client);
+    c.checkpoint = damaged;
+    pool_set_client(pool, &c);
+    check_equal(pool_checkpoint(pool), VP_E_PAGE_DAMAGED);
+    pool_space_get(pool, &before);
+    for (unsigned i = 0; i < 10; i++)
+        check_equal(pool_checkpoint(pool), VP_E_PAGE_DAMAGED);
+    pool_space_get(pool, &after);
+    /* Each one leaves the log in a segment of its own, and nothing else. */
+    uint64_t segment = sim_pool_geometry.log_segment_bytes / POOL_PAGE;
+    check(after.meta_pages_used <= before.meta_pages_used + 10 * segment);
+}
+
+static void a_failed_checkpoint_gives_back_what_it_wrote(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(1, disks);
+    sim_pool_run(w, fail_often, NULL);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
 static void fill(void *arg)
 {
     int *rc = arg;
@@ -299,6 +336,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_log_that_outgrows_its_limit_is_shortened_and_nothing_is_lost),
         cmocka_unit_test(a_failed_checkpoint_changes_nothing_and_does_not_fence),
+        cmocka_unit_test(a_failed_checkpoint_gives_back_what_it_wrote),
         cmocka_unit_test(those_who_ask_during_a_checkpoint_share_the_next_one),
         cmocka_unit_test(full_metadata_refuses_pages_but_commits_and_checkpoints_go_on),
         cmocka_unit_test(a_power_cut_at_any_event_keeps_what_was_acknowledged_and_whole),
