@@ -130,7 +130,8 @@ int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
     memcpy(buf, v->data + offset, len);
     return 0;
 }
-int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf, unsigned flags)
+int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf,
+                        unsigned flags)
 {
     struct volume *v = c->volume;
     v->writes++;
