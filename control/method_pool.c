@@ -1,6 +1,7 @@
 /* Methods about pools. */
 #include "control/control_impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -95,6 +96,17 @@ static int split_options(const json_t *options, struct pool_create_options *o,
     return 0;
 }
 
+/* Nobody has said what several disks are for: it stays `single`, but not in silence. */
+static void warn_of_single(json_t *shown, unsigned disks)
+{
+    char text[120];
+    (void)snprintf(text, sizeof(text),
+                   "%u disks, and no copy of anything: volumes are `single` by default", disks);
+    json_t *w = json_pack("{s:s, s:s}", "text", text, "action",
+                          "create the pool with --raid mirror, or its volumes");
+    (void)json_array_append_new(json_object_get(shown, "warnings"), w);
+}
+
 CO static int create(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct create_args *a = args;
@@ -135,6 +147,8 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
                        "restart it has to be imported by hand (`vpool import %s -d DIR`)",
                        p->name, unsaved.text, p->name);
     *result = show_pool(p);
+    if (!a->raid && count > 1)
+        warn_of_single(*result, count);
     return 0;
 }
 
@@ -223,6 +237,8 @@ CO static int export_pool(struct control *c, const void *args, json_t **result,
     control_pool_detach(p);
     attachments_stop(c, p, false);
     bool was_open = p->vs;
+    if (was_open)
+        history_save(c, p);
     rc = was_open ? volumes_close(p->vs, true) : 0;
     control_pools_save_later(c);
     control_event(c, VP_LOG_INFO, was_open ? "pool.exported" : "pool.forgotten", p->name, "%s",
@@ -495,6 +511,20 @@ CO static int checkpoint(struct control *c, const void *args, json_t **result, s
     return rc;
 }
 
+CO static int clear(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct pool_arg *a = args;
+    struct control_pool *p;
+    int rc = control_pool_get_open(c, a->pool, &p, err);
+    if (rc)
+        return rc;
+    history_clear(c, p);
+    control_event(c, VP_LOG_INFO, "pool.cleared", p->name, "error counters start again from zero");
+    *result = show_pool(p);
+    control_pool_put(p);
+    return 0;
+}
+
 const struct method methods_pool[] = {
     {"pool.create", create_params, METHOD_ALONE, create},
     {"pool.list", no_params, METHOD_READS, list},
@@ -506,4 +536,5 @@ const struct method methods_pool[] = {
     {"pool.get", pool_params, METHOD_READS, get},
     {"pool.set", set_params, METHOD_ALONE, set},
     {"pool.checkpoint", pool_params, 0, checkpoint},
+    {"pool.clear", pool_params, METHOD_ALONE, clear},
     {0}};

@@ -155,6 +155,7 @@ int control_pool_add(struct control *c, struct volumes *vs, struct control_pool 
     p->vs = vs;
     p->rc = 0;
     p->error[0] = 0;
+    history_load(c, p);
     attachments_start(c, p);
     *out = p;
     return 0;
@@ -353,6 +354,8 @@ int control_pools_close(struct control *c)
         struct control_pool *p = list_first(&c->pools, struct control_pool, link);
         control_pool_detach(p);
         attachments_stop(c, p, true);
+        if (p->vs)
+            history_save(c, p);
         int rc = p->vs ? volumes_close(p->vs, false) : 0;
         if (rc)
             vp_error_log("pool '%s' did not close cleanly (%s); its log has all that was "

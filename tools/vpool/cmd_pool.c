@@ -12,11 +12,15 @@ static void print_created(const json_t *pool)
            json_array_size(json_object_get(pool, "disks")),
            size_text(json_number(json_object_get(pool, "space"), "free_bytes")),
            json_text(pool, "raid"));
+    size_t i;
+    const json_t *w;
+    json_array_foreach(json_object_get(pool, "warnings"), i, w)
+        fprintf(stderr, "vpool: %s; %s\n", json_text(w, "text"), json_text(w, "action"));
 }
 
 static int cmd_create(struct cli *cli, int argc, char **argv)
 {
-    const char *raid = "single";
+    const char *raid = NULL;
     uint64_t size = 0;
     json_t *options = NULL;
     bool force = false;
@@ -30,7 +34,7 @@ static int cmd_create(struct cli *cli, int argc, char **argv)
         json_decref(options);
         return opts_exit(n);
     }
-    json_t *params = json_pack("{s:s, s:s, s:I, s:o, s:b, s:o*}", "pool", argv[1], "raid", raid,
+    json_t *params = json_pack("{s:s, s:s*, s:I, s:o, s:b, s:o*}", "pool", argv[1], "raid", raid,
                                "size", (json_int_t)size, "disks", cli_paths(argv + 2, n - 1),
                                "force", force, "options", options);
     return cli_show(cli, "pool.create", params, print_created);
@@ -300,12 +304,21 @@ static int cmd_checkpoint(struct cli *cli, int argc, char **argv)
     return cli_show(cli, "pool.checkpoint", json_pack("{s:s}", "pool", argv[1]), NULL);
 }
 
+static int cmd_clear(struct cli *cli, int argc, char **argv)
+{
+    int n = opts_parse(cli, argc, argv, NULL, 1, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(cli, "pool.clear", json_pack("{s:s}", "pool", argv[1]), NULL);
+}
+
 int cmd_status(struct cli *cli, int argc, char **argv);
 
 const struct command commands_pool[] = {
     {"create", "POOL [--raid PROFILE] [--size BYTES] [-o KEY=VALUE]… [--force] DISK…",
      "Makes a pool of block devices or files.\n"
-     "  --raid PROFILE   default redundancy of its volumes: single, mirror, mirror:N\n"
+     "  --raid PROFILE   default redundancy of its volumes: single, mirror, mirror:N;\n"
+     "                   single when it is not given: nothing survives a disk that fails\n"
      "  --size BYTES     DISKs that are missing are created as sparse files of this size\n"
      "  -o KEY=VALUE     chunk=64K, extent=64M, log-segment=256K, comment=TEXT\n"
      "  --force          overwrite a device that holds something else",
@@ -338,4 +351,5 @@ const struct command commands_pool[] = {
      "read-only=on|off, reserve=BYTES; a pool has comment=TEXT.",
      cmd_set},
     {"checkpoint", "POOL", "Writes a metadata checkpoint now.", cmd_checkpoint},
+    {"clear", "POOL", "Starts the error counters of the pool's disks again from zero.", cmd_clear},
     {0}};
