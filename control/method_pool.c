@@ -1,9 +1,11 @@
 /* Methods about pools. */
 #include "control/control_impl.h"
+#include "control/offload.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct pool_arg {
     const char *pool;
@@ -139,7 +141,8 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
         rc = control_pool_add(c, vs, &p, err);
     if (rc)
         return rc;
-    control_event(c, VP_LOG_INFO, "pool.created", p->name, "%u disks", count);
+    control_event(c, VP_LOG_INFO, "pool.created", p->name, "%u disk%s", count,
+                  count == 1 ? "" : "s");
     rc = control_pools_save(c, &unsaved);
     if (rc)
         return vp_fail(err, rc,
@@ -302,11 +305,33 @@ static const struct param import_params[] = {
     PARAM(struct scan_args, all, PARAM_BOOL, false, 0, 0),
     {0}};
 
+static int look_at_paths(void *arg)
+{
+    const json_t *paths = arg;
+    for (unsigned i = 0; i < params_count(paths); i++)
+        if (access(params_string(paths, i), F_OK) != 0)
+            return -(int)i - 1;
+    return 0;
+}
+
+/* A place that is named and does not exist is an error; one that holds no pool is not. */
+CO static int check_paths(const json_t *given, struct vp_error *err)
+{
+    int missing = params_count(given) ? offload_run(look_at_paths, (void *)(uintptr_t)given) : 0;
+    if (missing >= 0 || missing < -POOL_DISKS_MAX)
+        return 0; /* without a thread to look, the scan says what it finds */
+    return vp_fail(err, VP_E_NOT_FOUND, "%s does not exist, or may not be looked at",
+                   params_string(given, (unsigned)(-missing - 1)));
+}
+
 /* The given disks and directories, or the configured ones. */
 CO static int scan_paths(struct control *c, const json_t *given, struct pool_found **found,
                          unsigned *count, struct vp_error *err)
 {
     const char *paths[POOL_DISKS_MAX];
+    int rc = check_paths(given, err);
+    if (rc)
+        return rc;
     unsigned n = params_count(given);
     for (unsigned i = 0; i < n; i++)
         paths[i] = params_string(given, i);

@@ -195,8 +195,9 @@ int control_pool_import(struct control *c, const json_t *paths, struct control_p
     if (rc == 0)
         rc = control_pool_add(c, vs, out, err);
     if (rc == 0)
-        control_event(c, VP_LOG_INFO, "pool.imported", (*out)->name, "%u volumes, %s",
-                      volumes_count((*out)->vs), pool_state(volumes_pool((*out)->vs)));
+        control_event(c, VP_LOG_INFO, "pool.imported", (*out)->name, "%u volume%s, %s",
+                      volumes_count((*out)->vs), volumes_count((*out)->vs) == 1 ? "" : "s",
+                      pool_state(volumes_pool((*out)->vs)));
     return rc;
 }
 

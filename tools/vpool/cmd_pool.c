@@ -8,8 +8,8 @@
 
 static void print_created(const json_t *pool)
 {
-    printf("pool %s: %zu disks, %s raw, default redundancy %s\n", json_text(pool, "name"),
-           json_array_size(json_object_get(pool, "disks")),
+    printf("pool %s: %s, %s raw, default redundancy %s\n", json_text(pool, "name"),
+           count_text(json_array_size(json_object_get(pool, "disks")), "disk"),
            size_text(json_number(json_object_get(pool, "space"), "free_bytes")),
            json_text(pool, "raid"));
     size_t i;
@@ -75,7 +75,7 @@ static void print_list(const json_t *result)
 static int cmd_list(struct cli *cli, int argc, char **argv)
 {
     int n = opts_parse(cli, argc, argv, NULL, 0, 0);
-    return opts_failed(n) ? opts_exit(n) : cli_show(cli, "pool.list", NULL, print_list);
+    return opts_failed(n) ? opts_exit(n) : cli_show(cli, "pool.list", json_object(), print_list);
 }
 
 /* ---- destroy, export
@@ -84,8 +84,8 @@ static int cmd_list(struct cli *cli, int argc, char **argv)
 static void print_destroyed(const json_t *r)
 {
     bool dry = json_is_true(json_object_get(r, "dry_run"));
-    printf("%s pool %s with %d volumes holding %s\n", dry ? "would destroy" : "destroyed",
-           json_text(r, "pool"), (int)json_number(r, "volumes"),
+    printf("%s pool %s with %s holding %s\n", dry ? "would destroy" : "destroyed",
+           json_text(r, "pool"), count_text(json_number(r, "volumes"), "volume"),
            size_text(json_number(json_object_get(r, "space"), "valid_bytes")));
 }
 
@@ -159,9 +159,10 @@ static void print_imported(const json_t *result)
 {
     size_t i;
     const json_t *p;
-    json_array_foreach(json_object_get(result, "imported"), i, p) printf(
-        "imported pool %s: %s, %d volumes, %d attachments\n", json_text(p, "name"),
-        json_text(p, "state"), (int)json_number(p, "volumes"), (int)json_number(p, "attachments"));
+    json_array_foreach(json_object_get(result, "imported"), i, p)
+        printf("imported pool %s: %s, %s, %s\n", json_text(p, "name"), json_text(p, "state"),
+               count_text(json_number(p, "volumes"), "volume"),
+               count_text(json_number(p, "attachments"), "attachment"));
     json_array_foreach(json_object_get(result, "failed"), i, p)
         fprintf(stderr, "vpool: pool %s: %s\n", json_text(p, "name"), json_text(p, "error"));
     if (json_array_size(json_object_get(result, "imported")) +

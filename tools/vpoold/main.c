@@ -374,7 +374,8 @@ int main(int argc, char **argv)
         return ended - 1;
     static struct daemon daemon = {.signal_fd = -1, .lock_fd = -1, .ready_fd = -1};
     struct vp_error err = {0};
-    if (load_config(&o, &daemon.config, &err)) {
+    if (load_config(&o, &daemon.config, &err) ||
+        (o.check_only && control_config_check(&daemon.config, &err))) {
         fprintf(stderr, "vpoold: %s\n", err.text);
         return 1;
     }
