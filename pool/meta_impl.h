@@ -70,6 +70,9 @@ bool log_batch_check(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid poo
 /* Whether some batch of the stream later than `seq` starts at buf. */
 bool log_batch_is_later(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
                         uint64_t stream, uint64_t seq);
+/* Pages of the batch (stream, seq) whose header is at buf; 0: that header is not here. Untrusted. */
+uint32_t log_batch_claim(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
+                         uint64_t stream, uint64_t seq);
 /* Whether a batch of one page stands at buf that was whole once. Such a batch is never torn where a
  * page is written atomically, so this is damage. */
 bool log_batch_is_damaged(const uint8_t *buf, struct vp_uuid pool, uint64_t stream, uint64_t seq);
@@ -89,7 +92,11 @@ struct log_reader {
     uint8_t *buf;       /* POOL_META_COPIES segments                                 */
     uint32_t buf_pages; /* of each                                                   */
     bool loaded[POOL_META_COPIES];
-    bool readable[POOL_META_COPIES];
+    /* Pages of a copy that could not be read; they are zeros in buf. */
+    uint64_t unread[POOL_META_COPIES][LOG_SEGMENT_PAGES_MAX / 64];
+    /* Errors of disks, by index, that did not take a repair. The reader goes on without repairing
+     * them; they leave the pool when it is known what else they hold (import.c, I8). */
+    int repair_rc[POOL_DISKS_MAX];
     /* called for every segment that is entered */
     int (*enter)(void *arg, const struct pool_segment *s);
     void *enter_arg;
@@ -99,7 +106,8 @@ void log_reader_fini(struct log_reader *r);
 CO int log_reader_start(struct log_reader *r, const struct pool_segment *at, uint64_t stream,
                         uint64_t seq, bool all_copies) must_check;
 /* CO. 1: the next batch that carries records, borrowed until the next call; copies that lacked it
- * were rewritten. 0: no copy has it. VP_E_LOG_DAMAGED: none has it, but a later one is there. */
+ * were rewritten. 0: some copy was read and lacks it, and none has it. VP_E_LOG_DAMAGED: none has
+ * it, but a later one is there. VP_E_LOG_UNREADABLE: no copy could be read far enough to say. */
 CO int log_reader_next(struct log_reader *r, struct log_batch *out) must_check;
 
 /* ---- meta.c ------------------------------------------------------------------------------- */

@@ -339,6 +339,12 @@ struct pool_disk_info {
 /* HOME. */
 unsigned pool_disk_count(const struct pool *p);
 void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info *out);
+/* HOME. Disks that are not in service, whatever the reason. */
+unsigned pool_disks_out(const struct pool *p);
+/* HOME. Calls fn, once or more, for each owner of data that lack a copy because a disk is out; `lost`:
+ * some cannot be read at all. fn does not yield; this does, and groups come and go meanwhile. */
+CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
+                            void *arg);
 const char *pool_state(const struct pool *p); /* "online", "degraded", "fenced" */
 
 /* HOME. Pool properties: "name=value" records; NULL when not set. */

@@ -12,6 +12,8 @@
  *    writes stop at the size, and shrinking zeroes what it cuts off.
  * 4. The size is looked at again under the locks, because a volume may shrink while a request
  *    waits.
+ * 5. Under the locks of every window, a change also looks whether its client is gone: what came
+ *    instead of that client may have written there already.
  *
  * On the volume's reactor; nothing here allocates.
  */
@@ -24,8 +26,9 @@ enum { ZERO_WINDOWS_A_TURN = 8 };
 
 struct request {
     struct volume *v;
-    uint64_t offset, len; /* what is left to do */
-    uint8_t *data;        /* read: to; write: from */
+    const struct volume_client *client; /* NULL: nobody who could go away */
+    uint64_t offset, len;               /* what is left to do */
+    uint8_t *data;                      /* read: to; write: from */
     unsigned flags;
     bool past_end; /* shrinking: beyond the size on purpose */
     void *bounce;
@@ -233,6 +236,11 @@ CO static int write_window_locked(struct request *r, const struct window *w)
     return write_blocks(r, w->block, w->count, buf);
 }
 
+static bool client_is_gone(const struct request *r)
+{
+    return r->client && r->client->state == VOLUME_CLIENT_GONE;
+}
+
 /* Locks, works, unlocks; while the pool is full, again and again as the policy says. */
 CO static int window_run(struct request *r, const struct window *w,
                          int (*locked)(struct request *r, const struct window *w))
@@ -241,11 +249,11 @@ CO static int window_run(struct request *r, const struct window *w,
     for (;;) {
         struct block_lock lock;
         block_lock_take(&io->locks, &lock, w->block, w->count, true);
-        int rc = locked(r, w);
+        int rc = client_is_gone(r) ? VP_E_CANCELLED : locked(r, w);
         block_lock_drop(&io->locks, &lock);
         if (rc != VP_E_NO_SPACE && rc != VP_E_POOL_FULL_META)
             return rc;
-        rc = volume_full_wait(r->v, &r->full);
+        rc = volume_full_wait(r->v, &r->full, r->client);
         if (rc)
             return rc;
     }
@@ -292,20 +300,36 @@ CO static int change_end(struct request *r, int rc)
     return rc;
 }
 
-int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf, unsigned flags)
+CO static int request_write(struct volume *v, const struct volume_client *client, uint64_t offset,
+                            uint64_t len, const void *buf, unsigned flags)
 {
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
         return VP_E_READ_ONLY;
     int rc = range_check(v, offset, len, VOLUME_REQUEST_MAX);
     if (rc)
         return rc;
-    struct request r = {
-        .v = v, .offset = offset, .len = len, .data = (uint8_t *)(uintptr_t)buf, .flags = flags};
+    struct request r = {.v = v,
+                        .client = client,
+                        .offset = offset,
+                        .len = len,
+                        .data = (uint8_t *)(uintptr_t)buf,
+                        .flags = flags};
     request_begin(v);
     rc = change_end(&r, write_range(&r));
     counter_add(&v->counters.writes, 1);
     counter_add(&v->counters.bytes_written, len);
     return rc;
+}
+
+int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf, unsigned flags)
+{
+    return request_write(v, NULL, offset, len, buf, flags);
+}
+
+int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf,
+                        unsigned flags)
+{
+    return request_write(c->volume, c, offset, len, buf, flags);
 }
 
 int volume_flush(struct volume *v)
@@ -409,28 +433,43 @@ CO static int zero_range(struct request *r)
     return rc ? rc : zero_part(r, r->len);
 }
 
-/* The common end of zero and discard: freed chunks may be what other requests wait for. */
+/* The common end of zero and discard: freed chunks may be what other requests wait for, also when
+ * the client went in the middle. */
 CO static int zero_end(struct request *r, int rc)
 {
-    if (!rc)
-        rc = volume_full_freed(r->v);
+    if (!rc || rc == VP_E_CANCELLED) {
+        int freed = volume_full_freed(r->v);
+        rc = rc ? rc : freed;
+    }
     counter_add(&r->v->counters.discards, 1);
     return change_end(r, rc);
 }
 
-int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+CO static int request_zero(struct volume *v, const struct volume_client *client, uint64_t offset,
+                           uint64_t len, unsigned flags)
 {
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
         return VP_E_READ_ONLY;
     int rc = range_check(v, offset, len, UINT64_MAX);
     if (rc)
         return rc;
-    struct request r = {.v = v, .offset = offset, .len = len, .flags = flags};
+    struct request r = {.v = v, .client = client, .offset = offset, .len = len, .flags = flags};
     request_begin(v);
     return zero_end(&r, zero_range(&r));
 }
 
-int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+{
+    return request_zero(v, NULL, offset, len, flags);
+}
+
+int volume_client_zero(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
+{
+    return request_zero(c->volume, c, offset, len, flags);
+}
+
+CO static int request_discard(struct volume *v, const struct volume_client *client, uint64_t offset,
+                              uint64_t len, unsigned flags)
 {
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
         return VP_E_READ_ONLY;
@@ -441,10 +480,23 @@ int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned fla
     /* The last block of an odd size counts as whole: its rest is zero anyway. */
     if (end != volume_size(v))
         end = align_down(end, VOLUME_BLOCK);
-    struct request r = {
-        .v = v, .offset = first, .len = end > first ? end - first : 0, .flags = flags & VOLUME_FUA};
+    struct request r = {.v = v,
+                        .client = client,
+                        .offset = first,
+                        .len = end > first ? end - first : 0,
+                        .flags = flags & VOLUME_FUA};
     request_begin(v);
     return zero_end(&r, zero_range(&r));
+}
+
+int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+{
+    return request_discard(v, NULL, offset, len, flags);
+}
+
+int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
+{
+    return request_discard(c->volume, c, offset, len, flags);
 }
 
 int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)

@@ -260,8 +260,10 @@ struct full_wait {
     bool counted;
     uint64_t room_sequence, cancel_sequence;
 };
-/* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. */
-CO int volume_full_wait(struct volume *v, struct full_wait *w) must_check;
+/* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. `client` may be
+ * NULL; it may have gone meanwhile. */
+CO int volume_full_wait(struct volume *v, struct full_wait *w,
+                        const struct volume_client *client) must_check;
 CO void volume_full_done(struct volume *v, struct full_wait *w);
 /* On v's reactor: chunks were freed; lets v's own waiting writers have them. */
 CO int volume_full_freed(struct volume *v) must_check;
