@@ -30,6 +30,8 @@ struct vchunk {
 /* Metadata memory shared by all volumes of one reactor: a page cache with a limit. */
 struct thin_cache;
 int thin_cache_new(size_t limit_bytes, struct thin_cache **out) must_check;
+/* On its reactor: what waits there for pages to become clean ends with rc. */
+void thin_cache_checkpoint_failed(struct thin_cache *c, int rc);
 void thin_cache_free(struct thin_cache *c);
 struct thin_cache_stats {
     uint64_t pages, pages_dirty, limit_pages, hits, misses, evictions;
