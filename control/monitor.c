@@ -85,6 +85,8 @@ void monitor_look(struct control *c)
 CO static void tend(struct control *c)
 {
     bool due = reactor_now_ns() >= c->next_tend_ns;
+    if (due)
+        doctor_collect(c);
     if (due && c->state_unsaved)
         control_pools_save_later(c);
     struct control_pool *p;
