@@ -167,6 +167,10 @@ void root_block_encode(const struct pool *p, const struct pool_root *root, uint8
  * VP_E_POOL_FENCED the pool is fenced. */
 CO int pool_root_write(struct pool *p, const struct pool_root *next) must_check;
 
+/* CO. Import: the newest root, as it was found, to all disks in service. A disk that fails is marked
+ * out, for the next root to say so. VP_E_POOL_FENCED: the pool cannot do without it. */
+CO int pool_root_repeat(struct pool *p, const uint8_t *block) must_check;
+
 /* ---- checkpoint.c ------------------------------------------------------------------------- */
 
 /* CO. Snapshot of the table, flush, root that names it and `piece`, release. */
