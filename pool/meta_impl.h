@@ -159,6 +159,8 @@ struct root_image {
 };
 /* Whether the slot holds a whole root of the pool; *number when it does. Untrusted. */
 bool root_block_check(const uint8_t *block, struct vp_uuid pool, uint64_t *number);
+/* The sizes in the disk table; returns how many. Untrusted, after root_block_check. */
+unsigned root_block_sizes(const uint8_t *block, uint64_t sizes[static ROOT_DISKS]);
 /* VP_E_ROOT_BAD, VP_E_FEATURE_UNKNOWN. After root_block_check. */
 int root_block_decode(const uint8_t *block, struct root_image *out) must_check;
 void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block);

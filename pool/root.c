@@ -84,6 +84,16 @@ void root_block_encode(const struct pool *p, const struct pool_root *root, uint8
     b->crc = le32_make(root_crc(block));
 }
 
+unsigned root_block_sizes(const uint8_t *block, uint64_t sizes[static ROOT_DISKS])
+{
+    const struct root_block *b = (const struct root_block *)block;
+    unsigned count = le16_get(b->disks);
+    count = count > ROOT_DISKS ? ROOT_DISKS : count;
+    for (unsigned i = 0; i < count; i++)
+        sizes[i] = le64_get(b->disk[i].size_bytes);
+    return count;
+}
+
 bool root_block_check(const uint8_t *block, struct vp_uuid pool, uint64_t *number)
 {
     const struct root_block *b = (const struct root_block *)block;
