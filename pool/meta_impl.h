@@ -120,6 +120,8 @@ int pool_meta_group_add(struct pool *p) must_check;
 int pool_meta_group_attach(struct pool *p, struct pool_group *g) must_check;
 /* A segment of up to want_pages; VP_E_POOL_FULL_META. */
 int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out) must_check;
+/* Import: gives back a segment that was marked, once no durable root names it. */
+void pool_segment_free(struct pool *p, const struct pool_segment *s);
 /* It belongs to a snapshot that no root names yet. */
 void pool_segment_mark_young(struct pool *p, const struct pool_segment *s);
 /* Import: pages that will become dirty because of records that were replayed. */
