@@ -409,17 +409,18 @@ int pool_import(const char *const *paths, unsigned count, const struct pool_clie
         im->p = p;
         im->err = err;
         list_init(&im->keeps);
-        /* Whoever asks for a checkpoint before the client is ready has asked too early. */
-        atomic_store(&p->checkpoint.requested, true);
+        /* Before the client is ready there are no checkpoints in the background. */
+        pool_checkpoints_hold(p);
         rc = pool_candidates_open(paths, count, &im->candidate, &im->candidates, err);
     }
     if (!rc)
         rc = import_run(im);
     pool_import_state_free(im);
     p->import = NULL;
-    atomic_store(&p->checkpoint.requested, false);
-    if (!rc)
+    if (!rc) {
+        pool_checkpoints_release(p);
         return 0;
+    }
     if (err && err->rc != rc)
         vp_ignore(vp_fail(err, rc, "pool %s: %s", p->name, vp_err_text(rc)), "rc says it");
     *out = NULL;

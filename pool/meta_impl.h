@@ -42,6 +42,8 @@ struct pool_log_piece pool_log_piece_here(const struct pool *p);
 /* CO. The next batch goes to a new segment, which *piece describes; what was committed until now
  * is in segments before it. */
 CO int pool_log_cut(struct pool *p, struct pool_log_piece *piece) must_check;
+/* The checkpoint failed: what was before the cut counts as log again. */
+void pool_log_cut_undo(struct pool *p);
 /* CO. Everything that was applied until now is durable. */
 CO int pool_log_drain(struct pool *p) must_check;
 
@@ -173,6 +175,10 @@ CO int pool_root_write(struct pool *p, const struct pool_root *next) must_check;
 
 /* CO. Snapshot of the table, flush, root that names it and `piece`, release. */
 CO int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece) must_check;
+
+/* Import: no checkpoint in the background between them. */
+void pool_checkpoints_hold(struct pool *p);
+void pool_checkpoints_release(struct pool *p);
 
 /* ---- import.c, pool.c --------------------------------------------------------------------- */
 

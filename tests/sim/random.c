@@ -148,6 +148,7 @@ struct client {
     struct random_world *x;
     struct rig *r;
     struct co_group *group;
+    bool resizes; /* one of them does, in some runs */
 };
 
 static struct op draw_op(struct random_world *x, const struct model_volume *v, uint64_t blocks)
@@ -182,6 +183,8 @@ static void client(void *arg)
         if (!v)
             continue;
         struct op op = draw_op(x, v, v->size[v->size_count - 1].blocks);
+        if (c->resizes && below(x, 8) == 0)
+            op = (struct op){OP_RESIZE, v->name, 0, BLOCKS(16 + below(x, VOLUME_BLOCKS - 16)), 0};
         vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
         if (below(x, 4) == 0)
             vp_ignore(co_sleep_ns(below(x, 300000)), "nobody cancels clients");
@@ -196,9 +199,10 @@ static void run_clients(struct random_world *x, struct rig *r)
     for (unsigned i = 0; i < NAMES; i++)
         if (model_volume_find(r->model, names[i]))
             (void)rig_volume(r, names[i]);
+    bool resizes = below(x, 4) == 0;
     co_group_init(&group);
     for (unsigned i = 0; i < x->clients && !r->failed; i++) {
-        c[i] = (struct client){.x = x, .r = r, .group = &group};
+        c[i] = (struct client){.x = x, .r = r, .group = &group, .resizes = resizes && i == 0};
         co_group_enter(&group);
         VP_VERIFY(co_spawn(client, &c[i], "client"), ==, 0);
     }

@@ -276,6 +276,8 @@ static enum model_result result_of(int rc, const struct op *op)
 {
     if (!rc)
         return MODEL_DONE;
+    if (rc == VP_E_RANGE && op->kind == OP_WRITE)
+        return MODEL_REFUSED; /* looked at before anything else of its only window */
     /* Within one chunk, out of space means that nothing happened. */
     bool one_block = op->at / STAMP_BLOCK_SECTORS == (op->at + op->count - 1) / STAMP_BLOCK_SECTORS;
     return rc == VP_E_NO_SPACE && one_block ? MODEL_REFUSED : MODEL_FAILED;
@@ -384,9 +386,16 @@ static int op_resize(struct rig *r, const struct op *op, struct model_volume *mv
     /* What lies beyond reads as zeros should the volume grow again. */
     struct model_write cut = model_write_call(
         r->model, mv, op->count, (mv->blocks_max - blocks) * STAMP_BLOCK_SECTORS, true, true);
+    r->resizes++;
     int rc = volume_resize(r->vs, op->volume, op->count * STAMP_SECTOR, true, &err);
+    r->resizes++;
     model_answer(r->model, &mv->size[size].call, rc != 0, true);
     model_write_answer(r->model, &cut, rc ? MODEL_FAILED : MODEL_DONE);
+    if (!rc) { /* nor does what was written meanwhile come back */
+        cut = model_write_call(r->model, mv, op->count,
+                               (mv->blocks_max - blocks) * STAMP_BLOCK_SECTORS, true, true);
+        model_write_answer(r->model, &cut, MODEL_DONE);
+    }
     return rc;
 }
 
@@ -507,7 +516,11 @@ int rig_op(struct rig *r, const struct op *op)
                                         "reimport", "repeat",     "rot",        "unreadable"};
     if (r->failed)
         return VP_E_CANCELLED;
+    unsigned resizes = r->resizes;
     int rc = op_any(r, op);
+    /* Odd: a resize is under way. */
+    if (rc == VP_E_RANGE && (r->resizes != resizes || resizes % 2))
+        return rc;
     if (rc && rc != VP_E_NO_SPACE && !r->errors_allowed && !(op->flags & OP_FAILS))
         rig_fail(r, "%s of %s at %" PRIu64 "+%" PRIu64 ": unexpected %s", names[op->kind],
                  op->volume ? op->volume : "the pool", op->at, op->count, vp_err_name(rc));

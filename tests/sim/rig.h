@@ -80,6 +80,7 @@ struct rig {
     void (*on_event)(struct rig *r, uint64_t event);
     void *arg;
     uint64_t fills;       /* blocks that fitted into the last OP_FILL */
+    unsigned resizes;     /* began and ended, of one volume at a time */
     uint32_t failing_seq; /* the write that fails at the devices; 0: none */
     bool failed;
     char why[1024];

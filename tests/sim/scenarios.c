@@ -132,6 +132,23 @@ static const struct op resize[] = {
     {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
+static const struct op wide_volume[] = {
+    {OP_CREATE, "a", 0, BLOCKS(1200), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* The write needs a lease, so it waits; its place looks like a hole to the shrink, which goes over
+ * holes of more than a window without locks. */
+static const struct op shrink_race[] = {
+    {OP_WRITE, "a", BLOCKS(30), BLOCKS(4), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(3), OP_WITH_NEXT},
+    {OP_RESIZE, "a", 0, BLOCKS(6), 0},
+    {OP_RESIZE, "a", 0, BLOCKS(1200), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(1200), 0},
+    {OP_WRITE, "a", BLOCKS(40), BLOCKS(2), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
 static const struct op checkpoint[] = {
     {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), 0},
     {OP_WRITE, "a", BLOCKS(16), BLOCKS(2), 0},
@@ -352,6 +369,8 @@ const struct scenario scenarios[] = {
              discard_reuse, ),
     SCENARIO("create-delete", "volumes come and go", one_disk, written_volume, create_delete, ),
     SCENARIO("resize", "a volume shrinks and grows again", one_disk, written_volume, resize, ),
+    SCENARIO("shrink-race", "a volume shrinks under writes and grows again", one_disk, wide_volume,
+             shrink_race, ),
     SCENARIO("checkpoint", "checkpoints, also during writes, and a clean restart", one_disk,
              written_volume, checkpoint, ),
     SCENARIO("checkpoint-mirror", "the same on three disks", wide_mirror, written_volume,
