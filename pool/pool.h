@@ -285,6 +285,7 @@ struct pool_found { /* a pool seen while scanning */
     struct vp_uuid uuid;
     char name[POOL_NAME_MAX + 1];
     unsigned disks_total, disks_found;
+    /* More than disks_found when some are copies of one disk; an import of them is refused. */
     char paths[POOL_DISKS_MAX][256];
     unsigned path_count;
 };
