@@ -110,6 +110,10 @@ struct thin_extent {
 CO int thin_extents(struct thin *t, uint64_t block, uint64_t count, struct thin_extent *out,
                     unsigned max, unsigned *n) must_check;
 
+/* The first block in [block, end) that lies in an allocated chunk; `end` when there is none. Looks no
+ * further than there. */
+CO int thin_next_mapped(struct thin *t, uint64_t block, uint64_t end, uint64_t *next) must_check;
+
 /* Grows, or shrinks (the caller discarded the rest before). */
 CO int thin_resize(struct thin *t, uint64_t size_blocks) must_check;
 

@@ -64,8 +64,8 @@ static void shrink_against_checkpoint(struct sim_volumes *s)
 static void a_shrink_and_the_first_checkpoint_after_a_crash_both_end(void **state)
 {
     (void)state;
-    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){
-        .seed = 1, .disk_bytes = MIB(400), .metadata_bytes = MIB(64)});
+    struct sim_volumes *s = sim_volumes_new(
+        &(struct sim_volumes_config){.seed = 1, .disk_bytes = MIB(400), .metadata_bytes = MIB(64)});
     sim_volumes_run(s, change_and_crash);
     sim_volumes_power_cut(s, 7);
     s->config.metadata_bytes = KIB(256); /* the leaves of the log's records are all that fits */
@@ -111,8 +111,8 @@ static void write_with_little_memory(struct sim_volumes *s)
 static void writers_short_of_metadata_memory_are_slowed_and_never_stopped_for_long(void **state)
 {
     (void)state;
-    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){
-        .seed = 1, .disk_bytes = MIB(3000), .metadata_bytes = MIB(1)});
+    struct sim_volumes *s = sim_volumes_new(
+        &(struct sim_volumes_config){.seed = 1, .disk_bytes = MIB(3000), .metadata_bytes = MIB(1)});
     longest_ns = all_ns = 0;
     sim_volumes_run(s, write_with_little_memory);
     sim_volumes_free(s);
@@ -143,8 +143,8 @@ static void reserve_much(struct sim_volumes *s)
 static void a_reserve_is_leased_by_few_durable_writes_and_can_be_used(void **state)
 {
     (void)state;
-    struct sim_volumes *s = sim_volumes_new(
-        &(struct sim_volumes_config){.seed = 1, .disk_bytes = MIB(1200), .metadata_bytes = MIB(16)});
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){
+        .seed = 1, .disk_bytes = MIB(1200), .metadata_bytes = MIB(16)});
     sim_volumes_run(s, reserve_much);
     sim_volumes_free(s);
     assert_checked();
