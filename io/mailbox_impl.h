@@ -13,6 +13,7 @@
 #define VP_IO_MAILBOX_IMPL_H
 
 #include "base/error.h"
+#include "io/reactor.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,11 +29,6 @@ struct mail {
 struct mail_slot {
     _Atomic uint64_t turn;
     struct mail mail;
-};
-
-struct mail_reply {
-    struct mail_reply *next;
-    struct co *co; /* woken on its own reactor */
 };
 
 struct mailbox {

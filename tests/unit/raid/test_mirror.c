@@ -474,6 +474,49 @@ static void a_write_during_a_flush_is_not_counted_as_flushed(void **state)
     with_copies(1, body_write_during_flush);
 }
 
+/* The first flush reports that the cache was lost; a second one, asked for meanwhile, must not say
+ * that all is well. */
+static void body_two_flushes(void)
+{
+    check_ok(write_all());
+    sim_disk_inject(f.sim[0], SIM_FAULT_ERROR, 1 << IO_FLUSH, 0, 0);
+    struct co_group g;
+    co_group_init(&g);
+    for (unsigned i = 0; i < 3; i++) {
+        co_group_enter(&g);
+        check_ok(co_spawn(flusher, &g, "flusher"));
+    }
+    check_ok(co_group_wait(&g));
+    check_equal(f.disk[0].writes_flushed, 0);
+    check_equal(f.disk[0].flushes, 1);
+    check(!f.disk[0].in_service);
+    check_equal(f.disk[1].writes_flushed, 1);
+}
+static void a_flush_beside_a_failed_one_is_not_believed(void **state)
+{
+    (void)state;
+    with_copies(2, body_two_flushes);
+}
+
+static void body_shared_flush(void)
+{
+    check_ok(write_all());
+    sim_disk_inject(f.sim[0], SIM_FAULT_STALL, 1 << IO_FLUSH, 0, 10000000);
+    struct co_group g;
+    co_group_init(&g);
+    for (unsigned i = 0; i < 20; i++) {
+        co_group_enter(&g);
+        check_ok(co_spawn(flusher, &g, "flusher"));
+    }
+    check_ok(co_group_wait(&g));
+    check_equal(f.disk[0].flushes, 2);
+}
+static void flushes_that_wait_share_the_next_one(void **state)
+{
+    (void)state;
+    with_copies(1, body_shared_flush);
+}
+
 static void drop_line(enum vp_log_level level, const char *line, void *arg)
 {
     (void)level;
@@ -503,6 +546,8 @@ int main(void)
         cmocka_unit_test(clean_disks_are_not_flushed),
         cmocka_unit_test(a_failed_flush_ejects_and_is_not_retried),
         cmocka_unit_test(a_write_during_a_flush_is_not_counted_as_flushed),
+        cmocka_unit_test(a_flush_beside_a_failed_one_is_not_believed),
+        cmocka_unit_test(flushes_that_wait_share_the_next_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
