@@ -14,8 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STOP_MS     500 /* clients that do not leave by themselves are cut after this */
-#define WORKERS_MAX 32  /* attachments started or stopped at the same time */
+#define STOP_MS        500 /* clients that do not leave by themselves are cut after this */
+#define WORKERS_MAX    32  /* attachments started or stopped at the same time */
+
+#define RETRY_NS       UINT64_C(5000000000) /* and twice as long each time, up to 80 s */
+#define CLIENTS_NAMED  4                    /* in a message */
+#define SETTLE_NS      UINT64_C(1000000000)
+#define SETTLE_STEP_NS UINT64_C(20000000)
 
 /* ---- one attachment ------------------------------------------------------------------------ */
 
@@ -48,6 +53,13 @@ static int check_policy(struct control *c, const struct nbdx_address *a, struct 
                    host);
 }
 
+static struct nbdx_server *steal_server(struct attachment *a)
+{
+    struct nbdx_server *server = a->server;
+    a->server = NULL;
+    return server;
+}
+
 CO static int serve(struct control *c, struct attachment *a, struct nbdx_address *address,
                     struct vp_error *err)
 {
@@ -66,6 +78,13 @@ CO static int serve(struct control *c, struct attachment *a, struct nbdx_address
     int rc = nbdx_server_start(&o, &a->server, err);
     if (rc)
         return rc;
+    if (address->kind == NBDX_UNIX) {
+        rc = attachment_socket_apply(a->socket, address->path, err);
+        if (rc) {
+            nbdx_server_stop(steal_server(a), 0);
+            return rc;
+        }
+    }
     if (!nbdx_server_uri(a->server, 0, a->uri, sizeof(a->uri)))
         a->uri[0] = 0;
     if (address->kind == NBDX_TCP) { /* the port that was taken comes back after a restart */
@@ -139,6 +158,7 @@ static struct attachment *attachment_new(struct control_pool *p, const char *add
     list_init(&a->link);
     a->pool = p;
     memcpy(a->address, address, len);
+    a->socket = attachment_socket_default();
     return a;
 }
 
@@ -147,18 +167,25 @@ static struct attachment *attachment_new(struct control_pool *p, const char *add
 CO static int record_write(const struct attachment *a)
 {
     size_t len = strlen(a->address);
+    struct attachment_socket_disk socket = {.uid = le32_make(a->socket.uid),
+                                            .gid = le32_make(a->socket.gid),
+                                            .mode = le16_make(a->socket.mode)};
+    bool has_socket = !attachment_socket_is_default(a->socket);
     _Alignas(struct attachment_disk) char
-        value[sizeof(struct attachment_disk) + ATTACHMENT_ADDRESS_MAX] = {0};
+        value[sizeof(struct attachment_disk) + ATTACHMENT_ADDRESS_MAX + sizeof(socket)] = {0};
     struct attachment_disk *d = (struct attachment_disk *)value;
     d->version = le16_make(ATTACHMENT_VERSION);
     d->kind = attachment_is_ublk(a->address) ? ATTACHMENT_UBLK : ATTACHMENT_NBD;
-    d->flags = a->read_only ? ATTACHMENT_READ_ONLY : 0;
+    d->flags =
+        (uint8_t)((a->read_only ? ATTACHMENT_READ_ONLY : 0) | (has_socket ? ATTACHMENT_SOCKET : 0));
     d->volume_id = le32_make(a->volume_id);
     d->address_len = le16_make((uint16_t)len);
     memcpy(d->address, a->address, len);
+    memcpy(d->address + len, &socket, sizeof(socket));
     struct pool_batch batch;
     pool_batch_init(&batch);
-    pool_batch_set(&batch, POOL_RECORD_ATTACHMENT, 0, a->id, value, sizeof(*d) + len);
+    pool_batch_set(&batch, POOL_RECORD_ATTACHMENT, 0, a->id, value,
+                   sizeof(*d) + len + (has_socket ? sizeof(socket) : 0));
     int rc = pool_commit(volumes_pool(a->pool->vs), &batch);
     pool_batch_fini(&batch);
     return rc;
@@ -172,6 +199,20 @@ CO static int record_delete(const struct attachment *a)
     int rc = pool_commit(volumes_pool(a->pool->vs), &batch);
     pool_batch_fini(&batch);
     return rc;
+}
+
+/* What stands behind the address; the default when it is not whole. */
+static struct attachment_socket record_socket(const struct attachment_disk *d, size_t len)
+{
+    struct attachment_socket_disk socket;
+    size_t at = sizeof(*d) + le16_get(d->address_len);
+    if (!(d->flags & ATTACHMENT_SOCKET) || len - at < sizeof(socket))
+        return attachment_socket_default();
+    memcpy(&socket, (const char *)d + at, sizeof(socket));
+    uint16_t mode = le16_get(socket.mode);
+    return (struct attachment_socket){.uid = le32_get(socket.uid),
+                                      .gid = le32_get(socket.gid),
+                                      .mode = mode <= 0777 ? mode : ATTACHMENT_MODE_UNSET};
 }
 
 /* One record from disk, so nothing about it is trusted. One that does not decode is left alone: a
@@ -195,6 +236,7 @@ static int record_read(const struct pool_record *r, void *arg)
     a->id = r->key;
     a->volume_id = le32_get(d->volume_id);
     a->read_only = d->flags & ATTACHMENT_READ_ONLY;
+    a->socket = record_socket(d, r->len);
     list_add_tail(&p->attachments, &a->link);
     return 0;
 }
@@ -280,6 +322,25 @@ CO static void attachments_walk(struct control *c, struct control_pool *p,
     vp_ignore(co_group_wait(&w.group), "workers report by attachment");
 }
 
+static void schedule_retry(struct attachment *a)
+{
+    a->retry_ns = reactor_now_ns() + (RETRY_NS << (a->retries < 4 ? a->retries : 4));
+    a->retries++;
+}
+
+/* Says why once, not at every try. */
+static void start_failed(struct control *c, struct attachment *a, const struct vp_error *why)
+{
+    char subject[VOLUME_FULL_NAME_BYTES];
+    schedule_retry(a);
+    if (strcmp(a->error, why->text) == 0)
+        return;
+    (void)snprintf(a->error, sizeof(a->error), "%s", why->text);
+    control_volume_name(a->pool->name, a->volume, subject);
+    control_event(c, VP_LOG_ERROR, "attachment.failed", subject, "%s: %s; it is tried again",
+                  a->address, why->text);
+}
+
 CO static void restart_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
@@ -290,19 +351,40 @@ CO static void restart_one(struct control *c, struct attachment *a)
         do
             a->rc = attachment_start(c, a, &err);
         while (control_predecessor_lets_go(c, a->rc));
-    if (a->rc == 0)
-        return;
-    char subject[VOLUME_FULL_NAME_BYTES];
-    control_volume_name(a->pool->name, a->volume, subject);
-    (void)snprintf(a->error, sizeof(a->error), "%s", err.text);
-    control_event(c, VP_LOG_ERROR, "attachment.failed", subject, "%s: %s", a->address, err.text);
+    if (a->rc)
+        start_failed(c, a, &err);
 }
 
-CO static void stop_one(struct control *c, struct attachment *a)
+CO static void retry_one(struct control *c, struct attachment *a)
+{
+    struct vp_error err = {0};
+    if (is_serving(a) || !a->volume[0] || reactor_now_ns() < a->retry_ns)
+        return;
+    a->rc = attachment_start(c, a, &err);
+    if (a->rc) {
+        start_failed(c, a, &err);
+        return;
+    }
+    a->error[0] = 0;
+    a->retries = 0;
+    control_event(c, VP_LOG_INFO, "attachment.restored", volume_full_name(a->v), "%s", a->uri);
+}
+
+CO static void leave_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
     (void)c;
     vp_ignore(attachment_stop(a, true, &err), "leaving a device never fails");
+}
+
+CO static void end_one(struct control *c, struct attachment *a)
+{
+    struct vp_error err = {0};
+    char subject[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(a->pool->name, a->volume, subject);
+    if (attachment_stop(a, false, &err))
+        control_event(c, VP_LOG_ERROR, "attachment.failed", subject, "%s: %s", a->address,
+                      err.text);
 }
 
 void attachments_start(struct control *c, struct control_pool *p)
@@ -313,14 +395,19 @@ void attachments_start(struct control *c, struct control_pool *p)
     attachments_walk(c, p, restart_one);
 }
 
-void attachments_stop(struct control *c, struct control_pool *p)
+void attachments_retry(struct control *c, struct control_pool *p)
 {
-    attachments_walk(c, p, stop_one);
+    attachments_walk(c, p, retry_one);
+}
+
+void attachments_stop(struct control *c, struct control_pool *p, bool leave)
+{
+    attachments_walk(c, p, leave ? leave_one : end_one);
     while (!list_empty(&p->attachments))
         attachment_free(list_first(&p->attachments, struct attachment, link));
 }
 
-/* ---- attach, detach ------------------------------------------------------------------------ */
+/* ---- attach ----------------------------------------------------------------------------- */
 
 static struct attachment *find(struct control *c, const char *address)
 {
@@ -347,7 +434,8 @@ static struct attachment *find_ublk(struct control_pool *p, const char *volume)
 /* The address is taken by another attachment, or by this volume: then a failed one is tried again.
  */
 CO static int attach_again(struct control *c, struct attachment *a, struct control_pool *p,
-                           const char *volume, bool read_only, struct vp_error *err)
+                           const char *volume, const struct attachment_options *o,
+                           struct vp_error *err)
 {
     if (a->pool != p || strcmp(a->volume, volume) != 0)
         return vp_fail(err, VP_E_EXISTS, "%s serves %s/%s already: choose another address",
@@ -355,7 +443,12 @@ CO static int attach_again(struct control *c, struct attachment *a, struct contr
     if (is_serving(a))
         return vp_fail(err, VP_E_EXISTS, "%s/%s is attached at %s already", p->name, volume,
                        a->address);
-    if (a->read_only != read_only)
+    if (!attachment_socket_equal(a->socket, o->socket))
+        return vp_fail(err, VP_E_EXISTS,
+                       "%s/%s has an attachment at %s whose socket has another owner, group or "
+                       "mode: detach it first",
+                       p->name, volume, a->address);
+    if (a->read_only != o->read_only)
         return vp_fail(err, VP_E_EXISTS,
                        "%s/%s has an attachment at %s that is %s: detach it first", p->name, volume,
                        a->address, a->read_only ? "read-only" : "writable");
@@ -391,21 +484,23 @@ CO static int attach_new(struct control *c, struct attachment *a, const char *vo
 }
 
 int attachment_add(struct control *c, struct control_pool *p, const char *volume,
-                   const char *address, bool read_only, struct attachment **out,
+                   const struct attachment_options *o, struct attachment **out,
                    struct vp_error *err)
 {
+    const char *address = o->address;
     struct attachment *a = attachment_is_ublk(address) ? find_ublk(p, volume) : find(c, address);
     if (a && attachment_is_ublk(address) && is_serving(a))
         return vp_fail(err, VP_E_EXISTS, "%s/%s is attached as %s already", p->name, volume,
                        a->uri);
     if (a) {
         *out = a;
-        return attach_again(c, a, p, volume, read_only, err);
+        return attach_again(c, a, p, volume, o, err);
     }
     a = attachment_new(p, address, strlen(address));
     if (!a)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
-    a->read_only = read_only;
+    a->read_only = o->read_only;
+    a->socket = o->socket;
     int rc = attach_new(c, a, volume, err);
     if (rc) {
         attachment_free(a);
@@ -417,12 +512,70 @@ int attachment_add(struct control *c, struct control_pool *p, const char *volume
     return 0;
 }
 
-int attachment_remove(struct control *c, struct attachment *a, bool force, struct vp_error *err)
+/* ---- who uses it --------------------------------------------------------------------------- */
+
+/* "pid 123 uid 0, 127.0.0.1:4711 and 3 more"; returns how many clients are connected. */
+CO static unsigned clients_text(const struct attachment *a, char *text, size_t size)
 {
-    int rc = a->target && !force ? attachment_ublk_check_unused(a, err) : 0;
-    if (rc)
-        return rc;
-    rc = record_delete(a);
+    struct nbdx_connection_info info[CLIENTS_NAMED];
+    struct nbdx_server_stats stats = {0};
+    unsigned named = 0;
+    text[0] = 0;
+    if (a->server)
+        nbdx_server_stats(a->server, &stats, info, CLIENTS_NAMED, &named);
+    size_t len = 0;
+    for (unsigned i = 0; i < named && len < size; i++)
+        len += (size_t)snprintf(text + len, size - len, "%s%s", i ? ", " : "", info[i].peer);
+    if (stats.connections > named && len < size)
+        (void)snprintf(text + len, size - len, " and %u more", stats.connections - named);
+    return stats.connections;
+}
+
+/* A client that has just gone is seen to be gone a moment later. */
+CO static int check_no_clients(const struct attachment *a, struct vp_error *err)
+{
+    char clients[CLIENTS_NAMED * 80];
+    uint64_t deadline_ns = reactor_now_ns() + SETTLE_NS;
+    while (clients_text(a, clients, sizeof(clients)))
+        if (reactor_now_ns() >= deadline_ns || co_sleep_ns(SETTLE_STEP_NS))
+            return vp_fail(err, VP_E_BUSY,
+                           "%s of %s is in use by clients (%s): shut them down, or use --force and "
+                           "have them see errors",
+                           a->address, volume_full_name(a->v), clients);
+    return 0;
+}
+
+int attachment_check_unused(const struct attachment *a, struct vp_error *err)
+{
+    if (!is_serving(a))
+        return 0;
+    return a->target ? attachment_ublk_check_unused(a, err) : check_no_clients(a, err);
+}
+
+void attachments_used_by(const struct control_pool *p, const char *volume, char *text, size_t size)
+{
+    const struct attachment *a;
+    size_t len = 0;
+    text[0] = 0;
+    list_for_each (a, &p->attachments, link) {
+        char users[400];
+        if (strcmp(a->volume, volume) != 0 || !is_serving(a))
+            continue;
+        if (a->target)
+            attachment_ublk_used_by(a, users, sizeof(users));
+        else
+            vp_ignore((int)clients_text(a, users, sizeof(users)), "the text is what is wanted");
+        if (users[0] && len < size)
+            len += (size_t)snprintf(text + len, size - len, "%s%s: %s", len ? "; " : "",
+                                    a->target ? a->uri : a->address, users);
+    }
+}
+
+/* ---- detach -------------------------------------------------------------------------------- */
+
+int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err)
+{
+    int rc = record_delete(a);
     if (rc)
         return vp_fail(err, rc, "the pool could not record the detachment: %s", vp_err_text(rc));
     rc = attachment_stop(a, false, err);
@@ -454,11 +607,13 @@ json_t *attachment_json(struct attachment *a)
     control_volume_name(a->pool->name, a->volume, subject);
     if (attachment_is_ublk(a->address))
         return attachment_ublk_json(a, subject);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume",
-                     subject, "kind", "nbd", "address", a->address, "uri", a->uri, "state",
-                     a->server ? "serving" : "failed", "read_only", a->read_only, "error", a->error,
-                     "connections", (int)stats.connections, "accepted", (json_int_t)stats.accepted,
-                     "requests", (json_int_t)stats.requests, "bytes_read",
-                     (json_int_t)stats.bytes_read, "bytes_written", (json_int_t)stats.bytes_written,
-                     "errors", (json_int_t)stats.errors);
+    json_t *object = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume", subject,
+        "kind", "nbd", "address", a->address, "uri", a->uri, "state",
+        a->server ? "serving" : "failed", "read_only", a->read_only, "error", a->error,
+        "connections", (int)stats.connections, "accepted", (json_int_t)stats.accepted, "requests",
+        (json_int_t)stats.requests, "bytes_read", (json_int_t)stats.bytes_read, "bytes_written",
+        (json_int_t)stats.bytes_written, "errors", (json_int_t)stats.errors);
+    attachment_socket_show(a->socket, object);
+    return object;
 }

@@ -13,7 +13,7 @@
 #define ATTACHMENT_ADDRESS_MAX 280
 
 enum attachment_kind { ATTACHMENT_NBD = 1, ATTACHMENT_UBLK = 2 }; /* 3: vhost-user-blk */
-enum attachment_flags { ATTACHMENT_READ_ONLY = 1 };
+enum attachment_flags { ATTACHMENT_READ_ONLY = 1, ATTACHMENT_SOCKET = 2 };
 
 struct attachment_disk {
     struct le16 version;
@@ -25,7 +25,16 @@ struct attachment_disk {
     char address[];      /* "unix:PATH", "tcp:HOST:PORT", "ublk:N,queues=N,depth=N"; no end */
 } __attribute__((packed));
 
+/* Behind the address where ATTACHMENT_SOCKET is set: what the socket file is given. All ones: the
+ * default. Releases that do not know it serve the attachment with the defaults. */
+struct attachment_socket_disk {
+    struct le32 uid, gid;
+    struct le16 mode;
+    uint8_t reserved[2]; /* zeros */
+} __attribute__((packed));
+
 static_assert(sizeof(struct attachment_disk) == 16, "on-disk size");
+static_assert(sizeof(struct attachment_socket_disk) == 12, "on-disk size");
 static_assert(offsetof(struct attachment_disk, volume_id) == 4, "on-disk layout");
 static_assert(offsetof(struct attachment_disk, address_len) == 8, "on-disk layout");
 static_assert(offsetof(struct attachment_disk, address) == 16, "on-disk layout");

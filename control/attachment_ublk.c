@@ -102,6 +102,10 @@ int attachment_ublk_start(struct control *c, struct attachment *a, struct vp_err
     int rc = volume_info_get(a->pool->vs, a->volume, &info);
     if (rc)
         return vp_fail(err, rc, "no volume '%s' in pool '%s'", a->volume, a->pool->name);
+    uint64_t features; /* no driver: refused before the reactors take memory for its requests */
+    rc = ublkx_features(&features, err);
+    if (rc)
+        return rc;
     record_init(a, &info);
     all_serve_page_cache(c);
     struct ublkx_options o = {.backend = ublkx_volume_backend(a->v),
@@ -174,12 +178,21 @@ int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *er
             a->uri, vp_err_text(rc ? rc : claim_rc));
     block_users_text(&of.users, text, sizeof(text));
     return vp_fail(err, VP_E_BUSY,
-                   "%s is mounted or in use (%s): end that, or detach with --force and have its "
-                   "users see errors",
+                   "%s is mounted or in use (%s): end that, or use --force and have its users see "
+                   "errors",
                    a->uri,
                    of.users.count ? text
                                   : "by what can not be seen from here, such as a mount in "
                                     "another mount namespace");
+}
+
+void attachment_ublk_used_by(const struct attachment *a, char *text, size_t size)
+{
+    struct block_users_of of;
+    int rc = users_find(a, &of);
+    block_users_text(&of.users, text, size);
+    if (!text[0] && (rc || ublkx_target_check_unclaimed(a->target) == VP_E_BUSY))
+        (void)snprintf(text, size, "what can not be seen from here");
 }
 
 json_t *attachment_ublk_json(const struct attachment *a, const char *subject)

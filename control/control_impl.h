@@ -3,6 +3,7 @@
 #define VP_CONTROL_CONTROL_IMPL_H
 
 #include "control/attachment_format.h"
+#include "control/attachment_socket.h"
 #include "control/block_users.h"
 #include "control/config.h"
 #include "control/control.h"
@@ -58,6 +59,7 @@ struct attachment {
     char volume[VOLUME_NAME_MAX + 1];
     char address[ATTACHMENT_ADDRESS_MAX + 1];
     bool read_only;
+    struct attachment_socket socket; /* of a unix: address */
     struct volume *v;           /* NULL together with both of these: not served, `error` says why */
     struct nbdx_server *server; /* owned */
     struct ublkx_target *target; /* owned; of a ublk address */
@@ -65,6 +67,8 @@ struct attachment {
     char uri[640];
     int rc;
     char error[512];
+    uint64_t retry_ns; /* when a failed one is tried again; the pauses grow */
+    unsigned retries;
 };
 
 struct control {
@@ -72,6 +76,8 @@ struct control {
     const struct control_config *config;
     struct event_ring events;
     struct list pools;      /* struct control_pool, in order of arrival */
+    bool state_unsaved;     /* the cache of paths on disk is older than `pools` */
+    uint64_t next_tend_ns;  /* when the monitor looks again at what failed */
     bool serves_page_cache; /* a block device is or was attached: reactors are made for it */
     struct co_mutex lock;   /* held by METHOD_ALONE methods, start and stop */
     bool started, stopping;
@@ -120,8 +126,10 @@ CO int control_pool_import(struct control *c, const json_t *paths, struct contro
 CO void control_pool_detach(struct control_pool *p);
 /* Frees what control_pool_detach took off. */
 void control_pool_free(struct control_pool *p);
-/* Writes the cache of disks' paths. A failure is logged: pools describe themselves. */
-CO void control_pools_save(struct control *c);
+/* Writes the cache of disks' paths. A failure gives an event, and the monitor tries again. */
+CO int control_pools_save(struct control *c, struct vp_error *err) must_check;
+/* The same where nobody is told: pools describe themselves. */
+CO void control_pools_save_later(struct control *c);
 /* Start: everything that the cache knows. */
 CO void control_pools_restore(struct control *c);
 /* Stop: exports end, pools are closed; the first error. */
@@ -132,15 +140,30 @@ CO int control_pools_close(struct control *c) must_check;
 /* Reads the pool's attachment records and starts all of them; one that fails says so in its
  * `error` and as an event. */
 CO void attachments_start(struct control *c, struct control_pool *p);
-/* Ends serving; the records stay. */
-CO void attachments_stop(struct control *c, struct control_pool *p);
+/* Ends serving; the records stay. `leave`: the daemon ends and the next one goes on, so block devices
+ * stay; else the pool leaves, and they go. */
+CO void attachments_stop(struct control *c, struct control_pool *p, bool leave);
+/* Tries those again that could not be started, when it is time. The caller holds control.lock. */
+CO void attachments_retry(struct control *c, struct control_pool *p);
+
+struct attachment_options {
+    const char *address;
+    bool read_only;
+    struct attachment_socket socket;
+};
 /* Serves and remembers. */
 CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
-                      const char *address, bool read_only, struct attachment **out,
+                      const struct attachment_options *o, struct attachment **out,
                       struct vp_error *err) must_check;
-/* Ends one for good. Without `force` a device that is mounted stays: VP_E_BUSY. */
-CO int attachment_remove(struct control *c, struct attachment *a, bool force,
-                         struct vp_error *err) must_check;
+/* VP_E_BUSY, naming who uses it: clients, mounts, swap, processes. It waits a moment for what lets go
+ * by itself. */
+CO int attachment_check_unused(const struct attachment *a, struct vp_error *err) must_check;
+/* Who uses the volume through its attachments now, for a sentence; "" when nobody does. The caller
+ * holds control.lock. */
+CO void attachments_used_by(const struct control_pool *p, const char *volume, char *text,
+                            size_t size);
+/* Ends one for good, whoever uses it. */
+CO int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err) must_check;
 unsigned attachment_count(const struct control_pool *p, const char *volume);
 CO json_t *attachment_json(struct attachment *a);
 
@@ -152,6 +175,8 @@ CO int attachment_ublk_start(struct control *c, struct attachment *a,
                              struct vp_error *err) must_check;
 /* VP_E_BUSY, naming who uses it: mounts, swap, processes that have it open. It is served. */
 CO int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *err) must_check;
+/* The same as a sentence, "" when nobody is seen. */
+CO void attachment_ublk_used_by(const struct attachment *a, char *text, size_t size);
 CO json_t *attachment_ublk_json(const struct attachment *a, const char *subject);
 /* Tells the devices of a volume its new size; the caller holds control.lock. */
 CO void attachments_ublk_resize(struct control *c, struct control_pool *p, const char *volume);
@@ -185,6 +210,8 @@ void control_request_stop(struct control *c, const char *why);
 
 /* Compares every pool with what was seen last and adds events for what changed. */
 void monitor_look(struct control *c);
+/* Every few seconds, when no command is under way: tries again what failed before. */
+CO void monitor_tend(struct control *c);
 /* Tells systemd, when it asked (NOTIFY_SOCKET). */
 void notify_send(const char *text);
 

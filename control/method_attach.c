@@ -7,15 +7,35 @@
  */
 
 struct attach_args {
-    const char *volume, *nbd, *ublk;
+    const char *volume, *nbd, *ublk, *owner, *group, *mode;
     bool readonly;
 };
 static const struct param attach_params[] = {
     PARAM(struct attach_args, volume, PARAM_STRING, true, 0, 0),
     PARAM(struct attach_args, nbd, PARAM_STRING, false, 0, ATTACHMENT_ADDRESS_MAX),
     PARAM(struct attach_args, ublk, PARAM_STRING, false, 0, 64),
+    PARAM(struct attach_args, owner, PARAM_STRING, false, 0, 64),
+    PARAM(struct attach_args, group, PARAM_STRING, false, 0, 64),
+    PARAM(struct attach_args, mode, PARAM_STRING, false, 0, 8),
     PARAM(struct attach_args, readonly, PARAM_BOOL, false, 0, 0),
     {0}};
+
+CO static int options_of(const struct attach_args *a, struct attachment_options *o,
+                         struct vp_error *err)
+{
+    if (!a->nbd == !a->ublk || (a->ublk && !attachment_is_ublk(a->ublk)) ||
+        (a->nbd && attachment_is_ublk(a->nbd)))
+        return vp_fail(err, VP_E_RPC_PARAMS,
+                       "'attach' takes either 'nbd' (unix:PATH, tcp:HOST:PORT) or 'ublk' "
+                       "(ublk:auto, ublk:N)");
+    if ((a->owner || a->group || a->mode) && (!a->nbd || strncmp(a->nbd, "unix:", 5) != 0))
+        return vp_fail(err, VP_E_RPC_PARAMS,
+                       "'owner', 'group' and 'mode' are those of a unix socket: they go with "
+                       "unix:PATH only");
+    *o =
+        (struct attachment_options){.address = a->nbd ? a->nbd : a->ublk, .read_only = a->readonly};
+    return attachment_socket_parse(a->owner, a->group, a->mode, &o->socket, err);
+}
 
 CO static int attach(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
@@ -26,13 +46,10 @@ CO static int attach(struct control *c, const void *args, json_t **result, struc
     if (rc)
         return rc;
     struct attachment *attachment;
-    if (!a->nbd == !a->ublk || (a->ublk && !attachment_is_ublk(a->ublk)) ||
-        (a->nbd && attachment_is_ublk(a->nbd)))
-        rc = vp_fail(err, VP_E_RPC_PARAMS,
-                     "'attach' takes either 'nbd' (unix:PATH, tcp:HOST:PORT) or 'ublk' "
-                     "(ublk:auto, ublk:N)");
-    else
-        rc = attachment_add(c, p, volume, a->nbd ? a->nbd : a->ublk, a->readonly, &attachment, err);
+    struct attachment_options o;
+    rc = options_of(a, &o, err);
+    if (rc == 0)
+        rc = attachment_add(c, p, volume, &o, &attachment, err);
     if (rc == 0)
         *result = attachment_json(attachment);
     control_pool_put(p);
@@ -82,13 +99,16 @@ CO static int detach_matching(struct control *c, struct control_pool *p, const c
             err, VP_E_INVALID,
             "%s has %u attachments: name one with --nbd or --ublk, or end all of them with --all",
             args->volume, count);
+    /* All of them or none: every one is looked at before the first ends. */
     struct attachment *a, *tmp;
-    list_for_each_safe (a, tmp, &p->attachments, link) {
-        int rc = matches(a, volume, args) ? attachment_remove(c, a, args->force, err) : 0;
-        if (rc)
-            return rc;
-    }
-    return 0;
+    int rc = 0;
+    list_for_each (a, &p->attachments, link)
+        if (rc == 0 && !args->force && matches(a, volume, args))
+            rc = attachment_check_unused(a, err);
+    list_for_each_safe (a, tmp, &p->attachments, link)
+        if (rc == 0 && matches(a, volume, args))
+            rc = attachment_remove(c, a, err);
+    return rc;
 }
 
 CO static int detach(struct control *c, const void *args, json_t **result, struct vp_error *err)

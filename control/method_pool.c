@@ -119,13 +119,21 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
         paths[i] = params_string(a->disks, i);
     struct volumes *vs;
     struct control_pool *p;
+    struct vp_error unsaved;
+    if (control_pools_save(c, &unsaved)) /* sooner than make a pool that a restart does not find */
+        return vp_fail(err, unsaved.rc, "the pool is not created, because %s", unsaved.text);
     rc = control_volumes_create(c, &o, paths, count, &vs, err);
     if (rc == 0)
         rc = control_pool_add(c, vs, &p, err);
     if (rc)
         return rc;
-    control_pools_save(c);
     control_event(c, VP_LOG_INFO, "pool.created", p->name, "%u disks", count);
+    rc = control_pools_save(c, &unsaved);
+    if (rc)
+        return vp_fail(err, rc,
+                       "pool '%s' was created and is open, but %s: make room there, or after a "
+                       "restart it has to be imported by hand (`vpool import %s -d DIR`)",
+                       p->name, unsaved.text, p->name);
     *result = show_pool(p);
     return 0;
 }
@@ -177,25 +185,46 @@ static int refuse_when_attached(const struct control_pool *p, const char *what,
     if (count == 0)
         return 0;
     return vp_fail(err, VP_E_BUSY,
-                   "pool '%s' has %u attachments: detach them before you %s it (`vpool "
-                   "attachments` lists them)",
-                   p->name, count, what);
+                   "pool '%s' has %u attachment%s: detach before you %s it (`vpool attachments` "
+                   "lists what is attached, and who uses it)",
+                   p->name, count, count == 1 ? "" : "s", what);
 }
 
+struct export_args {
+    const char *pool;
+    bool force;
+};
+static const struct param export_params[] = {
+    PARAM(struct export_args, pool, PARAM_STRING, true, 0, 0),
+    PARAM(struct export_args, force, PARAM_BOOL, false, 0, 0),
+    {0}};
+
+CO static int check_unused(const struct control_pool *p, struct vp_error *err)
+{
+    const struct attachment *a;
+    int rc = 0;
+    list_for_each (a, &p->attachments, link)
+        if (rc == 0)
+            rc = attachment_check_unused(a, err);
+    return rc;
+}
+
+/* Attachments end and stay remembered: they come back wherever the pool is imported. */
 CO static int export_pool(struct control *c, const void *args, json_t **result,
                           struct vp_error *err)
 {
-    const struct pool_arg *a = args;
+    const struct export_args *a = args;
     struct control_pool *p = control_pool_find(c, a->pool);
     if (!p)
         return vp_fail(err, VP_E_NOT_FOUND, "no pool '%.80s' here", a->pool);
-    int rc = refuse_when_attached(p, "export", err);
+    int rc = a->force ? 0 : check_unused(p, err);
     if (rc)
         return rc;
     control_pool_detach(p);
+    attachments_stop(c, p, false);
     bool was_open = p->vs;
     rc = was_open ? volumes_close(p->vs, true) : 0;
-    control_pools_save(c);
+    control_pools_save_later(c);
     control_event(c, VP_LOG_INFO, was_open ? "pool.exported" : "pool.forgotten", p->name, "%s",
                   rc ? vp_err_text(rc) : "cleanly");
     if (rc)
@@ -234,7 +263,7 @@ CO static int destroy(struct control *c, const void *args, json_t **result, stru
         return 0;
     control_pool_detach(p);
     rc = volumes_destroy(p->vs, err);
-    control_pools_save(c);
+    control_pools_save_later(c);
     if (rc == 0)
         control_event(c, VP_LOG_WARN, "pool.destroyed", p->name, "by request");
     control_pool_free(p);
@@ -376,7 +405,7 @@ CO static int import_found(struct control *c, const struct scan_args *a,
     /* One pool by name: its failure is the call's. */
     if (rc == 0 && a->pool && json_array_size(failed))
         rc = err->rc;
-    control_pools_save(c);
+    control_pools_save_later(c);
     if (rc) {
         json_decref(done);
         json_decref(failed);
@@ -471,7 +500,7 @@ const struct method methods_pool[] = {
     {"pool.list", no_params, METHOD_READS, list},
     {"pool.status", pool_params, METHOD_READS, status},
     {"pool.destroy", leave_params, METHOD_ALONE | METHOD_DESTROYS, destroy},
-    {"pool.export", pool_params, METHOD_ALONE, export_pool},
+    {"pool.export", export_params, METHOD_ALONE, export_pool},
     {"pool.scan", scan_params, METHOD_READS, scan},
     {"pool.import", import_params, METHOD_ALONE, import_pools},
     {"pool.get", pool_params, METHOD_READS, get},

@@ -185,6 +185,21 @@ static const struct param resize_params[] = {
     PARAM(struct resize_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 
+CO static int resize_now(struct control *c, struct control_pool *p, const char *volume,
+                         const struct resize_args *a, uint64_t from, const char *users,
+                         struct vp_error *err)
+{
+    bool under_users = a->size < from && users[0];
+    int rc = volume_resize(p->vs, volume, a->size, a->force, err);
+    if (rc)
+        return rc;
+    attachments_ublk_resize(c, p, volume);
+    control_event(c, under_users ? VP_LOG_WARN : VP_LOG_INFO, "volume.resized", a->volume,
+                  "%llu to %llu bytes%s%s", (unsigned long long)from, (unsigned long long)a->size,
+                  under_users ? " while it was in use: " : "", under_users ? users : "");
+    return 0;
+}
+
 CO static int resize_in(struct control *c, struct control_pool *p, const char *volume,
                         const struct resize_args *a, json_t **result, struct vp_error *err)
 {
@@ -192,19 +207,21 @@ CO static int resize_in(struct control *c, struct control_pool *p, const char *v
     int rc = volume_info_get(p->vs, volume, &info);
     if (rc)
         return not_found(err, rc, a->volume);
+    uint64_t from = info.options.size_bytes;
+    char users[400];
+    attachments_used_by(p, volume, users, sizeof(users));
+    if (a->size < from && users[0] && !a->force)
+        return vp_fail(err, VP_E_SHRINK_REFUSED,
+                       "%s is in use (%s), and what is beyond the new end would be lost under it: "
+                       "end that first, or use --force",
+                       a->volume, users);
     if (!a->dry_run)
-        rc = volume_resize(p->vs, volume, a->size, a->force, err);
+        rc = resize_now(c, p, volume, a, from, users, err);
     if (rc)
         return rc;
-    if (!a->dry_run)
-        attachments_ublk_resize(c, p, volume);
-    if (!a->dry_run)
-        control_event(c, VP_LOG_INFO, "volume.resized", a->volume, "%llu to %llu bytes",
-                      (unsigned long long)info.options.size_bytes, (unsigned long long)a->size);
-    uint64_t from = info.options.size_bytes;
-    *result = json_pack("{s:s, s:b, s:I, s:I, s:b}", "volume", a->volume, "dry_run", a->dry_run,
-                        "from_bytes", (json_int_t)from, "to_bytes", (json_int_t)a->size, "shrinks",
-                        a->size < from);
+    *result = json_pack("{s:s, s:b, s:I, s:I, s:b, s:s}", "volume", a->volume, "dry_run",
+                        a->dry_run, "from_bytes", (json_int_t)from, "to_bytes", (json_int_t)a->size,
+                        "shrinks", a->size < from, "used_by", users);
     return 0;
 }
 
@@ -224,16 +241,23 @@ CO static int resize(struct control *c, const void *args, json_t **result, struc
 /* ---- volume.rename, volume.delete
  * ------------------------------------------------------------------- */
 
-static int refuse_when_attached(const struct control_pool *p, const char *volume, const char *what,
-                                struct vp_error *err)
+CO static int refuse_when_attached(const struct control_pool *p, const char *volume,
+                                   const char *what, struct vp_error *err)
 {
     unsigned count = attachment_count(p, volume);
+    char users[400];
     if (count == 0)
         return 0;
+    attachments_used_by(p, volume, users, sizeof(users));
+    if (users[0])
+        return vp_fail(err, VP_E_BUSY,
+                       "%s/%s is in use (%s): end that and detach the volume before you %s it",
+                       p->name, volume, users, what);
     return vp_fail(err, VP_E_BUSY,
-                   "%s/%s has %u attachments: detach it before you %s it (`vpool "
-                   "detach %s/%s --all`)",
-                   p->name, volume, count, what, p->name, volume);
+                   "%s/%s has %u attachment%s, which nobody uses now: detach the volume before you "
+                   "%s it (`vpool detach %s/%s%s`)",
+                   p->name, volume, count, count == 1 ? "" : "s", what, p->name, volume,
+                   count == 1 ? "" : " --all");
 }
 
 struct rename_args {

@@ -1,4 +1,4 @@
-/* Once a second: what has changed about the pools becomes events. */
+/* Once a second: what has changed about the pools becomes events; what failed is tried again. */
 #include "control/control_impl.h"
 
 #include <inttypes.h>
@@ -73,4 +73,23 @@ void monitor_look(struct control *c)
     list_for_each (p, &c->pools, link)
         if (p->vs)
             look_at_pool(c, p);
+}
+
+/* ---- trying again -------------------------------------------------------------------------- */
+
+#define TEND_NS UINT64_C(5000000000)
+
+void monitor_tend(struct control *c)
+{
+    if (reactor_now_ns() < c->next_tend_ns || c->lock.owner)
+        return;
+    co_mutex_lock(&c->lock);
+    if (c->state_unsaved)
+        control_pools_save_later(c);
+    struct control_pool *p;
+    list_for_each (p, &c->pools, link)
+        if (p->vs)
+            attachments_retry(c, p);
+    co_mutex_unlock(&c->lock);
+    c->next_tend_ns = reactor_now_ns() + TEND_NS;
 }

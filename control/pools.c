@@ -202,12 +202,13 @@ int control_pool_import(struct control *c, const json_t *paths, struct control_p
 struct save {
     const char *dir;
     const char *text;
+    struct vp_error *err;
 };
 
 static int save_blocking(void *arg)
 {
     const struct save *s = arg;
-    return state_save(s->dir, s->text);
+    return state_save(s->dir, s->text, s->err);
 }
 
 static json_t *cache_json(struct control *c)
@@ -224,18 +225,31 @@ static json_t *cache_json(struct control *c)
     return json_pack("{s:i, s:o}", "version", 1, "pools", pools);
 }
 
-void control_pools_save(struct control *c)
+int control_pools_save(struct control *c, struct vp_error *err)
 {
     json_t *cache = cache_json(c);
     char *text = cache ? json_dumps(cache, JSON_INDENT(1)) : NULL;
     json_decref(cache);
-    struct save save = {.dir = c->config->state_dir, .text = text};
+    *err = (struct vp_error){0};
+    struct save save = {.dir = c->config->state_dir, .text = text, .err = err};
     int rc = text ? offload_run(save_blocking, &save) : VP_E_NO_MEMORY;
-    if (rc)
-        vp_warn("%s/pools.json could not be written (%s): after a restart, pools may have to be "
-                "imported by hand",
-                c->config->state_dir, vp_err_text(rc));
     free(text);
+    if (rc && !err->text[0])
+        rc = vp_fail(err, rc, "the list of pools could not be written: %s", vp_err_text(rc));
+    if (rc && !c->state_unsaved)
+        control_event(c, VP_LOG_ERROR, "daemon.state-unsaved", "daemon",
+                      "%s: until it can be, a restart may not find pools by itself", err->text);
+    if (!rc && c->state_unsaved)
+        control_event(c, VP_LOG_INFO, "daemon.state-saved", "daemon",
+                      "the list of pools is written");
+    c->state_unsaved = rc;
+    return rc;
+}
+
+void control_pools_save_later(struct control *c)
+{
+    struct vp_error err;
+    vp_ignore(control_pools_save(c, &err), "there is an event, and the monitor tries again");
 }
 
 /* The disks have moved: look for the pool's uuid in the configured directories. */
@@ -336,7 +350,7 @@ int control_pools_close(struct control *c)
     while (!list_empty(&c->pools)) {
         struct control_pool *p = list_first(&c->pools, struct control_pool, link);
         control_pool_detach(p);
-        attachments_stop(c, p);
+        attachments_stop(c, p, true);
         int rc = p->vs ? volumes_close(p->vs, false) : 0;
         if (rc)
             vp_error_log("pool '%s' did not close cleanly (%s); its log has all that was "

@@ -95,35 +95,43 @@ int state_load(const char *dir, json_t **out, struct vp_error *err)
     return 0;
 }
 
-static int write_all_sync(const char *path, const char *text, size_t len)
+/* The file system's errno, in its own words: "no space left" is not about the pool's space. */
+static int save_failed(struct vp_error *err, const char *path)
+{
+    int why = errno ? errno : EIO;
+    return vp_fail_errno(err, VP_E_SYSTEM, why, "%s could not be written", path);
+}
+
+static int write_all_sync(const char *path, const char *text, size_t len, struct vp_error *err)
 {
     AUTO_FD int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     if (fd < 0)
-        return vp_err_from_errno(errno);
+        return save_failed(err, path);
     while (len) {
+        errno = 0;
         ssize_t n = write(fd, text, len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return vp_err_from_errno(n ? errno : EIO);
+            return save_failed(err, path);
         text += n;
         len -= (size_t)n;
     }
-    return fsync(fd) ? vp_err_from_errno(errno) : 0;
+    return fsync(fd) ? save_failed(err, path) : 0;
 }
 
-int state_save(const char *dir, const char *text)
+int state_save(const char *dir, const char *text, struct vp_error *err)
 {
     char path[300], fresh[300];
     if (join(path, dir, "pools.json") || join(fresh, dir, "pools.json.new"))
-        return VP_E_TOO_BIG;
-    int rc = write_all_sync(fresh, text, strlen(text));
+        return vp_fail(err, VP_E_TOO_BIG, "the state directory's path is too long");
+    int rc = write_all_sync(fresh, text, strlen(text), err);
     if (rc)
         return rc;
     if (rename(fresh, path))
-        return vp_err_from_errno(errno);
+        return save_failed(err, path);
     AUTO_FD int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd < 0 || fsync(dir_fd))
-        return vp_err_from_errno(errno);
+        return save_failed(err, dir);
     return 0;
 }

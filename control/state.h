@@ -1,6 +1,6 @@
 /*
  * The state directory: a lock, so that one daemon uses it, and a cache of where the pools' disks
- * were last seen. Pools describe themselves; losing the cache costs an `vpool import`.
+ * were last seen. Pools describe themselves; losing the cache costs a `vpool import`.
  */
 #ifndef VP_CONTROL_STATE_H
 #define VP_CONTROL_STATE_H
@@ -20,7 +20,8 @@ int state_lock_try(const char *dir, struct vp_error *err) must_check;
  * file. A damaged file is an error: the caller warns and goes on with an empty one. Blocks. */
 int state_load(const char *dir, json_t **out, struct vp_error *err) must_check;
 
-/* Replaces the file atomically and durably. Blocks (call by offload_run). */
-int state_save(const char *dir, const char *text) must_check;
+/* Replaces the file atomically and durably; the sentence names the file. Blocks (call by
+ * offload_run). */
+int state_save(const char *dir, const char *text, struct vp_error *err) must_check;
 
 #endif

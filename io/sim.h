@@ -51,6 +51,9 @@ void sim_disk_inject(struct sim_disk *d, enum sim_fault fault, unsigned kind_mas
                      uint64_t arg);
 void sim_disk_set_dead(struct sim_disk *d, bool dead); /* death and return */
 bool sim_disk_is_dead(const struct sim_disk *d);
+/* The 4 KiB at `offset` (aligned) cannot be read until they are written as a whole. A snapshot does not
+ * have them: a new world's disks have no bad places. */
+void sim_disk_set_unreadable(struct sim_disk *d, uint64_t offset);
 /* Flips a bit of what is stored now, durable and cached. */
 void sim_disk_flip_bit(struct sim_disk *d, uint64_t offset, unsigned bit);
 /* Raw access to the current content, past all faults (oracle and damage tests). */

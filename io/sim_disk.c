@@ -42,6 +42,36 @@ bool sim_disk_is_dead(const struct sim_disk *d)
     return d->dead;
 }
 
+void sim_disk_set_unreadable(struct sim_disk *d, uint64_t offset)
+{
+    VP_VERIFY_TRUE(is_aligned(offset, SIM_PAGE_BYTES));
+    d->bad_page =
+        sim_grow(d->bad_page, &d->bad_page_capacity, d->bad_pages + 1, sizeof(*d->bad_page));
+    d->bad_page[d->bad_pages++] = offset / SIM_PAGE_BYTES;
+}
+
+/* Bad pages that begin at or after `from` and end at or before `end` are good again. */
+static void bad_pages_rewritten(struct sim_disk *d, uint64_t from, uint64_t end)
+{
+    for (unsigned i = 0; i < d->bad_pages;) {
+        uint64_t at = d->bad_page[i] * SIM_PAGE_BYTES;
+        if (at >= from && at + SIM_PAGE_BYTES <= end)
+            d->bad_page[i] = d->bad_page[--d->bad_pages];
+        else
+            i++;
+    }
+}
+
+static bool touches_bad_page(const struct sim_disk *d, uint64_t from, uint64_t end)
+{
+    for (unsigned i = 0; i < d->bad_pages; i++) {
+        uint64_t at = d->bad_page[i] * SIM_PAGE_BYTES;
+        if (at < end && from < at + SIM_PAGE_BYTES)
+            return true;
+    }
+    return false;
+}
+
 /* How an op that was just submitted will fare. */
 struct fate {
     bool fails, lost, flips;
@@ -244,8 +274,12 @@ void sim_disk_complete(struct sim_flight *f)
     int rc = op->rc;
     if (!rc && f->fails)
         rc = d->dead ? VP_E_IO_NO_DEVICE : VP_E_IO;
+    if (!rc && op->kind == IO_READ && touches_bad_page(d, op->offset, op->offset + op->len))
+        rc = VP_E_IO;
     if (f->write)
         complete_write(f);
+    if (f->write && !rc)
+        bad_pages_rewritten(d, op->offset, op->offset + op->len);
     if (op->kind == IO_READ && !rc)
         complete_read(f);
     if (op->kind == IO_FLUSH && !rc)

@@ -45,6 +45,7 @@ static void disk_free(struct sim_disk *d)
     sim_image_fini(&d->view);
     sim_image_fini(&d->durable);
     free(d->fault);
+    free(d->bad_page);
     free(d);
 }
 

@@ -71,6 +71,8 @@ struct sim_disk {
     struct sim_image view, durable;
     struct sim_planned_fault *fault;
     unsigned fault_count, fault_capacity;
+    uint64_t *bad_page; /* numbers of pages that cannot be read */
+    unsigned bad_pages, bad_page_capacity;
 };
 
 /* An op between its submission and its completion. */

@@ -4,7 +4,8 @@
  * The hot path is one operation a piece, in windows on the stack. Only when an operation failed or
  * a block does not match its checksum does raid_recover go through the piece: runs of bad blocks
  * are read from the other copies, first as a whole, then block by block, and what turned out good
- * is written over the copies that were bad. The caller keeps writers of these blocks away, but not
+ * is written over the copies that were bad. A copy that failed to read as a whole may still have
+ * any block by itself, so block by block every copy is asked again, the first one too. The caller keeps writers of these blocks away, but not
  * other readers: two that heal one block at a time would have two writes in flight at one place, so
  * one reader of a group heals and others only serve (the next reader sees what they left).
  *
@@ -85,7 +86,8 @@ static bool run_matches(const struct raid_io *io, uint32_t from, uint32_t to)
 
 /* ---- recovering --------------------------------------------------------------------------- */
 
-/* Which copies of a run were found bad, as a bit mask. */
+/* Which copies of a run were found bad, as a bit mask. A copy that mismatched is bad in every block
+ * of the run; one that is unreadable is only known to have a block that cannot be read. */
 struct bad_copies {
     uint32_t unreadable, mismatched;
 };
@@ -169,7 +171,7 @@ static int recover_run(struct raid_io *io, uint32_t from, uint32_t to, struct ba
     /* No copy has the whole run; each block by itself may have one that does. */
     first_rc = 0;
     for (uint32_t b = from; b < to; b++) {
-        found = bad;
+        found = (struct bad_copies){.mismatched = bad.mismatched};
         int rc = recover_from_copies(io, b, b + 1, &found);
         if (rc)
             count_lost_block(io, found.mismatched);

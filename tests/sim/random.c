@@ -5,7 +5,7 @@
  * round goes on from one of them.
  *
  * The fault planner keeps what happens within what every volume survives: all faults of a seed hit
- * one disk, and only where the profile is a mirror.
+ * one disk, and only where the profile is a mirror; or blocks cannot be read on any disk but one.
  */
 #include "tests/sim/explore.h"
 
@@ -34,8 +34,9 @@ struct random_world {
     struct rig_config config;
     unsigned rounds, phases, clients, ops;
     bool no_checkpoints;
-    int bad_disk; /* -1: no faults */
-    bool rots;    /* its faults damage data: power goes only when nothing is being overwritten */
+    int bad_disk;    /* -1: no faults */
+    bool rots;       /* its faults damage data: power goes only when nothing is being overwritten */
+    bool unreadable; /* each copy has blocks that cannot be read, never the same */
     unsigned snapshot_one_in, fault_one_in;
     unsigned keep_pages;          /* of kept memory, for the first round; 0: enough */
     struct points points;         /* of the round under way */
@@ -83,6 +84,7 @@ static void draw_config(struct random_world *x)
     x->ops = 4 + (unsigned)below(x, 24);
     x->bad_disk = copies[p] > 1 && below(x, 3) ? (int)below(x, x->config.disks) : -1;
     x->rots = x->bad_disk >= 0 && below(x, 2);
+    x->unreadable = copies[p] > 1 && x->config.disks == copies[p] && x->bad_disk < 0;
     x->snapshot_one_in = 1 + (unsigned)below(x, 12);
     x->fault_one_in = 50 + (unsigned)below(x, 2000);
     /* A header and none, one or two steps of an area. */
@@ -224,6 +226,13 @@ static void control_op(struct random_world *x, struct rig *r)
     vp_ignore(rig_op(r, &op), "rig_op has reported what was not expected");
 }
 
+static void spoil(struct random_world *x, struct rig *r)
+{
+    struct op op = {.kind = OP_UNREADABLE};
+    if (x->unreadable && !r->failed && below(x, 2))
+        vp_ignore(rig_op(r, &op), "it cannot fail");
+}
+
 /* Everything durable, the checksums too. */
 static void settle(struct random_world *x, struct rig *r)
 {
@@ -240,6 +249,7 @@ static void phases(struct random_world *x, struct rig *r)
     r->on_event = on_event;
     for (unsigned i = 0; i < x->phases && !r->failed; i++) {
         control_op(x, r);
+        spoil(x, r);
         if (!r->failed)
             run_clients(x, r);
         if (x->rots && !r->failed)

@@ -403,6 +403,23 @@ static int op_rot(struct rig *r, const struct op *op)
     return 0;
 }
 
+/* Of each volume's block that is stored, all disks but one lose the power to read it: which one, goes
+ * round with the block's number. What is spare on a mirror is so lost, and nothing else. */
+static int op_unreadable(struct rig *r)
+{
+    uint64_t end = r->config->disk_bytes - LABEL_AREA_BYTES, sector;
+    unsigned char page[STAMP_BLOCK];
+    for (unsigned i = 0; i < r->config->disks; i++) {
+        struct sim_disk *d = sim_disk_find(r->w, disk_names[i]);
+        for (uint64_t at = 0; at < end; at += STAMP_BLOCK) {
+            sim_disk_peek(d, at, page, sizeof(page));
+            if (stamp_find(page, &sector) && sector / STAMP_BLOCK_SECTORS % r->config->disks != i)
+                sim_disk_set_unreadable(d, at);
+        }
+    }
+    return 0;
+}
+
 static int op_on_volume(struct rig *r, const struct op *op, struct model_volume *mv)
 {
     struct volume *v = rig_volume(r, op->volume);
@@ -441,6 +458,8 @@ static int op_any(struct rig *r, const struct op *op)
         return op_reimport(r);
     case OP_ROT:
         return op_rot(r, op);
+    case OP_UNREADABLE:
+        return op_unreadable(r);
     default:
         return op_on_volume(r, op, mv);
     }
@@ -448,9 +467,10 @@ static int op_any(struct rig *r, const struct op *op)
 
 int rig_op(struct rig *r, const struct op *op)
 {
-    static const char *const names[] = {"end",        "write",  "zero",     "discard", "read",
-                                        "flush",      "create", "delete",   "resize",  "checkpoint",
-                                        "background", "fill",   "reimport", "repeat",  "rot"};
+    static const char *const names[] = {"end",      "write",      "zero",       "discard",
+                                        "read",     "flush",      "create",     "delete",
+                                        "resize",   "checkpoint", "background", "fill",
+                                        "reimport", "repeat",     "rot",        "unreadable"};
     if (r->failed)
         return VP_E_CANCELLED;
     int rc = op_any(r, op);

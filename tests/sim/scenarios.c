@@ -259,6 +259,21 @@ static const struct op race[] = {
 static const struct op rot_first[] = ROT(0);
 static const struct op rot_second[] = ROT(1);
 
+/* Of each block one copy is left, in turn on one disk and the other; a read of several has no whole copy. */
+static const struct op unreadable[] = {
+    {OP_UNREADABLE, NULL, 0, 0, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_UNREADABLE, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(2) + 3, BLOCKS(3), 0},
+    {OP_DISCARD, "a", BLOCKS(6), BLOCKS(2), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_UNREADABLE, NULL, 0, 0, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(4), OP_WITH_NEXT},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 static const struct op large_volume[] = {
     {OP_CREATE, "a", 0, BLOCKS(512), 0},
     {OP_END, NULL, 0, 0, 0},
@@ -321,6 +336,8 @@ const struct scenario scenarios[] = {
              .deep_every = 1, .flags = SCENARIO_SURVIVES_LOSS),
     SCENARIO("large-commit", "commits of several pages may tear", one_disk, large_volume,
              large_commit, ),
+    SCENARIO("unreadable", "both copies have blocks that cannot be read, never the same", mirror,
+             written_volume, unreadable, ),
     SCENARIO("rot-first", "the first disk of a mirror rots", mirror, written_volume, rot_first,
              .flags = SCENARIO_ROT),
     SCENARIO("rot-second", "the other one rots", mirror, written_volume, rot_second,

@@ -34,6 +34,7 @@ static void print_attached(const json_t *a)
 static int cmd_attach(struct cli *cli, int argc, char **argv)
 {
     const char *nbd = NULL, *vhost = NULL, *queues = NULL, *depth = NULL, *number = NULL;
+    const char *owner = NULL, *group = NULL, *mode = NULL;
     bool read_only = false, ublk = false;
     const struct opt opts[] = {{"nbd", 0, OPT_TEXT, &nbd},
                                {"readonly", 0, OPT_FLAG, &read_only},
@@ -42,6 +43,9 @@ static int cmd_attach(struct cli *cli, int argc, char **argv)
                                {"queues", 0, OPT_TEXT, &queues},
                                {"depth", 0, OPT_TEXT, &depth},
                                {"number", 0, OPT_TEXT, &number},
+                               {"owner", 0, OPT_TEXT, &owner},
+                               {"group", 0, OPT_TEXT, &group},
+                               {"mode", 0, OPT_TEXT, &mode},
                                {"vhost-user", 0, OPT_TEXT, &vhost},
                                {0}};
     int n = opts_parse(cli, argc, argv, opts, 1, 1);
@@ -54,9 +58,12 @@ static int cmd_attach(struct cli *cli, int argc, char **argv)
         return cli_usage(cli, "say how: --ublk, or --nbd unix:PATH or tcp:HOST:PORT");
     if (nbd && (queues || depth || number))
         return cli_usage(cli, "--queues, --depth and --number go with --ublk");
+    if ((owner || group || mode) && (!nbd || strncmp(nbd, "unix:", 5) != 0))
+        return cli_usage(cli, "--owner, --group and --mode go with --nbd unix:PATH");
     char *address = ublk ? ublk_address(number, queues, depth) : absolute_address(nbd);
-    json_t *params = address ? json_pack("{s:s, s:s, s:b}", "volume", argv[1],
-                                         ublk ? "ublk" : "nbd", address, "readonly", read_only)
+    json_t *params = address ? json_pack("{s:s, s:s, s:b, s:s*, s:s*, s:s*}", "volume", argv[1],
+                                         ublk ? "ublk" : "nbd", address, "readonly", read_only,
+                                         "owner", owner, "group", group, "mode", mode)
                              : NULL;
     free(address);
     return cli_show(cli, "attach", params, print_attached);
@@ -121,13 +128,17 @@ static int cmd_attachments(struct cli *cli, int argc, char **argv)
 }
 
 const struct command commands_attach[] = {
-    {"attach", "POOL/VOL --ublk|--nbd unix:PATH|tcp:HOST:PORT [--readonly]",
+    {"attach",
+     "POOL/VOL --ublk|--nbd unix:PATH|tcp:HOST:PORT [--readonly] [--owner USER] [--group GROUP] "
+     "[--mode MODE]",
      "Serves a volume; prints its block device, or the URI for its clients.\n"
      "  --ublk           as /dev/ublkbN of this machine\n"
      "  --number N       which N; the kernel chooses one\n"
      "  --queues N       hardware queues of the device: 1 to 16; 1\n"
      "  --depth N        requests in flight in each queue; 64\n"
      "  --nbd ADDRESS    unix:PATH, or tcp:HOST:PORT (port 0 picks a free one)\n"
+     "  --owner USER, --group GROUP, --mode MODE\n"
+     "                   of the unix socket, by name or number; the daemon's, and 0660\n"
      "  --readonly       clients may not write\n"
      "The attachment comes back after a restart, until it is detached.",
      cmd_attach},
@@ -135,7 +146,7 @@ const struct command commands_attach[] = {
      "Ends serving a volume.\n"
      "  --nbd ADDRESS    which one, when there are several\n"
      "  --ublk           its block device\n"
-     "  -f, --force      also when the device is mounted: its users then see errors\n"
+     "  -f, --force      also when it is in use: its users then see errors\n"
      "  -a, --all        every one",
      cmd_detach},
     {"attachments", "", "What is served, and where.", cmd_attachments},

@@ -103,10 +103,13 @@ static void print_exported(const json_t *r)
 
 static int cmd_export(struct cli *cli, int argc, char **argv)
 {
-    int n = opts_parse(cli, argc, argv, NULL, 1, 1);
+    bool force = false;
+    const struct opt opts[] = {{"force", 'f', OPT_FLAG, &force}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 1, 1);
     if (opts_failed(n))
         return opts_exit(n);
-    return cli_show(cli, "pool.export", json_pack("{s:s}", "pool", argv[1]), print_exported);
+    return cli_show(cli, "pool.export", json_pack("{s:s, s:b}", "pool", argv[1], "force", force),
+                    print_exported);
 }
 
 /* ---- scan, import
@@ -318,7 +321,11 @@ const struct command commands_pool[] = {
      "  -a, --all        every pool that is found\n"
      "  -d DIR|DISK      where to look, instead of the directories of vpoold.conf",
      cmd_import},
-    {"export", "POOL", "Closes a pool, so that another host may import it.", cmd_export},
+    {"export", "POOL [--force]",
+     "Closes a pool, so that another host may import it. Its attachments end, and come back with\n"
+     "the import.\n"
+     "  -f, --force      also when clients use them: they then see errors",
+     cmd_export},
     {"scan", "[DIR|DISK]…", "Pools that could be imported.", cmd_scan},
     {"get", "POOL[/VOL] [KEY]", "Properties of a pool or a volume.", cmd_get},
     {"set", "POOL[/VOL] KEY=VALUE",

@@ -172,6 +172,14 @@ static void print_resized(const json_t *r)
            json_is_true(json_object_get(r, "dry_run")) ? "would resize" : "resized",
            json_text(r, "volume"), size_text(json_number(r, "from_bytes")),
            size_text(json_number(r, "to_bytes")));
+    if (!json_text(r, "used_by")[0])
+        return;
+    if (json_is_true(json_object_get(r, "shrinks")))
+        fprintf(stderr, "vpool: %s is in use: %s. What it had beyond the new end is lost.\n",
+                json_text(r, "volume"), json_text(r, "used_by"));
+    else
+        printf("clients of NBD see the new size when they connect again; in QEMU, `block_resize` "
+               "tells the guest\n");
 }
 
 static int cmd_resize(struct cli *cli, int argc, char **argv)
@@ -232,8 +240,9 @@ const struct command commands_volume[] = {
     {"volume list", "[POOL]", "Volumes of a pool, or of all.", cmd_list},
     {"volume show", "POOL/VOL", "Everything about a volume.", cmd_show},
     {"volume resize", "POOL/VOL --size BYTES [--force] [--dry-run]",
-     "Grows or shrinks a volume; its clients see it.\n"
-     "  --force          shrink: what is beyond the new end is discarded\n"
+     "Grows or shrinks a volume. A block device has the new size at once; a client of NBD\n"
+     "has it when it connects again.\n"
+     "  --force          shrink: what is beyond the new end is discarded, also under users\n"
      "  -n, --dry-run    only say what would happen",
      cmd_resize},
     {"volume rename", "POOL/VOL NEWNAME", "Gives a volume another name; not while it is attached.",

@@ -90,8 +90,8 @@ static void what_was_saved_is_loaded(void **state)
     (void)state;
     struct vp_error err = {0};
     json_t *cache = NULL;
-    assert_int_equal(state_save(dir, "{\"pools\": [1]}"), 0);
-    assert_int_equal(state_save(dir, "{\"pools\": [1, 2]}"), 0);
+    assert_int_equal(state_save(dir, "{\"pools\": [1]}", NULL), 0);
+    assert_int_equal(state_save(dir, "{\"pools\": [1, 2]}", NULL), 0);
     assert_int_equal(state_load(dir, &cache, &err), 0);
     assert_int_equal(json_array_size(json_object_get(cache, "pools")), 2);
     json_decref(cache);
@@ -104,7 +104,7 @@ static void a_damaged_cache_is_an_error_that_names_it(void **state)
     for (size_t i = 0; i < sizeof(damaged) / sizeof(damaged[0]); i++) {
         struct vp_error err = {0};
         json_t *cache = NULL;
-        assert_int_equal(state_save(dir, damaged[i]), 0);
+        assert_int_equal(state_save(dir, damaged[i], NULL), 0);
         assert_int_equal(state_load(dir, &cache, &err), VP_E_INVALID);
         assert_non_null(strstr(err.text, "pools.json"));
     }

@@ -258,6 +258,26 @@ static void an_unreadable_copy_is_rewritten(void **state)
     with_copies(2, body_read_error);
 }
 
+/* As the two reads of a whole piece fail, no copy has it; each block is on one of them. */
+static void body_bad_in_different_blocks(void)
+{
+    check_ok(write_all());
+    for (unsigned c = 0; c < 2; c++)
+        for (unsigned b = 2; b < BLOCKS; b += 5)
+            sim_disk_set_unreadable(f.sim[c], BASE + (b + c) * RAID_BLOCK);
+    sim_disk_flip_bit(f.sim[1], BASE + RAID_BLOCK, 0);
+    check_ok(read_verified());
+    check(memcmp(back, data, sizeof(data)) == 0);
+    check_equal(f.ejects, 0);
+    check_ok(raid_read_copy(&f.group, 0, 0, back, sizeof(back))); /* it is healed */
+}
+static void copies_that_are_unreadable_at_different_blocks_are_put_together(void **state)
+{
+    (void)state;
+    with_copies(2, body_bad_in_different_blocks);
+    with_copies(3, body_bad_in_different_blocks);
+}
+
 static void body_gone(void)
 {
     check_ok(write_all());
@@ -535,6 +555,7 @@ int main(void)
         cmocka_unit_test(blocks_bad_on_different_copies_are_put_together),
         cmocka_unit_test(what_no_copy_can_heal_is_an_error_for_that_block),
         cmocka_unit_test(an_unreadable_copy_is_rewritten),
+        cmocka_unit_test(copies_that_are_unreadable_at_different_blocks_are_put_together),
         cmocka_unit_test(a_disk_that_is_gone_is_ejected_by_a_read),
         cmocka_unit_test(readers_of_one_bad_block_do_not_collide),
         cmocka_unit_test(a_failed_member_is_ejected_before_the_acknowledgement),
