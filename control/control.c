@@ -139,8 +139,8 @@ CO static int start(struct control *c, struct vp_error *err)
 CO static void serve(struct control *c)
 {
     while (!c->stopping) {
-        monitor_look(c);
         monitor_tend(c);
+        monitor_look(c);
         int rc = co_queue_wait_until(&c->state_changed, reactor_now_ns() + MONITOR_NS, "monitor");
         vp_ignore(rc, "time passed or the state changed: the loop looks at both");
     }

@@ -8,6 +8,7 @@
 #include "control/config.h"
 #include "control/control.h"
 #include "control/event.h"
+#include "control/health.h"
 #include "control/rpc.h"
 #include "control/server.h"
 #include "control/ublk_record.h"
@@ -49,6 +50,7 @@ struct control_pool {
     struct list attachments;
     uint64_t next_attachment;
     struct pool_seen seen;
+    struct health health;
 };
 
 struct attachment {
@@ -210,7 +212,8 @@ void control_request_stop(struct control *c, const char *why);
 
 /* Compares every pool with what was seen last and adds events for what changed. */
 void monitor_look(struct control *c);
-/* Every few seconds, when no command is under way: tries again what failed before. */
+/* When no command is under way: what takes a while to look at; every few seconds, what failed before
+ * is tried again. */
 CO void monitor_tend(struct control *c);
 /* Tells systemd, when it asked (NOTIFY_SOCKET). */
 void notify_send(const char *text);

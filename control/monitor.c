@@ -48,7 +48,7 @@ static void look_at_level(struct control *c, struct control_pool *p, const struc
 
 static void look_at_pool(struct control *c, struct control_pool *p)
 {
-    const struct pool *pool = volumes_pool(p->vs);
+    struct pool *pool = volumes_pool(p->vs);
     struct pool_space space;
     pool_space_get(pool, &space);
     const char *state = pool_state(pool);
@@ -70,26 +70,40 @@ static void look_at_pool(struct control *c, struct control_pool *p)
 void monitor_look(struct control *c)
 {
     struct control_pool *p;
-    list_for_each (p, &c->pools, link)
-        if (p->vs)
-            look_at_pool(c, p);
+    list_for_each (p, &c->pools, link) {
+        if (!p->vs)
+            continue;
+        look_at_pool(c, p);
+        health_look(c, p);
+    }
 }
 
 /* ---- trying again -------------------------------------------------------------------------- */
 
 #define TEND_NS UINT64_C(5000000000)
 
-void monitor_tend(struct control *c)
+CO static void tend(struct control *c)
 {
-    if (reactor_now_ns() < c->next_tend_ns || c->lock.owner)
-        return;
-    co_mutex_lock(&c->lock);
-    if (c->state_unsaved)
+    bool due = reactor_now_ns() >= c->next_tend_ns;
+    if (due && c->state_unsaved)
         control_pools_save_later(c);
     struct control_pool *p;
-    list_for_each (p, &c->pools, link)
-        if (p->vs)
+    list_for_each (p, &c->pools, link) {
+        if (!p->vs)
+            continue;
+        health_walk(p);
+        if (due)
             attachments_retry(c, p);
+    }
+    if (due)
+        c->next_tend_ns = reactor_now_ns() + TEND_NS;
+}
+
+void monitor_tend(struct control *c)
+{
+    if (c->lock.owner)
+        return;
+    co_mutex_lock(&c->lock);
+    tend(c);
     co_mutex_unlock(&c->lock);
-    c->next_tend_ns = reactor_now_ns() + TEND_NS;
 }

@@ -91,6 +91,7 @@ static struct control_pool *pool_new(struct control *c, const char *name, struct
     p->next_attachment = 1;
     co_queue_init(&p->unused);
     list_init(&p->attachments);
+    health_init(&p->health);
     list_add_tail(&c->pools, &p->link);
     return p;
 }
@@ -107,6 +108,7 @@ void control_pool_free(struct control_pool *p)
     if (!p)
         return;
     list_del(&p->link);
+    health_fini(&p->health);
     json_decref(p->paths);
     free(p);
 }

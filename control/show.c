@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define INT(v) ((json_int_t)(v))
+#define INT(v)        ((json_int_t)(v))
+#define VOLUMES_NAMED 8 /* in the warnings of a pool */
 
 const char *show_level(enum pool_level level)
 {
@@ -180,30 +181,57 @@ static void warn_disks(json_t *list, const struct pool *pool)
     }
 }
 
-static void warn_space(json_t *list, const struct pool_space *space, const struct sums *sums)
+static void warn_space(json_t *list, const struct pool_space *space)
 {
     if (space->level != POOL_OK)
         warn(list, "delete volumes that are not needed, or discard inside the guests (fstrim)",
              "space is %s: %llu MiB are free", show_level(space->level),
              (unsigned long long)(space->free_bytes >> 20));
-    if (sums->waiting)
-        warn(list, "they go on by themselves as soon as there is room", "%u writes wait for space",
-             sums->waiting);
 }
 
-static json_t *warnings_json(const struct control_pool *p, const struct pool_space *space,
-                             const struct sums *sums)
+/* By name, as many as fit on a screen. */
+static void warn_volume(json_t *list, const struct control_pool *p, const struct volume_health *v)
+{
+    const char *name = volume_name_of_id(p->vs, v->id);
+    if (!name)
+        return;
+    if (v->now & HEALTH_PAUSED)
+        warn(list, "they go on by themselves as soon as there is room",
+             "%s/%s is paused: %u requests wait for space, for %llu s now", p->name, name,
+             v->waiting, (unsigned long long)(reactor_wall_seconds() - v->paused_since));
+    if (v->now & HEALTH_FAULTED)
+        warn(list, "`vpool volume show` says why; vpool-check explains the damage",
+             "%s/%s is faulted", p->name, name);
+    if (v->now & HEALTH_DAMAGED)
+        warn(list, "copy what can be read, and restore the rest from a backup",
+             "%s/%s is damaged: some of its data cannot be read", p->name, name);
+    else if (v->now & HEALTH_DEGRADED)
+        warn(list, "bring the disk back or plan its replacement",
+             "%s/%s is degraded: a copy of its data is out of service", p->name, name);
+}
+
+static void warn_volumes(json_t *list, const struct control_pool *p)
+{
+    unsigned count = 0;
+    const struct volume_health *v;
+    list_for_each (v, &p->health.all, link)
+        if (v->now && count++ < VOLUMES_NAMED)
+            warn_volume(list, p, v);
+    if (count > VOLUMES_NAMED)
+        warn(list, "`vpool volume list` shows all", "%u more volumes are not well",
+             count - VOLUMES_NAMED);
+}
+
+static json_t *warnings_json(const struct control_pool *p, const struct pool_space *space)
 {
     json_t *list = json_array();
-    const struct pool *pool = volumes_pool(p->vs);
+    struct pool *pool = volumes_pool(p->vs);
     if (strcmp(pool_state(pool), "fenced") == 0)
         warn(list, "repair what is wrong with the disks, then restart vpoold",
-             "the pool is fenced: its metadata can not be written, so no write is acknowledged");
+             "the pool is fenced: its metadata cannot be written, so no write is acknowledged");
     warn_disks(list, pool);
-    warn_space(list, space, sums);
-    if (sums->faulted)
-        warn(list, "`vpool volume list` shows which, `vpool volume show` why; vpool-check explains",
-             "%u volumes are faulted", sums->faulted);
+    warn_space(list, space);
+    warn_volumes(list, p);
     const struct attachment *a;
     list_for_each (a, &p->attachments, link)
         if (!a->server && !a->target)
@@ -218,9 +246,10 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
 static json_t *closed_pool_json(const struct control_pool *p)
 {
     char uuid[VP_UUID_TEXT];
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:O}", "name", p->name, "uuid",
-                     vp_uuid_format(p->uuid, uuid), "state", "unavailable", "error_name",
-                     vp_err_name(p->rc), "error", p->error, "paths", p->paths);
+    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:s, s:O}", "name", p->name, "uuid",
+                     vp_uuid_format(p->uuid, uuid), "state", "unavailable", "health",
+                     health_json(HEALTH_UNAVAILABLE), "error_name", vp_err_name(p->rc), "error",
+                     p->error, "paths", p->paths);
 }
 
 json_t *show_pool_brief(const struct control_pool *p)
@@ -229,13 +258,13 @@ json_t *show_pool_brief(const struct control_pool *p)
         return closed_pool_json(p);
     struct pool_space space;
     struct sums sums = {0};
-    const struct pool *pool = volumes_pool(p->vs);
+    struct pool *pool = volumes_pool(p->vs);
     pool_space_get(pool, &space);
     volume_each(p->vs, sum_volume, &sums);
     char uuid[VP_UUID_TEXT], raid[RAID_PROFILE_TEXT];
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o}", "name", p->name, "uuid",
-                     vp_uuid_format(p->uuid, uuid), "state", pool_state(pool), "level",
-                     show_level(space.level), "raid",
+    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:s, s:i, s:i, s:i, s:o}", "name", p->name, "uuid",
+                     vp_uuid_format(p->uuid, uuid), "state", pool_state(pool), "health",
+                     health_json(health_of_pool(p)), "level", show_level(space.level), "raid",
                      raid_profile_format(pool_default_profile(pool), raid), "disks",
                      (int)pool_disk_count(pool), "volumes", (int)sums.count, "attachments",
                      (int)attachment_count(p, NULL), "space", space_json(&space, &sums));
@@ -253,14 +282,14 @@ json_t *show_pool(const struct control_pool *p)
     pool_space_get(pool, &space);
     char uuid[VP_UUID_TEXT], raid[RAID_PROFILE_TEXT];
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:{s:i, s:i, s:i}, s:i, s:o}", "name",
-        p->name, "uuid", vp_uuid_format(p->uuid, uuid), "state", pool_state(pool), "level",
-        show_level(space.level), "raid", raid_profile_format(pool_default_profile(pool), raid),
-        "chunk_bytes", (int)g.chunk_bytes, "extent_bytes", (int)g.extent_bytes, "checkpoint",
-        (int)pool_checkpoint_number(pool), "space", space_json(&space, &sums), "disks",
-        disks_json(pool), "volumes", "count", (int)sums.count, "faulted", (int)sums.faulted,
-        "waiting_requests", (int)sums.waiting, "attachments", (int)attachment_count(p, NULL),
-        "warnings", warnings_json(p, &space, &sums));
+        "{s:s, s:s, s:s, s:o, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:{s:i, s:i, s:i}, s:i, s:o}",
+        "name", p->name, "uuid", vp_uuid_format(p->uuid, uuid), "state", pool_state(pool), "health",
+        health_json(health_of_pool(p)), "level", show_level(space.level), "raid",
+        raid_profile_format(pool_default_profile(pool), raid), "chunk_bytes", (int)g.chunk_bytes,
+        "extent_bytes", (int)g.extent_bytes, "checkpoint", (int)pool_checkpoint_number(pool),
+        "space", space_json(&space, &sums), "disks", disks_json(pool), "volumes", "count",
+        (int)sums.count, "faulted", (int)sums.faulted, "waiting_requests", (int)sums.waiting,
+        "attachments", (int)attachment_count(p, NULL), "warnings", warnings_json(p, &space));
 }
 
 /* ---- volumes --------------------------------------------------------------------------------- */
@@ -286,15 +315,16 @@ json_t *show_volume_options(const struct volume_options *o)
 json_t *show_volume(const struct control_pool *p, const struct volume_info *v)
 {
     char uuid[VP_UUID_TEXT];
-    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:i, s:i, s:i, "
-                     "s:i, s:o}",
+    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:i, "
+                     "s:i, s:i, s:i, s:o}",
                      "pool", p->name, "name", v->name, "id", (int)v->id, "uuid",
                      vp_uuid_format(v->uuid, uuid), "state", show_volume_state(v->state), "fault",
-                     v->fault, "size_bytes", INT(v->options.size_bytes), "allocated_bytes",
-                     INT(v->allocated_bytes), "valid_bytes", INT(v->valid_bytes), "leased_bytes",
-                     INT(v->leased_bytes), "created", INT(v->created_seconds), "options",
-                     show_volume_options(&v->options), "reactor", (int)v->reactor, "open_count",
-                     (int)v->open_count, "waiting_requests", (int)v->waiting_for_space,
-                     "attachments", (int)attachment_count(p, v->name), "counters",
-                     show_volume_counters(v));
+                     v->fault, "health", health_json(health_of_volume(p, v)), "paused",
+                     health_paused_json(p, v), "size_bytes", INT(v->options.size_bytes),
+                     "allocated_bytes", INT(v->allocated_bytes), "valid_bytes", INT(v->valid_bytes),
+                     "leased_bytes", INT(v->leased_bytes), "created", INT(v->created_seconds),
+                     "options", show_volume_options(&v->options), "reactor", (int)v->reactor,
+                     "open_count", (int)v->open_count, "waiting_requests",
+                     (int)v->waiting_for_space, "attachments", (int)attachment_count(p, v->name),
+                     "counters", show_volume_counters(v));
 }

@@ -54,6 +54,9 @@ bool sim_disk_is_dead(const struct sim_disk *d);
 /* The 4 KiB at `offset` (aligned) cannot be read until they are written as a whole. A snapshot does not
  * have them: a new world's disks have no bad places. */
 void sim_disk_set_unreadable(struct sim_disk *d, uint64_t offset);
+/* Called for each write that is submitted; true: it fails with VP_E_IO and may have happened in part. */
+typedef bool (*sim_write_fails_fn)(const void *buf, uint64_t len, void *arg);
+void sim_world_on_write(struct sim_world *w, sim_write_fails_fn fn, void *arg);
 /* Flips a bit of what is stored now, durable and cached. */
 void sim_disk_flip_bit(struct sim_disk *d, uint64_t offset, unsigned bit);
 /* Raw access to the current content, past all faults (oracle and damage tests). */

@@ -201,6 +201,18 @@ static struct sim_write *make_write(struct sim_disk *d, const struct io_op *op,
     return x;
 }
 
+void sim_world_on_write(struct sim_world *w, sim_write_fails_fn fn, void *arg)
+{
+    w->write_fails = fn;
+    w->write_fails_arg = arg;
+}
+
+static bool write_fails(const struct sim_world *w, const struct io_op *op)
+{
+    return op->kind == IO_WRITE && w->write_fails &&
+           w->write_fails(op->buf, op->len, w->write_fails_arg);
+}
+
 static void sim_dev_submit(struct io_dev *dev, struct io_op *op)
 {
     struct sim_disk *d = container_of(dev, struct sim_dev, dev)->disk;
@@ -216,7 +228,7 @@ static void sim_dev_submit(struct io_dev *dev, struct io_op *op)
         .disk = d,
         .op = op,
         .covers_seq = fate.lost ? 0 : w->done_seq,
-        .fails = fate.fails || d->dead,
+        .fails = fate.fails || d->dead || write_fails(w, op),
         .flips = fate.flips,
         .flip_bit = fate.flip_bit,
     };

@@ -91,6 +91,8 @@ struct sim_world {
     uint64_t now_ns;
     bool cut;
     uint64_t events;
+    sim_write_fails_fn write_fails;
+    void *write_fails_arg;
     sim_event_fn on_event;
     void *on_event_arg;
     uint64_t submit_seq, done_seq;

@@ -116,6 +116,8 @@ struct nbdx_connection {
     const struct nbdx_served *meta_export; /* what SET_META_CONTEXT chose base:allocation for  */
     uint16_t transmission_flags;
 
+    struct volume_client client; /* of the export's volume; transmission only */
+
     /* Transmission; states below only ever change from false to true. */
     bool gone;        /* nobody is there: what has not started is dropped, nothing is sent       */
     bool stopping;    /* the server ends: what has not started gets ESHUTDOWN                    */

@@ -222,33 +222,21 @@ static CO int status_reply(struct nbdx_request *rq)
 
 static CO int volume_command(const struct nbdx_request *rq)
 {
-    struct volume *v = rq->conn->export->volume;
+    struct volume_client *client = &rq->conn->client;
     unsigned flags = rq->flags & NBDX_CMD_FLAG_FUA ? VOLUME_FUA : 0;
     switch (rq->command) {
     case NBDX_CMD_WRITE:
-        return rq->length ? volume_write(v, rq->offset, rq->length, rq->buf, flags) : 0;
+        return rq->length ? volume_client_write(client, rq->offset, rq->length, rq->buf, flags) : 0;
     case NBDX_CMD_TRIM:
-        return rq->length ? volume_discard(v, rq->offset, rq->length, flags) : 0;
+        return rq->length ? volume_client_discard(client, rq->offset, rq->length, flags) : 0;
     case NBDX_CMD_WRITE_ZEROES:
         if (rq->flags & NBDX_CMD_FLAG_NO_HOLE)
             flags |= VOLUME_NO_HOLE;
-        return rq->length ? volume_zero(v, rq->offset, rq->length, flags) : 0;
+        return rq->length ? volume_client_zero(client, rq->offset, rq->length, flags) : 0;
     case NBDX_CMD_FLUSH:
-        return volume_flush(v);
+        return volume_flush(client->volume);
     default:
         return 0; /* CACHE: a hint */
-    }
-}
-
-/* Requests that wait for space are cancelled for all clients of a volume at once (one of them
- * left); those whose client is still there try again. */
-static CO int volume_command_insist(const struct nbdx_request *rq)
-{
-    for (;;) {
-        int rc = volume_command(rq);
-        if (rc != VP_E_CANCELLED || is_over(rq->conn))
-            return rc;
-        co_yield ();
     }
 }
 
@@ -262,7 +250,7 @@ static CO void request_modify(struct nbdx_request *rq)
 {
     struct nbdx_request *parent = rq->parent;
     if (!rq->error)
-        rq->error = nbdx_error_of(volume_command_insist(rq), rq->command);
+        rq->error = nbdx_error_of(volume_command(rq), rq->command);
     if (!parent) {
         nbdx_reply_end(rq);
         return;

@@ -14,8 +14,6 @@
 #include <poll.h>
 #include <stdlib.h>
 
-#define CANCEL_AGAIN_NS (UINT64_C(100) * 1000000)
-
 /* ---- requests: a fixed number -------------------------------------------------------------- */
 
 static unsigned in_flight(const struct nbdx_connection *c)
@@ -70,8 +68,8 @@ void nbdx_connection_cut(struct nbdx_connection *c)
         return;
     c->gone = true;
     io_shutdown(c->fd);
-    if (c->export && in_flight(c))
-        volume_cancel_waiting(c->export->volume);
+    if (c->requests)
+        volume_client_go(&c->client);
     nbdx_writer_kick(c); /* a part that nobody may follow now */
 }
 
@@ -80,8 +78,8 @@ void nbdx_connection_shutdown(struct nbdx_connection *c)
     if (c->stopping)
         return;
     c->stopping = true;
-    if (c->export && in_flight(c))
-        volume_cancel_waiting(c->export->volume);
+    if (c->requests)
+        volume_client_leave(&c->client);
 }
 
 void nbdx_helper_end(struct nbdx_connection *c)
@@ -99,9 +97,6 @@ static void watcher_main(void *arg)
         int rc = io_poll(c->fd, POLLRDHUP, 0, &events);
         if (rc != VP_E_CANCELLED && !c->closing)
             nbdx_connection_cut(c);
-        /* A request that was at work when it was cut may find the pool full only now. */
-        while (!c->closing && co_sleep_ns(CANCEL_AGAIN_NS) == 0)
-            volume_cancel_waiting(c->export->volume);
     }
     c->watcher = NULL;
     nbdx_helper_end(c);
@@ -256,6 +251,7 @@ static int transmission_init(struct nbdx_connection *c)
     co_queue_init(&c->request_queue);
     co_queue_init(&c->buffer_queue);
     co_queue_init(&c->helpers_queue);
+    volume_client_init(&c->client, c->export->volume);
     c->requests = calloc(c->request_count, sizeof(*c->requests));
     if (!c->requests)
         return VP_E_NO_MEMORY;

@@ -64,6 +64,8 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
     atomic_store(&p->disk_left, true);
     atomic_store(&d->io.eject_pending, true);
     atomic_store(&d->io.in_service, false);
+    if (p->space) /* else still importing */
+        pool_meta_room_update(p);
     return 0;
 }
 

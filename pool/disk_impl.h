@@ -91,10 +91,10 @@ int pool_group_new(struct pool *p, enum pool_group_role role, struct raid_profil
                    unsigned spread, struct pool_group **out) must_check;
 /* A group as described, which was checked or chosen; takes its extents, id and slots. */
 int pool_group_restore(struct pool *p, uint32_t id, const struct pool_group_info *info) must_check;
+/* Whether one more data group of the profile could be formed now. */
+bool pool_group_is_possible(struct pool *p, struct raid_profile profile);
 /* The spread-th of the disks in service, in turn; NULL when there is none. */
 struct pool_disk *pool_disk_by_spread(struct pool *p, unsigned spread);
-/* Undoes pool_group_new, or gives back an empty group whose record the caller deletes. */
-void pool_group_drop(struct pool *p, struct pool_group *g);
 void pool_group_free(struct pool_group *g);
 bool pool_group_is_empty(const struct pool_group *g);
 /* Gives all empty data groups back; true when there were any. No yield. */

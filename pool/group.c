@@ -5,8 +5,8 @@
  *   1. An extent belongs to at most one group; extent_map and extents_used say which are taken.
  *   2. The look-up tables never move; an entry is set after the group is complete (release) and
  *      cleared before it goes. A group that went stays readable memory for a while (`dead`).
- *   3. Data never takes the extents from which pool_meta_reserve_groups(p) metadata groups could be
- *      formed.
+ *   3. Data never takes an extent that lets fewer than pool_meta_reserve_groups(p) metadata groups
+ *      be formed. Where they could not be formed anyway, extents that metadata can not use are data's.
  *   4. An extent that is given back may be taken at once: the record that takes it follows, in the
  *      log, the one that gave it back.
  */
@@ -152,25 +152,64 @@ static bool is_usable(const struct pool_disk *d)
     return atomic_load_explicit(&d->io.in_service, memory_order_relaxed);
 }
 
-unsigned pool_groups_formable(const struct pool *p, unsigned copies)
+/* What a count of groups is about: the extents that are free now, or all that there are; without
+ * `taken` of each disk. */
+struct extents_view {
+    bool all;
+    uint64_t taken;
+};
+
+static uint64_t view_extents(const struct pool_disk *d, struct extents_view v)
 {
-    /* t groups can be formed exactly when the disks, each giving at most t, give t × copies. */
+    uint64_t n = !is_usable(d) ? 0 : v.all ? d->extents_total : free_extents(d);
+    return n > v.taken ? n - v.taken : 0;
+}
+
+static uint64_t formable(const struct pool *p, unsigned width, struct extents_view v)
+{
+    /* t groups can be formed exactly when the disks, each giving at most t, give t × width. */
     uint64_t low = 0, high = 0;
     for (unsigned i = 0; i < p->disk_count; i++)
-        if (is_usable(&p->disk[i]))
-            high += free_extents(&p->disk[i]);
-    high = copies ? high / copies : 0;
+        high += view_extents(&p->disk[i], v);
+    high = width ? high / width : 0;
     while (low < high) {
         uint64_t t = (low + high + 1) / 2, sum = 0;
         for (unsigned i = 0; i < p->disk_count; i++)
-            if (is_usable(&p->disk[i]))
-                sum += min_u64(free_extents(&p->disk[i]), t);
-        if (sum >= t * copies)
+            sum += min_u64(view_extents(&p->disk[i], v), t);
+        if (sum >= t * width)
             low = t;
         else
             high = t - 1;
     }
-    return (unsigned)low;
+    return low;
+}
+
+/* Metadata groups: of as many copies as there should be, then of two. At least so many. */
+static uint64_t formable_meta(const struct pool *p, bool all)
+{
+    unsigned copies = pool_meta_copies(p);
+    uint64_t n = formable(p, copies, (struct extents_view){all, 0});
+    return copies > 2 ? n + formable(p, 2, (struct extents_view){all, n}) : n;
+}
+
+unsigned pool_groups_formable(const struct pool *p, unsigned width)
+{
+    return (unsigned)formable(p, width, (struct extents_view){false, 0});
+}
+
+unsigned pool_groups_of_all(const struct pool *p, unsigned width)
+{
+    return (unsigned)formable(p, width, (struct extents_view){true, 0});
+}
+
+unsigned pool_meta_groups_formable(const struct pool *p)
+{
+    return (unsigned)formable_meta(p, false);
+}
+
+unsigned pool_meta_groups_of_all(const struct pool *p)
+{
+    return (unsigned)formable_meta(p, true);
 }
 
 /* The spread-th of the usable disks, for the group's first member; NULL when there is none. */
@@ -235,15 +274,31 @@ static bool choose_disks(struct pool *p, struct raid_profile profile, struct poo
     return usable >= profile.data;
 }
 
-/* Whether metadata keep their reserve when one extent of each chosen disk is taken. */
+/* Metadata groups that free extents would give: with all copies, and with fewer as well. */
+struct meta_formable {
+    unsigned whole, any;
+};
+
+static struct meta_formable meta_formable_now(const struct pool *p)
+{
+    return (struct meta_formable){pool_groups_formable(p, pool_meta_copies(p)),
+                                  pool_meta_groups_formable(p)};
+}
+
+/* Whether metadata keep their reserve when one extent of each chosen disk is taken, with all its
+ * copies as far as the disks have them. What metadata could not use is not theirs to keep, however
+ * little there is for them. */
 static bool leaves_reserve(struct pool *p, struct pool_disk *const *chosen, unsigned width)
 {
+    unsigned reserve = pool_meta_reserve_groups(p);
+    struct meta_formable before = meta_formable_now(p);
     for (unsigned i = 0; i < width; i++)
         chosen[i]->extents_used++;
-    bool ok = pool_groups_formable(p, pool_meta_copies(p)) >= pool_meta_reserve_groups(p);
+    struct meta_formable after = meta_formable_now(p);
     for (unsigned i = 0; i < width; i++)
         chosen[i]->extents_used--;
-    return ok;
+    return (after.whole >= reserve || after.whole == before.whole) &&
+           (after.any >= reserve || after.any == before.any);
 }
 
 /* The first of `count` consecutive free entries of a table, from 1; 0 when there are none. */
@@ -258,17 +313,31 @@ static uint32_t find_free(_Atomic(struct pool_group *) *table, uint32_t size, ui
     return 0;
 }
 
+/* The same for data, which leave metadata their reserve: not on `first` when that would take it. */
+static bool choose_disks_for_data(struct pool *p, struct raid_profile profile,
+                                  struct pool_disk *first, struct pool_disk **chosen)
+{
+    unsigned width = raid_profile_width(profile);
+    if (!choose_disks(p, profile, first, chosen))
+        return false;
+    return leaves_reserve(p, chosen, width) ||
+           (choose_disks(p, profile, NULL, chosen) && leaves_reserve(p, chosen, width));
+}
+
+bool pool_group_is_possible(struct pool *p, struct raid_profile profile)
+{
+    struct pool_disk *chosen[RAID_WIDTH_MAX];
+    return choose_disks_for_data(p, profile, NULL, chosen);
+}
+
 int pool_group_new(struct pool *p, enum pool_group_role role, struct raid_profile profile,
                    unsigned spread, struct pool_group **out)
 {
     struct pool_disk *chosen[RAID_WIDTH_MAX];
-    struct pool_disk *first = role == POOL_GROUP_DATA ? pool_disk_by_spread(p, spread) : NULL;
     unsigned width = raid_profile_width(profile);
     bool meta = role == POOL_GROUP_META;
-    if (!choose_disks(p, profile, first, chosen))
-        return VP_E_NO_SPACE;
-    if (!meta && !leaves_reserve(p, chosen, width) &&
-        (!choose_disks(p, profile, NULL, chosen) || !leaves_reserve(p, chosen, width)))
+    if (meta ? !choose_disks(p, profile, NULL, chosen)
+             : !choose_disks_for_data(p, profile, pool_disk_by_spread(p, spread), chosen))
         return VP_E_NO_SPACE;
 
     struct pool_group_info info = {.role = role, .profile = profile, .members = width};
@@ -290,6 +359,7 @@ int pool_group_new(struct pool *p, enum pool_group_role role, struct raid_profil
     if (rc)
         return rc;
     *out = pool_group_find(p, id);
+    pool_meta_room_update(p);
     return 0;
 }
 
@@ -323,6 +393,7 @@ void pool_group_drop(struct pool *p, struct pool_group *g)
     }
     list_del(&g->open_link);
     list_del(&g->link);
+    pool_meta_room_update(p);
     list_add_tail(&s->dead, &g->link);
     if (++s->dead_count > DEAD_MAX) {
         pool_group_free(container_of(list_pop(&s->dead), struct pool_group, link));

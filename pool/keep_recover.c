@@ -338,7 +338,7 @@ static int collapse(struct pool_batch *b)
 /* ---- replay ----------------------------------------------------------------------------------- */
 
 /* The map's records, to those who keep it. */
-static int client_replay(const struct pool *p, const struct pool_batch *b)
+static int client_replay(struct pool *p, const struct pool_batch *b)
 {
     const struct pool_client *client = &p->client;
     struct pool_record r;
@@ -348,6 +348,7 @@ static int client_replay(const struct pool *p, const struct pool_batch *b)
     while ((rc = pool_batch_next(b, &at, &r, &is_delete)) == 1) {
         if (r.kind < POOL_RECORD_TABLE_MAX || !client->replay)
             continue;
+        pool_meta_replayed(p, 1);
         rc = client->replay(client->arg, (enum pool_record_kind)r.kind, is_delete, r.scope, r.key,
                             r.value, r.len);
         if (rc)

@@ -103,6 +103,15 @@ static int worse(int a, int b)
     return a;
 }
 
+/* CO. A copy, read twice before it counts as unreadable, which is one more damaged copy. */
+static int label_copy_read(struct io_dev *dev, uint64_t at, void *block, struct pool_label *out)
+{
+    int rc = io_dev_read(dev, at, block, POOL_BLOCK);
+    if (rc && rc != VP_E_IO_NO_DEVICE)
+        rc = io_dev_read(dev, at, block, POOL_BLOCK);
+    return rc ? VP_E_LABEL_BAD : pool_label_decode(block, out);
+}
+
 int pool_label_read(struct io_dev *dev, struct pool_label *out)
 {
     uint64_t size = io_dev_info(dev)->size_bytes;
@@ -113,9 +122,7 @@ int pool_label_read(struct io_dev *dev, struct pool_label *out)
     void *block = io_buffer_get(POOL_BLOCK);
     for (unsigned copy = 0; copy < POOL_LABEL_COPIES; copy++) {
         struct pool_label l;
-        int rc = io_dev_read(dev, pool_label_at(tail, copy), block, POOL_BLOCK);
-        /* An unreadable copy is one more damaged copy. */
-        rc = rc ? VP_E_LABEL_BAD : pool_label_decode(block, &l);
+        int rc = label_copy_read(dev, pool_label_at(tail, copy), block, &l);
         if (rc == 0 && l.size_bytes > size)
             rc = VP_E_LABEL_BAD;
         if (rc == 0 && (result || l.epoch > out->epoch)) {

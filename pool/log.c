@@ -158,6 +158,8 @@ int pool_stream_open(struct pool *p, struct pool_stream *s, bool durable)
     int rc = pool_segment_alloc(p, pool_segment_pages(p), &s->segment);
     if (rc)
         return rc;
+    if (!durable)
+        pool_segment_mark_young(p, &s->segment);
     reactor_random(&s->id, sizeof(s->id));
     s->next_seq = 1;
     s->used_pages = 0;
@@ -258,6 +260,8 @@ static int stream_write_batch(struct pool *p, struct pool_stream *s, struct run 
         int rc = pool_segment_alloc(p, pool_segment_pages(p), &next);
         if (rc)
             return rc;
+        if (!s->durable)
+            pool_segment_mark_young(p, &next);
         if (r->log && r->log->group_due)
             r->left += queue_take(r->log, r->entries);
         stream_jump(p, s, &next, &io);
@@ -513,6 +517,7 @@ static int log_cut_now(struct pool *p, struct pool_log_piece *piece)
     struct stream_io io = {0};
     struct pool_segment next;
     io_batch_init(&io.batch);
+    p->log.cut_pages = 0;
     if (pool_is_fenced(p))
         return VP_E_POOL_FENCED;
     pool_meta_cut(p);
@@ -520,6 +525,7 @@ static int log_cut_now(struct pool *p, struct pool_log_piece *piece)
     if (rc)
         return rc;
     stream_jump(p, s, &next, &io);
+    p->log.cut_pages = s->total_pages;
     s->total_pages = 0;
     *piece = pool_log_piece_here(p);
     return stream_io_finish(p, &io);
@@ -531,4 +537,10 @@ int pool_log_cut(struct pool *p, struct pool_log_piece *piece)
     int rc = log_cut_now(p, piece);
     writer_leave(&p->log);
     return rc;
+}
+
+void pool_log_cut_undo(struct pool *p)
+{
+    p->log.stream.total_pages += p->log.cut_pages;
+    p->log.cut_pages = 0;
 }

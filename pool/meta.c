@@ -1,11 +1,14 @@
 /*
  * The page store: which metadata pages are in use, and when they may be used again.
  *
- * A metadata group has four bitmaps. A page's way:
+ * A metadata group has five bitmaps. A page's way:
  *
  *     free ──alloc──▶ used ──pool_page_release──▶ released ─┐
  *                      │                                     ├─ encode ─▶ freeing ──root durable──▶
  * free └─ segment (log, snapshot) ─── cut ───┘
+ *
+ * What a checkpoint wrote is `young` until its root is durable. When it fails, its snapshot, and the
+ * pages that were released although no durable root ever named them, are free at once.
  *
  *  M1  A page is free only when no durable root needs it: neither its tree, its snapshot nor its
  *      log (GUARD_ROOT_BEFORE_RELEASE).
@@ -16,9 +19,18 @@
  * Single pages are taken from the front of groups, segments from the back, so that the ones do not
  * cut up the others' room.
  *
+ * Single pages are taken from the first group on, segments from the last one back: pages that come
+ * free one by one lie where single pages are taken, and segments find room in one piece.
+ *
  * Room: pool_meta_has_room promises that the next checkpoint can be written, so it counts the pages
- * dirty now, twice the log's limit and twice the snapshot as taken. Groups that are not formed yet
- * count, because data must leave their extents alone (pool_meta_reserve_groups).
+ * dirty now, twice the log's limit and twice the snapshot as it would be now. Every group that free
+ * extents would give counts as room; data take no extent that what is promised already may need, and
+ * none of the reserve (pool_meta_reserve_groups). A tree page is dirty, for this, together with all
+ * its ancestors and from before its change begins (thin_page_due_update); records that are not
+ * committed yet are counted as pages of the log. What changes only what is there may go further, by
+ * half of what the log has (`working`), so growth can never make it impossible; then it waits for a
+ * checkpoint, which gives back what it used. So at each moment there is room for all that is due,
+ * two snapshots, and once more the log's limit for commits, deletions, and the next import's log.
  */
 #include "pool/meta_impl.h"
 
@@ -78,7 +90,7 @@ void pool_pages_fini(struct pool *p)
 static struct pool_meta_group *meta_group_new(struct pool_group *group)
 {
     uint64_t pages = group->raid.data_bytes / POOL_PAGE, words = bitmap_words(pages);
-    struct pool_meta_group *g = calloc(1, sizeof(*g) + 4 * words * sizeof(uint64_t));
+    struct pool_meta_group *g = calloc(1, sizeof(*g) + 5 * words * sizeof(uint64_t));
     if (!g)
         return NULL;
     uint64_t *maps = (uint64_t *)(g + 1);
@@ -90,30 +102,45 @@ static struct pool_meta_group *meta_group_new(struct pool_group *group)
         .segment = maps + words,
         .released = maps + 2 * words,
         .freeing = maps + 3 * words,
+        .young = maps + 4 * words,
     };
     return g;
 }
 
-int pool_meta_group_attach(struct pool *p, struct pool_group *group)
+/* Everything that attaching `group` needs memory for; nothing of p->meta counts with it yet. */
+static int meta_group_prepare(struct pool *p, struct pool_group *group,
+                              struct pool_meta_group **out)
 {
     struct pool_meta *m = &p->meta;
     if (group->raid.data_bytes / POOL_PAGE > UINT64_C(1) << POOL_META_PAGES_BITS)
         return VP_E_SEGMENT_BAD;
     if (m->groups == m->capacity) {
         unsigned capacity = m->capacity ? 2 * m->capacity : 4;
-        struct pool_meta_group **grown = realloc(m->group, capacity * sizeof(*grown));
+        struct pool_meta_group **grown =
+            realloc(m->group, capacity * sizeof(struct pool_meta_group *));
         if (!grown)
             return VP_E_NO_MEMORY;
         m->group = grown;
         m->capacity = capacity;
     }
-    struct pool_meta_group *g = meta_group_new(group);
-    if (!g)
-        return VP_E_NO_MEMORY;
-    m->group[m->groups++] = g;
-    m->pages_total += g->pages;
-    m->pages_free += g->free;
-    return 0;
+    *out = meta_group_new(group);
+    return *out ? 0 : VP_E_NO_MEMORY;
+}
+
+static void meta_group_attach(struct pool *p, struct pool_meta_group *g)
+{
+    p->meta.group[p->meta.groups++] = g;
+    p->meta.pages_total += g->pages;
+    p->meta.pages_free += g->free;
+}
+
+int pool_meta_group_attach(struct pool *p, struct pool_group *group)
+{
+    struct pool_meta_group *g;
+    int rc = meta_group_prepare(p, group, &g);
+    if (!rc)
+        meta_group_attach(p, g);
+    return rc;
 }
 
 unsigned pool_meta_copies(const struct pool *p)
@@ -124,9 +151,8 @@ unsigned pool_meta_copies(const struct pool *p)
     return online < POOL_META_COPIES ? online : POOL_META_COPIES;
 }
 
-static struct raid_profile meta_profile(const struct pool *p)
+static struct raid_profile meta_profile(unsigned copies)
 {
-    unsigned copies = pool_meta_copies(p);
     return (struct raid_profile){
         .kind = copies > 1 ? RAID_MIRROR : RAID_SINGLE,
         .data = 1,
@@ -134,33 +160,77 @@ static struct raid_profile meta_profile(const struct pool *p)
     };
 }
 
-int pool_meta_group_add(struct pool *p)
+/* Its record is queued before anything counts with it, or the group is taken apart again: nobody
+ * may write to a group that no record will name. */
+static int meta_group_form(struct pool *p, unsigned copies)
 {
     struct pool_batch b;
     struct pool_group *group;
+    struct pool_meta_group *g = NULL;
     pool_batch_init(&b);
-    int rc = pool_group_form(p, POOL_GROUP_META, meta_profile(p), 0, &b, &group);
-    if (!rc)
-        rc = pool_meta_group_attach(p, group);
+    int rc = pool_group_form(p, POOL_GROUP_META, meta_profile(copies), 0, &b, &group);
+    if (rc) {
+        pool_batch_fini(&b);
+        return rc;
+    }
+    rc = meta_group_prepare(p, group, &g);
     if (!rc)
         rc = pool_log_append_nowait(p, &b);
-    p->log.group_due |= !rc;
     pool_batch_fini(&b);
+    if (rc) {
+        free(g);
+        pool_group_drop(p, group);
+        return rc;
+    }
+    meta_group_attach(p, g);
+    p->log.group_due = true;
+    pool_meta_room_update(p);
+    return 0;
+}
+
+/* Where three copies can not be had any more, two do. */
+int pool_meta_group_add(struct pool *p)
+{
+    unsigned copies = pool_meta_copies(p), least = copies > 2 ? 2 : copies;
+    int rc;
+    while ((rc = meta_group_form(p, copies)) == VP_E_NO_SPACE && copies > least)
+        copies--;
     return rc;
 }
 
-unsigned pool_meta_reserve_groups(const struct pool *p)
+/* Groups that data must leave formable by policy: a part of all extents, as far as the disks could
+ * ever give that many; and one at least, while they could. */
+static unsigned reserve_by_share(const struct pool *p)
 {
     uint64_t extents = 0, copies = pool_meta_copies(p);
     for (unsigned i = 0; i < p->disk_count; i++)
         if (p->disk[i].state == POOL_DISK_ONLINE)
             extents += p->disk[i].extents_total;
-    uint64_t target = 1 + (copies ? (extents / copies) >> RESERVE_SHIFT : 0);
-    return target > p->meta.groups ? (unsigned)(target - p->meta.groups) : 1;
+    unsigned formed = p->meta.groups, all = pool_meta_groups_of_all(p);
+    unsigned target = 1 + (unsigned)(copies ? (extents / copies) >> RESERVE_SHIFT : 0);
+    target = target > formed ? target - formed : 1;
+    unsigned possible = all > formed ? all - formed : 0;
+    return target < possible ? target : possible;
 }
 
-void pool_meta_usage(const struct pool *p, uint64_t *total, uint64_t *used)
+/* Groups without which what was promised could not be written. */
+static unsigned reserve_by_promise(const struct pool *p)
 {
+    int64_t missing = (int64_t)(p->meta.formable_pages) - room_left(p);
+    uint64_t pages = p->geometry.extent_bytes / POOL_PAGE;
+    return missing > 0 ? (unsigned)div_up((uint64_t)missing, pages) : 0;
+}
+
+unsigned pool_meta_reserve_groups(const struct pool *p)
+{
+    unsigned share = reserve_by_share(p), promise = reserve_by_promise(p);
+    return share > promise ? share : promise;
+}
+
+void pool_meta_usage(const struct pool *p, uint64_t *total, uint64_t *used, uint64_t *room)
+{
+    int64_t left = atomic_load_explicit(&p->meta.room, memory_order_relaxed);
+    *room = left > 0 ? (uint64_t)left : 0;
     *total = p->meta.pages_total;
     *used = p->meta.pages_total - p->meta.pages_free;
 }
@@ -185,6 +255,7 @@ static bool page_take(struct pool *p, uint64_t *addr)
         if (page == g->pages)
             page = bitmap_find(g->used, g->pages, 0, false);
         take(p, g, page, 1);
+        bitmap_set(g->young, page);
         g->next = (uint32_t)page + 1;
         *addr = page_addr(g, page);
         return true;
@@ -197,6 +268,7 @@ static void page_give(struct pool *p, uint64_t addr)
     struct pool_meta_group *g = group_of(p, addr);
     uint64_t page = page_of(addr);
     bitmap_clear(g->used, page);
+    bitmap_clear(g->young, page);
     g->free++;
     p->meta.pages_free++;
     if (page < g->next)
@@ -330,7 +402,7 @@ static bool segment_take(struct pool *p, struct pool_meta_group *g, uint32_t pag
 
 static bool segment_find(struct pool *p, uint32_t pages, struct pool_segment *out)
 {
-    for (unsigned i = 0; i < p->meta.groups; i++)
+    for (unsigned i = p->meta.groups; i-- > 0;)
         if (segment_take(p, p->meta.group[i], pages, out))
             return true;
     return false;
@@ -384,6 +456,14 @@ int pool_segment_mark(struct pool *p, const struct pool_segment *s)
         return 0;
     }
     return VP_E_SEGMENT_BAD;
+}
+
+void pool_segment_mark_young(struct pool *p, const struct pool_segment *s)
+{
+    uint64_t page;
+    for (unsigned i = 0; i < p->meta.groups; i++)
+        if (segment_is_in(p->meta.group[i], s, &page))
+            bitmap_set_range(p->meta.group[i]->young, page, s->pages);
 }
 
 /* ---- METAMAP records ---------------------------------------------------------------------- */
@@ -457,6 +537,7 @@ static void group_commit(struct pool *p, struct pool_meta_group *g)
         g->used[i] &= ~g->freeing[i];
         g->segment[i] &= ~g->freeing[i];
         g->freeing[i] = 0;
+        g->young[i] = 0;
     }
     g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
     g->next = 0;
@@ -466,6 +547,8 @@ static void group_commit(struct pool *p, struct pool_meta_group *g)
 void pool_meta_commit(struct pool *p)
 {
     bool had_room = room_left(p) > 0;
+    pool_meta_dirty_add(p, -(int64_t)p->meta.replayed_pages);
+    p->meta.replayed_pages = 0;
     for (unsigned i = 0; i < p->meta.groups; i++)
         group_commit(p, p->meta.group[i]);
     pool_meta_room_update(p);
@@ -473,39 +556,63 @@ void pool_meta_commit(struct pool *p)
         pool_space_changed(p);
 }
 
+static void group_rollback(struct pool *p, struct pool_meta_group *g)
+{
+    uint32_t before = g->free;
+    for (uint64_t w = 0; w < bitmap_words(g->pages); w++) {
+        g->released[w] |= g->freeing[w] & ~g->segment[w];
+        g->freeing[w] = 0;
+        uint64_t unnamed = g->young[w] & (g->released[w] | g->segment[w]);
+        g->used[w] &= ~unnamed;
+        g->segment[w] &= ~unnamed;
+        g->released[w] &= ~unnamed;
+        g->young[w] &= ~unnamed;
+    }
+    g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
+    g->next = 0;
+    p->meta.pages_free += g->free - before;
+}
+
+/* A root that could not be written may be durable on a disk all the same: then the pool is fenced,
+ * and nothing is used again. */
 void pool_meta_rollback(struct pool *p)
 {
-    for (unsigned i = 0; i < p->meta.groups; i++) {
-        struct pool_meta_group *g = p->meta.group[i];
-        for (uint64_t w = 0; w < bitmap_words(g->pages); w++) {
-            g->released[w] |= g->freeing[w] & ~g->segment[w];
-            g->freeing[w] = 0;
-        }
-    }
+    for (unsigned i = 0; i < p->meta.groups && !pool_is_fenced(p); i++)
+        group_rollback(p, p->meta.group[i]);
     pool_meta_room_update(p);
 }
 
 /* ---- room --------------------------------------------------------------------------------- */
 
+/* Of the snapshot as it would be now. A segment keeps a page for its JUMP. */
 static uint64_t snapshot_pages(const struct pool *p)
 {
-    uint64_t bytes = pool_records_bytes(&p->records) + p->meta.pages_total / 8;
-    return align_up(bytes / POOL_PAGE + 2, pool_segment_pages(p));
+    uint64_t bytes = pool_records_bytes(&p->records) + p->meta.pages_total / 8 + POOL_PAGE;
+    uint32_t pages = pool_segment_pages(p);
+    return div_up(bytes, (uint64_t)(pages - 1) * POOL_PAGE - sizeof(struct log_batch_header)) *
+           pages;
+}
+
+/* What the log and two snapshots are kept for: the next one, and as many records as one has, which
+ * a deletion may have to write before it. */
+static uint64_t kept_pages(const struct pool *p)
+{
+    return 2 * p->log.limit_pages + 2 * snapshot_pages(p);
 }
 
 void pool_meta_room_update(struct pool *p)
 {
     struct pool_meta *m = &p->meta;
-    unsigned formable = pool_groups_formable(p, pool_meta_copies(p));
-    unsigned reserve = pool_meta_reserve_groups(p);
-    m->formable_pages = (uint64_t)(formable < reserve ? formable : reserve) *
-                        (p->geometry.extent_bytes / POOL_PAGE);
-    uint64_t share = (m->pages_total + m->formable_pages) / LOG_LIMIT_SHARE;
+    uint64_t extent_pages = p->geometry.extent_bytes / POOL_PAGE;
+    m->formable_pages = pool_meta_groups_formable(p) * extent_pages;
+    uint64_t certain = min_u64(m->formable_pages, reserve_by_share(p) * extent_pages);
+    uint64_t share = (m->pages_total + certain) / LOG_LIMIT_SHARE;
     p->log.limit_pages = max_u64(min_u64(share, LOG_LIMIT_BYTES / POOL_PAGE),
                                  (uint64_t)LOG_LIMIT_SEGMENTS_MIN * pool_segment_pages(p));
-    uint64_t kept = 2 * p->log.limit_pages + 2 * snapshot_pages(p);
-    atomic_store_explicit(&m->room, (int64_t)(m->pages_free + m->formable_pages) - (int64_t)kept,
+    atomic_store_explicit(&m->room,
+                          (int64_t)(m->pages_free + m->formable_pages) - (int64_t)kept_pages(p),
                           memory_order_relaxed);
+    atomic_store_explicit(&m->working, (int64_t)p->log.limit_pages, memory_order_relaxed);
 }
 
 bool pool_meta_has_room(struct pool *p, uint64_t new_pages)
@@ -514,6 +621,28 @@ bool pool_meta_has_room(struct pool *p, uint64_t new_pages)
         return true;
     pool_checkpoint_request(p);
     return false;
+}
+
+static int64_t working_room(const struct pool *p)
+{
+    return atomic_load_explicit(&p->meta.working, memory_order_relaxed);
+}
+
+bool pool_meta_may_change(struct pool *p, uint64_t pages)
+{
+    return room_left(p) + working_room(p) >= (int64_t)pages;
+}
+
+bool pool_meta_is_exhausted(struct pool *p, uint64_t pages)
+{
+    int64_t room = atomic_load_explicit(&p->meta.room, memory_order_relaxed);
+    return room + working_room(p) < (int64_t)pages;
+}
+
+void pool_meta_replayed(struct pool *p, uint64_t pages)
+{
+    p->meta.replayed_pages += pages;
+    pool_meta_dirty_add(p, (int64_t)pages);
 }
 
 void pool_meta_dirty_add(struct pool *p, int64_t pages)

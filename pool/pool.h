@@ -213,8 +213,15 @@ CO void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count);
  * out of space, and a checkpoint is requested.
  */
 bool pool_meta_has_room(struct pool *p, uint64_t new_pages);
-/* ANY, no yield: `pages` more (fewer, when negative) tree pages are dirty and will be written by
- * the next checkpoint. pool_meta_has_room counts with it. */
+/*
+ * ANY, no yield: the same for changes of what is there, which use no more pages after a checkpoint
+ * than before. When false, they wait for a checkpoint, while they hold nothing; unless the room is
+ * exhausted, so that no checkpoint would help: then they are out of space.
+ */
+bool pool_meta_may_change(struct pool *p, uint64_t pages);
+bool pool_meta_is_exhausted(struct pool *p, uint64_t pages);
+/* ANY, no yield: `pages` more (fewer, when negative) pages of trees and records are due by the next
+ * checkpoint. pool_meta_has_room counts with it. */
 void pool_meta_dirty_add(struct pool *p, int64_t pages);
 
 /* ---- checkpoints --------------------------------------------------------------------------- */
@@ -231,19 +238,29 @@ struct pool_client {
      * INTENT records of regions gone quiet are removed likewise. New writes go on meanwhile.
      */
     int (*checkpoint)(void *arg);
+    /* A checkpoint failed: ends what waits for its pages to become clean. May be NULL. */
+    void (*checkpoint_failed)(void *arg, int rc);
 };
 void pool_set_client(struct pool *p, const struct pool_client *client);
 
 /* ANY. Writes a checkpoint now (or joins the one that is under way and then makes one that starts
  * after this call). Errors: VP_E_POOL_FENCED, or a damaged page that could not be loaded. */
 CO int pool_checkpoint(struct pool *p) must_check;
-/* ANY, no yield: asks for one soon (memory pressure). */
+/*
+ * ANY, no yield: asks for one that begins from now on. It is tried until it succeeds; each failure is
+ * told to the client. Errors, when there will be none: VP_E_POOL_FENCED; VP_E_SHUTDOWN; VP_E_AGAIN:
+ * home's mailbox is full.
+ */
+int pool_checkpoint_ask(struct pool *p) must_check;
+/* The same, for those who do not rely on it. */
 void pool_checkpoint_request(struct pool *p);
 /* HOME. No more checkpoints in the background; one under way has ended on return. Before the client
  * gives up what its `checkpoint` uses; pool_close and pool_destroy do it, too. */
 CO void pool_checkpoints_stop(struct pool *p);
 /* HOME: number of the last completed checkpoint; becomes `generation` of pages. */
 uint32_t pool_checkpoint_number(const struct pool *p);
+/* HOME: how long the last one took, from beginning to end. */
+uint64_t pool_checkpoint_took_ns(const struct pool *p);
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
@@ -311,10 +328,11 @@ struct pool_space {
     uint64_t reserved_bytes; /* part of free kept for metadata                             */
     uint64_t leased_bytes;   /* leased arenas (usable bytes)                               */
     uint64_t meta_pages_total, meta_pages_used;
+    uint64_t meta_pages_room; /* for new ones, in groups that are not formed yet too       */
     enum pool_level level;
 };
 /* HOME. */
-void pool_space_get(const struct pool *p, struct pool_space *out);
+void pool_space_get(struct pool *p, struct pool_space *out);
 /* ANY, no yield: the level as it was last looked at. */
 enum pool_level pool_level(const struct pool *p);
 
@@ -331,6 +349,12 @@ struct pool_disk_info {
 /* HOME. */
 unsigned pool_disk_count(const struct pool *p);
 void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info *out);
+/* HOME. Disks that are not in service, whatever the reason. */
+unsigned pool_disks_out(const struct pool *p);
+/* HOME. Calls fn, once or more, for each owner of data that lack a copy because a disk is out; `lost`:
+ * some cannot be read at all. fn does not yield; this does, and groups come and go meanwhile. */
+CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
+                            void *arg);
 const char *pool_state(const struct pool *p); /* "online", "degraded", "fenced" */
 
 /* HOME. Pool properties: "name=value" records; NULL when not set. */

@@ -156,6 +156,7 @@ struct pool_log {
     bool group_due;       /* queued: the record of a new metadata group (log.c, L3)       */
     struct co_queue idle; /* waits to take the writer's place */
     uint64_t limit_pages; /* a checkpoint is requested beyond                             */
+    uint64_t cut_pages;   /* before the last cut, while its checkpoint is under way       */
 };
 
 /* ==== page store (metadata side) ============================================================ */
@@ -169,15 +170,18 @@ struct pool_meta_group {
     uint64_t *segment;  /* log and snapshots: not in METAMAP records                    */
     uint64_t *released; /* not needed by the next root                                  */
     uint64_t *freeing;  /* not needed by the root under way: free when it is durable    */
+    uint64_t *young;    /* tree pages and snapshots that no durable root names yet      */
 };
 
 struct pool_meta {
     struct pool_meta_group **group; /* in the order of formation                    */
     unsigned groups, capacity;
     uint64_t pages_total, pages_free;
-    uint64_t formable_pages; /* of reserved groups that are not formed yet           */
+    uint64_t formable_pages; /* of groups that free extents would give                */
+    uint64_t replayed_pages; /* in `dirty` for what import replayed, until a checkpoint  */
     _Atomic int64_t room;    /* pages that may become dirty, dirty ones included      */
-    _Atomic int64_t dirty;   /* pages that the next checkpoint will have to write     */
+    _Atomic int64_t working; /* beyond: for changes of what is there                  */
+    _Atomic int64_t dirty;   /* tree and log pages that are due by the next checkpoint */
 };
 
 /* ==== root and checkpoint (metadata side) =================================================== */
@@ -211,7 +215,9 @@ struct pool_checkpoint_state {
     uint64_t started, finished; /* counts                                                 */
     int rc;                     /* of the last finished one                               */
     struct co_queue done;       /* woken at the end of each                               */
-    _Atomic bool requested;     /* a background task exists                               */
+    uint64_t ended_ns, took_ns; /* the last one                                           */
+    _Atomic bool requested;     /* since the last one began                               */
+    _Atomic bool task;          /* the background task exists                             */
     struct co *sleeper;         /* that task, while it sleeps after a failure             */
     /* the snapshot being written; here so that a power cut can free them */
     struct pool_batch records;
@@ -295,13 +301,20 @@ int pool_groups_load(struct pool *p, struct vp_error *err) must_check;
  */
 int pool_group_form(struct pool *p, enum pool_group_role role, struct raid_profile profile,
                     unsigned spread, struct pool_batch *b, struct pool_group **out) must_check;
+/* Undoes pool_group_form whose record was not queued, or gives back an empty group whose record the
+ * caller deletes. */
+void pool_group_drop(struct pool *p, struct pool_group *g);
 /* Import: forms the metadata group in which `at` lies again, and adds its record to b; its extents
  * must be free. VP_E_SEGMENT_BAD, VP_E_NO_MEMORY. */
 int pool_group_adopt(struct pool *p, const struct pool_place *at, struct pool_batch *b) must_check;
 /* ANY, no yield. NULL when there is none. */
 struct pool_group *pool_group_find(struct pool *p, uint32_t id);
-/* Metadata groups of `copies` copies that the free extents would give. */
-unsigned pool_groups_formable(const struct pool *p, unsigned copies);
+/* Groups of `width` members that the free extents of disks in service would give, or all of theirs. */
+unsigned pool_groups_formable(const struct pool *p, unsigned width);
+unsigned pool_groups_of_all(const struct pool *p, unsigned width);
+/* The same for metadata groups, of fewer copies where that is what there is. */
+unsigned pool_meta_groups_formable(const struct pool *p);
+unsigned pool_meta_groups_of_all(const struct pool *p);
 
 /* Home, no yield. The first half of an ejection, in memory: state OUT, not in service, reason, a
  * line in the log, ++p->disk_changes. VP_E_POOL_FENCED when no disk would be left in service (then
@@ -332,12 +345,16 @@ CO int pool_commit_home(struct pool *p, struct pool_batch *b) must_check;
  * out as well. Durable on return. VP_E_POOL_FENCED: no disk could be written. */
 CO int pool_root_update(struct pool *p) must_check;
 
-/* Metadata groups that data must leave formable. */
+/* Metadata groups that data must leave formable: a share of the pool, or as many as what was
+ * promised (pool_meta_has_room) needs. */
 unsigned pool_meta_reserve_groups(const struct pool *p);
 /* Copies that a metadata group has in this pool now. */
 unsigned pool_meta_copies(const struct pool *p);
-/* Pages of metadata, for figures. */
-void pool_meta_usage(const struct pool *p, uint64_t *total, uint64_t *used);
+/* Pages of metadata, for figures; room: that may become dirty, those that are included. */
+void pool_meta_usage(const struct pool *p, uint64_t *total, uint64_t *used, uint64_t *room);
+/* Recomputes what pool_meta_has_room answers and the log's limit: when extents are taken or given
+ * back, or a disk goes. No yield. */
+void pool_meta_room_update(struct pool *p);
 
 /* Nothing is acknowledged from now on; reads go on. Says why in the log, once. */
 void pool_fence(struct pool *p, const char *why);

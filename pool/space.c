@@ -33,18 +33,41 @@ static uint64_t group_open_bytes(const struct pool *p, const struct pool_group *
            g->raid.width;
 }
 
-static enum pool_level level_of(const struct pool_space *s, uint64_t open_bytes)
+/* Of room and the whole. */
+static enum pool_level level_of_share(uint64_t room, uint64_t total)
 {
-    uint64_t room = s->free_bytes - s->reserved_bytes + open_bytes;
     if (room == 0)
         return POOL_FULL;
-    uint64_t hundredth = s->total_bytes / 100;
-    if (room < TIGHT_PERCENT * hundredth)
+    if (room < total / 100 * TIGHT_PERCENT)
         return POOL_TIGHT;
-    return room < WARN_PERCENT * hundredth ? POOL_WARN : POOL_OK;
+    return room < total / 100 * WARN_PERCENT ? POOL_WARN : POOL_OK;
 }
 
-void pool_space_get(const struct pool *p, struct pool_space *out)
+/* Raw bytes in extents that groups of the pool's own profile can use: free space on one disk is no
+ * room for a mirror. */
+static enum pool_level level_of_data(struct pool *p, const struct pool_space *s,
+                                     uint64_t open_bytes)
+{
+    if (!open_bytes && !pool_group_is_possible(p, p->default_profile))
+        return POOL_FULL;
+    unsigned width = raid_profile_width(p->default_profile);
+    uint64_t group_bytes = width * p->geometry.extent_bytes;
+    uint64_t formable = pool_groups_formable(p, width) * group_bytes;
+    uint64_t all = pool_groups_of_all(p, width) * group_bytes;
+    return level_of_share(min_u64(s->free_bytes - s->reserved_bytes, formable) + open_bytes, all);
+}
+
+/* Room for metadata is looked at when no extents are left of which more could be formed. */
+static enum pool_level level_of_meta(const struct pool *p, uint64_t room_pages)
+{
+    if (pool_meta_groups_formable(p) > 1)
+        return POOL_OK;
+    return room_pages == 0                                          ? POOL_FULL
+           : room_pages < p->meta.pages_total / 100 * TIGHT_PERCENT ? POOL_TIGHT
+                                                                    : POOL_OK;
+}
+
+void pool_space_get(struct pool *p, struct pool_space *out)
 {
     *out = (struct pool_space){0};
     for (unsigned i = 0; i < p->disk_count; i++)
@@ -61,8 +84,10 @@ void pool_space_get(const struct pool *p, struct pool_space *out)
     out->free_bytes = out->total_bytes - out->data_bytes - out->metadata_bytes;
     uint64_t reserve = (uint64_t)pool_meta_reserve_groups(p) * pool_meta_copies(p);
     out->reserved_bytes = min_u64(out->free_bytes, reserve * p->geometry.extent_bytes);
-    pool_meta_usage(p, &out->meta_pages_total, &out->meta_pages_used);
-    out->level = level_of(out, open_bytes);
+    pool_meta_usage(p, &out->meta_pages_total, &out->meta_pages_used, &out->meta_pages_room);
+    enum pool_level data = level_of_data(p, out, open_bytes);
+    enum pool_level meta = level_of_meta(p, out->meta_pages_room);
+    out->level = data > meta ? data : meta;
 }
 
 enum pool_level pool_level(const struct pool *p)

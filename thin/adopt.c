@@ -1,13 +1,16 @@
 /*
- * After a crash: regions whose intent was recovered. A block there may have been under way in
- * place, so its copies may differ from its logged checksum and from each other.
+ * After a crash, or after an overwrite that failed: regions that count as recovered. A block there
+ * may have been under way in place, so its copies may differ from its logged checksum and from each
+ * other.
  *
  * A copy that matches the checksum is the truth; where none does, the first readable one is
  * adopted. The other copies are made equal (GUARD_ADOPT_EQUALISE) and that, with the new checksum,
  * is committed before the block is served, so that two reads never disagree, whatever fails later.
  * Readers do so for the blocks they read, under their block locks; a background job
- * (thin_resync_step) for whole chunks, whose writers it keeps out by thin->resync_chunk.
+ * (thin_resync_step) for whole chunks, whose writers it keeps out by thin->resync_chunk. It knows those
+ * that began since the region is recovered (thin->active); older ones it lets end first.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bitmap.h"
@@ -127,6 +130,10 @@ static CO int piece_find(struct thin *t, uint64_t vchunk, unsigned *first, unsig
 static CO int chunk_adopt(struct thin *t, uint64_t vchunk, unsigned first, unsigned end)
 {
     struct adopt_piece p;
+    if (!t->adopt_buf)
+        t->adopt_buf = aligned_alloc(POOL_BLOCK, (size_t)2 * PIECE * POOL_BLOCK);
+    if (!t->adopt_buf)
+        return VP_E_NO_MEMORY;
     for (;;) {
         int rc = piece_find(t, vchunk, &first, end, &p);
         if (rc || !p.count)
@@ -188,6 +195,10 @@ static CO int resync_region(struct thin *t, uint64_t region)
 {
     uint64_t key = region * THIN_REGION_CHUNKS, end = key + THIN_REGION_CHUNKS;
     int rc = 0;
+    if (t->intents.drain_needed) {
+        t->intents.drain_needed = false; /* the next failure sets it again */
+        thin_intents_drain(t);
+    }
     while (!rc) {
         struct thin_page *leaf;
         rc = thin_tree_seek(&t->map, &key, end, &leaf);
@@ -216,8 +227,9 @@ CO int thin_resync_step(struct thin *t, bool *more)
     if (r >= regions)
         return 0;
     t->resync_next = r + 1; /* a region that fails stays recovered, and does not hold up others */
+    uint64_t failures = in->failures;
     int rc = resync_region(t, r);
-    if (!rc) {
+    if (!rc && in->failures == failures) { /* else an overwrite may have failed here meanwhile */
         bitmap_clear(in->recovered, r);
         in->recovered_count--;
     }

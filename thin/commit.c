@@ -6,8 +6,8 @@
  * records to the log. One commit of a volume runs at a time; who comes meanwhile is covered by the
  * next one, which the first of them runs for all.
  *
- * A commit that failed keeps its records and sends them again before newer ones: they are absolute,
- * so the order is all that matters.
+ * A commit that failed keeps its records and sends them again, alone, before newer ones are
+ * collected: they are absolute, so the order is all that matters, and the batch does not grow.
  */
 #include "io/guard.h"
 #include "io/reactor.h"
@@ -50,6 +50,8 @@ static int commit_collect(struct thin *t)
             thin_keep_commit_begin(t);
             t->stat_changed = false;
             t->uncommitted_bytes = 0;
+            t->batch_pages += t->uncommitted_pages;
+            t->uncommitted_pages = 0;
             thin_space_commit_begin(t);
         }
     }
@@ -59,14 +61,14 @@ static int commit_collect(struct thin *t)
     return VP_E_NO_MEMORY;
 }
 
-/* Others read, write and free meanwhile; what they do belongs to the next commit. */
-static CO int commit_run(struct thin *t)
+/* Makes the batch durable, and what was collected with it. */
+static CO int commit_send(struct thin *t)
 {
     unsigned disks;
     struct raid_disk *const *disk = pool_disks(t->pool, &disks);
-    int rc = commit_collect(t);
+    int rc = 0;
     /* The log must never name data that a power cut could still lose. */
-    if (!rc && io_guard_on(GUARD_DATA_BEFORE_LOG)) {
+    if (io_guard_on(GUARD_DATA_BEFORE_LOG)) {
         rc = raid_flush(disk, disks);
         if (rc) /* what it should have made durable is not to be believed, now or after a kill */
             pool_keep_forget_all(t->pool);
@@ -75,11 +77,23 @@ static CO int commit_run(struct thin *t)
         rc = pool_commit(t->pool, &t->batch);
         t->commits++;
     }
-    if (!rc)
+    if (!rc) {
         pool_batch_clear(&t->batch);
+        pool_meta_dirty_add(t->pool, -(int64_t)t->batch_pages);
+        t->batch_pages = 0;
+    }
     thin_keep_commit_end(t, rc == 0);
     thin_space_commit_end(t, rc == 0);
     return rc;
+}
+
+/* Others read, write and free meanwhile; what they do belongs to the next commit. */
+static CO int commit_run(struct thin *t)
+{
+    int rc = t->batch.count ? commit_send(t) : 0;
+    if (!rc)
+        rc = commit_collect(t);
+    return rc ? rc : commit_send(t);
 }
 
 CO int thin_commit(struct thin *t)
@@ -110,20 +124,23 @@ CO int thin_commit(struct thin *t)
 struct number_call {
     struct pool *pool;
     uint32_t number;
+    uint64_t last_ns;
 };
 
 static int checkpoint_number(void *arg)
 {
     struct number_call *c = arg;
     c->number = pool_checkpoint_number(c->pool) + 1; /* of the one under way */
+    c->last_ns = pool_checkpoint_took_ns(c->pool);
     return 0;
 }
 
 CO int thin_checkpoint_pages(struct thin *t)
 {
     struct number_call call = {.pool = t->pool};
-    t->checkpoint_requested = false;
     int rc = reactor_call(pool_home(t->pool), checkpoint_number, &call);
+    if (!rc)
+        thin_cache_checkpoint_begin(t->cache, call.number, call.last_ns);
     if (!rc)
         rc = thin_tree_write(&t->map, call.number);
     if (!rc)

@@ -12,7 +12,11 @@
  *
  * A change in place belongs to the epoch in which it began. An epoch ends at a checkpoint, but only
  * when all changes of the epoch before have ended: so everything under way at that moment is marked
- * in `touched`.
+ * in `touched`. An epoch may end earlier (thin_intents_drain) under the same condition: what is under
+ * way then belongs to an epoch that began after the last clearing, so its mark is there.
+ *
+ * A change in place that failed leaves what a crash leaves: some blocks are new, some old, and which
+ * ones is not known. The intent is durable, so the region counts as recovered from then on (adopt.c).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +28,7 @@
 int thin_intents_init(struct thin *t)
 {
     co_queue_init(&t->intents.queue);
+    co_queue_init(&t->intents.drained);
     pool_batch_init(&t->intents.batch);
     return thin_intents_resize(t, thin_chunks(t));
 }
@@ -144,14 +149,51 @@ unsigned thin_intent_enter(struct thin *t, uint64_t vchunk)
 
 void thin_intent_leave(struct thin *t, unsigned epoch)
 {
-    t->intents.writers[epoch]--;
+    struct thin_intents *in = &t->intents;
+    if (--in->writers[epoch] == 0 && in->draining)
+        co_queue_wake_all(&in->drained);
+}
+
+void thin_intent_failed(struct thin *t, uint64_t vchunk)
+{
+    struct thin_intents *in = &t->intents;
+    uint64_t region = vchunk / THIN_REGION_CHUNKS;
+    VP_VERIFY_TRUE(bitmap_test(in->durable, region)); /* while it is under way */
+    in->failures++;
+    t->resync_next = min_u64(t->resync_next, region);
+    if (bitmap_test(in->recovered, region))
+        return;
+    bitmap_set(in->recovered, region);
+    in->recovered_count++;
+    in->drain_needed = true;
+}
+
+static bool epoch_end(struct thin_intents *in)
+{
+    if (in->writers[!in->epoch])
+        return false;
+    in->epoch = !in->epoch;
+    in->epochs++;
+    return true;
+}
+
+CO void thin_intents_drain(struct thin *t)
+{
+    struct thin_intents *in = &t->intents;
+    /* The end of the epoch before the one that begins now is that of everything under way now. */
+    uint64_t end = in->epochs + 2;
+    in->draining++;
+    while (in->epochs < end)
+        if (!epoch_end(in))
+            co_queue_wait(&in->drained, "changes in place");
+    in->draining--;
 }
 
 /* ---- clearing ------------------------------------------------------------------------------ */
 
 static void intents_clear_quiet(struct thin_intents *in)
 {
-    if (in->writers[!in->epoch])
+    if (!epoch_end(in))
         return; /* something is slow: the next checkpoint will do */
     for (uint64_t w = 0; w < in->words; w++) {
         /* A commit under way may make durable what nobody counts as a writer yet. */
@@ -161,7 +203,6 @@ static void intents_clear_quiet(struct thin_intents *in)
         in->durable[w] &= keep;
         in->touched[w] = 0;
     }
-    in->epoch = !in->epoch;
 }
 
 void thin_checkpoint_intents(struct thin *t, struct pool_batch *b)

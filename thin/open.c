@@ -40,6 +40,13 @@ static int thin_new(const struct thin_config *config, struct thin **out)
     return 0;
 }
 
+/* What was not committed never will be. */
+static void records_forget(struct thin *t)
+{
+    pool_meta_dirty_add(t->pool, -(int64_t)(t->uncommitted_pages + t->batch_pages));
+    t->uncommitted_pages = t->batch_pages = t->uncommitted_bytes = 0;
+}
+
 void thin_close(struct thin *t)
 {
     if (!t)
@@ -50,6 +57,7 @@ void thin_close(struct thin *t)
     thin_tree_fini(&t->map);
     thin_tree_fini(&t->space_tree);
     t->cache->wanted_pages -= t->wanted_pages;
+    records_forget(t);
     thin_intents_fini(t);
     if (t->active.bucket)
         hash_fini(&t->active);
@@ -142,10 +150,6 @@ static CO int state_load(struct thin *t, const struct thin_state *state)
     at = 0;
     while (!rc && state->replay && (rc = pool_batch_next(state->replay, &at, &r, &is_delete)) == 1)
         rc = r.scope == t->id ? replay_apply(t, &r, is_delete) : 0;
-    if (!rc && t->intents.recovered_count) {
-        t->adopt_buf = aligned_alloc(POOL_BLOCK, (size_t)2 * THIN_ADOPT_BLOCKS * POOL_BLOCK);
-        rc = t->adopt_buf ? 0 : VP_E_NO_MEMORY;
-    }
     return rc;
 }
 
@@ -194,6 +198,7 @@ CO int thin_destroy_pages(struct thin *t)
     int map_rc = thin_tree_destroy(&t->map);
     int space_rc = thin_tree_destroy(&t->space_tree);
     pool_batch_clear(&t->batch);
+    records_forget(t);
     t->stat_changed = t->stat_unkept = false;
     return rc ? rc : map_rc ? map_rc : space_rc;
 }

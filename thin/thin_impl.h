@@ -43,7 +43,9 @@ struct thin_marks {
  *  1. a loaded page's parent is loaded (children counts them);
  *  2. a page that is not dirty equals what its parent's reference names (no reference: all zero);
  *  3. evicted are only pages that are clean, unpinned, childless, committed, kept, and not being
- *     loaded or written.
+ *     loaded or written;
+ *  4. a page is due exactly when it, or a page below it, is dirty, being written, or about to be
+ *     changed; due_children counts the pages right below that are.
  */
 struct thin_page {
     struct list clock_link; /* cache->clean, while not dirty; cache->unused              */
@@ -56,6 +58,9 @@ struct thin_page {
     unsigned children, pins;
     uint8_t level;
     bool dirty, referenced, loading, writing;
+    bool due;              /* the next checkpoint will write it: see thin_page_due_update */
+    uint16_t due_children; /* children that are due                                       */
+    uint16_t writers;      /* leaf: parts of writes under way, which will change it       */
     struct thin_marks mark[THIN_MARK_KINDS]; /* leaf: by enum thin_mark                  */
     uint8_t *data;                           /* POOL_PAGE bytes, aligned                 */
 };
@@ -70,7 +75,13 @@ struct thin_cache {
     struct list clean;      /* clock: the hand is at the head */
     struct list unused;     /* page structs with memory to reuse */
     struct co_queue loaded; /* somebody's load ended  */
-    struct co_queue room;   /* pages became clean     */
+    struct co_queue room;   /* pages became clean, or a checkpoint failed: */
+    uint64_t failures;      /* so many did, …         */
+    int failure_rc;         /* … the last one of this */
+    uint32_t checkpoint;    /* the one under way; since it began … */
+    uint64_t cleaned;       /* … so many became clean */
+    uint64_t page_ns;       /* of a checkpoint, for each page of ours in it */
+    uint64_t pace_ns;       /* when the next change may start (cache.c)     */
     struct thin_slab *slabs;
     struct co_mutex writer; /* of: */
     uint8_t *write_buf;     /* THIN_WRITE_BATCH pages */
@@ -88,6 +99,25 @@ CO void thin_cache_take(struct thin *t);
 void thin_page_drop(struct thin_page *p);
 void thin_page_mark_dirty(struct thin_page *p);
 void thin_page_mark_clean(struct thin_page *p);
+/*
+ * Tells the pool when p has become due or is not any more: it is dirty, is being written, will be
+ * changed by a write under way, or is above such a page. So the pool counts what a checkpoint will
+ * have to write, ancestors included, before a change is made. No yield.
+ */
+void thin_page_due_update(struct thin_page *p);
+/* A write under way will change the leaf. */
+static inline void thin_page_enter(struct thin_page *p)
+{
+    p->writers++;
+    if (!p->due)
+        thin_page_due_update(p);
+}
+static inline void thin_page_leave(struct thin_page *p)
+{
+    p->writers--;
+    if (!p->dirty)
+        thin_page_due_update(p);
+}
 static inline void thin_page_pin(struct thin_page *p)
 {
     p->pins++;
@@ -101,8 +131,10 @@ static inline bool thin_page_has_mark(const struct thin_page *p, enum thin_mark 
 {
     return p->mark[m].link.next != &p->mark[m].link;
 }
-/* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: waits for
- * a checkpoint when too much is dirty. Errors of that checkpoint. */
+/* Checkpoint `number` begins; the one before it took last_ns. */
+void thin_cache_checkpoint_begin(struct thin_cache *c, uint32_t number, uint64_t last_ns);
+/* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: slows down,
+ * or waits for a checkpoint, when much is dirty. Errors of that checkpoint. */
 CO int thin_throttle(struct thin *t) must_check;
 
 /* ==== trees (tree.c, tree_write.c) ========================================================== */
@@ -271,13 +303,19 @@ struct thin_intents {
     uint64_t *wanted;    /* durable, or in a commit under way                          */
     uint64_t *durable;   /* the record is in the log                                   */
     uint64_t *touched;   /* written since the last thin_checkpoint_intents             */
-    uint64_t *recovered; /* set before the crash: blocks may differ from their CRCs     */
+    uint64_t *recovered; /* set before a crash, or a change in place failed: blocks may
+                            differ from their CRCs                                      */
     uint64_t *sent;      /* what the commit under way makes durable                     */
     uint64_t *logged;    /* by word: a record may exist                                */
     uint64_t words;
     uint64_t recovered_count;
-    unsigned epoch;      /* 0 or 1 */
-    uint64_t writers[2]; /* in-place changes under way, by the epoch they began in     */
+    unsigned epoch;          /* 0 or 1 */
+    uint64_t epochs;         /* counts them */
+    uint64_t writers[2];     /* in-place changes under way, by the epoch they began in     */
+    struct co_queue drained; /* an older epoch's have ended, while `draining`         */
+    unsigned draining;
+    uint64_t failures; /* counts changes in place that failed                        */
+    bool drain_needed; /* some that began before the last one are not in thin->active */
     bool committing;
     struct pool_batch batch; /* of the commit under way */
     struct co_queue queue;
@@ -304,6 +342,10 @@ CO int thin_intent_ensure(struct thin *t, uint64_t vchunk) must_check;
  */
 unsigned thin_intent_enter(struct thin *t, uint64_t vchunk);
 void thin_intent_leave(struct thin *t, unsigned epoch);
+/* A change in place failed, before its _leave: blocks of the region may be old or new, as after a crash. */
+void thin_intent_failed(struct thin *t, uint64_t vchunk);
+/* Waits until the changes in place that are under way now have ended; others begin meanwhile. */
+CO void thin_intents_drain(struct thin *t);
 
 /* ==== the volume ============================================================================ */
 
@@ -331,7 +373,9 @@ struct thin {
     uint64_t allocated_chunks, valid_blocks;
     uint64_t commits, adopted_blocks;
     bool stat_changed, stat_unkept;
-    uint64_t uncommitted_bytes; /* of records that the next commit will have */
+    uint64_t uncommitted_bytes; /* of records that the next commit will have …             */
+    uint64_t uncommitted_pages; /* … as pages of the log, which the pool counts as due, and … */
+    uint64_t batch_pages;       /* … those of the batch that is not durable yet            */
 
     /* Commits: begun and ended count them; one runs at a time (commit.c). */
     uint64_t commits_begun, commits_ended;
@@ -349,10 +393,9 @@ struct thin {
      * durable nothing can be appended. */
     bool keep_by_commit, keep_blocked;
 
-    bool checkpoint_requested;
     /* Adoption after a crash (adopt.c): one at a time; writers keep out of resync_chunk. */
     struct co_mutex adopt_lock;
-    uint8_t *adopt_buf; /* under adopt_lock; NULL when nothing was recovered */
+    uint8_t *adopt_buf; /* under adopt_lock; NULL before the first use       */
     bool adopt_unsaved; /* copies or CRCs were changed since a commit        */
     struct co_queue resync_queue;
     uint64_t resync_chunk; /* UINT64_MAX = none */
@@ -381,9 +424,15 @@ void thin_keep_commit_begin(struct thin *t);
 void thin_keep_commit_end(struct thin *t, bool durable);
 /* Whether the resync works on the chunk; if so, waits until it has ended. */
 CO void thin_resync_wait(struct thin *t, uint64_t vchunk);
-void thin_request_checkpoint(struct thin *t);
 /* Whether new metadata pages may come into being. */
 bool thin_has_meta_room(struct thin *t);
+/* Whether a leaf of the map, and one of the space tree, that are not due yet may change now. */
+bool thin_may_change(struct thin *t);
+/* What a change that may not be made now waits for, while it holds nothing: a checkpoint.
+ * VP_E_NO_SPACE: none would help. */
+CO int thin_change_wait(struct thin *t) must_check;
+/* The next commit's records are longer by so much. */
+void thin_uncommitted_add(struct thin *t, uint32_t bytes);
 /* Frees the chunk of an entry without valid blocks: clears the entry, quarantines the chunk.
  * `leaf` holds the entry, `space_leaf` its arena. No yield. */
 int thin_chunk_free(struct thin *t, struct thin_page *leaf, uint64_t vchunk,

@@ -135,6 +135,10 @@ static void page_attach(struct thin_page *p, struct thin_page *parent, unsigned 
     if (parent) {
         parent->child[slot] = p;
         parent->children++;
+        if (p->due) { /* the tree grew above it */
+            parent->due_children++;
+            thin_page_due_update(parent);
+        }
     } else {
         p->tree->root = p;
     }
@@ -372,7 +376,7 @@ void thin_leaf_changed(struct thin_page *leaf, uint64_t key, bool committed)
     if (committed)
         return;
     if (leaf_mark(leaf, THIN_UNCOMMITTED, slot))
-        t->uncommitted_bytes += leaf->tree->entry_bytes;
+        thin_uncommitted_add(t, leaf->tree->record_bytes);
     if (leaf_mark(leaf, THIN_UNKEPT, slot))
         t->unkept_bytes += leaf->tree->record_bytes;
 }

@@ -51,8 +51,8 @@ static void batch_take(struct write_batch *b, struct list *todo, unsigned room, 
         struct thin_page *p = list_first(todo, struct thin_page, dirty_link);
         struct pool_page_ref *ref = &b->ref[b->count];
         *ref = (struct pool_page_ref){0};
-        thin_page_mark_clean(p);
         p->writing = true;
+        thin_page_mark_clean(p);
         b->page[b->count++] = p;
         if (page_is_empty(p))
             continue;
@@ -95,6 +95,7 @@ static CO void batch_finish(struct write_batch *b, struct thin_tree *tree, int r
             continue;
         }
         uint64_t old = page_set_ref(p, b->ref[i]);
+        thin_page_due_update(p);
         if (old)
             gone[n++] = old;
     }

@@ -4,6 +4,10 @@
  * where valid blocks are overwritten. Then the window's data are written in parallel. Then, part by
  * part, valid bits and checksums change in memory, which a commit makes durable later.
  *
+ * From its preparation on a part's leaf is due (thin_page_enter), so the room that the change will
+ * need at the next checkpoint is promised before anything is written. A part that has to wait for a
+ * checkpoint ends its window: the parts before it are written first.
+ *
  * What keeps a chunk from being freed under a writer: valid blocks that he overwrites are locked by
  * him, so they stay valid; who writes the first data into blocks is in thin->active, and the last
  * one out of there frees a chunk that has no valid block.
@@ -32,7 +36,15 @@ struct write_window {
     uint32_t crc[THIN_WINDOW_BLOCKS];
 };
 
-enum part_need { PART_READY, PART_NEEDS_CHUNK, PART_NEEDS_INTENT, PART_NEEDS_RESYNC };
+enum part_need {
+    PART_READY,
+    PART_NEEDS_CHUNK,
+    PART_NEEDS_INTENT,
+    PART_NEEDS_RESYNC,
+    PART_NEEDS_META,   /* room for the pages that an overwrite makes dirty */
+    PART_NEEDS_GROWTH, /* room for more metadata than there are            */
+};
+enum { WINDOW_ENDS = 1 }; /* the next part has to wait for a checkpoint, which holds nothing */
 
 /* Says what is missing, or registers the part as under way. No yield. */
 static enum part_need part_enter(struct thin *t, struct write_part *p)
@@ -42,9 +54,13 @@ static enum part_need part_enter(struct thin *t, struct write_part *p)
         return PART_NEEDS_RESYNC;
     struct thin_map_entry e = thin_map_at(t, p->leaf, p->vchunk);
     unsigned valid = 0;
+    if (!p->leaf->due && !thin_may_change(t))
+        return PART_NEEDS_META;
     if (thin_map_pchunk(e))
         valid = thin_map_count_valid(e, p->first, p->count);
-    else if (!thin_has_meta_room(t) || !thin_chunk_alloc(t, p->leaf, p->vchunk))
+    else if (!thin_has_meta_room(t))
+        return PART_NEEDS_GROWTH;
+    else if (!thin_chunk_alloc(t, p->leaf, p->vchunk))
         return PART_NEEDS_CHUNK;
     p->epoch = EPOCH_NONE;
     if (valid) {
@@ -55,17 +71,24 @@ static enum part_need part_enter(struct thin *t, struct write_part *p)
     p->active = valid < p->count || recovered;
     if (p->active)
         hash_add(&t->active, &p->node.node, p->vchunk);
+    thin_page_enter(p->leaf);
     return PART_READY;
+}
+
+static CO int growth_provide(struct thin *t)
+{
+    int rc = pool_checkpoint(t->pool);
+    return rc ? rc : thin_has_meta_room(t) ? 0 : VP_E_NO_SPACE;
 }
 
 static CO int part_provide(struct thin *t, uint64_t vchunk, enum part_need need)
 {
     switch (need) {
+    case PART_NEEDS_META:
+        return thin_change_wait(t);
+    case PART_NEEDS_GROWTH:
+        return growth_provide(t);
     case PART_NEEDS_CHUNK:
-        if (!thin_has_meta_room(t)) {
-            int rc = pool_checkpoint(t->pool);
-            return rc ? rc : thin_has_meta_room(t) ? 0 : VP_E_NO_SPACE;
-        }
         return thin_space_refill(t);
     case PART_NEEDS_INTENT:
         return thin_intent_ensure(t, vchunk);
@@ -78,8 +101,9 @@ static CO int part_provide(struct thin *t, uint64_t vchunk, enum part_need need)
     return 0;
 }
 
-/* Everything may change while it waits; it starts again after each wait. */
-static CO int part_prepare(struct thin *t, struct write_part *p)
+/* Everything may change while it waits; it starts again after each wait. Nobody waits for a
+ * checkpoint with parts that are prepared: their pages stay due, so there might never be room. */
+static CO int part_prepare(struct thin *t, struct write_part *p, bool is_first)
 {
     for (;;) {
         int rc = thin_tree_get(&t->map, p->vchunk, true, &p->leaf);
@@ -89,6 +113,8 @@ static CO int part_prepare(struct thin *t, struct write_part *p)
         if (need == PART_READY)
             return 0;
         thin_page_unpin(p->leaf);
+        if (!is_first && (need == PART_NEEDS_META || need == PART_NEEDS_GROWTH))
+            return WINDOW_ENDS;
         rc = part_provide(t, p->vchunk, need);
         if (rc)
             return rc;
@@ -109,6 +135,7 @@ static void part_leave(struct thin *t, const struct write_window *w, struct writ
         e.fixed->generation_flags = le32_make(t->generation & THIN_GENERATION_MASK);
         thin_leaf_changed(p->leaf, p->vchunk, false);
     }
+    thin_page_leave(p->leaf);
     thin_page_unpin(p->leaf);
     if (p->epoch != EPOCH_NONE)
         thin_intent_leave(t, p->epoch);
@@ -147,7 +174,7 @@ static int window_add(const struct thin *t, struct write_window *w, struct write
     return 0;
 }
 
-/* Prepares one more part; an error leaves the window as it was. */
+/* Prepares one more part; WINDOW_ENDS or an error leave the window as it was. */
 static CO int window_prepare(struct thin *t, struct write_window *w, uint64_t block, unsigned count,
                              const uint8_t *buf)
 {
@@ -155,7 +182,7 @@ static CO int window_prepare(struct thin *t, struct write_window *w, uint64_t bl
     p->vchunk = block >> t->chunk_shift;
     p->first = (unsigned)(block & (t->chunk_blocks - 1));
     p->count = count;
-    int rc = part_prepare(t, p);
+    int rc = part_prepare(t, p, w->parts == 0);
     if (rc)
         return rc;
     rc = window_add(t, w, p, buf);
@@ -171,6 +198,9 @@ static CO int window_prepare(struct thin *t, struct write_window *w, uint64_t bl
 static CO int window_write(struct thin *t, struct write_window *w)
 {
     int rc = w->pieces ? raid_write(w->io, w->pieces) : 0;
+    for (unsigned i = 0; rc && i < w->parts; i++)
+        if (w->io[w->part[i].io].rc && w->part[i].epoch != EPOCH_NONE)
+            thin_intent_failed(t, w->part[i].vchunk);
     for (unsigned i = 0; i < w->parts; i++)
         part_leave(t, w, &w->part[i], w->io[w->part[i].io].rc);
     for (unsigned i = 0; rc && i < w->parts; i++)
@@ -201,8 +231,8 @@ CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *bu
             from += (size_t)n * POOL_BLOCK;
         }
         int write_rc = window_write(t, &w);
-        if (rc || write_rc)
-            return rc ? rc : write_rc;
+        if (rc < 0 || write_rc)
+            return rc < 0 ? rc : write_rc;
     }
     return thin_keep(t);
 }

@@ -13,13 +13,15 @@ enum zero_need {
     ZERO_NEEDS_CHUNK,
     ZERO_NEEDS_INTENT,
     ZERO_NEEDS_RESYNC,
-    ZERO_NEEDS_SPACE
+    ZERO_NEEDS_SPACE,
+    ZERO_NEEDS_META, /* room for the pages that become dirty */
 };
 
 struct zero_part {
     uint64_t vchunk;
     unsigned first, count;
     bool keep;
+    bool must_go_on;              /* it is what makes room */
     struct thin_page *space_leaf; /* pinned, when not NULL: of … */
     uint64_t arena;
 };
@@ -37,6 +39,8 @@ static int zero_try(struct thin *t, struct zero_part *z, struct thin_page *leaf)
         return thin_has_meta_room(t) && thin_chunk_alloc(t, leaf, z->vchunk) ? ZERO_DONE
                                                                              : ZERO_NEEDS_CHUNK;
     }
+    if (!leaf->due && !z->must_go_on && !thin_may_change(t))
+        return ZERO_NEEDS_META;
     unsigned clear = thin_map_count_valid(e, z->first, z->count);
     unsigned all = thin_map_count_valid(e, 0, t->chunk_blocks);
     if (clear == all && !z->keep && !thin_chunk_is_active(t, z->vchunk)) {
@@ -57,6 +61,13 @@ static int zero_try(struct thin *t, struct zero_part *z, struct thin_page *leaf)
     return ZERO_DONE;
 }
 
+static void zero_release(struct zero_part *z)
+{
+    if (z->space_leaf)
+        thin_page_unpin(z->space_leaf);
+    z->space_leaf = NULL;
+}
+
 static CO int zero_provide(struct thin *t, struct zero_part *z, enum zero_need need)
 {
     switch (need) {
@@ -67,10 +78,13 @@ static CO int zero_provide(struct thin *t, struct zero_part *z, enum zero_need n
     case ZERO_NEEDS_RESYNC:
         thin_resync_wait(t, z->vchunk);
         return 0;
+    case ZERO_NEEDS_META:
+        zero_release(z);
+        int rc = thin_change_wait(t);
+        z->must_go_on = rc == VP_E_NO_SPACE;
+        return z->must_go_on ? 0 : rc;
     case ZERO_NEEDS_SPACE:
-        if (z->space_leaf)
-            thin_page_unpin(z->space_leaf);
-        z->space_leaf = NULL;
+        zero_release(z);
         return thin_tree_get(&t->space_tree, z->arena, true, &z->space_leaf);
     case ZERO_DONE:
         break;
@@ -94,8 +108,7 @@ static CO int zero_chunk(struct thin *t, uint64_t vchunk, unsigned first, unsign
             break;
         rc = zero_provide(t, &z, (enum zero_need)rc);
     }
-    if (z.space_leaf)
-        thin_page_unpin(z.space_leaf);
+    zero_release(&z);
     return rc;
 }
 

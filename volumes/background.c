@@ -44,10 +44,21 @@ CO static int resync_activate(struct volume *v)
     return rc;
 }
 
+/* Volumes in which an overwrite failed since the last look. */
+static void resync_collect(struct volumes *vs)
+{
+    struct volume *v;
+    list_for_each (v, &vs->active, active_link)
+        if (atomic_exchange_explicit(&v->resync_wanted, false, memory_order_relaxed) &&
+            v->state == VOLUME_ONLINE && list_empty(&v->resync_link))
+            list_add_tail(&vs->resync, &v->resync_link);
+}
+
 /* One region of the first volume that has some; a volume is done, or given up, when it leaves the
  * list: what stays recovered is looked at again when it is read. */
 CO static int job_resync(struct volumes *vs, bool *more)
 {
+    resync_collect(vs);
     if (list_empty(&vs->resync))
         return 0;
     struct resync_call c = {.v = list_first(&vs->resync, struct volume, resync_link)};
@@ -57,7 +68,7 @@ CO static int job_resync(struct volumes *vs, bool *more)
     if (!rc)
         rc = reactor_call(c.v->reactor, resync_on_reactor, &c);
     if (rc && rc != VP_E_VOLUME_FAULTED)
-        vp_warn("volume %s: a region could not be verified after the crash: %s",
+        vp_warn("volume %s: a region that was being overwritten could not be verified: %s",
                 volume_full_name(c.v), vp_err_text(rc));
     if (!c.more)
         list_del(&c.v->resync_link);

@@ -145,12 +145,19 @@ CO static int release_pending(struct volume *v)
     return rc;
 }
 
-int volume_full_wait(struct volume *v, struct full_wait *w)
+/* A client's requests are its own: what else of the volume is cancelled does not concern them. */
+static bool must_not_wait(const struct volume_io *io, const struct full_wait *w,
+                          const struct volume_client *client)
+{
+    return client ? client->state != VOLUME_CLIENT_HERE : io->cancel_sequence != w->cancel_sequence;
+}
+
+int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_client *client)
 {
     struct volume_io *io = v->io;
     if (!w->counted) {
         w->cancel_sequence = io->cancel_sequence;
-        int rc = reactor_call(pool_home(v->vs->pool), waiter_arrives, v->vs);
+        int rc = reactor_call_for_client(pool_home(v->vs->pool), waiter_arrives, v->vs);
         if (rc)
             return rc;
         w->counted = true;
@@ -160,9 +167,9 @@ int volume_full_wait(struct volume *v, struct full_wait *w)
     }
     if (atomic_load_explicit(&v->flags, memory_order_relaxed) & VOLUME_IS_ENOSPC)
         return VP_E_NO_SPACE;
-    while (io->room_sequence == w->room_sequence && io->cancel_sequence == w->cancel_sequence)
+    while (io->room_sequence == w->room_sequence && !must_not_wait(io, w, client))
         co_queue_wait(&io->room, "room in the pool");
-    if (io->cancel_sequence != w->cancel_sequence)
+    if (must_not_wait(io, w, client))
         return VP_E_CANCELLED;
     w->room_sequence = io->room_sequence;
     return 0;
@@ -194,4 +201,29 @@ void volume_cancel_waiting(struct volume *v)
         return;
     io->cancel_sequence++;
     co_queue_wake_all(&io->room);
+}
+
+/* ---- clients ------------------------------------------------------------------------------ */
+
+void volume_client_init(struct volume_client *c, struct volume *v)
+{
+    *c = (struct volume_client){.volume = v, .state = VOLUME_CLIENT_HERE};
+}
+
+static void client_move(struct volume_client *c, enum volume_client_state to)
+{
+    if (c->state >= to)
+        return;
+    c->state = to;
+    co_queue_wake_all(&c->volume->io->room); /* its own see that they are meant */
+}
+
+void volume_client_leave(struct volume_client *c)
+{
+    client_move(c, VOLUME_CLIENT_LEAVING);
+}
+
+void volume_client_go(struct volume_client *c)
+{
+    client_move(c, VOLUME_CLIENT_GONE);
 }

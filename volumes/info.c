@@ -128,3 +128,30 @@ int volume_each(struct volumes *vs, int (*fn)(const struct volume_info *info, vo
     free(sorted);
     return rc;
 }
+
+/* ---- those in trouble ------------------------------------------------------------------------ */
+
+void volume_each_in_trouble(struct volumes *vs,
+                            void (*fn)(const struct volume_trouble *t, void *arg), void *arg)
+{
+    struct volume *v;
+    list_for_each (v, &vs->all, link) {
+        struct volume_trouble t = {
+            .id = v->id,
+            .faulted = v->state == VOLUME_FAULTED,
+            .waiting_for_space =
+                atomic_load_explicit(&v->counters.waiting_for_space, memory_order_relaxed),
+            .checksum_errors = counter(&v->counters.checksum_errors),
+        };
+        if (!is_listed(v) || (!t.faulted && !t.waiting_for_space && !t.checksum_errors))
+            continue;
+        t.name = volume_text(v);
+        fn(&t, arg);
+    }
+}
+
+const char *volume_name_of_id(struct volumes *vs, uint32_t id)
+{
+    struct volume *v = volume_find_id(vs, id);
+    return v && is_listed(v) ? volume_text(v) : NULL;
+}

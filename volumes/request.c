@@ -12,18 +12,23 @@
  *    writes stop at the size, and shrinking zeroes what it cuts off.
  * 4. The size is looked at again under the locks, because a volume may shrink while a request
  *    waits.
+ * 5. Under the locks of every window, a change also looks whether its client is gone: what came
+ *    instead of that client may have written there already.
  *
  * On the volume's reactor; nothing here allocates.
  */
 #include "io/buffer.h"
+#include "io/guard.h"
 #include "volumes/volumes_impl.h"
 
 enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_ZERO };
+enum { ZERO_WINDOWS_A_TURN = 8 };
 
 struct request {
     struct volume *v;
-    uint64_t offset, len; /* what is left to do */
-    uint8_t *data;        /* read: to; write: from */
+    const struct volume_client *client; /* NULL: nobody who could go away */
+    uint64_t offset, len;               /* what is left to do */
+    uint8_t *data;                      /* read: to; write: from */
     unsigned flags;
     bool past_end; /* shrinking: beyond the size on purpose */
     void *bounce;
@@ -191,6 +196,8 @@ CO static int write_blocks(struct request *r, uint64_t block, uint64_t count, co
     int rc = detect ? write_detecting(io->thin, block, count, buf)
                     : thin_write(io->thin, block, count, buf);
     io->uncommitted = true; /* not before: a commit meanwhile does not hold it */
+    if (rc && thin_stats(io->thin).regions_to_resync)
+        atomic_store_explicit(&r->v->resync_wanted, true, memory_order_relaxed);
     return rc;
 }
 
@@ -229,6 +236,11 @@ CO static int write_window_locked(struct request *r, const struct window *w)
     return write_blocks(r, w->block, w->count, buf);
 }
 
+static bool client_is_gone(const struct request *r)
+{
+    return r->client && r->client->state == VOLUME_CLIENT_GONE;
+}
+
 /* Locks, works, unlocks; while the pool is full, again and again as the policy says. */
 CO static int window_run(struct request *r, const struct window *w,
                          int (*locked)(struct request *r, const struct window *w))
@@ -237,11 +249,11 @@ CO static int window_run(struct request *r, const struct window *w,
     for (;;) {
         struct block_lock lock;
         block_lock_take(&io->locks, &lock, w->block, w->count, true);
-        int rc = locked(r, w);
+        int rc = client_is_gone(r) ? VP_E_CANCELLED : locked(r, w);
         block_lock_drop(&io->locks, &lock);
         if (rc != VP_E_NO_SPACE && rc != VP_E_POOL_FULL_META)
             return rc;
-        rc = volume_full_wait(r->v, &r->full);
+        rc = volume_full_wait(r->v, &r->full, r->client);
         if (rc)
             return rc;
     }
@@ -270,6 +282,9 @@ CO static int write_range(struct request *r)
 /* A commit whose success a client is told of: nothing that it covers may have gone with a disk. */
 CO static int commit_for_client(struct volume *v)
 {
+    /* What this leaves of the log is for the checkpoint itself. An error is the next commit's to tell. */
+    if (!pool_meta_may_change(v->vs->pool, 0) && !pool_meta_is_exhausted(v->vs->pool, 0))
+        vp_ignore(pool_checkpoint(v->vs->pool), "the commit finds out what is left");
     int rc = volume_io_commit(v->io);
     return rc ? rc : pool_flush_check(v->vs->pool, v->id);
 }
@@ -285,20 +300,36 @@ CO static int change_end(struct request *r, int rc)
     return rc;
 }
 
-int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf, unsigned flags)
+CO static int request_write(struct volume *v, const struct volume_client *client, uint64_t offset,
+                            uint64_t len, const void *buf, unsigned flags)
 {
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
         return VP_E_READ_ONLY;
     int rc = range_check(v, offset, len, VOLUME_REQUEST_MAX);
     if (rc)
         return rc;
-    struct request r = {
-        .v = v, .offset = offset, .len = len, .data = (uint8_t *)(uintptr_t)buf, .flags = flags};
+    struct request r = {.v = v,
+                        .client = client,
+                        .offset = offset,
+                        .len = len,
+                        .data = (uint8_t *)(uintptr_t)buf,
+                        .flags = flags};
     request_begin(v);
     rc = change_end(&r, write_range(&r));
     counter_add(&v->counters.writes, 1);
     counter_add(&v->counters.bytes_written, len);
     return rc;
+}
+
+int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf, unsigned flags)
+{
+    return request_write(v, NULL, offset, len, buf, flags);
+}
+
+int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf,
+                        unsigned flags)
+{
+    return request_write(c->volume, c, offset, len, buf, flags);
 }
 
 int volume_flush(struct volume *v)
@@ -325,35 +356,38 @@ CO static int zero_window_locked(struct request *r, const struct window *w)
  * not visit each of its chunks. Without locks: the answer was true at one moment of the request. */
 CO static int zero_skip_hole(struct request *r, bool *skipped)
 {
-    struct thin_extent e;
-    unsigned n;
+    uint64_t block = r->offset / VOLUME_BLOCK, next;
     *skipped = false;
     if ((r->flags & VOLUME_NO_HOLE) || r->len <= VOLUME_WINDOW_BLOCKS * VOLUME_BLOCK)
         return 0;
-    int rc =
-        thin_extents(r->v->io->thin, r->offset / VOLUME_BLOCK, r->len / VOLUME_BLOCK, &e, 1, &n);
-    if (rc || e.allocated || !e.zero)
+    int rc = thin_next_mapped(r->v->io->thin, block, block + r->len / VOLUME_BLOCK, &next);
+    if (rc || next == block)
         return rc;
-    struct window hole = {.len = e.count * VOLUME_BLOCK};
+    struct window hole = {.len = (next - block) * VOLUME_BLOCK};
     request_advance(r, &hole);
     *skipped = true;
     return 0;
 }
 
-/* Whole blocks only. */
+/* Whole blocks only. A range may be in memory as a whole, so others get their turn in between. */
 CO static int zero_blocks(struct request *r)
 {
-    int rc = 0;
-    while (r->len > 0 && !rc) {
+    for (unsigned windows = 1; r->len > 0; windows++) {
         bool skipped;
-        rc = zero_skip_hole(r, &skipped);
-        if (rc || skipped)
-            continue;
-        struct window w = window_next(r, VOLUME_WINDOW_BLOCKS);
-        rc = window_run(r, &w, zero_window_locked);
-        request_advance(r, &w);
+        int rc = zero_skip_hole(r, &skipped);
+        if (rc)
+            return rc;
+        if (!skipped) {
+            struct window w = window_next(r, VOLUME_WINDOW_BLOCKS);
+            rc = window_run(r, &w, zero_window_locked);
+            if (rc)
+                return rc;
+            request_advance(r, &w);
+        }
+        if (windows % ZERO_WINDOWS_A_TURN == 0)
+            co_yield ();
     }
-    return rc;
+    return 0;
 }
 
 /* A part of one block: zeros are merged in; a block that becomes all zero is unmapped, and one that
@@ -383,7 +417,7 @@ CO static int zero_part(struct request *r, uint64_t len)
     return rc;
 }
 
-/* Head, whole blocks, tail. */
+/* Head, whole blocks, tail. What was not done is left in r. */
 CO static int zero_range(struct request *r)
 {
     uint64_t head = min_u64(align_up(r->offset, VOLUME_BLOCK) - r->offset, r->len);
@@ -392,35 +426,50 @@ CO static int zero_range(struct request *r)
         return rc;
     struct request whole = *r;
     whole.len = align_down(r->len, VOLUME_BLOCK);
-    struct window done = {.len = whole.len};
     rc = zero_blocks(&whole);
+    struct window done = {.len = whole.offset - r->offset};
     r->full = whole.full;
     request_advance(r, &done);
     return rc ? rc : zero_part(r, r->len);
 }
 
-/* The common end of zero and discard: freed chunks may be what other requests wait for. */
+/* The common end of zero and discard: freed chunks may be what other requests wait for, also when
+ * the client went in the middle. */
 CO static int zero_end(struct request *r, int rc)
 {
-    if (!rc)
-        rc = volume_full_freed(r->v);
+    if (!rc || rc == VP_E_CANCELLED) {
+        int freed = volume_full_freed(r->v);
+        rc = rc ? rc : freed;
+    }
     counter_add(&r->v->counters.discards, 1);
     return change_end(r, rc);
 }
 
-int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+CO static int request_zero(struct volume *v, const struct volume_client *client, uint64_t offset,
+                           uint64_t len, unsigned flags)
 {
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
         return VP_E_READ_ONLY;
     int rc = range_check(v, offset, len, UINT64_MAX);
     if (rc)
         return rc;
-    struct request r = {.v = v, .offset = offset, .len = len, .flags = flags};
+    struct request r = {.v = v, .client = client, .offset = offset, .len = len, .flags = flags};
     request_begin(v);
     return zero_end(&r, zero_range(&r));
 }
 
-int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+{
+    return request_zero(v, NULL, offset, len, flags);
+}
+
+int volume_client_zero(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
+{
+    return request_zero(c->volume, c, offset, len, flags);
+}
+
+CO static int request_discard(struct volume *v, const struct volume_client *client, uint64_t offset,
+                              uint64_t len, unsigned flags)
 {
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
         return VP_E_READ_ONLY;
@@ -431,17 +480,36 @@ int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned fla
     /* The last block of an odd size counts as whole: its rest is zero anyway. */
     if (end != volume_size(v))
         end = align_down(end, VOLUME_BLOCK);
-    struct request r = {
-        .v = v, .offset = first, .len = end > first ? end - first : 0, .flags = flags & VOLUME_FUA};
+    struct request r = {.v = v,
+                        .client = client,
+                        .offset = first,
+                        .len = end > first ? end - first : 0,
+                        .flags = flags & VOLUME_FUA};
     request_begin(v);
     return zero_end(&r, zero_range(&r));
 }
 
-int volume_zero_tail(struct volume *v, uint64_t offset, uint64_t len)
+int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
 {
-    struct request r = {.v = v, .offset = offset, .len = len, .past_end = true};
+    return request_discard(v, NULL, offset, len, flags);
+}
+
+int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
+{
+    return request_discard(c->volume, c, offset, len, flags);
+}
+
+int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
+{
+    struct request r = {.v = v, .offset = *offset, .len = end - *offset, .past_end = true};
     request_begin(v);
-    return zero_end(&r, zero_range(&r));
+    /* The size has changed: who locks blocks behind it from now on gives up. Who locked them before may
+     * be about to fill what still looks like a hole. */
+    if (io_guard_on(GUARD_SHRINK_AFTER_WRITERS))
+        block_lock_drain(&v->io->locks, div_up(*offset, VOLUME_BLOCK));
+    int rc = zero_range(&r);
+    *offset = r.offset;
+    return zero_end(&r, rc);
 }
 
 /* ---- block status ------------------------------------------------------------------------- */

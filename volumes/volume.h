@@ -108,6 +108,20 @@ CO int volume_info_get(struct volumes *vs, const char *name, struct volume_info 
 /* Calls fn for each volume, by name order, until non-zero; fn must not yield. */
 int volume_each(struct volumes *vs, int (*fn)(const struct volume_info *info, void *arg),
                 void *arg);
+/* What is not as it should be about a volume. */
+struct volume_trouble {
+    uint32_t id;
+    const char *name; /* borrowed until the next yield */
+    bool faulted;
+    unsigned waiting_for_space;
+    uint64_t checksum_errors;
+};
+/* HOME, no yield. Calls fn for each volume that is faulted, has requests that wait for space, or had
+ * blocks that could not be read; cheap where nothing is wrong. */
+void volume_each_in_trouble(struct volumes *vs,
+                            void (*fn)(const struct volume_trouble *t, void *arg), void *arg);
+/* HOME, no yield. Its name; NULL when there is none, or not any more. */
+const char *volume_name_of_id(struct volumes *vs, uint32_t id);
 unsigned volumes_count(const struct volumes *vs);
 
 /* ---- open volumes -----------------------------------------------------------------------------
@@ -145,7 +159,7 @@ enum volume_flags {
  * length). Aligned buffers (4096) of aligned ranges go to the device as they are; others are
  * copied. Errors: VP_E_RANGE (beyond the end), VP_E_READ_ONLY, VP_E_NO_SPACE (policy enospc;
  * with policy pause the request waits), VP_E_CHECKSUM, VP_E_RAID_NO_COPY, VP_E_POOL_FENCED,
- * VP_E_VOLUME_FAULTED, VP_E_CANCELLED (volume_cancel_waiting, or the pool closes).
+ * VP_E_VOLUME_FAULTED, VP_E_CANCELLED (the client went, volume_cancel_waiting).
  */
 CO int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf) must_check;
 CO int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf,
@@ -165,8 +179,38 @@ struct volume_extent {
 CO int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
                       unsigned max, unsigned *n) must_check;
 
-/* Ends with VP_E_CANCELLED every request of this volume that waits for space (a client went away).
- */
+/* Ends with VP_E_CANCELLED every request of this volume that waits for space and has no client: a
+ * block device or the pool ends. */
 void volume_cancel_waiting(struct volume *v);
+
+/* ---- clients (on the volume's reactor) ---------------------------------------------------------- */
+
+/*
+ * One that sends requests and may go away: a connection of NBD. It lies in its export's structure,
+ * which outlives its requests. A state never goes back.
+ */
+enum volume_client_state {
+    VOLUME_CLIENT_HERE,
+    VOLUME_CLIENT_LEAVING, /* its requests do not wait for space any more    */
+    VOLUME_CLIENT_GONE,    /* its requests change nothing more */
+};
+struct volume_client {
+    struct volume *volume;
+    enum volume_client_state state;
+};
+void volume_client_init(struct volume_client *c, struct volume *v);
+/* Its requests that wait for space, now or later, end with VP_E_CANCELLED; others go on. */
+void volume_client_leave(struct volume_client *c);
+/* Of its requests, only what holds its block locks now still lands; the rest ends with
+ * VP_E_CANCELLED. So whatever is sent on behalf of the same user afterwards is newer. */
+void volume_client_go(struct volume_client *c);
+
+/* volume_write, volume_discard and volume_zero, of a client. */
+CO int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf,
+                           unsigned flags) must_check;
+CO int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len,
+                             unsigned flags) must_check;
+CO int volume_client_zero(struct volume_client *c, uint64_t offset, uint64_t len,
+                          unsigned flags) must_check;
 
 #endif

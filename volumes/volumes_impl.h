@@ -65,6 +65,8 @@ bool lock_table_is_empty(const struct lock_table *t);
 CO void block_lock_take(struct lock_table *t, struct block_lock *l, uint64_t block, uint64_t count,
                         bool exclusive);
 void block_lock_drop(struct lock_table *t, struct block_lock *l);
+/* Waits until nobody who has asked for a block ≥ `block` so far holds it or waits for it. */
+CO void block_lock_drain(struct lock_table *t, uint64_t block);
 
 /* ---- volumes ------------------------------------------------------------------------------ */
 
@@ -117,6 +119,7 @@ struct volume {
     uint32_t sector_bytes;       /* never changes */
     _Atomic uint64_t size_bytes; /* what requests are checked against */
     _Atomic unsigned flags;      /* enum volume_flag_bits             */
+    _Atomic bool resync_wanted;  /* an overwrite failed: background.c */
     struct volume_counters counters;
 
     struct hash_node by_id;
@@ -257,8 +260,10 @@ struct full_wait {
     bool counted;
     uint64_t room_sequence, cancel_sequence;
 };
-/* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. */
-CO int volume_full_wait(struct volume *v, struct full_wait *w) must_check;
+/* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. `client` may be
+ * NULL; it may have gone meanwhile. */
+CO int volume_full_wait(struct volume *v, struct full_wait *w,
+                        const struct volume_client *client) must_check;
 CO void volume_full_done(struct volume *v, struct full_wait *w);
 /* On v's reactor: chunks were freed; lets v's own waiting writers have them. */
 CO int volume_full_freed(struct volume *v) must_check;
@@ -297,8 +302,9 @@ int volume_roots_put(struct volume *v, const struct thin_roots *roots) must_chec
 
 /* ---- request.c ---------------------------------------------------------------------------- */
 
-/* Zeroes bytes past the size that clients see (shrinking). On v's reactor. */
-CO int volume_zero_tail(struct volume *v, uint64_t offset, uint64_t len) must_check;
+/* Zeroes bytes [*offset, end), which are past the size that clients see now (shrinking), when the
+ * requests that are at work there have ended. *offset moves up to what was not done. On v's reactor. */
+CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end) must_check;
 
 /* ---- delete.c, background.c --------------------------------------------------------------- */
 

@@ -47,8 +47,9 @@ nbd_py "$(uri tank/p "$T/p.sock")" "$T/pause.py" >"$T/paused" 2>&1 &
 writer=$!
 waits() { [ "$(field .waiting_requests vpool volume show tank/p)" -ge 1 ]; }
 until_ok 10 waits || fail "nothing waits: $(cat "$T/paused")"
+until_ok 5 sh -c 'vpool status tank | grep -q "is paused"' || true
 ok vpool status tank
-grep -q 'wait for space' <<<"$out" || fail "no warning: $out"
+grep -q 'tank.p is paused: 1 requests* wait for space' <<<"$out" || fail "no warning: $out"
 ok nbdsh -u "$(uri tank/keep "$T/keep.sock")" -c 'h.pwrite(b"K" * 4096, 0); h.flush(); assert h.pread(4096, 0) == b"K" * 4096'
 kill -0 $writer || fail "the writer did not wait: $(cat "$T/paused")"
 

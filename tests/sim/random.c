@@ -34,8 +34,9 @@ struct random_world {
     struct rig_config config;
     unsigned rounds, phases, clients, ops;
     bool no_checkpoints;
-    int bad_disk;    /* -1: no faults */
-    bool rots;       /* its faults damage data: power goes only when nothing is being overwritten */
+    int bad_disk; /* -1: no faults */
+    bool rots;    /* its faults damage data: power goes only when nothing is being overwritten */
+    bool overwrites_fail;
     bool unreadable; /* each copy has blocks that cannot be read, never the same */
     unsigned snapshot_one_in, fault_one_in;
     unsigned keep_pages;          /* of kept memory, for the first round; 0: enough */
@@ -85,6 +86,7 @@ static void draw_config(struct random_world *x)
     x->bad_disk = copies[p] > 1 && below(x, 3) ? (int)below(x, x->config.disks) : -1;
     x->rots = x->bad_disk >= 0 && below(x, 2);
     x->unreadable = copies[p] > 1 && x->config.disks == copies[p] && x->bad_disk < 0;
+    x->overwrites_fail = x->bad_disk < 0 && below(x, 2);
     x->snapshot_one_in = 1 + (unsigned)below(x, 12);
     x->fault_one_in = 50 + (unsigned)below(x, 2000);
     /* A header and none, one or two steps of an area. */
@@ -144,6 +146,7 @@ struct client {
     struct random_world *x;
     struct rig *r;
     struct co_group *group;
+    bool resizes; /* one of them does, in some runs */
 };
 
 static struct op draw_op(struct random_world *x, const struct model_volume *v, uint64_t blocks)
@@ -164,6 +167,8 @@ static struct op draw_op(struct random_world *x, const struct model_volume *v, u
     if (op.at + op.count > sectors)
         op.count = sectors - op.at;
     op.flags = (below(x, 8) ? 0 : OP_FUA) | (below(x, 4) ? 0 : OP_AS_DATA);
+    if (x->overwrites_fail && op.kind == OP_WRITE && !below(x, 16))
+        op.flags |= OP_FAILS;
     return op;
 }
 
@@ -176,6 +181,8 @@ static void client(void *arg)
         if (!v)
             continue;
         struct op op = draw_op(x, v, v->size[v->size_count - 1].blocks);
+        if (c->resizes && below(x, 8) == 0)
+            op = (struct op){OP_RESIZE, v->name, 0, BLOCKS(16 + below(x, VOLUME_BLOCKS - 16)), 0};
         vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
         if (below(x, 4) == 0)
             vp_ignore(co_sleep_ns(below(x, 300000)), "nobody cancels clients");
@@ -190,9 +197,10 @@ static void run_clients(struct random_world *x, struct rig *r)
     for (unsigned i = 0; i < NAMES; i++)
         if (model_volume_find(r->model, names[i]))
             (void)rig_volume(r, names[i]);
+    bool resizes = below(x, 4) == 0;
     co_group_init(&group);
     for (unsigned i = 0; i < x->clients && !r->failed; i++) {
-        c[i] = (struct client){.x = x, .r = r, .group = &group};
+        c[i] = (struct client){.x = x, .r = r, .group = &group, .resizes = resizes && i == 0};
         co_group_enter(&group);
         VP_VERIFY(co_spawn(client, &c[i], "client"), ==, 0);
     }

@@ -166,6 +166,18 @@ static bool on_world_event(struct sim_world *w, uint64_t event, void *arg)
     return event < EVENTS_MAX;
 }
 
+/* Devices fail what carries a sector of the write that is to fail, each in part. */
+static bool on_device_write(const void *buf, uint64_t len, void *arg)
+{
+    const struct rig *r = arg;
+    uint64_t sector;
+    uint32_t seq;
+    for (uint64_t at = 0; r->failing_seq && at < len; at += STAMP_SECTOR)
+        if (stamp_find((const char *)buf + at, &sector, &seq) && seq == r->failing_seq)
+            return true;
+    return false;
+}
+
 /* An error that no planned fault explains fails the run, also when it is only logged. */
 static void on_log(enum vp_log_level level, const char *line, void *arg)
 {
@@ -188,6 +200,7 @@ bool rig_run(struct rig *r, void (*body)(struct rig *r))
     VP_VERIFY(rc, ==, 0);
     struct run run = {r, body};
     sim_world_on_event(r->w, on_world_event, r);
+    sim_world_on_write(r->w, on_device_write, r);
     vp_log_set_sink(on_log, r);
     r->running = true;
     if (r->model)
@@ -196,6 +209,7 @@ bool rig_run(struct rig *r, void (*body)(struct rig *r))
     if (r->running)
         rig_fail(r, "stuck: something waits for ever");
     sim_world_on_event(r->w, NULL, NULL);
+    sim_world_on_write(r->w, NULL, NULL);
     vp_log_set_sink(no_log, NULL);
     if (r->vs) /* a power cut: whatever coroutines are left never run again */
         volumes_abandon(r->vs);
@@ -262,6 +276,8 @@ static enum model_result result_of(int rc, const struct op *op)
 {
     if (!rc)
         return MODEL_DONE;
+    if (rc == VP_E_RANGE && op->kind == OP_WRITE)
+        return MODEL_REFUSED; /* looked at before anything else of its only window */
     /* Within one chunk, out of space means that nothing happened. */
     bool one_block = op->at / STAMP_BLOCK_SECTORS == (op->at + op->count - 1) / STAMP_BLOCK_SECTORS;
     return rc == VP_E_NO_SPACE && one_block ? MODEL_REFUSED : MODEL_FAILED;
@@ -275,8 +291,13 @@ static int op_write(struct rig *r, const struct op *op, struct volume *v, struct
         model_write_call(r->model, mv, op->at, op->count, false, fua || mv->sync);
     for (uint64_t i = 0; i < op->count; i++)
         stamp_fill(r->model->seed, mv->uid, op->at + i, w.seq, buf + i * STAMP_SECTOR);
+    bool fails = op->flags & OP_FAILS && !r->failing_seq;
+    if (fails)
+        r->failing_seq = w.seq;
     int rc =
         volume_write(v, op->at * STAMP_SECTOR, op->count * STAMP_SECTOR, buf, fua ? VOLUME_FUA : 0);
+    if (fails)
+        r->failing_seq = 0;
     model_write_answer(r->model, &w, result_of(rc, op));
     free(buf);
     return rc;
@@ -365,9 +386,16 @@ static int op_resize(struct rig *r, const struct op *op, struct model_volume *mv
     /* What lies beyond reads as zeros should the volume grow again. */
     struct model_write cut = model_write_call(
         r->model, mv, op->count, (mv->blocks_max - blocks) * STAMP_BLOCK_SECTORS, true, true);
+    r->resizes++;
     int rc = volume_resize(r->vs, op->volume, op->count * STAMP_SECTOR, true, &err);
+    r->resizes++;
     model_answer(r->model, &mv->size[size].call, rc != 0, true);
     model_write_answer(r->model, &cut, rc ? MODEL_FAILED : MODEL_DONE);
+    if (!rc) { /* nor does what was written meanwhile come back */
+        cut = model_write_call(r->model, mv, op->count,
+                               (mv->blocks_max - blocks) * STAMP_BLOCK_SECTORS, true, true);
+        model_write_answer(r->model, &cut, MODEL_DONE);
+    }
     return rc;
 }
 
@@ -408,12 +436,14 @@ static int op_rot(struct rig *r, const struct op *op)
 static int op_unreadable(struct rig *r)
 {
     uint64_t end = r->config->disk_bytes - LABEL_AREA_BYTES, sector;
+    uint32_t seq;
     unsigned char page[STAMP_BLOCK];
     for (unsigned i = 0; i < r->config->disks; i++) {
         struct sim_disk *d = sim_disk_find(r->w, disk_names[i]);
         for (uint64_t at = 0; at < end; at += STAMP_BLOCK) {
             sim_disk_peek(d, at, page, sizeof(page));
-            if (stamp_find(page, &sector) && sector / STAMP_BLOCK_SECTORS % r->config->disks != i)
+            if (stamp_find(page, &sector, &seq) &&
+                sector / STAMP_BLOCK_SECTORS % r->config->disks != i)
                 sim_disk_set_unreadable(d, at);
         }
     }
@@ -473,8 +503,12 @@ int rig_op(struct rig *r, const struct op *op)
                                         "reimport", "repeat",     "rot",        "unreadable"};
     if (r->failed)
         return VP_E_CANCELLED;
+    unsigned resizes = r->resizes;
     int rc = op_any(r, op);
-    if (rc && rc != VP_E_NO_SPACE && !r->errors_allowed)
+    /* Odd: a resize is under way. */
+    if (rc == VP_E_RANGE && (r->resizes != resizes || resizes % 2))
+        return rc;
+    if (rc && rc != VP_E_NO_SPACE && !r->errors_allowed && !(op->flags & OP_FAILS))
         rig_fail(r, "%s of %s at %" PRIu64 "+%" PRIu64 ": unexpected %s", names[op->kind],
                  op->volume ? op->volume : "the pool", op->at, op->count, vp_err_name(rc));
     return rc;

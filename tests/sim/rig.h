@@ -45,6 +45,7 @@ enum op_flags {
     OP_WITH_NEXT = 2, /* runs at the same time as the next one        */
     OP_NO_HOLE = 4,
     OP_AS_DATA = 8, /* zeros are written as data                 */
+    OP_FAILS = 128, /* OP_WRITE: every device fails it, in part  */
     /* of OP_CREATE: */
     OP_SYNC = 16,        /* every write is durable when it is answered         */
     OP_PAUSE = 32,       /* out of space, writes wait (else: an error)         */
@@ -77,7 +78,9 @@ struct rig {
     /* Called before each disk event once set; may be NULL. */
     void (*on_event)(struct rig *r, uint64_t event);
     void *arg;
-    uint64_t fills; /* blocks that fitted into the last OP_FILL */
+    uint64_t fills;       /* blocks that fitted into the last OP_FILL */
+    unsigned resizes;     /* began and ended, of one volume at a time */
+    uint32_t failing_seq; /* the write that fails at the devices; 0: none */
     bool failed;
     char why[1024];
 };

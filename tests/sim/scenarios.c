@@ -132,6 +132,23 @@ static const struct op resize[] = {
     {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
+static const struct op wide_volume[] = {
+    {OP_CREATE, "a", 0, BLOCKS(1200), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* The write needs a lease, so it waits; its place looks like a hole to the shrink, which goes over
+ * holes of more than a window without locks. */
+static const struct op shrink_race[] = {
+    {OP_WRITE, "a", BLOCKS(30), BLOCKS(4), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(3), OP_WITH_NEXT},
+    {OP_RESIZE, "a", 0, BLOCKS(6), 0},
+    {OP_RESIZE, "a", 0, BLOCKS(1200), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(1200), 0},
+    {OP_WRITE, "a", BLOCKS(40), BLOCKS(2), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
 static const struct op checkpoint[] = {
     {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), 0},
     {OP_WRITE, "a", BLOCKS(16), BLOCKS(2), 0},
@@ -274,6 +291,24 @@ static const struct op unreadable[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
+/* Overwrites that reach the disks in part and fail: each block is old or new, and stays. */
+static const struct op failed_overwrite[] = {
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(4), OP_FAILS},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(12), 0},
+    {OP_WRITE, "a", BLOCKS(2) + 3, BLOCKS(3), OP_FAILS | OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(6), BLOCKS(2), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(11), BLOCKS(4), OP_FAILS},
+    {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(4), BLOCKS(4), OP_WITH_NEXT},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_FAILS},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_REIMPORT, NULL, 0, 0, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 static const struct op large_volume[] = {
     {OP_CREATE, "a", 0, BLOCKS(512), 0},
     {OP_END, NULL, 0, 0, 0},
@@ -306,6 +341,8 @@ const struct scenario scenarios[] = {
              discard_reuse, ),
     SCENARIO("create-delete", "volumes come and go", one_disk, written_volume, create_delete, ),
     SCENARIO("resize", "a volume shrinks and grows again", one_disk, written_volume, resize, ),
+    SCENARIO("shrink-race", "a volume shrinks under writes and grows again", one_disk, wide_volume,
+             shrink_race, ),
     SCENARIO("checkpoint", "checkpoints, also during writes, and a clean restart", one_disk,
              written_volume, checkpoint, ),
     SCENARIO("checkpoint-mirror", "the same on three disks", wide_mirror, written_volume,
@@ -336,6 +373,10 @@ const struct scenario scenarios[] = {
              .deep_every = 1, .flags = SCENARIO_SURVIVES_LOSS),
     SCENARIO("large-commit", "commits of several pages may tear", one_disk, large_volume,
              large_commit, ),
+    SCENARIO("failed-overwrite", "overwrites that fail in the middle", one_disk, written_volume,
+             failed_overwrite, ),
+    SCENARIO("failed-overwrite-mirror", "… on both copies", mirror, written_volume,
+             failed_overwrite, .flags = SCENARIO_SURVIVES_LOSS),
     SCENARIO("unreadable", "both copies have blocks that cannot be read, never the same", mirror,
              written_volume, unreadable, ),
     SCENARIO("rot-first", "the first disk of a mirror rots", mirror, written_volume, rot_first,

@@ -60,11 +60,12 @@ uint32_t stamp_read(uint64_t seed, uint32_t volume, uint64_t sector, const void 
     return ours && !wrong ? s.seq : STAMP_GARBAGE;
 }
 
-bool stamp_find(const void *in, uint64_t *sector)
+bool stamp_find(const void *in, uint64_t *sector, uint32_t *seq)
 {
     struct stamp s;
     memcpy(&s, in, sizeof(s));
     *sector = s.sector;
+    *seq = s.seq;
     return s.magic == STAMP_MAGIC && s.crc == vp_crc32c(&s, offsetof(struct stamp, crc));
 }
 

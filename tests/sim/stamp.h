@@ -19,8 +19,8 @@ enum { STAMP_SECTOR = 512, STAMP_BLOCK = 4096, STAMP_BLOCK_SECTORS = 8 };
 void stamp_fill(uint64_t seed, uint32_t volume, uint64_t sector, uint32_t seq, void *out);
 /* The write's number when the sector is whole and belongs here. */
 uint32_t stamp_read(uint64_t seed, uint32_t volume, uint64_t sector, const void *in);
-/* Whether it is a whole sector of some volume; *sector is its place there. */
-bool stamp_find(const void *in, uint64_t *sector);
+/* Whether it is a sector of some volume; *sector is its place there, *seq its write. */
+bool stamp_find(const void *in, uint64_t *sector, uint32_t *seq);
 /* Says what a sector holds, for a report. */
 void stamp_describe(const void *in, char *out, size_t size);
 

@@ -250,3 +250,15 @@ uint64_t json_number(const json_t *object, const char *key)
 {
     return (uint64_t)json_integer_value(json_object_get(object, key));
 }
+
+const char *json_health(const json_t *object)
+{
+    static char text[160];
+    const json_t *health = json_object_get(object, "health");
+    size_t i, len = 0;
+    const json_t *flag;
+    (void)snprintf(text, sizeof(text), "-");
+    json_array_foreach(health, i, flag) if (len < sizeof(text)) len += (size_t)snprintf(
+        text + len, sizeof(text) - len, "%s%s", i ? ", " : "", json_string_value(flag));
+    return text;
+}

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { EXIT_DONE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2 };
+enum { EXIT_DONE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_ATTENTION = 3 };
 
 struct command;
 
@@ -80,6 +80,9 @@ int cli_refuse(const struct cli *cli, const char *name, const char *text);
 
 const char *json_text(const json_t *object, const char *key); /* "" when absent */
 uint64_t json_number(const json_t *object, const char *key);  /* 0 when absent */
+
+/* "paused, degraded" of an object's `health`; "-" when all is well. In a static buffer. */
+const char *json_health(const json_t *object);
 
 /* ---- tables ---------------------------------------------------------------------------------- */
 

@@ -42,7 +42,7 @@ static int cmd_create(struct cli *cli, int argc, char **argv)
 static void print_list(const json_t *result)
 {
     static const char *const headers[] = {"NAME",   "STATE", "SPACE",    ">TOTAL", ">FREE",
-                                          ">DISKS", "RAID",  ">VOLUMES", NULL};
+                                          ">DISKS", "RAID",  ">VOLUMES", "HEALTH", NULL};
     const json_t *pools = json_object_get(result, "pools");
     if (json_array_size(pools) == 0) {
         puts("no pools: `vpool create` makes one, `vpool scan` looks for some to import");
@@ -63,6 +63,7 @@ static void print_list(const json_t *result)
         table_add(&t, "%d", (int)json_number(p, "disks"));
         table_add(&t, "%s", space ? json_text(p, "raid") : "-");
         table_add(&t, "%d", (int)json_number(p, "volumes"));
+        table_add(&t, "%s", json_health(p));
     }
     table_print(&t);
 }
@@ -310,7 +311,10 @@ const struct command commands_pool[] = {
      "  --force          overwrite a device that holds something else",
      cmd_create},
     {"list", "", "All pools, one a line.", cmd_list},
-    {"status", "[POOL]", "State, disks, space, warnings and what to do about them.", cmd_status},
+    {"status", "[-x] [POOL]",
+     "State, disks, space, warnings and what to do about them.\n"
+     "  -x, --attention  only what needs attention; exits with 3 then, with 0 when all is well",
+     cmd_status},
     {"destroy", "POOL [--dry-run]",
      "Ends a pool and all its data for good.\n"
      "  -n, --dry-run    only say what would be lost\n"

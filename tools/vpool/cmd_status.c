@@ -75,6 +75,8 @@ static void print_pool(const json_t *p)
         return;
     }
     printf("pool %s: %s\n", json_text(p, "name"), json_text(p, "state"));
+    if (json_array_size(json_object_get(p, "health")))
+        printf("  health    %s\n", json_health(p));
     printf("  default   %s, chunks of %s; %s\n", json_text(p, "raid"),
            size_text(json_number(p, "chunk_bytes")), json_text(p, "uuid"));
     print_space(p);
@@ -103,24 +105,47 @@ static int collect(struct cli *cli, const char *only, json_t *out)
 
 int cmd_status(struct cli *cli, int argc, char **argv);
 
+/* What -x shows of a pool. */
+static void print_attention(const json_t *p)
+{
+    if (!json_object_get(p, "space")) {
+        print_unavailable(p);
+        return;
+    }
+    printf("pool %s: %s; %s\n", json_text(p, "name"), json_text(p, "state"), json_health(p));
+    print_warnings(json_object_get(p, "warnings"));
+}
+
+/* Removes pools that are well; whether any is left. */
+static bool keep_those_in_need(json_t *pools)
+{
+    for (size_t i = json_array_size(pools); i-- > 0;)
+        if (json_array_size(json_object_get(json_array_get(pools, i), "health")) == 0)
+            (void)json_array_remove(pools, i);
+    return json_array_size(pools);
+}
+
 int cmd_status(struct cli *cli, int argc, char **argv)
 {
-    int n = opts_parse(cli, argc, argv, NULL, 0, 1);
+    bool only_needy = false;
+    const struct opt opts[] = {{"attention", 'x', OPT_FLAG, &only_needy}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 0, 1);
     if (opts_failed(n))
         return opts_exit(n);
     json_t *pools = json_array();
     int rc = collect(cli, n ? argv[1] : NULL, pools);
     size_t i;
     const json_t *p;
+    bool attention = only_needy && rc == EXIT_DONE && keep_those_in_need(pools);
     if (rc == EXIT_DONE && cli->json) {
         json_t *result = json_pack("{s:O}", "pools", pools);
         cli_print_json(result);
         json_decref(result);
     } else if (rc == EXIT_DONE) {
-        if (json_array_size(pools) == 0)
+        if (json_array_size(pools) == 0 && !only_needy)
             puts("no pools: `vpool create` makes one, `vpool scan` looks for some to import");
-        json_array_foreach(pools, i, p) print_pool(p);
+        json_array_foreach(pools, i, p) only_needy ? print_attention(p) : print_pool(p);
     }
     json_decref(pools);
-    return rc;
+    return attention ? EXIT_ATTENTION : rc;
 }

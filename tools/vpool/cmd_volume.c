@@ -76,8 +76,8 @@ static int list_all(struct cli *cli, json_t *out)
 
 static void print_list(const json_t *volumes)
 {
-    static const char *const headers[] = {"NAME",  "STATE", ">SIZE", ">ALLOCATED",
-                                          ">DATA", "RAID",  "USE",   NULL};
+    static const char *const headers[] = {"NAME",  "STATE", "HEALTH", ">SIZE", ">ALLOCATED",
+                                          ">DATA", "RAID",  "USE",    NULL};
     struct table t;
     table_init(&t, "", headers);
     size_t i;
@@ -86,6 +86,7 @@ static void print_list(const json_t *volumes)
     {
         table_add(&t, "%s/%s", json_text(v, "pool"), json_text(v, "name"));
         table_add(&t, "%s", json_text(v, "state"));
+        table_add(&t, "%s", json_health(v));
         table_add_size(&t, json_number(v, "size_bytes"));
         table_add_size(&t, json_number(v, "allocated_bytes"));
         table_add_size(&t, json_number(v, "valid_bytes"));
@@ -118,6 +119,17 @@ static int cmd_list(struct cli *cli, int argc, char **argv)
 /* ---- show ---------------------------------------------------------------------------------------
  */
 
+static void print_health(const json_t *v)
+{
+    const json_t *paused = json_object_get(v, "paused");
+    printf("  health      %s\n",
+           json_array_size(json_object_get(v, "health")) ? json_health(v) : "well");
+    if (json_is_object(paused))
+        printf("              %d requests wait for space, for %lld s now\n",
+               (int)json_number(paused, "requests"),
+               (long long)time(NULL) - (long long)json_number(paused, "since"));
+}
+
 static void print_volume(const json_t *v)
 {
     const json_t *o = json_object_get(v, "options"), *c = json_object_get(v, "counters");
@@ -130,6 +142,7 @@ static void print_volume(const json_t *v)
     if (json_text(v, "fault")[0])
         printf("  fault       %s\n              → vpool-check explains the damage\n",
                json_text(v, "fault"));
+    print_health(v);
     printf("  size        %s (%llu bytes), sectors of %d\n",
            size_text(json_number(v, "size_bytes")),
            (unsigned long long)json_number(v, "size_bytes"), (int)json_number(o, "sector"));

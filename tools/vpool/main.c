@@ -32,7 +32,7 @@ static void print_commands(FILE *out)
     fputs(
         "\n`vpool COMMAND --help` says more. Sizes take K, M, G, T (powers of 1024). The daemon's\n"
         "socket is -s SOCKET, else $VPOOL_SOCKET, else " VPOOL_DEFAULT_SOCKET ".\n"
-        "Exit codes: 0 done, 1 refused or failed, 2 usage.\n",
+        "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 needs attention (status -x).\n",
         out);
 }
 

@@ -3,7 +3,7 @@
  * it in one file of a program: its definitions take the place of the engine's.
  *
  * Knobs: `hold` keeps requests waiting in the volume, `fail` is what they return, `waiting` counts
- * those held; `cancelled` counts volume_cancel_waiting. `busy` keeps them at work before that: there they
+ * those held; `cancelled` counts clients that left or went. `busy` keeps them at work before that: there they
  * can not be cancelled.
  */
 #ifndef VP_TESTS_NBD_FAKE_VOLUME_H
@@ -31,7 +31,6 @@ struct volume {
     _Atomic bool busy, hold;
     _Atomic int fail;
     _Atomic unsigned held, cancelled, reads, writes, flushes, fua, discards, zeros, no_hole;
-    bool cancel;
     struct co_queue queue;
 };
 
@@ -50,27 +49,31 @@ static inline void fake_volume_fini(struct volume *v)
 }
 
 /* What every request goes through. */
-static int fake_pass(struct volume *v)
+static int fake_pass_of(struct volume *v, const struct volume_client *c)
 {
     if (!v->synchronous)
         co_yield ();
     while (v->busy)
         co_yield ();
     while (v->hold) {
+        if (c && c->state != VOLUME_CLIENT_HERE)
+            return VP_E_CANCELLED;
         v->held++;
         co_queue_wait(&v->queue, "held by the test");
         v->held--;
-        if (v->cancel)
-            return VP_E_CANCELLED;
     }
     return v->fail;
+}
+
+static int fake_pass(struct volume *v)
+{
+    return fake_pass_of(v, NULL);
 }
 
 static inline int fake_release_here(void *arg)
 {
     struct volume *v = arg;
     v->hold = false;
-    v->cancel = false;
     co_queue_wake_all(&v->queue);
     return 0;
 }
@@ -97,11 +100,23 @@ bool volume_is_read_only(const struct volume *v)
 {
     return v->read_only;
 }
-void volume_cancel_waiting(struct volume *v)
+void volume_client_init(struct volume_client *c, struct volume *v)
 {
-    v->cancelled++;
-    v->cancel = true;
-    co_queue_wake_all(&v->queue);
+    *c = (struct volume_client){.volume = v};
+}
+static void fake_client_move(struct volume_client *c, enum volume_client_state to)
+{
+    c->volume->cancelled++;
+    c->state = to;
+    co_queue_wake_all(&c->volume->queue);
+}
+void volume_client_leave(struct volume_client *c)
+{
+    fake_client_move(c, VOLUME_CLIENT_LEAVING);
+}
+void volume_client_go(struct volume_client *c)
+{
+    fake_client_move(c, VOLUME_CLIENT_GONE);
 }
 
 int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
@@ -115,11 +130,13 @@ int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
     memcpy(buf, v->data + offset, len);
     return 0;
 }
-int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf, unsigned flags)
+int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf,
+                        unsigned flags)
 {
+    struct volume *v = c->volume;
     v->writes++;
     v->fua += flags & VOLUME_FUA ? 1 : 0;
-    int rc = fake_pass(v);
+    int rc = fake_pass_of(v, c);
     if (rc)
         return rc;
     if (v->read_only)
@@ -136,11 +153,12 @@ int volume_flush(struct volume *v)
     v->flushes++;
     return fake_pass(v);
 }
-int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
 {
+    struct volume *v = c->volume;
     v->discards++;
     v->fua += flags & VOLUME_FUA ? 1 : 0;
-    int rc = fake_pass(v);
+    int rc = fake_pass_of(v, c);
     if (rc)
         return rc;
     if (fake_outside(v, offset, len))
@@ -152,12 +170,13 @@ int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned fla
     }
     return 0;
 }
-int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+int volume_client_zero(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
 {
+    struct volume *v = c->volume;
     v->zeros++;
     v->no_hole += flags & VOLUME_NO_HOLE ? 1 : 0;
     uint64_t at = offset, n = len;
-    int rc = volume_discard(v, offset, len, flags & ~(unsigned)VOLUME_NO_HOLE);
+    int rc = volume_client_discard(c, offset, len, flags & ~(unsigned)VOLUME_NO_HOLE);
     v->discards--;
     if (!rc)
         memset(v->data + at, 0, n);

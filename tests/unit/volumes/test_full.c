@@ -277,6 +277,134 @@ static void a_reserve_is_honoured_in_a_full_pool_or_refused_at_once(void **state
     play(reserve, 7, "single");
 }
 
+/* ---- clients that go ---------------------------------------------------------------------- */
+
+struct change {
+    struct volume_client client;
+    int (*run)(struct change *c);
+    bool done;
+    int rc;
+};
+
+static uint8_t large[MIB(1) + 4096] __attribute__((aligned(4096)));
+
+CO static int change_zero(struct change *c)
+{
+    return volume_client_zero(&c->client, 0, MIB(16), 0);
+}
+
+CO static int change_discard(struct change *c)
+{
+    return volume_client_discard(&c->client, 0, MIB(16), 0);
+}
+
+/* Of more blocks than a bounce buffer has. */
+CO static int change_write_unaligned(struct change *c)
+{
+    return volume_client_write(&c->client, 512, MIB(1), large, 0);
+}
+
+CO static int change_write_large(struct change *c)
+{
+    return volume_client_write(&c->client, 0, STEP, data, 0);
+}
+
+static void change_run(void *arg)
+{
+    struct change *c = arg;
+    c->rc = c->run(c);
+    c->done = true;
+}
+
+CO static int change_in_the_way(struct change *c)
+{
+    return volume_client_write(&c->client, MIB(5), STEP, data, 0);
+}
+
+/* The client goes after the first window, while the second waits for another's locks or the first
+ * is at work; the next client writes where the last window would. */
+CO static void client_goes(struct sim_volumes *s, int (*run)(struct change *c), uint64_t at)
+{
+    struct volume *v = sim_volumes_volume(s, "v", MIB(64));
+    for (uint64_t to = 0; to < MIB(16); to += STEP) {
+        mark(to);
+        check_ok(volume_write(v, to, STEP, data, 0));
+    }
+    check_ok(volume_flush(v));
+    struct change c = {.run = run}, other = {.run = change_in_the_way};
+    memset(large, 0x11, sizeof(large));
+    volume_client_init(&other.client, v);
+    check_ok(co_spawn(change_run, &other, "change"));
+    volume_client_init(&c.client, v);
+    check_ok(co_spawn(change_run, &c, "change"));
+    co_yield ();
+    check(!c.done);
+    volume_client_go(&c.client);
+    while (!other.done)
+        vp_ignore(co_sleep_ns(1000000), "nobody cancels");
+    check_ok(other.rc);
+    memset(data, 0x22, 4096);
+    check_ok(volume_write(v, at, 4096, data, VOLUME_FUA));
+    while (!c.done)
+        vp_ignore(co_sleep_ns(1000000), "nobody cancels");
+    check_equal(c.rc, VP_E_CANCELLED);
+    check_ok(volume_read(v, at, 4096, seen));
+    check(memcmp(seen, data, 4096) == 0);
+}
+
+CO static void zero_of_a_client_that_goes(struct sim_volumes *s)
+{
+    client_goes(s, change_zero, MIB(16) - 4096);
+}
+
+CO static void discard_of_a_client_that_goes(struct sim_volumes *s)
+{
+    client_goes(s, change_discard, MIB(16) - 4096);
+}
+
+CO static void write_of_a_client_that_goes(struct sim_volumes *s)
+{
+    client_goes(s, change_write_unaligned, MIB(1));
+}
+
+static void what_a_client_began_does_not_go_on_once_it_is_gone(void **state)
+{
+    (void)state;
+    play(zero_of_a_client_that_goes, 7, "single");
+    play(discard_of_a_client_that_goes, 8, "single");
+    play(write_of_a_client_that_goes, 9, "single");
+}
+
+/* Room comes after the client went, and before its request has looked again. */
+CO static void wait_of_a_client_that_goes(struct sim_volumes *s)
+{
+    uint64_t end;
+    struct volume *small = sim_volumes_volume(s, "small", MIB(64));
+    check(fill_pool(s, &end) != NULL);
+    struct change c = {.run = change_write_large}, other = c;
+    volume_client_init(&c.client, small);
+    volume_client_init(&other.client, small);
+    check_ok(co_spawn(change_run, &c, "change"));
+    check_ok(co_spawn(change_run, &other, "change"));
+    vp_ignore(co_sleep_ns(50000000), "nobody cancels");
+    check(!c.done && !other.done);
+    volume_cancel_waiting(small); /* concerns no client */
+    volume_client_go(&c.client);
+    vp_ignore(co_sleep_ns(50000000), "nobody cancels");
+    check(c.done && !other.done);
+    check_equal(c.rc, VP_E_CANCELLED);
+    volume_client_leave(&other.client);
+    vp_ignore(co_sleep_ns(50000000), "nobody cancels");
+    check(other.done);
+    check_equal(other.rc, VP_E_CANCELLED);
+}
+
+static void a_client_that_leaves_waits_for_no_room_and_others_do(void **state)
+{
+    (void)state;
+    play(wait_of_a_client_that_goes, 10, "single");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +415,8 @@ int main(void)
         cmocka_unit_test(a_paused_write_goes_on_after_a_discard_in_another_volume),
         cmocka_unit_test(waiting_for_room_ends_when_it_is_cancelled_or_the_pool_closes),
         cmocka_unit_test(a_reserve_is_honoured_in_a_full_pool_or_refused_at_once),
+        cmocka_unit_test(what_a_client_began_does_not_go_on_once_it_is_gone),
+        cmocka_unit_test(a_client_that_leaves_waits_for_no_room_and_others_do),
     };
     return cmocka_run_group_tests_name("volumes/full", tests, NULL, NULL);
 }

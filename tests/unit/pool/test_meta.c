@@ -1,0 +1,245 @@
+/* Metadata groups: forming them, what they leave to data, and memory that runs out (meta.c). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+
+#include "pool/meta_impl.h"
+#include "tests/lib/on_reactor.h"
+#include "tests/lib/sim_pool.h"
+
+static struct pool *pool;
+static const struct raid_profile mirror = {RAID_MIRROR, 1, 1};
+
+/* ---- memory that runs out ------------------------------------------------------------------ */
+
+#ifdef __SANITIZE_ADDRESS__
+enum { CAN_FAIL = false }; /* the sanitizer's own allocator can not be replaced */
+static long fail_in;
+#else
+enum { CAN_FAIL = true };
+extern void *__libc_malloc(size_t n);
+extern void *__libc_calloc(size_t n, size_t size);
+static long fail_in = -1; /* so many allocations from now one fails */
+
+static bool allocation_fails(void)
+{
+    return fail_in >= 0 && fail_in-- == 0;
+}
+
+void *malloc(size_t n)
+{
+    return allocation_fails() ? NULL : __libc_malloc(n);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    return allocation_fails() ? NULL : __libc_calloc(n, size);
+}
+#endif
+
+enum { ALLOCATIONS = 12 }; /* of forming a group: fewer */
+static unsigned failures;
+
+static unsigned groups_in_memory(void)
+{
+    unsigned n = 0;
+    const struct pool_group *g;
+    list_for_each (g, &pool->groups, link)
+        n++;
+    return n;
+}
+
+static unsigned groups_with_record(void)
+{
+    unsigned n = 0;
+    struct pool_record r;
+    for (uint64_t id = 1; id < 32; id++)
+        n += pool_record_get(pool, POOL_RECORD_GROUP, 0, id, &r);
+    return n;
+}
+
+static void form_without_memory(void *arg)
+{
+    static uint64_t addr[4096];
+    static uint8_t page[POOL_PAGE] __attribute__((aligned(POOL_PAGE)));
+    void *pages[] = {page};
+    unsigned n = 0;
+    check_ok(sim_pool_create(2, &pool, NULL));
+    while (pool->meta.pages_free)
+        check_ok(pool_page_alloc(pool, 1, &addr[n++]));
+    fail_in = *(long *)arg;
+    int rc = pool_page_alloc(pool, 1, &addr[n]);
+    fail_in = -1;
+    failures += rc != 0;
+    check_equal(groups_in_memory(), groups_with_record());
+    if (rc)
+        check_ok(pool_page_alloc(pool, 1, &addr[n]));
+    check_ok(pool_page_write(pool, &addr[n], pages, 1));
+    check_equal(groups_in_memory(), groups_with_record());
+    check_ok(pool_checkpoint(pool));
+}
+
+static void import(void *arg)
+{
+    (void)arg;
+    check_ok(sim_pool_import(2, NULL, &pool, NULL));
+}
+
+static void a_group_for_which_memory_runs_out_is_not_used_without_its_record(void **state)
+{
+    (void)state;
+    if (!CAN_FAIL) {
+        print_message("not tested: allocations can not fail under the address sanitizer\n");
+        skip();
+    }
+    for (long k = 0; k < ALLOCATIONS; k++) {
+        struct sim_world *w = sim_pool_world(3, 2);
+        sim_pool_run(w, form_without_memory, &k);
+        pool_abandon(pool);
+        w = sim_pool_reboot(w, 5);
+        sim_pool_run(w, import, NULL);
+        pool_abandon(pool);
+        sim_world_free(w);
+    }
+    assert_true(failures >= 3);
+    assert_checked();
+}
+
+/* ---- room ---------------------------------------------------------------------------------- */
+
+static void metadata_take_what_data_leave(void *arg)
+{
+    (void)arg;
+    struct pool_arena arena;
+    uint64_t addr;
+    unsigned n = 0;
+    check_ok(sim_pool_create(2, &pool, NULL));
+    while (pool_meta_has_room(pool, 1) && !pool_page_alloc(pool, 1, &addr))
+        n++;
+    check(n > 3 * SIM_POOL_DISK_BYTES / 4 / POOL_PAGE / 2); /* of six groups */
+    struct pool_space s;
+    pool_space_get(pool, &s);
+    check_equal(pool_arena_lease(pool, 7, mirror, 0, &arena), VP_E_NO_SPACE);
+    for (uint64_t i = 0; i < 100; i++)
+        check_ok(sim_pool_commit_counter(pool, i % 10, i));
+    for (unsigned i = 0; i < 3; i++)
+        check_ok(pool_checkpoint(pool));
+}
+
+static void metadata_grow_while_extents_are_free_and_keep_what_a_checkpoint_needs(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(3, 2);
+    sim_pool_run(w, metadata_take_what_data_leave, NULL);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
+/* ---- disks of different sizes -------------------------------------------------------------- */
+
+static const char *const disk_name[] = {"d0", "d1", "d2", "d3"};
+
+static struct sim_world *world_of(const uint64_t *mib, unsigned disks)
+{
+    struct sim_world *w = sim_world_new(9);
+    for (unsigned i = 0; i < disks; i++) {
+        struct sim_disk_config c = {.name = disk_name[i],
+                                    .size_bytes = mib[i] << 20,
+                                    .sector_bytes = 512,
+                                    .atomic_bytes = 4096,
+                                    .write_cache = true,
+                                    .latency_min_ns = 1000,
+                                    .latency_max_ns = 50000};
+        (void)sim_disk_add(w, &c);
+    }
+    return w;
+}
+
+struct disks {
+    uint64_t mib[4];
+    unsigned count;
+    bool eject; /* the first one */
+};
+
+static void lease_a_quarter(void *arg)
+{
+    const struct disks *d = arg;
+    struct pool_create_options o = {
+        .name = "tank",
+        .profile = mirror,
+        .force = true,
+        .geometry = {.chunk_bytes = 64 << 10},
+    };
+    struct pool_arena a;
+    check_ok(pool_create(&o, disk_name, d->count, &pool, NULL));
+    if (d->eject)
+        check_ok(pool_disk_eject(pool, &pool->disk[0], VP_E_IO, "a test"));
+    uint64_t bytes = 0;
+    for (unsigned i = 0; bytes < d->mib[1] << 18; i++) {
+        if (!check(pool_arena_lease(pool, 7, mirror, i, &a) == 0))
+            return;
+        bytes += (uint64_t)a.chunks * o.geometry.chunk_bytes;
+    }
+    struct pool_space s;
+    pool_space_get(pool, &s);
+    check_equal(s.level, POOL_OK);
+}
+
+static void a_small_disk_does_not_keep_data_from_the_large_ones(void **state)
+{
+    (void)state;
+    struct disks d[] = {
+        {{256, 256, 16}, 3, false},
+        {{256, 256, 8}, 3, false},
+        {{1024, 1024, 1024, 32}, 4, true},
+    };
+    for (unsigned i = 0; i < 3; i++) {
+        struct sim_world *w = world_of(d[i].mib, d[i].count);
+        sim_pool_run(w, lease_a_quarter, &d[i]);
+        pool_abandon(pool);
+        sim_world_free(w);
+    }
+    assert_checked();
+}
+
+static void lease_all(void *arg)
+{
+    (void)arg;
+    struct pool_create_options o = {
+        .name = "tank", .profile = mirror, .force = true, .geometry = {.chunk_bytes = 64 << 10}};
+    struct pool_arena a;
+    struct pool_space s;
+    check_ok(pool_create(&o, disk_name, 3, &pool, NULL));
+    for (unsigned i = 0; !pool_arena_lease(pool, 7, mirror, i, &a); i++)
+        ;
+    pool_space_get(pool, &s);
+    check(s.free_bytes > s.total_bytes / 2);
+    check_equal(s.level, POOL_FULL);
+}
+
+static void free_space_on_one_disk_is_no_room_for_a_mirror(void **state)
+{
+    (void)state;
+    const uint64_t mib[] = {64, 64, 1024};
+    struct sim_world *w = world_of(mib, 3);
+    sim_pool_run(w, lease_all, NULL);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_group_for_which_memory_runs_out_is_not_used_without_its_record),
+        cmocka_unit_test(metadata_grow_while_extents_are_free_and_keep_what_a_checkpoint_needs),
+        cmocka_unit_test(a_small_disk_does_not_keep_data_from_the_large_ones),
+        cmocka_unit_test(free_space_on_one_disk_is_no_room_for_a_mirror),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
