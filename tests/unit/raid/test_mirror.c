@@ -537,6 +537,27 @@ static void flushes_that_wait_share_the_next_one(void **state)
     with_copies(1, body_shared_flush);
 }
 
+/* ---- what the kernel lacks ----------------------------------------------------------------- */
+
+static void body_full(void)
+{
+    io_dev_wait_for_room(f.disk[0].dev);
+    sim_disk_inject(f.sim[0], SIM_FAULT_FULL, 1 << IO_WRITE, 0, 500000000);
+    uint64_t before = reactor_now_ns();
+    check_ok(write_all());
+    check(reactor_now_ns() - before >= 500000000);
+    check_equal(f.ejects, 0);
+    check(f.disk[0].in_service && !io_dev_is_full(f.disk[0].dev));
+    struct raid_io io = {.group = &f.group, .buf = back, .len = sizeof(back)};
+    check_ok(raid_read_copy(&f.group, 0, 0, io.buf, io.len));
+    check(memcmp(back, data, sizeof(data)) == 0);
+}
+static void a_write_waits_for_room_below_the_disk(void **state)
+{
+    (void)state;
+    with_copies(2, body_full);
+}
+
 static void drop_line(enum vp_log_level level, const char *line, void *arg)
 {
     (void)level;
@@ -569,6 +590,7 @@ int main(void)
         cmocka_unit_test(a_write_during_a_flush_is_not_counted_as_flushed),
         cmocka_unit_test(a_flush_beside_a_failed_one_is_not_believed),
         cmocka_unit_test(flushes_that_wait_share_the_next_one),
+        cmocka_unit_test(a_write_waits_for_room_below_the_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
