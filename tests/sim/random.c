@@ -37,6 +37,7 @@ struct random_world {
     int bad_disk; /* -1: no faults */
     bool rots;    /* its faults damage data: power goes only when nothing is being overwritten */
     bool overwrites_fail;
+    bool hogs;       /* metadata are at their limit from the first clients on */
     bool unreadable; /* each copy has blocks that cannot be read, never the same */
     unsigned snapshot_one_in, fault_one_in;
     unsigned keep_pages;          /* of kept memory, for the first round; 0: enough */
@@ -89,6 +90,7 @@ static void draw_config(struct random_world *x)
     x->overwrites_fail = x->bad_disk < 0 && below(x, 2);
     x->snapshot_one_in = 1 + (unsigned)below(x, 12);
     x->fault_one_in = 50 + (unsigned)below(x, 2000);
+    x->hogs = hash_mix(x->rng) % 6 == 0; /* no draw: what else a seed means stays */
     /* A header and none, one or two steps of an area. */
     x->keep_pages = below(x, 4) ? 0 : 1 + 4 * (unsigned)below(x, 3);
 }
@@ -244,6 +246,13 @@ static void spoil(struct random_world *x, struct rig *r)
         vp_ignore(rig_op(r, &op), "it cannot fail");
 }
 
+static void hog(struct random_world *x, struct rig *r)
+{
+    struct op op = {.kind = OP_HOG};
+    if (x->hogs && !r->failed)
+        vp_ignore(rig_op(r, &op), "rig_op has reported what was not expected");
+}
+
 /* Everything durable, the checksums too. */
 static void settle(struct random_world *x, struct rig *r)
 {
@@ -261,6 +270,7 @@ static void phases(struct random_world *x, struct rig *r)
     for (unsigned i = 0; i < x->phases && !r->failed; i++) {
         control_op(x, r);
         spoil(x, r);
+        hog(x, r);
         if (!r->failed)
             run_clients(x, r);
         if (x->rots && !r->failed)

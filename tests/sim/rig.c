@@ -433,6 +433,17 @@ static int op_rot(struct rig *r, const struct op *op)
 
 /* Of each volume's block that is stored, all disks but one lose the power to read it: which one, goes
  * round with the block's number. What is spare on a mirror is so lost, and nothing else. */
+/* Nobody gives them back: the pool's metadata are at their limit from now on. */
+static int op_hog(struct rig *r)
+{
+    struct pool *pool = volumes_pool(r->vs);
+    uint64_t page;
+    int rc = 0;
+    while (!rc && pool_meta_has_room(pool, 1))
+        rc = pool_page_alloc(pool, 1, &page);
+    return rc;
+}
+
 static int op_unreadable(struct rig *r)
 {
     uint64_t end = r->config->disk_bytes - LABEL_AREA_BYTES, sector;
@@ -488,6 +499,8 @@ static int op_any(struct rig *r, const struct op *op)
         return op_reimport(r);
     case OP_ROT:
         return op_rot(r, op);
+    case OP_HOG:
+        return op_hog(r);
     case OP_UNREADABLE:
         return op_unreadable(r);
     default:

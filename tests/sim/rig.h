@@ -38,6 +38,7 @@ enum op_kind {
     OP_REIMPORT,   /* closes the pool and imports it                                */
     OP_REPEAT,     /* runs the `at` operations before this one `count` times more   */
     OP_ROT,        /* damages one in `count` blocks of disk `at`                     */
+    OP_HOG,        /* takes metadata pages until writes that need more are refused          */
     OP_UNREADABLE, /* no disk can read its share of what volumes wrote: one has every block     */
 };
 enum op_flags {

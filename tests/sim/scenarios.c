@@ -225,6 +225,34 @@ static const struct op waiting[] = {
     {OP_READ, "p", BLOCKS(0), BLOCKS(64), 0},
     {OP_END, NULL, 0, 0, 0},
 };
+/* Metadata at their limit: what changes only what is there goes on, new chunks are refused. */
+static const struct op hogged_volume[] = {
+    {OP_CREATE, "a", 0, BLOCKS(64), 0},
+    {OP_CREATE, "b", 0, BLOCKS(64), 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_WRITE, "b", BLOCKS(0), BLOCKS(4), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_FLUSH, "b", 0, 0, 0},
+    {OP_HOG, NULL, 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op hogged[] = {
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(2), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(6), OP_WITH_NEXT},
+    {OP_WRITE, "b", BLOCKS(1), BLOCKS(1), OP_FUA},
+    {OP_WRITE, "a", BLOCKS(40), BLOCKS(1), 0},
+    {OP_DISCARD, "a", BLOCKS(4), BLOCKS(4), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_FUA},
+    {OP_DELETE, "b", 0, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(9), BLOCKS(1), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
 /* A volume whose writes are durable at once, and one that finds written zeros. */
 static const struct op options_setup[] = {
     {OP_CREATE, "s", 0, BLOCKS(32), OP_SYNC},
@@ -356,6 +384,8 @@ const struct scenario scenarios[] = {
     SCENARIO("errors", "each operation of the only disk fails once", one_disk, written_volume,
              mishaps, .flags = SCENARIO_ERRORS, .crash_stride = 3),
     SCENARIO("fill", "to the last block, discard, and on", tiny_disk, nearly_full, fill, ),
+    SCENARIO("metadata", "metadata at their limit: overwrite, discard, delete", tiny_disk,
+             hogged_volume, hogged, ),
     SCENARIO("waiting", "a write waits for space that another volume gives back", tiny_disk,
              full_and_waiting, waiting, ),
     SCENARIO("options", "sync, zero detection, zeroes without holes", one_disk, options_setup,
