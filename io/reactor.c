@@ -44,6 +44,8 @@ int reactor_new(const struct reactor_config *config, struct reactor **out, struc
     list_init(&r->live);
     list_init(&r->idle_stacks);
     list_init(&r->completed);
+    list_init(&r->waiting_ops);
+    timer_init(&r->waiting_timer, reactor_retry_ops);
     bool real = !r->config.sim;
     int rc = mailbox_init(&r->mailbox, real ? 1024 : 16, real, err);
     if (rc == 0 && real)
@@ -105,7 +107,9 @@ static void run_simulated(struct reactor *r)
         reactor_run_ready(r, SWITCHES_PER_TURN);
         if (sim_world_is_cut(sim) || is_finished(r))
             return;
-        if (list_empty(&r->ready) && !sim_reactor_step(sim, reactor_next_timer_ns(r)))
+        bool idle = list_empty(&r->ready) && mailbox_sleep(&r->mailbox);
+        mailbox_awake(&r->mailbox);
+        if (idle && !sim_reactor_step(sim, reactor_next_timer_ns(r)))
             return;
     }
 }

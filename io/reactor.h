@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "io/co.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,7 +23,8 @@ struct sim_world;
 
 struct reactor_config {
     unsigned index;          /* 0 is the home reactor; shows in names and metrics             */
-    unsigned max_coroutines; /* stacks; 0 = 4096                                              */
+    unsigned max_coroutines; /* of requests and clients; an eighth more is kept for internal work
+                                (co_spawn_reserved); 0 = 4096                                 */
     size_t stack_bytes;      /* per coroutine, without its guard page; 0 = 64 KiB             */
     size_t buffer_bytes;     /* I/O buffers of this reactor, registered with the ring where
                                 the kernel can; 0 = 64 MiB                                    */
@@ -94,6 +96,13 @@ void timer_disarm(struct timer *t);
 CO int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
 
 /*
+ * As reactor_call, for fn that lasts as long as a client likes, or waits for a checkpoint or for
+ * other reactors: it waits while only the reserve of coroutines is left on `to`, without keeping
+ * reactor_call back.
+ */
+CO int reactor_call_for_client(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
+
+/*
  * As reactor_call, from a thread without a reactor (start-up, tests): blocks the thread.
  */
 int reactor_call_blocking(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
@@ -101,6 +110,27 @@ int reactor_call_blocking(struct reactor *to, int (*fn)(void *arg), void *arg) m
 /* Spawns fn(arg) on `to` without waiting for it; from any thread. Errors: VP_E_SHUTDOWN; VP_E_AGAIN
  * when the ring of `to` is full and this thread is a reactor (any other thread waits for room). */
 int reactor_post(struct reactor *to, void (*fn)(void *arg), void *arg, const char *name) must_check;
+
+/* A wake-up for a coroutine of some reactor; the inside of io/ (mailbox_impl.h). */
+struct mail_reply {
+    struct mail_reply *next;
+    struct co *co; /* woken on its own reactor */
+};
+
+/*
+ * Something that happens once and that one coroutine waits for, whichever thread makes it happen.
+ * It belongs to the waiter, on its stack: after reactor_event_set the setter does not touch it.
+ */
+struct reactor_event {
+    _Atomic unsigned state;
+    struct reactor *reactor;
+    struct mail_reply reply;
+};
+/* By the coroutine that will wait. */
+void reactor_event_init(struct reactor_event *e);
+CO void reactor_event_wait(struct reactor_event *e);
+/* Once; any thread. What was written before is seen by the waiter. */
+void reactor_event_set(struct reactor_event *e);
 
 /* ---- figures ------------------------------------------------------------------------------ */
 

@@ -63,6 +63,15 @@ bool log_batch_check(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid poo
     return true;
 }
 
+uint32_t log_batch_claim(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
+                         uint64_t stream, uint64_t seq)
+{
+    struct log_batch_header h;
+    memcpy(&h, buf, sizeof(h));
+    bool here = header_fits(&h, room_bytes, pool, stream) && le64_get(h.seq) == seq;
+    return here ? (uint32_t)div_up(le32_get(h.bytes), POOL_PAGE) : 0;
+}
+
 bool log_batch_is_later(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
                         uint64_t stream, uint64_t seq)
 {

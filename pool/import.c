@@ -17,14 +17,23 @@
  *  I5  What was found is durable before anything builds upon it (GUARD_IMPORT_FLUSH): a daemon that
  *      was killed leaves it in the disks' caches.
  *  I6  What a killed daemon kept in memory goes into the log before anything is served.
+ *  I7  What could not be read is not taken for what is not there. Where no copy of the log can be
+ *      read, its end is not known (VP_E_LOG_UNREADABLE). A disk whose root slots cannot be read, or
+ *      that has no valid root, may know a newer root than the others: nobody else's root counts on
+ *      it. It is missing where more than half of the disks in service do know, else the import is
+ *      refused (VP_E_ROOT_UNREADABLE).
+ *  I8  A disk that does not take a repair of the log goes out only when the groups are known, and
+ *      not at all if it holds the last copy of metadata.
+ *  I9  A disk in service whose own newest root is older than it can be was set back (an old image
+ *      was put in its place). It is out, like one that is missing.
  *
  * When the root has no place for one more piece, the new stream begins with a copy of all records
  * of the old ones, and is the only piece.
  *
  * Everything read here is untrusted. Cost: labels, roots, snapshot, log.
  */
+#include "pool/import_impl.h"
 #include "pool/keep_impl.h"
-#include "pool/meta_impl.h"
 
 #include "base/log.h"
 #include "io/guard.h"
@@ -32,31 +41,7 @@
 #include <stdlib.h>
 
 enum {
-    SLOTS_BYTES = POOL_ROOT_SLOTS * ROOT_BYTES,
     PIECES_WANTED = 4, /* beyond, the next commit asks for a checkpoint */
-};
-
-struct pool_import_state {
-    struct pool *p;
-    struct vp_error *err;
-    struct pool_candidate *candidate;
-    unsigned candidates;
-    uint8_t *slots;         /* of each candidate: head's, tail's                          */
-    struct io_op *op;       /* two of each candidate                                      */
-    const uint8_t **newest; /* of each candidate, its newest valid root in slots, or NULL */
-    unsigned winner;        /* the candidate that has the newest of all                   */
-    struct root_image image, other;
-    struct pool_root next; /* the sealing one: the newest, with its pieces as they were found */
-    int of_disk[POOL_DISKS_MAX]; /* candidate of a disk of the table, or -1             */
-    bool missing[POOL_DISKS_MAX];
-
-    struct log_reader reader;
-    struct pool_batch run;        /* bytes of a run of several batches                          */
-    struct pool_batch keep;       /* bytes of the whole log, when pieces are to be merged       */
-    struct pool_segment *segment; /* walked                                             */
-    unsigned segments, segments_kept, segment_capacity;
-    uint64_t log_pages;
-    struct list keeps; /* of the daemon before, if it was killed (keep_recover.c) */
 };
 
 void pool_import_state_free(struct pool_import_state *im)
@@ -71,261 +56,10 @@ void pool_import_state_free(struct pool_import_state *im)
         pool_candidates_free(im->candidate, im->candidates);
     free(im->segment);
     free(im->newest);
+    free(im->unread);
     free(im->op);
     free(im->slots);
     free(im);
-}
-
-static const char *name_of(const struct pool_import_state *im)
-{
-    return im->candidate[0].label.pool_name;
-}
-
-/* ---- roots -------------------------------------------------------------------------------- */
-
-static uint8_t *slots_of(const struct pool_import_state *im, unsigned candidate, unsigned side)
-{
-    return im->slots + (2 * (size_t)candidate + side) * SLOTS_BYTES;
-}
-
-/* CO. All slots of all candidates; what can not be read is zero and marked in its op. */
-static int roots_read(struct pool_import_state *im)
-{
-    struct io_batch batch;
-    unsigned n = im->candidates;
-    im->slots = aligned_alloc(ROOT_BYTES, 2 * (size_t)n * SLOTS_BYTES);
-    im->op = calloc(2 * (size_t)n, sizeof(*im->op));
-    im->newest = calloc(n, sizeof(*im->newest));
-    if (!im->slots || !im->op || !im->newest)
-        return VP_E_NO_MEMORY;
-    io_batch_init(&batch);
-    for (unsigned i = 0; i < 2 * n; i++) {
-        const struct pool_candidate *c = &im->candidate[i / 2];
-        io_op_set(&im->op[i], c->dev, IO_READ, POOL_ROOT_AT + (i % 2 ? c->tail_bytes : 0),
-                  slots_of(im, i / 2, i % 2), SLOTS_BYTES, 0);
-        io_batch_add(&batch, &im->op[i]);
-    }
-    vp_ignore(io_batch_wait(&batch), "each op has its own result");
-    for (unsigned i = 0; i < 2 * n; i++)
-        if (im->op[i].rc)
-            memset(slots_of(im, i / 2, i % 2), 0, SLOTS_BYTES);
-    return 0;
-}
-
-/* The slot that claims the highest number below `below`; NULL when none does. */
-static const uint8_t *root_claim(const struct pool_import_state *im, unsigned candidate,
-                                 uint64_t below)
-{
-    const uint8_t *best = NULL;
-    uint64_t best_number = 0;
-    for (unsigned i = 0; i < 2 * POOL_ROOT_SLOTS; i++) {
-        const uint8_t *block =
-            slots_of(im, candidate, i / POOL_ROOT_SLOTS) + i % POOL_ROOT_SLOTS * ROOT_BYTES;
-        uint64_t n = le64_get(((const struct root_block *)block)->number);
-        if (n >= below || n < best_number || (n == best_number && best))
-            continue;
-        best_number = n;
-        best = block;
-    }
-    return best;
-}
-
-/* The candidate's newest valid root; claims are checked from the highest down. */
-static bool root_newest(struct pool_import_state *im, unsigned candidate, uint64_t *number)
-{
-    const uint8_t *block;
-    uint64_t below = UINT64_MAX;
-    while ((block = root_claim(im, candidate, below))) {
-        below = le64_get(((const struct root_block *)block)->number);
-        for (unsigned side = 0; side < 2; side++) {
-            block = slots_of(im, candidate, side) + below % POOL_ROOT_SLOTS * ROOT_BYTES;
-            if (!root_block_check(block, im->candidate[0].label.pool_uuid, number) ||
-                *number != below)
-                continue;
-            im->newest[candidate] = block;
-            return true;
-        }
-    }
-    return false;
-}
-
-static int roots_choose(struct pool_import_state *im)
-{
-    bool found = false;
-    uint64_t best = 0, number = 0;
-    for (unsigned i = 0; i < im->candidates; i++) {
-        if (!root_newest(im, i, &number) || (found && number <= best))
-            continue;
-        found = true;
-        best = number;
-        im->winner = i;
-    }
-    if (!found)
-        return vp_fail(im->err, VP_E_ROOT_NONE,
-                       "pool %s: none of the %u disks has a valid root record; `vpool-check` shows "
-                       "what is on them",
-                       name_of(im), im->candidates);
-    int rc = root_block_decode(im->newest[im->winner], &im->image);
-    if (rc)
-        return vp_fail(im->err, rc, "pool %s: root %llu on %s: %s", name_of(im),
-                       (unsigned long long)best, im->candidate[im->winner].path, vp_err_text(rc));
-    return 0;
-}
-
-/* Some copy of the slot that the next root would have taken shows what was there before it. */
-static bool next_root_never_was(const struct pool_import_state *im)
-{
-    uint64_t slot = (im->image.root.number + 1) % POOL_ROOT_SLOTS, number;
-    for (unsigned d = 0; d < im->image.disks; d++) {
-        if (im->image.disk[d].state != POOL_DISK_ONLINE || im->of_disk[d] < 0)
-            continue;
-        for (unsigned side = 0; side < 2; side++) {
-            unsigned c = (unsigned)im->of_disk[d];
-            const uint8_t *block = slots_of(im, c, side) + slot * ROOT_BYTES;
-            if (im->op[2 * c + side].rc)
-                continue;
-            if (bytes_are_zero(block, ROOT_BYTES) ||
-                root_block_check(block, im->image.pool_uuid, &number))
-                return true;
-        }
-    }
-    return false;
-}
-
-/* ---- disks -------------------------------------------------------------------------------- */
-
-static void identity_adopt(struct pool *p, const struct root_image *r)
-{
-    memcpy(p->name, r->name, sizeof(p->name));
-    p->uuid = r->pool_uuid;
-    p->geometry = r->geometry;
-    p->default_profile = r->profile;
-    p->features_compat = r->features_compat;
-    p->features_ro = r->features_ro;
-    p->features_incompat = r->features_incompat;
-    p->root.now = r->root;
-    p->disk_count = r->disks;
-    for (unsigned i = 0; i < r->disks; i++) {
-        struct pool_disk *d = &p->disk[i];
-        d->pool = p;
-        d->uuid = r->disk[i].uuid;
-        d->state = r->disk[i].state;
-        d->extents_total = r->disk[i].extents;
-        d->size_bytes = r->disk[i].size_bytes;
-        d->tail_bytes = d->size_bytes - POOL_LABEL_AREA;
-    }
-}
-
-/* Which candidate is which disk of the table. */
-static int disks_match(struct pool_import_state *im)
-{
-    struct pool *p = im->p;
-    for (unsigned d = 0; d < POOL_DISKS_MAX; d++)
-        im->of_disk[d] = -1;
-    for (unsigned c = 0; c < im->candidates; c++) {
-        unsigned d = 0;
-        while (d < p->disk_count &&
-               (!p->disk[d].state ||
-                !vp_uuid_equal(p->disk[d].uuid, im->candidate[c].label.disk_uuid)))
-            d++;
-        if (d == p->disk_count) {
-            vp_warn("pool %s: %s has its label but is none of its disks; not used", p->name,
-                    im->candidate[c].path);
-            continue;
-        }
-        if (im->of_disk[d] >= 0)
-            return vp_fail(im->err, VP_E_EXISTS,
-                           "pool %s: %s and %s are copies of the same disk; give only one of them",
-                           p->name, im->candidate[im->of_disk[d]].path, im->candidate[c].path);
-        if (io_dev_info(im->candidate[c].dev)->size_bytes < p->disk[d].size_bytes)
-            return vp_fail(im->err, VP_E_DISK_TOO_SMALL,
-                           "pool %s: %s has shrunk to %llu bytes; the pool uses %llu", p->name,
-                           im->candidate[c].path,
-                           (unsigned long long)io_dev_info(im->candidate[c].dev)->size_bytes,
-                           (unsigned long long)p->disk[d].size_bytes);
-        im->of_disk[d] = (int)c;
-    }
-    return 0;
-}
-
-/* The stale disk's own newest root calls a disk out that the winner counts on. */
-static bool went_separate_ways(struct pool_import_state *im, unsigned disk)
-{
-    const uint8_t *block = im->newest[im->of_disk[disk]];
-    if (!block || root_block_decode(block, &im->other))
-        return false;
-    for (unsigned i = 0; i < im->image.disks && i < im->other.disks; i++)
-        if (im->image.disk[i].state == POOL_DISK_ONLINE && im->other.disk[i].state == POOL_DISK_OUT)
-            return true;
-    return false;
-}
-
-static int disks_check(struct pool_import_state *im)
-{
-    struct pool *p = im->p;
-    unsigned online = 0, here = 0;
-    for (unsigned i = 0; i < p->disk_count; i++) {
-        struct pool_disk *d = &p->disk[i];
-        if (d->state == POOL_DISK_ONLINE) {
-            online++;
-            here += im->of_disk[i] >= 0;
-        } else if (d->state == POOL_DISK_OUT && im->of_disk[i] >= 0 &&
-                   io_guard_on(GUARD_STALE_DISK) && went_separate_ways(im, i)) {
-            return vp_fail(
-                im->err, VP_E_POOL_SPLIT,
-                "pool %s: %s and %s were used one without the other since; give only the "
-                "one whose data you want",
-                p->name, im->candidate[im->winner].path, im->candidate[im->of_disk[i]].path);
-        }
-    }
-    if (!here || 2 * here < online)
-        return vp_fail(im->err, VP_E_POOL_MISSING_DISK,
-                       "pool %s: only %u of its %u disks in service were found; at least half are "
-                       "needed",
-                       p->name, here, online);
-    if (!next_root_never_was(im))
-        return vp_fail(
-            im->err, VP_E_ROOT_STALE,
-            "pool %s: the root after number %llu is damaged in every copy; what that one "
-            "names may be used again already. `vpool-check` shows more",
-            p->name, (unsigned long long)im->image.root.number);
-    return 0;
-}
-
-static int disks_adopt(struct pool_import_state *im)
-{
-    struct pool *p = im->p;
-    for (unsigned i = 0; i < p->disk_count; i++) {
-        struct pool_disk *d = &p->disk[i];
-        bool here = im->of_disk[i] >= 0;
-        if (d->state == POOL_DISK_ONLINE && !here) {
-            d->state = POOL_DISK_OUT;
-            im->missing[i] = true;
-            p->disk_changes++;
-            vp_warn("pool %s: disk %u is missing; going on without it", p->name, i);
-        } else if (d->state == POOL_DISK_OUT && here && !io_guard_on(GUARD_STALE_DISK)) {
-            d->state = POOL_DISK_ONLINE;
-        }
-        int rc = here ? pool_disk_adopt(p, i, &im->candidate[im->of_disk[i]])
-                      : pool_disk_adopt_missing(p, i, "missing at import");
-        if (rc)
-            return rc;
-    }
-    return 0;
-}
-
-static int import_roots(struct pool_import_state *im)
-{
-    int rc = roots_read(im);
-    if (!rc)
-        rc = roots_choose(im);
-    if (rc)
-        return rc;
-    identity_adopt(im->p, &im->image);
-    rc = disks_match(im);
-    if (!rc)
-        rc = disks_check(im);
-    return rc ? rc : disks_adopt(im);
 }
 
 /* ---- snapshot and log --------------------------------------------------------------------- */
@@ -421,7 +155,7 @@ static int import_snapshot(struct pool_import_state *im)
     }
     if (!rc && (b.flags & LOG_BATCH_MORE))
         rc = VP_E_SNAPSHOT_DAMAGED;
-    im->segments_kept = im->segments;
+    im->segments_kept = im->segments_of_snapshot = im->segments;
     if (rc)
         return vp_fail(im->err, rc, "pool %s: snapshot of root %llu, batch %llu: %s", im->p->name,
                        (unsigned long long)im->image.root.number, (unsigned long long)r->seq,
@@ -551,6 +285,25 @@ static int groups_check(struct pool_import_state *im)
     return 0;
 }
 
+/* Disks that did not take a repair of the log (I8). */
+static int disks_leave(struct pool_import_state *im)
+{
+    struct pool *p = im->p;
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        int cause = im->reader.repair_rc[i];
+        if (!cause)
+            continue;
+        int rc = pool_disk_mark_out(p, &p->disk[i], cause,
+                                    "a copy of the metadata log cannot be repaired");
+        if (rc)
+            return vp_fail(im->err, rc,
+                           "pool %s: disk %u (%s) holds the last copy of some metadata and cannot "
+                           "be written: %s; nothing was changed, try again",
+                           p->name, i, p->disk[i].path, vp_err_text(cause));
+    }
+    return 0;
+}
+
 static int import_space(struct pool_import_state *im)
 {
     int rc = pool_groups_load(im->p, im->err);
@@ -558,6 +311,8 @@ static int import_space(struct pool_import_state *im)
         rc = groups_adopt(im);
     if (!rc)
         rc = groups_check(im);
+    if (!rc)
+        rc = disks_leave(im);
     if (!rc)
         rc = pool_meta_load(im->p);
     for (unsigned i = 0; i < im->segments && !rc; i++)
@@ -582,12 +337,23 @@ static int flush_what_was_found(struct pool *p)
     return rc;
 }
 
+/* The sealing root names the merged piece alone. What it replaces is free at once: until the next
+ * checkpoint there may be no room for both. */
+static void merged_pieces_free(struct pool_import_state *im)
+{
+    for (unsigned i = im->segments_of_snapshot; i < im->segments; i++)
+        pool_segment_free(im->p, &im->segment[i]);
+    pool_meta_room_update(im->p);
+}
+
 /* CO. */
 static int import_seal(struct pool_import_state *im)
 {
     struct pool *p = im->p;
     struct pool_root next = im->next;
-    int rc = pool_log_open(p);
+    int rc = pool_import_roots_level(im);
+    if (!rc)
+        rc = pool_log_open(p);
     if (!rc)
         rc = flush_what_was_found(p);
     if (!rc)
@@ -604,6 +370,8 @@ static int import_seal(struct pool_import_state *im)
         rc = pool_log_drain(p);
     if (!rc)
         rc = pool_root_write(p, &next);
+    if (!rc && next.pieces == 1)
+        merged_pieces_free(im);
     p->log.stream.total_pages = next.pieces > PIECES_WANTED ? p->log.limit_pages : im->log_pages;
     return rc;
 }
@@ -617,7 +385,7 @@ static uint64_t stream_of_last_log(const struct pool_import_state *im)
 
 static int import_run(struct pool_import_state *im)
 {
-    int rc = import_roots(im);
+    int rc = pool_import_roots(im);
     if (!rc)
         rc = import_records(im);
     if (!rc)
@@ -643,17 +411,18 @@ int pool_import(const char *const *paths, unsigned count, const struct pool_clie
         im->p = p;
         im->err = err;
         list_init(&im->keeps);
-        /* Whoever asks for a checkpoint before the client is ready has asked too early. */
-        atomic_store(&p->checkpoint.requested, true);
+        /* Before the client is ready there are no checkpoints in the background. */
+        pool_checkpoints_hold(p);
         rc = pool_candidates_open(paths, count, &im->candidate, &im->candidates, err);
     }
     if (!rc)
         rc = import_run(im);
     pool_import_state_free(im);
     p->import = NULL;
-    atomic_store(&p->checkpoint.requested, false);
-    if (!rc)
+    if (!rc) {
+        pool_checkpoints_release(p);
         return 0;
+    }
     if (err && err->rc != rc)
         vp_ignore(vp_fail(err, rc, "pool %s: %s", p->name, vp_err_text(rc)), "rc says it");
     *out = NULL;

@@ -32,6 +32,8 @@ struct log_batch_header {
 static_assert(sizeof(struct log_batch_header) == 64, "on disk");
 
 #define LOG_COPIES 3U
+/* Of 4 KiB; the geometry allows segments of 16 KiB to 1 MiB. */
+#define LOG_SEGMENT_PAGES_MAX 256U
 
 /* Where a segment is, on every disk that holds a copy, without asking any record. */
 struct log_segment {

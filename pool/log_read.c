@@ -4,9 +4,16 @@
  * A batch counts when any copy has it whole. Copies that were looked at and lack it are rewritten
  * from the one that has it: in an open piece all of them, so that the tail found here can not
  * differ at the next import whichever disks are there then.
+ *
+ * What cannot be read is not taken for what is not there. A segment is read at once, and page by
+ * page after that failed. An acknowledged batch is on every copy in service, so one copy that was
+ * read and lacks the batch says where the log ends; where every copy is unreadable at that place,
+ * nobody knows, and the walk ends with VP_E_LOG_UNREADABLE.
  */
 #include "pool/meta_impl.h"
 
+#include "base/bitmap.h"
+#include "base/verify.h"
 #include "io/guard.h"
 
 #include <stdlib.h>
@@ -14,6 +21,7 @@
 int log_reader_init(struct log_reader *r, struct pool *p)
 {
     *r = (struct log_reader){.p = p, .buf_pages = pool_segment_pages(p)};
+    VP_VERIFY(r->buf_pages, <=, LOG_SEGMENT_PAGES_MAX);
     r->buf = aligned_alloc(POOL_PAGE, (size_t)POOL_META_COPIES * r->buf_pages * POOL_PAGE);
     return r->buf ? 0 : VP_E_NO_MEMORY;
 }
@@ -67,22 +75,45 @@ int log_reader_start(struct log_reader *r, const struct pool_segment *at, uint64
     return reader_enter(r, at);
 }
 
-/* CO. Reads the copy of the whole segment once. */
+static int copy_read(struct log_reader *r, struct pool_disk *d, unsigned copy, uint32_t page,
+                     uint32_t pages)
+{
+    uint64_t at = r->segment.place.at_bytes[copy] + (uint64_t)page * POOL_PAGE;
+    return io_dev_read(d->io.dev, at, copy_at(r, copy, page), pages * POOL_PAGE);
+}
+
+/* CO. After the copy could not be read as a whole. A page has two tries; a disk that is gone has
+ * none. */
+static void copy_read_pages(struct log_reader *r, struct pool_disk *d, unsigned copy)
+{
+    int rc = 0;
+    for (uint32_t page = 0; page < r->segment.pages; page++) {
+        for (unsigned tries = 2; tries && rc != VP_E_IO_NO_DEVICE; tries--) {
+            rc = copy_read(r, d, copy, page, 1);
+            if (!rc)
+                break;
+            d->io.read_errors++;
+        }
+        if (!rc)
+            continue;
+        bitmap_set(r->unread[copy], page);
+        memset(copy_at(r, copy, page), 0, POOL_PAGE);
+    }
+}
+
+/* CO. Once for each segment. False: the copy's disk is not in service. */
 static bool copy_load(struct log_reader *r, unsigned copy)
 {
-    if (r->loaded[copy])
-        return r->readable[copy];
-    r->loaded[copy] = true;
-    r->readable[copy] = false;
     struct pool_disk *d = copy_disk(r, copy);
-    if (!d)
-        return false;
-    uint32_t len = r->segment.pages * POOL_PAGE;
-    int rc = io_dev_read(d->io.dev, r->segment.place.at_bytes[copy], copy_at(r, copy, 0), len);
-    if (rc)
+    if (r->loaded[copy] || !d)
+        return r->loaded[copy];
+    r->loaded[copy] = true;
+    memset(r->unread[copy], 0, sizeof(r->unread[copy]));
+    if (copy_read(r, d, copy, 0, r->segment.pages)) {
         d->io.read_errors++;
-    r->readable[copy] = !rc;
-    return !rc;
+        copy_read_pages(r, d, copy);
+    }
+    return true;
 }
 
 static bool copy_check(const struct log_reader *r, unsigned copy, struct log_batch *out)
@@ -91,24 +122,34 @@ static bool copy_check(const struct log_reader *r, unsigned copy, struct log_bat
     return log_batch_check(copy_at(r, copy, r->page), room, r->p->uuid, r->stream, r->seq, out);
 }
 
-/* CO. Puts the batch onto a copy that lacks it; a disk that can not take it goes out of service,
- * durably with the next root. */
-static int copy_repair(struct log_reader *r, unsigned copy, unsigned from, uint32_t bytes)
+/* The copy was read as far as it takes to know that it lacks the batch that should come. */
+static bool copy_lacks(const struct log_reader *r, unsigned copy)
+{
+    uint32_t room = (r->segment.pages - r->page) * POOL_PAGE;
+    if (!r->loaded[copy] || bitmap_test(r->unread[copy], r->page))
+        return false;
+    uint32_t claim =
+        log_batch_claim(copy_at(r, copy, r->page), room, r->p->uuid, r->stream, r->seq);
+    return bitmap_find(r->unread[copy], r->page + claim, r->page, true) == r->page + claim;
+}
+
+/* CO. Puts the batch onto a copy that lacks it, unless its disk failed a repair before. */
+static void copy_repair(struct log_reader *r, unsigned copy, unsigned from, uint32_t bytes)
 {
     struct pool_disk *d = copy_disk(r, copy);
-    if (!d)
-        return 0;
+    if (!d || r->repair_rc[d->io.index])
+        return;
     uint32_t len = (uint32_t)align_up(bytes, POOL_PAGE);
     uint64_t at = r->segment.place.at_bytes[copy] + (uint64_t)r->page * POOL_PAGE;
     int rc = io_dev_write(d->io.dev, at, copy_at(r, from, r->page), len, IO_FUA);
     if (rc)
-        return pool_disk_mark_out(r->p, d, rc, "a copy of the metadata log can not be repaired");
-    d->io.healed_blocks += len / POOL_BLOCK;
-    return 0;
+        r->repair_rc[d->io.index] = rc;
+    else
+        d->io.healed_blocks += len / POOL_BLOCK;
 }
 
-/* CO. 1: found on some copy, the others are equal; 0: none has it. */
-static int reader_find(struct log_reader *r, struct log_batch *out)
+/* CO. True: found on some copy, the others are equal or their disks noted. */
+static bool reader_find(struct log_reader *r, struct log_batch *out)
 {
     unsigned copies = r->segment.place.copies, good = copies, lacking = 0;
     for (unsigned i = 0; i < copies && (good == copies || r->all_copies); i++) {
@@ -123,13 +164,11 @@ static int reader_find(struct log_reader *r, struct log_batch *out)
         }
     }
     if (good == copies)
-        return 0;
-    for (unsigned i = 0; i < copies; i++) {
-        int rc = lacking >> i & 1 ? copy_repair(r, i, good, out->bytes) : 0;
-        if (rc)
-            return rc;
-    }
-    return 1;
+        return false;
+    for (unsigned i = 0; i < copies; i++)
+        if (lacking >> i & 1)
+            copy_repair(r, i, good, out->bytes);
+    return true;
 }
 
 static bool copy_has_later(const struct log_reader *r, unsigned copy)
@@ -155,16 +194,18 @@ static bool copy_is_damaged(const struct log_reader *r, unsigned copy)
  * batch was never acknowledged, whatever became of the others. */
 static int reader_end(const struct log_reader *r)
 {
-    unsigned readable = 0, damaged = 0;
+    unsigned lacking = 0, damaged = 0;
     for (unsigned i = 0; i < r->segment.place.copies; i++) {
-        if (!r->loaded[i] || !r->readable[i])
-            continue;
-        if (copy_has_later(r, i))
+        if (r->loaded[i] && copy_has_later(r, i))
             return VP_E_LOG_DAMAGED;
-        readable++;
+        if (!copy_lacks(r, i))
+            continue;
+        lacking++;
         damaged += copy_is_damaged(r, i);
     }
-    return readable && damaged == readable ? VP_E_LOG_DAMAGED : 0;
+    if (!lacking)
+        return VP_E_LOG_UNREADABLE;
+    return damaged == lacking ? VP_E_LOG_DAMAGED : 0;
 }
 
 static int reader_jump(struct log_reader *r, const struct log_batch *b)
@@ -184,16 +225,13 @@ int log_reader_next(struct log_reader *r, struct log_batch *out)
     for (;;) {
         if (r->page >= r->segment.pages)
             return 0;
-        int rc = reader_find(r, out);
-        if (rc < 0)
-            return rc;
-        if (!rc)
+        if (!reader_find(r, out))
             return reader_end(r);
         r->seq++;
         r->page += (uint32_t)div_up(out->bytes, POOL_PAGE);
         if (!(out->flags & LOG_BATCH_JUMP))
             return 1;
-        rc = reader_jump(r, out);
+        int rc = reader_jump(r, out);
         if (rc)
             return rc;
     }

@@ -42,6 +42,8 @@ struct pool_log_piece pool_log_piece_here(const struct pool *p);
 /* CO. The next batch goes to a new segment, which *piece describes; what was committed until now
  * is in segments before it. */
 CO int pool_log_cut(struct pool *p, struct pool_log_piece *piece) must_check;
+/* The checkpoint failed: what was before the cut counts as log again. */
+void pool_log_cut_undo(struct pool *p);
 /* CO. Everything that was applied until now is durable. */
 CO int pool_log_drain(struct pool *p) must_check;
 
@@ -70,6 +72,9 @@ bool log_batch_check(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid poo
 /* Whether some batch of the stream later than `seq` starts at buf. */
 bool log_batch_is_later(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
                         uint64_t stream, uint64_t seq);
+/* Pages of the batch (stream, seq) whose header is at buf; 0: that header is not here. Untrusted. */
+uint32_t log_batch_claim(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
+                         uint64_t stream, uint64_t seq);
 /* Whether a batch of one page stands at buf that was whole once. Such a batch is never torn where a
  * page is written atomically, so this is damage. */
 bool log_batch_is_damaged(const uint8_t *buf, struct vp_uuid pool, uint64_t stream, uint64_t seq);
@@ -89,7 +94,11 @@ struct log_reader {
     uint8_t *buf;       /* POOL_META_COPIES segments                                 */
     uint32_t buf_pages; /* of each                                                   */
     bool loaded[POOL_META_COPIES];
-    bool readable[POOL_META_COPIES];
+    /* Pages of a copy that could not be read; they are zeros in buf. */
+    uint64_t unread[POOL_META_COPIES][LOG_SEGMENT_PAGES_MAX / 64];
+    /* Errors of disks, by index, that did not take a repair. The reader goes on without repairing
+     * them; they leave the pool when it is known what else they hold (import.c, I8). */
+    int repair_rc[POOL_DISKS_MAX];
     /* called for every segment that is entered */
     int (*enter)(void *arg, const struct pool_segment *s);
     void *enter_arg;
@@ -99,7 +108,8 @@ void log_reader_fini(struct log_reader *r);
 CO int log_reader_start(struct log_reader *r, const struct pool_segment *at, uint64_t stream,
                         uint64_t seq, bool all_copies) must_check;
 /* CO. 1: the next batch that carries records, borrowed until the next call; copies that lacked it
- * were rewritten. 0: no copy has it. VP_E_LOG_DAMAGED: none has it, but a later one is there. */
+ * were rewritten. 0: some copy was read and lacks it, and none has it. VP_E_LOG_DAMAGED: none has
+ * it, but a later one is there. VP_E_LOG_UNREADABLE: no copy could be read far enough to say. */
 CO int log_reader_next(struct log_reader *r, struct log_batch *out) must_check;
 
 /* ---- meta.c ------------------------------------------------------------------------------- */
@@ -112,6 +122,8 @@ int pool_meta_group_add(struct pool *p) must_check;
 int pool_meta_group_attach(struct pool *p, struct pool_group *g) must_check;
 /* A segment of up to want_pages; VP_E_POOL_FULL_META. */
 int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out) must_check;
+/* Import: gives back a segment that was marked, once no durable root names it. */
+void pool_segment_free(struct pool *p, const struct pool_segment *s);
 /* It belongs to a snapshot that no root names yet. */
 void pool_segment_mark_young(struct pool *p, const struct pool_segment *s);
 /* Import: pages that will become dirty because of records that were replayed. */
@@ -151,6 +163,8 @@ struct root_image {
 };
 /* Whether the slot holds a whole root of the pool; *number when it does. Untrusted. */
 bool root_block_check(const uint8_t *block, struct vp_uuid pool, uint64_t *number);
+/* The sizes in the disk table; returns how many. Untrusted, after root_block_check. */
+unsigned root_block_sizes(const uint8_t *block, uint64_t sizes[static ROOT_DISKS]);
 /* VP_E_ROOT_BAD, VP_E_FEATURE_UNKNOWN. After root_block_check. */
 int root_block_decode(const uint8_t *block, struct root_image *out) must_check;
 void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block);
@@ -159,10 +173,18 @@ void root_block_encode(const struct pool *p, const struct pool_root *root, uint8
  * VP_E_POOL_FENCED the pool is fenced. */
 CO int pool_root_write(struct pool *p, const struct pool_root *next) must_check;
 
+/* CO. Import: the newest root, as it was found, to all disks in service. A disk that fails is marked
+ * out, for the next root to say so. VP_E_POOL_FENCED: the pool cannot do without it. */
+CO int pool_root_repeat(struct pool *p, const uint8_t *block) must_check;
+
 /* ---- checkpoint.c ------------------------------------------------------------------------- */
 
 /* CO. Snapshot of the table, flush, root that names it and `piece`, release. */
 CO int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece) must_check;
+
+/* Import: no checkpoint in the background between them. */
+void pool_checkpoints_hold(struct pool *p);
+void pool_checkpoints_release(struct pool *p);
 
 /* ---- import.c, pool.c --------------------------------------------------------------------- */
 

@@ -1,0 +1,416 @@
+/*
+ * Disks that fail while a pool is imported: whatever could not be read is not taken for what is not
+ * there. An import that succeeds has every acknowledged commit; one that is refused changes nothing,
+ * so the next one has them.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "base/crc.h"
+#include "pool/meta_impl.h"
+#include "tests/lib/on_reactor.h"
+#include "tests/lib/sim_pool.h"
+
+enum { KEYS = 10, READS = 40, FOR_EVER = 1000, LABEL_READS = 4 };
+
+static struct pool *pool;
+static struct vp_error err;
+static uint64_t committed;
+
+/* What a body does and what it found. */
+struct attempt {
+    unsigned disks; /* given to the import */
+    int rc;
+};
+
+static void commits_make(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++, committed++)
+        check_ok(sim_pool_commit_counter(pool, committed % KEYS, committed));
+}
+
+static unsigned commits_lost(void)
+{
+    unsigned lost = 0;
+    for (uint64_t i = committed - KEYS; i < committed; i++)
+        lost += sim_pool_counter(pool, i % KEYS) != i;
+    return lost;
+}
+
+static void pool_leave(void)
+{
+    pool_abandon(pool);
+    pool = NULL;
+}
+
+static void import_body(void *arg)
+{
+    struct attempt *a = arg;
+    a->rc = sim_pool_import(a->disks, NULL, &pool, &err);
+    if (!a->rc)
+        check(commits_lost() == 0);
+}
+
+/* The import fails or has everything; without faults it has everything. Frees the world. */
+static void import_twice(struct sim_world *w, struct attempt *a)
+{
+    sim_pool_run(w, import_body, a);
+    pool_leave();
+    w = sim_pool_reboot(w, 78);
+    struct attempt again = {.disks = a->disks};
+    sim_pool_run(w, import_body, &again);
+    assert_int_equal(again.rc, 0);
+    pool_leave();
+    sim_world_free(w);
+}
+
+static void create_body(void *arg)
+{
+    committed = 0;
+    check_ok(sim_pool_create(*(const unsigned *)arg, &pool, &err));
+    commits_make(17);
+}
+
+/* ---- reads -------------------------------------------------------------------------------- */
+
+/* Each read of each disk fails once, or from then on. */
+static void reads_fail(unsigned disks, unsigned given, unsigned faults)
+{
+    for (uint64_t n = 0; n < READS; n++) {
+        struct sim_world *w = sim_pool_world(5 + n, disks);
+        sim_pool_run(w, create_body, &disks);
+        pool_leave();
+        w = sim_pool_reboot(w, 77);
+        for (unsigned d = 0; d < given; d++)
+            for (unsigned i = 0; i < faults; i++)
+                sim_disk_inject(sim_disk_find(w, d ? "d1" : "d0"), SIM_FAULT_ERROR, 1U << IO_READ,
+                                n + i, 0);
+        import_twice(w, &(struct attempt){.disks = given});
+    }
+    assert_checked();
+}
+
+static void a_read_that_fails_once_loses_no_commit(void **state)
+{
+    (void)state;
+    reads_fail(1, 1, 1);
+    reads_fail(2, 2, 1);
+}
+
+static void with_a_disk_missing_a_read_that_fails_loses_no_commit(void **state)
+{
+    (void)state;
+    reads_fail(2, 1, 1);
+}
+
+static void reads_that_fail_from_some_moment_on_lose_no_commit(void **state)
+{
+    (void)state;
+    reads_fail(1, 1, FOR_EVER);
+    reads_fail(2, 2, FOR_EVER);
+}
+
+/* ---- roots -------------------------------------------------------------------------------- */
+
+static void create_and_eject_body(void *arg)
+{
+    (void)arg;
+    committed = 0;
+    check_ok(sim_pool_create(2, &pool, &err));
+    commits_make(15);
+    check_ok(pool_disk_eject(pool, &pool->disk[0], VP_E_IO, "test"));
+    commits_make(25);
+    check_ok(pool_checkpoint(pool));
+    commits_make(20);
+}
+
+static void roots_that_cannot_be_read_do_not_set_the_pool_back(void **state)
+{
+    (void)state;
+    for (uint64_t first = LABEL_READS; first < LABEL_READS + 10; first++) {
+        for (unsigned faults = 1; faults < 64; faults *= 2) {
+            struct sim_world *w = sim_pool_world(5, 2);
+            sim_pool_run(w, create_and_eject_body, NULL);
+            pool_leave();
+            w = sim_pool_reboot(w, 77);
+            for (unsigned i = 0; i < faults; i++)
+                sim_disk_inject(sim_disk_find(w, "d1"), SIM_FAULT_ERROR, 1U << IO_READ, first + i,
+                                0);
+            import_twice(w, &(struct attempt){.disks = 2});
+        }
+    }
+    assert_checked();
+}
+
+/* ---- repairs ------------------------------------------------------------------------------ */
+
+static struct pool_page_ref page_ref;
+static uint8_t page[POOL_PAGE] __attribute__((aligned(POOL_PAGE)));
+static uint64_t last_batch_at; /* on d0 */
+
+/* A page whose only copy left is on d0, and the log's last batch on d0 and d3. */
+static void last_holder_body(void *arg)
+{
+    static uint64_t addr[4096];
+    (void)arg;
+    committed = 0;
+    last_batch_at = 0;
+    check_ok(sim_pool_create(4, &pool, &err));
+    check_ok(pool_page_alloc(pool, 1, &addr[0]));
+    memset(page, 0x5a, sizeof(page));
+    page_ref = (struct pool_page_ref){.addr = addr[0], .crc = vp_crc32c(page, sizeof(page))};
+    check_ok(pool_page_write(pool, addr, (void *const[]){page}, 1));
+    check_ok(pool_disk_eject(pool, &pool->disk[1], VP_E_IO, "test"));
+    check_ok(pool_disk_eject(pool, &pool->disk[2], VP_E_IO, "test"));
+    for (unsigned n = 1; pool->meta.pages_free; n++)
+        check_ok(pool_page_alloc(pool, 1, &addr[n]));
+    check_ok(pool_checkpoint(pool));
+    commits_make(12);
+    const struct pool_segment *s = &pool->log.stream.segment;
+    for (unsigned i = 0; i < s->place.copies; i++)
+        if (s->place.disk[i] == 0)
+            last_batch_at =
+                s->place.at_bytes[i] + (uint64_t)(pool->log.stream.used_pages - 1) * POOL_PAGE;
+}
+
+static void page_body(void *arg)
+{
+    import_body(arg);
+    if (pool)
+        check_ok(pool_page_read(pool, page_ref, page));
+}
+
+static void a_repair_that_fails_does_not_eject_the_last_holder_of_metadata(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(3, 4);
+    struct attempt a = {.disks = 4};
+    sim_pool_run(w, last_holder_body, NULL);
+    pool_leave();
+    w = sim_pool_reboot(w, 5);
+    assert_int_not_equal(last_batch_at, 0);
+    memset(page, 0xee, sizeof(page));
+    sim_disk_poke(sim_disk_find(w, "d0"), last_batch_at, page, sizeof(page));
+    sim_disk_inject(sim_disk_find(w, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 0, 0);
+    sim_pool_run(w, page_body, &a);
+    assert_int_equal(a.rc, VP_E_POOL_FENCED);
+    pool_leave();
+    w = sim_pool_reboot(w, 6);
+    sim_pool_run(w, page_body, &a);
+    assert_int_equal(a.rc, 0);
+    pool_leave();
+    sim_world_free(w);
+    assert_checked();
+}
+
+/* ---- other operations, and bad places ----------------------------------------------------- */
+
+/* The pool of create_body on so many disks, everything durable. */
+static struct sim_snapshot *snapshot_of_pool(unsigned disks)
+{
+    struct sim_world *w = sim_pool_world(disks, disks);
+    sim_pool_run(w, create_body, &disks);
+    pool_leave();
+    w = sim_pool_reboot(w, 77);
+    struct sim_snapshot *s = sim_snapshot_take(w);
+    sim_world_free(w);
+    return s;
+}
+
+static void writes_and_flushes_that_fail_lose_no_commit(void **state)
+{
+    static const enum io_kind kinds[] = {IO_WRITE, IO_FLUSH};
+    (void)state;
+    for (unsigned disks = 1; disks <= 3; disks++) {
+        struct sim_snapshot *s = snapshot_of_pool(disks);
+        for (uint64_t n = 0; n < READS; n++) {
+            for (unsigned k = 0; k < 4; k++) {
+                struct sim_world *w = sim_world_from_snapshot(s, NULL, n);
+                for (unsigned i = 0; i < (k < 2 ? 1 : READS); i++)
+                    sim_disk_inject(sim_disk_find(w, "d0"), SIM_FAULT_ERROR, 1U << kinds[k % 2],
+                                    n + i, 0);
+                import_twice(w, &(struct attempt){.disks = disks});
+            }
+        }
+        sim_snapshot_free(s);
+    }
+    assert_checked();
+}
+
+static void a_page_that_cannot_be_read_loses_no_commit(void **state)
+{
+    (void)state;
+    for (unsigned disks = 1; disks <= 2; disks++) {
+        struct sim_snapshot *s = snapshot_of_pool(disks);
+        for (uint64_t at = 0; at < SIM_POOL_DISK_BYTES; at += POOL_PAGE) {
+            struct sim_world *w = sim_world_from_snapshot(s, NULL, at);
+            sim_disk_set_unreadable(sim_disk_find(w, "d0"), at);
+            if (disks > 1)
+                sim_disk_set_unreadable(sim_disk_find(w, "d1"), at);
+            import_twice(w, &(struct attempt){.disks = disks});
+        }
+        sim_snapshot_free(s);
+    }
+    assert_checked();
+}
+
+/* ---- set back ----------------------------------------------------------------------------- */
+
+static uint8_t old_image[SIM_POOL_DISK_BYTES];
+
+static void create_and_checkpoint_body(void *arg)
+{
+    (void)arg;
+    committed = 0;
+    check_ok(sim_pool_create(2, &pool, &err));
+    commits_make(15);
+    check_ok(pool_checkpoint(pool));
+}
+
+static void import_and_checkpoint_body(void *arg)
+{
+    struct attempt *a = arg;
+    import_body(a);
+    if (!pool)
+        return;
+    commits_make(15);
+    check_ok(pool_checkpoint(pool));
+    commits_make(3);
+}
+
+static void set_back_body(void *arg)
+{
+    import_body(arg);
+    check(pool && pool->disk[0].state == POOL_DISK_OUT && pool->disk[1].state == POOL_DISK_ONLINE);
+    check(pool && strstr(pool->disk[0].reason, "older state"));
+}
+
+static void a_disk_that_was_set_back_is_out_by_name(void **state)
+{
+    (void)state;
+    struct attempt a = {.disks = 2};
+    struct sim_world *w = sim_pool_world(5, 2);
+    sim_pool_run(w, create_and_checkpoint_body, NULL);
+    pool_leave();
+    w = sim_pool_reboot(w, 6);
+    sim_disk_peek(sim_disk_find(w, "d0"), 0, old_image, sizeof(old_image));
+    sim_pool_run(w, import_and_checkpoint_body, &a);
+    assert_int_equal(a.rc, 0);
+    pool_leave();
+    w = sim_pool_reboot(w, 7);
+    sim_disk_poke(sim_disk_find(w, "d0"), 0, old_image, sizeof(old_image));
+    sim_pool_run(w, set_back_body, &a);
+    assert_int_equal(a.rc, 0);
+    pool_leave();
+    sim_world_free(w);
+    assert_checked();
+}
+
+/* ---- crashes in a row --------------------------------------------------------------------- */
+
+enum { ROOTS_BYTES = POOL_ROOT_SLOTS * ROOT_BYTES };
+
+static void roots_peek(struct sim_world *w, const char *disk, uint64_t area, uint8_t *roots)
+{
+    sim_disk_peek(sim_disk_find(w, disk), area + POOL_ROOT_AT, roots, ROOTS_BYTES);
+}
+
+static void roots_poke(struct sim_world *w, const char *disk, uint64_t area, const uint8_t *roots)
+{
+    sim_disk_poke(sim_disk_find(w, disk), area + POOL_ROOT_AT, roots, ROOTS_BYTES);
+}
+
+/* A pool of two disks whose newest root got no further than to the head of d0. */
+static struct sim_snapshot *snapshot_of_half_a_root(void)
+{
+    static uint8_t head[ROOTS_BYTES], tail[ROOTS_BYTES];
+    const uint64_t tail_at = SIM_POOL_DISK_BYTES - POOL_LABEL_AREA;
+    struct sim_world *w = sim_pool_world(5, 2);
+    sim_pool_run(w, create_and_checkpoint_body, NULL);
+    pool_leave();
+    w = sim_pool_reboot(w, 6);
+    roots_peek(w, "d1", 0, head);
+    roots_peek(w, "d1", tail_at, tail);
+    sim_pool_run(w, import_body, &(struct attempt){.disks = 2});
+    pool_leave();
+    w = sim_pool_reboot(w, 7);
+    roots_poke(w, "d0", tail_at, tail);
+    roots_poke(w, "d1", tail_at, tail);
+    roots_poke(w, "d1", 0, head);
+    struct sim_snapshot *s = sim_snapshot_take(w);
+    sim_world_free(w);
+    return s;
+}
+
+static uint64_t events_left;
+
+static bool event_is_left(struct sim_world *w, uint64_t event, void *arg)
+{
+    (void)w;
+    (void)event;
+    (void)arg;
+    return events_left && --events_left;
+}
+
+static void import_online_body(void *arg)
+{
+    import_body(arg);
+    check(pool && strcmp(pool_state(pool), "online") == 0);
+}
+
+/* All that was in flight is kept, but for write `dropped`. */
+static void import_after_a_cut(const struct sim_snapshot *cut, unsigned dropped)
+{
+    enum { PENDING_MAX = 256 };
+    static struct sim_choice choices[PENDING_MAX];
+    assert_true(sim_snapshot_pending(cut) <= PENDING_MAX);
+    for (unsigned i = 0; i < sim_snapshot_pending(cut); i++)
+        choices[i].fate = i == dropped ? SIM_DROP : SIM_KEEP;
+    struct sim_world *w = sim_world_from_snapshot(cut, choices, dropped);
+    sim_pool_run(w, import_online_body, &(struct attempt){.disks = 2});
+    pool_leave();
+    sim_world_free(w);
+}
+
+static void crashes_in_a_row_do_not_make_a_disk_look_set_back(void **state)
+{
+    (void)state;
+    struct sim_snapshot *s = snapshot_of_half_a_root();
+    bool cut = true;
+    for (uint64_t n = 1; cut; n++) {
+        struct sim_world *w = sim_world_from_snapshot(s, NULL, n);
+        events_left = n;
+        sim_world_on_event(w, event_is_left, NULL);
+        sim_pool_run(w, import_body, &(struct attempt){.disks = 2});
+        cut = !events_left;
+        pool_leave();
+        struct sim_snapshot *at = sim_snapshot_take(w);
+        for (unsigned i = 0; i <= sim_snapshot_pending(at); i++)
+            import_after_a_cut(at, i);
+        sim_snapshot_free(at);
+        sim_world_free(w);
+    }
+    sim_snapshot_free(s);
+    assert_checked();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_read_that_fails_once_loses_no_commit),
+        cmocka_unit_test(with_a_disk_missing_a_read_that_fails_loses_no_commit),
+        cmocka_unit_test(reads_that_fail_from_some_moment_on_lose_no_commit),
+        cmocka_unit_test(roots_that_cannot_be_read_do_not_set_the_pool_back),
+        cmocka_unit_test(writes_and_flushes_that_fail_lose_no_commit),
+        cmocka_unit_test(a_page_that_cannot_be_read_loses_no_commit),
+        cmocka_unit_test(a_disk_that_was_set_back_is_out_by_name),
+        cmocka_unit_test(crashes_in_a_row_do_not_make_a_disk_look_set_back),
+        cmocka_unit_test(a_repair_that_fails_does_not_eject_the_last_holder_of_metadata),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
