@@ -328,6 +328,9 @@ struct pool_space {
     uint64_t free_bytes;     /* in free extents (raw): total = data + metadata + free      */
     uint64_t reserved_bytes; /* part of free kept for metadata                             */
     uint64_t leased_bytes;   /* leased arenas (usable bytes)                               */
+    uint64_t
+        writable_bytes; /* what volumes of the default profile can still lease: usable bytes, in
+                                groups that can be formed and in open ones                */
     uint64_t meta_pages_total, meta_pages_used;
     uint64_t meta_pages_room; /* for new ones, in groups that are not formed yet too       */
     enum pool_level level;
