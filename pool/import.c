@@ -351,7 +351,9 @@ static int import_seal(struct pool_import_state *im)
 {
     struct pool *p = im->p;
     struct pool_root next = im->next;
-    int rc = pool_log_open(p);
+    int rc = pool_import_roots_level(im);
+    if (!rc)
+        rc = pool_log_open(p);
     if (!rc)
         rc = flush_what_was_found(p);
     if (!rc)

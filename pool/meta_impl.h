@@ -163,6 +163,8 @@ struct root_image {
 };
 /* Whether the slot holds a whole root of the pool; *number when it does. Untrusted. */
 bool root_block_check(const uint8_t *block, struct vp_uuid pool, uint64_t *number);
+/* The sizes in the disk table; returns how many. Untrusted, after root_block_check. */
+unsigned root_block_sizes(const uint8_t *block, uint64_t sizes[static ROOT_DISKS]);
 /* VP_E_ROOT_BAD, VP_E_FEATURE_UNKNOWN. After root_block_check. */
 int root_block_decode(const uint8_t *block, struct root_image *out) must_check;
 void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block);
@@ -170,6 +172,10 @@ void root_block_encode(const struct pool *p, const struct pool_root *root, uint8
 /* CO. Makes `next` (its number is set here) the durable root. On return 0 p->root.now is it. On
  * VP_E_POOL_FENCED the pool is fenced. */
 CO int pool_root_write(struct pool *p, const struct pool_root *next) must_check;
+
+/* CO. Import: the newest root, as it was found, to all disks in service. A disk that fails is marked
+ * out, for the next root to say so. VP_E_POOL_FENCED: the pool cannot do without it. */
+CO int pool_root_repeat(struct pool *p, const uint8_t *block) must_check;
 
 /* ---- checkpoint.c ------------------------------------------------------------------------- */
 

@@ -285,6 +285,7 @@ struct pool_found { /* a pool seen while scanning */
     struct vp_uuid uuid;
     char name[POOL_NAME_MAX + 1];
     unsigned disks_total, disks_found;
+    /* More than disks_found when some are copies of one disk; an import of them is refused. */
     char paths[POOL_DISKS_MAX][256];
     unsigned path_count;
 };
@@ -327,6 +328,9 @@ struct pool_space {
     uint64_t free_bytes;     /* in free extents (raw): total = data + metadata + free      */
     uint64_t reserved_bytes; /* part of free kept for metadata                             */
     uint64_t leased_bytes;   /* leased arenas (usable bytes)                               */
+    uint64_t
+        writable_bytes; /* what volumes of the default profile can still lease: usable bytes, in
+                                groups that can be formed and in open ones                */
     uint64_t meta_pages_total, meta_pages_used;
     uint64_t meta_pages_room; /* for new ones, in groups that are not formed yet too       */
     enum pool_level level;

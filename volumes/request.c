@@ -413,7 +413,8 @@ CO static int zero_part(struct request *r, uint64_t len)
     int rc = window_run(r, &w, zero_part_locked);
     io_buffer_put(r->bounce, VOLUME_BLOCK);
     r->bounce = NULL;
-    request_advance(r, &w);
+    if (!rc)
+        request_advance(r, &w);
     return rc;
 }
 

@@ -234,27 +234,33 @@ static void create_undo(struct volume *v)
     volume_free(v);
 }
 
-/* Leases the reserve at once: a promise that can not be kept is refused now, not later. What was
- * leased and recorded goes the way of a deleted volume. */
+/* Leases the reserve at once: a promise that can not be kept is refused now, not later. Until it is kept
+ * the record says that the volume is being deleted, so that a failure, or a crash, leaves nothing to
+ * undo: what was leased goes the way of a deleted volume. */
 CO static int create_reserve(struct volume *v, struct vp_error *err)
 {
     co_mutex_lock(&v->control);
     int rc = volume_activate(v, true);
+    if (rc) {
+        vp_fail(err, rc, "no room for a reserve of %llu bytes: %s",
+                (unsigned long long)v->options.reserve_bytes, vp_err_text(rc));
+    } else {
+        rc = volume_record_commit(v, volume_text(v), &v->options, false);
+        if (rc)
+            vp_fail(err, rc, "volume %s could not be recorded: %s", volume_text(v),
+                    vp_err_text(rc));
+    }
     co_mutex_unlock(&v->control);
     if (!rc)
         return 0;
     struct volumes *vs = v->vs;
-    int undo = volume_record_commit(v, volume_text(v), &v->options, true);
-    if (undo)
-        return vp_fail(err, undo, "the reserve could not be leased, nor the volume removed");
     hash_del(&vs->by_name, &v->name->node);
     free(v->fault);
     v->fault = NULL;
     v->state = VOLUME_DELETING;
     list_add_tail(&vs->deleting, &v->delete_link);
     co_queue_wake_all(&vs->work);
-    return vp_fail(err, rc, "no room for a reserve of %llu bytes: %s",
-                   (unsigned long long)v->options.reserve_bytes, vp_err_text(rc));
+    return rc;
 }
 
 int volume_create(struct volumes *vs, const char *name, const struct volume_options *options,
@@ -277,7 +283,7 @@ int volume_create(struct volumes *vs, const char *name, const struct volume_opti
     struct volume *v = create_struct(vs, name, &o);
     if (!v)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
-    rc = volume_record_commit(v, name, &o, false);
+    rc = volume_record_commit(v, name, &o, o.reserve_bytes > 0);
     if (rc) {
         create_undo(v);
         return vp_fail(err, rc, "volume %s could not be recorded: %s", name, vp_err_text(rc));
