@@ -148,7 +148,7 @@ static int roots_choose(struct pool_import_state *im)
 /* Some copy of the slot that the next root would have taken shows what was there before it. */
 static bool next_root_never_was(const struct pool_import_state *im)
 {
-    uint64_t slot = (im->image.root.number + 1) % POOL_ROOT_SLOTS, number;
+    uint64_t next = im->image.root.number + 1, slot = next % POOL_ROOT_SLOTS, number;
     for (unsigned d = 0; d < im->image.disks; d++) {
         if (im->image.disk[d].state != POOL_DISK_ONLINE || im->of_disk[d] < 0)
             continue;
@@ -157,7 +157,7 @@ static bool next_root_never_was(const struct pool_import_state *im)
             const uint8_t *block = slots_of(im, c, side) + slot * ROOT_BYTES;
             if (slot_is_unread(im, c, side, slot))
                 continue;
-            if (bytes_are_zero(block, ROOT_BYTES) ||
+            if ((bytes_are_zero(block, ROOT_BYTES) && next <= POOL_ROOT_SLOTS) ||
                 root_block_check(block, im->image.pool_uuid, &number))
                 return true;
         }

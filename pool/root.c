@@ -9,6 +9,8 @@
  *      or of root n+1 itself exists: heads and tails are never in flight together. So when import
  *      finds root n, and the next slot damaged in *every* copy, then n+1 was durable once and n may
  *      lead to pages used again: it refuses (VP_E_ROOT_STALE) instead of losing what n+1 knew.
+ *      An empty slot is damaged as well. A new pool begins with root 9, after 1 to 8 with the same
+ *      content, so that no slot of it is empty; pools of early releases had empty slots up to root 8.
  *  R2  A disk that fails the write is marked out, and the root is written again with the next
  * number.
  *  R3  Root n+1 is begun when n is on all disks in service. After a crash in the middle of n the
