@@ -97,6 +97,7 @@ CO static void tend(struct control *c)
     }
     if (due)
         c->next_tend_ns = reactor_now_ns() + TEND_NS;
+    control_pools_retry(c);
 }
 
 void monitor_tend(struct control *c)
