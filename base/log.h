@@ -13,6 +13,11 @@ void vp_log_set_level(enum vp_log_level level);
 /* "error", "warn", "info", "debug" → level; -1 for anything else. */
 int vp_log_level_parse(const char *name);
 
+/* How lines on stderr begin: with the level; with the time and the level; with the priority that
+ * journald takes ("<3>"). The default is the first, for tools. Any thread. */
+enum vp_log_form { VP_LOG_PLAIN, VP_LOG_WITH_TIME, VP_LOG_FOR_JOURNAL };
+void vp_log_set_form(enum vp_log_form form);
+
 /* Replaces stderr as the target (NULL restores it). `line` has no newline. Any thread. */
 void vp_log_set_sink(void (*sink)(enum vp_log_level level, const char *line, void *arg), void *arg);
 

@@ -5,10 +5,15 @@
 #include "base/bytes.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <libconfig.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+#define CONFIG_FILE_MAX (1U << 20)
 
 enum key_kind { KEY_TEXT, KEY_PATH, KEY_NUMBER, KEY_SIZE, KEY_LEVEL, KEY_BIND, KEY_DIRS };
 
@@ -281,14 +286,105 @@ int control_config_parse(struct control_config *c, const char *text, const char 
     return rc;
 }
 
-int control_config_load(struct control_config *c, const char *path, struct vp_error *err)
+/* libconfig takes the end of the file for the end of a comment: what stands behind it is lost. 0, or
+ * the line where it begins. */
+static unsigned unterminated_comment(const char *text)
+{
+    unsigned line = 1, began = 0;
+    enum { CODE, STRING, LINE, BLOCK } in = CODE;
+    for (const char *p = text; *p; p++) {
+        line += *p == '\n';
+        if (in == STRING && *p == '\\' && p[1])
+            p++;
+        else if (in == BLOCK ? p[0] == '*' && p[1] == '/' : in == LINE && *p == '\n')
+            p += in == BLOCK, in = CODE;
+        else if (in == STRING && *p == '"')
+            in = CODE;
+        else if (in != CODE)
+            continue;
+        else if (*p == '"')
+            in = STRING;
+        else if (*p == '#' || (p[0] == '/' && p[1] == '/'))
+            in = LINE;
+        else if (p[0] == '/' && p[1] == '*')
+            in = BLOCK, began = line, p++;
+    }
+    return in == BLOCK ? began : 0;
+}
+
+/* The whole file, ended by a NUL; owned by the caller. */
+static int read_file(const char *path, char **out, struct vp_error *err)
 {
     AUTO_FILE FILE *in = fopen(path, "re");
     if (!in)
         return vp_fail_errno(err, vp_err_from_errno(errno), errno, "configuration %s", path);
-    config_t file;
-    config_init(&file);
-    int rc = decode_file(&file, config_read(&file, in), path, c, err);
-    config_destroy(&file);
+    char *text = calloc(1, CONFIG_FILE_MAX + 1);
+    if (!text)
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    size_t len = fread(text, 1, CONFIG_FILE_MAX, in);
+    int rc = 0;
+    if (ferror(in))
+        rc = vp_fail_errno(err, vp_err_from_errno(errno), errno, "configuration %s", path);
+    else if (len == CONFIG_FILE_MAX || strlen(text) != len)
+        rc = vp_fail(err, VP_E_CONFIG_BAD, "configuration %s: not a text of less than 1 MiB", path);
+    if (rc == 0)
+        *out = text;
+    else
+        free(text);
     return rc;
+}
+
+int control_config_load(struct control_config *c, const char *path, struct vp_error *err)
+{
+    char *text = NULL;
+    int rc = read_file(path, &text, err);
+    if (rc)
+        return rc;
+    unsigned line = unterminated_comment(text);
+    rc = line ? vp_fail(err, VP_E_CONFIG_BAD, "%s:%u: this comment has no end", path, line)
+              : control_config_parse(c, text, path, err);
+    free(text);
+    return rc;
+}
+
+/* ---- against this machine ------------------------------------------------------------------ */
+
+/* The directory in which `path` is, or would be, must be there. */
+static int check_directory_of(const char *what, const char *path, struct vp_error *err)
+{
+    char dir[CONTROL_PATH_MAX];
+    struct stat st;
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return 0;
+    (void)snprintf(dir, sizeof(dir), "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    if (strcmp(dir, "/run/vpool") == 0) /* systemd makes it for the service, at its start */
+        return 0;
+    if (stat(dir, &st) == 0 && S_ISDIR(st.st_mode))
+        return 0;
+    return vp_fail(err, VP_E_NOT_FOUND, "%s %s: there is no directory %s", what, path, dir);
+}
+
+static int check_not_directory(const char *what, const char *path, struct vp_error *err)
+{
+    struct stat st;
+    if (!path[0] || stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
+        return 0;
+    return vp_fail(err, VP_E_INVALID, "%s %s is a directory", what, path);
+}
+
+int control_config_check(const struct control_config *c, struct vp_error *err)
+{
+    if (c->socket_group[0] && !getgrnam(c->socket_group))
+        return vp_fail(err, VP_E_NOT_FOUND,
+                       "socket-group '%s' does not exist: create it or change the configuration",
+                       c->socket_group);
+    int rc = check_directory_of("socket", c->socket, err);
+    if (rc == 0)
+        rc = check_not_directory("socket", c->socket, err);
+    if (rc == 0)
+        rc = check_directory_of("state directory", c->state_dir, err);
+    if (rc == 0 && c->log_file[0])
+        rc = check_directory_of("log file", c->log_file, err);
+    return rc ? rc : check_not_directory("log file", c->log_file, err);
 }

@@ -55,4 +55,7 @@ int control_config_load(struct control_config *c, const char *path,
 int control_config_parse(struct control_config *c, const char *text, const char *name,
                          struct vp_error *err) must_check;
 
+/* What the start would refuse on this machine: a missing group, missing directories. Blocks. */
+int control_config_check(const struct control_config *c, struct vp_error *err) must_check;
+
 #endif

@@ -54,7 +54,8 @@ void control_request_stop(struct control *c, const char *why)
 static void on_signal(struct control *c, const struct signalfd_siginfo *info)
 {
     if (info->ssi_signo == SIGHUP) {
-        vp_info("SIGHUP is ignored; `vpool log-level` changes the level of a running daemon");
+        if (c->options.reopen_log)
+            c->options.reopen_log(c->options.ready_arg);
     } else if (c->stopping) {
         vp_warn("second signal: ending at once; the next start recovers from the log");
         _exit(1);
@@ -163,6 +164,7 @@ void control_main(void *arg)
     struct control *c = arg;
     struct vp_error err = {0};
     c->start_ns = reactor_now_ns();
+    c->events.epoch = reactor_wall_seconds();
     c->rc = start(c, &err);
     if (c->rc) {
         tell_ready(c, c->rc, err.text);

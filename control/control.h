@@ -20,6 +20,8 @@ struct control_options {
      * can not start. May be NULL. */
     void (*ready)(void *arg, int rc, const char *text);
     void *ready_arg;
+    /* SIGHUP: opens the log file anew, after it was moved away. May be NULL; gets ready_arg. */
+    void (*reopen_log)(void *arg);
 };
 
 int control_new(const struct control_options *o, struct control **out,

@@ -52,7 +52,16 @@ struct control_pool {
     uint64_t next_attachment;
     struct pool_seen seen;
     struct health health;
+    struct history {
+        struct {
+            uint64_t since;         /* seconds since 1970: what the counters count from */
+            uint64_t saved, saving; /* sums of the counters in the pool, and under way */
+        } disk[POOL_DISKS_MAX];
+        uint64_t seen_event; /* of the ring: the newest that was looked at          */
+        uint64_t next_event; /* number of this pool's next one                      */
+    } history;
 };
+#define HISTORY_NOT_SAVED UINT64_MAX
 
 struct attachment {
     struct list link;
@@ -210,6 +219,15 @@ const char *show_volume_state(enum volume_state state);
 CO bool control_predecessor_lets_go(struct control *c, int rc);
 /* The daemon ends, in order. `why` is told as an event. */
 void control_request_stop(struct control *c, const char *why);
+
+/* ---- history.c ----------------------------------------------------------------------------- */
+
+/* Adds what the pool remembers to the counters of its disks and to the events. No yield. */
+void history_load(struct control *c, struct control_pool *p);
+/* Writes what has changed since; a failure is tried again by the next one. */
+CO void history_save(struct control *c, struct control_pool *p);
+/* Counters start again from zero. */
+CO void history_clear(struct control *c, struct control_pool *p);
 
 /* ---- monitor.c, notify.c ------------------------------------------------------------------- */
 

@@ -12,6 +12,7 @@ static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
 int event_ring_init(struct event_ring *r)
 {
+    r->epoch = 0;
     r->slot = calloc(EVENT_RING, sizeof(*r->slot));
     r->last = 0;
     co_queue_init(&r->arrived);
@@ -41,6 +42,18 @@ void event_add(struct event_ring *r, uint64_t seconds, enum vp_log_level level, 
     co_queue_wake_all(&r->arrived);
 }
 
+void event_add_earlier(struct event_ring *r, const struct event *e)
+{
+    struct event *to = &r->slot[++r->last % EVENT_RING];
+    *to = *e;
+    to->seq = r->last;
+    to->earlier = true;
+    bytes_make_utf8(to->kind);
+    bytes_make_utf8(to->subject);
+    bytes_make_utf8(to->text);
+    co_queue_wake_all(&r->arrived);
+}
+
 static uint64_t first_after(const struct event_ring *r, uint64_t since)
 {
     if (since > r->last)
@@ -56,9 +69,9 @@ bool event_is_there(const struct event_ring *r, uint64_t since)
 
 static json_t *event_json(const struct event *e)
 {
-    return json_pack("{s:I, s:I, s:s, s:s, s:s, s:s}", "seq", (json_int_t)e->seq, "time",
-                     (json_int_t)e->seconds, "level", level_names[e->level], "kind", e->kind,
-                     "subject", e->subject, "text", e->text);
+    return json_pack("{s:I, s:I, s:b, s:s, s:s, s:s, s:s}", "seq", (json_int_t)e->seq, "time",
+                     (json_int_t)e->seconds, "earlier", e->earlier, "level", level_names[e->level],
+                     "kind", e->kind, "subject", e->subject, "text", e->text);
 }
 
 json_t *event_list(const struct event_ring *r, uint64_t since, unsigned max)
@@ -69,6 +82,6 @@ json_t *event_list(const struct event_ring *r, uint64_t since, unsigned max)
     for (; at <= r->last && json_array_size(list) < max; at++)
         if (json_array_append_new(list, event_json(&r->slot[at % EVENT_RING])))
             break;
-    return json_pack("{s:o, s:I, s:I}", "events", list, "last", (json_int_t)(at - 1), "lost",
-                     (json_int_t)lost);
+    return json_pack("{s:o, s:I, s:I, s:I}", "events", list, "last", (json_int_t)(at - 1), "lost",
+                     (json_int_t)lost, "epoch", (json_int_t)r->epoch);
 }

@@ -9,6 +9,7 @@
 #include "io/co.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define EVENT_RING 1024
@@ -17,6 +18,7 @@ struct event {
     uint64_t seq;
     uint64_t seconds; /* since 1970 */
     enum vp_log_level level;
+    bool earlier;      /* it happened before this daemon started; the pool kept it */
     char kind[32];     /* "pool.degraded", … (docs/rpc.md) */
     char subject[200]; /* POOL or POOL/VOL */
     char text[256];
@@ -25,6 +27,7 @@ struct event {
 struct event_ring {
     struct event *slot; /* event n is in slot n % EVENT_RING; owned */
     uint64_t last;      /* number of the newest; 0 = none yet */
+    uint64_t epoch;     /* tells the numbers of one daemon from those of another: when it started */
     struct co_queue arrived;
 };
 
@@ -35,7 +38,10 @@ void event_ring_fini(struct event_ring *r);
 void event_add(struct event_ring *r, uint64_t seconds, enum vp_log_level level, const char *kind,
                const char *subject, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 
-/* {"events": […], "last": N, "lost": K}: events after number `since`, at most `max`, oldest first;
+/* Adds one that a pool has kept: with its own time, not logged again. */
+void event_add_earlier(struct event_ring *r, const struct event *e);
+
+/* {"events": […], "last": N, "lost": K, "epoch": E}: events after number `since`, at most `max`, oldest first;
  * `last` is the number to pass as the next `since`, `lost` counts those that the ring has dropped.
  * A `since` beyond the newest one (of an earlier daemon) starts from the beginning. NULL = no
  * memory. */

@@ -1,9 +1,12 @@
 /* Methods about pools. */
 #include "control/control_impl.h"
+#include "control/offload.h"
 #include "control/path.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct pool_arg {
     const char *pool;
@@ -96,6 +99,17 @@ static int split_options(const json_t *options, struct pool_create_options *o,
     return 0;
 }
 
+/* Nobody has said what several disks are for: it stays `single`, but not in silence. */
+static void warn_of_single(json_t *shown, unsigned disks)
+{
+    char text[120];
+    (void)snprintf(text, sizeof(text),
+                   "%u disks, and no copy of anything: volumes are `single` by default", disks);
+    json_t *w = json_pack("{s:s, s:s}", "text", text, "action",
+                          "create the pool with --raid mirror, or its volumes");
+    (void)json_array_append_new(json_object_get(shown, "warnings"), w);
+}
+
 CO static int create(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct create_args *a = args;
@@ -128,7 +142,8 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
         rc = control_pool_add(c, vs, &p, err);
     if (rc)
         return rc;
-    control_event(c, VP_LOG_INFO, "pool.created", p->name, "%u disks", count);
+    control_event(c, VP_LOG_INFO, "pool.created", p->name, "%u disk%s", count,
+                  count == 1 ? "" : "s");
     rc = control_pools_save(c, &unsaved);
     if (rc)
         return vp_fail(err, rc,
@@ -136,6 +151,8 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
                        "restart it has to be imported by hand (`vpool import %s -d DIR`)",
                        p->name, unsaved.text, p->name);
     *result = show_pool(p);
+    if (!a->raid && count > 1)
+        warn_of_single(*result, count);
     return 0;
 }
 
@@ -224,6 +241,8 @@ CO static int export_pool(struct control *c, const void *args, json_t **result,
     control_pool_detach(p);
     attachments_stop(c, p, false);
     bool was_open = p->vs;
+    if (was_open)
+        history_save(c, p);
     /* First: a kill in between must not make the next daemon import an exported pool. */
     control_pools_save_later(c);
     rc = was_open ? volumes_close(p->vs, true) : 0;
@@ -288,11 +307,33 @@ static const struct param import_params[] = {
     PARAM(struct scan_args, all, PARAM_BOOL, false, 0, 0),
     {0}};
 
+static int look_at_paths(void *arg)
+{
+    const json_t *paths = arg;
+    for (unsigned i = 0; i < params_count(paths); i++)
+        if (access(params_string(paths, i), F_OK) != 0)
+            return -(int)i - 1;
+    return 0;
+}
+
+/* A place that is named and does not exist is an error; one that holds no pool is not. */
+CO static int check_paths(const json_t *given, struct vp_error *err)
+{
+    int missing = params_count(given) ? offload_run(look_at_paths, (void *)(uintptr_t)given) : 0;
+    if (missing >= 0 || missing < -POOL_DISKS_MAX)
+        return 0; /* without a thread to look, the scan says what it finds */
+    return vp_fail(err, VP_E_NOT_FOUND, "%s does not exist, or may not be looked at",
+                   params_string(given, (unsigned)(-missing - 1)));
+}
+
 /* The given disks and directories, or the configured ones. */
 CO static int scan_paths(struct control *c, const json_t *given, struct pool_found **found,
                          unsigned *count, struct vp_error *err)
 {
     const char *paths[POOL_DISKS_MAX];
+    int rc = check_paths(given, err);
+    if (rc)
+        return rc;
     unsigned n = params_count(given);
     for (unsigned i = 0; i < n; i++)
         paths[i] = params_string(given, i);
@@ -505,6 +546,20 @@ CO static int checkpoint(struct control *c, const void *args, json_t **result, s
     return rc;
 }
 
+CO static int clear(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct pool_arg *a = args;
+    struct control_pool *p;
+    int rc = control_pool_get_open(c, a->pool, &p, err);
+    if (rc)
+        return rc;
+    history_clear(c, p);
+    control_event(c, VP_LOG_INFO, "pool.cleared", p->name, "error counters start again from zero");
+    *result = show_pool(p);
+    control_pool_put(p);
+    return 0;
+}
+
 const struct method methods_pool[] = {
     {"pool.create", create_params, METHOD_ALONE, create},
     {"pool.list", no_params, METHOD_READS, list},
@@ -516,4 +571,5 @@ const struct method methods_pool[] = {
     {"pool.get", pool_params, METHOD_READS, get},
     {"pool.set", set_params, METHOD_ALONE, set},
     {"pool.checkpoint", pool_params, 0, checkpoint},
+    {"pool.clear", pool_params, METHOD_ALONE, clear},
     {0}};

@@ -12,6 +12,14 @@ static int not_found(struct vp_error *err, int rc, const char *volume)
                : vp_fail(err, rc, "volume '%.200s': %s", volume, vp_err_text(rc));
 }
 
+/* For people, in one of two static buffers. */
+static const char *size_text(uint64_t bytes)
+{
+    static char buf[2][24];
+    static unsigned next;
+    return bytes_format_size(bytes, buf[next++ % 2], sizeof(buf[0]));
+}
+
 struct volume_arg {
     const char *volume;
 };
@@ -82,8 +90,7 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
     if (rc == 0)
         rc = show_into(p, volume, result, err);
     if (rc == 0)
-        control_event(c, VP_LOG_INFO, "volume.created", a->volume, "%llu bytes",
-                      (unsigned long long)a->size);
+        control_event(c, VP_LOG_INFO, "volume.created", a->volume, "%s", size_text(a->size));
     control_pool_put(p);
     return rc;
 }
@@ -195,7 +202,7 @@ CO static int resize_now(struct control *c, struct control_pool *p, const char *
         return rc;
     attachments_ublk_resize(c, p, volume);
     control_event(c, under_users ? VP_LOG_WARN : VP_LOG_INFO, "volume.resized", a->volume,
-                  "%llu to %llu bytes%s%s", (unsigned long long)from, (unsigned long long)a->size,
+                  "%s to %s%s%s", size_text(from), size_text(a->size),
                   under_users ? " while it was in use: " : "", under_users ? users : "");
     return 0;
 }
@@ -330,8 +337,8 @@ CO static int delete_in(struct control *c, struct control_pool *p, const char *v
     if (rc)
         return rc;
     if (!a->dry_run)
-        control_event(c, VP_LOG_WARN, "volume.deleted", a->volume, "%llu bytes were allocated",
-                      (unsigned long long)info.allocated_bytes);
+        control_event(c, VP_LOG_WARN, "volume.deleted", a->volume, "%s were allocated",
+                      size_text(info.allocated_bytes));
     *result = json_pack("{s:s, s:b, s:I, s:I}", "volume", a->volume, "dry_run", a->dry_run,
                         "size_bytes", (json_int_t)info.options.size_bytes, "allocated_bytes",
                         (json_int_t)info.allocated_bytes);

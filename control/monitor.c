@@ -92,8 +92,10 @@ CO static void tend(struct control *c)
         if (!p->vs)
             continue;
         health_walk(p);
-        if (due)
-            attachments_retry(c, p);
+        if (!due)
+            continue;
+        attachments_retry(c, p);
+        history_save(c, p);
     }
     if (due)
         c->next_tend_ns = reactor_now_ns() + TEND_NS;

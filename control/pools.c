@@ -165,6 +165,7 @@ int control_pool_add(struct control *c, struct volumes *vs, struct control_pool 
     p->vs = vs;
     p->rc = 0;
     p->error[0] = 0;
+    history_load(c, p);
     attachments_start(c, p);
     *out = p;
     return 0;
@@ -200,8 +201,9 @@ int control_pool_import(struct control *c, const char *const *paths, unsigned co
     if (rc == 0)
         rc = control_pool_add(c, vs, out, err);
     if (rc == 0)
-        control_event(c, VP_LOG_INFO, "pool.imported", (*out)->name, "%u volumes, %s",
-                      volumes_count((*out)->vs), pool_state(volumes_pool((*out)->vs)));
+        control_event(c, VP_LOG_INFO, "pool.imported", (*out)->name, "%u volume%s, %s",
+                      volumes_count((*out)->vs), volumes_count((*out)->vs) == 1 ? "" : "s",
+                      pool_state(volumes_pool((*out)->vs)));
     return rc;
 }
 
@@ -432,6 +434,8 @@ int control_pools_close(struct control *c)
         struct control_pool *p = list_first(&c->pools, struct control_pool, link);
         control_pool_detach(p);
         attachments_stop(c, p, true);
+        if (p->vs)
+            history_save(c, p);
         int rc = p->vs ? volumes_close(p->vs, false) : 0;
         if (rc)
             vp_error_log("pool '%s' did not close cleanly (%s); its log has all that was "

@@ -91,7 +91,8 @@ static const char *envelope_fault(const json_t *request)
     const char *version = json_string_value(json_object_get(request, "jsonrpc"));
     if (!version || strcmp(version, "2.0") != 0)
         return "\"jsonrpc\" must be \"2.0\"";
-    if (!json_is_string(json_object_get(request, "method")))
+    const json_t *method = json_object_get(request, "method");
+    if (!json_is_string(method) || strlen(json_string_value(method)) != json_string_length(method))
         return "\"method\" must be a string";
     if (!id_is_valid(json_object_get(request, "id")))
         return "\"id\" must be a string or a number";
@@ -125,12 +126,14 @@ static int call(const struct rpc *rpc, const json_t *request, json_t **result, s
 static char *answer(const struct rpc *rpc, const json_t *request, size_t *reply_len)
 {
     const char *fault = envelope_fault(request);
+    json_t *id = json_object_get(request, "id");
     if (fault)
-        return rpc_refusal(RPC_INVALID_REQUEST, VP_E_RPC_PROTOCOL, fault, reply_len);
+        return finish(
+            error_json(id_is_valid(id) ? id : NULL, RPC_INVALID_REQUEST, VP_E_RPC_PROTOCOL, fault),
+            reply_len);
     struct vp_error err = {0};
     json_t *result = NULL;
     int rc = call(rpc, request, &result, &err);
-    json_t *id = json_object_get(request, "id");
     if (!id) { /* a notification: executed, never answered */
         json_decref(result);
         return NULL;
@@ -143,13 +146,35 @@ static char *answer(const struct rpc *rpc, const json_t *request, size_t *reply_
                   reply_len);
 }
 
+/* A frame that is JSON, but has a number that no integer here can hold: the parser refuses all of it.
+ * Read again with numbers that are not exact, for the id of the reply. */
+static char *refuse_big_number(const char *frame, size_t len, size_t *reply_len)
+{
+    json_t *request = json_loadb(
+        frame, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);
+    json_t *id = json_object_get(request, "id");
+    double number = json_real_value(id);
+    json_t *exact = json_is_real(id) && number >= -9e15 && number <= 9e15
+                        ? json_integer((json_int_t)number)
+                    : json_is_string(id) ? json_incref(id)
+                                         : NULL;
+    json_t *error = error_json(exact, request ? RPC_BAD_PARAMS : RPC_PARSE_ERROR, VP_E_RPC_PARAMS,
+                               "a number is out of bounds: whole numbers below 2^63 are possible");
+    json_decref(exact);
+    json_decref(request);
+    return finish(error, reply_len);
+}
+
 char *rpc_handle(const struct rpc *rpc, const char *frame, size_t len, size_t *reply_len)
 {
     *reply_len = 0;
     if (!frame_is_shallow(frame, len))
         return rpc_refusal(RPC_PARSE_ERROR, VP_E_RPC_PROTOCOL, "nested too deeply", reply_len);
     json_error_t why;
-    json_t *request = json_loadb(frame, len, JSON_REJECT_DUPLICATES, &why);
+    json_t *request =
+        json_loadb(frame, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+    if (!request && json_error_code(&why) == json_error_numeric_overflow)
+        return refuse_big_number(frame, len, reply_len);
     if (!request)
         return rpc_refusal(RPC_PARSE_ERROR, VP_E_RPC_PROTOCOL, why.text, reply_len);
     char *reply = answer(rpc, request, reply_len);

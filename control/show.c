@@ -122,23 +122,24 @@ json_t *show_disk_counters(const struct pool_disk_info *d)
                      INT(get(&io->checksum_errors)), "healed_blocks", INT(get(&io->healed_blocks)));
 }
 
-static json_t *disk_json(const struct pool_disk_info *d)
+static json_t *disk_json(const struct pool_disk_info *d, uint64_t since)
 {
     char uuid[VP_UUID_TEXT];
-    return json_pack("{s:i, s:o, s:s, s:s, s:s, s:I, s:i, s:i, s:o}", "index", (int)d->index,
+    return json_pack("{s:i, s:o, s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:o}", "index", (int)d->index,
                      "path", path_shown(d->path), "uuid", vp_uuid_format(d->uuid, uuid), "state",
                      d->state, "reason", d->reason, "size_bytes", INT(d->size_bytes),
                      "extents_total", (int)d->extents_total, "extents_used", (int)d->extents_used,
-                     "counters", show_disk_counters(d));
+                     "errors_since", INT(since), "counters", show_disk_counters(d));
 }
 
-static json_t *disks_json(const struct pool *pool)
+static json_t *disks_json(const struct control_pool *p)
 {
+    const struct pool *pool = volumes_pool(p->vs);
     json_t *list = json_array();
     for (unsigned i = 0; list && i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
-        if (json_array_append_new(list, disk_json(&d)))
+        if (json_array_append_new(list, disk_json(&d, p->history.disk[i].since)))
             break;
     }
     return list;
@@ -175,7 +176,10 @@ static void warn_disks(json_t *list, const struct pool *pool)
         uint64_t errors = d.io ? get(&d.io->read_errors) + get(&d.io->write_errors) : 0;
         uint64_t sums = d.io ? get(&d.io->checksum_errors) : 0;
         if (errors || sums)
-            warn(list, "look at the kernel's log and the disk's SMART data, check the cable",
+            warn(list,
+                 "look at the kernel's log and the disk's SMART data, check the cable; `vpool "
+                 "clear POOL` "
+                 "starts the counters again",
                  "disk %u (%s) had %llu I/O errors and %llu wrong checksums, %llu blocks were "
                  "healed",
                  d.index, d.path, (unsigned long long)errors, (unsigned long long)sums,
@@ -301,7 +305,7 @@ json_t *show_pool(const struct control_pool *p)
         health_json(health_of_pool(p)), "level", show_level(space.level), "raid",
         raid_profile_format(pool_default_profile(pool), raid), "chunk_bytes", (int)g.chunk_bytes,
         "extent_bytes", (int)g.extent_bytes, "checkpoint", (int)pool_checkpoint_number(pool),
-        "space", space_json(&space, &sums), "disks", disks_json(pool), "volumes", "count",
+        "space", space_json(&space, &sums), "disks", disks_json(p), "volumes", "count",
         (int)sums.count, "faulted", (int)sums.faulted, "waiting_requests", (int)sums.waiting,
         "attachments", (int)attachment_count(p, NULL), "warnings", warnings_json(p, &space));
 }

@@ -13,6 +13,8 @@
 #include "base/verify.h"
 #include "io/reactor_impl.h"
 
+enum { RESERVE_SHARE = 8 }; /* of max_coroutines: so many more for co_spawn_reserved */
+
 /* Leaves the running coroutine for the loop; returns when the loop comes back to it. */
 static inline void leave(struct reactor *r, struct co *co)
 {
@@ -27,6 +29,7 @@ static void finish(struct co *co)
     list_del(&co->live_link);
     list_add_head(&r->idle_stacks, &co->link);
     r->stats.coroutines--;
+    r->mailbox.starved = 0; /* it looks again before it sleeps */
     leave(r, co);
 }
 
@@ -40,11 +43,11 @@ static void co_main(void *arg)
     }
 }
 
-int co_spawn(void (*fn)(void *arg), void *arg, const char *name)
+static int spawn(void (*fn)(void *arg), void *arg, const char *name, unsigned reserve)
 {
     struct reactor *r = reactor_current;
     VP_VERIFY(r, !=, NULL);
-    if (r->stats.coroutines >= r->config.max_coroutines)
+    if (r->stats.coroutines >= r->config.max_coroutines + reserve)
         return VP_E_IO_TOO_MANY_COROUTINES;
     struct co *co;
     if (!list_empty(&r->idle_stacks)) {
@@ -70,6 +73,17 @@ int co_spawn(void (*fn)(void *arg), void *arg, const char *name)
     if (++r->stats.coroutines > r->stats.coroutines_peak)
         r->stats.coroutines_peak = r->stats.coroutines;
     return 0;
+}
+
+int co_spawn(void (*fn)(void *arg), void *arg, const char *name)
+{
+    return spawn(fn, arg, name, 0);
+}
+
+int co_spawn_reserved(void (*fn)(void *arg), void *arg, const char *name)
+{
+    unsigned clients = reactor_current->config.max_coroutines;
+    return spawn(fn, arg, name, clients / RESERVE_SHARE + 1);
 }
 
 void co_stacks_take(struct reactor *r, unsigned count)

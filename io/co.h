@@ -25,6 +25,13 @@ struct reactor;
  */
 int co_spawn(void (*fn)(void *arg), void *arg, const char *name) must_check;
 
+/*
+ * The same for what must get on while requests hold all other coroutines, because they wait for it:
+ * a reserve is kept for it. It must end without waiting for any request, so it never waits for
+ * room, for a client, or for a call of the kind of reactor_call_for_client.
+ */
+int co_spawn_reserved(void (*fn)(void *arg), void *arg, const char *name) must_check;
+
 /* The running coroutine; NULL in the reactor's own context. */
 struct co *co_self(void);
 

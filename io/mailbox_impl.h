@@ -1,12 +1,13 @@
 /*
- * A reactor's mailbox, private to io/: two lock-free lanes into its thread.
+ * A reactor's mailbox, private to io/: three lock-free lanes into its thread.
  *
- * Requests ("spawn fn(arg)") come through a bounded ring (D. Vyukov's multi-producer queue: each
- * slot has a sequence number that says whose turn it is). Replies to our own calls come through an
+ * Requests ("spawn fn(arg)") come through two bounded rings (D. Vyukov's multi-producer queue: each
+ * slot has a sequence number that says whose turn it is): a request of a client that waits for a
+ * coroutine does not keep back internal ones, which the client may be waiting for. Replies to our own calls come through an
  * intrusive stack whose elements are the callers' own storage: they need no room, so that two
  * reactors whose rings are both full of requests can still answer each other.
  *
- * A reactor that goes to sleep sets `sleeping` and looks into both lanes once more; who finds it
+ * A reactor that goes to sleep sets `sleeping` and looks into all lanes once more; who finds it
  * set after putting something in clears it and writes to the eventfd.
  */
 #ifndef VP_IO_MAILBOX_IMPL_H
@@ -35,12 +36,20 @@ struct mail_reply {
     struct co *co; /* woken on its own reactor */
 };
 
-struct mailbox {
+/* MAIL_CLIENT may last as long as a client likes, or wait for a checkpoint; it leaves the reserve of
+ * coroutines to MAIL_INTERNAL, which ends by itself (io/README.md). */
+enum mail_lane { MAIL_INTERNAL, MAIL_CLIENT, MAIL_LANES };
+
+struct mail_ring {
     struct mail_slot *slot;
     uint64_t mask;
     uint64_t head;         /* the reader's  */
-    bool starved;          /* the reader's: the first request waits for a free coroutine */
     _Atomic uint64_t tail; /* the writers'  */
+};
+
+struct mailbox {
+    struct mail_ring ring[MAIL_LANES];
+    unsigned starved; /* the reader's: lanes whose first request waits for a coroutine to end */
     _Atomic(struct mail_reply *) replies;
     _Atomic unsigned senders; /* threads inside mailbox_send: nobody frees it under them */
     _Atomic bool closed;
@@ -52,7 +61,7 @@ int mailbox_init(struct mailbox *m, unsigned slots, bool with_event, struct vp_e
 void mailbox_fini(struct mailbox *m);
 
 /* Any thread. VP_E_AGAIN: full; VP_E_SHUTDOWN: closed. */
-int mailbox_send(struct mailbox *m, const struct mail *mail) must_check;
+int mailbox_send(struct mailbox *m, enum mail_lane lane, const struct mail *mail) must_check;
 /* Any thread; never fails. */
 void mailbox_reply(struct mailbox *m, struct mail_reply *reply);
 

@@ -105,7 +105,9 @@ static void run_simulated(struct reactor *r)
         reactor_run_ready(r, SWITCHES_PER_TURN);
         if (sim_world_is_cut(sim) || is_finished(r))
             return;
-        if (list_empty(&r->ready) && !sim_reactor_step(sim, reactor_next_timer_ns(r)))
+        bool idle = list_empty(&r->ready) && mailbox_sleep(&r->mailbox);
+        mailbox_awake(&r->mailbox);
+        if (idle && !sim_reactor_step(sim, reactor_next_timer_ns(r)))
             return;
     }
 }

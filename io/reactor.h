@@ -22,7 +22,8 @@ struct sim_world;
 
 struct reactor_config {
     unsigned index;          /* 0 is the home reactor; shows in names and metrics             */
-    unsigned max_coroutines; /* stacks; 0 = 4096                                              */
+    unsigned max_coroutines; /* of requests and clients; an eighth more is kept for internal work
+                                (co_spawn_reserved); 0 = 4096                                 */
     size_t stack_bytes;      /* per coroutine, without its guard page; 0 = 64 KiB             */
     size_t buffer_bytes;     /* I/O buffers of this reactor, registered with the ring where
                                 the kernel can; 0 = 64 MiB                                    */
@@ -92,6 +93,13 @@ void timer_disarm(struct timer *t);
  * Errors: fn's; VP_E_SHUTDOWN when `to` does not run any more.
  */
 CO int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
+
+/*
+ * As reactor_call, for fn that lasts as long as a client likes, or waits for a checkpoint or for
+ * other reactors: it waits while only the reserve of coroutines is left on `to`, without keeping
+ * reactor_call back.
+ */
+CO int reactor_call_for_client(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
 
 /*
  * As reactor_call, from a thread without a reactor (start-up, tests): blocks the thread.

@@ -29,7 +29,7 @@ static void call_run(void *arg)
         VP_VERIFY(sem_post(call->done), ==, 0);
 }
 
-int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg)
+static CO int call_in_lane(struct reactor *to, enum mail_lane lane, int (*fn)(void *arg), void *arg)
 {
     if (to == reactor_current)
         return fn(arg);
@@ -38,7 +38,7 @@ int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg)
     struct call call = {.fn = fn, .arg = arg, .from = reactor_current, .reply = {.co = self}};
     struct mail mail = {call_run, &call, "reactor_call"};
     int rc;
-    while ((rc = mailbox_send(&to->mailbox, &mail)) == VP_E_AGAIN)
+    while ((rc = mailbox_send(&to->mailbox, lane, &mail)) == VP_E_AGAIN)
         vp_ignore(co_sleep_ns(RETRY_NS), "it is tried again, also when the sleep was cut short");
     if (rc != 0)
         return rc;
@@ -46,11 +46,21 @@ int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg)
     return call.rc;
 }
 
+int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg)
+{
+    return call_in_lane(to, MAIL_INTERNAL, fn, arg);
+}
+
+int reactor_call_for_client(struct reactor *to, int (*fn)(void *arg), void *arg)
+{
+    return call_in_lane(to, MAIL_CLIENT, fn, arg);
+}
+
 /* From a thread that may block. */
 static int send_blocking(struct reactor *to, const struct mail *mail)
 {
     int rc;
-    while ((rc = mailbox_send(&to->mailbox, mail)) == VP_E_AGAIN) {
+    while ((rc = mailbox_send(&to->mailbox, MAIL_INTERNAL, mail)) == VP_E_AGAIN) {
         struct timespec pause = {0, RETRY_NS};
         (void)nanosleep(&pause, NULL);
     }
@@ -78,6 +88,6 @@ int reactor_post(struct reactor *to, void (*fn)(void *arg), void *arg, const cha
 {
     struct mail mail = {fn, arg, name};
     if (reactor_current)
-        return mailbox_send(&to->mailbox, &mail);
+        return mailbox_send(&to->mailbox, MAIL_INTERNAL, &mail);
     return send_blocking(to, &mail);
 }

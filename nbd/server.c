@@ -126,7 +126,7 @@ static CO int connection_serve(struct nbdx_connection *c)
         vp_debug("nbd: %s: handshake: %s", c->peer, vp_err_text(rc));
     } else {
         c->reactor = volume_reactor(c->export->volume);
-        rc = reactor_call(c->reactor, transmission_call, c);
+        rc = reactor_call_for_client(c->reactor, transmission_call, c);
         if (rc)
             vp_info("nbd: %s on %s was hung up: %s", c->peer, c->export->name, vp_err_text(rc));
     }

@@ -88,18 +88,42 @@ static int checkpoint_make(struct pool *p)
         rc = p->client.checkpoint(p->client.arg);
     if (!rc)
         rc = pool_snapshot_commit(p, &piece);
-    if (rc)
+    if (rc) {
+        pool_log_cut_undo(p);
         pool_meta_rollback(p);
+    }
     return rc; /* the memory stays for the next one, which must not have to wait for any */
 }
 
-/* CO. */
+/* Told once, not at every try. */
+static void checkpoint_tell(struct pool *p, int rc)
+{
+    struct pool_checkpoint_state *ck = &p->checkpoint;
+    if (rc && !ck->rc && !pool_is_fenced(p))
+        vp_warn("pool %s: checkpoint failed: %s; the last one stays, and it is tried again every "
+                "second",
+                p->name, vp_err_text(rc));
+    if (!rc && ck->rc)
+        vp_info("pool %s: checkpoints succeed again", p->name);
+}
+
+/* CO. Whoever asked until now is served by this one, or, if it fails, by the next. */
 static void checkpoint_run(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     ck->running = true;
     ck->started++;
-    ck->rc = checkpoint_make(p);
+    bool requested = atomic_exchange(&ck->requested, false);
+    uint64_t began_ns = reactor_now_ns();
+    int rc = checkpoint_make(p);
+    ck->ended_ns = reactor_now_ns();
+    ck->took_ns = ck->ended_ns - began_ns;
+    checkpoint_tell(p, rc);
+    ck->rc = rc;
+    if (rc && requested && !pool_is_fenced(p))
+        atomic_store(&ck->requested, true);
+    if (rc && p->client.checkpoint_failed)
+        p->client.checkpoint_failed(p->client.arg, rc);
     ck->finished = ck->started;
     ck->running = false;
     co_queue_wake_all(&ck->done);
@@ -121,7 +145,7 @@ static int checkpoint_home(void *arg)
 
 int pool_checkpoint(struct pool *p)
 {
-    return reactor_call(p->home, checkpoint_home, p);
+    return reactor_call_for_client(p->home, checkpoint_home, p);
 }
 
 uint32_t pool_checkpoint_number(const struct pool *p)
@@ -129,38 +153,87 @@ uint32_t pool_checkpoint_number(const struct pool *p)
     return p->root.now.checkpoint;
 }
 
-/* ---- in the background -------------------------------------------------------------------- */
+uint64_t pool_checkpoint_took_ns(const struct pool *p)
+{
+    return p->checkpoint.took_ns;
+}
+
+/* ---- in the background ----------------------------------------------------------------------
+ *
+ * A request is a flag that the beginning of any checkpoint takes down, so a request that comes while
+ * one runs is served by the next. At most one task works on it, here at home; it ends when nothing
+ * is requested, and a request starts one when there is none.
+ */
+
+/* CO. One step: what runs is waited for; after a failure there is a pause. */
+static void checkpoint_task_step(struct pool *p)
+{
+    struct pool_checkpoint_state *ck = &p->checkpoint;
+    uint64_t now = reactor_now_ns(), next = ck->rc ? ck->ended_ns + RETRY_NS : now;
+    if (ck->running) {
+        co_queue_wait(&ck->done, "checkpoint");
+    } else if (next > now && !pool_is_fenced(p)) {
+        ck->sleeper = co_self();
+        vp_ignore(co_sleep_ns(next - now), "cut short when the pool closes");
+        ck->sleeper = NULL;
+    } else {
+        checkpoint_run(p);
+    }
+}
 
 static void checkpoint_task(void *arg)
 {
     struct pool *p = arg;
     struct pool_checkpoint_state *ck = &p->checkpoint;
-    int rc = p->closing ? 0 : checkpoint_home(p);
-    if (rc && !pool_is_fenced(p) && !p->closing) {
-        vp_warn("pool %s: checkpoint failed: %s; the last one stays, trying again", p->name,
-                vp_err_text(rc));
-        ck->sleeper = co_self();
-        vp_ignore(co_sleep_ns(RETRY_NS), "cut short when the pool closes");
-        ck->sleeper = NULL;
-    }
-    atomic_store(&ck->requested, false);
+    do {
+        while (!p->closing && (ck->running || atomic_load(&ck->requested)))
+            checkpoint_task_step(p);
+        atomic_store(&ck->task, false);
+        /* Who asked before this line has seen a task and started none. */
+    } while (!p->closing && atomic_load(&ck->requested) && !atomic_exchange(&ck->task, true));
     co_queue_wake_all(&ck->done);
+}
+
+int pool_checkpoint_ask(struct pool *p)
+{
+    struct pool_checkpoint_state *ck = &p->checkpoint;
+    if (pool_is_fenced(p))
+        return VP_E_POOL_FENCED;
+    if (p->closing)
+        return VP_E_SHUTDOWN;
+    if (atomic_load_explicit(&ck->requested, memory_order_relaxed) &&
+        atomic_load_explicit(&ck->task, memory_order_relaxed))
+        return 0;
+    atomic_store(&ck->requested, true);
+    if (atomic_exchange(&ck->task, true))
+        return 0;
+    int rc = reactor_post(p->home, checkpoint_task, p, "checkpoint");
+    if (rc)
+        atomic_store(&ck->task, false);
+    return rc;
 }
 
 void pool_checkpoint_request(struct pool *p)
 {
-    struct pool_checkpoint_state *ck = &p->checkpoint;
-    if (pool_is_fenced(p) || p->closing || atomic_exchange(&ck->requested, true))
-        return;
-    if (reactor_post(p->home, checkpoint_task, p, "checkpoint"))
-        atomic_store(&ck->requested, false); /* shutting down: pool_close makes one */
+    vp_ignore(pool_checkpoint_ask(p), "whoever needs one asks again, or makes one");
+}
+
+void pool_checkpoints_hold(struct pool *p)
+{
+    atomic_store(&p->checkpoint.task, true);
+}
+
+void pool_checkpoints_release(struct pool *p)
+{
+    atomic_store(&p->checkpoint.requested, false); /* the client has not taken over yet */
+    atomic_store(&p->checkpoint.task, false);
 }
 
 void pool_checkpoints_stop(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     p->closing = true;
-    while (ck->running || atomic_load(&ck->requested)) {
+    while (ck->running || atomic_load(&ck->task)) {
         if (ck->sleeper)
             co_cancel(ck->sleeper);
         co_queue_wait(&ck->done, "checkpoint to end");

@@ -155,7 +155,7 @@ static int import_snapshot(struct pool_import_state *im)
     }
     if (!rc && (b.flags & LOG_BATCH_MORE))
         rc = VP_E_SNAPSHOT_DAMAGED;
-    im->segments_kept = im->segments;
+    im->segments_kept = im->segments_of_snapshot = im->segments;
     if (rc)
         return vp_fail(im->err, rc, "pool %s: snapshot of root %llu, batch %llu: %s", im->p->name,
                        (unsigned long long)im->image.root.number, (unsigned long long)r->seq,
@@ -337,12 +337,23 @@ static int flush_what_was_found(struct pool *p)
     return rc;
 }
 
+/* The sealing root names the merged piece alone. What it replaces is free at once: until the next
+ * checkpoint there may be no room for both. */
+static void merged_pieces_free(struct pool_import_state *im)
+{
+    for (unsigned i = im->segments_of_snapshot; i < im->segments; i++)
+        pool_segment_free(im->p, &im->segment[i]);
+    pool_meta_room_update(im->p);
+}
+
 /* CO. */
 static int import_seal(struct pool_import_state *im)
 {
     struct pool *p = im->p;
     struct pool_root next = im->next;
-    int rc = pool_log_open(p);
+    int rc = pool_import_roots_level(im);
+    if (!rc)
+        rc = pool_log_open(p);
     if (!rc)
         rc = flush_what_was_found(p);
     if (!rc)
@@ -359,6 +370,8 @@ static int import_seal(struct pool_import_state *im)
         rc = pool_log_drain(p);
     if (!rc)
         rc = pool_root_write(p, &next);
+    if (!rc && next.pieces == 1)
+        merged_pieces_free(im);
     p->log.stream.total_pages = next.pieces > PIECES_WANTED ? p->log.limit_pages : im->log_pages;
     return rc;
 }
@@ -398,17 +411,18 @@ int pool_import(const char *const *paths, unsigned count, const struct pool_clie
         im->p = p;
         im->err = err;
         list_init(&im->keeps);
-        /* Whoever asks for a checkpoint before the client is ready has asked too early. */
-        atomic_store(&p->checkpoint.requested, true);
+        /* Before the client is ready there are no checkpoints in the background. */
+        pool_checkpoints_hold(p);
         rc = pool_candidates_open(paths, count, &im->candidate, &im->candidates, err);
     }
     if (!rc)
         rc = import_run(im);
     pool_import_state_free(im);
     p->import = NULL;
-    atomic_store(&p->checkpoint.requested, false);
-    if (!rc)
+    if (!rc) {
+        pool_checkpoints_release(p);
         return 0;
+    }
     if (err && err->rc != rc)
         vp_ignore(vp_fail(err, rc, "pool %s: %s", p->name, vp_err_text(rc)), "rc says it");
     *out = NULL;

@@ -25,6 +25,7 @@ struct pool_import_state {
     struct pool_batch keep;       /* bytes of the whole log, when pieces are to be merged       */
     struct pool_segment *segment; /* walked                                             */
     unsigned segments, segments_kept, segment_capacity;
+    unsigned segments_of_snapshot; /* the first ones */
     uint64_t log_pages;
     struct list keeps; /* of the daemon before, if it was killed (keep_recover.c) */
 };
@@ -32,5 +33,7 @@ struct pool_import_state {
 /* CO. Reads all roots, chooses the newest, and takes over its disks; says in p->import->err what is
  * wrong. */
 CO int pool_import_roots(struct pool_import_state *im) must_check;
+/* CO. The newest root is on all disks in service, before one that follows it (root.c, R3). */
+CO int pool_import_roots_level(struct pool_import_state *im) must_check;
 
 #endif

@@ -248,8 +248,8 @@ static bool newest_was_at_all_heads(const struct pool_import_state *im)
 }
 
 /*
- * The disk was set back. Each root that was begun was at its head before the next one was begun, so
- * it has the one before the newest at least. It has the newest too when somebody's tail has; where
+ * The disk was set back. Each root was at its head before the next one was begun (root.c, R3), so it
+ * has the one before the newest at least. It has the newest too when somebody's tail has; where
  * that one rotted at the disk's head, what is there is neither zeros nor an older root.
  */
 static bool disk_was_set_back(const struct pool_import_state *im, unsigned candidate)
@@ -356,6 +356,20 @@ static int disks_adopt(struct pool_import_state *im)
             (void)snprintf(d->reason, sizeof(d->reason), "%s", im->doubt[i]);
     }
     return 0;
+}
+
+int pool_import_roots_level(struct pool_import_state *im)
+{
+    uint64_t slot = im->image.root.number % POOL_ROOT_SLOTS, number;
+    bool level = true;
+    for (unsigned i = 0; i < im->p->disk_count; i++) {
+        for (unsigned side = 0; side < 2 && atomic_load(&im->p->disk[i].io.in_service); side++) {
+            const uint8_t *block = slots_of(im, (unsigned)im->of_disk[i], side) + slot * ROOT_BYTES;
+            level &= root_block_check(block, im->image.pool_uuid, &number) &&
+                     number == im->image.root.number;
+        }
+    }
+    return level ? 0 : pool_root_repeat(im->p, im->newest[im->winner]);
 }
 
 int pool_import_roots(struct pool_import_state *im)

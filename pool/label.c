@@ -2,13 +2,15 @@
  * Labels: encoding, decoding, and their four copies on a disk.
  *
  * A torn or damaged copy falls back to the others; of copies that differ the highest epoch counts.
- * Nothing in a label is believed before its checksum and its ranges are right.
+ * Nothing in a label is believed before its checksum and its ranges are right. On a disk that has
+ * grown and lost its copies at the start, the roots there say where those at the end may be.
  */
 #include "pool/label_format.h"
 
 #include "base/crc.h"
 #include "io/buffer.h"
 #include "pool/disk_impl.h"
+#include "pool/meta_impl.h"
 
 #include <string.h>
 
@@ -112,15 +114,14 @@ static int label_copy_read(struct io_dev *dev, uint64_t at, void *block, struct 
     return rc ? VP_E_LABEL_BAD : pool_label_decode(block, out);
 }
 
-int pool_label_read(struct io_dev *dev, struct pool_label *out)
+/* CO. The copies from `first` on, to *out whatever is better than what stands there by `result`.
+ * Returns the new result. */
+static int label_copies_read(struct io_dev *dev, uint64_t tail, unsigned first, int result,
+                             struct pool_label *out)
 {
     uint64_t size = io_dev_info(dev)->size_bytes;
-    if (size < pool_disk_min_bytes(POOL_EXTENT_MIN))
-        return VP_E_LABEL_NONE;
-    uint64_t tail = pool_tail_bytes(size);
-    int result = VP_E_LABEL_NONE;
     void *block = io_buffer_get(POOL_BLOCK);
-    for (unsigned copy = 0; copy < POOL_LABEL_COPIES; copy++) {
+    for (unsigned copy = first; copy < POOL_LABEL_COPIES; copy++) {
         struct pool_label l;
         int rc = label_copy_read(dev, pool_label_at(tail, copy), block, &l);
         if (rc == 0 && l.size_bytes > size)
@@ -136,6 +137,40 @@ int pool_label_read(struct io_dev *dev, struct pool_label *out)
     }
     io_buffer_put(block, POOL_BLOCK);
     return result;
+}
+
+/* CO. A disk that has grown, and whose labels at the start are damaged: where its second area is
+ * says one of the sizes in the disk table of its roots. */
+static int label_read_by_roots(struct io_dev *dev, int result, struct pool_label *out)
+{
+    uint64_t size = io_dev_info(dev)->size_bytes;
+    uint8_t *block = io_buffer_get(ROOT_BYTES);
+    for (unsigned slot = 0; slot < POOL_ROOT_SLOTS && result; slot++) {
+        struct vp_uuid pool;
+        uint64_t number;
+        uint64_t sizes[ROOT_DISKS];
+        if (io_dev_read(dev, POOL_ROOT_AT + slot * ROOT_BYTES, block, ROOT_BYTES) != 0)
+            continue;
+        memcpy(pool.b, ((const struct root_block *)block)->pool_uuid, sizeof(pool.b));
+        if (!root_block_check(block, pool, &number))
+            continue;
+        unsigned count = root_block_sizes(block, sizes);
+        for (unsigned i = 0; i < count && result; i++)
+            if (sizes[i] < size && sizes[i] >= pool_disk_min_bytes(POOL_EXTENT_MIN))
+                result = label_copies_read(dev, pool_tail_bytes(sizes[i]), POOL_LABEL_COPIES / 2,
+                                           result, out);
+    }
+    io_buffer_put(block, ROOT_BYTES);
+    return result;
+}
+
+int pool_label_read(struct io_dev *dev, struct pool_label *out)
+{
+    uint64_t size = io_dev_info(dev)->size_bytes;
+    if (size < pool_disk_min_bytes(POOL_EXTENT_MIN))
+        return VP_E_LABEL_NONE;
+    int result = label_copies_read(dev, pool_tail_bytes(size), 0, VP_E_LABEL_NONE, out);
+    return result ? label_read_by_roots(dev, result, out) : 0;
 }
 
 /* ---- writing ------------------------------------------------------------------------------- */

@@ -517,6 +517,7 @@ static int log_cut_now(struct pool *p, struct pool_log_piece *piece)
     struct stream_io io = {0};
     struct pool_segment next;
     io_batch_init(&io.batch);
+    p->log.cut_pages = 0;
     if (pool_is_fenced(p))
         return VP_E_POOL_FENCED;
     pool_meta_cut(p);
@@ -524,6 +525,7 @@ static int log_cut_now(struct pool *p, struct pool_log_piece *piece)
     if (rc)
         return rc;
     stream_jump(p, s, &next, &io);
+    p->log.cut_pages = s->total_pages;
     s->total_pages = 0;
     *piece = pool_log_piece_here(p);
     return stream_io_finish(p, &io);
@@ -535,4 +537,10 @@ int pool_log_cut(struct pool *p, struct pool_log_piece *piece)
     int rc = log_cut_now(p, piece);
     writer_leave(&p->log);
     return rc;
+}
+
+void pool_log_cut_undo(struct pool *p)
+{
+    p->log.stream.total_pages += p->log.cut_pages;
+    p->log.cut_pages = 0;
 }

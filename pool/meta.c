@@ -458,6 +458,23 @@ int pool_segment_mark(struct pool *p, const struct pool_segment *s)
     return VP_E_SEGMENT_BAD;
 }
 
+void pool_segment_free(struct pool *p, const struct pool_segment *s)
+{
+    uint64_t page;
+    for (unsigned i = 0; i < p->meta.groups; i++) {
+        struct pool_meta_group *g = p->meta.group[i];
+        if (!segment_is_in(g, s, &page))
+            continue;
+        for (uint64_t n = page; n < page + s->pages; n++) {
+            bitmap_clear(g->segment, n);
+            bitmap_clear(g->used, n);
+        }
+        g->free += s->pages;
+        p->meta.pages_free += s->pages;
+        return;
+    }
+}
+
 void pool_segment_mark_young(struct pool *p, const struct pool_segment *s)
 {
     uint64_t page;

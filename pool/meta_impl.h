@@ -42,6 +42,8 @@ struct pool_log_piece pool_log_piece_here(const struct pool *p);
 /* CO. The next batch goes to a new segment, which *piece describes; what was committed until now
  * is in segments before it. */
 CO int pool_log_cut(struct pool *p, struct pool_log_piece *piece) must_check;
+/* The checkpoint failed: what was before the cut counts as log again. */
+void pool_log_cut_undo(struct pool *p);
 /* CO. Everything that was applied until now is durable. */
 CO int pool_log_drain(struct pool *p) must_check;
 
@@ -120,6 +122,8 @@ int pool_meta_group_add(struct pool *p) must_check;
 int pool_meta_group_attach(struct pool *p, struct pool_group *g) must_check;
 /* A segment of up to want_pages; VP_E_POOL_FULL_META. */
 int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out) must_check;
+/* Import: gives back a segment that was marked, once no durable root names it. */
+void pool_segment_free(struct pool *p, const struct pool_segment *s);
 /* It belongs to a snapshot that no root names yet. */
 void pool_segment_mark_young(struct pool *p, const struct pool_segment *s);
 /* Import: pages that will become dirty because of records that were replayed. */
@@ -159,6 +163,8 @@ struct root_image {
 };
 /* Whether the slot holds a whole root of the pool; *number when it does. Untrusted. */
 bool root_block_check(const uint8_t *block, struct vp_uuid pool, uint64_t *number);
+/* The sizes in the disk table; returns how many. Untrusted, after root_block_check. */
+unsigned root_block_sizes(const uint8_t *block, uint64_t sizes[static ROOT_DISKS]);
 /* VP_E_ROOT_BAD, VP_E_FEATURE_UNKNOWN. After root_block_check. */
 int root_block_decode(const uint8_t *block, struct root_image *out) must_check;
 void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block);
@@ -167,10 +173,18 @@ void root_block_encode(const struct pool *p, const struct pool_root *root, uint8
  * VP_E_POOL_FENCED the pool is fenced. */
 CO int pool_root_write(struct pool *p, const struct pool_root *next) must_check;
 
+/* CO. Import: the newest root, as it was found, to all disks in service. A disk that fails is marked
+ * out, for the next root to say so. VP_E_POOL_FENCED: the pool cannot do without it. */
+CO int pool_root_repeat(struct pool *p, const uint8_t *block) must_check;
+
 /* ---- checkpoint.c ------------------------------------------------------------------------- */
 
 /* CO. Snapshot of the table, flush, root that names it and `piece`, release. */
 CO int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece) must_check;
+
+/* Import: no checkpoint in the background between them. */
+void pool_checkpoints_hold(struct pool *p);
+void pool_checkpoints_release(struct pool *p);
 
 /* ---- import.c, pool.c --------------------------------------------------------------------- */
 

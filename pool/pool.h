@@ -238,19 +238,29 @@ struct pool_client {
      * INTENT records of regions gone quiet are removed likewise. New writes go on meanwhile.
      */
     int (*checkpoint)(void *arg);
+    /* A checkpoint failed: ends what waits for its pages to become clean. May be NULL. */
+    void (*checkpoint_failed)(void *arg, int rc);
 };
 void pool_set_client(struct pool *p, const struct pool_client *client);
 
 /* ANY. Writes a checkpoint now (or joins the one that is under way and then makes one that starts
  * after this call). Errors: VP_E_POOL_FENCED, or a damaged page that could not be loaded. */
 CO int pool_checkpoint(struct pool *p) must_check;
-/* ANY, no yield: asks for one soon (memory pressure). */
+/*
+ * ANY, no yield: asks for one that begins from now on. It is tried until it succeeds; each failure is
+ * told to the client. Errors, when there will be none: VP_E_POOL_FENCED; VP_E_SHUTDOWN; VP_E_AGAIN:
+ * home's mailbox is full.
+ */
+int pool_checkpoint_ask(struct pool *p) must_check;
+/* The same, for those who do not rely on it. */
 void pool_checkpoint_request(struct pool *p);
 /* HOME. No more checkpoints in the background; one under way has ended on return. Before the client
  * gives up what its `checkpoint` uses; pool_close and pool_destroy do it, too. */
 CO void pool_checkpoints_stop(struct pool *p);
 /* HOME: number of the last completed checkpoint; becomes `generation` of pages. */
 uint32_t pool_checkpoint_number(const struct pool *p);
+/* HOME: how long the last one took, from beginning to end. */
+uint64_t pool_checkpoint_took_ns(const struct pool *p);
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
@@ -275,6 +285,7 @@ struct pool_found { /* a pool seen while scanning */
     struct vp_uuid uuid;
     char name[POOL_NAME_MAX + 1];
     unsigned disks_total, disks_found;
+    /* More than disks_found when some are copies of one disk; an import of them is refused. */
     char paths[POOL_DISKS_MAX][256];
     unsigned path_count;
 };

@@ -156,6 +156,7 @@ struct pool_log {
     bool group_due;       /* queued: the record of a new metadata group (log.c, L3)       */
     struct co_queue idle; /* waits to take the writer's place */
     uint64_t limit_pages; /* a checkpoint is requested beyond                             */
+    uint64_t cut_pages;   /* before the last cut, while its checkpoint is under way       */
 };
 
 /* ==== page store (metadata side) ============================================================ */
@@ -214,7 +215,9 @@ struct pool_checkpoint_state {
     uint64_t started, finished; /* counts                                                 */
     int rc;                     /* of the last finished one                               */
     struct co_queue done;       /* woken at the end of each                               */
-    _Atomic bool requested;     /* a background task exists                               */
+    uint64_t ended_ns, took_ns; /* the last one                                           */
+    _Atomic bool requested;     /* since the last one began                               */
+    _Atomic bool task;          /* the background task exists                             */
     struct co *sleeper;         /* that task, while it sleeps after a failure             */
     /* the snapshot being written; here so that a power cut can free them */
     struct pool_batch records;

@@ -37,8 +37,8 @@ static int probe_signatures(const char *path, struct vp_error *err)
         const char *kind;
         const char *name = recognised(probe, &kind);
         rc = vp_fail(err, VP_E_DISK_HOLDS_DATA,
-                     "%s holds %s (%s): wipe it or force the creation, which destroys it", path,
-                     kind, name);
+                     "%s holds %s (%s): wipe it or use --force, which destroys it", path, kind,
+                     name);
     } else if (found != 1) {
         rc = vp_fail(err, VP_E_IO, "%s: can not be examined for other data", path);
     }
@@ -52,12 +52,12 @@ int pool_disk_probe(struct io_dev *dev, const char *path, struct vp_error *err)
     int rc = pool_label_read(dev, &l);
     if (rc == 0)
         return vp_fail(err, VP_E_DISK_HOLDS_DATA,
-                       "%s is disk %u of the pool \"%s\": destroy that pool or force the creation, "
+                       "%s is disk %u of the pool \"%s\": destroy that pool or use --force, "
                        "which destroys it",
                        path, l.disk_index, l.pool_name);
     if (rc != VP_E_LABEL_NONE)
         return vp_fail(err, VP_E_DISK_HOLDS_DATA,
-                       "%s looks like a disk of a pool (%s): force the creation if it is not "
+                       "%s looks like a disk of a pool (%s): use --force if it is not "
                        "needed any more",
                        path, vp_err_text(rc));
     return pool_path_is_real(path) ? probe_signatures(path, err) : 0;

@@ -11,6 +11,9 @@
  *      lead to pages used again: it refuses (VP_E_ROOT_STALE) instead of losing what n+1 knew.
  *  R2  A disk that fails the write is marked out, and the root is written again with the next
  * number.
+ *  R3  Root n+1 is begun when n is on all disks in service. After a crash in the middle of n the
+ *      import sees to that (pool_root_repeat). Otherwise a few crashes in a row could leave a disk
+ *      in service with a root so old that the disk seems to have been set back (import.c, I9).
  */
 #include "pool/meta_impl.h"
 
@@ -79,6 +82,16 @@ void root_block_encode(const struct pool *p, const struct pool_root *root, uint8
         b->piece[i].last_seq = le64_make(root->piece[i].last_seq);
     }
     b->crc = le32_make(root_crc(block));
+}
+
+unsigned root_block_sizes(const uint8_t *block, uint64_t sizes[static ROOT_DISKS])
+{
+    const struct root_block *b = (const struct root_block *)block;
+    unsigned count = le16_get(b->disks);
+    count = count > ROOT_DISKS ? ROOT_DISKS : count;
+    for (unsigned i = 0; i < count; i++)
+        sizes[i] = le64_get(b->disk[i].size_bytes);
+    return count;
 }
 
 bool root_block_check(const uint8_t *block, struct vp_uuid pool, uint64_t *number)
@@ -234,6 +247,18 @@ int pool_root_write(struct pool *p, const struct pool_root *next)
 {
     co_mutex_lock(&p->root.lock);
     int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : root_write_locked(p, next);
+    co_mutex_unlock(&p->root.lock);
+    return rc;
+}
+
+int pool_root_repeat(struct pool *p, const uint8_t *block)
+{
+    bool failed = false;
+    co_mutex_lock(&p->root.lock);
+    memcpy(p->root.page, block, ROOT_BYTES);
+    int rc = write_side(p, p->root.now.number, false, &failed);
+    if (!rc)
+        rc = write_side(p, p->root.now.number, true, &failed);
     co_mutex_unlock(&p->root.lock);
     return rc;
 }

@@ -19,7 +19,8 @@ struct scan {
     unsigned count, capacity;
     struct scan_disk {
         struct vp_uuid uuid;
-    } * seen; /* disks counted already: a disk may have several names */
+        char path[sizeof(((struct pool_found *)0)->paths[0])];
+    } * seen; /* what was found already: a disk may have several names, or copies */
     unsigned seen_count, seen_capacity;
 };
 
@@ -37,14 +38,6 @@ static bool grow(void **array, unsigned *capacity, unsigned count, size_t elemen
     return true;
 }
 
-static bool scan_is_seen(const struct scan *s, struct vp_uuid disk)
-{
-    for (unsigned i = 0; i < s->seen_count; i++)
-        if (vp_uuid_equal(s->seen[i].uuid, disk))
-            return true;
-    return false;
-}
-
 static struct pool_found *scan_pool(struct scan *s, const struct pool_label *l)
 {
     for (unsigned i = 0; i < s->count; i++)
@@ -60,21 +53,45 @@ static struct pool_found *scan_pool(struct scan *s, const struct pool_label *l)
     return f;
 }
 
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat sa, sb;
+    if (stat(a, &sa) != 0 || stat(b, &sb) != 0)
+        return strcmp(a, b) == 0;
+    if (S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode))
+        return sa.st_rdev == sb.st_rdev;
+    return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/* Another name of a disk that was seen is passed over. A copy of it is one more path of the pool,
+ * of the same disk: nobody here can say which of the two counts, and the import refuses both. */
 static int scan_add(struct scan *s, const char *path, const struct pool_label *l)
 {
-    if (scan_is_seen(s, l->disk_uuid))
-        return 0;
+    bool is_copy = false;
+    for (unsigned i = 0; i < s->seen_count; i++) {
+        if (!vp_uuid_equal(s->seen[i].uuid, l->disk_uuid))
+            continue;
+        if (is_same_file(s->seen[i].path, path))
+            return 0;
+        if (!is_copy)
+            vp_warn("scan: %s and %s are copies of one disk of the pool \"%s\"", s->seen[i].path,
+                    path, l->pool_name);
+        is_copy = true;
+    }
     struct pool_found *f = scan_pool(s, l);
     if (!f || !grow((void **)&s->seen, &s->seen_capacity, s->seen_count, sizeof(*s->seen)))
         return VP_E_NO_MEMORY;
-    s->seen[s->seen_count++].uuid = l->disk_uuid;
-    if (f->path_count < POOL_DISKS_MAX)
-        (void)snprintf(f->paths[f->path_count++], sizeof(f->paths[0]), "%s", path);
-    f->disks_found = f->path_count;
+    if (f->path_count == POOL_DISKS_MAX)
+        return VP_E_TOO_BIG;
+    struct scan_disk *seen = &s->seen[s->seen_count++];
+    seen->uuid = l->disk_uuid;
+    (void)snprintf(seen->path, sizeof(seen->path), "%s", path);
+    (void)snprintf(f->paths[f->path_count++], sizeof(f->paths[0]), "%s", path);
+    f->disks_found += !is_copy;
     return 0;
 }
 
-/* Only lack of memory is an error: what can not be read is no disk of ours. */
+/* Only lack of memory, and more disks than a pool can have, are errors: what can not be read is no disk of ours. */
 static int scan_disk(struct scan *s, const char *path)
 {
     struct io_dev *dev;
@@ -129,16 +146,6 @@ int pool_scan(const char *const *paths, unsigned count, struct pool_found **out,
 }
 
 /* ---- taking the disks of one pool ---------------------------------------------------------- */
-
-static bool is_same_file(const char *a, const char *b)
-{
-    struct stat sa, sb;
-    if (stat(a, &sa) != 0 || stat(b, &sb) != 0)
-        return strcmp(a, b) == 0;
-    if (S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode))
-        return sa.st_rdev == sb.st_rdev;
-    return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
-}
 
 /* Somebody has the device: says who, as far as its label tells. */
 static int fail_busy(const char *path, struct vp_error *err)

@@ -9,6 +9,8 @@
 
 #include "thin/thin_impl.h"
 
+enum { ARENAS_A_TURN = 256 };
+
 /* Home: fetches the numbers of all leased arenas. */
 static int scan_fetch(void *arg)
 {
@@ -66,13 +68,15 @@ CO int thin_space_scan(struct thin *t, unsigned budget, struct thin_arena **foun
         if (rc)
             return rc;
     }
-    unsigned leaves = 0;
+    unsigned leaves = 0, looked_at = 0;
     while (s->scan_left && leaves < budget && !*found) {
         bool loaded = false;
         int rc = scan_next(t, &loaded, found);
         if (rc)
             return rc;
         leaves += loaded;
+        if (++looked_at % ARENAS_A_TURN == 0)
+            co_yield (); /* the leaves may all be in memory */
     }
     if (!s->scan_left) {
         free(s->scan);

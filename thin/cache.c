@@ -7,9 +7,17 @@
  *
  * Why nothing here can deadlock: a page is never waited for while another is pinned. When nothing
  * can be evicted the limit is exceeded instead, which is bounded, because an operation that dirties
- * pages first passes thin_throttle, where it waits without any pin while more than three
- * quarters are dirty; a checkpoint needs no page but those that are dirty, which are loaded with
- * their parents, and has its own write buffer.
+ * pages first passes thin_throttle, where it waits without any pin; a checkpoint needs no page but
+ * those that are dirty, which are loaded with their parents, and has its own write buffer.
+ *
+ *     dirty pages  0 ─── ¼ of the limit ────────── ½ ───────────── ¾ ─────────
+ *                          a checkpoint is asked    changes are     they wait
+ *                          for                      slowed down     for one
+ *
+ * Slowed down: each is given a time to start, behind the one before it, by what a page costs in the
+ * checkpoints of the time being (all of a checkpoint's duration over the pages that it cleaned
+ * here): the nearer to ¾, the further apart. So what comes in and what goes out meet before anything has to stop.
+ * Whoever waits at ¾ is woken when pages were written, and when the checkpoint fails.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -22,8 +30,10 @@ enum {
     LIMIT_PAGES_MIN = 64,
     EVICT_STEPS = 64, /* of the clock's hand for one page */
 };
-#define COMMIT_BYTES_MAX  (UINT64_C(8) << 20)
-#define THROTTLE_CHECK_NS UINT64_C(1000000000)
+#define COMMIT_BYTES_MAX (UINT64_C(8) << 20)
+#define ASK_AGAIN_NS     UINT64_C(20000) /* home's mailbox is full */
+#define PACE_MAX         4U              /* page costs between two changes, at most */
+#define PACE_PAGE_NS_MAX UINT64_C(1000000)
 
 struct thin_slab {
     struct thin_slab *next;
@@ -254,8 +264,8 @@ void thin_page_mark_dirty(struct thin_page *p)
     list_add_tail(&p->tree->dirty[p->level], &p->dirty_link);
     if (!p->due)
         thin_page_due_update(p);
-    if (++t->cache->dirty >= t->cache->limit_pages / 2)
-        thin_request_checkpoint(t);
+    if (++t->cache->dirty >= t->cache->limit_pages / 4)
+        pool_checkpoint_request(t->pool);
 }
 
 void thin_page_mark_clean(struct thin_page *p)
@@ -267,14 +277,7 @@ void thin_page_mark_clean(struct thin_page *p)
     list_add_tail(&t->cache->clean, &p->clock_link);
     thin_page_due_update(p);
     t->cache->dirty--;
-}
-
-void thin_request_checkpoint(struct thin *t)
-{
-    if (t->checkpoint_requested)
-        return;
-    t->checkpoint_requested = true;
-    pool_checkpoint_request(t->pool);
+    t->cache->cleaned++;
 }
 
 /* A leaf and its ancestors in both trees, one of them new, and a page of records. */
@@ -285,10 +288,7 @@ static uint64_t change_pages(const struct thin *t)
 
 bool thin_has_meta_room(struct thin *t)
 {
-    if (pool_meta_has_room(t->pool, change_pages(t)))
-        return true;
-    thin_request_checkpoint(t);
-    return false;
+    return pool_meta_has_room(t->pool, change_pages(t)); /* else it asks for a checkpoint */
 }
 
 bool thin_may_change(struct thin *t)
@@ -311,23 +311,76 @@ void thin_uncommitted_add(struct thin *t, uint32_t bytes)
     pool_meta_dirty_add(t->pool, 1);
 }
 
-CO int thin_throttle(struct thin *t)
+/* ---- back-pressure ------------------------------------------------------------------------- */
+
+void thin_cache_checkpoint_begin(struct thin_cache *c, uint32_t number, uint64_t last_ns)
+{
+    if (c->checkpoint == number)
+        return; /* another volume's turn */
+    c->checkpoint = number;
+    if (c->cleaned)
+        c->page_ns = min_u64(last_ns / c->cleaned, PACE_PAGE_NS_MAX);
+    c->cleaned = 0;
+}
+
+void thin_cache_checkpoint_failed(struct thin_cache *c, int rc)
+{
+    c->failures++;
+    c->failure_rc = rc;
+    co_queue_wake_all(&c->room);
+}
+
+static bool cache_is_full(const struct thin_cache *c)
+{
+    return c->dirty >= c->limit_pages / 4 * 3;
+}
+
+/* Waits until pages have become clean. */
+static CO int room_wait(struct thin *t)
 {
     struct thin_cache *c = t->cache;
-    if (__builtin_expect(t->uncommitted_bytes >= COMMIT_BYTES_MAX, 0)) {
-        int rc = thin_commit(t);
-        if (rc)
-            return rc;
+    uint64_t failures = c->failures;
+    int rc = pool_checkpoint_ask(t->pool);
+    if (rc == VP_E_AGAIN) {
+        vp_ignore(co_sleep_ns(ASK_AGAIN_NS), "it asks again");
+        return 0;
     }
-    while (__builtin_expect(c->dirty >= c->limit_pages / 4 * 3, 0)) {
-        thin_request_checkpoint(t);
-        int rc =
-            co_queue_wait_until(&c->room, reactor_now_ns() + THROTTLE_CHECK_NS, "metadata memory");
-        /* Nothing came: go and ask, which also tells when the pool can not write any more. */
-        if (rc == VP_E_TIMED_OUT)
-            rc = pool_checkpoint(t->pool);
-        if (rc)
-            return rc;
-    }
-    return 0;
+    if (rc)
+        return rc;
+    co_queue_wait(&c->room, "metadata memory");
+    return c->failures != failures ? c->failure_rc : 0;
+}
+
+/* How long until this change's turn. */
+static uint64_t pace_take(struct thin_cache *c)
+{
+    size_t slow = c->limit_pages / 2, full = c->limit_pages / 4 * 3;
+    if (c->dirty < slow || c->dirty >= full)
+        return 0;
+    uint64_t now = reactor_now_ns(), at = max_u64(now, c->pace_ns);
+    uint64_t apart = c->page_ns * (c->dirty - slow) / (full - c->dirty);
+    c->pace_ns = at + min_u64(apart, c->page_ns * PACE_MAX);
+    return at - now;
+}
+
+static CO int cache_throttle(struct thin *t)
+{
+    struct thin_cache *c = t->cache;
+    uint64_t turn = pace_take(c);
+    if (turn)
+        vp_ignore(co_sleep_ns(turn), "a little early is no harm");
+    int rc = 0;
+    while (!rc && cache_is_full(c))
+        rc = room_wait(t);
+    return rc;
+}
+
+CO int thin_throttle(struct thin *t)
+{
+    int rc = 0;
+    if (__builtin_expect(t->uncommitted_bytes >= COMMIT_BYTES_MAX, 0))
+        rc = thin_commit(t);
+    if (!rc && __builtin_expect(t->cache->dirty >= t->cache->limit_pages / 2, 0))
+        rc = cache_throttle(t);
+    return rc;
 }

@@ -1,8 +1,10 @@
-/* Looking at a whole map: thin_extents, thin_walk, and thin_check, which compares it with the space
+/* Looking at a whole map: thin_extents, thin_next_mapped, thin_walk, and thin_check, which compares it with the space
  * tree. */
 #include <stdlib.h>
 
 #include "thin/thin_impl.h"
+
+enum { LEAVES_A_TURN = 16 }; /* looked through before others have their turn */
 
 /* ---- extents ------------------------------------------------------------------------------- */
 
@@ -67,7 +69,7 @@ CO int thin_extents(struct thin *t, uint64_t block, uint64_t count, struct thin_
         return VP_E_RANGE;
     uint64_t end = block + count;
     bool room = true;
-    while (block < end && room) {
+    for (unsigned leaves = 1; block < end && room; leaves++) {
         struct thin_page *leaf;
         uint64_t key = block >> t->chunk_shift;
         int rc = thin_tree_seek(&t->map, &key, div_up(end, t->chunk_blocks), &leaf);
@@ -82,9 +84,33 @@ CO int thin_extents(struct thin *t, uint64_t block, uint64_t count, struct thin_
             room = extents_add_leaf(t, &x, leaf, &block, end);
         if (leaf)
             thin_page_unpin(leaf);
+        if (leaves % LEAVES_A_TURN == 0)
+            co_yield ();
     }
     *n = x.n;
     return 0;
+}
+
+CO int thin_next_mapped(struct thin *t, uint64_t block, uint64_t end, uint64_t *next)
+{
+    uint64_t key = block >> t->chunk_shift, end_key = div_up(end, t->chunk_blocks);
+    *next = end;
+    for (unsigned leaves = 1;; leaves++) {
+        struct thin_page *leaf;
+        int rc = thin_tree_seek(&t->map, &key, end_key, &leaf);
+        if (rc || !leaf)
+            return rc;
+        uint64_t stop = min_u64(end_key, thin_leaf_first(leaf) + t->map.leaf_entries);
+        while (key < stop && !thin_map_pchunk(thin_map_at(t, leaf, key)))
+            key++;
+        thin_page_unpin(leaf);
+        if (key < stop) {
+            *next = max_u64(block, key << t->chunk_shift);
+            return 0;
+        }
+        if (leaves % LEAVES_A_TURN == 0)
+            co_yield ();
+    }
 }
 
 /* ---- walking ------------------------------------------------------------------------------- */

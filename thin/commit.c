@@ -124,20 +124,23 @@ CO int thin_commit(struct thin *t)
 struct number_call {
     struct pool *pool;
     uint32_t number;
+    uint64_t last_ns;
 };
 
 static int checkpoint_number(void *arg)
 {
     struct number_call *c = arg;
     c->number = pool_checkpoint_number(c->pool) + 1; /* of the one under way */
+    c->last_ns = pool_checkpoint_took_ns(c->pool);
     return 0;
 }
 
 CO int thin_checkpoint_pages(struct thin *t)
 {
     struct number_call call = {.pool = t->pool};
-    t->checkpoint_requested = false;
     int rc = reactor_call(pool_home(t->pool), checkpoint_number, &call);
+    if (!rc)
+        thin_cache_checkpoint_begin(t->cache, call.number, call.last_ns);
     if (!rc)
         rc = thin_tree_write(&t->map, call.number);
     if (!rc)

@@ -32,6 +32,8 @@ static size_t spares_wanted(const struct thin *t)
     return pool_level(t->pool) == POOL_OK ? t->space.width : 0;
 }
 
+static CO void quarantine_end(struct thin *t);
+
 uint64_t thin_arena_free_mask(const struct thin_arena *a)
 {
     uint64_t all = a->at.chunks >= 64 ? UINT64_MAX : (UINT64_C(1) << a->at.chunks) - 1;
@@ -321,6 +323,17 @@ static CO int space_fill(struct thin *t)
     return rc;
 }
 
+/* The tidying of another commit may have been past its quarantine already when ours became durable. */
+static CO void quarantine_end_alone(struct thin *t)
+{
+    while (t->tidying)
+        co_queue_wait(&t->commit_queue, "freed chunks");
+    t->tidying = true;
+    quarantine_end(t);
+    t->tidying = false;
+    co_queue_wake_all(&t->commit_queue);
+}
+
 CO int thin_space_refill(struct thin *t)
 {
     int rc = space_fill(t);
@@ -328,9 +341,10 @@ CO int thin_space_refill(struct thin *t)
         return rc;
     /* Chunks that were freed become usable by a commit, and when the devices have been told. */
     rc = thin_commit(t);
-    while (t->tidying)
-        co_queue_wait(&t->commit_queue, "freed chunks");
-    return rc ? rc : space_fill(t);
+    if (rc)
+        return rc;
+    quarantine_end_alone(t);
+    return space_fill(t);
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */
@@ -444,7 +458,9 @@ static unsigned empties_take(struct thin *t, size_t keep, struct thin_arena **ou
         if (a->used || arena_has_quarantine(a))
             continue;
         /* Some stay for the writes to come, so that leasing is not paid for again and again. */
-        if (kept++ < keep || s->leased - n <= s->leased_min || n == RETURN_BATCH)
+        if (n == RETURN_BATCH)
+            break;
+        if (kept++ < keep || s->leased - n <= s->leased_min)
             continue;
         list_del(&a->link);
         s->spares--;
@@ -454,45 +470,67 @@ static unsigned empties_take(struct thin *t, size_t keep, struct thin_arena **ou
     return n;
 }
 
+/* Gives back arenas that are nobody's. Under space->lock. */
+static CO int arenas_return(struct thin *t, struct thin_arena **a, unsigned n)
+{
+    uint64_t number[RETURN_BATCH] = {0};
+    for (unsigned i = 0; i < n; i++)
+        number[i] = a[i]->at.number;
+    int rc = pool_arena_return(t->pool, t->id, number, n);
+    for (unsigned i = 0; i < n; i++) {
+        a[i]->state = THIN_ARENA_IDLE;
+        if (rc) {
+            thin_arena_settle(t, a[i]);
+            continue;
+        }
+        t->space.leased--;
+        thin_space_scan_forget(t, number[i]);
+        arena_forget(t, a[i]);
+    }
+    return rc;
+}
+
 /* All but `keep` of them. */
 static CO void empties_return(struct thin *t, size_t keep)
 {
     struct thin_space *s = &t->space;
     struct thin_arena *a[RETURN_BATCH];
-    uint64_t number[RETURN_BATCH];
     if (s->lock.owner)
         return; /* somebody looks for room: the empty ones are for him; a later commit returns the
                    rest */
     co_mutex_lock(&s->lock);
     unsigned n;
     int rc = 0;
-    while (!rc && (n = empties_take(t, keep, a)) != 0) {
-        for (unsigned i = 0; i < n; i++)
-            number[i] = a[i]->at.number;
-        rc = pool_arena_return(t->pool, t->id, number, n);
-        for (unsigned i = 0; i < n; i++) {
-            a[i]->state = THIN_ARENA_IDLE;
-            if (rc) {
-                thin_arena_settle(t, a[i]);
-                continue;
-            }
-            s->leased--;
-            thin_space_scan_forget(t, number[i]);
-            arena_forget(t, a[i]);
-        }
-    }
+    while (!rc && (n = empties_take(t, keep, a)) != 0)
+        rc = arenas_return(t, a, n);
     co_mutex_unlock(&s->lock);
 }
 
-/* Looks at every leased arena; those with room become spares. */
+/* Goes once over the leased arenas that are not in memory. Those with room become spares; when there
+ * are as many as may be, those that hold nothing go back at once, and the others are forgotten again,
+ * so going on until none is unknown would never end. */
 static CO int scan_all(struct thin *t)
 {
-    struct thin_arena *a;
+    struct thin_space *s = &t->space;
+    struct thin_arena *a, *empty[RETURN_BATCH];
+    unsigned n = 0;
     int rc;
-    co_mutex_lock(&t->space.lock);
-    while (!(rc = thin_space_scan(t, UINT32_MAX, &a)) && a)
-        thin_arena_settle(t, a);
-    co_mutex_unlock(&t->space.lock);
+    co_mutex_lock(&s->lock);
+    do {
+        rc = thin_space_scan(t, UINT32_MAX, &a);
+        if (a && !a->used && s->spares >= THIN_SPARES_MAX && s->leased - n > s->leased_min) {
+            a->state = THIN_ARENA_OPEN; /* nobody's */
+            empty[n++] = a;
+        } else if (a) {
+            thin_arena_settle(t, a);
+        }
+        if (n == RETURN_BATCH || (n && (rc || !s->scan))) {
+            int return_rc = arenas_return(t, empty, n);
+            rc = rc ? rc : return_rc;
+            n = 0;
+        }
+    } while (!rc && s->scan);
+    co_mutex_unlock(&s->lock);
     return rc;
 }
 

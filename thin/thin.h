@@ -30,6 +30,8 @@ struct vchunk {
 /* Metadata memory shared by all volumes of one reactor: a page cache with a limit. */
 struct thin_cache;
 int thin_cache_new(size_t limit_bytes, struct thin_cache **out) must_check;
+/* On its reactor: what waits there for pages to become clean ends with rc. */
+void thin_cache_checkpoint_failed(struct thin_cache *c, int rc);
 void thin_cache_free(struct thin_cache *c);
 struct thin_cache_stats {
     uint64_t pages, pages_dirty, limit_pages, hits, misses, evictions;
@@ -107,6 +109,10 @@ struct thin_extent {
 /* Describes [block, block+count) from its start: up to `max` extents, merged; *n is ≥ 1. */
 CO int thin_extents(struct thin *t, uint64_t block, uint64_t count, struct thin_extent *out,
                     unsigned max, unsigned *n) must_check;
+
+/* The first block in [block, end) that lies in an allocated chunk; `end` when there is none. Looks no
+ * further than there. */
+CO int thin_next_mapped(struct thin *t, uint64_t block, uint64_t end, uint64_t *next) must_check;
 
 /* Grows, or shrinks (the caller discarded the rest before). */
 CO int thin_resize(struct thin *t, uint64_t size_blocks) must_check;

@@ -75,7 +75,13 @@ struct thin_cache {
     struct list clean;      /* clock: the hand is at the head */
     struct list unused;     /* page structs with memory to reuse */
     struct co_queue loaded; /* somebody's load ended  */
-    struct co_queue room;   /* pages became clean     */
+    struct co_queue room;   /* pages became clean, or a checkpoint failed: */
+    uint64_t failures;      /* so many did, …         */
+    int failure_rc;         /* … the last one of this */
+    uint32_t checkpoint;    /* the one under way; since it began … */
+    uint64_t cleaned;       /* … so many became clean */
+    uint64_t page_ns;       /* of a checkpoint, for each page of ours in it */
+    uint64_t pace_ns;       /* when the next change may start (cache.c)     */
     struct thin_slab *slabs;
     struct co_mutex writer; /* of: */
     uint8_t *write_buf;     /* THIN_WRITE_BATCH pages */
@@ -125,8 +131,10 @@ static inline bool thin_page_has_mark(const struct thin_page *p, enum thin_mark 
 {
     return p->mark[m].link.next != &p->mark[m].link;
 }
-/* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: waits for
- * a checkpoint when too much is dirty. Errors of that checkpoint. */
+/* Checkpoint `number` begins; the one before it took last_ns. */
+void thin_cache_checkpoint_begin(struct thin_cache *c, uint32_t number, uint64_t last_ns);
+/* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: slows down,
+ * or waits for a checkpoint, when much is dirty. Errors of that checkpoint. */
 CO int thin_throttle(struct thin *t) must_check;
 
 /* ==== trees (tree.c, tree_write.c) ========================================================== */
@@ -385,7 +393,6 @@ struct thin {
      * durable nothing can be appended. */
     bool keep_by_commit, keep_blocked;
 
-    bool checkpoint_requested;
     /* Adoption after a crash (adopt.c): one at a time; writers keep out of resync_chunk. */
     struct co_mutex adopt_lock;
     uint8_t *adopt_buf; /* under adopt_lock; NULL before the first use       */
@@ -417,7 +424,6 @@ void thin_keep_commit_begin(struct thin *t);
 void thin_keep_commit_end(struct thin *t, bool durable);
 /* Whether the resync works on the chunk; if so, waits until it has ended. */
 CO void thin_resync_wait(struct thin *t, uint64_t vchunk);
-void thin_request_checkpoint(struct thin *t);
 /* Whether new metadata pages may come into being. */
 bool thin_has_meta_room(struct thin *t);
 /* Whether a leaf of the map, and one of the space tree, that are not due yet may change now. */

@@ -60,7 +60,7 @@ static int stopping_here(void *arg)
     if (t->stopping)
         return 0;
     t->stopping = true;
-    int rc = co_spawn(canceller_main, t, "ublk-canceller");
+    int rc = co_spawn_reserved(canceller_main, t, "ublk-canceller");
     if (rc == 0)
         t->running++;
     return rc;

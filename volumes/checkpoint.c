@@ -203,7 +203,33 @@ static int checkpoint(void *arg)
     return rc ? rc : sweep_rc;
 }
 
+struct failed_call {
+    struct thin_cache *cache;
+    int rc;
+};
+
+static int failed_on_reactor(void *arg)
+{
+    const struct failed_call *c = arg;
+    thin_cache_checkpoint_failed(c->cache, c->rc);
+    return 0;
+}
+
+CO static void checkpoint_failed(void *arg, int rc)
+{
+    struct volumes *vs = arg;
+    for (unsigned i = 0; i < vs->slots; i++) {
+        struct failed_call c = {vs->slot[i].cache, rc};
+        vp_ignore(reactor_call(vs->slot[i].reactor, failed_on_reactor, &c), "nobody waits there");
+    }
+}
+
 struct pool_client volumes_client(struct volumes *vs)
 {
-    return (struct pool_client){.arg = vs, .replay = replay, .checkpoint = checkpoint};
+    return (struct pool_client){
+        .arg = vs,
+        .replay = replay,
+        .checkpoint = checkpoint,
+        .checkpoint_failed = checkpoint_failed,
+    };
 }

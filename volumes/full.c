@@ -157,7 +157,7 @@ int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_
     struct volume_io *io = v->io;
     if (!w->counted) {
         w->cancel_sequence = io->cancel_sequence;
-        int rc = reactor_call(pool_home(v->vs->pool), waiter_arrives, v->vs);
+        int rc = reactor_call_for_client(pool_home(v->vs->pool), waiter_arrives, v->vs);
         if (rc)
             return rc;
         w->counted = true;

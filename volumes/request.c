@@ -18,9 +18,11 @@
  * On the volume's reactor; nothing here allocates.
  */
 #include "io/buffer.h"
+#include "io/guard.h"
 #include "volumes/volumes_impl.h"
 
 enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_ZERO };
+enum { ZERO_WINDOWS_A_TURN = 8 };
 
 struct request {
     struct volume *v;
@@ -354,35 +356,38 @@ CO static int zero_window_locked(struct request *r, const struct window *w)
  * not visit each of its chunks. Without locks: the answer was true at one moment of the request. */
 CO static int zero_skip_hole(struct request *r, bool *skipped)
 {
-    struct thin_extent e;
-    unsigned n;
+    uint64_t block = r->offset / VOLUME_BLOCK, next;
     *skipped = false;
     if ((r->flags & VOLUME_NO_HOLE) || r->len <= VOLUME_WINDOW_BLOCKS * VOLUME_BLOCK)
         return 0;
-    int rc =
-        thin_extents(r->v->io->thin, r->offset / VOLUME_BLOCK, r->len / VOLUME_BLOCK, &e, 1, &n);
-    if (rc || e.allocated || !e.zero)
+    int rc = thin_next_mapped(r->v->io->thin, block, block + r->len / VOLUME_BLOCK, &next);
+    if (rc || next == block)
         return rc;
-    struct window hole = {.len = e.count * VOLUME_BLOCK};
+    struct window hole = {.len = (next - block) * VOLUME_BLOCK};
     request_advance(r, &hole);
     *skipped = true;
     return 0;
 }
 
-/* Whole blocks only. */
+/* Whole blocks only. A range may be in memory as a whole, so others get their turn in between. */
 CO static int zero_blocks(struct request *r)
 {
-    int rc = 0;
-    while (r->len > 0 && !rc) {
+    for (unsigned windows = 1; r->len > 0; windows++) {
         bool skipped;
-        rc = zero_skip_hole(r, &skipped);
-        if (rc || skipped)
-            continue;
-        struct window w = window_next(r, VOLUME_WINDOW_BLOCKS);
-        rc = window_run(r, &w, zero_window_locked);
-        request_advance(r, &w);
+        int rc = zero_skip_hole(r, &skipped);
+        if (rc)
+            return rc;
+        if (!skipped) {
+            struct window w = window_next(r, VOLUME_WINDOW_BLOCKS);
+            rc = window_run(r, &w, zero_window_locked);
+            if (rc)
+                return rc;
+            request_advance(r, &w);
+        }
+        if (windows % ZERO_WINDOWS_A_TURN == 0)
+            co_yield ();
     }
-    return rc;
+    return 0;
 }
 
 /* A part of one block: zeros are merged in; a block that becomes all zero is unmapped, and one that
@@ -408,11 +413,12 @@ CO static int zero_part(struct request *r, uint64_t len)
     int rc = window_run(r, &w, zero_part_locked);
     io_buffer_put(r->bounce, VOLUME_BLOCK);
     r->bounce = NULL;
-    request_advance(r, &w);
+    if (!rc)
+        request_advance(r, &w);
     return rc;
 }
 
-/* Head, whole blocks, tail. */
+/* Head, whole blocks, tail. What was not done is left in r. */
 CO static int zero_range(struct request *r)
 {
     uint64_t head = min_u64(align_up(r->offset, VOLUME_BLOCK) - r->offset, r->len);
@@ -421,8 +427,8 @@ CO static int zero_range(struct request *r)
         return rc;
     struct request whole = *r;
     whole.len = align_down(r->len, VOLUME_BLOCK);
-    struct window done = {.len = whole.len};
     rc = zero_blocks(&whole);
+    struct window done = {.len = whole.offset - r->offset};
     r->full = whole.full;
     request_advance(r, &done);
     return rc ? rc : zero_part(r, r->len);
@@ -494,11 +500,17 @@ int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len
     return request_discard(c->volume, c, offset, len, flags);
 }
 
-int volume_zero_tail(struct volume *v, uint64_t offset, uint64_t len)
+int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
 {
-    struct request r = {.v = v, .offset = offset, .len = len, .past_end = true};
+    struct request r = {.v = v, .offset = *offset, .len = end - *offset, .past_end = true};
     request_begin(v);
-    return zero_end(&r, zero_range(&r));
+    /* The size has changed: who locks blocks behind it from now on gives up. Who locked them before may
+     * be about to fill what still looks like a hole. */
+    if (io_guard_on(GUARD_SHRINK_AFTER_WRITERS))
+        block_lock_drain(&v->io->locks, div_up(*offset, VOLUME_BLOCK));
+    int rc = zero_range(&r);
+    *offset = r.offset;
+    return zero_end(&r, rc);
 }
 
 /* ---- block status ------------------------------------------------------------------------- */

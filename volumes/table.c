@@ -234,27 +234,33 @@ static void create_undo(struct volume *v)
     volume_free(v);
 }
 
-/* Leases the reserve at once: a promise that can not be kept is refused now, not later. What was
- * leased and recorded goes the way of a deleted volume. */
+/* Leases the reserve at once: a promise that can not be kept is refused now, not later. Until it is kept
+ * the record says that the volume is being deleted, so that a failure, or a crash, leaves nothing to
+ * undo: what was leased goes the way of a deleted volume. */
 CO static int create_reserve(struct volume *v, struct vp_error *err)
 {
     co_mutex_lock(&v->control);
     int rc = volume_activate(v, true);
+    if (rc) {
+        vp_fail(err, rc, "no room for a reserve of %llu bytes: %s",
+                (unsigned long long)v->options.reserve_bytes, vp_err_text(rc));
+    } else {
+        rc = volume_record_commit(v, volume_text(v), &v->options, false);
+        if (rc)
+            vp_fail(err, rc, "volume %s could not be recorded: %s", volume_text(v),
+                    vp_err_text(rc));
+    }
     co_mutex_unlock(&v->control);
     if (!rc)
         return 0;
     struct volumes *vs = v->vs;
-    int undo = volume_record_commit(v, volume_text(v), &v->options, true);
-    if (undo)
-        return vp_fail(err, undo, "the reserve could not be leased, nor the volume removed");
     hash_del(&vs->by_name, &v->name->node);
     free(v->fault);
     v->fault = NULL;
     v->state = VOLUME_DELETING;
     list_add_tail(&vs->deleting, &v->delete_link);
     co_queue_wake_all(&vs->work);
-    return vp_fail(err, rc, "no room for a reserve of %llu bytes: %s",
-                   (unsigned long long)v->options.reserve_bytes, vp_err_text(rc));
+    return rc;
 }
 
 int volume_create(struct volumes *vs, const char *name, const struct volume_options *options,
@@ -277,7 +283,7 @@ int volume_create(struct volumes *vs, const char *name, const struct volume_opti
     struct volume *v = create_struct(vs, name, &o);
     if (!v)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
-    rc = volume_record_commit(v, name, &o, false);
+    rc = volume_record_commit(v, name, &o, o.reserve_bytes > 0);
     if (rc) {
         create_undo(v);
         return vp_fail(err, rc, "volume %s could not be recorded: %s", name, vp_err_text(rc));
@@ -372,6 +378,7 @@ int volume_rename(struct volumes *vs, const char *name, const char *to, struct v
 struct resize_call {
     struct volume *v;
     uint64_t old_bytes, new_bytes;
+    uint64_t zeroed_to; /* shrinking: [new_bytes, this) is gone */
 };
 
 static int resize_map(void *arg)
@@ -385,8 +392,8 @@ static int resize_map(void *arg)
  * that grows again shows zeros there. */
 static int shrink_tail(void *arg)
 {
-    const struct resize_call *c = arg;
-    int rc = volume_zero_tail(c->v, c->new_bytes, c->old_bytes - c->new_bytes);
+    struct resize_call *c = arg;
+    int rc = volume_zero_tail(c->v, &c->zeroed_to, c->old_bytes);
     return rc ? rc : volume_io_commit(c->v->io);
 }
 
@@ -418,10 +425,28 @@ CO static int grow(struct volume *v, struct resize_call *c, const struct volume_
     return rc;
 }
 
+/* The size is the old one. A shrink zeroes upwards, so what it left undone is whole. */
+static int resize_fail(const struct resize_call *c, int rc, struct vp_error *err)
+{
+    if (c->zeroed_to == c->new_bytes)
+        return vp_fail(err, rc, "%s could not be resized and is as it was: %s",
+                       volume_full_name(c->v), vp_err_text(rc));
+    return vp_fail(
+        err, rc,
+        "shrinking %s to %llu bytes failed after %llu of the %llu bytes behind that: %s. It "
+        "still has %llu bytes; those %llu from byte %llu on are discarded, the others are as "
+        "they were. Try again",
+        volume_full_name(c->v), (unsigned long long)c->new_bytes,
+        (unsigned long long)(c->zeroed_to - c->new_bytes),
+        (unsigned long long)(c->old_bytes - c->new_bytes), vp_err_text(rc),
+        (unsigned long long)c->old_bytes, (unsigned long long)(c->zeroed_to - c->new_bytes),
+        (unsigned long long)c->new_bytes);
+}
+
 CO static int resize_locked(struct volume *v, uint64_t size_bytes, bool force, struct vp_error *err)
 {
     struct volume_options o = v->options;
-    struct resize_call c = {v, o.size_bytes, size_bytes};
+    struct resize_call c = {v, o.size_bytes, size_bytes, size_bytes};
     o.size_bytes = size_bytes;
     o.reserve_bytes = min_u64(o.reserve_bytes, size_bytes);
     int rc = volume_options_check(v->vs, &o, err);
@@ -437,8 +462,7 @@ CO static int resize_locked(struct volume *v, uint64_t size_bytes, bool force, s
             volume_full_name(v), (unsigned long long)c.old_bytes, (unsigned long long)c.new_bytes);
     rc = c.new_bytes < c.old_bytes ? shrink(v, &c, &o) : grow(v, &c, &o);
     if (rc)
-        return vp_fail(err, rc, "%s could not be resized: %s", volume_full_name(v),
-                       vp_err_text(rc));
+        return resize_fail(&c, rc, err);
     volume_options_apply(v, &o);
     return 0;
 }

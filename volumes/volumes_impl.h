@@ -65,6 +65,8 @@ bool lock_table_is_empty(const struct lock_table *t);
 CO void block_lock_take(struct lock_table *t, struct block_lock *l, uint64_t block, uint64_t count,
                         bool exclusive);
 void block_lock_drop(struct lock_table *t, struct block_lock *l);
+/* Waits until nobody who has asked for a block ≥ `block` so far holds it or waits for it. */
+CO void block_lock_drain(struct lock_table *t, uint64_t block);
 
 /* ---- volumes ------------------------------------------------------------------------------ */
 
@@ -300,8 +302,9 @@ int volume_roots_put(struct volume *v, const struct thin_roots *roots) must_chec
 
 /* ---- request.c ---------------------------------------------------------------------------- */
 
-/* Zeroes bytes past the size that clients see (shrinking). On v's reactor. */
-CO int volume_zero_tail(struct volume *v, uint64_t offset, uint64_t len) must_check;
+/* Zeroes bytes [*offset, end), which are past the size that clients see now (shrinking), when the
+ * requests that are at work there have ended. *offset moves up to what was not done. On v's reactor. */
+CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end) must_check;
 
 /* ---- delete.c, background.c --------------------------------------------------------------- */
 

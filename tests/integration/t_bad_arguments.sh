@@ -36,7 +36,17 @@ usage 'unknown command' vpool frobnicate
 usage 'second word' vpool volume
 usage 'unknown command' vpool volume frobnicate
 usage 'missing' vpool create tank
-usage 'too much' vpool list now
+usage "unexpected argument 'now'" vpool list now
+usage "unexpected argument '3G'" vpool volume resize tank/v 3G
+usage 'not UTF-8' vpool scan $'/x/\xff'
+usage '"name":"USAGE"' vpool --json list now
+usage '"name":"USAGE"' vpool list --frobnicate --json
+usage '"name":"USAGE"' vpool frobnicate --json
+usage 'at least one sector' vpool volume create tank/v --size 0
+usage 'number below 2' vpool volume create tank/v --size 8E
+refused 'nosuch does not exist' vpool scan /nosuch
+full() { vpool help >/dev/full; }
+refused 'could not be written: No space' full
 usage 'size' vpool create tank --size 12Q "$T/d"
 usage 'size' vpool volume create tank/v
 usage 'not KEY=VALUE' vpool set tank full

@@ -38,6 +38,18 @@ step "syntax"
 bad 2 'syntax error' $'reactors = 1;\nsocket "/x";'
 refused 'No such file' vpoold --check-config -c "$T/none"
 
+bad 2 'comment has no end' $'reactors = 1;\n/* socket = "/x";'
+mkdir "$T/dir"
+refused 'Is a directory' vpoold --check-config -c "$T/dir"
+
+step "what the start would refuse on this machine"
+echo 'socket-group = "no-such-group";' >"$T/conf"
+refused "no-such-group' does not exist" check
+echo "socket = \"$T/nowhere/s\";" >"$T/conf"
+refused 'no directory' check
+echo "log-file = \"$T/dir\";" >"$T/conf"
+refused 'is a directory' check
+
 step "a daemon does not start with a bad configuration"
 echo 'reactors = 1000;' >"$T/conf"
 refused 'not between' vpoold -c "$T/conf" -s "$T/s" --state-dir "$T/state" --foreground

@@ -50,12 +50,20 @@ grep -q 'were healed' <<<"$(tr '\n' ' ' <<<"$out")" || fail "no warning: $out"
 told() { vpool events | grep -q disk.errors; }
 until_ok 5 told || fail "no event"
 
-step "what was healed stays healed"
+step "what was healed stays healed, and the counters go on where they were"
+healed=$(counters healed_blocks) wrong=$(counters checksum_errors)
 daemon_stop
 daemon_start
+same "$(counters checksum_errors)" "$wrong" "wrong checksums after a restart"
+same "$(counters healed_blocks)" "$healed" "healed blocks after a restart"
 ok nbdcopy --connections=1 --requests=1 "$(uri tank/v "$T/n")" "$T/back"
 cmp "$T/data" "$T/back" || fail "the data differ"
-same "$(counters checksum_errors)" 0 "wrong checksums in the second reading"
+same "$(counters checksum_errors)" "$wrong" "wrong checksums in the second reading"
+ok vpool clear tank
+same "$(counters checksum_errors)" 0 "wrong checksums after clear"
+daemon_kill
+daemon_start
+same "$(counters checksum_errors)" 0 "wrong checksums after clear and a kill"
 daemon_stop
 
 step "on the only copy: EIO for the damaged block, everything else is served"

@@ -239,8 +239,10 @@ CO int sim_thin_close(struct sim_thin *st)
 
 void sim_thin_abandon(struct sim_thin *st)
 {
-    if (reactor_self() && st->thin) /* else its coroutines are gone already */
+    if (reactor_self() && st->thin) { /* else their coroutines are gone already */
+        pool_checkpoints_stop(st->pool);
         thin_quiesce(st->thin);
+    }
     thin_close(st->thin);
     st->thin = NULL;
     if (st->pool)

@@ -37,6 +37,7 @@ struct random_world {
     int bad_disk; /* -1: no faults */
     bool rots;    /* its faults damage data: power goes only when nothing is being overwritten */
     bool overwrites_fail;
+    bool hogs;       /* metadata are at their limit from the first clients on */
     bool unreadable; /* each copy has blocks that cannot be read, never the same */
     unsigned snapshot_one_in, fault_one_in;
     unsigned keep_pages;          /* of kept memory, for the first round; 0: enough */
@@ -89,6 +90,7 @@ static void draw_config(struct random_world *x)
     x->overwrites_fail = x->bad_disk < 0 && below(x, 2);
     x->snapshot_one_in = 1 + (unsigned)below(x, 12);
     x->fault_one_in = 50 + (unsigned)below(x, 2000);
+    x->hogs = hash_mix(x->rng) % 6 == 0; /* no draw: what else a seed means stays */
     /* A header and none, one or two steps of an area. */
     x->keep_pages = below(x, 4) ? 0 : 1 + 4 * (unsigned)below(x, 3);
 }
@@ -146,6 +148,7 @@ struct client {
     struct random_world *x;
     struct rig *r;
     struct co_group *group;
+    bool resizes; /* one of them does, in some runs */
 };
 
 static struct op draw_op(struct random_world *x, const struct model_volume *v, uint64_t blocks)
@@ -180,6 +183,8 @@ static void client(void *arg)
         if (!v)
             continue;
         struct op op = draw_op(x, v, v->size[v->size_count - 1].blocks);
+        if (c->resizes && below(x, 8) == 0)
+            op = (struct op){OP_RESIZE, v->name, 0, BLOCKS(16 + below(x, VOLUME_BLOCKS - 16)), 0};
         vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
         if (below(x, 4) == 0)
             vp_ignore(co_sleep_ns(below(x, 300000)), "nobody cancels clients");
@@ -194,9 +199,10 @@ static void run_clients(struct random_world *x, struct rig *r)
     for (unsigned i = 0; i < NAMES; i++)
         if (model_volume_find(r->model, names[i]))
             (void)rig_volume(r, names[i]);
+    bool resizes = below(x, 4) == 0;
     co_group_init(&group);
     for (unsigned i = 0; i < x->clients && !r->failed; i++) {
-        c[i] = (struct client){.x = x, .r = r, .group = &group};
+        c[i] = (struct client){.x = x, .r = r, .group = &group, .resizes = resizes && i == 0};
         co_group_enter(&group);
         VP_VERIFY(co_spawn(client, &c[i], "client"), ==, 0);
     }
@@ -237,6 +243,13 @@ static void spoil(struct random_world *x, struct rig *r)
         vp_ignore(rig_op(r, &op), "it cannot fail");
 }
 
+static void hog(struct random_world *x, struct rig *r)
+{
+    struct op op = {.kind = OP_HOG};
+    if (x->hogs && !r->failed)
+        vp_ignore(rig_op(r, &op), "rig_op has reported what was not expected");
+}
+
 /* Everything durable, the checksums too. */
 static void settle(struct random_world *x, struct rig *r)
 {
@@ -254,6 +267,7 @@ static void phases(struct random_world *x, struct rig *r)
     for (unsigned i = 0; i < x->phases && !r->failed; i++) {
         control_op(x, r);
         spoil(x, r);
+        hog(x, r);
         if (!r->failed)
             run_clients(x, r);
         if (x->rots && !r->failed)

@@ -276,6 +276,8 @@ static enum model_result result_of(int rc, const struct op *op)
 {
     if (!rc)
         return MODEL_DONE;
+    if (rc == VP_E_RANGE && op->kind == OP_WRITE)
+        return MODEL_REFUSED; /* looked at before anything else of its only window */
     /* Within one chunk, out of space means that nothing happened. */
     bool one_block = op->at / STAMP_BLOCK_SECTORS == (op->at + op->count - 1) / STAMP_BLOCK_SECTORS;
     return rc == VP_E_NO_SPACE && one_block ? MODEL_REFUSED : MODEL_FAILED;
@@ -384,9 +386,16 @@ static int op_resize(struct rig *r, const struct op *op, struct model_volume *mv
     /* What lies beyond reads as zeros should the volume grow again. */
     struct model_write cut = model_write_call(
         r->model, mv, op->count, (mv->blocks_max - blocks) * STAMP_BLOCK_SECTORS, true, true);
+    r->resizes++;
     int rc = volume_resize(r->vs, op->volume, op->count * STAMP_SECTOR, true, &err);
+    r->resizes++;
     model_answer(r->model, &mv->size[size].call, rc != 0, true);
     model_write_answer(r->model, &cut, rc ? MODEL_FAILED : MODEL_DONE);
+    if (!rc) { /* nor does what was written meanwhile come back */
+        cut = model_write_call(r->model, mv, op->count,
+                               (mv->blocks_max - blocks) * STAMP_BLOCK_SECTORS, true, true);
+        model_write_answer(r->model, &cut, MODEL_DONE);
+    }
     return rc;
 }
 
@@ -424,6 +433,17 @@ static int op_rot(struct rig *r, const struct op *op)
 
 /* Of each volume's block that is stored, all disks but one lose the power to read it: which one, goes
  * round with the block's number. What is spare on a mirror is so lost, and nothing else. */
+/* Nobody gives them back: the pool's metadata are at their limit from now on. */
+static int op_hog(struct rig *r)
+{
+    struct pool *pool = volumes_pool(r->vs);
+    uint64_t page;
+    int rc = 0;
+    while (!rc && pool_meta_has_room(pool, 1))
+        rc = pool_page_alloc(pool, 1, &page);
+    return rc;
+}
+
 static int op_unreadable(struct rig *r)
 {
     uint64_t end = r->config->disk_bytes - LABEL_AREA_BYTES, sector;
@@ -479,6 +499,8 @@ static int op_any(struct rig *r, const struct op *op)
         return op_reimport(r);
     case OP_ROT:
         return op_rot(r, op);
+    case OP_HOG:
+        return op_hog(r);
     case OP_UNREADABLE:
         return op_unreadable(r);
     default:
@@ -494,7 +516,11 @@ int rig_op(struct rig *r, const struct op *op)
                                         "reimport", "repeat",     "rot",        "unreadable"};
     if (r->failed)
         return VP_E_CANCELLED;
+    unsigned resizes = r->resizes;
     int rc = op_any(r, op);
+    /* Odd: a resize is under way. */
+    if (rc == VP_E_RANGE && (r->resizes != resizes || resizes % 2))
+        return rc;
     if (rc && rc != VP_E_NO_SPACE && !r->errors_allowed && !(op->flags & OP_FAILS))
         rig_fail(r, "%s of %s at %" PRIu64 "+%" PRIu64 ": unexpected %s", names[op->kind],
                  op->volume ? op->volume : "the pool", op->at, op->count, vp_err_name(rc));

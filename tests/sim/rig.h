@@ -38,6 +38,7 @@ enum op_kind {
     OP_REIMPORT,   /* closes the pool and imports it                                */
     OP_REPEAT,     /* runs the `at` operations before this one `count` times more   */
     OP_ROT,        /* damages one in `count` blocks of disk `at`                     */
+    OP_HOG,        /* takes metadata pages until writes that need more are refused          */
     OP_UNREADABLE, /* no disk can read its share of what volumes wrote: one has every block     */
 };
 enum op_flags {
@@ -79,6 +80,7 @@ struct rig {
     void (*on_event)(struct rig *r, uint64_t event);
     void *arg;
     uint64_t fills;       /* blocks that fitted into the last OP_FILL */
+    unsigned resizes;     /* began and ended, of one volume at a time */
     uint32_t failing_seq; /* the write that fails at the devices; 0: none */
     bool failed;
     char why[1024];

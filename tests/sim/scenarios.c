@@ -132,6 +132,23 @@ static const struct op resize[] = {
     {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
+static const struct op wide_volume[] = {
+    {OP_CREATE, "a", 0, BLOCKS(1200), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* The write needs a lease, so it waits; its place looks like a hole to the shrink, which goes over
+ * holes of more than a window without locks. */
+static const struct op shrink_race[] = {
+    {OP_WRITE, "a", BLOCKS(30), BLOCKS(4), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(3), OP_WITH_NEXT},
+    {OP_RESIZE, "a", 0, BLOCKS(6), 0},
+    {OP_RESIZE, "a", 0, BLOCKS(1200), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(1200), 0},
+    {OP_WRITE, "a", BLOCKS(40), BLOCKS(2), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
 static const struct op checkpoint[] = {
     {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), 0},
     {OP_WRITE, "a", BLOCKS(16), BLOCKS(2), 0},
@@ -206,6 +223,34 @@ static const struct op waiting[] = {
     {OP_DISCARD, "a", BLOCKS(0), BLOCKS(1024), OP_FUA},
     {OP_FLUSH, "p", 0, 0, 0},
     {OP_READ, "p", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* Metadata at their limit: what changes only what is there goes on, new chunks are refused. */
+static const struct op hogged_volume[] = {
+    {OP_CREATE, "a", 0, BLOCKS(64), 0},
+    {OP_CREATE, "b", 0, BLOCKS(64), 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_WRITE, "b", BLOCKS(0), BLOCKS(4), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_FLUSH, "b", 0, 0, 0},
+    {OP_HOG, NULL, 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op hogged[] = {
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(2), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(6), OP_WITH_NEXT},
+    {OP_WRITE, "b", BLOCKS(1), BLOCKS(1), OP_FUA},
+    {OP_WRITE, "a", BLOCKS(40), BLOCKS(1), 0},
+    {OP_DISCARD, "a", BLOCKS(4), BLOCKS(4), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_FUA},
+    {OP_DELETE, "b", 0, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(9), BLOCKS(1), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
 /* A volume whose writes are durable at once, and one that finds written zeros. */
@@ -324,6 +369,8 @@ const struct scenario scenarios[] = {
              discard_reuse, ),
     SCENARIO("create-delete", "volumes come and go", one_disk, written_volume, create_delete, ),
     SCENARIO("resize", "a volume shrinks and grows again", one_disk, written_volume, resize, ),
+    SCENARIO("shrink-race", "a volume shrinks under writes and grows again", one_disk, wide_volume,
+             shrink_race, ),
     SCENARIO("checkpoint", "checkpoints, also during writes, and a clean restart", one_disk,
              written_volume, checkpoint, ),
     SCENARIO("checkpoint-mirror", "the same on three disks", wide_mirror, written_volume,
@@ -337,6 +384,8 @@ const struct scenario scenarios[] = {
     SCENARIO("errors", "each operation of the only disk fails once", one_disk, written_volume,
              mishaps, .flags = SCENARIO_ERRORS, .crash_stride = 3),
     SCENARIO("fill", "to the last block, discard, and on", tiny_disk, nearly_full, fill, ),
+    SCENARIO("metadata", "metadata at their limit: overwrite, discard, delete", tiny_disk,
+             hogged_volume, hogged, ),
     SCENARIO("waiting", "a write waits for space that another volume gives back", tiny_disk,
              full_and_waiting, waiting, ),
     SCENARIO("options", "sync, zero detection, zeroes without holes", one_disk, options_setup,

@@ -18,12 +18,14 @@
 
 int cli_usage(const struct cli *cli, const char *fmt, ...)
 {
+    char text[600];
     va_list ap;
     va_start(ap, fmt);
-    fputs("vpool: ", stderr);
-    vfprintf(stderr, fmt, ap);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    fprintf(stderr, "\nusage: vpool %s %s\n", cli->command->name, cli->command->args);
+    (void)cli_refuse(cli, "USAGE", text);
+    if (!cli->json && cli->command)
+        fprintf(stderr, "usage: vpool %s %s\n", cli->command->name, cli->command->args);
     return EXIT_USAGE;
 }
 
@@ -92,7 +94,9 @@ static int take(struct cli *cli, const struct opt *o, const char *arg)
         if (bytes_parse_size(arg, o->to))
             return 0;
         return cli_usage(cli, "--%s: '%s' is not a %s", o->name, arg,
-                         o->kind == OPT_SIZE ? "size: write a number with K, M, G or T" : "number");
+                         o->kind == OPT_SIZE
+                             ? "size: write a number below 2^63, with K, M, G, T or P if you like"
+                             : "number");
     case OPT_LIST:
         if (!*(json_t **)o->to)
             *(json_t **)o->to = json_array();
@@ -110,7 +114,7 @@ static void print_help(const struct command *c)
 
 /* 0 to go on, else an exit code + 1. */
 static int take_code(struct cli *cli, const struct opt *opts, const struct getopt_table *t,
-                     int code)
+                     int code, const char *argument)
 {
     if (code == 1) {
         cli->json = true;
@@ -126,7 +130,9 @@ static int take_code(struct cli *cli, const struct opt *opts, const struct getop
             return rc ? rc + 1 : 0;
         }
     }
-    return cli_usage(cli, "see `vpool %s --help`", cli->command->name) + 1;
+    return cli_usage(cli, "unknown or incomplete option '%s': see `vpool %s --help`", argument,
+                     cli->command->name) +
+           1;
 }
 
 int opts_parse(struct cli *cli, int argc, char **argv, const struct opt *opts, int min, int max)
@@ -134,9 +140,10 @@ int opts_parse(struct cli *cli, int argc, char **argv, const struct opt *opts, i
     struct getopt_table t;
     getopt_table_make(&t, opts);
     optind = 0; /* glibc: start over, and permute again */
+    opterr = 0; /* what is wrong is said here, in the form that was asked for */
     int code;
     while ((code = getopt_long(argc, argv, t.shorts, t.longs, NULL)) != -1) {
-        int ended = take_code(cli, opts, &t, code);
+        int ended = take_code(cli, opts, &t, code, argv[optind > 1 ? optind - 1 : 1]);
         if (ended)
             return -ended;
     }
@@ -145,7 +152,7 @@ int opts_parse(struct cli *cli, int argc, char **argv, const struct opt *opts, i
     if (count < min)
         return -cli_usage(cli, "something is missing") - 1;
     if (max >= 0 && count > max)
-        return -cli_usage(cli, "'%s' is too much", argv[max + 1]) - 1;
+        return -cli_usage(cli, "unexpected argument '%s'", argv[max + 1]) - 1;
     return count;
 }
 
@@ -221,7 +228,7 @@ int cli_show(struct cli *cli, const char *method, json_t *params,
              void (*print)(const json_t *result))
 {
     if (!params)
-        params = json_object();
+        return cli_refuse(cli, "INVALID", "an argument is not UTF-8, or memory is out");
     json_t *result;
     int rc = cli_call(cli, method, params, &result);
     if (rc)

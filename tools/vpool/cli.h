@@ -69,7 +69,8 @@ json_t *cli_paths(char *const *argv, int count);
 /* Calls the daemon; takes the reference of params (NULL: none). On failure prints the sentence and
  * returns the exit code; *result (may be NULL) is a new reference. */
 int cli_call(struct cli *cli, const char *method, json_t *params, json_t **result);
-/* The same, then with --json prints the result, else calls `print` (may be NULL). */
+/* The same, then with --json prints the result, else calls `print` (may be NULL). NULL params could
+ * not be made. */
 int cli_show(struct cli *cli, const char *method, json_t *params,
              void (*print)(const json_t *result));
 void cli_print_json(const json_t *value);
@@ -105,6 +106,8 @@ void table_add_size(struct table *t, uint64_t bytes);
 /* Prints and frees. */
 void table_print(struct table *t);
 
+/* "1 disk", "2 disks" in one of a few static buffers. */
+const char *count_text(uint64_t n, const char *what);
 /* "1.5G" in one of a few static buffers. */
 const char *size_text(uint64_t bytes);
 

@@ -124,7 +124,8 @@ static void print_attachments(const json_t *result)
 static int cmd_attachments(struct cli *cli, int argc, char **argv)
 {
     int n = opts_parse(cli, argc, argv, NULL, 0, 0);
-    return opts_failed(n) ? opts_exit(n) : cli_show(cli, "attachments", NULL, print_attachments);
+    return opts_failed(n) ? opts_exit(n)
+                          : cli_show(cli, "attachments", json_object(), print_attachments);
 }
 
 const struct command commands_attach[] = {

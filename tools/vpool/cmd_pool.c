@@ -8,15 +8,19 @@
 
 static void print_created(const json_t *pool)
 {
-    printf("pool %s: %zu disks, %s raw, default redundancy %s\n", json_text(pool, "name"),
-           json_array_size(json_object_get(pool, "disks")),
+    printf("pool %s: %s, %s raw, default redundancy %s\n", json_text(pool, "name"),
+           count_text(json_array_size(json_object_get(pool, "disks")), "disk"),
            size_text(json_number(json_object_get(pool, "space"), "free_bytes")),
            json_text(pool, "raid"));
+    size_t i;
+    const json_t *w;
+    json_array_foreach(json_object_get(pool, "warnings"), i, w)
+        fprintf(stderr, "vpool: %s; %s\n", json_text(w, "text"), json_text(w, "action"));
 }
 
 static int cmd_create(struct cli *cli, int argc, char **argv)
 {
-    const char *raid = "single";
+    const char *raid = NULL;
     uint64_t size = 0;
     json_t *options = NULL;
     bool force = false;
@@ -30,7 +34,7 @@ static int cmd_create(struct cli *cli, int argc, char **argv)
         json_decref(options);
         return opts_exit(n);
     }
-    json_t *params = json_pack("{s:s, s:s, s:I, s:o, s:b, s:o*}", "pool", argv[1], "raid", raid,
+    json_t *params = json_pack("{s:s, s:s*, s:I, s:o, s:b, s:o*}", "pool", argv[1], "raid", raid,
                                "size", (json_int_t)size, "disks", cli_paths(argv + 2, n - 1),
                                "force", force, "options", options);
     return cli_show(cli, "pool.create", params, print_created);
@@ -71,7 +75,7 @@ static void print_list(const json_t *result)
 static int cmd_list(struct cli *cli, int argc, char **argv)
 {
     int n = opts_parse(cli, argc, argv, NULL, 0, 0);
-    return opts_failed(n) ? opts_exit(n) : cli_show(cli, "pool.list", NULL, print_list);
+    return opts_failed(n) ? opts_exit(n) : cli_show(cli, "pool.list", json_object(), print_list);
 }
 
 /* ---- destroy, export
@@ -80,8 +84,8 @@ static int cmd_list(struct cli *cli, int argc, char **argv)
 static void print_destroyed(const json_t *r)
 {
     bool dry = json_is_true(json_object_get(r, "dry_run"));
-    printf("%s pool %s with %d volumes holding %s\n", dry ? "would destroy" : "destroyed",
-           json_text(r, "pool"), (int)json_number(r, "volumes"),
+    printf("%s pool %s with %s holding %s\n", dry ? "would destroy" : "destroyed",
+           json_text(r, "pool"), count_text(json_number(r, "volumes"), "volume"),
            size_text(json_number(json_object_get(r, "space"), "valid_bytes")));
 }
 
@@ -155,9 +159,10 @@ static void print_imported(const json_t *result)
 {
     size_t i;
     const json_t *p;
-    json_array_foreach(json_object_get(result, "imported"), i, p) printf(
-        "imported pool %s: %s, %d volumes, %d attachments\n", json_text(p, "name"),
-        json_text(p, "state"), (int)json_number(p, "volumes"), (int)json_number(p, "attachments"));
+    json_array_foreach(json_object_get(result, "imported"), i, p)
+        printf("imported pool %s: %s, %s, %s\n", json_text(p, "name"), json_text(p, "state"),
+               count_text(json_number(p, "volumes"), "volume"),
+               count_text(json_number(p, "attachments"), "attachment"));
     json_array_foreach(json_object_get(result, "failed"), i, p)
         fprintf(stderr, "vpool: pool %s: %s\n", json_text(p, "name"), json_text(p, "error"));
     if (json_array_size(json_object_get(result, "imported")) +
@@ -300,12 +305,21 @@ static int cmd_checkpoint(struct cli *cli, int argc, char **argv)
     return cli_show(cli, "pool.checkpoint", json_pack("{s:s}", "pool", argv[1]), NULL);
 }
 
+static int cmd_clear(struct cli *cli, int argc, char **argv)
+{
+    int n = opts_parse(cli, argc, argv, NULL, 1, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(cli, "pool.clear", json_pack("{s:s}", "pool", argv[1]), NULL);
+}
+
 int cmd_status(struct cli *cli, int argc, char **argv);
 
 const struct command commands_pool[] = {
     {"create", "POOL [--raid PROFILE] [--size BYTES] [-o KEY=VALUE]… [--force] DISK…",
      "Makes a pool of block devices or files.\n"
-     "  --raid PROFILE   default redundancy of its volumes: single, mirror, mirror:N\n"
+     "  --raid PROFILE   default redundancy of its volumes: single, mirror, mirror:N;\n"
+     "                   single when it is not given: nothing survives a disk that fails\n"
      "  --size BYTES     DISKs that are missing are created as sparse files of this size\n"
      "  -o KEY=VALUE     chunk=64K, extent=64M, log-segment=256K, comment=TEXT\n"
      "  --force          overwrite a device that holds something else",
@@ -338,4 +352,5 @@ const struct command commands_pool[] = {
      "read-only=on|off, reserve=BYTES; a pool has comment=TEXT.",
      cmd_set},
     {"checkpoint", "POOL", "Writes a metadata checkpoint now.", cmd_checkpoint},
+    {"clear", "POOL", "Starts the error counters of the pool's disks again from zero.", cmd_clear},
     {0}};

@@ -80,7 +80,7 @@ static void print_pool(const json_t *p)
     printf("  default   %s, chunks of %s; %s\n", json_text(p, "raid"),
            size_text(json_number(p, "chunk_bytes")), json_text(p, "uuid"));
     print_space(p);
-    printf("  exports   %d attachments\n", (int)json_number(p, "attachments"));
+    printf("  exports   %s\n", count_text(json_number(p, "attachments"), "attachment"));
     puts("  disks");
     print_disks(json_object_get(p, "disks"));
     print_warnings(json_object_get(p, "warnings"));

@@ -48,7 +48,7 @@ static void print_devices(const json_t *result)
 static int cmd_list(struct cli *cli, int argc, char **argv)
 {
     int n = opts_parse(cli, argc, argv, NULL, 0, 0);
-    return opts_failed(n) ? opts_exit(n) : cli_show(cli, "ublk.list", NULL, print_devices);
+    return opts_failed(n) ? opts_exit(n) : cli_show(cli, "ublk.list", json_object(), print_devices);
 }
 
 static void print_removed(const json_t *r)

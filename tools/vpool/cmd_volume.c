@@ -5,6 +5,19 @@
 #include <string.h>
 #include <time.h>
 
+#define SIZE_NOT_GIVEN UINT64_MAX
+
+static bool size_is_possible(uint64_t size)
+{
+    return size != SIZE_NOT_GIVEN && size != 0;
+}
+
+static int refuse_size(const struct cli *cli, uint64_t size)
+{
+    return size ? cli_usage(cli, "--size is missing")
+                : cli_usage(cli, "--size 0: a volume has at least one sector");
+}
+
 /* ---- create ------------------------------------------------------------------------------------
  */
 
@@ -17,7 +30,7 @@ static void print_created(const json_t *v)
 
 static int cmd_create(struct cli *cli, int argc, char **argv)
 {
-    uint64_t size = 0;
+    uint64_t size = SIZE_NOT_GIVEN;
     const char *raid = NULL;
     json_t *options = NULL;
     const struct opt opts[] = {{"size", 0, OPT_SIZE, &size},
@@ -25,9 +38,9 @@ static int cmd_create(struct cli *cli, int argc, char **argv)
                                {"option", 'o', OPT_LIST, &options},
                                {0}};
     int n = opts_parse(cli, argc, argv, opts, 1, 1);
-    if (opts_failed(n) || size == 0) {
+    if (opts_failed(n) || !size_is_possible(size)) {
         json_decref(options);
-        return opts_failed(n) ? opts_exit(n) : cli_usage(cli, "--size is missing");
+        return opts_failed(n) ? opts_exit(n) : refuse_size(cli, size);
     }
     return cli_show(cli, "volume.create",
                     json_pack("{s:s, s:I, s:s*, s:o*}", "volume", argv[1], "size", (json_int_t)size,
@@ -156,9 +169,8 @@ static void print_volume(const json_t *v)
            json_is_true(json_object_get(o, "read-only")) ? "on" : "off",
            size_text(json_number(o, "reserve")));
     printf("  created     %s, %s\n", when, json_text(v, "uuid"));
-    printf("  use         %d attachments, reactor %d, %d requests wait for space\n",
-           (int)json_number(v, "attachments"), (int)json_number(v, "reactor"),
-           (int)json_number(v, "waiting_requests"));
+    printf("  use         %s, reactor %d\n",
+           count_text(json_number(v, "attachments"), "attachment"), (int)json_number(v, "reactor"));
     printf("  since open  %llu reads (%s), %llu writes (%s), %llu flushes, %llu discards, %llu "
            "checksum errors\n",
            (unsigned long long)json_number(c, "reads"), size_text(json_number(c, "bytes_read")),
@@ -197,7 +209,7 @@ static void print_resized(const json_t *r)
 
 static int cmd_resize(struct cli *cli, int argc, char **argv)
 {
-    uint64_t size = 0;
+    uint64_t size = SIZE_NOT_GIVEN;
     bool force = false, dry_run = false;
     const struct opt opts[] = {{"size", 0, OPT_SIZE, &size},
                                {"force", 0, OPT_FLAG, &force},
@@ -206,8 +218,8 @@ static int cmd_resize(struct cli *cli, int argc, char **argv)
     int n = opts_parse(cli, argc, argv, opts, 1, 1);
     if (opts_failed(n))
         return opts_exit(n);
-    if (size == 0)
-        return cli_usage(cli, "--size is missing");
+    if (!size_is_possible(size))
+        return refuse_size(cli, size);
     return cli_show(cli, "volume.resize",
                     json_pack("{s:s, s:I, s:b, s:b}", "volume", argv[1], "size", (json_int_t)size,
                               "force", force, "dry_run", dry_run),

@@ -178,7 +178,7 @@ static int cmd_info(struct cli *cli, int argc, char **argv)
     int n = opts_parse(cli, argc, argv, opts, 0, 0);
     if (opts_failed(n))
         return opts_exit(n);
-    return cli_show(cli, stats ? "daemon.stats" : "daemon.info", NULL, cli_print_json);
+    return cli_show(cli, stats ? "daemon.stats" : "daemon.info", json_object(), cli_print_json);
 }
 
 static int cmd_log_level(struct cli *cli, int argc, char **argv)

@@ -1,6 +1,7 @@
 /* vpool: the command line. Finds the command and runs it; the commands are in cmd_*.c. */
 #include "tools/vpool/cli.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,13 +73,10 @@ static int unknown_command(struct cli *cli, int argc, char **argv)
         }
     }
     if (!is_prefix_of_commands(argv[0]))
-        fprintf(stderr, "vpool: unknown command '%s'; `vpool help` lists all\n", argv[0]);
-    else if (argc > 1)
-        fprintf(stderr, "vpool: unknown command '%s %s'; `vpool help` lists all\n", argv[0],
-                argv[1]);
-    else
-        fprintf(stderr, "vpool: '%s' needs a second word; `vpool help` lists all\n", argv[0]);
-    return EXIT_USAGE;
+        return cli_usage(cli, "unknown command '%s'; `vpool help` lists all", argv[0]);
+    if (argc > 1)
+        return cli_usage(cli, "unknown command '%s %s'; `vpool help` lists all", argv[0], argv[1]);
+    return cli_usage(cli, "'%s' needs a second word; `vpool help` lists all", argv[0]);
 }
 
 static int cmd_version(struct cli *cli, int argc, char **argv)
@@ -127,6 +125,7 @@ static int parse_global(struct cli *cli, int argc, char **argv)
                                           {"version", no_argument, NULL, 'V'},
                                           {0}};
     int ch;
+    opterr = !cli->json;
     while ((ch = getopt_long(argc, argv, "+s:hV", longs, NULL)) != -1) {
         switch (ch) {
         case 's':
@@ -142,6 +141,8 @@ static int parse_global(struct cli *cli, int argc, char **argv)
             printf("vpool %s\n", vpool_version());
             return EXIT_DONE + 1;
         default:
+            if (cli->json)
+                return cli_usage(cli, "unknown or incomplete option before the command") + 1;
             print_commands(stderr);
             return EXIT_USAGE + 1;
         }
@@ -149,12 +150,47 @@ static int parse_global(struct cli *cli, int argc, char **argv)
     return 0;
 }
 
+/* Before anything else is looked at, so that what is wrong with it is said in that form too. */
+static bool wants_json(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--json") == 0)
+            return true;
+    return false;
+}
+
+/* The daemon is spoken to in UTF-8: what is not would be dropped. 0, or an exit code. */
+static int check_utf8(const struct cli *cli, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        json_t *text = json_string(argv[i]);
+        json_decref(text);
+        if (!text)
+            return cli_usage(cli, "argument %d is not UTF-8: vpool takes no other names", i);
+    }
+    return 0;
+}
+
+/* What could not be written out is not done. */
+static int finish_output(const struct cli *cli, int rc)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return rc;
+    char text[160];
+    (void)snprintf(text, sizeof(text), "the output could not be written: %s", strerror(errno));
+    (void)cli_refuse(cli, "SYSTEM", text);
+    return rc == EXIT_DONE ? EXIT_REFUSED : rc;
+}
+
 int main(int argc, char **argv)
 {
-    struct cli cli = {0};
+    struct cli cli = {.json = wants_json(argc, argv)};
+    int wrong = check_utf8(&cli, argc, argv);
+    if (wrong)
+        return wrong;
     int ended = parse_global(&cli, argc, argv);
     if (ended)
-        return ended - 1;
+        return finish_output(&cli, ended - 1);
     argc -= optind;
     argv += optind;
     if (argc == 0) {
@@ -168,7 +204,5 @@ int main(int argc, char **argv)
     else
         rc = unknown_command(&cli, argc, argv);
     vpool_close(cli.client);
-    if (fflush(stdout) && rc == EXIT_DONE)
-        rc = EXIT_REFUSED;
-    return rc;
+    return finish_output(&cli, rc);
 }

@@ -79,3 +79,12 @@ const char *size_text(uint64_t bytes)
     char *to = buf[next++ % 8];
     return bytes_format_size(bytes, to, sizeof(buf[0]));
 }
+
+const char *count_text(uint64_t n, const char *what)
+{
+    static char buf[8][40];
+    static unsigned next;
+    char *to = buf[next++ % 8];
+    (void)snprintf(to, sizeof(buf[0]), "%llu %s%s", (unsigned long long)n, what, n == 1 ? "" : "s");
+    return to;
+}

@@ -185,6 +185,29 @@ static int open_log(struct daemon *d, struct vp_error *err)
     return 0;
 }
 
+/* SIGHUP: the log file was moved away, and a new one begins. */
+static void reopen_log(void *arg)
+{
+    struct daemon *d = arg;
+    struct vp_error err = {0};
+    if (!d->config.log_file[0])
+        return;
+    vp_info("SIGHUP: the log goes on in a new file");
+    if (open_log(d, &err))
+        vp_warn("%s; the log stays where it was", err.text);
+}
+
+/* Lines for journald have its priority and no time, since it has its own; others have the time. */
+static void choose_log_form(void)
+{
+    const char *journal = getenv("JOURNAL_STREAM"); /* DEVICE:INODE, systemd.exec(5) */
+    unsigned long device, inode;
+    struct stat st;
+    bool is_journal = journal && sscanf(journal, "%lu:%lu", &device, &inode) == 2 &&
+                      fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+    vp_log_set_form(is_journal ? VP_LOG_FOR_JOURNAL : VP_LOG_WITH_TIME);
+}
+
 /* Before any thread or ring exists. */
 static int go_to_background(struct daemon *d, struct vp_error *err)
 {
@@ -307,6 +330,7 @@ static int start(struct daemon *d, const struct options *o, struct vp_error *err
         rc = state_lock(d->config.state_dir, &d->lock_fd, err);
     if (rc == 0)
         rc = open_log(d, err);
+    choose_log_form();
     if (rc == 0)
         rc = block_signals(d, err);
     if (rc == 0)
@@ -316,7 +340,8 @@ static int start(struct daemon *d, const struct options *o, struct vp_error *err
                                       .reactor_count = d->reactor_count,
                                       .signal_fd = d->signal_fd,
                                       .ready = tell_outcome,
-                                      .ready_arg = d};
+                                      .ready_arg = d,
+                                      .reopen_log = reopen_log};
     if (rc == 0)
         rc = control_new(&options, &d->control, err);
     if (rc == 0)
@@ -349,7 +374,8 @@ int main(int argc, char **argv)
         return ended - 1;
     static struct daemon daemon = {.signal_fd = -1, .lock_fd = -1, .ready_fd = -1};
     struct vp_error err = {0};
-    if (load_config(&o, &daemon.config, &err)) {
+    if (load_config(&o, &daemon.config, &err) ||
+        (o.check_only && control_config_check(&daemon.config, &err))) {
         fprintf(stderr, "vpoold: %s\n", err.text);
         return 1;
     }

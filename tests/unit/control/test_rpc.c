@@ -109,6 +109,9 @@ static void malformed_frames_are_refused(void **state)
     for (size_t i = 0; i < sizeof(parse) / sizeof(parse[0]); i++)
         assert_reply(parse[i], "\"id\":null,\"error\":{\"code\":-32700");
     static const char *const request[] = {"[]",
+                                          "null",
+                                          "7",
+                                          "\"\\u0000\"",
                                           "{}",
                                           "{\"jsonrpc\":\"2.0\"}",
                                           "{\"jsonrpc\":\"1.0\",\"method\":\"add\"}",
@@ -117,6 +120,21 @@ static void malformed_frames_are_refused(void **state)
     for (size_t i = 0; i < sizeof(request) / sizeof(request[0]); i++)
         assert_reply(request[i], "\"code\":-32600");
     assert_reply(CALL("subtract", "{}"), "\"code\":-32601");
+}
+
+static void what_is_json_gets_its_id_back_with_the_code_of_what_is_wrong(void **state)
+{
+    (void)state;
+    assert_reply("{\"jsonrpc\":\"1.0\",\"id\":5,\"method\":\"add\"}",
+                 "\"id\":5,\"error\":{\"code\":-32600");
+    assert_reply("{\"jsonrpc\":\"2.0\",\"id\":6,\"method\":\"add\\u0000\"}",
+                 "\"id\":6,\"error\":{\"code\":-32600");
+    assert_reply(
+        "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"add\",\"params\":{\"a\":9223372036854775808}}",
+        "\"id\":7,\"error\":{\"code\":-32602");
+    assert_reply("{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"method\":\"add\",\"params\":{\"a\":"
+                 "99999999999999999999}}",
+                 "\"id\":\"x\",\"error\":{\"code\":-32602");
 }
 
 /* A sentence quotes so many bytes of the name, which may end within a character. */
@@ -173,7 +191,7 @@ static void parameters_are_checked_by_name(void **state)
         {CALL("add", "{\"a\":101}"), "'a' is 101, which is not between 0 and 100"},
         {CALL("add", "{\"a\":-1}"), "not negative"},
         {CALL("add", "{\"a\":1.0}"), "a whole number"},
-        {CALL("add", "{\"a\":99999999999999999999}"), "too big"},
+        {CALL("add", "{\"a\":99999999999999999999}"), "out of bounds"},
         {CALL("add", "{\"a\":1,\"unit\":7}"), "'unit' must be a string"},
         {CALL("add", "{\"a\":1,\"unit\":\"12345\"}"), "longer than 4"},
         {CALL("add", "{\"a\":1,\"unit\":\"a\\nb\"}"), "control characters"},
@@ -212,6 +230,7 @@ int main(void)
         cmocka_unit_test(a_call_gets_its_result_and_its_id),
         cmocka_unit_test(a_refusal_has_code_sentence_name_and_errno),
         cmocka_unit_test(malformed_frames_are_refused),
+        cmocka_unit_test(what_is_json_gets_its_id_back_with_the_code_of_what_is_wrong),
         cmocka_unit_test(a_refusal_that_quotes_half_a_character_is_still_sent),
         cmocka_unit_test(a_deep_frame_is_refused_before_it_is_parsed),
         cmocka_unit_test(brackets_inside_strings_are_not_nesting),

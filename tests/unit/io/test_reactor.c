@@ -173,6 +173,72 @@ static void reactors_short_of_coroutines_still_answer_each_other(void **state)
     two_reactors_call_each_other(&tight);
 }
 
+/* ---- every coroutine for clients waits for what only a call can bring ------------------------ */
+
+enum { HELD = 16 };
+static struct co_queue exhausted_queue;
+static _Atomic bool exhausted_go, client_ran;
+
+static void wait_for_the_call(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&exhausted_go))
+        co_queue_wait(&exhausted_queue, "the call");
+}
+
+static int exhaust_begin(void *arg)
+{
+    (void)arg;
+    co_queue_init(&exhausted_queue);
+    return 0;
+}
+
+static int bring(void *arg)
+{
+    (void)arg;
+    atomic_store(&exhausted_go, true);
+    co_queue_wake_all(&exhausted_queue);
+    return 0;
+}
+
+static int run_for_client(void *arg)
+{
+    (void)arg;
+    atomic_store(&client_ran, true);
+    return 0;
+}
+
+static void call_for_client(void *arg)
+{
+    check_ok(reactor_call_for_client(arg, run_for_client, NULL));
+}
+
+static int call_exhausted(void *arg)
+{
+    check_ok(co_spawn(call_for_client, arg, "for a client"));
+    vp_ignore(co_sleep_ns(10000000), "time in which it must not run");
+    check(!atomic_load(&client_ran)); /* what lasts as long as a client leaves the reserve alone */
+    return reactor_call(arg, bring, NULL);
+}
+
+static void a_call_finds_a_coroutine_when_requests_hold_all_others(void **state)
+{
+    (void)state;
+    need_threads();
+    struct reactor_thread *full =
+        reactor_thread_start(&(struct reactor_config){.max_coroutines = HELD});
+    struct reactor_thread *home = reactor_thread_start(NULL);
+    struct reactor *r = reactor_thread_reactor(full);
+    assert_int_equal(reactor_call_blocking(r, exhaust_begin, NULL), 0);
+    for (unsigned i = 0; i < HELD; i++)
+        assert_int_equal(reactor_post(r, wait_for_the_call, NULL, "waits"), 0);
+    assert_int_equal(reactor_call_blocking(reactor_thread_reactor(home), call_exhausted, r), 0);
+    reactor_thread_join(home);
+    reactor_thread_join(full);
+    assert_true(atomic_load(&client_ran));
+    assert_checked();
+}
+
 static _Atomic unsigned posted;
 
 static void count_post(void *arg)
@@ -466,6 +532,7 @@ int main(void)
         cmocka_unit_test(an_idle_reactor_sleeps),
         cmocka_unit_test(calls_between_busy_reactors_all_arrive),
         cmocka_unit_test(reactors_short_of_coroutines_still_answer_each_other),
+        cmocka_unit_test(a_call_finds_a_coroutine_when_requests_hold_all_others),
         cmocka_unit_test(posts_of_several_threads_all_run_even_when_the_ring_was_full),
         cmocka_unit_test(a_stopped_reactor_refuses_messages),
         cmocka_unit_test(buffers_split_and_merge),

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pool/meta_impl.h"
 #include "tests/lib/fake_client.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_pool.h"
@@ -129,6 +130,80 @@ static void those_who_ask_during_a_checkpoint_share_the_next_one(void **state)
     sim_pool_run(w, join_from_many, NULL);
     check_equal(joined, 11);
     check_equal(pool_checkpoint_number(pool), 3); /* creation's, the first, the shared one */
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
+/* Asked for while one runs, as if memory ran short again: by checkpoint 2's own client. */
+static int asks_again(void *arg)
+{
+    struct fake_client *c = arg;
+    if (c->checkpoints++ == 0)
+        pool_checkpoint_request(c->pool);
+    return 0;
+}
+
+static void ask_during_one(void *arg)
+{
+    (void)arg;
+    start();
+    struct pool_client c = fake_client_of(&client);
+    c.checkpoint = asks_again;
+    pool_set_client(pool, &c);
+    check_ok(pool_checkpoint(pool));
+    vp_ignore(co_sleep_ns(10000000), "time for another");
+}
+
+static void a_request_that_comes_while_a_checkpoint_runs_makes_another(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(1, disks);
+    sim_pool_run(w, ask_during_one, NULL);
+    check_equal(client.checkpoints, 2);
+    check_equal(pool_checkpoint_number(pool), 3);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
+static unsigned failures_told;
+
+static void count_failure(void *arg, int rc)
+{
+    (void)arg;
+    check_equal(rc, VP_E_PAGE_DAMAGED);
+    failures_told++;
+}
+
+static void fail_for_a_while(void *arg)
+{
+    (void)arg;
+    start();
+    struct pool_client c = fake_client_of(&client);
+    c.checkpoint_failed = count_failure;
+    pool_set_client(pool, &c);
+    check_ok(fake_commit(&client, 1, 11, 0));
+    client.fail_checkpoint = VP_E_PAGE_DAMAGED;
+    uint64_t log_pages = pool->log.stream.total_pages;
+    check_equal(pool_checkpoint(pool), VP_E_PAGE_DAMAGED);
+    check(pool->log.stream.total_pages > log_pages); /* all of it, and the JUMP */
+    pool_checkpoint_request(pool);
+    vp_ignore(co_sleep_ns(UINT64_C(3500000000)), "some tries");
+    check_equal(pool_checkpoint_number(pool), 1);
+    check_equal(failures_told, 4);
+    client.fail_checkpoint = 0;
+    vp_ignore(co_sleep_ns(UINT64_C(1100000000)), "one more");
+    check_equal(pool_checkpoint_number(pool), 2);
+    pool_checkpoints_stop(pool);
+}
+
+static void a_checkpoint_that_failed_is_tried_until_it_succeeds(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(1, disks);
+    failures_told = 0;
+    sim_pool_run(w, fail_for_a_while, NULL);
     pool_abandon(pool);
     sim_world_free(w);
     assert_checked();
@@ -337,6 +412,8 @@ int main(void)
         cmocka_unit_test(a_log_that_outgrows_its_limit_is_shortened_and_nothing_is_lost),
         cmocka_unit_test(a_failed_checkpoint_changes_nothing_and_does_not_fence),
         cmocka_unit_test(a_failed_checkpoint_gives_back_what_it_wrote),
+        cmocka_unit_test(a_request_that_comes_while_a_checkpoint_runs_makes_another),
+        cmocka_unit_test(a_checkpoint_that_failed_is_tried_until_it_succeeds),
         cmocka_unit_test(those_who_ask_during_a_checkpoint_share_the_next_one),
         cmocka_unit_test(full_metadata_refuses_pages_but_commits_and_checkpoints_go_on),
         cmocka_unit_test(a_power_cut_at_any_event_keeps_what_was_acknowledged_and_whole),

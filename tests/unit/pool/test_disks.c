@@ -135,6 +135,15 @@ static void body_clone(void *arg)
     sim_disk_peek(sim_disk_find(world, "d0"), 0, bytes, DISK);
     sim_disk_poke(sim_disk_find(world, "d1"), 0, bytes, DISK);
     free(bytes);
+    struct pool_found *found;
+    unsigned count;
+    check_ok(pool_scan(paths_of, 2, &found, &count, NULL));
+    check_equal(count, 1);
+    check_equal(found[0].disks_found, 1);
+    check_equal(found[0].path_count, 2);
+    const char *const both[] = {found[0].paths[0], found[0].paths[1]};
+    check_equal(import_rc(both, found[0].path_count, &p), VP_E_POOL_SPLIT);
+    free(found);
     check_equal(import_rc(paths_of, 2, &p), VP_E_POOL_SPLIT);
     check_ok(import_rc(paths_of + 1, 1, &p));
     check_ok(pool_close(p, false));
@@ -143,6 +152,31 @@ static void copies_of_one_disk_are_refused_together(void **state)
 {
     (void)state;
     in_world(2, body_clone);
+}
+
+/* A disk that was copied to a larger one, where its labels at the start were overwritten then. */
+static void body_grown(void *arg)
+{
+    static const uint8_t nothing[2 * 4096];
+    static const char *const path[] = {"large"};
+    struct sim_disk_config config = {
+        .name = "large", .size_bytes = 3 * DISK / 2, .sector_bytes = 512, .atomic_bytes = 4096};
+    (void)arg;
+    struct sim_disk *large = sim_disk_add(world, &config);
+    struct pool *p;
+    check_ok(create("one", paths_of, 1, false));
+    uint8_t *bytes = malloc(DISK);
+    sim_disk_peek(sim_disk_find(world, "d0"), 0, bytes, DISK);
+    sim_disk_poke(large, 0, bytes, DISK);
+    free(bytes);
+    sim_disk_poke(large, 0, nothing, sizeof(nothing));
+    check_ok(import_rc(path, 1, &p));
+    check_ok(pool_close(p, false));
+}
+static void a_disk_that_has_grown_is_found_without_its_first_labels(void **state)
+{
+    (void)state;
+    in_world(1, body_grown);
 }
 
 /* ---- taking -------------------------------------------------------------------------------- */
@@ -452,6 +486,7 @@ int main(void)
         cmocka_unit_test(disks_are_told_by_label_not_by_path),
         cmocka_unit_test(a_disk_of_another_pool_or_of_none_is_refused),
         cmocka_unit_test(copies_of_one_disk_are_refused_together),
+        cmocka_unit_test(a_disk_that_has_grown_is_found_without_its_first_labels),
         cmocka_unit_test(a_pool_in_use_is_refused_to_a_second_daemon),
         cmocka_unit_test(a_disk_of_a_pool_is_taken_only_by_force_or_after_destroying),
         cmocka_unit_test(a_creation_that_can_not_be_is_refused_with_its_reason),

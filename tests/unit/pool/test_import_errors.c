@@ -208,6 +208,57 @@ static void a_repair_that_fails_does_not_eject_the_last_holder_of_metadata(void 
     assert_checked();
 }
 
+/* ---- other operations, and bad places ----------------------------------------------------- */
+
+/* The pool of create_body on so many disks, everything durable. */
+static struct sim_snapshot *snapshot_of_pool(unsigned disks)
+{
+    struct sim_world *w = sim_pool_world(disks, disks);
+    sim_pool_run(w, create_body, &disks);
+    pool_leave();
+    w = sim_pool_reboot(w, 77);
+    struct sim_snapshot *s = sim_snapshot_take(w);
+    sim_world_free(w);
+    return s;
+}
+
+static void writes_and_flushes_that_fail_lose_no_commit(void **state)
+{
+    static const enum io_kind kinds[] = {IO_WRITE, IO_FLUSH};
+    (void)state;
+    for (unsigned disks = 1; disks <= 3; disks++) {
+        struct sim_snapshot *s = snapshot_of_pool(disks);
+        for (uint64_t n = 0; n < READS; n++) {
+            for (unsigned k = 0; k < 4; k++) {
+                struct sim_world *w = sim_world_from_snapshot(s, NULL, n);
+                for (unsigned i = 0; i < (k < 2 ? 1 : READS); i++)
+                    sim_disk_inject(sim_disk_find(w, "d0"), SIM_FAULT_ERROR, 1U << kinds[k % 2],
+                                    n + i, 0);
+                import_twice(w, &(struct attempt){.disks = disks});
+            }
+        }
+        sim_snapshot_free(s);
+    }
+    assert_checked();
+}
+
+static void a_page_that_cannot_be_read_loses_no_commit(void **state)
+{
+    (void)state;
+    for (unsigned disks = 1; disks <= 2; disks++) {
+        struct sim_snapshot *s = snapshot_of_pool(disks);
+        for (uint64_t at = 0; at < SIM_POOL_DISK_BYTES; at += POOL_PAGE) {
+            struct sim_world *w = sim_world_from_snapshot(s, NULL, at);
+            sim_disk_set_unreadable(sim_disk_find(w, "d0"), at);
+            if (disks > 1)
+                sim_disk_set_unreadable(sim_disk_find(w, "d1"), at);
+            import_twice(w, &(struct attempt){.disks = disks});
+        }
+        sim_snapshot_free(s);
+    }
+    assert_checked();
+}
+
 /* ---- set back ----------------------------------------------------------------------------- */
 
 static uint8_t old_image[SIM_POOL_DISK_BYTES];
@@ -260,6 +311,94 @@ static void a_disk_that_was_set_back_is_out_by_name(void **state)
     assert_checked();
 }
 
+/* ---- crashes in a row --------------------------------------------------------------------- */
+
+enum { ROOTS_BYTES = POOL_ROOT_SLOTS * ROOT_BYTES };
+
+static void roots_peek(struct sim_world *w, const char *disk, uint64_t area, uint8_t *roots)
+{
+    sim_disk_peek(sim_disk_find(w, disk), area + POOL_ROOT_AT, roots, ROOTS_BYTES);
+}
+
+static void roots_poke(struct sim_world *w, const char *disk, uint64_t area, const uint8_t *roots)
+{
+    sim_disk_poke(sim_disk_find(w, disk), area + POOL_ROOT_AT, roots, ROOTS_BYTES);
+}
+
+/* A pool of two disks whose newest root got no further than to the head of d0. */
+static struct sim_snapshot *snapshot_of_half_a_root(void)
+{
+    static uint8_t head[ROOTS_BYTES], tail[ROOTS_BYTES];
+    const uint64_t tail_at = SIM_POOL_DISK_BYTES - POOL_LABEL_AREA;
+    struct sim_world *w = sim_pool_world(5, 2);
+    sim_pool_run(w, create_and_checkpoint_body, NULL);
+    pool_leave();
+    w = sim_pool_reboot(w, 6);
+    roots_peek(w, "d1", 0, head);
+    roots_peek(w, "d1", tail_at, tail);
+    sim_pool_run(w, import_body, &(struct attempt){.disks = 2});
+    pool_leave();
+    w = sim_pool_reboot(w, 7);
+    roots_poke(w, "d0", tail_at, tail);
+    roots_poke(w, "d1", tail_at, tail);
+    roots_poke(w, "d1", 0, head);
+    struct sim_snapshot *s = sim_snapshot_take(w);
+    sim_world_free(w);
+    return s;
+}
+
+static uint64_t events_left;
+
+static bool event_is_left(struct sim_world *w, uint64_t event, void *arg)
+{
+    (void)w;
+    (void)event;
+    (void)arg;
+    return events_left && --events_left;
+}
+
+static void import_online_body(void *arg)
+{
+    import_body(arg);
+    check(pool && strcmp(pool_state(pool), "online") == 0);
+}
+
+/* All that was in flight is kept, but for write `dropped`. */
+static void import_after_a_cut(const struct sim_snapshot *cut, unsigned dropped)
+{
+    enum { PENDING_MAX = 256 };
+    static struct sim_choice choices[PENDING_MAX];
+    assert_true(sim_snapshot_pending(cut) <= PENDING_MAX);
+    for (unsigned i = 0; i < sim_snapshot_pending(cut); i++)
+        choices[i].fate = i == dropped ? SIM_DROP : SIM_KEEP;
+    struct sim_world *w = sim_world_from_snapshot(cut, choices, dropped);
+    sim_pool_run(w, import_online_body, &(struct attempt){.disks = 2});
+    pool_leave();
+    sim_world_free(w);
+}
+
+static void crashes_in_a_row_do_not_make_a_disk_look_set_back(void **state)
+{
+    (void)state;
+    struct sim_snapshot *s = snapshot_of_half_a_root();
+    bool cut = true;
+    for (uint64_t n = 1; cut; n++) {
+        struct sim_world *w = sim_world_from_snapshot(s, NULL, n);
+        events_left = n;
+        sim_world_on_event(w, event_is_left, NULL);
+        sim_pool_run(w, import_body, &(struct attempt){.disks = 2});
+        cut = !events_left;
+        pool_leave();
+        struct sim_snapshot *at = sim_snapshot_take(w);
+        for (unsigned i = 0; i <= sim_snapshot_pending(at); i++)
+            import_after_a_cut(at, i);
+        sim_snapshot_free(at);
+        sim_world_free(w);
+    }
+    sim_snapshot_free(s);
+    assert_checked();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,7 +406,10 @@ int main(void)
         cmocka_unit_test(with_a_disk_missing_a_read_that_fails_loses_no_commit),
         cmocka_unit_test(reads_that_fail_from_some_moment_on_lose_no_commit),
         cmocka_unit_test(roots_that_cannot_be_read_do_not_set_the_pool_back),
+        cmocka_unit_test(writes_and_flushes_that_fail_lose_no_commit),
+        cmocka_unit_test(a_page_that_cannot_be_read_loses_no_commit),
         cmocka_unit_test(a_disk_that_was_set_back_is_out_by_name),
+        cmocka_unit_test(crashes_in_a_row_do_not_make_a_disk_look_set_back),
         cmocka_unit_test(a_repair_that_fails_does_not_eject_the_last_holder_of_metadata),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

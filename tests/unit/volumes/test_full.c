@@ -3,6 +3,7 @@
 #include "tests/lib/sim_volumes.h"
 
 #include "base/bytes.h"
+#include "volumes/volumes_impl.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -249,6 +250,36 @@ static void waiting_for_room_ends_when_it_is_cancelled_or_the_pool_closes(void *
     play(pause_and_cancel, 6, "single");
 }
 
+/* More arenas with room than are kept in memory: those that hold nothing go back, the others are looked
+ * at once. */
+CO static void fragmented(struct sim_volumes *s)
+{
+    struct volume_info before, after;
+    struct volume *v = sim_volumes_volume(s, "v", MIB(4200));
+    check_ok(volume_zero(v, 0, MIB(4200), VOLUME_NO_HOLE));
+    for (uint64_t at = 0; at < MIB(4200); at += MIB(1))
+        check_ok(volume_discard(v, at, 2 * STEP, 0));
+    check_ok(volume_flush(v));
+    check_ok(volume_info_get(s->vs, "v", &before));
+    struct thin *t = v->io->thin;
+    check(thin_stats(t).leased_arenas > 4096);
+    check_ok(thin_give_back(t));
+    check_ok(thin_give_back(t));
+    check_ok(volume_write(v, 0, STEP, data, 0));
+    check_ok(volume_info_get(s->vs, "v", &after));
+    check_equal(after.allocated_bytes, before.allocated_bytes + STEP);
+}
+
+static void a_volume_with_many_fragments_gives_back_and_comes_to_an_end(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){
+        .seed = 1, .disk_bytes = MIB(2600), .metadata_bytes = MIB(64)});
+    sim_volumes_run(s, fragmented);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
 /* ---- reserve ------------------------------------------------------------------------------ */
 
 CO static void reserve(struct sim_volumes *s)
@@ -414,6 +445,7 @@ int main(void)
         cmocka_unit_test(paused_writes_go_on_after_another_volume_is_deleted),
         cmocka_unit_test(a_paused_write_goes_on_after_a_discard_in_another_volume),
         cmocka_unit_test(waiting_for_room_ends_when_it_is_cancelled_or_the_pool_closes),
+        cmocka_unit_test(a_volume_with_many_fragments_gives_back_and_comes_to_an_end),
         cmocka_unit_test(a_reserve_is_honoured_in_a_full_pool_or_refused_at_once),
         cmocka_unit_test(what_a_client_began_does_not_go_on_once_it_is_gone),
         cmocka_unit_test(a_client_that_leaves_waits_for_no_room_and_others_do),

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# What happened is known after a restart as well; the log has times, and goes on in a new file after SIGHUP.
+. "$(dirname "$0")/../lib/daemon.sh"
+need jq
+echo "log-file = \"$T/own.log\";" >"$T/conf"
+daemon_start -c "$T/conf"
+
+step "several disks without --raid: single, with a warning"
+ok vpool create tank --size 128M "$T/d0" "$T/d1"
+grep -q 'single.*--raid mirror' <<<"$out" || fail "no warning: $out"
+same "$(vpool get tank raid)" single "raid"
+ok vpool create other --size 128M --raid mirror "$T/d2" "$T/d3"
+grep -q 'no copy' <<<"$out" && fail "a warning for a mirror: $out"
+
+step "events come back with the pool that they are about, marked, in order"
+ok vpool volume create tank/a --size 1M
+ok vpool volume delete tank/a
+epoch=$(field .epoch vpool events)
+daemon_stop
+sleep 1
+daemon_start -c "$T/conf"
+story='[.events[]|select(.subject|startswith("tank"))|select(.earlier).kind]|join(" ")'
+same "$(field "$story" vpool events)" "pool.created volume.created volume.deleted" "what is told of tank"
+[ "$(field .epoch vpool events)" != "$epoch" ] || fail "the numbers of two daemons have one epoch"
+ok vpool volume create tank/b --size 1M
+daemon_stop
+daemon_start -c "$T/conf"
+same "$(field "[.events[]|select(.kind==\"volume.created\")]|length" vpool events)" 2 "events after a second restart"
+
+step "lines of the log have the time"
+grep -qE '^20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9:]{8}\.[0-9]{3} info: daemon.started' "$T/own.log" || fail "no time: $(head -1 "$T/own.log")"
+
+step "SIGHUP: the log goes on in a new file"
+mv "$T/own.log" "$T/old.log"
+kill -HUP "$daemon_pid"
+until_ok 5 test -e "$T/own.log" || fail "no new file"
+ok vpool volume create tank/c --size 1M
+until_ok 5 grep -q 'volume.created: tank/c' "$T/own.log" || fail "the new file lacks a line"
+daemon_stop
