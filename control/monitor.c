@@ -127,7 +127,8 @@ CO static void tend(void *arg)
     }
     save_histories(c);
     c->tending = false;
-    co_queue_wake_all(&c->state_changed);
+    if (c->stopping) /* only then somebody waits for it; the looks, which wait there too, go on by time */
+        co_queue_wake_all(&c->state_changed);
 }
 
 void monitor_tend(struct control *c)
