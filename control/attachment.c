@@ -397,7 +397,12 @@ void attachments_start(struct control *c, struct control_pool *p)
 
 void attachments_retry(struct control *c, struct control_pool *p)
 {
-    attachments_walk(c, p, retry_one);
+    const struct attachment *a;
+    bool any = false;
+    list_for_each (a, &p->attachments, link)
+        any |= !is_serving(a) && reactor_now_ns() >= a->retry_ns;
+    if (any)
+        attachments_walk(c, p, retry_one);
 }
 
 void attachments_stop(struct control *c, struct control_pool *p, bool leave)

@@ -151,6 +151,8 @@ CO static void stop(struct control *c)
 {
     notify_send("STOPPING=1");
     control_server_stop(&c->server);
+    while (c->tending)
+        co_queue_wait(&c->state_changed, "what is tried again ends");
     co_mutex_lock(&c->lock);
     int rc = control_pools_close(c);
     co_mutex_unlock(&c->lock);

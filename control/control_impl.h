@@ -57,6 +57,7 @@ struct control_pool {
             uint64_t since;         /* seconds since 1970: what the counters count from */
             uint64_t saved, saving; /* sums of the counters in the pool, and under way */
         } disk[POOL_DISKS_MAX];
+        uint64_t next_save_ns;
         uint64_t seen_event; /* of the ring: the newest that was looked at          */
         uint64_t next_event; /* number of this pool's next one                      */
     } history;
@@ -87,11 +88,13 @@ struct control {
     struct control_options options;
     const struct control_config *config;
     struct event_ring events;
-    struct list pools;      /* struct control_pool, in order of arrival */
-    bool state_unsaved;     /* the cache of paths on disk is older than `pools` */
-    uint64_t next_tend_ns;  /* when the monitor looks again at what failed */
-    bool serves_page_cache; /* a block device is or was attached: reactors are made for it */
-    struct co_mutex lock;   /* held by METHOD_ALONE methods, start and stop */
+    struct list pools;        /* struct control_pool, in order of arrival */
+    bool tending;             /* monitor_tend's coroutine runs */
+    bool state_unsaved;       /* the cache of paths on disk is older than `pools` */
+    uint64_t next_collect_ns; /* when kept memory is looked at */
+    uint64_t next_tend_ns;    /* when the monitor looks again at what failed */
+    bool serves_page_cache;   /* a block device is or was attached: reactors are made for it */
+    struct co_mutex lock;     /* held by METHOD_ALONE methods, start and stop */
     bool started, stopping;
     struct co_queue state_changed; /* `started` or `stopping` */
     struct rpc rpc;
@@ -229,13 +232,18 @@ CO void history_save(struct control *c, struct control_pool *p);
 /* Counters start again from zero. */
 CO void history_clear(struct control *c, struct control_pool *p);
 
+/* ---- doctor.c ------------------------------------------------------------------------------ */
+
+/* Once an hour: what was kept for pools that never came again goes. */
+void doctor_collect(struct control *c);
+
 /* ---- monitor.c, notify.c ------------------------------------------------------------------- */
 
 /* Compares every pool with what was seen last and adds events for what changed. */
 void monitor_look(struct control *c);
-/* When no command is under way: what takes a while to look at; every few seconds, what failed before
- * is tried again. */
-CO void monitor_tend(struct control *c);
+/* Starts, unless it still runs, what may wait for disks: a walk for health, what failed before is tried
+ * again, histories are saved. Not while a command is under way. */
+void monitor_tend(struct control *c);
 /* Tells systemd, when it asked (NOTIFY_SOCKET). */
 void notify_send(const char *text);
 
@@ -245,7 +253,7 @@ void notify_send(const char *text);
 /* ---- methods ------------------------------------------------------------------------------- */
 
 extern const struct method methods_daemon[], methods_pool[], methods_volume[], methods_attach[],
-    methods_ublk[];
+    methods_ublk[], methods_doctor[];
 extern const struct method *const methods_all[];
 
 #endif

@@ -82,9 +82,10 @@ void monitor_look(struct control *c)
 
 #define TEND_NS UINT64_C(5000000000)
 
-CO static void tend(struct control *c)
+CO static void tend_locked(struct control *c, bool due)
 {
-    bool due = reactor_now_ns() >= c->next_tend_ns;
+    if (due)
+        doctor_collect(c);
     if (due && c->state_unsaved)
         control_pools_save_later(c);
     struct control_pool *p;
@@ -92,21 +93,51 @@ CO static void tend(struct control *c)
         if (!p->vs)
             continue;
         health_walk(p);
-        if (!due)
-            continue;
-        attachments_retry(c, p);
-        history_save(c, p);
+        if (due)
+            attachments_retry(c, p);
     }
-    if (due)
-        c->next_tend_ns = reactor_now_ns() + TEND_NS;
     control_pools_retry(c);
+}
+
+/* Without the lock, since a commit waits for disks: each pool is pinned meanwhile. */
+CO static void save_histories(struct control *c)
+{
+    struct control_pool *p;
+again:
+    list_for_each (p, &c->pools, link) {
+        if (!p->vs || reactor_now_ns() < p->history.next_save_ns)
+            continue;
+        p->history.next_save_ns = reactor_now_ns() + TEND_NS;
+        p->users++;
+        history_save(c, p);
+        control_pool_put(p);
+        goto again; /* the list may be another one */
+    }
+}
+
+CO static void tend(void *arg)
+{
+    struct control *c = arg;
+    bool due = reactor_now_ns() >= c->next_tend_ns;
+    if (!c->lock.owner) {
+        co_mutex_lock(&c->lock);
+        tend_locked(c, due);
+        co_mutex_unlock(&c->lock);
+        if (due)
+            c->next_tend_ns = reactor_now_ns() + TEND_NS;
+    }
+    save_histories(c);
+    c->tending = false;
+    /* Only then somebody waits for it. The looks wait there too, and go on by time. */
+    if (c->stopping)
+        co_queue_wake_all(&c->state_changed);
 }
 
 void monitor_tend(struct control *c)
 {
-    if (c->lock.owner)
+    if (c->tending)
         return;
-    co_mutex_lock(&c->lock);
-    tend(c);
-    co_mutex_unlock(&c->lock);
+    c->tending = true;
+    if (co_spawn(tend, c, "tending"))
+        c->tending = false; /* at the next look, then */
 }

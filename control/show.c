@@ -93,11 +93,12 @@ CO static void sum_exactly(const struct control_pool *p, struct sums *out)
 
 static json_t *space_json(const struct pool_space *s, const struct sums *v)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "total_bytes",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "total_bytes",
                      INT(s->total_bytes), "data_bytes", INT(s->data_bytes), "metadata_bytes",
                      INT(s->metadata_bytes), "free_bytes", INT(s->free_bytes), "reserved_bytes",
-                     INT(s->reserved_bytes), "leased_bytes", INT(s->leased_bytes),
-                     "allocated_bytes", INT(v->allocated_bytes), "valid_bytes", INT(v->valid_bytes),
+                     INT(s->reserved_bytes), "writable_bytes", INT(s->writable_bytes),
+                     "leased_bytes", INT(s->leased_bytes), "allocated_bytes",
+                     INT(v->allocated_bytes), "valid_bytes", INT(v->valid_bytes),
                      "provisioned_bytes", INT(v->provisioned_bytes), "meta_pages_total",
                      INT(s->meta_pages_total), "meta_pages_used", INT(s->meta_pages_used));
 }

@@ -1,6 +1,7 @@
 /* The part of devices that is the same for all: batches, single operations, completion. */
 #include "io/device.h"
 
+#include "base/log.h"
 #include "base/verify.h"
 #include "io/reactor_impl.h"
 #include "io/uring_device_impl.h"
@@ -21,6 +22,76 @@ void io_dev_close(struct io_dev *dev)
 const struct io_dev_info *io_dev_info(const struct io_dev *dev)
 {
     return &dev->info;
+}
+
+void io_dev_wait_for_room(struct io_dev *dev)
+{
+    if (dev)
+        atomic_store(&dev->waits_for_room, true);
+}
+
+bool io_dev_is_full(const struct io_dev *dev)
+{
+    return atomic_load_explicit(&dev->full, memory_order_relaxed) > 0;
+}
+
+/* ---- what is short for a while ------------------------------------------------------------- */
+
+#define SHORT_RETRY_NS  20000000U    /* all operations of a reactor that wait are tried again   */
+#define SHORT_REPORT_NS 60000000000U /* a full file system is reported once in this time        */
+
+/*
+ * Whether the failure is about what the kernel lacks, and not about the disk. Not so for a flush
+ * without room or memory: that may report writes which the kernel has given up, and must not be
+ * asked again and believed (raid/flush.c).
+ */
+static bool op_is_short(const struct io_op *op, int rc)
+{
+    if (rc == VP_E_AGAIN)
+        return op->kind == IO_READ || op->kind == IO_WRITE || op->kind == IO_FLUSH;
+    if (rc == VP_E_NO_MEMORY)
+        return op->kind == IO_READ || op->kind == IO_WRITE;
+    return rc == VP_E_NO_SPACE && op->kind == IO_WRITE &&
+           atomic_load_explicit(&op->dev->waits_for_room, memory_order_relaxed);
+}
+
+static void report_full(struct io_dev *dev)
+{
+    uint64_t now = reactor_now_ns(), last = atomic_load(&dev->reported_at_ns);
+    if ((last && now - last < SHORT_REPORT_NS) ||
+        !atomic_compare_exchange_strong(&dev->reported_at_ns, &last, now))
+        return;
+    vp_warn("%s: the file system that holds it is full; writes wait until there is room again",
+            dev->info.path);
+}
+
+static void op_wait(struct io_op *op, int rc)
+{
+    struct reactor *r = reactor_current;
+    op->rc = rc;
+    if (rc == VP_E_NO_SPACE) {
+        atomic_fetch_add(&op->dev->full, 1);
+        report_full(op->dev);
+    }
+    if (list_empty(&r->waiting_ops))
+        timer_arm(&r->waiting_timer, reactor_turn_ns() + SHORT_RETRY_NS);
+    list_add_tail(&r->waiting_ops, &op->link);
+}
+
+void reactor_retry_ops(struct timer *t)
+{
+    struct reactor *r = container_of(t, struct reactor, waiting_timer);
+    struct list due, *e;
+    list_init(&due);
+    while ((e = list_pop(&r->waiting_ops)))
+        list_add_tail(&due, e);
+    while ((e = list_pop(&due))) {
+        struct io_op *op = container_of(e, struct io_op, link);
+        if (op->rc == VP_E_NO_SPACE)
+            atomic_fetch_sub(&op->dev->full, 1);
+        op->rc = 0;
+        op->dev->ops->submit(op->dev, op);
+    }
 }
 
 /* ---- batches ------------------------------------------------------------------------------- */
@@ -55,6 +126,10 @@ int io_batch_wait(struct io_batch *b)
 
 void io_op_complete(struct io_op *op, int rc)
 {
+    if (rc && op_is_short(op, rc)) {
+        op_wait(op, rc);
+        return;
+    }
     struct io_batch *b = op->batch;
     op->rc = rc;
     if (rc != 0 && b->rc == 0)

@@ -2,7 +2,9 @@
  * Devices: the one table behind which a block device, a file and a simulated disk look the same.
  *
  * Offsets, lengths and addresses of buffers are multiples of info.sector_bytes (4096 always works).
- * A transfer is whole or an error: short transfers, EINTR and EAGAIN are dealt with below. A flush
+ * A transfer is whole or an error: short transfers, EINTR and EAGAIN are dealt with below. A
+ * transfer for which the kernel has no memory says nothing about the disk: it is tried again, for as
+ * long as that lasts; likewise a write to a file whose file system is full (io_dev_wait_for_room). A flush
  * makes durable every write that had completed on this device, from whatever reactor, before the
  * flush was submitted. A write with IO_FUA is durable when it completes. After a failed flush
  * nothing unflushed may be believed: the caller ejects the disk.
@@ -13,6 +15,7 @@
 #include "base/error.h"
 #include "io/co.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -47,6 +50,11 @@ int io_dev_open(const char *path, unsigned flags, struct io_dev **out,
 /* Creates a sparse file to be used as a disk, and makes it durable. VP_E_EXISTS, VP_E_NOT_FOUND,
  * VP_E_PERMISSION, VP_E_NO_SPACE, VP_E_SYSTEM, each with a sentence. Blocks shortly. */
 int io_file_create(const char *path, uint64_t size_bytes, struct vp_error *err) must_check;
+/* From now on a write that finds no room in the file system below waits until there is some. NULL is
+ * fine. */
+void io_dev_wait_for_room(struct io_dev *dev);
+/* ANY. Whether writes wait for room now. */
+bool io_dev_is_full(const struct io_dev *dev);
 /* No I/O may be in flight. NULL is fine. */
 void io_dev_close(struct io_dev *dev);
 const struct io_dev_info *io_dev_info(const struct io_dev *dev);
@@ -145,6 +153,9 @@ struct io_dev_ops {
 struct io_dev {
     const struct io_dev_ops *ops;
     struct io_dev_info info;
+    _Atomic bool waits_for_room;
+    _Atomic unsigned full;           /* writes that wait for room                     */
+    _Atomic uint64_t reported_at_ns; /* when the log said last that there is none     */
 };
 void io_op_complete(struct io_op *op, int rc);
 

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SHM_DIR "/dev/shm" /* shm_open(3) */
@@ -144,6 +145,22 @@ bool io_keep_is_owned(const char *name)
         return sim_keep_is_owned(world(), name);
     AUTO_FD int fd = shm(name, O_RDONLY);
     return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
+int io_keep_look(const char *name, uint64_t *bytes, uint64_t *age_seconds)
+{
+    struct stat st;
+    struct timespec now;
+    if (world())
+        return VP_E_NOT_FOUND;
+    AUTO_FD int fd = shm(name, O_RDONLY);
+    if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
+        clock_gettime(CLOCK_REALTIME, &now) != 0)
+        return VP_E_NOT_FOUND;
+    time_t changed = st.st_mtime > st.st_ctime ? st.st_mtime : st.st_ctime;
+    *bytes = (uint64_t)st.st_blocks * 512;
+    *age_seconds = now.tv_sec > changed ? (uint64_t)(now.tv_sec - changed) : 0;
+    return 0;
 }
 
 int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), void *arg)

@@ -49,6 +49,9 @@ int io_keep_poke(const char *name, size_t offset, const void *bytes, size_t len)
 void io_keep_remove(const char *name);
 /* Whether a process (this one, too) has it from io_keep_new and did not close it or end. */
 bool io_keep_is_owned(const char *name);
+/* What memory it takes, and how long ago it was changed last. VP_E_NOT_FOUND: there is none, or it is
+ * not this user's; in a simulated world always. */
+int io_keep_look(const char *name, uint64_t *bytes, uint64_t *age_seconds) must_check;
 /* Calls fn for each name that begins with `prefix`, until it returns non-zero, which is returned.
  * fn may remove, and does not yield. */
 int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), void *arg) must_check;

@@ -14,6 +14,7 @@
 #define VP_IO_MAILBOX_IMPL_H
 
 #include "base/error.h"
+#include "io/reactor.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,11 +30,6 @@ struct mail {
 struct mail_slot {
     _Atomic uint64_t turn;
     struct mail mail;
-};
-
-struct mail_reply {
-    struct mail_reply *next;
-    struct co *co; /* woken on its own reactor */
 };
 
 /* MAIL_CLIENT may last as long as a client likes, or wait for a checkpoint; it leaves the reserve of

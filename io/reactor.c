@@ -44,6 +44,8 @@ int reactor_new(const struct reactor_config *config, struct reactor **out, struc
     list_init(&r->live);
     list_init(&r->idle_stacks);
     list_init(&r->completed);
+    list_init(&r->waiting_ops);
+    timer_init(&r->waiting_timer, reactor_retry_ops);
     bool real = !r->config.sim;
     int rc = mailbox_init(&r->mailbox, real ? 1024 : 16, real, err);
     if (rc == 0 && real)

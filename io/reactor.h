@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "io/co.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -109,6 +110,27 @@ int reactor_call_blocking(struct reactor *to, int (*fn)(void *arg), void *arg) m
 /* Spawns fn(arg) on `to` without waiting for it; from any thread. Errors: VP_E_SHUTDOWN; VP_E_AGAIN
  * when the ring of `to` is full and this thread is a reactor (any other thread waits for room). */
 int reactor_post(struct reactor *to, void (*fn)(void *arg), void *arg, const char *name) must_check;
+
+/* A wake-up for a coroutine of some reactor; the inside of io/ (mailbox_impl.h). */
+struct mail_reply {
+    struct mail_reply *next;
+    struct co *co; /* woken on its own reactor */
+};
+
+/*
+ * Something that happens once and that one coroutine waits for, whichever thread makes it happen.
+ * It belongs to the waiter, on its stack: after reactor_event_set the setter does not touch it.
+ */
+struct reactor_event {
+    _Atomic unsigned state;
+    struct reactor *reactor;
+    struct mail_reply reply;
+};
+/* By the coroutine that will wait. */
+void reactor_event_init(struct reactor_event *e);
+CO void reactor_event_wait(struct reactor_event *e);
+/* Once; any thread. What was written before is seen by the waiter. */
+void reactor_event_set(struct reactor_event *e);
 
 /* ---- figures ------------------------------------------------------------------------------ */
 

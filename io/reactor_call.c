@@ -91,3 +91,32 @@ int reactor_post(struct reactor *to, void (*fn)(void *arg), void *arg, const cha
         return mailbox_send(&to->mailbox, MAIL_INTERNAL, &mail);
     return send_blocking(to, &mail);
 }
+
+/* ---- events -------------------------------------------------------------------------------- */
+
+enum { EVENT_OPEN, EVENT_AWAITED, EVENT_SET };
+
+void reactor_event_init(struct reactor_event *e)
+{
+    atomic_init(&e->state, EVENT_OPEN);
+    e->reactor = reactor_current;
+    e->reply = (struct mail_reply){.co = co_self()};
+}
+
+void reactor_event_wait(struct reactor_event *e)
+{
+    unsigned state = EVENT_OPEN;
+    if (atomic_compare_exchange_strong(&e->state, &state, EVENT_AWAITED))
+        co_suspend("an event of another reactor");
+    else
+        VP_VERIFY(state, ==, (unsigned)EVENT_SET);
+}
+
+void reactor_event_set(struct reactor_event *e)
+{
+    struct reactor *reactor = e->reactor;
+    unsigned before = atomic_exchange(&e->state, EVENT_SET);
+    VP_VERIFY(before, !=, (unsigned)EVENT_SET);
+    if (before == EVENT_AWAITED)
+        mailbox_reply(&reactor->mailbox, &e->reply);
+}

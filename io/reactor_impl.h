@@ -36,6 +36,8 @@ struct reactor {
     bool serves_page_cache;  /* new stacks come with their memory (memory.c)                  */
     unsigned no_yield_depth; /* CO_NO_YIELD scopes open in the reactor's own context          */
     struct list completed;   /* io_op.link: done within submit, completed later in this turn  */
+    struct list waiting_ops; /* io_op.link: tried again when waiting_timer runs (device.c)    */
+    struct timer waiting_timer;
 
     struct timer **timers; /* a binary heap by (at_ns); grows by doubling, off the data path   */
     size_t timer_count, timer_capacity;
@@ -68,5 +70,7 @@ uint64_t reactor_next_timer_ns(const struct reactor *r);
 /* Completes what submit finished on the spot (memory file systems): always after submit returned.
  */
 void reactor_complete_local(struct reactor *r);
+/* Submits again what waits for memory, or for room below a file. */
+void reactor_retry_ops(struct timer *t);
 
 #endif

@@ -97,6 +97,9 @@ static void fate_apply(struct sim_disk *d, const struct sim_planned_fault *f, st
     case SIM_FAULT_DEAD:
         sim_disk_set_dead(d, true);
         break;
+    case SIM_FAULT_FULL:
+        d->full_until_ns = d->world->now_ns + f->arg;
+        break;
     case SIM_FAULT_STALL:
         fate->late_ns += f->arg;
         break;
@@ -232,6 +235,8 @@ static void sim_dev_submit(struct io_dev *dev, struct io_op *op)
         .flips = fate.flips,
         .flip_bit = fate.flip_bit,
     };
+    f.full = op->kind == IO_WRITE && w->now_ns < d->full_until_ns;
+    f.fails |= f.full;
     if (!op->rc)
         f.write = make_write(d, op, &fate);
     sim_flight_add(w, &f);
@@ -285,7 +290,7 @@ void sim_disk_complete(struct sim_flight *f)
     struct io_op *op = f->op;
     int rc = op->rc;
     if (!rc && f->fails)
-        rc = d->dead ? VP_E_IO_NO_DEVICE : VP_E_IO;
+        rc = d->dead ? VP_E_IO_NO_DEVICE : f->full ? VP_E_NO_SPACE : VP_E_IO;
     if (!rc && op->kind == IO_READ && touches_bad_page(d, op->offset, op->offset + op->len))
         rc = VP_E_IO;
     if (f->write)

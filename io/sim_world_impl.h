@@ -67,6 +67,7 @@ struct sim_disk {
     char name[SIM_NAME_MAX];
     unsigned index;
     bool dead;
+    uint64_t full_until_ns;
     bool exclusive; /* open, and not shared */
     struct sim_image view, durable;
     struct sim_planned_fault *fault;
@@ -82,7 +83,7 @@ struct sim_flight {
     struct io_op *op;
     struct sim_write *write; /* its entry in the pending list; NULL when it changes nothing */
     uint64_t covers_seq;     /* a flush: what had completed when it was submitted           */
-    bool fails, flips;
+    bool fails, flips, full;
     uint64_t flip_bit;
 };
 

@@ -50,6 +50,8 @@ static int code_of(int err)
     case ENOSPC:
     case EDQUOT:
         return VP_E_NO_SPACE;
+    case EAGAIN:
+        return VP_E_AGAIN;
     case EOPNOTSUPP:
         return VP_E_NOT_SUPPORTED;
     case ENOMEM:
@@ -172,7 +174,7 @@ static void op_done(struct ring_req *req, int res)
     bool more = false;
     if (res == -EINTR || res == -EAGAIN) {
         more = ++op->retries <= RETRIES_MAX;
-        rc = VP_E_IO;
+        rc = VP_E_AGAIN; /* later (device.c) */
     } else if (res < 0) {
         more = other_way(device_of(op), op, -res);
         rc = code_of(-res);

@@ -45,6 +45,10 @@ CO int nbdx_stream_skip(struct nbdx_stream *s, uint64_t n) must_check;
 /* Requests are served in pieces of at most this much, each with one buffer, so that a large one
  * can not hold others up or deadlock with them over buffers. */
 #define NBDX_PIECE_BYTES ((size_t)1 << 20)
+/* … and in smaller ones, when this reactor's buffers are short: memory.c. */
+#define NBDX_PIECE_MIN_BYTES ((size_t)64 << 10)
+/* Of buffers, for each connection: the smallest piece and the headers of its chunks. */
+#define NBDX_GUARANTEE ((size_t)128 << 10)
 /* Structured reads from this size on report holes instead of sending zeros. */
 #define NBDX_SPARSE_READ_BYTES ((size_t)64 << 10)
 #define NBDX_CHUNKS_MAX        32U
@@ -150,6 +154,9 @@ void nbdx_memory_join(struct nbdx_connection *c);
 void nbdx_memory_leave(struct nbdx_connection *c);
 /* len ≤ a piece and the chunk headers of its reply. Waits for room: the connection may be gone afterwards. */
 CO void *nbdx_buffer_get(struct nbdx_connection *c, size_t len);
+/* How much of `len` bytes of payload, and `extra` beside them, to ask for at once: that much can be
+ * had now, if len is a piece that may be cut. Waits only for buffers of the connection itself. */
+CO size_t nbdx_buffer_fit(struct nbdx_connection *c, size_t len, size_t extra);
 void nbdx_buffer_put(struct nbdx_connection *c, void *buf, size_t len);
 
 /* ---- handshake.c --------------------------------------------------------------------------- */

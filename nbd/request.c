@@ -9,6 +9,8 @@
 #include <errno.h>
 
 #define STATUS_EXTENTS_MAX 512U
+/* Instead of an error (which is negative): a piece is to be read again as a smaller one. */
+#define READ_SMALLER 1
 
 uint32_t nbdx_error_of(int rc, uint16_t command)
 {
@@ -144,7 +146,8 @@ static CO int read_extents(struct nbdx_request *rq, uint64_t offset, size_t len,
 }
 
 /* Large structured reads: holes are named, not sent. What the extents found at the start say is
- * what the read may return, since it overlaps everything that happens from then on. */
+ * what the read may return, since it overlaps everything that happens from then on. READ_SMALLER:
+ * others took the buffers that there were for the piece. */
 static CO int read_sparse(struct nbdx_request *rq, uint64_t offset, size_t len, bool last)
 {
     struct volume_extent e[NBDX_CHUNKS_MAX];
@@ -157,6 +160,8 @@ static CO int read_sparse(struct nbdx_request *rq, uint64_t offset, size_t len, 
         e[n++] = (struct volume_extent){known, offset + len - known, false, false};
     if (n == 1 && !e[0].zero)
         return read_plain(rq, offset, len, last);
+    if (nbdx_buffer_fit(rq->conn, len, sizeof(struct nbdx_chunks)) < len)
+        return READ_SMALLER;
     return read_extents(rq, offset, len, e, n, last);
 }
 
@@ -179,6 +184,17 @@ static void read_failed(struct nbdx_request *rq, int rc, bool first)
     nbdx_reply_end(rq);
 }
 
+/* The next piece of `left` bytes: what fits the buffer that there is, or one that can be had. */
+static CO size_t piece_length(const struct nbdx_request *rq, uint64_t left)
+{
+    size_t len = min_u64(left, NBDX_PIECE_BYTES);
+    if (rq->buf)
+        return min_u64(len, rq->buf_bytes);
+    if (rq->flags & NBDX_CMD_FLAG_DF)
+        return len;
+    return nbdx_buffer_fit(rq->conn, len, rq->conn->structured ? sizeof(struct nbdx_chunks) : 0);
+}
+
 static CO void request_read(struct nbdx_request *rq)
 {
     struct nbdx_connection *c = rq->conn;
@@ -189,11 +205,15 @@ static CO void request_read(struct nbdx_request *rq)
         return;
     }
     for (uint64_t at = rq->offset, len; at < end; at += len) {
-        len = min_u64(end - at, NBDX_PIECE_BYTES);
+        len = piece_length(rq, end - at);
         bool last = at + len == end;
         bool sparse =
             c->structured && len >= NBDX_SPARSE_READ_BYTES && !(rq->flags & NBDX_CMD_FLAG_DF);
         int rc = sparse ? read_sparse(rq, at, len, last) : read_plain(rq, at, len, last);
+        if (rc == READ_SMALLER) {
+            len = 0;
+            continue;
+        }
         if (rc) {
             read_failed(rq, rc, at == rq->offset);
             return;

@@ -60,8 +60,8 @@ struct nbdx_limits {
     unsigned handshake_ms; /* from connect to the start of transmission [10000]                 */
     unsigned requests;     /* in flight per connection [128], at most NBDX_REQUESTS_MAX         */
     size_t buffer_bytes;   /* of payload in flight per connection [16 MiB], at least 2 MiB      */
-    unsigned stall_ms;     /* who waits so long for buffers has the one hung up whose client
-                              stalls longest with buffers of his [10000]                        */
+    unsigned stall_ms;     /* a connection that waits so long for others' buffers has the one hung
+                              up whose client stalls longest while it holds some [10000]        */
 };
 #define NBDX_REQUESTS_MAX 1024
 

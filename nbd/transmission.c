@@ -156,14 +156,15 @@ static CO int write_in_pieces(struct nbdx_request *rq)
     struct nbdx_connection *c = rq->conn;
     int rc = 0;
     rq->pieces = 1;
-    for (uint64_t done = 0; done < rq->length && !rc; done += NBDX_PIECE_BYTES) {
+    for (uint64_t done = 0, len; done < rq->length && !rc; done += len) {
         struct nbdx_request *piece = request_get(c);
+        len = nbdx_buffer_fit(c, min_u64(rq->length - done, NBDX_PIECE_BYTES), 0);
         piece->parent = rq;
         piece->command = rq->command;
         piece->flags = rq->flags;
         piece->offset = rq->offset + done;
-        piece->length = min_u64(rq->length - done, NBDX_PIECE_BYTES);
-        rc = payload_receive(piece, piece->length);
+        piece->length = len;
+        rc = payload_receive(piece, len);
         if (rc) {
             nbdx_request_free(piece);
             rq->error = NBDX_EIO;
@@ -201,7 +202,7 @@ static CO int request_accept(struct nbdx_request *rq, uint64_t payload)
     int rc = 0;
     if (!rq->error && payload) {
         nbdx_count(&c->counters.bytes_written, payload);
-        if (payload > NBDX_PIECE_BYTES)
+        if (payload > NBDX_PIECE_BYTES || payload > nbdx_buffer_fit(c, payload, 0))
             return write_in_pieces(rq);
         rc = payload_receive(rq, payload);
     } else if (payload) {

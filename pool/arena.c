@@ -145,20 +145,32 @@ static void set_owner(struct pool *p, struct pool_group *g, uint32_t arena, uint
     pool_group_update_open(p, g);
 }
 
-/* One lease, queued in the log. No yield. */
-static int lease_one(const struct lease_call *c, struct pool_arena *out)
+/* One lease in memory; the group's record is the caller's to write. No yield. */
+static int lease_unrecorded(const struct lease_call *c, struct pool_group **g, uint32_t *arena,
+                            bool *formed)
 {
     struct pool *p = c->pool;
-    struct pool_group *g;
-    bool formed;
-    int rc = choose_group(p, c, &g, &formed);
+    int rc = choose_group(p, c, g, formed);
     if (rc) {
         p->space->failed_at = p->space->room_events;
         pool_space_update_level(p);
         return rc;
     }
-    uint32_t arena = find_free_arena(g);
-    set_owner(p, g, arena, c->owner);
+    *arena = find_free_arena(*g);
+    set_owner(p, *g, *arena, c->owner);
+    return 0;
+}
+
+/* One lease, queued in the log. No yield. */
+static int lease_one(const struct lease_call *c, struct pool_arena *out)
+{
+    struct pool *p = c->pool;
+    struct pool_group *g;
+    uint32_t arena;
+    bool formed;
+    int rc = lease_unrecorded(c, &g, &arena, &formed);
+    if (rc)
+        return rc;
     struct pool_batch b;
     pool_batch_init(&b);
     pool_group_record(&b, g);
@@ -257,6 +269,46 @@ static void record_groups(struct pool *p, struct pool_batch *b)
             g->record_due = false;
             pool_group_record(b, g);
         }
+}
+
+/* Counts only: who is leased many finds them with pool_arena_list. The records go out together: one
+ * for each group, not one for each arena. */
+static int lease_many_at_home(void *arg)
+{
+    struct lease_call *c = arg;
+    int rc = pool_is_fenced(c->pool) ? VP_E_POOL_FENCED : 0;
+    while (!rc && c->got < c->wanted) {
+        struct pool_group *g;
+        uint32_t arena;
+        bool formed;
+        rc = lease_unrecorded(c, &g, &arena, &formed);
+        if (rc)
+            break;
+        g->record_due = true;
+        c->got++;
+        c->spread++;
+    }
+    if (!c->got)
+        return rc;
+    pool_space_update_level(c->pool);
+    struct pool_batch b;
+    pool_batch_init(&b);
+    record_groups(c->pool, &b);
+    rc = pool_log_append_nowait(c->pool, &b);
+    pool_batch_fini(&b);
+    return rc ? rc : pool_log_drain(c->pool);
+}
+
+int pool_arena_lease_many(struct pool *p, uint32_t owner, struct raid_profile profile,
+                          unsigned spread, unsigned wanted, unsigned *got)
+{
+    struct lease_call c = {p, owner, profile, spread, NULL, .wanted = wanted};
+    *got = 0;
+    if (!owner || !raid_profile_is_supported(profile))
+        return VP_E_INVALID;
+    int rc = reactor_call(p->home, lease_many_at_home, &c);
+    *got = c.got;
+    return rc;
 }
 
 /* Whether another open group of the profile would be left without g. */

@@ -132,6 +132,7 @@ int pool_disk_adopt(struct pool *p, unsigned index, struct pool_candidate *c)
         return rc;
     c->dev = NULL;
     struct pool_disk *d = &p->disk[index];
+    io_dev_wait_for_room(d->io.dev);
     if (d->stale)
         (void)snprintf(d->reason, sizeof(d->reason), "it was out of service when the pool closed");
     return 0;
@@ -201,7 +202,11 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
         .io = &d->io,
     };
     memcpy(out->path, d->path, sizeof(out->path));
-    memcpy(out->reason, d->reason, sizeof(out->reason));
+    if (d->io.dev && io_dev_is_full(d->io.dev))
+        (void)snprintf(out->reason, sizeof(out->reason),
+                       "writes wait: the file system that holds it is full");
+    else
+        memcpy(out->reason, d->reason, sizeof(out->reason));
 }
 
 const char *pool_state(const struct pool *p)

@@ -70,4 +70,18 @@ void pool_keep_forget(const struct pool *p, uint32_t volume);
  * disk, so nothing unflushed is to be believed; or the pool is destroyed. */
 void pool_keep_forget_all(const struct pool *p);
 
+/* ---- what nobody has ------------------------------------------------------------------------- */
+
+/* Kept memory of one pool, by name alone: a pool that never comes again leaves it until a reboot. */
+struct pool_keep_left {
+    struct vp_uuid pool;
+    unsigned volumes;
+    uint64_t bytes, age_seconds; /* since the youngest was changed */
+    bool owned;                  /* some of it has a living daemon */
+};
+/* Of at most `max` pools; returns how many. */
+unsigned pool_keeps_left(struct pool_keep_left *out, unsigned max);
+/* Removes what has no owner. What its clients had not flushed is lost, as by a power cut. */
+void pool_keeps_left_forget(struct vp_uuid pool);
+
 #endif

@@ -122,7 +122,11 @@ static int create_run(struct pool *p, const struct pool_create_options *o, const
     if (!rc)
         rc = create_metadata(p);
     /* The labels come last: disks without them are not a pool yet. */
-    return rc ? rc : pool_labels_write(p, err);
+    if (!rc)
+        rc = pool_labels_write(p, err);
+    for (unsigned i = 0; i < p->disk_count && !rc; i++)
+        io_dev_wait_for_room(p->disk[i].io.dev);
+    return rc;
 }
 
 int pool_create(const struct pool_create_options *o, const char *const *paths, unsigned count,

@@ -100,7 +100,7 @@ struct pool_group {
     uint64_t first_slot;
     uint32_t slots, arena_chunks;
     uint32_t arenas, arenas_leased, arenas_held;
-    bool record_due;       /* used within one arena return */
+    bool record_due;       /* used within one arena return or lease of many */
     uint32_t *arena_owner; /* volume id, 0 = free                                         */
     uint64_t *held_map;    /* bit: returned, not durable yet                              */
 };

@@ -67,6 +67,23 @@ static enum pool_level level_of_meta(const struct pool *p, uint64_t room_pages)
                                                                     : POOL_OK;
 }
 
+/* Usable bytes of g's arenas that volumes of the default profile can lease. */
+static uint64_t group_writable_bytes(const struct pool *p, const struct pool_group *g)
+{
+    return raid_profile_equal(g->raid.profile, p->default_profile)
+               ? group_open_bytes(p, g) / g->raid.width * g->raid.profile.data
+               : 0;
+}
+
+static uint64_t formable_writable_bytes(struct pool *p, const struct pool_space *s)
+{
+    unsigned width = raid_profile_width(p->default_profile);
+    uint64_t group_bytes = width * p->geometry.extent_bytes;
+    uint64_t raw =
+        min_u64(s->free_bytes - s->reserved_bytes, pool_groups_formable(p, width) * group_bytes);
+    return raw / group_bytes * p->default_profile.data * p->geometry.extent_bytes;
+}
+
 void pool_space_get(struct pool *p, struct pool_space *out)
 {
     *out = (struct pool_space){0};
@@ -80,10 +97,12 @@ void pool_space_get(struct pool *p, struct pool_space *out)
             group_raw_bytes(p, g);
         out->leased_bytes += (uint64_t)g->arenas_leased * g->arena_chunks * p->geometry.chunk_bytes;
         open_bytes += group_open_bytes(p, g);
+        out->writable_bytes += group_writable_bytes(p, g);
     }
     out->free_bytes = out->total_bytes - out->data_bytes - out->metadata_bytes;
     uint64_t reserve = (uint64_t)pool_meta_reserve_groups(p) * pool_meta_copies(p);
     out->reserved_bytes = min_u64(out->free_bytes, reserve * p->geometry.extent_bytes);
+    out->writable_bytes += formable_writable_bytes(p, out);
     pool_meta_usage(p, &out->meta_pages_total, &out->meta_pages_used, &out->meta_pages_room);
     enum pool_level data = level_of_data(p, out, open_bytes);
     enum pool_level meta = level_of_meta(p, out->meta_pages_room);

@@ -6,8 +6,12 @@
  * completes meanwhile may or may not be covered by the device, and is taken as not covered.
  *
  * After a failed flush nobody knows what the device's cache still holds, and the kernel reports it
- * once only: the disk is ejected, never flushed again and believed.
+ * once only: the disk is ejected, never flushed again and believed. So two flushes of one disk are
+ * never in flight together: one of them could take the report, and the other would say that all is
+ * well. Callers that come while a flush is in flight wait for it, and the next one serves them all,
+ * whichever reactors they are on.
  */
+#include "io/reactor.h"
 #include "raid/raid_impl.h"
 
 #define FLUSH_WINDOW 16U
@@ -25,47 +29,133 @@ static void advance_flushed(struct raid_disk *d, uint64_t done)
         ;
 }
 
-/* Submits flushes of the dirty ones among `disks`; fills dirty[] and done[]. */
+/* ---- taking turns -------------------------------------------------------------------------- */
+
+/* One caller's flush of one disk, on the caller's stack. */
+struct flush_turn {
+    struct flush_turn *next; /* in raid_disk.flush_turn, or among `followers`              */
+    struct raid_disk *disk;
+    struct reactor_event ready; /* it leads now, or another turn has flushed for it           */
+    struct flush_turn *followers;
+    bool leads;    /* it inherited the next turn                                     */
+    int rc;        /* of the device                                                  */
+    uint64_t done; /* writes that this flush covers                                  */
+    struct io_op op;
+};
+
+/* raid_disk.flush_turn: NULL when no flush is in flight, &flush_alone when nobody waits for it. */
+static struct flush_turn flush_alone;
+
+/* True: it leads. False: turn_await says when its flush is done. */
+static bool turn_enter(struct flush_turn *t, struct raid_disk *d)
+{
+    struct flush_turn *seen = atomic_load(&d->flush_turn);
+    t->disk = d;
+    t->followers = NULL;
+    t->rc = 0;
+    reactor_event_init(&t->ready);
+    t->leads = false;
+    do
+        t->next = seen == &flush_alone ? NULL : seen;
+    while (!atomic_compare_exchange_weak(&d->flush_turn, &seen, seen ? t : &flush_alone));
+    return !seen;
+}
+
+/* The device has answered the leader: its followers are done as well, and whoever came meanwhile
+ * has the next turn, one for all of them. */
+static void turn_leave(struct flush_turn *t)
+{
+    for (struct flush_turn *f = t->followers, *next; f; f = next) {
+        next = f->next;
+        f->rc = t->rc;
+        reactor_event_set(&f->ready);
+    }
+    struct flush_turn *alone = &flush_alone;
+    if (atomic_compare_exchange_strong(&t->disk->flush_turn, &alone, NULL))
+        return;
+    struct flush_turn *heir = atomic_exchange(&t->disk->flush_turn, &flush_alone);
+    heir->followers = heir->next;
+    heir->leads = true;
+    reactor_event_set(&heir->ready);
+}
+
+/* ---- flushing ------------------------------------------------------------------------------ */
+
+/* A disk that failed a flush is not asked again, also before its ejection is under way. */
+static void turn_submit(struct flush_turn *t, struct io_batch *batch)
+{
+    struct raid_disk *d = t->disk;
+    t->rc = atomic_load(&d->flush_failed);
+    if (t->rc)
+        return;
+    t->done = atomic_load_explicit(&d->writes_done, memory_order_acquire);
+    io_op_set(&t->op, d->dev, IO_FLUSH, 0, NULL, 0, 0);
+    io_batch_add(batch, &t->op);
+}
+
+static void turn_finish(struct flush_turn *t)
+{
+    struct raid_disk *d = t->disk;
+    if (!t->rc) {
+        t->rc = t->op.rc;
+        raid_count(&d->flushes, 1);
+        if (t->rc)
+            raid_count(&d->write_errors, 1);
+        else
+            advance_flushed(d, t->done);
+    }
+    if (t->rc)
+        atomic_store(&d->flush_failed, t->rc);
+    turn_leave(t);
+}
+
+/* CO. For a turn that did not lead: until another flush, begun after it came, has ended. */
+static void turn_await(struct flush_turn *t)
+{
+    reactor_event_wait(&t->ready);
+    if (!t->leads)
+        return;
+    struct io_batch batch;
+    io_batch_init(&batch);
+    turn_submit(t, &batch);
+    vp_ignore(io_batch_wait(&batch), "the operation's result is looked at by turn_finish");
+    turn_finish(t);
+}
+
+/* Enters a turn for each dirty one among `disks`, and submits those that lead. */
 static unsigned flush_submit(struct raid_disk *const *disks, unsigned count, struct io_batch *batch,
-                             struct io_op *op, struct raid_disk **dirty, uint64_t *done)
+                             struct flush_turn *turn, bool *waits)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < count; i++) {
         struct raid_disk *d = disks[i];
-        if (!raid_disk_is_in_service(d))
+        if (!raid_disk_is_in_service(d) ||
+            is_clean(d, atomic_load_explicit(&d->writes_done, memory_order_acquire)))
             continue;
-        uint64_t now = atomic_load_explicit(&d->writes_done, memory_order_acquire);
-        if (is_clean(d, now))
-            continue;
-        dirty[n] = d;
-        done[n] = now;
-        io_op_set(&op[n], d->dev, IO_FLUSH, 0, NULL, 0, 0);
-        io_batch_add(batch, &op[n++]);
+        waits[n] = !turn_enter(&turn[n], d);
+        if (!waits[n])
+            turn_submit(&turn[n], batch);
+        n++;
     }
     return n;
 }
 
 static int flush_window(struct raid_disk *const *disks, unsigned count)
 {
-    struct io_op op[FLUSH_WINDOW];
-    struct raid_disk *dirty[FLUSH_WINDOW];
-    uint64_t done[FLUSH_WINDOW];
+    struct flush_turn turn[FLUSH_WINDOW];
+    bool waits[FLUSH_WINDOW];
     struct io_batch batch;
     io_batch_init(&batch);
-    unsigned n = flush_submit(disks, count, &batch, op, dirty, done);
-    if (n)
-        vp_ignore(io_batch_wait(&batch), "each operation's result is looked at below");
-
+    unsigned n = flush_submit(disks, count, &batch, turn, waits);
+    vp_ignore(io_batch_wait(&batch), "each operation's result is looked at below");
+    for (unsigned i = 0; i < n; i++)
+        if (!waits[i])
+            turn_finish(&turn[i]);
     int first_rc = 0;
     for (unsigned i = 0; i < n; i++) {
-        int rc = 0;
-        raid_count(&dirty[i]->flushes, 1);
-        if (op[i].rc == 0) {
-            advance_flushed(dirty[i], done[i]);
-        } else {
-            raid_count(&dirty[i]->write_errors, 1);
-            rc = raid_disk_leave(dirty[i], op[i].rc, "a flush failed");
-        }
+        if (waits[i])
+            turn_await(&turn[i]);
+        int rc = turn[i].rc ? raid_disk_leave(turn[i].disk, turn[i].rc, "a flush failed") : 0;
         if (rc && !first_rc)
             first_rc = rc;
     }

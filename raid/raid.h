@@ -17,6 +17,8 @@
 
 #define RAID_BLOCK 4096U
 
+struct flush_turn; /* flush.c */
+
 /* One disk of the pool as I/O sees it. Owned by pool/, which changes `dev` only while nobody can
  * be using it. */
 struct raid_disk {
@@ -28,6 +30,9 @@ struct raid_disk {
     /* Writes completed, and the value of it that a completed flush covers: a flush with nothing
      * to cover costs no I/O. */
     _Atomic uint64_t writes_done, writes_flushed;
+    /* One flush is in flight at a time (flush.c). */
+    _Atomic(struct flush_turn *) flush_turn;
+    _Atomic int flush_failed; /* the code of a failed flush, for good */
 
     _Atomic uint64_t reads, writes, flushes, bytes_read, bytes_written;
     _Atomic uint64_t read_errors, write_errors, checksum_errors, healed_blocks;

@@ -302,12 +302,9 @@ CO int thin_change_wait(struct thin *t)
                                                             : pool_checkpoint(t->pool);
 }
 
-void thin_uncommitted_add(struct thin *t, uint32_t bytes)
+void thin_uncommitted_page(struct thin *t)
 {
-    t->uncommitted_bytes += bytes;
-    if (t->uncommitted_bytes <= t->uncommitted_pages * POOL_PAGE)
-        return;
-    t->uncommitted_pages++; /* a record is shorter than a page */
+    t->uncommitted_pages++;
     pool_meta_dirty_add(t->pool, 1);
 }
 

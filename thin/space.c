@@ -21,8 +21,9 @@
 #include "thin/thin_impl.h"
 
 enum {
-    SCAN_LEAVES = 4,   /* of the space tree, looked through before a new arena is leased */
-    RETURN_BATCH = 32, /* arenas given back at once                                      */
+    SCAN_LEAVES = 4,      /* of the space tree, looked through before a new arena is leased */
+    RETURN_BATCH = 32,    /* arenas given back at once                                      */
+    RESERVE_BATCH = 1024, /* arenas of a reserve leased at once                          */
 };
 
 /* Arenas that are to be there before they are needed: one for each open slot, unless others may
@@ -366,6 +367,21 @@ static uint64_t arena_bytes(const struct thin *t)
     return rows * t->config.profile.data * t->chunk_bytes;
 }
 
+/* A reserve of terabytes is some hundred thousand arenas. A scan finds them when they are needed. */
+static CO int reserve_lease(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    int rc = 0;
+    while (!rc && s->leased < s->leased_min) {
+        unsigned got, wanted = (unsigned)min_u64(s->leased_min - s->leased, RESERVE_BATCH);
+        rc = pool_arena_lease_many(t->pool, t->id, t->config.profile, s->spread, wanted, &got);
+        s->leased += got;
+        s->spread += got;
+        s->scan_needed |= got > 0;
+    }
+    return rc;
+}
+
 CO int thin_space_open(struct thin *t, bool fresh)
 {
     struct thin_space *s = &t->space;
@@ -376,14 +392,7 @@ CO int thin_space_open(struct thin *t, bool fresh)
         s->scan_needed = s->leased != 0;
     }
     s->leased_min = div_up(t->config.reserve_bytes, arena_bytes(t));
-    while (s->leased < s->leased_min) {
-        struct thin_arena *a;
-        int rc = arena_lease(t, &a);
-        if (rc)
-            return rc;
-        thin_arena_settle(t, a);
-    }
-    return 0;
+    return reserve_lease(t);
 }
 
 /* ---- quarantine ---------------------------------------------------------------------------- */

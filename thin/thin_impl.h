@@ -109,13 +109,13 @@ void thin_page_due_update(struct thin_page *p);
 static inline void thin_page_enter(struct thin_page *p)
 {
     p->writers++;
-    if (!p->due)
+    if (__builtin_expect(!p->due, 0))
         thin_page_due_update(p);
 }
 static inline void thin_page_leave(struct thin_page *p)
 {
     p->writers--;
-    if (!p->dirty)
+    if (__builtin_expect(!p->dirty, 0))
         thin_page_due_update(p);
 }
 static inline void thin_page_pin(struct thin_page *p)
@@ -431,8 +431,15 @@ bool thin_may_change(struct thin *t);
 /* What a change that may not be made now waits for, while it holds nothing: a checkpoint.
  * VP_E_NO_SPACE: none would help. */
 CO int thin_change_wait(struct thin *t) must_check;
-/* The next commit's records are longer by so much. */
-void thin_uncommitted_add(struct thin *t, uint32_t bytes);
+/* The next commit's records are longer by so much, less than a page; the second function tells the
+ * pool of one more page of them. */
+void thin_uncommitted_page(struct thin *t);
+static inline void thin_uncommitted_add(struct thin *t, uint32_t bytes)
+{
+    t->uncommitted_bytes += bytes;
+    if (__builtin_expect(t->uncommitted_bytes > t->uncommitted_pages * POOL_PAGE, 0))
+        thin_uncommitted_page(t);
+}
 /* Frees the chunk of an entry without valid blocks: clears the entry, quarantines the chunk.
  * `leaf` holds the entry, `space_leaf` its arena. No yield. */
 int thin_chunk_free(struct thin *t, struct thin_page *leaf, uint64_t vchunk,

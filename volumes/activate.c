@@ -5,8 +5,10 @@
  * checkpoint after an import), when it shrinks, or when its recovered regions are visited. It
  * becomes inactive when nobody has it open and a checkpoint holds every change.
  *
- * 1. v->io changes at home, under v->control, and from set to NULL only while open_count and pins
- *    are 0: whoever uses v->io from home holds an open or a pin.
+ * 1. v->io changes at home. From NULL to set: under v->opening, and under v->control too, unless a
+ *    checkpoint opens the volume because of its records of the log, which it has until it was
+ *    active once. From set to NULL: under v->control, and only while open_count and pins are 0:
+ *    whoever uses v->io from home holds an open or a pin.
  * 2. Between the last look at the map ("no dirty page") and taking v->io away nothing may have
  *    used it: pin_sequence tells.
  */
@@ -151,7 +153,7 @@ static int activated(struct volume *v, struct volumes_slot *slot, struct thin *t
     return 0;
 }
 
-int volume_activate(struct volume *v, bool reserve)
+int volume_activate_opening(struct volume *v, bool reserve)
 {
     if (v->io)
         return 0;
@@ -169,6 +171,14 @@ int volume_activate(struct volume *v, bool reserve)
         rc == VP_E_RECORD_BAD)
         volume_fault(v, rc);
     return rc ? rc : activated(v, slot, t);
+}
+
+int volume_activate(struct volume *v, bool reserve)
+{
+    co_mutex_lock(&v->opening);
+    int rc = volume_activate_opening(v, reserve);
+    co_mutex_unlock(&v->opening);
+    return rc;
 }
 
 /* ---- commit, settle, close ---------------------------------------------------------------- */

@@ -144,15 +144,16 @@ static int put_intents(struct volume *v, const struct pool_batch *b)
     return rc;
 }
 
+/* Not under v->control, whose holder may wait for this very checkpoint. */
 CO static int checkpoint_inactive(struct volume *v)
 {
-    co_mutex_lock(&v->control);
-    int rc = v->replay ? volume_activate(v, false) : 0;
+    co_mutex_lock(&v->opening);
+    int rc = v->replay ? volume_activate_opening(v, false) : 0;
     if (rc && v->replay) {
         vp_warn("volume %s: its changes stay in the log: %s", volume_full_name(v), vp_err_text(rc));
         rc = pool_commit(v->vs->pool, v->replay);
     }
-    co_mutex_unlock(&v->control);
+    co_mutex_unlock(&v->opening);
     return rc;
 }
 

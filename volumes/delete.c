@@ -25,8 +25,6 @@ static bool has_tree(struct volume *v)
 CO static int return_arenas(struct volume *v)
 {
     struct volumes *vs = v->vs;
-    while (v->pins > 0)
-        co_queue_wait(&v->unpinned, "volume to be deleted");
     volume_detach(v);
     pool_keep_forget(vs->pool, v->id); /* what it wrote there may soon be somebody else's */
     volume_replay_drop(v);
@@ -135,10 +133,21 @@ bool volume_delete_can_go_on(const struct volume *v)
     return false;
 }
 
+/* A checkpoint pins v, and is not waited for with the lock held. */
+CO static void delete_control_take(struct volume *v)
+{
+    co_mutex_lock(&v->control);
+    while (v->delete_step == VOLUME_DELETE_ARENAS && v->pins > 0) {
+        co_mutex_unlock(&v->control);
+        co_queue_wait(&v->unpinned, "volume to be deleted");
+        co_mutex_lock(&v->control);
+    }
+}
+
 int volume_delete_step(struct volume *v)
 {
     bool gone;
-    co_mutex_lock(&v->control);
+    delete_control_take(v);
     int rc = delete_step_locked(v, &gone);
     co_mutex_unlock(&v->control);
     /* Nobody finds it by name any more; who waited for the mutex, or pinned it, is let through

@@ -165,7 +165,7 @@ int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_
         w->room_sequence = io->room_sequence;
         return release_pending(v);
     }
-    if (atomic_load_explicit(&v->flags, memory_order_relaxed) & VOLUME_IS_ENOSPC)
+    if (w->never_pauses || atomic_load_explicit(&v->flags, memory_order_relaxed) & VOLUME_IS_ENOSPC)
         return VP_E_NO_SPACE;
     while (io->room_sequence == w->room_sequence && !must_not_wait(io, w, client))
         co_queue_wait(&io->room, "room in the pool");

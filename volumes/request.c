@@ -32,6 +32,7 @@ struct request {
     unsigned flags;
     bool past_end; /* shrinking: beyond the size on purpose */
     void *bounce;
+    size_t bounce_len;
     struct full_wait full;
 };
 
@@ -241,6 +242,17 @@ static bool client_is_gone(const struct request *r)
     return r->client && r->client->state == VOLUME_CLIENT_GONE;
 }
 
+/* Without the bounce buffer, which others need; its contents are made anew under the locks. */
+CO static int room_wait(struct request *r)
+{
+    if (r->bounce)
+        io_buffer_put(r->bounce, r->bounce_len);
+    int rc = volume_full_wait(r->v, &r->full, r->client);
+    if (r->bounce)
+        r->bounce = io_buffer_get(r->bounce_len);
+    return rc;
+}
+
 /* Locks, works, unlocks; while the pool is full, again and again as the policy says. */
 CO static int window_run(struct request *r, const struct window *w,
                          int (*locked)(struct request *r, const struct window *w))
@@ -253,7 +265,7 @@ CO static int window_run(struct request *r, const struct window *w,
         block_lock_drop(&io->locks, &lock);
         if (rc != VP_E_NO_SPACE && rc != VP_E_POOL_FULL_META)
             return rc;
-        rc = volume_full_wait(r->v, &r->full, r->client);
+        rc = room_wait(r);
         if (rc)
             return rc;
     }
@@ -265,6 +277,7 @@ CO static int write_range(struct request *r)
     if (!request_is_aligned(r)) {
         bytes = bounce_bytes(r);
         r->bounce = io_buffer_get(bytes);
+        r->bounce_len = bytes;
     }
     uint64_t max_blocks = r->bounce ? bytes / VOLUME_BLOCK : VOLUME_WINDOW_BLOCKS;
     int rc = 0;
@@ -410,6 +423,7 @@ CO static int zero_part(struct request *r, uint64_t len)
     if (len == 0)
         return 0;
     r->bounce = io_buffer_get(VOLUME_BLOCK);
+    r->bounce_len = VOLUME_BLOCK;
     int rc = window_run(r, &w, zero_part_locked);
     io_buffer_put(r->bounce, VOLUME_BLOCK);
     r->bounce = NULL;
@@ -502,7 +516,13 @@ int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len
 
 int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
 {
-    struct request r = {.v = v, .offset = *offset, .len = end - *offset, .past_end = true};
+    struct request r = {
+        .v = v,
+        .offset = *offset,
+        .len = end - *offset,
+        .past_end = true,
+        .full.never_pauses = true,
+    };
     request_begin(v);
     /* The size has changed: who locks blocks behind it from now on gives up. Who locked them before may
      * be about to fill what still looks like a hole. */

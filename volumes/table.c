@@ -95,6 +95,7 @@ struct volume *volume_new(struct volumes *vs, uint32_t id)
     list_init(&v->resync_link);
     list_init(&v->delete_link);
     co_mutex_init(&v->control);
+    co_mutex_init(&v->opening);
     co_queue_init(&v->unpinned);
     hash_add(&vs->by_id, &v->by_id, id);
     list_add_tail(&vs->all, &v->link);
@@ -510,7 +511,7 @@ CO static int reserve_change(struct volume *v, const struct volume_options *o, s
 CO static int property_locked(struct volume *v, const char *key, const char *value,
                               struct vp_error *err)
 {
-    struct volume_options o = v->options;
+    struct volume_options o = v->options, old = o;
     int rc = volume_property_parse(key, value, &o, err);
     if (!rc)
         rc = volume_options_check(v->vs, &o, err);
@@ -519,8 +520,10 @@ CO static int property_locked(struct volume *v, const char *key, const char *val
     if (rc)
         return rc;
     rc = volume_record_commit(v, volume_text(v), &o, false);
-    if (rc)
+    if (rc) {
+        v->options = old; /* a reserve was tried with the new ones */
         return vp_fail(err, rc, "the property could not be recorded: %s", vp_err_text(rc));
+    }
     volume_options_apply(v, &o);
     return 0;
 }

@@ -137,6 +137,9 @@ struct volume {
     struct pool_batch *replay; /* MAP and SPACE records of the log, not yet applied */
 
     struct co_mutex control; /* activation, deactivation, resize, properties, deletion */
+    /* Inside control, around activation alone. Checkpoints take it without control: whoever holds
+     * control may wait for a checkpoint, whoever holds this may not. */
+    struct co_mutex opening;
     unsigned open_count;
     unsigned pins;         /* background work that uses `io` */
     uint64_t pin_sequence; /* counts pins ever taken          */
@@ -229,6 +232,8 @@ int volume_adopt_record(struct volumes *vs, const struct pool_record *r) must_ch
 /* Makes v active; its control mutex is held. With `reserve` its reserve must be leased, else it
  * is best effort. Errors: those of thin_open; damage leaves the volume faulted. */
 CO int volume_activate(struct volume *v, bool reserve) must_check;
+/* The same; v->opening is held, and control need not be. */
+CO int volume_activate_opening(struct volume *v, bool reserve) must_check;
 /* Opens the trees of the records alone, whatever the log says (deletion); not as v->io. */
 CO int volume_thin_open_durable(struct volume *v, struct reactor **reactor,
                                 struct thin **out) must_check;
@@ -258,6 +263,7 @@ struct volumes_slot *volumes_slot_of(struct volumes *vs, const struct reactor *r
 /* Progress of one request through a full pool; zeroed at its start. */
 struct full_wait {
     bool counted;
+    bool never_pauses; /* whatever the policy: the caller holds a control lock */
     uint64_t room_sequence, cancel_sequence;
 };
 /* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. `client` may be
@@ -303,7 +309,8 @@ int volume_roots_put(struct volume *v, const struct thin_roots *roots) must_chec
 /* ---- request.c ---------------------------------------------------------------------------- */
 
 /* Zeroes bytes [*offset, end), which are past the size that clients see now (shrinking), when the
- * requests that are at work there have ended. *offset moves up to what was not done. On v's reactor. */
+ * requests that are at work there have ended. *offset moves up to what was not done. On v's reactor.
+ * VP_E_NO_SPACE at once in a full pool: it does not wait for room. */
 CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end) must_check;
 
 /* ---- delete.c, background.c --------------------------------------------------------------- */

@@ -27,6 +27,29 @@ daemon_stop
 daemon_start -c "$T/conf"
 same "$(field "[.events[]|select(.kind==\"volume.created\")]|length" vpool events)" 2 "events after a second restart"
 
+step "doctor: kept memory of a pool that is not known here is told, and forgotten"
+lost=00000000-1111-4222-8333-$(printf '%012d' $$)
+head -c 65536 /dev/zero >"/dev/shm/vpool-$lost-7"
+rc=0 told=0
+said=$(vpool doctor 2>&1) || told=$?
+vpool doctor --forget "$lost" >"$T/forgot" 2>&1 || rc=$?
+[ ! -e "/dev/shm/vpool-$lost-7" ] || rc=still-there
+rm -f "/dev/shm/vpool-$lost-7"
+same "$told" 3 "exit code with a finding"
+grep -q "$lost: 64K of memory" <<<"$said" || fail "doctor: $said"
+grep -q "vpool doctor --forget $lost" <<<"$said" || fail "no command: $said"
+same "$rc" 0 "forgetting it: $(cat "$T/forgot")"
+refused 'nothing is kept' vpool doctor --forget "$lost"
+
+step "what can still be written is told at the default redundancy"
+same "$(field '.pools[]|select(.name=="other").space|.writable_bytes * 2 <= .free_bytes and .writable_bytes > 0' vpool list)" true "writable"
+
+step "an idle daemon is idle"
+turns() { field '.reactors[0].turns' vpool info --stats; }
+before=$(turns)
+sleep 2
+[ $(($(turns) - before)) -lt 1000 ] || fail "$(($(turns) - before)) turns of the reactor in two seconds"
+
 step "lines of the log have the time"
 grep -qE '^20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9:]{8}\.[0-9]{3} info: daemon.started' "$T/own.log" || fail "no time: $(head -1 "$T/own.log")"
 

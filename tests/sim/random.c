@@ -101,7 +101,7 @@ static void plan_fault(struct random_world *x, struct sim_disk *d)
 {
     const unsigned any = 1U << IO_READ | 1U << IO_WRITE | 1U << IO_FLUSH;
     uint64_t page = below(x, x->config.disk_bytes / STAMP_BLOCK);
-    switch (below(x, x->rots ? 7 : 3)) {
+    switch (below(x, x->rots ? 8 : 4)) {
     case 0:
         sim_disk_inject(d, SIM_FAULT_ERROR, any, below(x, 20), 0);
         break;
@@ -112,12 +112,15 @@ static void plan_fault(struct random_world *x, struct sim_disk *d)
         sim_disk_inject(d, SIM_FAULT_STALL, any, below(x, 20), below(x, 2000000000));
         break;
     case 3:
-        sim_disk_inject(d, SIM_FAULT_LOST, 1U << IO_WRITE, below(x, 20), 0);
+        sim_disk_inject(d, SIM_FAULT_FULL, 1U << IO_WRITE, below(x, 20), below(x, 200000000));
         break;
     case 4:
-        sim_disk_inject(d, SIM_FAULT_MISDIRECT, 1U << IO_WRITE, below(x, 20), page * STAMP_BLOCK);
+        sim_disk_inject(d, SIM_FAULT_LOST, 1U << IO_WRITE, below(x, 20), 0);
         break;
     case 5:
+        sim_disk_inject(d, SIM_FAULT_MISDIRECT, 1U << IO_WRITE, below(x, 20), page * STAMP_BLOCK);
+        break;
+    case 6:
         sim_disk_inject(d, SIM_FAULT_FLIP, 1U << IO_WRITE, below(x, 20), draw(x) >> 8);
         break;
     default:

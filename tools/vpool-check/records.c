@@ -205,11 +205,11 @@ static json_t *attachment_json(const struct check_record *r)
     if (r->len < sizeof(a))
         return NULL;
     memcpy(&a, r->value, sizeof(a));
-    if (le16_get(a.address_len) != r->len - sizeof(a))
+    if (le16_get(a.address_len) > r->len - sizeof(a))
         return NULL;
     return json_pack("{s:i, s:i, s:I, s:o}", "kind", (int)a.kind, "flags", (int)a.flags,
                      "volume_id", (json_int_t)le32_get(a.volume_id), "address",
-                     bytes_json(r->value + sizeof(a), r->len - sizeof(a)));
+                     bytes_json(r->value + sizeof(a), le16_get(a.address_len)));
 }
 
 static json_t *value_json(const struct check_record *r)

@@ -8,9 +8,9 @@
 
 static void print_created(const json_t *pool)
 {
-    printf("pool %s: %s, %s raw, default redundancy %s\n", json_text(pool, "name"),
+    printf("pool %s: %s, %s for volumes of the default redundancy, %s\n", json_text(pool, "name"),
            count_text(json_array_size(json_object_get(pool, "disks")), "disk"),
-           size_text(json_number(json_object_get(pool, "space"), "free_bytes")),
+           size_text(json_number(json_object_get(pool, "space"), "writable_bytes")),
            json_text(pool, "raid"));
     size_t i;
     const json_t *w;
@@ -45,8 +45,9 @@ static int cmd_create(struct cli *cli, int argc, char **argv)
 
 static void print_list(const json_t *result)
 {
-    static const char *const headers[] = {"NAME",   "STATE", "SPACE",    ">TOTAL", ">FREE",
-                                          ">DISKS", "RAID",  ">VOLUMES", "HEALTH", NULL};
+    static const char *const headers[] = {"NAME",     "STATE",     "SPACE",  ">TOTAL",
+                                          ">FREE",    ">WRITABLE", ">DISKS", "RAID",
+                                          ">VOLUMES", "HEALTH",    NULL};
     const json_t *pools = json_object_get(result, "pools");
     if (json_array_size(pools) == 0) {
         puts("no pools: `vpool create` makes one, `vpool scan` looks for some to import");
@@ -64,6 +65,7 @@ static void print_list(const json_t *result)
         table_add(&t, "%s", space ? json_text(p, "level") : "-");
         table_add(&t, "%s", space ? size_text(json_number(space, "total_bytes")) : "-");
         table_add(&t, "%s", space ? size_text(json_number(space, "free_bytes")) : "-");
+        table_add(&t, "%s", space ? size_text(json_number(space, "writable_bytes")) : "-");
         table_add(&t, "%d", (int)json_number(p, "disks"));
         table_add(&t, "%s", space ? json_text(p, "raid") : "-");
         table_add(&t, "%d", (int)json_number(p, "volumes"));

@@ -14,6 +14,8 @@ static void print_space(const json_t *pool)
            "reserved for metadata)\n",
            json_text(pool, "level"), (int)percent, size_text(total), size_text(used),
            size_text(meta), size_text(left), size_text(json_number(s, "reserved_bytes")));
+    printf("            %s can still be written by volumes of the default redundancy, %s\n",
+           size_text(json_number(s, "writable_bytes")), json_text(pool, "raid"));
     printf("  volumes   %d, %s provisioned, %s allocated, %s hold data\n",
            (int)json_number(json_object_get(pool, "volumes"), "count"),
            size_text(json_number(s, "provisioned_bytes")),

@@ -189,12 +189,52 @@ static int cmd_log_level(struct cli *cli, int argc, char **argv)
     return cli_show(cli, "daemon.log-level", json_pack("{s:s}", "level", argv[1]), NULL);
 }
 
+/* ---- doctor --------------------------------------------------------------------------------- */
+
+static void print_findings(const json_t *findings)
+{
+    size_t i;
+    const json_t *f;
+    if (json_array_size(findings) == 0)
+        puts("nothing is open");
+    json_array_foreach(findings, i, f)
+        printf("%s: %s\n  → %s\n    %s\n", json_text(f, "subject"), json_text(f, "text"),
+               json_text(f, "action"), json_text(f, "command"));
+}
+
+static int cmd_doctor(struct cli *cli, int argc, char **argv)
+{
+    const char *forget = NULL;
+    const struct opt opts[] = {{"forget", 0, OPT_TEXT, &forget}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 0, 0);
+    if (opts_failed(n))
+        return opts_exit(n);
+    if (forget)
+        return cli_show(cli, "doctor.forget", json_pack("{s:s}", "pool", forget), NULL);
+    json_t *result;
+    int rc = cli_call(cli, "doctor", NULL, &result);
+    if (rc)
+        return rc;
+    const json_t *findings = json_object_get(result, "findings");
+    if (cli->json)
+        cli_print_json(result);
+    else
+        print_findings(findings);
+    rc = json_array_size(findings) ? EXIT_ATTENTION : EXIT_DONE;
+    json_decref(result);
+    return rc;
+}
+
 const struct command commands_watch[] = {
     {"events", "[-f] [--since N]",
      "What has happened.\n"
      "  -f, --follow     wait for more, until interrupted\n"
      "  --since N        only events after number N",
      cmd_events},
+    {"doctor", "[--forget UUID]",
+     "What is open, each finding with the command that helps; exits with 3 when there is any.\n"
+     "  --forget UUID    frees what a killed daemon kept in memory for this pool",
+     cmd_doctor},
     {"iostat", "[-i SECONDS] [-c COUNT] [POOL]",
      "Requests and bytes of disks and volumes.\n"
      "  -i SECONDS       again every so often, as rates after the first table\n"

@@ -20,9 +20,9 @@ static const struct command *const tables[] = {commands_pool, commands_volume, c
                                                NULL};
 
 /* Commands of the design whose feature is not in this release. */
-static const char *const not_yet[] = {"add",   "remove",   "replace", "offline", "online",
-                                      "scrub", "history",  "jobs",    "doctor",  "snapshot",
-                                      "clone", "rollback", "diff",    "migrate", NULL};
+static const char *const not_yet[] = {"add",      "remove",  "replace", "offline",  "online",
+                                      "scrub",    "history", "jobs",    "snapshot", "clone",
+                                      "rollback", "diff",    "migrate", NULL};
 
 static void print_commands(FILE *out)
 {

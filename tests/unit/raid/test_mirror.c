@@ -494,6 +494,70 @@ static void a_write_during_a_flush_is_not_counted_as_flushed(void **state)
     with_copies(1, body_write_during_flush);
 }
 
+/* The first flush reports that the cache was lost; a second one, asked for meanwhile, must not say
+ * that all is well. */
+static void body_two_flushes(void)
+{
+    check_ok(write_all());
+    sim_disk_inject(f.sim[0], SIM_FAULT_ERROR, 1 << IO_FLUSH, 0, 0);
+    struct co_group g;
+    co_group_init(&g);
+    for (unsigned i = 0; i < 3; i++) {
+        co_group_enter(&g);
+        check_ok(co_spawn(flusher, &g, "flusher"));
+    }
+    check_ok(co_group_wait(&g));
+    check_equal(f.disk[0].writes_flushed, 0);
+    check_equal(f.disk[0].flushes, 1);
+    check(!f.disk[0].in_service);
+    check_equal(f.disk[1].writes_flushed, 1);
+}
+static void a_flush_beside_a_failed_one_is_not_believed(void **state)
+{
+    (void)state;
+    with_copies(2, body_two_flushes);
+}
+
+static void body_shared_flush(void)
+{
+    check_ok(write_all());
+    sim_disk_inject(f.sim[0], SIM_FAULT_STALL, 1 << IO_FLUSH, 0, 10000000);
+    struct co_group g;
+    co_group_init(&g);
+    for (unsigned i = 0; i < 20; i++) {
+        co_group_enter(&g);
+        check_ok(co_spawn(flusher, &g, "flusher"));
+    }
+    check_ok(co_group_wait(&g));
+    check_equal(f.disk[0].flushes, 2);
+}
+static void flushes_that_wait_share_the_next_one(void **state)
+{
+    (void)state;
+    with_copies(1, body_shared_flush);
+}
+
+/* ---- what the kernel lacks ----------------------------------------------------------------- */
+
+static void body_full(void)
+{
+    io_dev_wait_for_room(f.disk[0].dev);
+    sim_disk_inject(f.sim[0], SIM_FAULT_FULL, 1 << IO_WRITE, 0, 500000000);
+    uint64_t before = reactor_now_ns();
+    check_ok(write_all());
+    check(reactor_now_ns() - before >= 500000000);
+    check_equal(f.ejects, 0);
+    check(f.disk[0].in_service && !io_dev_is_full(f.disk[0].dev));
+    struct raid_io io = {.group = &f.group, .buf = back, .len = sizeof(back)};
+    check_ok(raid_read_copy(&f.group, 0, 0, io.buf, io.len));
+    check(memcmp(back, data, sizeof(data)) == 0);
+}
+static void a_write_waits_for_room_below_the_disk(void **state)
+{
+    (void)state;
+    with_copies(2, body_full);
+}
+
 static void drop_line(enum vp_log_level level, const char *line, void *arg)
 {
     (void)level;
@@ -524,6 +588,9 @@ int main(void)
         cmocka_unit_test(clean_disks_are_not_flushed),
         cmocka_unit_test(a_failed_flush_ejects_and_is_not_retried),
         cmocka_unit_test(a_write_during_a_flush_is_not_counted_as_flushed),
+        cmocka_unit_test(a_flush_beside_a_failed_one_is_not_believed),
+        cmocka_unit_test(flushes_that_wait_share_the_next_one),
+        cmocka_unit_test(a_write_waits_for_room_below_the_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
