@@ -41,10 +41,11 @@ struct control_pool {
     struct list link;
     char name[POOL_NAME_MAX + 1];
     struct vp_uuid uuid;
-    struct volumes *vs; /* NULL: not open */
-    int rc;             /* why it is not open … */
-    char error[512];    /* … in a sentence */
-    json_t *paths;      /* array of strings: where its disks were seen last */
+    struct volumes *vs;                /* NULL: not open */
+    int rc;                            /* why it is not open … */
+    char error[512];                   /* … in a sentence */
+    json_t *paths;                     /* array (control/path.h): where its disks were seen last */
+    uint64_t retry_ns, retry_after_ns; /* not open: when it is tried again, and the pause then */
     unsigned users;
     struct co_queue unused;
     struct list attachments;
@@ -132,10 +133,12 @@ CO int control_pool_add(struct control *c, struct volumes *vs, struct control_po
 CO int control_volumes_create(struct control *c, const struct pool_create_options *o,
                               const char *const *paths, unsigned count, struct volumes **out,
                               struct vp_error *err) must_check;
-/* Imports from `paths` (array of strings), starts the attachments. A pool of this uuid that could
- * not be imported before is replaced. */
-CO int control_pool_import(struct control *c, const json_t *paths, struct control_pool **out,
-                           struct vp_error *err) must_check;
+/* Imports from `paths`, starts the attachments. A pool of this uuid that could not be imported
+ * before is replaced. */
+CO int control_pool_import(struct control *c, const char *const *paths, unsigned count,
+                           struct control_pool **out, struct vp_error *err) must_check;
+/* Under the lock: tries to import pools that are not open, each after a pause that grows. */
+CO void control_pools_retry(struct control *c);
 /* Off the list; waits for its users (the caller is not one). */
 CO void control_pool_detach(struct control_pool *p);
 /* Frees what control_pool_detach took off. */

@@ -1,6 +1,7 @@
 /* Methods about pools. */
 #include "control/control_impl.h"
 #include "control/offload.h"
+#include "control/path.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -242,8 +243,9 @@ CO static int export_pool(struct control *c, const void *args, json_t **result,
     bool was_open = p->vs;
     if (was_open)
         history_save(c, p);
-    rc = was_open ? volumes_close(p->vs, true) : 0;
+    /* First: a kill in between must not make the next daemon import an exported pool. */
     control_pools_save_later(c);
+    rc = was_open ? volumes_close(p->vs, true) : 0;
     control_event(c, VP_LOG_INFO, was_open ? "pool.exported" : "pool.forgotten", p->name, "%s",
                   rc ? vp_err_text(rc) : "cleanly");
     if (rc)
@@ -341,12 +343,16 @@ CO static int scan_paths(struct control *c, const json_t *given, struct pool_fou
     return pool_scan(paths, n, found, count, err);
 }
 
+/* NULL: memory is out. */
 static json_t *found_paths(const struct pool_found *f)
 {
     json_t *paths = json_array();
-    for (unsigned i = 0; i < f->path_count; i++)
-        if (json_array_append_new(paths, json_string(f->paths[i])))
-            break;
+    for (unsigned i = 0; i < f->path_count; i++) {
+        if (json_array_append_new(paths, path_shown(f->paths[i])) == 0)
+            continue;
+        json_decref(paths);
+        return NULL;
+    }
     return paths;
 }
 
@@ -373,8 +379,11 @@ CO static int scan(struct control *c, const void *args, json_t **result, struct 
                       vp_uuid_format(found[i].uuid, uuid), "disks_total", (int)found[i].disks_total,
                       "disks_found", (int)found[i].disks_found, "open",
                       open_pool_of(c, &found[i]) != NULL, "paths", found_paths(&found[i]));
-        if (json_array_append_new(pools, entry))
-            break;
+        if (json_array_append_new(pools, entry)) {
+            json_decref(pools);
+            free(found);
+            return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+        }
     }
     free(found);
     *result = json_pack("{s:o}", "pools", pools);
@@ -399,10 +408,11 @@ CO static int import_one(struct control *c, const struct pool_found *f, json_t *
         rc = vp_fail(&why, VP_E_EXISTS,
                      "a pool named '%s' is open already: export that one before this is imported",
                      f->name);
-    json_t *paths = found_paths(f);
+    const char *paths[POOL_DISKS_MAX];
+    for (unsigned i = 0; i < f->path_count; i++)
+        paths[i] = f->paths[i];
     if (rc == 0)
-        rc = control_pool_import(c, paths, &p, &why);
-    json_decref(paths);
+        rc = control_pool_import(c, paths, f->path_count, &p, &why);
     if (rc == 0)
         return json_array_append_new(done, show_pool_brief(p)) ? VP_E_NO_MEMORY : 0;
     *err = why;

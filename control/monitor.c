@@ -96,6 +96,7 @@ CO static void tend_locked(struct control *c, bool due)
         if (due)
             attachments_retry(c, p);
     }
+    control_pools_retry(c);
 }
 
 /* Without the lock, since a commit waits for disks: each pool is pinned meanwhile. */
@@ -127,7 +128,9 @@ CO static void tend(void *arg)
     }
     save_histories(c);
     c->tending = false;
-    co_queue_wake_all(&c->state_changed);
+    /* Only then somebody waits for it. The looks wait there too, and go on by time. */
+    if (c->stopping)
+        co_queue_wake_all(&c->state_changed);
 }
 
 void monitor_tend(struct control *c)

@@ -3,6 +3,7 @@
 
 #include "base/attr.h"
 #include "control/offload.h"
+#include "control/path.h"
 #include "control/state.h"
 
 #include <errno.h>
@@ -11,17 +12,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define RETRY_MIN_NS (UINT64_C(1) << 30) /* about a second … */
+#define RETRY_MAX_NS (UINT64_C(1) << 35) /* … to half a minute: imports read the whole log */
+
 /* ---- finding ------------------------------------------------------------------------------- */
 
 struct control_pool *control_pool_find(struct control *c, const char *name)
 {
     struct vp_uuid uuid;
     bool is_uuid = vp_uuid_parse(name, &uuid);
-    struct control_pool *p;
-    list_for_each (p, &c->pools, link)
-        if (strcmp(p->name, name) == 0 || (is_uuid && vp_uuid_equal(p->uuid, uuid)))
+    struct control_pool *p, *closed = NULL;
+    list_for_each (p, &c->pools, link) {
+        if (strcmp(p->name, name) != 0 && !(is_uuid && vp_uuid_equal(p->uuid, uuid)))
+            continue;
+        if (p->vs)
             return p;
-    return NULL;
+        closed = closed ? closed : p; /* an open pool of this name may follow */
+    }
+    return closed;
 }
 
 int control_pool_get(struct control *c, const char *name, struct control_pool **out,
@@ -113,7 +121,7 @@ void control_pool_free(struct control_pool *p)
     free(p);
 }
 
-/* Where the open pool's disks are now; those that are missing keep no path. */
+/* Where the open pool's disks are now; those that are missing keep no path. NULL: memory is out. */
 static json_t *paths_of(struct volumes *vs)
 {
     json_t *paths = json_array();
@@ -121,8 +129,10 @@ static json_t *paths_of(struct volumes *vs)
     for (unsigned i = 0; paths && i < pool_disk_count(pool); i++) {
         struct pool_disk_info disk;
         pool_disk_info_get(pool, i, &disk);
-        if (disk.path[0] && json_array_append_new(paths, json_string(disk.path)))
-            break;
+        if (!disk.path[0] || json_array_append_new(paths, path_to_json(disk.path)) == 0)
+            continue;
+        json_decref(paths);
+        paths = NULL;
     }
     return paths;
 }
@@ -182,16 +192,12 @@ int control_volumes_create(struct control *c, const struct pool_create_options *
     return volumes_create(o, paths, count, &config, out, err);
 }
 
-int control_pool_import(struct control *c, const json_t *paths, struct control_pool **out,
-                        struct vp_error *err)
+int control_pool_import(struct control *c, const char *const *paths, unsigned count,
+                        struct control_pool **out, struct vp_error *err)
 {
-    const char *list[POOL_DISKS_MAX];
-    unsigned count = 0;
-    for (; count < params_count(paths) && count < POOL_DISKS_MAX; count++)
-        list[count] = params_string(paths, count);
     struct volumes_config config = volumes_config_of(c);
     struct volumes *vs;
-    int rc = volumes_import(list, count, &config, &vs, err);
+    int rc = volumes_import(paths, count, &config, &vs, err);
     if (rc == 0)
         rc = control_pool_add(c, vs, out, err);
     if (rc == 0)
@@ -223,8 +229,10 @@ static json_t *cache_json(struct control *c)
         char uuid[VP_UUID_TEXT];
         json_t *entry = json_pack("{s:s, s:s, s:O}", "name", p->name, "uuid",
                                   vp_uuid_format(p->uuid, uuid), "disks", p->paths);
-        if (json_array_append_new(pools, entry))
-            break;
+        if (json_array_append_new(pools, entry)) { /* a shorter list would forget pools */
+            json_decref(pools);
+            return NULL;
+        }
     }
     return json_pack("{s:i, s:o}", "version", 1, "pools", pools);
 }
@@ -256,55 +264,110 @@ void control_pools_save_later(struct control *c)
     vp_ignore(control_pools_save(c, &err), "there is an event, and the monitor tries again");
 }
 
-/* The disks have moved: look for the pool's uuid in the configured directories. */
-CO static int import_by_uuid(struct control *c, struct vp_uuid uuid, struct control_pool **out,
-                             struct vp_error *err)
+/* ---- finding remembered pools again ----------------------------------------------------------- */
+
+/* Where to look for disks: paths that are remembered, then the configured directories. */
+struct places {
+    char path[POOL_DISKS_MAX][CONTROL_PATH_BYTES];
+    const char *list[POOL_DISKS_MAX + CONTROL_DISK_DIRS_MAX];
+    unsigned remembered, count;
+};
+
+static struct places *places_new(struct control *c, const json_t *paths)
 {
-    const char *dirs[CONTROL_DISK_DIRS_MAX];
-    for (unsigned i = 0; i < c->config->disk_dir_count; i++)
-        dirs[i] = c->config->disk_dirs[i];
+    struct places *l = calloc(1, sizeof(*l));
+    size_t i;
+    json_t *path;
+    if (!l)
+        return NULL;
+    json_array_foreach(paths, i, path)
+    {
+        if (l->count == POOL_DISKS_MAX || !path_of_json(path, l->path[l->count]))
+            continue;
+        l->list[l->count] = l->path[l->count];
+        l->count++;
+    }
+    l->remembered = l->count;
+    for (unsigned d = 0; d < c->config->disk_dir_count; d++)
+        l->list[l->count++] = c->config->disk_dirs[d];
+    return l;
+}
+
+/* CO. Imports the pool of this uuid from those of the first `count` places whose labels are its.
+ * VP_E_NOT_FOUND: none is. VP_E_AGAIN: some are, but not all of its disks, and not `partly`. */
+static int import_from(struct control *c, const struct places *l, unsigned count,
+                       struct vp_uuid uuid, bool partly, struct control_pool **out,
+                       struct vp_error *err)
+{
     struct pool_found *found = NULL;
-    unsigned count = 0;
-    int rc = pool_scan(dirs, c->config->disk_dir_count, &found, &count, err);
+    unsigned pools = 0;
+    int rc = pool_scan(l->list, count, &found, &pools, err);
     if (rc)
         return rc;
     rc = VP_E_NOT_FOUND;
-    for (unsigned i = 0; i < count && rc == VP_E_NOT_FOUND; i++) {
+    for (unsigned i = 0; i < pools && rc == VP_E_NOT_FOUND; i++) {
+        const char *paths[POOL_DISKS_MAX];
         if (!vp_uuid_equal(found[i].uuid, uuid))
             continue;
-        json_t *paths = json_array();
         for (unsigned k = 0; k < found[i].path_count; k++)
-            (void)json_array_append_new(paths, json_string(found[i].paths[k]));
-        rc = control_pool_import(c, paths, out, err);
-        json_decref(paths);
+            paths[k] = found[i].paths[k];
+        rc = VP_E_AGAIN;
+        if (partly || found[i].disks_found >= found[i].disks_total)
+            rc = control_pool_import(c, paths, found[i].path_count, out, err);
     }
     free(found);
     return rc;
 }
 
-/* Those of the paths that can be opened: a pool that can do without the others comes up degraded.
- * When none can, all of them, so that the import says what is wrong. Blocks shortly. */
-static json_t *paths_present(json_t *paths)
+/* CO. From the remembered paths, as far as the labels there are the pool's; from the configured
+ * directories too where disks are missing. */
+static int import_remembered(struct control *c, const json_t *paths, struct vp_uuid uuid,
+                             struct vp_error *err)
 {
-    json_t *present = json_array();
-    size_t i;
-    json_t *path;
-    json_array_foreach(paths, i, path)
-    {
-        const char *text = json_string_value(path);
-        AUTO_FD int fd = text ? open(text, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
-        if (fd < 0)
-            vp_warn("disk %s can not be opened: %s", text ? text : "?", strerror(errno));
-        else if (json_array_append(present, path))
-            break;
-    }
-    if (json_array_size(present))
-        return present;
-    json_decref(present);
-    return json_incref(paths);
+    struct control_pool *p;
+    struct places *l = places_new(c, paths);
+    if (!l)
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    int rc = import_from(c, l, l->remembered, uuid, false, &p, err);
+    if (rc == VP_E_AGAIN || rc == VP_E_NOT_FOUND)
+        rc = import_from(c, l, l->count, uuid, true, &p, err);
+    if (rc == VP_E_NOT_FOUND)
+        rc = vp_fail(err, rc,
+                     "none of its disks is at a path where it was, or in a directory of disk-dirs; "
+                     "import it with `vpool import -d DIR` when they are there");
+    free(l);
+    return rc;
 }
 
-CO static void restore_one(struct control *c, const json_t *entry)
+static struct control_pool *pool_unavailable(struct control *c, const char *name,
+                                             struct vp_uuid uuid, json_t *paths)
+{
+    struct control_pool *p = pool_new(c, name, uuid);
+    if (!p)
+        return NULL;
+    p->paths = json_incref(paths);
+    p->rc = VP_E_AGAIN;
+    p->retry_after_ns = RETRY_MIN_NS;
+    (void)snprintf(p->error, sizeof(p->error), "it is being imported");
+    return p;
+}
+
+/* CO. One try; what it said is kept. */
+static int pool_try(struct control *c, struct control_pool *p)
+{
+    struct vp_error err = {0};
+    int rc = import_remembered(c, p->paths, p->uuid, &err);
+    if (rc == 0)
+        return 0;
+    p->rc = rc;
+    (void)snprintf(p->error, sizeof(p->error), "%s", err.text);
+    p->retry_after_ns = min_u64(2 * p->retry_after_ns, RETRY_MAX_NS);
+    p->retry_ns = reactor_now_ns() + p->retry_after_ns;
+    return rc;
+}
+
+/* CO. A pool that cannot be imported stays on the list, and is tried again later. */
+static void restore_one(struct control *c, const json_t *entry)
 {
     const char *name = json_string_value(json_object_get(entry, "name"));
     const char *uuid_text = json_string_value(json_object_get(entry, "uuid"));
@@ -314,23 +377,39 @@ CO static void restore_one(struct control *c, const json_t *entry)
         vp_warn("an entry of %s/pools.json does not decode: skipped", c->config->state_dir);
         return;
     }
-    struct control_pool *p;
-    struct vp_error first = {0}, second = {0};
-    json_t *present = paths_present(paths);
-    int rc;
-    do
-        rc = control_pool_import(c, present, &p, &first);
-    while (control_predecessor_lets_go(c, rc));
-    json_decref(present);
-    if (rc == 0 || import_by_uuid(c, uuid, &p, &second) == 0)
+    if (find_same(c, uuid))
         return;
-    p = pool_new(c, name, uuid);
+    struct control_pool *p = pool_unavailable(c, name, uuid, paths);
     if (!p)
         return;
-    p->paths = json_incref(paths);
-    p->rc = rc;
-    (void)snprintf(p->error, sizeof(p->error), "%s", first.text);
-    control_event(c, VP_LOG_ERROR, "pool.import-failed", name, "%s", first.text);
+    int rc;
+    do
+        rc = pool_try(c, p);
+    while (control_predecessor_lets_go(c, rc));
+    if (rc)
+        control_event(c, VP_LOG_ERROR, "pool.import-failed", p->name,
+                      "%s; it is tried again from time to time", p->error);
+}
+
+/* The next pool whose time has come; NULL: there is none. */
+static struct control_pool *pool_due(struct control *c, uint64_t now)
+{
+    struct control_pool *p;
+    list_for_each (p, &c->pools, link)
+        if (!p->vs && p->users == 0 && p->retry_ns <= now)
+            return p;
+    return NULL;
+}
+
+void control_pools_retry(struct control *c)
+{
+    uint64_t now = reactor_now_ns();
+    bool any = false;
+    struct control_pool *p;
+    while (!c->stopping && (p = pool_due(c, now)))
+        any |= pool_try(c, p) == 0;
+    if (any)
+        control_pools_save_later(c);
 }
 
 void control_pools_restore(struct control *c)

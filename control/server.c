@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define FRAME_START      4096U
@@ -192,6 +193,8 @@ int control_server_listen(struct control_server *s, const char *path, const char
     rc = io_listen_unix(path, 0660, &s->listen_fd, err);
     if (rc)
         return rc;
+    if (lstat(path, &s->file))
+        s->file = (struct stat){0};
     if (group[0] && chown(path, (uid_t)-1, s->socket_gid)) {
         rc = vp_fail_errno(err, VP_E_PERMISSION, errno, "giving %s to group '%s'", path, group);
         io_close(s->listen_fd);
@@ -216,7 +219,10 @@ void control_server_stop(struct control_server *s)
     while (s->acceptor || s->count)
         co_queue_wait(&s->gone, "control connections end");
     if (s->listen_fd >= 0) {
-        (void)unlink(s->path);
+        struct stat now;
+        if (lstat(s->path, &now) == 0 && now.st_dev == s->file.st_dev &&
+            now.st_ino == s->file.st_ino) /* else it is another daemon's */
+            (void)unlink(s->path);
         io_close(s->listen_fd);
         s->listen_fd = -1;
     }

@@ -12,6 +12,7 @@
 #include "control/rpc.h"
 #include "io/co.h"
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 struct control_server {
@@ -22,6 +23,7 @@ struct control_server {
     gid_t socket_gid;
 
     int listen_fd;
+    struct stat file; /* of the socket: only this one is unlinked */
     bool stopping;
     struct co *acceptor; /* NULL when it has ended */
     struct list connections;

@@ -1,6 +1,8 @@
 /* What clients are shown, as JSON; docs/rpc.md is the schema. */
 #include "control/control_impl.h"
 
+#include "control/path.h"
+
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -124,11 +126,11 @@ json_t *show_disk_counters(const struct pool_disk_info *d)
 static json_t *disk_json(const struct pool_disk_info *d, uint64_t since)
 {
     char uuid[VP_UUID_TEXT];
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:o}", "index", (int)d->index,
-                     "path", d->path, "uuid", vp_uuid_format(d->uuid, uuid), "state", d->state,
-                     "reason", d->reason, "size_bytes", INT(d->size_bytes), "extents_total",
-                     (int)d->extents_total, "extents_used", (int)d->extents_used, "errors_since",
-                     INT(since), "counters", show_disk_counters(d));
+    return json_pack("{s:i, s:o, s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:o}", "index", (int)d->index,
+                     "path", path_shown(d->path), "uuid", vp_uuid_format(d->uuid, uuid), "state",
+                     d->state, "reason", d->reason, "size_bytes", INT(d->size_bytes),
+                     "extents_total", (int)d->extents_total, "extents_used", (int)d->extents_used,
+                     "errors_since", INT(since), "counters", show_disk_counters(d));
 }
 
 static json_t *disks_json(const struct control_pool *p)
@@ -248,13 +250,25 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
 
 /* ---- pools ----------------------------------------------------------------------------------- */
 
+static json_t *paths_shown(const json_t *paths)
+{
+    char path[CONTROL_PATH_BYTES];
+    json_t *shown = json_array(), *one;
+    size_t i;
+    json_array_foreach(
+        paths, i,
+        one) if (json_array_append_new(shown,
+                                       path_shown(path_of_json(one, path) ? path : "?"))) break;
+    return shown;
+}
+
 static json_t *closed_pool_json(const struct control_pool *p)
 {
     char uuid[VP_UUID_TEXT];
-    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:s, s:O}", "name", p->name, "uuid",
+    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:s, s:o}", "name", p->name, "uuid",
                      vp_uuid_format(p->uuid, uuid), "state", "unavailable", "health",
                      health_json(HEALTH_UNAVAILABLE), "error_name", vp_err_name(p->rc), "error",
-                     p->error, "paths", p->paths);
+                     p->error, "paths", paths_shown(p->paths));
 }
 
 json_t *show_pool_brief(const struct control_pool *p)

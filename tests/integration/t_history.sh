@@ -44,6 +44,12 @@ refused 'nothing is kept' vpool doctor --forget "$lost"
 step "what can still be written is told at the default redundancy"
 same "$(field '.pools[]|select(.name=="other").space|.writable_bytes * 2 <= .free_bytes and .writable_bytes > 0' vpool list)" true "writable"
 
+step "an idle daemon is idle"
+turns() { field '.reactors[0].turns' vpool info --stats; }
+before=$(turns)
+sleep 2
+[ $(($(turns) - before)) -lt 1000 ] || fail "$(($(turns) - before)) turns of the reactor in two seconds"
+
 step "lines of the log have the time"
 grep -qE '^20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9:]{8}\.[0-9]{3} info: daemon.started' "$T/own.log" || fail "no time: $(head -1 "$T/own.log")"
 
