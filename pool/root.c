@@ -44,6 +44,8 @@ static void encode_disks(const struct pool *p, struct root_block *b)
             .size_bytes = le64_make(d->size_bytes),
         };
         memcpy(b->disk[i].uuid, d->uuid.b, sizeof(b->disk[i].uuid));
+        for (unsigned k = 0; k < sizeof(b->disk[i].out_after); k++)
+            b->disk[i].out_after[k] = (uint8_t)(d->out_after >> 8 * k);
     }
 }
 
@@ -130,6 +132,8 @@ static bool decode_disks(const struct root_block *b, struct root_image *out)
             return false;
         memcpy(out->disk[i].uuid.b, d->uuid, sizeof(d->uuid));
         out->disk[i].state = (enum pool_disk_state)d->state;
+        for (unsigned k = 0; k < sizeof(d->out_after); k++)
+            out->disk[i].out_after |= (uint32_t)d->out_after[k] << 8 * k;
         out->disk[i].extents = le32_get(d->extents);
         out->disk[i].size_bytes = le64_get(d->size_bytes);
         uint64_t extents_bytes = (uint64_t)out->disk[i].extents * out->geometry.extent_bytes;
