@@ -121,20 +121,27 @@ static bool is_serving(const struct attachment *a)
     return a->server || a->target;
 }
 
-/* `leave`: the daemon ends, and the next one goes on. A block device stays for it. NBD clients that
- * reconnect would take an answer of ESHUTDOWN for an I/O error, so they are hung up on. It serves no
- * more in any case; an error: its block device is still there. */
-CO static int attachment_stop(struct attachment *a, bool leave, struct vp_error *err)
+enum stop {
+    STOP_LEAVE,     /* The daemon ends, and the next one goes on. A block device stays for it. NBD
+                        clients that reconnect would take an answer of ESHUTDOWN for an I/O error, so
+                        they are hung up on. */
+    STOP_POOL_GOES, /* it serves no more in any case; an error: its block device is still there */
+    STOP_FOR_GOOD,  /* an error: its block device is still there, and served */
+};
+
+CO static int attachment_stop(struct attachment *a, enum stop how, struct vp_error *err)
 {
     int rc = 0;
     if (!is_serving(a))
         return 0;
     if (a->server)
-        nbdx_server_stop(a->server, leave ? 0 : STOP_MS);
-    else if (leave)
+        nbdx_server_stop(a->server, how == STOP_LEAVE ? 0 : STOP_MS);
+    else if (how != STOP_LEAVE)
+        rc = ublkx_target_stop(&a->target, err);
+    if (a->target && rc && how == STOP_FOR_GOOD)
+        return rc;
+    if (a->target)
         ublkx_target_leave(a->target);
-    else
-        rc = ublkx_target_stop(a->target, err);
     volume_close(a->v);
     a->server = NULL;
     a->target = NULL;
@@ -374,7 +381,7 @@ CO static void leave_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
     (void)c;
-    vp_ignore(attachment_stop(a, true, &err), "leaving a device never fails");
+    vp_ignore(attachment_stop(a, STOP_LEAVE, &err), "leaving a device never fails");
 }
 
 CO static void end_one(struct control *c, struct attachment *a)
@@ -382,7 +389,7 @@ CO static void end_one(struct control *c, struct attachment *a)
     struct vp_error err = {0};
     char subject[VOLUME_FULL_NAME_BYTES];
     control_volume_name(a->pool->name, a->volume, subject);
-    if (attachment_stop(a, false, &err))
+    if (attachment_stop(a, STOP_POOL_GOES, &err))
         control_event(c, VP_LOG_ERROR, "attachment.failed", subject, "%s: %s", a->address,
                       err.text);
 }
@@ -457,6 +464,9 @@ CO static int attach_again(struct control *c, struct attachment *a, struct contr
         return vp_fail(err, VP_E_EXISTS,
                        "%s/%s has an attachment at %s that is %s: detach it first", p->name, volume,
                        a->address, a->read_only ? "read-only" : "writable");
+    int rc = attachment_is_ublk(a->address) ? attachment_ublk_check_same(a, o->address, err) : 0;
+    if (rc)
+        return rc;
     struct vp_error why = {0};
     a->rc = attachment_start(c, a, &why);
     (void)snprintf(a->error, sizeof(a->error), "%s", why.text); /* or none any more */
@@ -482,7 +492,7 @@ CO static int attach_new(struct control *c, struct attachment *a, const char *vo
     if (rc == 0)
         return 0;
     struct vp_error stop = {0};
-    if (attachment_stop(a, false, &stop))
+    if (attachment_stop(a, STOP_POOL_GOES, &stop))
         vp_error_log("%s", stop.text);
     return vp_fail(err, rc, "the attachment could not be recorded in the pool: %s",
                    vp_err_text(rc));
@@ -578,14 +588,30 @@ void attachments_used_by(const struct control_pool *p, const char *volume, char 
 
 /* ---- detach -------------------------------------------------------------------------------- */
 
+/* The kernel did not let go of its device, which is served on. So it stays an attachment, also for the
+ * next daemon: else that one would leave the device alone, or make a second one of the volume. */
+CO static int remove_undo(struct control *c, struct attachment *a, const char *subject, int rc,
+                          struct vp_error *err)
+{
+    int record_rc = record_write(a);
+    if (record_rc)
+        vp_error_log("%s: the attachment as %s could not be recorded again (%s)", subject,
+                     a->address, vp_err_text(record_rc));
+    control_event(c, VP_LOG_ERROR, "attachment.stuck", subject, "%s stays: %s", a->address,
+                  err->text);
+    return rc;
+}
+
 int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err)
 {
     int rc = record_delete(a);
     if (rc)
         return vp_fail(err, rc, "the pool could not record the detachment: %s", vp_err_text(rc));
-    rc = attachment_stop(a, false, err);
     char subject[VOLUME_FULL_NAME_BYTES];
     control_volume_name(a->pool->name, a->volume, subject);
+    rc = attachment_stop(a, STOP_FOR_GOOD, err);
+    if (is_serving(a))
+        return remove_undo(c, a, subject, rc, err);
     control_event(c, rc ? VP_LOG_ERROR : VP_LOG_INFO, "attachment.removed", subject, "%s%s%s",
                   a->address, rc ? ": " : "", rc ? err->text : "");
     attachment_free(a);

@@ -55,6 +55,32 @@ static bool address_parse(const char *text, struct address *out)
     return true;
 }
 
+static bool address_read(const char *text, struct address *out, struct vp_error *err)
+{
+    if (address_parse(text, out))
+        return true;
+    vp_ignore(vp_fail(err, VP_E_INVALID,
+                      "'%s' is not a ublk address: ublk:auto or ublk:N, with ,queues=1..%u and "
+                      ",depth=1..%u",
+                      text, UBLKX_QUEUES_MAX, UBLKX_TAGS_MAX),
+              "the caller returns it");
+    return false;
+}
+
+int attachment_ublk_check_same(const struct attachment *a, const char *wanted, struct vp_error *err)
+{
+    struct address is, want;
+    if (!address_read(a->address, &is, err) || !address_read(wanted, &want, err))
+        return VP_E_INVALID;
+    if ((want.number < 0 || want.number == is.number) &&
+        (!want.queues || want.queues == is.queues) && (!want.depth || want.depth == is.depth))
+        return 0;
+    return vp_fail(err, VP_E_EXISTS,
+                   "%s/%s has an attachment as %s that is not served (%s): attach it without a "
+                   "number, queues and depth to try again, or detach it first",
+                   a->pool->name, a->volume, a->address, a->error);
+}
+
 /* Tells our device from those of other volumes: by the volume's identity. */
 static uint64_t tag_of(const struct volume_info *info)
 {
@@ -94,11 +120,8 @@ int attachment_ublk_start(struct control *c, struct attachment *a, struct vp_err
 {
     struct address address;
     struct volume_info info;
-    if (!address_parse(a->address, &address))
-        return vp_fail(err, VP_E_INVALID,
-                       "'%s' is not a ublk address: ublk:auto or ublk:N, with ,queues=1..%u and "
-                       ",depth=1..%u",
-                       a->address, UBLKX_QUEUES_MAX, UBLKX_TAGS_MAX);
+    if (!address_read(a->address, &address, err))
+        return VP_E_INVALID;
     int rc = volume_info_get(a->pool->vs, a->volume, &info);
     if (rc)
         return vp_fail(err, rc, "no volume '%s' in pool '%s'", a->volume, a->pool->name);
@@ -114,6 +137,7 @@ int attachment_ublk_start(struct control *c, struct attachment *a, struct vp_err
                               .depth = address.depth,
                               .read_only = a->read_only,
                               .tag = a->record.tag,
+                              .take_over = ublk_device_is_recorded(&a->record, address.number),
                               .known = ublk_device_known,
                               .known_arg = &a->record};
     rc = ublkx_target_start(&o, &a->target, err);

@@ -190,6 +190,9 @@ bool attachment_is_ublk(const char *address);
 /* Serves a->v, which is open, as a block device, taking over the one that a killed daemon left. */
 CO int attachment_ublk_start(struct control *c, struct attachment *a,
                              struct vp_error *err) must_check;
+/* VP_E_EXISTS: `wanted` asks for another number, queues or depth than it has. */
+int attachment_ublk_check_same(const struct attachment *a, const char *wanted,
+                               struct vp_error *err) must_check;
 /* VP_E_BUSY, naming who uses it: mounts, swap, processes that have it open. It is served. */
 CO int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *err) must_check;
 /* The same as a sentence, "" when nobody is seen. */

@@ -117,6 +117,8 @@ static int refuse_unknown(const struct param *table, const json_t *params, struc
 
 int params_decode(const struct param *table, const json_t *params, void *args, struct vp_error *err)
 {
+    if (json_is_null(params)) /* as a parameter that is null: not given */
+        params = NULL;
     if (params && !json_is_object(params))
         return vp_fail(err, VP_E_RPC_PARAMS, "params must be an object with named parameters");
     int rc = params ? refuse_unknown(table, params, err) : 0;

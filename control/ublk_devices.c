@@ -153,15 +153,35 @@ static int remove_blocking(void *arg)
     return ublk_record_remove(UBLK_RECORD_DIR, ((const struct ublk_record *)arg)->number);
 }
 
-void ublk_device_known(void *arg, int number, bool there)
+int ublk_device_known(void *arg, int number, bool there, struct vp_error *err)
 {
     struct ublk_record *r = arg;
     r->number = number;
     int rc = offload_run(there ? write_blocking : remove_blocking, r);
     if (rc)
-        vp_warn("/dev/ublkb%d: its record in " UBLK_RECORD_DIR " could not be %s (%s)%s", number,
-                there ? "written" : "removed", vp_err_text(rc),
-                there ? ": it has no name in /dev/vpool" : "");
+        vp_warn("/dev/ublkb%d: its record in " UBLK_RECORD_DIR " could not be %s (%s)", number,
+                there ? "written" : "removed", vp_err_text(rc));
+    return rc ? vp_fail(err, rc,
+                        "the record of /dev/ublkb%d in " UBLK_RECORD_DIR
+                        ", without which no daemon could take it over, could not be written: %s",
+                        number, vp_err_text(rc))
+              : 0;
+}
+
+static int read_blocking(void *arg)
+{
+    struct ublk_record *r = arg, known;
+    int rc = ublk_record_read(UBLK_RECORD_DIR, r->number, &known);
+    bool same = !rc && known.tag == r->tag && vp_uuid_equal(known.pool_uuid, r->pool_uuid) &&
+                vp_uuid_equal(known.volume_uuid, r->volume_uuid);
+    return rc ? rc : same ? 0 : VP_E_EXISTS;
+}
+
+bool ublk_device_is_recorded(const struct ublk_record *r, int number)
+{
+    struct ublk_record wanted = *r;
+    wanted.number = number;
+    return number >= 0 && offload_run(read_blocking, &wanted) == 0;
 }
 
 int ublk_remove(const struct ublk_seen *s, struct vp_error *err)

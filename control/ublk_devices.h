@@ -36,9 +36,11 @@ CO int ublk_look(struct control *c, int number, struct ublk_seen *out,
 CO int ublk_each(struct control *c, bool users,
                  int (*fn)(struct control *c, struct ublk_seen *s, void *arg), void *arg,
                  struct vp_error *err) must_check;
-/* Writes the record of device `number`, or without `there` removes it; a failure is logged, since
- * the device does without. `record` is a struct ublk_record: see ublkx_options.known. */
-CO void ublk_device_known(void *record, int number, bool there);
+/* Writes the record of device `number`, or without `there` removes it; a failure is logged too.
+ * `record` is a struct ublk_record: see ublkx_options.known. */
+CO int ublk_device_known(void *record, int number, bool there, struct vp_error *err) must_check;
+/* Whether the record of device `number` says what `r` does. */
+CO bool ublk_device_is_recorded(const struct ublk_record *r, int number);
 /* Removes an orphan; what waits ends with errors. As ublkx_device_discard. */
 CO int ublk_remove(const struct ublk_seen *s, struct vp_error *err) must_check;
 

@@ -99,7 +99,7 @@ static struct pool_group *find_open(struct pool *p, struct raid_profile profile,
 {
     struct pool_group *g;
     list_for_each (g, &p->space->open, open_link)
-        if (raid_profile_equal(g->raid.profile, profile) && raid_group_is_alive(&g->raid) &&
+        if (raid_profile_equal(g->raid.profile, profile) && raid_group_is_in_service(&g->raid) &&
             (!first || g->disk[0] == first))
             return g;
     return NULL;

@@ -7,6 +7,10 @@
  * A disk that carries the last copy of some metadata can not go: the pool is fenced instead and
  * serves reads.
  *
+ * What a disk missed has another copy, so its groups of one member are current: they are served
+ * from it further on, and after an import (io.data_only, out_after), until one of its flushes fails.
+ * New groups are not formed there. It takes no metadata.
+ *
  * A device stays open until the pool closes, since I/O may be in flight on it when it is ejected.
  */
 #include "base/log.h"
@@ -51,18 +55,32 @@ static bool holds_last_metadata(const struct pool *p, const struct pool_disk *d)
     return false;
 }
 
+/* After a failed flush nobody knows what an ejected disk has of its data: they are not served any
+ * more, now or after the next import. */
+static void disk_forget_data(struct pool *p, struct pool_disk *d)
+{
+    if (!d->out_after || !atomic_load(&d->io.flush_failed))
+        return;
+    d->out_after = 0;
+    p->disk_changes++;
+}
+
 int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *why)
 {
-    if (d->state != POOL_DISK_ONLINE)
+    if (d->state != POOL_DISK_ONLINE) {
+        disk_forget_data(p, d);
         return 0;
+    }
     if (is_last_disk(p, d) || holds_last_metadata(p, d))
         return VP_E_POOL_FENCED;
     (void)snprintf(d->reason, sizeof(d->reason), "%s: %s", why, vp_err_text(rc));
     vp_warn("pool %s: disk %u (%s) is ejected: %s", p->name, d->io.index, d->path, d->reason);
     d->state = POOL_DISK_OUT;
+    d->out_after = atomic_load(&d->io.flush_failed) ? 0 : pool_out_after(p->root.now.number);
     p->disk_changes++;
     atomic_store(&p->disk_left, true);
     atomic_store(&d->io.eject_pending, true);
+    atomic_store(&d->io.data_only, d->out_after != 0);
     atomic_store(&d->io.in_service, false);
     if (p->space) /* else still importing */
         pool_meta_room_update(p);
@@ -205,6 +223,9 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
     if (d->io.dev && io_dev_is_full(d->io.dev))
         (void)snprintf(out->reason, sizeof(out->reason),
                        "writes wait: the file system that holds it is full");
+    else if (raid_disk_is_data_only(&d->io))
+        (void)snprintf(out->reason, sizeof(out->reason), "no metadata there, data still served: %s",
+                       d->reason);
     else
         memcpy(out->reason, d->reason, sizeof(out->reason));
 }

@@ -148,7 +148,7 @@ static int roots_choose(struct pool_import_state *im)
 /* Some copy of the slot that the next root would have taken shows what was there before it. */
 static bool next_root_never_was(const struct pool_import_state *im)
 {
-    uint64_t slot = (im->image.root.number + 1) % POOL_ROOT_SLOTS, number;
+    uint64_t next = im->image.root.number + 1, slot = next % POOL_ROOT_SLOTS, number;
     for (unsigned d = 0; d < im->image.disks; d++) {
         if (im->image.disk[d].state != POOL_DISK_ONLINE || im->of_disk[d] < 0)
             continue;
@@ -157,7 +157,7 @@ static bool next_root_never_was(const struct pool_import_state *im)
             const uint8_t *block = slots_of(im, c, side) + slot * ROOT_BYTES;
             if (slot_is_unread(im, c, side, slot))
                 continue;
-            if (bytes_are_zero(block, ROOT_BYTES) ||
+            if ((bytes_are_zero(block, ROOT_BYTES) && next <= POOL_ROOT_SLOTS) ||
                 root_block_check(block, im->image.pool_uuid, &number))
                 return true;
         }
@@ -183,6 +183,7 @@ static void identity_adopt(struct pool *p, const struct root_image *r)
         d->pool = p;
         d->uuid = r->disk[i].uuid;
         d->state = r->disk[i].state;
+        d->out_after = d->state == POOL_DISK_OUT ? r->disk[i].out_after : 0;
         d->extents_total = r->disk[i].extents;
         d->size_bytes = r->disk[i].size_bytes;
         d->tail_bytes = d->size_bytes - POOL_LABEL_AREA;
@@ -328,6 +329,21 @@ static int disks_check(struct pool_import_state *im)
     return 0;
 }
 
+/*
+ * A disk that went out while its data were current, and still is as it was then: it has the root
+ * that was durable when it left, and hardly any after it. GUARD_STALE_DISK is about what has copies.
+ */
+static bool disk_has_its_data(const struct pool_import_state *im, unsigned disk)
+{
+    uint32_t out_after = im->p->disk[disk].out_after;
+    unsigned c = (unsigned)im->of_disk[disk];
+    if (!out_after || !roots_are_known(im, c))
+        return false;
+    uint64_t own = le64_get(((const struct root_block *)im->newest[c])->number);
+    uint32_t ahead = pool_out_after(own) + POOL_OUT_AFTER_MAX - out_after;
+    return ahead % POOL_OUT_AFTER_MAX < POOL_ROOT_SLOTS;
+}
+
 static int disks_adopt(struct pool_import_state *im)
 {
     struct pool *p = im->p;
@@ -352,6 +368,10 @@ static int disks_adopt(struct pool_import_state *im)
                       : pool_disk_adopt_missing(p, i, "missing at import");
         if (rc)
             return rc;
+        if (here && d->stale && disk_has_its_data(im, i)) {
+            atomic_store(&d->io.data_only, true);
+            atomic_store(&p->disk_left, true);
+        }
         if (im->doubt[i])
             (void)snprintf(d->reason, sizeof(d->reason), "%s", im->doubt[i]);
     }

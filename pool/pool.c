@@ -97,7 +97,11 @@ static int create_metadata(struct pool *p)
     if (rc)
         return rc;
     struct pool_log_piece piece = pool_log_piece_here(p);
-    return pool_snapshot_commit(p, &piece);
+    rc = pool_snapshot_commit(p, &piece);
+    /* Once through all slots and one more: an empty slot is damage from now on (root.c, R1). */
+    while (!rc && p->root.now.number <= POOL_ROOT_SLOTS)
+        rc = pool_root_write(p, &p->root.now);
+    return rc;
 }
 
 static int create_run(struct pool *p, const struct pool_create_options *o, const char *const *paths,

@@ -349,7 +349,7 @@ struct pool_disk_info {
     struct vp_uuid uuid;
     char path[256];
     const char *state; /* "online", "ejected", "missing", "stale"                    */
-    char reason[128];
+    char reason[192];
     uint64_t size_bytes;
     uint32_t extents_total, extents_used;
     const struct raid_disk *io; /* counters                                                  */

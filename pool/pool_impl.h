@@ -51,6 +51,7 @@ struct pool_disk {
     struct pool *pool;
     struct vp_uuid uuid;
     enum pool_disk_state state; /* durable (root's disk table)                              */
+    uint32_t out_after;         /* durable; OUT with current data: see pool_out_after, or 0 */
     bool stale;                 /* was OUT when the pool was opened; its device is here     */
     char path[256];
     char reason[128];
@@ -60,6 +61,8 @@ struct pool_disk {
     uint32_t extents_used;
     uint64_t *extent_map; /* bit = extent belongs to a group, or is not yet reusable  */
 };
+
+#define POOL_OUT_AFTER_MAX 0xffffffU /* out_after has three bytes on disk */
 
 /* A label as decoded (label_format.h). Labels never change while a pool lives: which disks count is
  * in roots. */
@@ -236,7 +239,7 @@ struct pool {
     struct reactor *home;
     struct pool_client client;
     _Atomic bool fenced;
-    _Atomic bool disk_left; /* some disk was ejected since the pool was opened */
+    _Atomic bool disk_left; /* some disk was ejected since the import, or serves data only */
     _Atomic bool closing;
 
     /* disk side */
@@ -321,6 +324,12 @@ unsigned pool_meta_groups_of_all(const struct pool *p);
  * line in the log, ++p->disk_changes. VP_E_POOL_FENCED when no disk would be left in service (then
  * it changes nothing). Idempotent. */
 int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *why) must_check;
+
+/* Of a root's number, what fits beside a disk's state in the root: never 0. */
+static inline uint32_t pool_out_after(uint64_t root_number)
+{
+    return 1 + (uint32_t)(root_number % POOL_OUT_AFTER_MAX);
+}
 
 /*
  * Home. Takes a disk out: pool_disk_mark_out, then pool_root_update (also when it was marked

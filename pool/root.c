@@ -9,6 +9,8 @@
  *      or of root n+1 itself exists: heads and tails are never in flight together. So when import
  *      finds root n, and the next slot damaged in *every* copy, then n+1 was durable once and n may
  *      lead to pages used again: it refuses (VP_E_ROOT_STALE) instead of losing what n+1 knew.
+ *      An empty slot is damaged as well. A new pool begins with root 9, after 1 to 8 with the same
+ *      content, so that no slot of it is empty; pools of early releases had empty slots up to root 8.
  *  R2  A disk that fails the write is marked out, and the root is written again with the next
  * number.
  *  R3  Root n+1 is begun when n is on all disks in service. After a crash in the middle of n the
@@ -42,6 +44,8 @@ static void encode_disks(const struct pool *p, struct root_block *b)
             .size_bytes = le64_make(d->size_bytes),
         };
         memcpy(b->disk[i].uuid, d->uuid.b, sizeof(b->disk[i].uuid));
+        for (unsigned k = 0; k < sizeof(b->disk[i].out_after); k++)
+            b->disk[i].out_after[k] = (uint8_t)(d->out_after >> 8 * k);
     }
 }
 
@@ -128,6 +132,8 @@ static bool decode_disks(const struct root_block *b, struct root_image *out)
             return false;
         memcpy(out->disk[i].uuid.b, d->uuid, sizeof(d->uuid));
         out->disk[i].state = (enum pool_disk_state)d->state;
+        for (unsigned k = 0; k < sizeof(d->out_after); k++)
+            out->disk[i].out_after |= (uint32_t)d->out_after[k] << 8 * k;
         out->disk[i].extents = le32_get(d->extents);
         out->disk[i].size_bytes = le64_get(d->size_bytes);
         uint64_t extents_bytes = (uint64_t)out->disk[i].extents * out->geometry.extent_bytes;

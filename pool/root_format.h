@@ -36,8 +36,8 @@ static_assert(sizeof(struct root_piece) == 56, "on disk");
 
 struct root_disk {
     uint8_t uuid[16];
-    uint8_t state; /* enum pool_disk_state */
-    uint8_t reserved[3];
+    uint8_t state;        /* enum pool_disk_state */
+    uint8_t out_after[3]; /* pool_out_after, little-endian; 0: data that may not be served */
     struct le32 extents;
     struct le64 size_bytes;
 } __attribute__((packed));

@@ -26,7 +26,7 @@ static uint64_t group_raw_bytes(const struct pool *p, const struct pool_group *g
 /* Raw bytes of g's arenas that can be leased now. */
 static uint64_t group_open_bytes(const struct pool *p, const struct pool_group *g)
 {
-    if (g->role != POOL_GROUP_DATA || !raid_group_is_alive(&g->raid))
+    if (g->role != POOL_GROUP_DATA || !raid_group_is_in_service(&g->raid))
         return 0;
     uint64_t open = g->arenas - g->arenas_leased - g->arenas_held;
     return open * (g->arena_chunks / g->raid.profile.data) * p->geometry.chunk_bytes *

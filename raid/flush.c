@@ -129,7 +129,7 @@ static unsigned flush_submit(struct raid_disk *const *disks, unsigned count, str
     unsigned n = 0;
     for (unsigned i = 0; i < count; i++) {
         struct raid_disk *d = disks[i];
-        if (!raid_disk_is_in_service(d) ||
+        if (!raid_disk_serves(d, 1) ||
             is_clean(d, atomic_load_explicit(&d->writes_done, memory_order_acquire)))
             continue;
         waits[n] = !turn_enter(&turn[n], d);

@@ -23,7 +23,8 @@ struct flush_turn; /* flush.c */
  * be using it. */
 struct raid_disk {
     struct io_dev *dev;         /* NULL: absent                                                  */
-    _Atomic bool in_service;    /* false: neither read nor written, whatever the reason          */
+    _Atomic bool in_service;    /* false: neither read nor written, but for `data_only`          */
+    _Atomic bool data_only;     /* out of service, but groups with their only copy here go on    */
     _Atomic bool eject_pending; /* out of service, but that is not durable yet                */
     unsigned index;             /* in the pool                                                   */
 
@@ -85,8 +86,12 @@ CO int raid_write(struct raid_io *io, unsigned count) must_check;
 
 /* Copies of a piece (1 for single, N for mirror). */
 unsigned raid_copies(const struct raid_group *g);
-/* No yield: whether enough members are in service to serve the group's data. */
+/* No yield: whether the group's data can be served. */
 bool raid_group_is_alive(const struct raid_group *g);
+/* No yield: whether enough members are in service for new data to be placed there as well. */
+bool raid_group_is_in_service(const struct raid_group *g);
+/* No yield: out of service, but still the only member of its groups of one copy. */
+bool raid_disk_is_data_only(const struct raid_disk *d);
 /* Reads one copy, unverified. VP_E_RAID_DISK_OUT when its disk is not in service. */
 CO int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, void *buf,
                       uint32_t len) must_check;
@@ -99,7 +104,7 @@ CO int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, c
 CO void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len);
 
 /*
- * Makes every write completed before the call durable on all disks in service, in parallel; skips
+ * Makes every write completed before the call durable on all disks that serve, in parallel; skips
  * disks with nothing to flush. A disk whose flush fails is ejected, never flushed again and
  * believed; its data then exist only on its mirrors (who has data without a mirror finds its group
  * unreadable: raid_group_is_alive, pool_flush_check). Errors: that of `eject` (e.g. VP_E_POOL_FENCED).

@@ -20,6 +20,16 @@ static inline bool raid_disk_is_in_service(const struct raid_disk *d)
     return atomic_load_explicit(&d->in_service, memory_order_acquire);
 }
 
+/*
+ * Whether a disk serves a group of so many members. A disk that is out missed only writes that
+ * another copy has: a failed write of a group with one member is reported and never acknowledged.
+ * So such groups go on there, until a flush fails.
+ */
+static inline bool raid_disk_serves(const struct raid_disk *d, unsigned width)
+{
+    return raid_disk_is_in_service(d) || (width == 1 && raid_disk_is_data_only(d));
+}
+
 static inline void raid_check_bounds(const struct raid_group *g, uint64_t at_bytes, uint64_t len)
 {
     VP_VERIFY(at_bytes, <=, g->data_bytes);

@@ -25,22 +25,36 @@ unsigned raid_copies(const struct raid_group *g)
     return g->profile.kind == RAID_MIRROR ? g->width : 1;
 }
 
+bool raid_disk_is_data_only(const struct raid_disk *d)
+{
+    return atomic_load_explicit(&d->data_only, memory_order_acquire) &&
+           !atomic_load_explicit(&d->flush_failed, memory_order_acquire);
+}
+
 bool raid_group_is_alive(const struct raid_group *g)
 {
     unsigned alive = 0;
     for (unsigned i = 0; i < g->width; i++)
-        alive += raid_disk_is_in_service(g->disk[i]);
+        alive += raid_disk_serves(g->disk[i], g->width);
     return alive >= g->profile.data;
 }
 
-/* The copy to read first; -1 when no disk of the group is in service. */
+bool raid_group_is_in_service(const struct raid_group *g)
+{
+    unsigned in_service = 0;
+    for (unsigned i = 0; i < g->width; i++)
+        in_service += raid_disk_is_in_service(g->disk[i]);
+    return in_service >= g->profile.data;
+}
+
+/* The copy to read first; -1 when no disk of the group serves it. */
 static int choose_copy(const struct raid_group *g, uint64_t at_bytes)
 {
     unsigned copies = raid_copies(g);
     unsigned first = copies == 1 ? 0 : (unsigned)((g->id + (at_bytes >> REGION_SHIFT)) % copies);
     for (unsigned i = 0; i < copies; i++) {
         unsigned c = first + i < copies ? first + i : first + i - copies;
-        if (raid_disk_is_in_service(g->disk[c]))
+        if (raid_disk_serves(g->disk[c], g->width))
             return (int)c;
     }
     return -1;
@@ -51,7 +65,7 @@ int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, void 
     VP_VERIFY(copy, <, g->width);
     raid_check_bounds(g, at_bytes, len);
     struct raid_disk *d = g->disk[copy];
-    if (!raid_disk_is_in_service(d))
+    if (!raid_disk_serves(d, g->width))
         return VP_E_RAID_DISK_OUT;
     int rc = io_dev_read(d->dev, g->base_bytes[copy] + at_bytes, buf, len);
     raid_count_read(d, rc, len);
@@ -106,7 +120,7 @@ static void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struct b
     uint32_t len = (to - from) * RAID_BLOCK;
     for (unsigned c = 0; c < raid_copies(g); c++) {
         struct raid_disk *d = g->disk[c];
-        if (!((bad.unreadable | bad.mismatched) >> c & 1) || !raid_disk_is_in_service(d))
+        if (!((bad.unreadable | bad.mismatched) >> c & 1) || !raid_disk_serves(d, g->width))
             continue;
         if (bad.mismatched >> c & 1)
             raid_count(&d->checksum_errors, to - from);

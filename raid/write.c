@@ -1,5 +1,5 @@
 /*
- * Writing a group: every member in service gets the data, in windows of operations on the stack.
+ * Writing a group: every member that serves it gets the data, in windows of operations on the stack.
  *
  * What makes a degraded write safe to acknowledge (GUARD_EJECT_BEFORE_ACK): a member that missed
  * it must be known to be out before anybody relies on the write, or after a crash it would come
@@ -7,7 +7,7 @@
  * write that finds a member out of service already waits until that is on record.
  *
  * Disks may leave service while operations are in flight. What counts as a copy is therefore
- * decided afterwards: a member that took the write and is in service still.
+ * decided afterwards: a member that took the write and serves the group still.
  */
 #include "raid/raid_impl.h"
 
@@ -24,7 +24,7 @@ static void add_piece(struct write_window *w, struct raid_io *io)
     struct raid_group *g = io->group;
     raid_check_bounds(g, io->at_bytes, io->len);
     for (unsigned m = 0; m < g->width; m++) {
-        if (!raid_disk_is_in_service(g->disk[m]))
+        if (!raid_disk_serves(g->disk[m], g->width))
             continue;
         struct io_op *op = &w->op[w->ops];
         w->member[w->ops++] = (uint8_t)m;
@@ -51,7 +51,7 @@ static __attribute__((noinline)) int settle_degraded(struct raid_group *g, uint3
             return rc;
     }
     for (unsigned m = 0; m < g->width; m++)
-        if (written >> m & 1 && raid_disk_is_in_service(g->disk[m]))
+        if (written >> m & 1 && raid_disk_serves(g->disk[m], g->width))
             return 0;
     return VP_E_RAID_NO_COPY;
 }
@@ -72,7 +72,7 @@ static int finish_piece(struct write_window *w, const struct raid_io *io, unsign
             fail_rc = w->op[i].rc;
         } else {
             written |= 1U << m;
-            left |= !raid_disk_is_in_service(g->disk[m]);
+            left |= !raid_disk_serves(g->disk[m], g->width);
         }
     }
     *next += ops;
@@ -123,7 +123,7 @@ int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, cons
     VP_VERIFY(copy, <, g->width);
     raid_check_bounds(g, at_bytes, len);
     struct raid_disk *d = g->disk[copy];
-    if (!raid_disk_is_in_service(d))
+    if (!raid_disk_serves(d, g->width))
         return VP_E_RAID_DISK_OUT;
     int rc = io_dev_write(d->dev, g->base_bytes[copy] + at_bytes, buf, len, 0);
     raid_count_write(d, rc, len);
@@ -138,7 +138,7 @@ void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len)
     raid_check_bounds(g, at_bytes, len);
     for (unsigned m = 0; m < g->width; m++) {
         struct raid_disk *d = g->disk[m];
-        if (!raid_disk_is_in_service(d) || !io_dev_info(d->dev)->can_discard)
+        if (!raid_disk_serves(d, g->width) || !io_dev_info(d->dev)->can_discard)
             continue;
         io_op_set(&op[m], d->dev, IO_DISCARD, g->base_bytes[m] + at_bytes, NULL, len, 0);
         io_batch_add(&batch, &op[m]);

@@ -126,6 +126,26 @@ int ublkx_device_add(struct ublkx_dev_info *info, struct vp_error *err)
                    (unsigned long long)info->flags, (unsigned long long)asked);
 }
 
+/* The tag is part of a volume's uuid, which is no secret; the rest only root can have given it. */
+int ublkx_device_check_ours(const struct ublkx_dev_info *i, uint64_t tag, struct vp_error *err)
+{
+    const uint64_t needed = UBLKX_F_USER_RECOVERY | UBLKX_F_RECOVERY_REISSUE;
+    const char *why = NULL;
+    if (i->server_flags != tag)
+        why = "its tag is not this volume's";
+    else if ((i->flags & needed) != needed || (i->flags & UBLKX_F_AUTO_BUF_REG))
+        why = "it was made with other flags than vpool's devices";
+    else if ((i->flags & UBLKX_F_UNPRIVILEGED_DEV) || (i->owner_uid && i->owner_uid != geteuid()))
+        why = "it was made by another user";
+    else if (!i->nr_hw_queues || i->nr_hw_queues > UBLKX_QUEUES_MAX || !i->queue_depth ||
+             (unsigned)i->nr_hw_queues * i->queue_depth > UBLKX_TAGS_MAX || !i->max_io_buf_bytes ||
+             i->max_io_buf_bytes > UBLKX_IO_BYTES_MAX)
+        why = "its queues, depth or request size are none that vpool's devices can have";
+    return why ? vp_fail(err, VP_E_EXISTS, "/dev/ublkb%u belongs to somebody else: %s", i->dev_id,
+                         why)
+               : 0;
+}
+
 static uint8_t shift_of(uint32_t bytes)
 {
     return (uint8_t)(31 - __builtin_clz(bytes));
@@ -251,8 +271,8 @@ int ublkx_device_look(int number, struct ublkx_device *out, struct vp_error *err
 }
 
 int ublkx_device_discard(const struct ublkx_device *d,
-                         CO void (*known)(void *arg, int number, bool there), void *arg,
-                         struct vp_error *err)
+                         CO int (*known)(void *arg, int number, bool there, struct vp_error *err),
+                         void *arg, struct vp_error *err)
 {
     struct ublkx_device now;
     int rc = ublkx_device_look(d->number, &now, err);
@@ -264,9 +284,9 @@ int ublkx_device_discard(const struct ublkx_device *d,
     rc = ublkx_device_stop((unsigned)d->number, err);
     if (rc)
         return rc;
-    known(arg, d->number, false);
+    vp_ignore(known(arg, d->number, false, NULL), "it has said so");
     rc = ublkx_device_delete((unsigned)d->number, err);
     if (rc && rc != VP_E_NOT_FOUND)
-        known(arg, d->number, true);
+        vp_ignore(known(arg, d->number, true, NULL), "it has said so");
     return rc;
 }

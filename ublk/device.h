@@ -36,7 +36,8 @@ CO int ublkx_device_look(int number, struct ublkx_device *out, struct vp_error *
  * tried again. VP_E_BUSY: it is served, or is another one by now; VP_E_NOT_FOUND, VP_E_UBLK_… CO.
  */
 CO int ublkx_device_discard(const struct ublkx_device *d,
-                            CO void (*known)(void *arg, int number, bool there), void *arg,
-                            struct vp_error *err) must_check;
+                            CO int (*known)(void *arg, int number, bool there,
+                                            struct vp_error *err),
+                            void *arg, struct vp_error *err) must_check;
 
 #endif

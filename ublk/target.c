@@ -133,10 +133,15 @@ static void target_name(struct ublkx_target *t)
     (void)snprintf(t->path, sizeof(t->path), "/dev/ublkb%u", t->info.dev_id);
 }
 
-static CO void tell_known(struct ublkx_target *t, bool there)
+static CO int tell_there(struct ublkx_target *t, struct vp_error *err)
+{
+    return t->known ? t->known(t->known_arg, (int)t->info.dev_id, true, err) : 0;
+}
+
+static CO void tell_gone(struct ublkx_target *t)
 {
     if (t->known)
-        t->known(t->known_arg, (int)t->info.dev_id, there);
+        vp_ignore(t->known(t->known_arg, (int)t->info.dev_id, false, NULL), "it has said so");
 }
 
 static CO int serve_begin(struct ublkx_target *t, struct vp_error *err)
@@ -146,30 +151,28 @@ static CO int serve_begin(struct ublkx_target *t, struct vp_error *err)
 }
 
 /*
- * Takes the device away: of a failed start, or at a stop. Frees t, as far as the kernel allows: a
- * device that it does not stop, for whatever reason, goes on sending requests, so it is left without
- * a server.
+ * Takes the device away. Frees *t and sets it to NULL, unless the kernel does not stop the device: that
+ * goes on sending requests, for whatever reason (what the page cache holds of it, perhaps, for which
+ * the stop waits), so it is served on. Tags that have ended meanwhile are no harm.
  */
-static CO int take_down(struct ublkx_target *t, struct vp_error *err)
+static CO int take_down(struct ublkx_target **target, struct vp_error *err)
 {
+    struct ublkx_target *t = *target;
     vp_ignore(reactor_call(t->backend.reactor, stopping_here, t),
               "without it, stopping waits for space");
     int rc = ublkx_device_stop(t->info.dev_id, err);
-    if (rc && rc != VP_E_NOT_FOUND) {
-        ublkx_target_leave(t);
+    if (rc && rc != VP_E_NOT_FOUND)
         return rc;
-    }
     vp_ignore(reactor_call(t->backend.reactor, end_here, t),
               "the reactor runs as long as what it serves");
+    tell_gone(t); /* while its number is not yet another's */
     if (!rc) {
-        tell_known(t, false); /* while its number is not yet another's */
         rc = ublkx_device_delete(t->info.dev_id, err);
         if (rc && rc != VP_E_NOT_FOUND)
-            tell_known(t, true); /* it is there still, and can be removed later */
-    } else {
-        tell_known(t, false);
+            vp_ignore(tell_there(t, NULL), "it is there still, and can be removed later");
     }
     free(t);
+    *target = NULL;
     return rc == VP_E_NOT_FOUND ? 0 : rc; /* somebody else took it away */
 }
 
@@ -182,16 +185,20 @@ static CO int start_new(struct ublkx_target *t, struct vp_error *err)
         return rc;
     }
     target_name(t);
-    tell_known(t, true);
-    rc = ublkx_device_params(t, err);
+    rc = tell_there(t, err);
+    if (!rc)
+        rc = ublkx_device_params(t, err);
     if (!rc)
         rc = serve_begin(t, err);
     if (!rc)
         rc = ublkx_device_start(t, err);
     if (rc && t->fetch_errno)
         vp_warn("%s: the driver refused to be served: %s", t->path, strerror(t->fetch_errno));
-    if (rc)
-        vp_ignore(take_down(t, &ignored), "why it did not start is what counts");
+    if (!rc)
+        return 0;
+    vp_ignore(take_down(&t, &ignored), "why it did not start is what counts");
+    if (t)
+        ublkx_target_leave(t);
     return rc;
 }
 
@@ -215,7 +222,7 @@ static CO int start_recovered(struct ublkx_target *t, struct vp_error *err)
         return rc;
     }
     target_name(t);
-    tell_known(t, true);
+    vp_ignore(tell_there(t, NULL), "without, the record that is there stays");
     t->recovered = true;
     rc = serve_begin(t, err);
     if (!rc)
@@ -225,6 +232,19 @@ static CO int start_recovered(struct ublkx_target *t, struct vp_error *err)
     else if ((t->features & UBLKX_F_UPDATE_SIZE) && ublkx_device_resize(t, NULL))
         vp_warn("%s keeps the size that it had", t->path);
     return rc;
+}
+
+/* Home reactor: what the kernel may still look at when the rings are closed, at the process's end. */
+static struct list left = {&left, &left};
+
+/* Its commands are still in our ring, so that for the kernel it has a server. */
+static bool is_left(int number)
+{
+    const struct ublkx_target *t;
+    list_for_each (t, &left, left_link)
+        if ((int)t->info.dev_id == number)
+            return true;
+    return false;
 }
 
 /* Looks whether the wanted device is there: *found, and then it is one that we may take over. */
@@ -240,10 +260,20 @@ static CO int look_for(const struct ublkx_options *o, struct ublkx_dev_info *inf
         return 0;
     if (rc)
         return vp_fail(err, rc, "%s", none.text);
-    if (info->server_flags != o->tag)
-        return vp_fail(err, VP_E_EXISTS, "/dev/ublkb%d belongs to somebody else", o->number);
-    *found = true;
-    return 0;
+    rc = ublkx_device_check_ours(info, o->tag, err);
+    if (rc)
+        return rc;
+    if (!o->take_over)
+        return vp_fail(err, VP_E_EXISTS,
+                       "/dev/ublkb%d has this volume's tag, but no record says that vpool made it, "
+                       "so it is not taken over: remove it, or attach under another number",
+                       o->number);
+    *found = info->state == UBLKX_DEV_DEAD || !is_left(o->number);
+    return *found ? 0
+                  : vp_fail(err, VP_E_UBLK_STUCK,
+                            "/dev/ublkb%d was left by this daemon when the kernel did not answer, "
+                            "and is taken over only by the next one: restart the daemon",
+                            o->number);
 }
 
 /* One of ours that was added but never started can not be taken over: it goes. */
@@ -278,14 +308,8 @@ int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
     if (!io_memory_lock())
         vp_info("the daemon's memory is not locked (CAP_IPC_LOCK, LimitMEMLOCK=)");
     io_serve_page_cache();
-    if (found) {
+    if (found)
         t->info = info;
-        if (info.nr_hw_queues > UBLKX_QUEUES_MAX) {
-            free(t);
-            return vp_fail(err, VP_E_INVALID, "/dev/ublkb%d has %u queues", o->number,
-                           info.nr_hw_queues);
-        }
-    }
     rc = found ? start_recovered(t, err) : start_new(t, err);
     if (rc)
         return rc;
@@ -300,13 +324,10 @@ int ublkx_target_check_unclaimed(const struct ublkx_target *t)
     return io_block_is_claimed(t->path, CLAIM_MS);
 }
 
-int ublkx_target_stop(struct ublkx_target *t, struct vp_error *err)
+int ublkx_target_stop(struct ublkx_target **t, struct vp_error *err)
 {
     return take_down(t, err);
 }
-
-/* Home reactor: what the kernel may still look at when the rings are closed, at the process's end. */
-static struct list left = {&left, &left};
 
 void ublkx_target_leave(struct ublkx_target *t)
 {

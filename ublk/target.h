@@ -72,20 +72,23 @@ struct ublkx_options {
      * The reactor has driver_buffers for queues × depth requests. */
     bool zero_copy;
     uint64_t tag; /* tells this attachment's device from others'; not 0                    */
+    bool
+        take_over; /* it is known that a device with this number and tag is the caller's          */
     /* May be NULL. Called with `there` when the device has its number and nobody has seen it yet
-     * (before it is started), or is about to be taken over; without it when nobody sees it any more
-     * and the number is not yet free. Home reactor; `known_arg` lives as long as the target. */
-    CO void (*known)(void *known_arg, int number, bool there);
+     * (before it is started; an error ends the start), or is about to be taken over; without it when
+     * nobody sees it any more and the number is not yet free. Home reactor; `known_arg` lives as long
+     * as the target, `err` may be NULL. */
+    CO int (*known)(void *known_arg, int number, bool there, struct vp_error *err);
     void *known_arg;
 };
 
 struct ublkx_target;
 
 /*
- * The device exists and serves when this returns. When device `number` is there, has our tag and
- * lost its server, it is taken over (recovery): its queues and depth are what they were, and
+ * The device exists and serves when this returns. When device `number` is there, is ours (`take_over`,
+ * our tag, and all else that our devices have) and lost its server, it is taken over (recovery): its queues and depth are what they were, and
  * requests that wait are served. Errors: VP_E_UBLK_NONE, VP_E_PERMISSION, VP_E_UBLK_TOO_OLD,
- * VP_E_EXISTS (the number is somebody else's, or its server lives), VP_E_INVALID, VP_E_UBLK_REFUSED,
+ * VP_E_EXISTS (the number is somebody else's, or its server lives), what `known` gave, VP_E_INVALID, VP_E_UBLK_REFUSED,
  * VP_E_UBLK_STUCK, VP_E_NO_MEMORY, VP_E_IO_TOO_MANY_COROUTINES.
  */
 CO int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
@@ -93,11 +96,12 @@ CO int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **o
 
 /*
  * The device goes away: requests in flight are answered, those that wait for space end with an
- * error, whoever has it open gets errors from now on. Frees the target. An error (VP_E_UBLK_STUCK,
- * VP_E_UBLK_REFUSED, VP_E_PERMISSION): the kernel did not let go of the device, which then stays
- * without a server.
+ * error, whoever has it open gets errors from now on. Frees the target, and *t is NULL then. It is not when
+ * the kernel does not stop the device (VP_E_UBLK_STUCK, VP_E_UBLK_REFUSED, VP_E_PERMISSION): that is
+ * served on, and can be stopped again, or left. Another error: the device is stopped, and could not be
+ * deleted.
  */
-CO int ublkx_target_stop(struct ublkx_target *t, struct vp_error *err) must_check;
+CO int ublkx_target_stop(struct ublkx_target **t, struct vp_error *err) must_check;
 
 /* The end of the process: serving ends, the device stays and makes its users wait for the next
  * process, which takes it over. Frees the target, as far as the kernel allows. */

@@ -37,7 +37,7 @@ struct ublkx_target {
     uint64_t features;
     bool user_copy, zero_copy; /* neither: the kernel copies */
     bool read_only, recovered;
-    CO void (*known)(void *known_arg, int number, bool there);
+    CO int (*known)(void *known_arg, int number, bool there, struct vp_error *err);
     void *known_arg;
     char path[32];
     int fd; /* /dev/ublkcN; -1: closed */
@@ -57,6 +57,10 @@ struct ublkx_target {
 /* ---- device.c: all return 0 or an error with a sentence --------------------------------------- */
 
 CO int ublkx_device_info(int number, struct ublkx_dev_info *out, struct vp_error *err) must_check;
+/* 0: the device has this tag, and all the rest that we give our own, so it may be taken over.
+ * VP_E_EXISTS: it is somebody else's. */
+int ublkx_device_check_ours(const struct ublkx_dev_info *info, uint64_t tag,
+                            struct vp_error *err) must_check;
 CO int ublkx_device_add(struct ublkx_dev_info *info, struct vp_error *err) must_check;
 CO int ublkx_device_params(const struct ublkx_target *t, struct vp_error *err) must_check;
 /* Whether the device was described with a volatile cache. */

@@ -68,6 +68,7 @@ enum ublkx_dev_state {
 /* Flags of a device, and features of a kernel */
 #define UBLKX_F_USER_RECOVERY    (UINT64_C(1) << 3)
 #define UBLKX_F_RECOVERY_REISSUE (UINT64_C(1) << 4)
+#define UBLKX_F_UNPRIVILEGED_DEV (UINT64_C(1) << 5) /* made by who has no CAP_SYS_ADMIN */
 #define UBLKX_F_IOCTL_ENCODE     (UINT64_C(1) << 6)
 #define UBLKX_F_USER_COPY        (UINT64_C(1) << 7)
 #define UBLKX_F_UPDATE_SIZE      (UINT64_C(1) << 10)

@@ -46,6 +46,35 @@ grep -qE '/dev/ublkb7 +here +tank/a +unknown' <<<"$out" && grep -q '/dev/ublkb8 
 mv /dev/hidden /dev/ublk-control
 [ "$(vpool --json ublk list | jq -r '.devices[].error')" = "" ] || fail "they answer: $(vpool --json ublk list)"
 
+step "a device that the kernel does not stop stays attached and served, for the next daemon too"
+reads() { dd if=/dev/ublkb8 of=/dev/null bs=4k count=1 iflag=direct; }
+state() { vpool --json attachments | jq -r '.attachments[] | select(.volume == "tank/b") | .state'; }
+mv /dev/ublk-control /dev/hidden
+refused 'there is no /dev/ublk-control' vpool detach tank/b --force
+[ "$(state)" = serving ] && reads || fail "$(vpool attachments)"
+refused 'already' vpool attach tank/b --ublk
+vpool events | grep -q 'attachment.stuck.*stays' || fail "no event"
+
+step "a failed attachment is tried again as it is, not as another one"
+daemon_kill
+daemon_start
+[ "$(state)" = failed ] || fail "$(vpool attachments)"
+refused 'attach it without a number' vpool attach tank/b --ublk --number 9
+refused 'attach it without a number' vpool attach tank/b --ublk --depth 32
+refused 'there is no /dev/ublk-control' vpool attach tank/b --ublk --number 8
+mv /dev/hidden /dev/ublk-control
+ok vpool attach tank/b --ublk --number 8
+[ "$(state)" = serving ] && reads || fail "$(vpool attachments)"
+
+step "without a record a device is not taken over"
+daemon_kill
+mv /run/vpool/ublk/ublkb8 "$T/record"
+daemon_start
+vpool --json attachments | jq -r '.attachments[].error' | grep -q 'no record says that vpool made it' || fail "$(vpool attachments)"
+mv "$T/record" /run/vpool/ublk/ublkb8
+ok vpool attach tank/b --ublk
+[ "$(state)" = serving ] && reads || fail "$(vpool attachments)"
+
 step "a daemon that does not know the pool sees orphans, and says so at its start"
 mount /dev/ublkb7p1 /mnt/v
 daemon_kill

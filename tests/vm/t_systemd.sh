@@ -44,6 +44,7 @@ mountpoint -q /srv/home && echo booted >/srv/home/file
 vpool attachments
 systemctl restart vpoold.service
 mountpoint -q /srv/home && echo restarted >>/srv/home/file
+systemctl show -p StartLimitIntervalUSec -p NRestarts vpoold.service >$T/limit
 vpool --json attachments >$T/attachments
 systemctl poweroff --no-block
 S
@@ -61,9 +62,12 @@ failed() { # WHAT: shows what the boot said
 step "the file system is mounted once the daemon serves, and a restart of the daemon leaves it mounted"
 boot &
 booted=$!
-until_ok 60 test -s "$T/attachments" || failed "not booted"
+until_ok 60 test -s "$T/attachments" || { cat "$T/said"; failed "not booted"; }
 grep -q 'serving  *1 .*/dev/ublkb.*mounted at /srv/home' "$T/said" || failed "not mounted, or the daemon does not see it"
 [ "$(jq -r '.attachments[0].used_by' "$T/attachments")" = 'mounted at /srv/home' ] || failed "the restart: $(cat "$T/attachments")"
+
+step "however often it exits, systemd starts it again"
+grep -qx 'StartLimitIntervalUSec=0' "$T/limit" || failed "the unit has a limit: $(cat "$T/limit")"
 
 step "at the shutdown it is unmounted while the daemon still serves"
 until_ok 60 eval "! kill -0 $booted" || failed "it does not end"

@@ -164,7 +164,9 @@ static CO int serve(const struct bench_options *o, struct ublkx_backend backend,
     int waited = io_poll(signal_fd, POLLIN, 0, &events);
     struct ublkx_stats s = ublkx_target_stats(target);
     struct reactor_stats end = reactor_stats(reactor_self());
-    rc = ublkx_target_stop(target, err);
+    rc = ublkx_target_stop(&target, err);
+    if (target)
+        ublkx_target_leave(target);
     if (rc)
         return rc;
     printf("%llu requests, %llu errors, %.1f requests an enter\n", (unsigned long long)s.requests,

@@ -237,6 +237,11 @@ static void walk(struct chain *ch, const struct pool_segment *start, uint64_t st
                       (unsigned long long)ch->seq);
     else if (open && ch->run_len)
         check_note(ch->c, ch->name, "a commit of several batches was never finished");
+    else if (open && !ch->c->root.root.exported)
+        check_note(ch->c, ch->name,
+                   "it ends before batch %llu: one that was there and lost its header on every "
+                   "copy cannot be told from one that was never finished",
+                   (unsigned long long)ch->seq);
     if (open) /* what comes behind the last whole run belongs to nobody */
         ch->c->segments = kept;
 }

@@ -61,6 +61,7 @@ struct check_arena {
 /* The volume that is being looked at. */
 struct check_volume {
     uint32_t id;
+    uint64_t chunks_max; /* as its size has room for */
     uint64_t mapped, valid_blocks, data_checked, data_uncertain;
     bool damaged;   /* some page is lost: counts mean nothing */
     json_t *chunks; /* with --dump */
@@ -190,8 +191,14 @@ void check_volumes(struct check *c);
 
 /* ---- damage.c ------------------------------------------------------------------------------ */
 
-/* Damages something; says what. False when there is nothing of that kind. */
-bool check_damage(struct check *c, const char *kind, uint64_t seed);
+bool check_damage_is_known(const char *kind);
+enum damage_result {
+    DAMAGE_DONE,
+    DAMAGE_NO_TARGET, /* there is nothing of that kind whose damage would be noticed */
+    DAMAGE_FAILED,    /* perhaps in part; said                                 */
+};
+/* Damages something; says what. */
+enum damage_result check_damage(struct check *c, const char *kind, uint64_t seed);
 void check_damage_kinds(void);
 
 #endif

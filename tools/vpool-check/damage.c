@@ -1,7 +1,10 @@
 /*
  * The damage generator, for tests of the engine and of this tool: a place is chosen by kind and
  * seed among those that a check has just walked over, and a bit flipped there or all of it zeroed,
- * on one copy or on all.
+ * on one copy or on all. Something changes that a check must notice: what reads as zeros is not zeroed,
+ * and of swapped extents one holds a page or data that the other has not. Not chosen are blocks of
+ * regions that were being overwritten, which nobody can judge. One exception is left: the log's last
+ * batch, which on the disks looks like one that was never finished (a note says where the log ends).
  */
 #include "tools/vpool-check/check.h"
 
@@ -88,18 +91,24 @@ static bool damage_target(const struct check *c, const struct check_target *t,
     return flip(d, t->at + where / 8 % t->len, where % 8);
 }
 
-static const struct check_target *choose_target(const struct check *c, const char *thing,
+static bool reads_as_zeros(const struct check *c, const struct check_target *t)
+{
+    uint8_t *buf = check_grow(NULL, t->len, 1);
+    bool zeros = check_read(&c->disk[t->disk], t->at, buf, t->len) && bytes_are_zero(buf, t->len);
+    free(buf);
+    return zeros;
+}
+
+/* The first from a random one on that can be damaged so. */
+static const struct check_target *choose_target(const struct check *c, const struct kind *kind,
                                                 uint64_t *random)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < c->targets; i++)
-        n += strcmp(c->target[i].kind, thing) == 0;
-    if (!n)
-        return NULL;
-    n = next_random(random) % n;
-    for (size_t i = 0; i < c->targets; i++)
-        if (strcmp(c->target[i].kind, thing) == 0 && n-- == 0)
-            return &c->target[i];
+    size_t first = c->targets ? next_random(random) % c->targets : 0;
+    for (size_t i = 0; i < c->targets; i++) {
+        const struct check_target *t = &c->target[(first + i) % c->targets];
+        if (strcmp(t->kind, kind->thing) == 0 && !(kind->zero && reads_as_zeros(c, t)))
+            return t;
+    }
     return NULL;
 }
 
@@ -120,34 +129,74 @@ static bool swap(const struct check_disk *d, uint64_t a, uint64_t b, uint64_t le
     return ok;
 }
 
-/* Two members of different groups on one disk. */
-static bool swap_extents(const struct check *c, uint64_t *random)
+/* Whether a page, or a block of data, in the extent at `a` is another than at its place in `b`. */
+static bool extents_differ(const struct check *c, const struct check_disk *d, uint64_t a,
+                           uint64_t b)
 {
-    unsigned first = c->groups ? (unsigned)(next_random(random) % c->groups) : 0;
-    for (unsigned i = 0; i < c->groups; i++)
-        for (unsigned k = 0; k < c->groups; k++) {
-            const struct check_group *a = &c->group[(first + i) % c->groups], *b = &c->group[k];
-            uint64_t at_a, at_b;
-            for (unsigned m = 0; m < b->info.members && a != b; m++) {
-                const struct check_disk *d = check_copy(c, a, 0, 0, &at_a);
-                if (d && b->info.disk[m] == a->info.disk[0] && check_copy(c, b, m, 0, &at_b) == d)
-                    return swap(d, at_a, at_b, c->root.geometry.extent_bytes);
-            }
+    uint8_t x[POOL_BLOCK], y[POOL_BLOCK];
+    for (size_t i = 0; i < c->targets; i++) {
+        const struct check_target *t = &c->target[i];
+        bool judged = strcmp(t->kind, "page") == 0 || strcmp(t->kind, "data") == 0;
+        if (judged && &c->disk[t->disk] == d && t->at >= a &&
+            t->at - a < c->root.geometry.extent_bytes && check_read(d, t->at, x, sizeof(x)) &&
+            check_read(d, b + (t->at - a), y, sizeof(y)) && memcmp(x, y, sizeof(x)) != 0)
+            return true;
+    }
+    return false;
+}
+
+struct pair {
+    const struct check_disk *disk;
+    uint64_t a, b;
+};
+
+/* Members of two groups on one disk whose swap would be noticed. */
+static bool find_pair(const struct check *c, const struct check_group *a,
+                      const struct check_group *b, struct pair *out)
+{
+    for (unsigned m = 0; m < a->info.members; m++)
+        for (unsigned n = 0; n < b->info.members; n++) {
+            out->disk = check_copy(c, a, m, 0, &out->a);
+            if (out->disk && check_copy(c, b, n, 0, &out->b) == out->disk &&
+                (extents_differ(c, out->disk, out->a, out->b) ||
+                 extents_differ(c, out->disk, out->b, out->a)))
+                return true;
         }
     return false;
 }
 
-bool check_damage(struct check *c, const char *text, uint64_t seed)
+static enum damage_result swap_extents(const struct check *c, uint64_t *random)
+{
+    struct pair pair;
+    unsigned first = c->groups ? (unsigned)(next_random(random) % c->groups) : 0;
+    for (unsigned i = 0; i < c->groups; i++)
+        for (unsigned k = 0; k < c->groups; k++) {
+            const struct check_group *a = &c->group[(first + i) % c->groups], *b = &c->group[k];
+            if (a == b || !find_pair(c, a, b, &pair))
+                continue;
+            bool done = swap(pair.disk, pair.a, pair.b, c->root.geometry.extent_bytes);
+            return done ? DAMAGE_DONE : DAMAGE_FAILED;
+        }
+    return DAMAGE_NO_TARGET;
+}
+
+bool check_damage_is_known(const char *text)
+{
+    struct kind kind;
+    return strcmp(text, "extent-swap") == 0 || parse_kind(text, &kind);
+}
+
+enum damage_result check_damage(struct check *c, const char *text, uint64_t seed)
 {
     uint64_t random = seed;
     struct kind kind = {0};
     if (strcmp(text, "extent-swap") == 0)
         return swap_extents(c, &random);
     if (!parse_kind(text, &kind))
-        return false;
-    const struct check_target *t = choose_target(c, kind.thing, &random);
+        return DAMAGE_NO_TARGET;
+    const struct check_target *t = choose_target(c, &kind, &random);
     if (!t)
-        return false;
+        return DAMAGE_NO_TARGET;
     uint64_t where = next_random(&random);
     bool ok = true;
     for (size_t i = 0; i < c->targets; i++)
@@ -156,5 +205,5 @@ bool check_damage(struct check *c, const char *text, uint64_t seed)
             ok &= damage_target(c, &c->target[i], &kind, where);
     for (unsigned i = 0; i < c->disks; i++)
         ok &= fsync(c->disk[i].fd) == 0;
-    return ok;
+    return ok ? DAMAGE_DONE : DAMAGE_FAILED;
 }

@@ -148,10 +148,13 @@ static int verdict(struct check *c)
 
 static int damage(struct check *c, const struct options *o)
 {
-    if (check_damage(c, o->damage, o->seed))
-        return 0;
-    fprintf(stderr, "vpool-check: nothing to damage that is called '%s'\n", o->damage);
-    return 1;
+    enum damage_result r = check_damage(c, o->damage, o->seed);
+    if (r == DAMAGE_NO_TARGET)
+        fprintf(stderr,
+                "vpool-check: nothing was damaged: these disks have nothing for '%s' whose damage "
+                "a check would notice\n",
+                o->damage);
+    return r == DAMAGE_DONE ? 0 : 1;
 }
 
 int main(int argc, char **argv)
@@ -168,6 +171,8 @@ int main(int argc, char **argv)
         return usage("no disks are given");
     if (argc - optind > (int)POOL_DISKS_MAX)
         return usage("too many disks");
+    if (o.damage && !check_damage_is_known(o.damage))
+        return usage("no such kind of damage; --damage list names them");
     if (o.damage && !o.sure)
         return usage("--damage destroys; say --i-mean-it");
     struct check *c = calloc(1, sizeof(*c));

@@ -142,6 +142,8 @@ static void check_slots(struct check *c, const struct check_disk *d, json_t *lis
                 check_target_add(c, "root", d, slot_at(d, s), ROOT_BYTES, c->units);
         } else if (is_damaged_root(c, block) && next) {
             check_note(c, "root", "%s: slot %u holds a root that was never finished", d->path, s);
+        } else if (is_damaged_root(c, block) && !d->counts) {
+            check_note(c, "root", "%s: slot %u is torn; the disk is out of service", d->path, s);
         } else if (is_damaged_root(c, block)) {
             check_problem(c, "root", "%s: the root in slot %u does not match its checksum", d->path,
                           s);
@@ -153,20 +155,29 @@ static void check_slots(struct check *c, const struct check_disk *d, json_t *lis
 
 /* Every copy of the slot after the newest root's is damaged, or empty though a root stood there
  * before: then the next root was durable once, and the one found may lead to pages that are used
- * again (pool/root.c, R1). */
+ * again (pool/root.c, R1). Only in a pool of an early release a slot may be empty. */
 static void check_next_root(struct check *c)
 {
     uint64_t number = c->root.root.number + 1;
+    bool may_be_new = false;
     for (unsigned i = 0; i < c->disks; i++)
         for (unsigned side = 0; side < 2 && c->disk[i].counts; side++) {
             const uint8_t *block =
                 slot_of(&c->disk[i], side * POOL_ROOT_SLOTS + (unsigned)(number % POOL_ROOT_SLOTS));
             bool empty = bytes_are_zero(block, ROOT_BYTES);
-            if (empty ? number <= POOL_ROOT_SLOTS : !is_damaged_root(c, block))
+            if (!empty && !is_damaged_root(c, block))
                 return;
+            may_be_new |= empty && number <= POOL_ROOT_SLOTS;
         }
-    check_problem(c, "root", "root %llu is damaged in every copy; the one before it does not count",
-                  (unsigned long long)number);
+    if (may_be_new)
+        check_note(c, "root",
+                   "no disk has root %llu: this pool is of an early release and young, so whether "
+                   "it was never written or has been zeroed everywhere cannot be told",
+                   (unsigned long long)number);
+    else
+        check_problem(c, "root",
+                      "root %llu is damaged in every copy; the one before it does not count",
+                      (unsigned long long)number);
 }
 
 static json_t *segment_json(const struct pool_segment *s)

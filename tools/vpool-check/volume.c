@@ -48,7 +48,8 @@ static void check_block(struct check *c, const struct check_group *g, uint64_t v
         const struct check_disk *d = check_copy(c, g, m, at, &disk_at);
         if (!d)
             continue;
-        check_target_add(c, "data", d, disk_at, sizeof(buf), unit);
+        if (!uncertain)
+            check_target_add(c, "data", d, disk_at, sizeof(buf), unit);
         c->volume->data_checked++;
         if (check_read(d, disk_at, buf, sizeof(buf)) && vp_crc32c(buf, sizeof(buf)) == crc)
             continue;
@@ -61,6 +62,30 @@ static void check_block(struct check *c, const struct check_group *g, uint64_t v
                           c->volume->id, (unsigned long long)vchunk, block, d->path,
                           (unsigned long long)disk_at);
     }
+}
+
+/* ---- records ----------------------------------------------------------------------------------- */
+
+static bool record_read(const struct check_record *r, struct volume_record_disk *out)
+{
+    if (!r || r->len < sizeof(*out))
+        return false;
+    memcpy(out, r->value, sizeof(*out));
+    return true;
+}
+
+static bool is_deleting(const struct check_record *r)
+{
+    struct volume_record_disk v;
+    return record_read(r, &v) && v.state == VOLUME_RECORD_DELETING;
+}
+
+/* Chunks that the volume has; what does not decode has been said by others. */
+static uint64_t size_in_chunks(const struct check *c, const struct check_record *r)
+{
+    struct volume_record_disk v;
+    return record_read(r, &v) ? div_up(le64_get(v.size_bytes), c->root.geometry.chunk_bytes)
+                              : UINT64_MAX;
 }
 
 /* ---- entries ------------------------------------------------------------------------------- */
@@ -92,6 +117,10 @@ static void map_entry(struct check *c, uint64_t vchunk, const uint8_t *entry)
     const uint8_t *crcs = valid + max_u64(8, blocks / 8);
     if (pchunk == 0)
         return;
+    if (vchunk >= c->volume->chunks_max)
+        check_problem(c, "map", "volume %u chunk %llu is behind its end: it has %llu chunks",
+                      c->volume->id, (unsigned long long)vchunk,
+                      (unsigned long long)c->volume->chunks_max);
     const struct check_group *g = check_chunk_find(c, pchunk, &at, &owner);
     if (!g)
         check_problem(c, "map", "volume %u chunk %llu: pool chunk %llu does not exist",
@@ -176,15 +205,6 @@ static void arena_free(struct hash_node *n, void *arg)
     free(container_of(n, struct check_arena, node));
 }
 
-static bool is_deleting(const struct check_record *r)
-{
-    struct volume_record_disk v;
-    if (!r || r->len < sizeof(v))
-        return false;
-    memcpy(&v, r->value, sizeof(v));
-    return v.state == VOLUME_RECORD_DELETING;
-}
-
 static json_t *volume_report(struct check *c, const struct check_record *record, json_t *pages)
 {
     const struct check_volume *v = c->volume;
@@ -210,7 +230,8 @@ static json_t *volume_report(struct check *c, const struct check_record *record,
 static void check_volume(struct check *c, uint32_t id, const struct check_record *record,
                          json_t *list)
 {
-    struct check_volume v = {.id = id, .chunks = c->dump ? json_array() : NULL};
+    struct check_volume v = {
+        .id = id, .chunks_max = size_in_chunks(c, record), .chunks = c->dump ? json_array() : NULL};
     json_t *pages = c->dump ? json_array() : NULL;
     bool live = record && !is_deleting(record);
     c->volume = &v;
@@ -254,6 +275,25 @@ static void check_leases(struct check *c)
         }
 }
 
+/* Whose scope is a volume's id. */
+static bool is_of_volume(const struct check_record *r)
+{
+    return r->kind == POOL_RECORD_TREE || r->kind == POOL_RECORD_STAT ||
+           r->kind == POOL_RECORD_INTENT ||
+           (r->kind == POOL_RECORD_COUNTER && r->key == POOL_COUNTER_COMMITS);
+}
+
+/* They go together with the VOLUME record, in one commit. */
+static void check_leftovers(struct check *c)
+{
+    for (size_t i = 0; i < c->table.count; i++) {
+        const struct check_record *r = &c->table.r[i];
+        if (is_of_volume(r) && !volume_exists(c, r->scope))
+            check_problem(c, "record", "a %s record (key %llu) is of volume %u, which is gone",
+                          check_record_kind(r->kind), (unsigned long long)r->key, r->scope);
+    }
+}
+
 void check_volumes(struct check *c)
 {
     json_t *list = json_array();
@@ -271,5 +311,6 @@ void check_volumes(struct check *c)
             check_volume(c, r->scope, NULL, list);
     }
     check_leases(c);
+    check_leftovers(c);
     check_put(c->out, "volumes", list);
 }

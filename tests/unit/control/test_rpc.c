@@ -186,6 +186,7 @@ static void parameters_are_checked_by_name(void **state)
     } bad[] = {
         {CALL("add", "{}"), "'a' is missing"},
         {CALL("add", "{\"a\":null}"), "'a' is missing"},
+        {CALL("add", "null"), "'a' is missing"},
         {CALL("add", "[1]"), "named parameters"},
         {CALL("add", "{\"a\":1,\"c\":1}"), "unknown parameter 'c'"},
         {CALL("add", "{\"a\":101}"), "'a' is 101, which is not between 0 and 100"},

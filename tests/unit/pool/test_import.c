@@ -281,7 +281,7 @@ static void a_tail_found_once_is_found_again_on_each_disk_alone(void **state)
         struct sim_world *w = sim_pool_world(n, 2);
         disks = 2;
         commits = 10;
-        cut_after(w, 100 + n);
+        cut_after(w, 160 + n);
         sim_pool_run(w, create_and_commit, NULL);
         w = cut_either_way(w, n);
         check_ok(import_disks(w, "01", false));

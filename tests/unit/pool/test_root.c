@@ -182,12 +182,14 @@ static void import(void *arg)
     import_rc = sim_pool_import(disks, NULL, &pool, &err);
 }
 
+enum { FIRST_ROOT = POOL_ROOT_SLOTS + 1 }; /* of a new pool */
+
 /* A closed world with root number `last`. */
 static struct sim_world *world_with_roots(unsigned n, uint64_t last)
 {
     struct sim_world *w = sim_pool_world(n, n);
     disks = n;
-    sim_pool_run(w, create, (void *)(uintptr_t)(last - 1));
+    sim_pool_run(w, create, (void *)(uintptr_t)(last - FIRST_ROOT));
     assert_true(pool->root.now.number == last);
     pool_abandon(pool);
     pool = NULL;
@@ -217,14 +219,14 @@ static void one_whole_copy_of_the_newest_root_is_enough(void **state)
 {
     (void)state;
     for (unsigned good = 0; good < 4; good++) {
-        struct sim_world *w = world_with_roots(2, 12);
+        struct sim_world *w = world_with_roots(2, 20);
         for (unsigned i = 0; i < 4; i++)
             if (i != good)
-                damage(w, i / 2 ? "d1" : "d0", 12, i % 2);
+                damage(w, i / 2 ? "d1" : "d0", 20, i % 2);
         sim_pool_run(w, import, NULL);
         check_ok(import_rc);
         check_equal(sim_pool_counter(pool, 1), 10);
-        check_equal(pool->root.now.number, 13);
+        check_equal(pool->root.now.number, 21);
         end(w);
     }
 }
@@ -232,7 +234,7 @@ static void one_whole_copy_of_the_newest_root_is_enough(void **state)
 static void a_newest_root_damaged_in_every_copy_is_refused_not_forgotten(void **state)
 {
     (void)state;
-    for (uint64_t last = 2; last < 20; last++) {
+    for (uint64_t last = FIRST_ROOT; last < FIRST_ROOT + 18; last++) {
         struct sim_world *w = world_with_roots(2, last);
         for (unsigned i = 0; i < 4; i++)
             damage(w, i / 2 ? "d1" : "d0", last, i % 2);
@@ -242,15 +244,30 @@ static void a_newest_root_damaged_in_every_copy_is_refused_not_forgotten(void **
     }
 }
 
+static void a_newest_root_that_is_empty_in_every_copy_is_refused_too(void **state)
+{
+    (void)state;
+    static uint8_t zeros[ROOT_BYTES];
+    for (uint64_t last = FIRST_ROOT; last < FIRST_ROOT + 10; last++) {
+        struct sim_world *w = world_with_roots(2, last);
+        for (unsigned i = 0; i < 4; i++)
+            sim_disk_poke(sim_disk_find(w, i / 2 ? "d1" : "d0"), slot_at(last, i % 2), zeros,
+                          sizeof(zeros));
+        sim_pool_run(w, import, NULL);
+        check_equal(import_rc, VP_E_ROOT_STALE);
+        end(w);
+    }
+}
+
 static void a_root_torn_on_all_heads_never_was(void **state)
 {
     (void)state;
-    struct sim_world *w = world_with_roots(2, 12);
-    /* What a cut leaves on disks that tear a page: the heads of root 13 in pieces. */
+    struct sim_world *w = world_with_roots(2, 20);
+    /* What a cut leaves on disks that tear a page: the heads of root 21 in pieces. */
     uint8_t torn[512];
     memset(torn, 0x77, sizeof(torn));
-    sim_disk_poke(sim_disk_find(w, "d0"), slot_at(13, false), torn, sizeof(torn));
-    sim_disk_poke(sim_disk_find(w, "d1"), slot_at(13, false), torn, sizeof(torn));
+    sim_disk_poke(sim_disk_find(w, "d0"), slot_at(21, false), torn, sizeof(torn));
+    sim_disk_poke(sim_disk_find(w, "d1"), slot_at(21, false), torn, sizeof(torn));
     sim_pool_run(w, import, NULL);
     check_ok(import_rc);
     check_equal(sim_pool_counter(pool, 1), 10);
@@ -260,7 +277,7 @@ static void a_root_torn_on_all_heads_never_was(void **state)
 static void no_root_at_all_is_said_so(void **state)
 {
     (void)state;
-    struct sim_world *w = world_with_roots(1, 3);
+    struct sim_world *w = world_with_roots(1, FIRST_ROOT);
     static uint8_t zeros[POOL_ROOT_SLOTS * ROOT_BYTES];
     sim_disk_poke(sim_disk_find(w, "d0"), slot_at(0, false), zeros, sizeof(zeros));
     sim_disk_poke(sim_disk_find(w, "d0"), slot_at(0, true), zeros, sizeof(zeros));
@@ -279,6 +296,7 @@ int main(void)
         cmocka_unit_test(sealed_nonsense_is_refused_or_decodes_within_bounds),
         cmocka_unit_test(one_whole_copy_of_the_newest_root_is_enough),
         cmocka_unit_test(a_newest_root_damaged_in_every_copy_is_refused_not_forgotten),
+        cmocka_unit_test(a_newest_root_that_is_empty_in_every_copy_is_refused_too),
         cmocka_unit_test(a_root_torn_on_all_heads_never_was),
         cmocka_unit_test(no_root_at_all_is_said_so),
     };

@@ -1,4 +1,4 @@
-/* A disk that fails a flush: who has a mirror goes on, who has not is told. */
+/* A disk that fails: who has a mirror goes on; who has not keeps its data, or is told. */
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"
 
@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -55,6 +56,109 @@ static void a_lost_write_without_a_mirror_is_not_acknowledged(void **state)
     assert_checked();
 }
 
+/* ---- a failed write of metadata ------------------------------------------------------------- */
+
+static uint8_t copy[LEN] __attribute__((aligned(4096)));
+
+CO static void check_alone(struct sim_volumes *s, const char *state)
+{
+    struct pool_disk_info info;
+    pool_disk_info_get(volumes_pool(s->vs), 1, &info);
+    check(strcmp(info.state, state) == 0);
+    check(strstr(info.reason, "data still served") != NULL);
+    struct volume *v = sim_volumes_open(s, "alone");
+    if (!v)
+        return;
+    memset(copy, 0, LEN);
+    check_ok(volume_read(v, 0, LEN, copy));
+    check(memcmp(copy, data, LEN) == 0);
+    memset(data, data[0] + 1, LEN);
+    check_ok(volume_write(v, 0, LEN, data, 0));
+    check_ok(volume_flush(v));
+    check_ok(volume_read(v, 0, LEN, copy));
+    check(memcmp(copy, data, LEN) == 0);
+    volume_close(v);
+}
+
+CO static void eject_by_metadata(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "alone", LEN);
+    if (!v)
+        return;
+    memset(data, 1, LEN);
+    check_ok(volume_write(v, 0, LEN, data, 0));
+    check_ok(volume_flush(v));
+    volume_close(v);
+    sim_disk_inject(sim_disk_find(s->world, "d1"), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    check_alone(s, "ejected");
+}
+
+CO static void see_it_stale(struct sim_volumes *s)
+{
+    check_alone(s, "stale");
+}
+
+/* Its flush fails while it is out: nothing of it is believed, at once and later. */
+CO static void fail_its_flush(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_open(s, "alone");
+    if (!v)
+        return;
+    check_ok(volume_write(v, 0, LEN, data, 0));
+    sim_disk_inject(sim_disk_find(s->world, "d1"), SIM_FAULT_ERROR, 1 << IO_FLUSH, 0, 0);
+    check_equal(volume_flush(v), VP_E_RAID_NO_COPY);
+    check_equal(volume_flush(v), VP_E_RAID_NO_COPY);
+    check_equal(volume_read(v, 0, LEN, copy), VP_E_RAID_NO_COPY);
+    volume_close(v);
+}
+
+CO static void see_it_unserved(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_open(s, "alone");
+    if (!v)
+        return;
+    check_equal(volume_read(v, 0, LEN, copy), VP_E_RAID_NO_COPY);
+    volume_close(v);
+}
+
+static void a_disk_without_metadata_serves_its_data_until_a_flush_fails(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = 5});
+    sim_volumes_run(s, eject_by_metadata);
+    sim_volumes_run(s, see_it_stale);
+    sim_volumes_power_cut(s, 6);
+    sim_volumes_run(s, see_it_stale);
+    sim_volumes_run(s, fail_its_flush);
+    sim_volumes_run(s, see_it_unserved);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
+/* ---- an old image in the place of such a disk ------------------------------------------------ */
+
+static uint8_t old_image[64 << 20];
+
+CO static void eject_after_image(struct sim_volumes *s)
+{
+    struct sim_disk *d = sim_disk_find(s->world, "d1");
+    sim_disk_peek(d, 0, old_image, sizeof(old_image));
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    eject_by_metadata(s);
+}
+
+static void an_old_image_of_such_a_disk_is_not_served(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = 7});
+    sim_volumes_run(s, eject_after_image);
+    sim_disk_poke(sim_disk_find(s->world, "d1"), 0, old_image, sizeof(old_image));
+    sim_volumes_run(s, see_it_unserved);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
 static void drop_line(enum vp_log_level level, const char *line, void *arg)
 {
     (void)level;
@@ -67,6 +171,8 @@ int main(void)
     vp_log_set_sink(drop_line, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_lost_write_without_a_mirror_is_not_acknowledged),
+        cmocka_unit_test(a_disk_without_metadata_serves_its_data_until_a_flush_fails),
+        cmocka_unit_test(an_old_image_of_such_a_disk_is_not_served),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
