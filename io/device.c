@@ -39,6 +39,10 @@ bool io_dev_is_full(const struct io_dev *dev)
 
 #define SHORT_RETRY_NS  20000000U    /* all operations of a reactor that wait are tried again   */
 #define SHORT_REPORT_NS 60000000000U /* a full file system is reported once in this time        */
+/* What the kernel lacks for longer than this is a failed disk, since a device that is gone may answer
+ * in any way for ever. Room below a file is waited for without end. */
+#define SHORT_AGAIN_NS  1000000000U
+#define SHORT_MEMORY_NS 10000000000U
 
 /*
  * Whether the failure is about what the kernel lacks, and not about the disk. Not so for a flush
@@ -47,10 +51,12 @@ bool io_dev_is_full(const struct io_dev *dev)
  */
 static bool op_is_short(const struct io_op *op, int rc)
 {
+    uint64_t waited_ns = reactor_turn_ns() - op->submitted_ns;
     if (rc == VP_E_AGAIN)
-        return op->kind == IO_READ || op->kind == IO_WRITE || op->kind == IO_FLUSH;
+        return waited_ns < SHORT_AGAIN_NS &&
+               (op->kind == IO_READ || op->kind == IO_WRITE || op->kind == IO_FLUSH);
     if (rc == VP_E_NO_MEMORY)
-        return op->kind == IO_READ || op->kind == IO_WRITE;
+        return waited_ns < SHORT_MEMORY_NS && (op->kind == IO_READ || op->kind == IO_WRITE);
     return rc == VP_E_NO_SPACE && op->kind == IO_WRITE &&
            atomic_load_explicit(&op->dev->waits_for_room, memory_order_relaxed);
 }

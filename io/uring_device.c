@@ -178,6 +178,9 @@ static void op_done(struct ring_req *req, int res)
     } else if (res < 0) {
         more = other_way(device_of(op), op, -res);
         rc = code_of(-res);
+        /* A block device whose size is 0 since it was removed says so as well. */
+        if (rc == VP_E_NO_SPACE && !op->dev->info.is_file)
+            rc = VP_E_IO;
     } else if (op->kind == IO_READ || op->kind == IO_WRITE) {
         more = transferred(op, (uint64_t)res, &rc);
     }

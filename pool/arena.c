@@ -142,7 +142,7 @@ static void set_owner(struct pool *p, struct pool_group *g, uint32_t arena, uint
 {
     g->arenas_leased += owner ? 1U : 0U - 1U;
     g->arena_owner[arena] = owner;
-    pool_group_update_open(p, g);
+    pool_group_update_lists(p, g);
 }
 
 /* One lease in memory; the group's record is the caller's to write. No yield. */
@@ -240,6 +240,13 @@ static void set_held(struct pool_group *g, uint32_t arena, bool held)
         bitmap_clear(g->held_map, arena);
 }
 
+/* Marks the group for record_groups, which follows without a yield. */
+static void group_record_due(struct pool *p, struct pool_group *g)
+{
+    if (list_empty(&g->due_link))
+        list_add_tail(&p->space->due, &g->due_link);
+}
+
 /* Takes the arenas from their owner in memory; marks their groups. */
 static int take_back(struct pool *p, uint32_t owner, const uint64_t *numbers, size_t count)
 {
@@ -256,19 +263,16 @@ static int take_back(struct pool *p, uint32_t owner, const uint64_t *numbers, si
         if (io_guard_on(GUARD_FREE_BEFORE_REUSE))
             set_held(g, a, true);
         set_owner(p, g, a, 0);
-        g->record_due = true;
+        group_record_due(p, g);
     }
     return 0;
 }
 
 static void record_groups(struct pool *p, struct pool_batch *b)
 {
-    struct pool_group *g;
-    list_for_each (g, &p->groups, link)
-        if (g->record_due) {
-            g->record_due = false;
-            pool_group_record(b, g);
-        }
+    struct list *link;
+    while ((link = list_pop(&p->space->due)))
+        pool_group_record(b, container_of(link, struct pool_group, due_link));
 }
 
 /* Counts only: who is leased many finds them with pool_arena_list. The records go out together: one
@@ -284,7 +288,7 @@ static int lease_many_at_home(void *arg)
         rc = lease_unrecorded(c, &g, &arena, &formed);
         if (rc)
             break;
-        g->record_due = true;
+        group_record_due(c->pool, g);
         c->got++;
         c->spread++;
     }
@@ -342,7 +346,7 @@ static void release_held(struct pool *p, const uint64_t *numbers, size_t count)
         if (!g || !bitmap_test(g->held_map, a))
             continue;
         set_held(g, a, false);
-        pool_group_update_open(p, g);
+        pool_group_update_lists(p, g);
         give_back_empty(p, g);
     }
 }

@@ -56,8 +56,10 @@ struct pool_space_map {
     uint32_t slots, ids;  /* sizes of the tables                                           */
     _Atomic(struct pool_group *) *slot; /* [0] is never used                               */
     _Atomic(struct pool_group *) *id;   /* [0] is never used                               */
-    struct list open; /* pool_group.open_link: data groups with an arena to lease          */
-    struct list dead; /* pool_group.link: given back, kept a while for late readers        */
+    struct list open;  /* pool_group.open_link: data groups with an arena to lease         */
+    struct list empty; /* pool_group.empty_link: data groups that pool_groups_reclaim takes */
+    struct list due;   /* pool_group.due_link: changed by this arena return or lease of many */
+    struct list dead;  /* pool_group.link: given back, kept a while for late readers       */
     unsigned dead_count;
     _Atomic(enum pool_level) level;  /* last reported                                       */
     uint64_t room_events, failed_at; /* see pool_wait_for_room                             */
@@ -101,7 +103,7 @@ bool pool_group_is_empty(const struct pool_group *g);
 bool pool_groups_reclaim(struct pool *p);
 /* Figures changed, but no room came: looks at the level only (pool_space_changed does both). */
 void pool_space_update_level(struct pool *p);
-/* After arenas were leased or freed: keeps the list of open groups right. */
-void pool_group_update_open(struct pool *p, struct pool_group *g);
+/* After arenas were leased, held or freed: keeps the lists of open and of empty groups right. */
+void pool_group_update_lists(struct pool *p, struct pool_group *g);
 
 #endif

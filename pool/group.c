@@ -10,6 +10,7 @@
  *   4. An extent that is given back may be taken at once: the record that takes it follows, in the
  *      log, the one that gave it back.
  */
+#include "base/verify.h"
 #include "pool/disk_impl.h"
 
 #include <stdlib.h>
@@ -41,6 +42,8 @@ int pool_space_map_new(struct pool *p)
     s->ids = (uint32_t)extents + 1;
     s->slots = 2 * (uint32_t)extents + 1;
     list_init(&s->open);
+    list_init(&s->empty);
+    list_init(&s->due);
     list_init(&s->dead);
     s->id = calloc(s->ids, sizeof(*s->id));
     s->slot = calloc(s->slots, sizeof(*s->slot));
@@ -87,7 +90,7 @@ static void group_publish(struct pool *p, struct pool_group *g)
         g->disk[m]->extents_used++;
     }
     list_add_tail(&p->groups, &g->link);
-    pool_group_update_open(p, g);
+    pool_group_update_lists(p, g);
     atomic_store_explicit(&s->id[g->raid.id], g, memory_order_release);
     for (uint32_t k = 0; k < g->slots; k++)
         atomic_store_explicit(&s->slot[g->first_slot + k], g, memory_order_release);
@@ -107,6 +110,8 @@ int pool_group_restore(struct pool *p, uint32_t id, const struct pool_group_info
     if (!g)
         return VP_E_NO_MEMORY;
     list_init(&g->open_link);
+    list_init(&g->empty_link);
+    list_init(&g->due_link);
     g->role = info->role;
     g->arenas = info->arenas;
     g->slots = info->slots;
@@ -392,6 +397,8 @@ void pool_group_drop(struct pool *p, struct pool_group *g)
         g->disk[m]->extents_used--;
     }
     list_del(&g->open_link);
+    list_del(&g->empty_link);
+    list_del(&g->due_link);
     list_del(&g->link);
     pool_meta_room_update(p);
     list_add_tail(&s->dead, &g->link);
@@ -406,24 +413,31 @@ bool pool_groups_reclaim(struct pool *p)
     struct pool_batch b;
     pool_batch_init(&b);
     struct pool_group *g, *next;
-    list_for_each (g, &p->groups, link)
-        if (pool_group_is_empty(g))
-            pool_batch_delete(&b, POOL_RECORD_GROUP, 0, g->raid.id);
+    list_for_each (g, &p->space->empty, empty_link) {
+        VP_VERIFY_TRUE(pool_group_is_empty(g));
+        pool_batch_delete(&b, POOL_RECORD_GROUP, 0, g->raid.id);
+    }
     bool any = b.count && pool_log_append_nowait(p, &b) == 0;
     pool_batch_fini(&b);
     if (!any)
         return false;
-    list_for_each_safe (g, next, &p->groups, link)
-        if (pool_group_is_empty(g))
-            pool_group_drop(p, g);
+    list_for_each_safe (g, next, &p->space->empty, empty_link)
+        pool_group_drop(p, g);
     return true;
 }
 
-void pool_group_update_open(struct pool *p, struct pool_group *g)
+/* Puts the link into the list, or takes it out; what is there already keeps its place. */
+static void group_list_keep(struct list *l, struct list *link, bool in)
+{
+    if (in && list_empty(link))
+        list_add_tail(l, link);
+    else if (!in)
+        list_del(link);
+}
+
+void pool_group_update_lists(struct pool *p, struct pool_group *g)
 {
     bool open = g->role == POOL_GROUP_DATA && g->arenas_leased + g->arenas_held < g->arenas;
-    if (open && list_empty(&g->open_link))
-        list_add_tail(&p->space->open, &g->open_link);
-    else if (!open)
-        list_del(&g->open_link);
+    group_list_keep(&p->space->open, &g->open_link, open);
+    group_list_keep(&p->space->empty, &g->empty_link, pool_group_is_empty(g));
 }

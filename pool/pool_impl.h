@@ -98,12 +98,13 @@ struct pool_group {
     struct pool_disk *disk[RAID_WIDTH_MAX];
     uint32_t extent[RAID_WIDTH_MAX];
     /* the disk side's own: slots, arenas, owners … */
-    struct list link;      /* in pool.groups */
-    struct list open_link; /* in pool_space_map.open, or nowhere */
+    struct list link;       /* in pool.groups */
+    struct list open_link;  /* in pool_space_map.open, or nowhere */
+    struct list empty_link; /* in pool_space_map.empty, or nowhere */
+    struct list due_link;   /* in pool_space_map.due, or nowhere */
     uint64_t first_slot;
     uint32_t slots, arena_chunks;
     uint32_t arenas, arenas_leased, arenas_held;
-    bool record_due;       /* used within one arena return or lease of many */
     uint32_t *arena_owner; /* volume id, 0 = free                                         */
     uint64_t *held_map;    /* bit: returned, not durable yet                              */
 };

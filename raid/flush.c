@@ -151,10 +151,12 @@ static int flush_window(struct raid_disk *const *disks, unsigned count)
     for (unsigned i = 0; i < n; i++)
         if (!waits[i])
             turn_finish(&turn[i]);
-    int first_rc = 0;
-    for (unsigned i = 0; i < n; i++) {
+    /* All turns end before an ejection is waited for: others may wait for a turn inherited here. */
+    for (unsigned i = 0; i < n; i++)
         if (waits[i])
             turn_await(&turn[i]);
+    int first_rc = 0;
+    for (unsigned i = 0; i < n; i++) {
         int rc = turn[i].rc ? raid_disk_leave(turn[i].disk, turn[i].rc, "a flush failed") : 0;
         if (rc && !first_rc)
             first_rc = rc;

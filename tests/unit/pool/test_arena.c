@@ -63,6 +63,28 @@ static unsigned fill(struct pool *p, uint32_t owner, struct raid_profile profile
     return n;
 }
 
+/* The lists of groups hold what a walk over all groups finds. */
+static void check_lists(struct pool *p)
+{
+    const struct pool_group *g;
+    unsigned open = 0, empty = 0;
+    list_for_each (g, &p->groups, link) {
+        bool data = g->role == POOL_GROUP_DATA;
+        check_equal(!list_empty(&g->open_link),
+                    data && g->arenas_leased + g->arenas_held < g->arenas);
+        check_equal(!list_empty(&g->empty_link), pool_group_is_empty(g));
+        open += !list_empty(&g->open_link);
+        empty += !list_empty(&g->empty_link);
+    }
+    list_for_each (g, &p->space->open, open_link)
+        open--;
+    list_for_each (g, &p->space->empty, empty_link)
+        empty--;
+    check_equal(open, 0);
+    check_equal(empty, 0);
+    check(list_empty(&p->space->due));
+}
+
 static void check_figures(struct pool *p)
 {
     struct pool_space s;
@@ -76,6 +98,7 @@ static void check_figures(struct pool *p)
         used += p->disk[i].extents_used;
     }
     check_equal(used * p->geometry.extent_bytes, s.data_bytes + s.metadata_bytes);
+    check_lists(p);
 }
 
 static struct pool_arena arena[LEASES_MAX];
