@@ -177,8 +177,6 @@ int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_
 
 void volume_full_done(struct volume *v, struct full_wait *w)
 {
-    if (!w->counted)
-        return;
     w->counted = false;
     count_waiting(v, -1);
     vp_ignore(reactor_call(pool_home(v->vs->pool), waiter_leaves, v->vs), "home outlives requests");

@@ -270,6 +270,7 @@ struct full_wait {
  * NULL; it may have gone meanwhile. */
 CO int volume_full_wait(struct volume *v, struct full_wait *w,
                         const struct volume_client *client) must_check;
+/* At the end of a request that is counted. */
 CO void volume_full_done(struct volume *v, struct full_wait *w);
 /* On v's reactor: chunks were freed; lets v's own waiting writers have them. */
 CO int volume_full_freed(struct volume *v) must_check;
