@@ -131,7 +131,7 @@ int attachment_ublk_start(struct control *c, struct attachment *a, struct vp_err
         return rc;
     record_init(a, &info);
     all_serve_page_cache(c);
-    struct ublkx_options o = {.backend = ublkx_volume_backend(a->v),
+    struct ublkx_options o = {.backend = ublkx_volume_backend(a->v, &a->client),
                               .number = address.number,
                               .queues = address.queues,
                               .depth = address.depth,
