@@ -13,7 +13,7 @@
  * 4. The size is looked at again under the locks, because a volume may shrink while a request
  *    waits.
  * 5. Under the locks of every window, a change also looks whether its client is gone: what came
- *    instead of that client may have written there already.
+ *    instead of that client may have written there already (GUARD_CLIENT_GONE).
  *
  * On the volume's reactor; nothing here allocates.
  */
@@ -245,7 +245,7 @@ CO static int write_window_locked(struct request *r, const struct window *w)
 
 static bool client_is_gone(const struct request *r)
 {
-    return r->client && r->client->state == VOLUME_CLIENT_GONE;
+    return r->client && r->client->state == VOLUME_CLIENT_GONE && io_guard_on(GUARD_CLIENT_GONE);
 }
 
 /* Without the bounce buffer, which others need; its contents are made anew under the locks. */
