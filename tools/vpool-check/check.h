@@ -29,6 +29,7 @@ struct check_disk {
     bool labelled;
     int index;      /* in the pool's disk table; -1: none */
     bool counts;    /* in service according to the newest root */
+    bool serves_data; /* out, but groups of one member are served from it */
     uint8_t *slots; /* root slots of the area at the start, then at the end */
 };
 
