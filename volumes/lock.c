@@ -147,10 +147,11 @@ void block_lock_drain(struct lock_table *t, uint64_t block)
     for (unsigned i = 0; i < LOCK_BUCKETS; i++) {
         const struct lock_entry *e;
         while ((e = bucket_find_from(&t->bucket[i], block))) {
-            struct lock_entry mine = {
-                .region = e->region, .mask = mask_from(e->region, block), .exclusive = true};
-            entry_take(t, &mine);
-            entry_drop(t, &mine);
+            struct block_lock l;
+            uint64_t first = max_u64(block, e->region * LOCK_REGION_BLOCKS);
+            uint64_t count = LOCK_REGION_BLOCKS - first % LOCK_REGION_BLOCKS;
+            block_lock_take(t, &l, first, count, true);
+            block_lock_drop(t, &l);
         }
     }
 }

@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { STATES_MAX = 30000, SEEDS = 3, RANDOM_SEEDS = 60, LINE_MAX_BYTES = 1400 };
+enum { STATES_MAX = 30000, SEEDS = 3, RANDOM_SEEDS = 240, LINE_MAX_BYTES = 1400 };
 
 /* Where to look first; then everything else. */
 static const struct {
