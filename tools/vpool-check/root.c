@@ -98,10 +98,11 @@ static void check_disk_out(struct check *c, unsigned index, struct check_disk *d
     check_note(c, "disk", "disk %u (%s) is out of service%s", index, d ? d->path : "not given",
                d && d->serves_data ? "; data that have no other copy are served from it" : "");
     if (d && out_after && !d->serves_data)
-        check_problem(c, "disk",
-                      "an older state of disk %u (%s) was put in its place: the data there that have "
-                      "no other copy are not served",
-                      index, d->path);
+        check_problem(
+            c, "disk",
+            "an older state of disk %u (%s) was put in its place: the data there that have "
+            "no other copy are not served",
+            index, d->path);
 }
 
 static void check_disk_table(struct check *c, json_t *out)
