@@ -334,8 +334,8 @@ static int disks_check(struct pool_import_state *im)
 }
 
 /*
- * A disk that went out while its data were current, and still is as it was then: it has the root
- * that was durable when it left, and hardly any after it. GUARD_STALE_DISK is about what has copies.
+ * A disk that went out while its data were current, and was not set back since: it has the newest
+ * root that it took, or a later one (root.c, R4). GUARD_STALE_DISK is about what has copies.
  */
 static bool disk_has_its_data(const struct pool_import_state *im, unsigned disk)
 {
@@ -345,7 +345,7 @@ static bool disk_has_its_data(const struct pool_import_state *im, unsigned disk)
         return false;
     uint64_t own = le64_get(((const struct root_block *)im->newest[c])->number);
     uint32_t ahead = pool_out_after(own) + POOL_OUT_AFTER_MAX - out_after;
-    return ahead % POOL_OUT_AFTER_MAX < POOL_ROOT_SLOTS;
+    return ahead % POOL_OUT_AFTER_MAX < POOL_OUT_AFTER_MAX / 2;
 }
 
 static int disks_adopt(struct pool_import_state *im)
