@@ -150,8 +150,9 @@ struct pool_arena {
  */
 CO int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile,
                         unsigned spread, struct pool_arena *out) must_check;
-/* The same for many at once, by one run of the log: up to `wanted`, *got of them. Which they are is
- * pool_arena_list's to say. VP_E_NO_SPACE only when there is none. */
+/* The same for many at once, by one run of the log: up to `wanted` and POOL_LEASE_MANY, *got of them.
+ * Which they are is pool_arena_list's to say. VP_E_NO_SPACE only when there is none. */
+enum { POOL_LEASE_MANY = 1024 };
 CO int pool_arena_lease_many(struct pool *p, uint32_t owner, struct raid_profile profile,
                              unsigned spread, unsigned wanted, unsigned *got) must_check;
 /* The same for up to `wanted` arenas that are not needed yet, by one commit, as long as the pool's

@@ -23,7 +23,6 @@
 enum {
     SCAN_LEAVES = 4,      /* of the space tree, looked through before a new arena is leased */
     RETURN_BATCH = 32,    /* arenas given back at once                                      */
-    RESERVE_BATCH = 1024, /* arenas of a reserve leased at once                          */
     QUARANTINE_TURN = 64, /* arenas whose quarantine ends before others get their turn   */
 };
 
@@ -377,7 +376,7 @@ static CO int reserve_lease(struct thin *t)
     struct thin_space *s = &t->space;
     int rc = 0;
     while (!rc && s->leased < s->leased_min) {
-        unsigned got, wanted = (unsigned)min_u64(s->leased_min - s->leased, RESERVE_BATCH);
+        unsigned got, wanted = (unsigned)min_u64(s->leased_min - s->leased, POOL_LEASE_MANY);
         rc = pool_arena_lease_many(t->pool, t->id, t->config.profile, s->spread, wanted, &got);
         s->leased += got;
         s->spread += got;
