@@ -336,6 +336,8 @@ struct pool_space {
     uint64_t
         writable_bytes; /* what volumes of the default profile can still lease: usable bytes, in
                                 groups that can be formed and in open ones                */
+    uint64_t unusable_bytes; /* raw bytes that the pool's own profile can never use: its copies
+                                are on different disks, and the others are too small       */
     uint64_t meta_pages_total, meta_pages_used;
     uint64_t meta_pages_room; /* for new ones, in groups that are not formed yet too       */
     enum pool_level level;
