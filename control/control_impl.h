@@ -207,6 +207,9 @@ CO void attachments_ublk_resize(struct control *c, struct control_pool *p, const
 /* No yield; of an open volume the figures of its last commit. */
 json_t *show_pool_brief(const struct control_pool *p);
 /* Asks open volumes; the caller holds a reference on p or control.lock. */
+/* Into the "warnings" of what is shown: disks whose sizes do not fit each other. At create and import
+ * only, since it is no state that gets better. */
+void show_warn_limits(json_t *shown, const struct control_pool *p);
 CO json_t *show_pool(const struct control_pool *p);
 json_t *show_volume(const struct control_pool *p, const struct volume_info *info);
 json_t *show_disk_counters(const struct pool_disk_info *d);

@@ -153,6 +153,7 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
     *result = show_pool(p);
     if (!a->raid && count > 1)
         warn_of_single(*result, count);
+    show_warn_limits(*result, p);
     return 0;
 }
 
@@ -413,8 +414,11 @@ CO static int import_one(struct control *c, const struct pool_found *f, json_t *
         paths[i] = f->paths[i];
     if (rc == 0)
         rc = control_pool_import(c, paths, f->path_count, &p, &why);
-    if (rc == 0)
-        return json_array_append_new(done, show_pool_brief(p)) ? VP_E_NO_MEMORY : 0;
+    if (rc == 0) {
+        json_t *shown = show_pool_brief(p);
+        show_warn_limits(shown, p);
+        return json_array_append_new(done, shown) ? VP_E_NO_MEMORY : 0;
+    }
     *err = why;
     return json_array_append_new(failed, json_pack("{s:s, s:s, s:s}", "name", f->name, "error_name",
                                                    vp_err_name(rc), "error", why.text))

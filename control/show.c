@@ -8,8 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define INT(v)        ((json_int_t)(v))
-#define VOLUMES_NAMED 8 /* in the warnings of a pool */
+#define INT(v)           ((json_int_t)(v))
+#define VOLUMES_NAMED    8 /* in the warnings of a pool */
+#define UNUSABLE_PERCENT 5 /* of a pool: worth a warning */
 
 const char *show_level(enum pool_level level)
 {
@@ -194,6 +195,26 @@ static void warn_space(json_t *list, const struct pool_space *space)
         warn(list, "delete volumes that are not needed, or discard inside the guests (fstrim)",
              "space is %s: %llu MiB are free", show_level(space->level),
              (unsigned long long)(space->free_bytes >> 20));
+}
+
+void show_warn_limits(json_t *shown, const struct control_pool *p)
+{
+    struct pool_space s;
+    struct pool *pool = volumes_pool(p->vs);
+    pool_space_get(pool, &s);
+    if (s.unusable_bytes <= s.total_bytes / 100 * UNUSABLE_PERCENT)
+        return;
+    char lost[16], all[16], profile[RAID_PROFILE_TEXT];
+    json_t *list = json_object_get(shown, "warnings");
+    if (!list && json_object_set_new(shown, "warnings", list = json_array()))
+        return; /* no memory: one warning less */
+    warn(
+        list, "use disks of about the same size, or volumes with fewer copies for the rest",
+        "%s of %s cannot hold %s volumes: their copies lie on different disks, and the small disks "
+        "leave the large ones without a partner",
+        bytes_format_size(s.unusable_bytes, lost, sizeof(lost)),
+        bytes_format_size(s.total_bytes, all, sizeof(all)),
+        raid_profile_format(pool_default_profile(pool), profile));
 }
 
 /* By name, as many as fit on a screen. */

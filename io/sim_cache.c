@@ -11,8 +11,7 @@
 
 static struct sim_write *write_alloc(unsigned pieces)
 {
-    struct sim_write *x = malloc(sizeof(*x) + pieces * sizeof(x->piece[0]));
-    VP_VERIFY_TRUE(x != NULL);
+    struct sim_write *x = sim_alloc(sizeof(*x) + pieces * sizeof(x->piece[0]));
     x->refs = 1;
     x->pieces = pieces;
     return x;

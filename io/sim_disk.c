@@ -274,12 +274,12 @@ static void complete_read(const struct sim_flight *f)
             (unsigned char)(1U << f->flip_bit % 8);
 }
 
-/* A failed write may have happened in part. */
+/* A failed write may have happened in part; without a cache that part is on the medium. */
 static void complete_write(const struct sim_flight *f)
 {
     struct sim_disk *d = f->disk;
     uint64_t units = f->fails ? sim_random(d->world) : UINT64_MAX;
-    bool through = (f->op->flags & IO_FUA || !d->config.write_cache) && !f->fails;
+    bool through = !d->config.write_cache || (f->op->flags & IO_FUA && !f->fails);
     sim_cache_write_done(d, f->write, units, through);
     sim_write_put(f->write);
 }

@@ -23,8 +23,8 @@ static struct sim_kept *kept_find(struct sim_world *w, const char *name)
 
 static struct sim_kept *kept_add(struct sim_world *w, const char *name, size_t capacity)
 {
-    struct sim_kept *k = calloc(1, sizeof(*k));
-    VP_VERIFY_TRUE(k != NULL);
+    struct sim_kept *k = sim_alloc(sizeof(*k));
+    memset(k, 0, sizeof(*k));
     VP_VERIFY(capacity, <=, (size_t)SIM_KEEP_PAGES * SIM_KEEP_PAGE);
     (void)snprintf(k->name, sizeof(k->name), "%s", name);
     k->capacity = capacity;

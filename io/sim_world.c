@@ -21,6 +21,8 @@ void *sim_grow(void *array, unsigned *capacity, unsigned needed, size_t item_byt
     while (n < needed)
         n *= 2;
     void *p = realloc(array, n * item_bytes);
+    if (!p)
+        p = realloc(array, n * item_bytes);
     VP_VERIFY_TRUE(p != NULL);
     *capacity = n;
     return p;

@@ -275,32 +275,57 @@ static void record_groups(struct pool *p, struct pool_batch *b)
         pool_group_record(b, container_of(link, struct pool_group, due_link));
 }
 
+/* Takes leases back that could not be recorded. The groups that were formed for them stay, empty. */
+static void lease_many_undo(struct pool *p, const uint64_t *numbers, unsigned count)
+{
+    uint32_t a;
+    for (unsigned i = 0; i < count; i++) {
+        struct pool_group *g = group_of_arena(p, numbers[i], &a);
+        VP_VERIFY(g, !=, NULL);
+        set_owner(p, g, a, 0);
+    }
+}
+
+/* Queues the records of the groups that are due. */
+static int lease_many_record(struct pool *p)
+{
+    struct pool_batch b;
+    pool_batch_init(&b);
+    record_groups(p, &b);
+    int rc = pool_log_append_nowait(p, &b);
+    pool_batch_fini(&b);
+    return rc;
+}
+
 /* Counts only: who is leased many finds them with pool_arena_list. The records go out together: one
  * for each group, not one for each arena. */
 static int lease_many_at_home(void *arg)
 {
     struct lease_call *c = arg;
-    int rc = pool_is_fenced(c->pool) ? VP_E_POOL_FENCED : 0;
-    while (!rc && c->got < c->wanted) {
+    struct pool *p = c->pool;
+    uint64_t number[POOL_LEASE_MANY];
+    unsigned n = 0;
+    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : 0;
+    while (!rc && n < c->wanted && n < POOL_LEASE_MANY) {
         struct pool_group *g;
         uint32_t arena;
         bool formed;
         rc = lease_unrecorded(c, &g, &arena, &formed);
         if (rc)
             break;
-        group_record_due(c->pool, g);
-        c->got++;
+        group_record_due(p, g);
+        number[n++] = (g->first_slot << p->space->slot_shift) + arena;
         c->spread++;
     }
-    if (!c->got)
+    if (!n)
         return rc;
-    pool_space_update_level(c->pool);
-    struct pool_batch b;
-    pool_batch_init(&b);
-    record_groups(c->pool, &b);
-    rc = pool_log_append_nowait(c->pool, &b);
-    pool_batch_fini(&b);
-    return rc ? rc : pool_log_drain(c->pool);
+    rc = lease_many_record(p);
+    if (rc)
+        lease_many_undo(p, number, n);
+    else
+        c->got = n;
+    pool_space_update_level(p);
+    return rc ? rc : pool_log_drain(p);
 }
 
 int pool_arena_lease_many(struct pool *p, uint32_t owner, struct raid_profile profile,

@@ -57,6 +57,7 @@ void pool_import_state_free(struct pool_import_state *im)
     free(im->segment);
     free(im->newest);
     free(im->unread);
+    free(im->gone);
     free(im->op);
     free(im->slots);
     free(im);

@@ -44,6 +44,7 @@ static void roots_read_single(struct pool_import_state *im, unsigned i)
         }
         if (!rc)
             continue;
+        im->gone[i / 2] |= rc == VP_E_IO_NO_DEVICE;
         im->unread[i] |= (uint8_t)(1U << slot);
         memset(slots_of(im, i / 2, i % 2) + slot * ROOT_BYTES, 0, ROOT_BYTES);
     }
@@ -57,8 +58,9 @@ static int roots_read(struct pool_import_state *im)
     im->slots = aligned_alloc(ROOT_BYTES, 2 * (size_t)n * SLOTS_BYTES);
     im->op = calloc(2 * (size_t)n, sizeof(*im->op));
     im->unread = calloc(2 * (size_t)n, sizeof(*im->unread));
+    im->gone = calloc(n, sizeof(*im->gone));
     im->newest = calloc(n, sizeof(*im->newest));
-    if (!im->slots || !im->op || !im->unread || !im->newest)
+    if (!im->slots || !im->op || !im->unread || !im->gone || !im->newest)
         return VP_E_NO_MEMORY;
     io_batch_init(&batch);
     for (unsigned i = 0; i < 2 * n; i++) {
@@ -198,6 +200,8 @@ static int disks_match(struct pool_import_state *im)
         im->of_disk[d] = -1;
     for (unsigned c = 0; c < im->candidates; c++) {
         unsigned d = 0;
+        if (im->gone[c])
+            continue; /* missing, as it would be had it gone a moment earlier */
         while (d < p->disk_count &&
                (!p->disk[d].state ||
                 !vp_uuid_equal(p->disk[d].uuid, im->candidate[c].label.disk_uuid)))
@@ -330,8 +334,8 @@ static int disks_check(struct pool_import_state *im)
 }
 
 /*
- * A disk that went out while its data were current, and still is as it was then: it has the root
- * that was durable when it left, and hardly any after it. GUARD_STALE_DISK is about what has copies.
+ * A disk that went out while its data were current, and was not set back since: it has the newest
+ * root that it took, or a later one (root.c, R4). GUARD_STALE_DISK is about what has copies.
  */
 static bool disk_has_its_data(const struct pool_import_state *im, unsigned disk)
 {
@@ -341,7 +345,7 @@ static bool disk_has_its_data(const struct pool_import_state *im, unsigned disk)
         return false;
     uint64_t own = le64_get(((const struct root_block *)im->newest[c])->number);
     uint32_t ahead = pool_out_after(own) + POOL_OUT_AFTER_MAX - out_after;
-    return ahead % POOL_OUT_AFTER_MAX < POOL_ROOT_SLOTS;
+    return ahead % POOL_OUT_AFTER_MAX < POOL_OUT_AFTER_MAX / 2;
 }
 
 static int disks_adopt(struct pool_import_state *im)

@@ -478,12 +478,11 @@ int pool_log_drain(struct pool *p)
 
 /* ---- life --------------------------------------------------------------------------------- */
 
-int pool_log_init(struct pool *p)
+void pool_log_init(struct pool *p)
 {
     list_init(&p->log.queue);
     list_init(&p->log.owned);
     co_queue_init(&p->log.idle);
-    return 0;
 }
 
 void pool_log_fini(struct pool *p)

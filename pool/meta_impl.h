@@ -32,7 +32,7 @@ uint64_t pool_records_bytes(const struct pool_records *t);
 
 /* ---- log.c -------------------------------------------------------------------------------- */
 
-int pool_log_init(struct pool *p) must_check;
+void pool_log_init(struct pool *p);
 void pool_log_fini(struct pool *p);
 /* Begins the log anew in a fresh segment under a fresh stream; what is queued stays queued. */
 int pool_log_open(struct pool *p) must_check;

@@ -10,6 +10,7 @@
 static void pool_init_queues(struct pool *p)
 {
     pool_disks_init(p);
+    pool_log_init(p);
     co_mutex_init(&p->root.lock);
     co_queue_init(&p->checkpoint.done);
     pool_batch_init(&p->checkpoint.records);
@@ -24,7 +25,7 @@ struct pool *pool_new(void)
     pool_init_queues(p);
     pool_meta_init(p);
     p->root.page = aligned_alloc(ROOT_BYTES, ROOT_BYTES);
-    if (!p->root.page || pool_records_init(&p->records) || pool_log_init(p)) {
+    if (!p->root.page || pool_records_init(&p->records)) {
         pool_abandon(p);
         return NULL;
     }

@@ -150,8 +150,9 @@ struct pool_arena {
  */
 CO int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile,
                         unsigned spread, struct pool_arena *out) must_check;
-/* The same for many at once, by one run of the log: up to `wanted`, *got of them. Which they are is
- * pool_arena_list's to say. VP_E_NO_SPACE only when there is none. */
+/* The same for many at once, by one run of the log: up to `wanted` and POOL_LEASE_MANY, *got of them.
+ * Which they are is pool_arena_list's to say. VP_E_NO_SPACE only when there is none. */
+enum { POOL_LEASE_MANY = 1024 };
 CO int pool_arena_lease_many(struct pool *p, uint32_t owner, struct raid_profile profile,
                              unsigned spread, unsigned wanted, unsigned *got) must_check;
 /* The same for up to `wanted` arenas that are not needed yet, by one commit, as long as the pool's
@@ -335,6 +336,8 @@ struct pool_space {
     uint64_t
         writable_bytes; /* what volumes of the default profile can still lease: usable bytes, in
                                 groups that can be formed and in open ones                */
+    uint64_t unusable_bytes; /* raw bytes that the pool's own profile can never use: its copies
+                                are on different disks, and the others are too small       */
     uint64_t meta_pages_total, meta_pages_used;
     uint64_t meta_pages_room; /* for new ones, in groups that are not formed yet too       */
     enum pool_level level;

@@ -53,6 +53,7 @@ struct pool_disk {
     enum pool_disk_state state; /* durable (root's disk table)                              */
     uint32_t out_after;         /* durable; OUT with current data: see pool_out_after, or 0 */
     bool stale;                 /* was OUT when the pool was opened; its device is here     */
+    bool takes_no_roots;        /* out, serves its data, and failed a root: gets no more    */
     char path[256];
     char reason[128];
     uint64_t size_bytes;    /* as used: a multiple of 4096                              */

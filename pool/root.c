@@ -16,6 +16,10 @@
  *  R3  Root n+1 is begun when n is on all disks in service. After a crash in the middle of n the
  *      import sees to that (pool_root_repeat). Otherwise a few crashes in a row could leave a disk
  *      in service with a root so old that the disk seems to have been set back (import.c, I9).
+ *  R4  A disk that is out but serves its data (disk.c) gets the roots as well, so that an image of it
+ *      can be told from the disk: out_after in its row of the table says the newest root that it
+ *      has. Nobody waits for more from it: when it fails a root, it gets none any more, and out_after
+ *      stays.
  */
 #include "pool/meta_impl.h"
 
@@ -192,36 +196,66 @@ int root_block_decode(const uint8_t *block, struct root_image *out)
 
 /* ---- writing ------------------------------------------------------------------------------ */
 
+static bool takes_roots(const struct pool_disk *d)
+{
+    return atomic_load_explicit(&d->io.in_service, memory_order_acquire) ||
+           (raid_disk_is_data_only(&d->io) && !d->takes_no_roots);
+}
+
+/* R4. */
+static void roots_end(struct pool_disk *d, int rc)
+{
+    d->takes_no_roots = true;
+    vp_warn("pool %s: disk %u (%s) is out of service and takes no more roots: %s; do not put an "
+            "older copy of it in its place, which could not be told apart",
+            d->pool->name, d->io.index, d->path, vp_err_text(rc));
+}
+
 /* CO. p->root.page to the slot of all heads, or all tails. Marks out what fails; *again then. */
 static int write_side(struct pool *p, uint64_t number, bool tail, bool *again)
 {
     struct io_batch batch;
     struct io_op op[POOL_DISKS_MAX];
     struct pool_disk *disk[POOL_DISKS_MAX];
-    unsigned count = 0;
+    unsigned count = 0, online = 0;
     uint64_t at = POOL_ROOT_AT + number % POOL_ROOT_SLOTS * ROOT_BYTES;
     io_batch_init(&batch);
     for (unsigned i = 0; i < p->disk_count; i++) {
         struct pool_disk *d = &p->disk[i];
-        if (!atomic_load_explicit(&d->io.in_service, memory_order_acquire))
+        if (!takes_roots(d))
             continue;
+        online += d->state == POOL_DISK_ONLINE;
         io_op_set(&op[count], d->io.dev, IO_WRITE, at + (tail ? d->tail_bytes : 0), p->root.page,
                   ROOT_BYTES, IO_FUA);
         disk[count] = d;
         io_batch_add(&batch, &op[count++]);
     }
     vp_ignore(io_batch_wait(&batch), "each op has its own result");
-    if (!count)
+    if (!online)
         return VP_E_POOL_FENCED;
     for (unsigned i = 0; i < count; i++) {
         if (!op[i].rc)
             continue;
+        if (disk[i]->state != POOL_DISK_ONLINE) {
+            roots_end(disk[i], op[i].rc);
+            continue;
+        }
         *again = true;
         int rc = pool_disk_mark_out(p, disk[i], op[i].rc, "a write of the root failed");
         if (rc)
             return rc;
     }
     return 0;
+}
+
+/* R4. The next root says so. */
+static void data_disks_have_root(struct pool *p)
+{
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        struct pool_disk *d = &p->disk[i];
+        if (d->out_after && d->state == POOL_DISK_OUT && takes_roots(d))
+            d->out_after = pool_out_after(p->root.now.number);
+    }
 }
 
 /* CO. Under the lock. */
@@ -246,6 +280,7 @@ static int root_write_locked(struct pool *p, const struct pool_root *next)
     } while (again);
     p->root.now = root;
     p->root.durable_changes = changes;
+    data_disks_have_root(p);
     return 0;
 }
 

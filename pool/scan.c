@@ -159,9 +159,11 @@ static int fail_busy(const char *path, struct vp_error *err)
     }
     if (rc)
         return vp_fail(err, VP_E_IO_BUSY_DEVICE, "%s is in use and is no disk of a pool", path);
-    return vp_fail(err, VP_E_POOL_ACTIVE,
-                   "%s is in use: another daemon serves the pool \"%s\"; stop that one first", path,
-                   l.pool_name);
+    return vp_fail(
+        err, VP_E_POOL_ACTIVE,
+        "%s is in use: another daemon serves the pool \"%s\", or `vpool-check` reads it; "
+        "end that one first",
+        path, l.pool_name);
 }
 
 static int open_candidate(const char *path, struct pool_candidate *c, struct vp_error *err)

@@ -90,6 +90,9 @@ void pool_space_get(struct pool *p, struct pool_space *out)
     for (unsigned i = 0; i < p->disk_count; i++)
         if (is_usable(&p->disk[i]))
             out->total_bytes += (uint64_t)p->disk[i].extents_total * p->geometry.extent_bytes;
+    unsigned width = raid_profile_width(p->default_profile);
+    uint64_t usable = pool_groups_of_all(p, width) * (uint64_t)width * p->geometry.extent_bytes;
+    out->unusable_bytes = out->total_bytes - usable;
     uint64_t open_bytes = 0;
     const struct pool_group *g;
     list_for_each (g, &p->groups, link) {

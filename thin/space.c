@@ -23,7 +23,7 @@
 enum {
     SCAN_LEAVES = 4,      /* of the space tree, looked through before a new arena is leased */
     RETURN_BATCH = 32,    /* arenas given back at once                                      */
-    RESERVE_BATCH = 1024, /* arenas of a reserve leased at once                          */
+    QUARANTINE_TURN = 64, /* arenas whose quarantine ends before others get their turn   */
 };
 
 /* Arenas that are to be there before they are needed: one for each open slot, unless others may
@@ -63,6 +63,7 @@ int thin_arena_add(struct thin *t, const struct pool_arena *at, uint64_t used,
     a->state = THIN_ARENA_IDLE;
     list_init(&a->link);
     list_init(&a->freed_link);
+    list_init(&a->discard_link);
     hash_add(&t->space.arenas, &a->node, at->number);
     *out = a;
     return 0;
@@ -76,6 +77,7 @@ static void arena_forget(struct thin *t, struct thin_arena *a)
         thin_page_unpin(a->leaf);
     list_del(&a->link);
     list_del(&a->freed_link);
+    list_del(&a->discard_link);
     hash_del(&t->space.arenas, &a->node);
     free(a);
 }
@@ -112,6 +114,7 @@ int thin_space_init(struct thin *t)
     s->spread = t->id; /* volumes begin on different disks */
     list_init(&s->spare);
     list_init(&s->freed);
+    list_init(&s->discarding);
     co_mutex_init(&s->lock);
     co_queue_init(&s->leased_ahead);
     return hash_init(&s->arenas, 16) ? 0 : VP_E_NO_MEMORY;
@@ -171,7 +174,7 @@ int thin_space_free(struct thin *t, struct thin_page *leaf, struct pchunk c)
     if (io_guard_on(GUARD_FREE_BEFORE_REUSE)) {
         a->freed |= bit;
         s->quarantined++;
-        if (a->freed_link.next == &a->freed_link)
+        if (list_empty(&a->freed_link))
             list_add_tail(&s->freed, &a->freed_link);
     }
     thin_arena_settle(t, a);
@@ -373,7 +376,7 @@ static CO int reserve_lease(struct thin *t)
     struct thin_space *s = &t->space;
     int rc = 0;
     while (!rc && s->leased < s->leased_min) {
-        unsigned got, wanted = (unsigned)min_u64(s->leased_min - s->leased, RESERVE_BATCH);
+        unsigned got, wanted = (unsigned)min_u64(s->leased_min - s->leased, POOL_LEASE_MANY);
         rc = pool_arena_lease_many(t->pool, t->id, t->config.profile, s->spread, wanted, &got);
         s->leased += got;
         s->spread += got;
@@ -408,13 +411,18 @@ void thin_space_commit_begin(struct thin *t)
 
 void thin_space_commit_end(struct thin *t, bool durable)
 {
-    struct thin_arena *a;
-    list_for_each (a, &t->space.freed, freed_link) {
+    struct thin_space *s = &t->space;
+    struct thin_arena *a, *tmp;
+    list_for_each_safe (a, tmp, &s->freed, freed_link) {
         if (durable)
             a->discarding |= a->committing;
         else
             a->freed |= a->committing;
         a->committing = 0;
+        if (!a->freed)
+            list_del(&a->freed_link);
+        if (a->discarding && list_empty(&a->discard_link))
+            list_add_tail(&s->discarding, &a->discard_link);
     }
 }
 
@@ -432,28 +440,22 @@ static CO void arena_discard(struct thin *t, const struct thin_arena *a, uint64_
     }
 }
 
-/* Ends the quarantine of what is durable. An arena with a bit in `discarding` does not go away. */
+/* Ends the quarantine of what is durable. An arena with a bit in `discarding` does not go away. There
+ * may be very many of them, when devices are slower than trims. */
 static CO void quarantine_end(struct thin *t)
 {
     struct thin_space *s = &t->space;
-    for (;;) {
-        struct thin_arena *a, *found = NULL;
-        list_for_each (a, &s->freed, freed_link)
-            if (a->discarding) {
-                found = a;
-                break;
-            }
-        if (!found)
-            return;
-        uint64_t bits = found->discarding;
+    for (unsigned i = 1; !list_empty(&s->discarding); i++) {
+        struct thin_arena *a =
+            container_of(list_pop(&s->discarding), struct thin_arena, discard_link);
+        uint64_t bits = a->discarding;
         if (t->config.discard_devices)
-            arena_discard(t, found, bits);
-        found->discarding &= ~bits;
+            arena_discard(t, a, bits);
+        a->discarding &= ~bits; /* more was freed meanwhile: then it is in the list again */
         s->quarantined -= (uint64_t)__builtin_popcountll(bits);
-        list_del(&found->freed_link);
-        if (arena_has_quarantine(found)) /* freed again meanwhile */
-            list_add_tail(&s->freed, &found->freed_link);
-        thin_arena_settle(t, found);
+        thin_arena_settle(t, a);
+        if (i % QUARANTINE_TURN == 0)
+            co_yield ();
     }
 }
 

@@ -229,9 +229,10 @@ enum thin_arena_state { THIN_ARENA_OPEN, THIN_ARENA_SPARE, THIN_ARENA_IDLE };
  * no mask has its bit.
  */
 struct thin_arena {
-    struct hash_node node;  /* space->arenas, by number                     */
-    struct list link;       /* space->spare                                 */
-    struct list freed_link; /* space->freed, while one of the masks is set  */
+    struct hash_node node;    /* space->arenas, by number                     */
+    struct list link;         /* space->spare                                 */
+    struct list freed_link;   /* space->freed, while `freed` or `committing`  */
+    struct list discard_link; /* space->discarding                          */
     struct pool_arena at;
     struct thin_page *leaf; /* of the space tree; pinned while open         */
     enum thin_arena_state state;
@@ -252,8 +253,9 @@ struct thin_space {
     struct co_queue leased_ahead;
     struct list spare;
     size_t spares;
-    struct list freed;
-    uint64_t quarantined; /* chunks in the three masks of all arenas                    */
+    struct list freed;      /* of thin_arena.freed_link */
+    struct list discarding; /* of thin_arena.discard_link */
+    uint64_t quarantined;   /* chunks in the three masks of all arenas                    */
     uint64_t leased, leased_min;
     struct co_mutex lock; /* leasing, scanning, returning                               */
     uint64_t *scan;       /* numbers of leased arenas not looked at yet                 */

@@ -55,9 +55,9 @@ static void claims_add(struct claims *c, const struct lock_entry *e)
         c->shared |= e->mask;
 }
 
-/* Behind others of its bucket; waits if those of its region conflict with it. */
-CO static __attribute__((noinline)) void entry_queue(struct list *bucket, struct lock_entry *e)
+CO static void entry_take(struct lock_table *t, struct lock_entry *e)
 {
+    struct list *bucket = bucket_of(t, e->region);
     struct claims earlier = {0};
     struct lock_entry *it;
     list_for_each (it, bucket, link) {
@@ -65,30 +65,24 @@ CO static __attribute__((noinline)) void entry_queue(struct list *bucket, struct
             claims_add(&earlier, it);
     }
     list_add_tail(bucket, &e->link);
+    e->waiter = NULL;
     if (claims_allow(&earlier, e))
         return;
     e->waiter = co_self();
     co_suspend("block lock");
 }
 
-CO static inline void entry_take(struct lock_table *t, struct lock_entry *e)
+static void entry_drop(struct lock_table *t, struct lock_entry *e)
 {
+    bool is_alone = e->link.next == e->link.prev; /* its bucket is its neighbour on both sides */
+    list_del(&e->link);
+    if (is_alone)
+        return;
     struct list *bucket = bucket_of(t, e->region);
-    e->waiter = NULL;
-    if (list_empty(bucket))
-        list_add_tail(bucket, &e->link);
-    else
-        entry_queue(bucket, e);
-}
-
-/* An entry of the region has gone: wakes those that nothing before them conflicts with any more. */
-static __attribute__((noinline)) void region_wake(struct lock_table *t, uint64_t region)
-{
-    struct list *bucket = bucket_of(t, region);
     struct claims earlier = {0};
     struct lock_entry *it;
     list_for_each (it, bucket, link) {
-        if (it->region != region)
+        if (it->region != e->region)
             continue;
         if (it->waiter && claims_allow(&earlier, it)) {
             co_wake(it->waiter);
@@ -96,14 +90,6 @@ static __attribute__((noinline)) void region_wake(struct lock_table *t, uint64_t
         }
         claims_add(&earlier, it);
     }
-}
-
-static inline void entry_drop(struct lock_table *t, struct lock_entry *e)
-{
-    bool is_alone = e->link.next == e->link.prev; /* its bucket is its neighbour on both sides */
-    list_del(&e->link);
-    if (!is_alone)
-        region_wake(t, e->region);
 }
 
 static uint64_t mask_of(uint64_t first, uint64_t count)
@@ -138,29 +124,34 @@ void block_lock_drop(struct lock_table *t, struct block_lock *l)
     l->count = 0;
 }
 
-/* The first block ≥ `block` of the region of an entry in the bucket that has such blocks. */
-static bool bucket_find_from(const struct list *bucket, uint64_t block, uint64_t *found)
+/* The blocks of a region from `block` on, as a mask. */
+static uint64_t mask_from(uint64_t region, uint64_t block)
 {
-    const struct lock_entry *e;
-    list_for_each (e, bucket, link) {
-        uint64_t first = e->region * LOCK_REGION_BLOCKS;
-        uint64_t from = block > first ? block - first : 0;
-        if (from < LOCK_REGION_BLOCKS && e->mask >> from) {
-            *found = first + from;
-            return true;
-        }
-    }
-    return false;
+    uint64_t first = region * LOCK_REGION_BLOCKS;
+    if (block <= first)
+        return UINT64_MAX;
+    return block - first < LOCK_REGION_BLOCKS ? UINT64_MAX << (block - first) : 0;
+}
+
+static const struct lock_entry *bucket_find_from(const struct list *bucket, uint64_t block)
+{
+    struct lock_entry *e;
+    list_for_each (e, bucket, link)
+        if (e->mask & mask_from(e->region, block))
+            return e;
+    return NULL;
 }
 
 void block_lock_drain(struct lock_table *t, uint64_t block)
 {
     for (unsigned i = 0; i < LOCK_BUCKETS; i++) {
-        uint64_t first;
-        while (bucket_find_from(&t->bucket[i], block, &first)) {
-            struct block_lock mine;
-            block_lock_take(t, &mine, first, LOCK_REGION_BLOCKS - first % LOCK_REGION_BLOCKS, true);
-            block_lock_drop(t, &mine);
+        const struct lock_entry *e;
+        while ((e = bucket_find_from(&t->bucket[i], block))) {
+            struct block_lock l;
+            uint64_t first = max_u64(block, e->region * LOCK_REGION_BLOCKS);
+            uint64_t count = LOCK_REGION_BLOCKS - first % LOCK_REGION_BLOCKS;
+            block_lock_take(t, &l, first, count, true);
+            block_lock_drop(t, &l);
         }
     }
 }

@@ -12,6 +12,16 @@ same "$(vpool get tank raid)" single "raid"
 ok vpool create other --size 128M --raid mirror "$T/d2" "$T/d3"
 grep -q 'no copy' <<<"$out" && fail "a warning for a mirror: $out"
 
+step "a disk that is too large for the others: told at create and at import"
+truncate -s 64M "$T/small"
+truncate -s 512M "$T/large"
+ok vpool create odd --raid mirror "$T/small" "$T/large"
+grep -q 'of 57.M cannot hold mirror:2 volumes.*about the same size' <<<"$out" || fail "no warning: $out"
+ok vpool export odd
+ok vpool import odd -d "$T/small" -d "$T/large"
+grep -q 'cannot hold mirror:2 volumes' <<<"$out" || fail "no warning: $out"
+ok vpool destroy odd
+
 step "events come back with the pool that they are about, marked, in order"
 ok vpool volume create tank/a --size 1M
 ok vpool volume delete tank/a

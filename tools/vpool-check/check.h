@@ -27,9 +27,10 @@ struct check_disk {
     uint64_t size_bytes, tail_bytes;
     struct pool_label label;
     bool labelled;
-    int index;      /* in the pool's disk table; -1: none */
-    bool counts;    /* in service according to the newest root */
-    uint8_t *slots; /* root slots of the area at the start, then at the end */
+    int index;        /* in the pool's disk table; -1: none */
+    bool counts;      /* in service according to the newest root */
+    bool serves_data; /* out, but groups of one member are served from it */
+    uint8_t *slots;   /* root slots of the area at the start, then at the end */
 };
 
 struct check_record {

@@ -25,7 +25,8 @@ const struct check_disk *check_copy(const struct check *c, const struct check_gr
     const struct check_disk *d = c->of[g->info.disk[copy]];
     *disk_at =
         POOL_LABEL_AREA + (uint64_t)g->info.extent[copy] * c->root.geometry.extent_bytes + at;
-    return d && d->counts ? d : NULL;
+    bool serves = d && (d->counts || (d->serves_data && g->info.members == 1));
+    return serves ? d : NULL;
 }
 
 /* ---- arenas and chunks --------------------------------------------------------------------- */

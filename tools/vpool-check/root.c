@@ -77,6 +77,34 @@ static void match_disk(struct check *c, struct check_disk *d)
     check_problem(c, "label", "%s has the pool's label but is not in its disk table", d->path);
 }
 
+static uint64_t newest_root_of(const struct check *c, const struct check_disk *d)
+{
+    uint64_t newest = 0, n;
+    for (unsigned s = 0; s < SLOTS; s++)
+        if (root_block_check(slot_of(d, s), c->pool, &n) && n > newest)
+            newest = n;
+    return newest;
+}
+
+/* A disk that is out serves what has no other copy, unless it was set back (pool/import_roots.c). */
+static void check_disk_out(struct check *c, unsigned index, struct check_disk *d)
+{
+    uint32_t out_after = c->root.disk[index].out_after;
+    if (d && out_after) {
+        uint32_t own = pool_out_after(newest_root_of(c, d));
+        d->serves_data =
+            (own + POOL_OUT_AFTER_MAX - out_after) % POOL_OUT_AFTER_MAX < POOL_OUT_AFTER_MAX / 2;
+    }
+    check_note(c, "disk", "disk %u (%s) is out of service%s", index, d ? d->path : "not given",
+               d && d->serves_data ? "; data that have no other copy are served from it" : "");
+    if (d && out_after && !d->serves_data)
+        check_problem(
+            c, "disk",
+            "an older state of disk %u (%s) was put in its place: the data there that have "
+            "no other copy are not served",
+            index, d->path);
+}
+
 static void check_disk_table(struct check *c, json_t *out)
 {
     json_t *list = json_array();
@@ -85,7 +113,7 @@ static void check_disk_table(struct check *c, json_t *out)
             match_disk(c, &c->disk[i]);
     for (unsigned i = 0; i < c->root.disks; i++) {
         enum pool_disk_state state = c->root.disk[i].state;
-        const struct check_disk *d = c->of[i];
+        struct check_disk *d = c->of[i];
         json_array_append_new(
             list, json_pack("{s:i, s:o, s:s, s:I, s:I, s:s?}", "index", (int)i, "uuid",
                             check_uuid(c->root.disk[i].uuid), "state", state_name(state), "extents",
@@ -94,7 +122,7 @@ static void check_disk_table(struct check *c, json_t *out)
         if (state == POOL_DISK_ONLINE && !d)
             check_problem(c, "disk", "disk %u of the pool is not among those given", i);
         if (state == POOL_DISK_OUT)
-            check_note(c, "disk", "disk %u (%s) is out of service", i, d ? d->path : "not given");
+            check_disk_out(c, i, d);
         if (d && d->size_bytes < c->root.disk[i].size_bytes)
             check_problem(c, "disk", "%s has shrunk", d->path);
     }
@@ -138,7 +166,7 @@ static void check_slots(struct check *c, const struct check_disk *d, json_t *lis
         if (root_block_check(block, c->pool, &n)) {
             json_array_append_new(list, json_pack("{s:s, s:i, s:I}", "disk", d->path, "slot",
                                                   (int)s, "number", (json_int_t)n));
-            if (n == newest)
+            if (n == newest && d->counts)
                 check_target_add(c, "root", d, slot_at(d, s), ROOT_BYTES, c->units);
         } else if (is_damaged_root(c, block) && next) {
             check_note(c, "root", "%s: slot %u holds a root that was never finished", d->path, s);

@@ -6,16 +6,21 @@
 
 /* ---- create --------------------------------------------------------------------------------- */
 
+static void print_pool_warnings(const json_t *pool)
+{
+    size_t i;
+    const json_t *w;
+    json_array_foreach(json_object_get(pool, "warnings"), i, w)
+        fprintf(stderr, "vpool: %s; %s\n", json_text(w, "text"), json_text(w, "action"));
+}
+
 static void print_created(const json_t *pool)
 {
     printf("pool %s: %s, %s for volumes of the default redundancy, %s\n", json_text(pool, "name"),
            count_text(json_array_size(json_object_get(pool, "disks")), "disk"),
            size_text(json_number(json_object_get(pool, "space"), "writable_bytes")),
            json_text(pool, "raid"));
-    size_t i;
-    const json_t *w;
-    json_array_foreach(json_object_get(pool, "warnings"), i, w)
-        fprintf(stderr, "vpool: %s; %s\n", json_text(w, "text"), json_text(w, "action"));
+    print_pool_warnings(pool);
 }
 
 static int cmd_create(struct cli *cli, int argc, char **argv)
@@ -162,9 +167,12 @@ static void print_imported(const json_t *result)
     size_t i;
     const json_t *p;
     json_array_foreach(json_object_get(result, "imported"), i, p)
+    {
         printf("imported pool %s: %s, %s, %s\n", json_text(p, "name"), json_text(p, "state"),
                count_text(json_number(p, "volumes"), "volume"),
                count_text(json_number(p, "attachments"), "attachment"));
+        print_pool_warnings(p);
+    }
     json_array_foreach(json_object_get(result, "failed"), i, p)
         fprintf(stderr, "vpool: pool %s: %s\n", json_text(p, "name"), json_text(p, "error"));
     if (json_array_size(json_object_get(result, "imported")) +

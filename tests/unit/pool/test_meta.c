@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "pool/meta_impl.h"
+#include "tests/lib/failing_malloc.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_pool.h"
 
@@ -15,31 +16,6 @@ static struct pool *pool;
 static const struct raid_profile mirror = {RAID_MIRROR, 1, 1};
 
 /* ---- memory that runs out ------------------------------------------------------------------ */
-
-#ifdef __SANITIZE_ADDRESS__
-enum { CAN_FAIL = false }; /* the sanitizer's own allocator can not be replaced */
-static long fail_in;
-#else
-enum { CAN_FAIL = true };
-extern void *__libc_malloc(size_t n);
-extern void *__libc_calloc(size_t n, size_t size);
-static long fail_in = -1; /* so many allocations from now one fails */
-
-static bool allocation_fails(void)
-{
-    return fail_in >= 0 && fail_in-- == 0;
-}
-
-void *malloc(size_t n)
-{
-    return allocation_fails() ? NULL : __libc_malloc(n);
-}
-
-void *calloc(size_t n, size_t size)
-{
-    return allocation_fails() ? NULL : __libc_calloc(n, size);
-}
-#endif
 
 enum { ALLOCATIONS = 12 }; /* of forming a group: fewer */
 static unsigned failures;
@@ -92,10 +68,6 @@ static void import(void *arg)
 static void a_group_for_which_memory_runs_out_is_not_used_without_its_record(void **state)
 {
     (void)state;
-    if (!CAN_FAIL) {
-        print_message("not tested: allocations can not fail under the address sanitizer\n");
-        skip();
-    }
     for (long k = 0; k < ALLOCATIONS; k++) {
         struct sim_world *w = sim_pool_world(3, 2);
         sim_pool_run(w, form_without_memory, &k);

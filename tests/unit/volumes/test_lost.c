@@ -159,6 +159,49 @@ static void an_old_image_of_such_a_disk_is_not_served(void **state)
     assert_checked();
 }
 
+CO static void image_after_eject(struct sim_volumes *s)
+{
+    eject_by_metadata(s);
+    sim_disk_peek(sim_disk_find(s->world, "d1"), 0, old_image, sizeof(old_image));
+    check_alone(s, "ejected");
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+}
+
+static void an_image_from_after_its_ejection_is_not_served(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = 8});
+    sim_volumes_run(s, image_after_eject);
+    sim_disk_poke(sim_disk_find(s->world, "d1"), 0, old_image, sizeof(old_image));
+    sim_volumes_run(s, see_it_unserved);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
+CO static void fail_its_roots(struct sim_volumes *s)
+{
+    eject_by_metadata(s);
+    sim_disk_inject(sim_disk_find(s->world, "d1"), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    check(strcmp(pool_state(volumes_pool(s->vs)), "degraded") == 0);
+    for (unsigned i = 0; i < 20; i++)
+        check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    check_alone(s, "ejected");
+}
+
+static void a_disk_that_fails_a_root_serves_its_data_as_before(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = 9});
+    sim_volumes_run(s, fail_its_roots);
+    sim_volumes_run(s, see_it_stale);
+    sim_volumes_power_cut(s, 10);
+    sim_volumes_run(s, see_it_stale);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
 static void drop_line(enum vp_log_level level, const char *line, void *arg)
 {
     (void)level;
@@ -173,6 +216,8 @@ int main(void)
         cmocka_unit_test(a_lost_write_without_a_mirror_is_not_acknowledged),
         cmocka_unit_test(a_disk_without_metadata_serves_its_data_until_a_flush_fails),
         cmocka_unit_test(an_old_image_of_such_a_disk_is_not_served),
+        cmocka_unit_test(an_image_from_after_its_ejection_is_not_served),
+        cmocka_unit_test(a_disk_that_fails_a_root_serves_its_data_as_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
