@@ -338,17 +338,20 @@ static CO void quarantine_end_alone(struct thin *t)
     co_queue_wake_all(&t->commit_queue);
 }
 
+/* Chunks that were freed become usable by a commit, and when the devices have been told. Others may
+ * take those that this one waited for, and free more meanwhile: as long as there are any, there is
+ * no reason to give up. */
 CO int thin_space_refill(struct thin *t)
 {
     int rc = space_fill(t);
-    if (rc != VP_E_NO_SPACE || !t->space.quarantined)
-        return rc;
-    /* Chunks that were freed become usable by a commit, and when the devices have been told. */
-    rc = thin_commit(t);
-    if (rc)
-        return rc;
-    quarantine_end_alone(t);
-    return space_fill(t);
+    while (rc == VP_E_NO_SPACE && t->space.quarantined) {
+        rc = thin_commit(t);
+        if (rc)
+            return rc;
+        quarantine_end_alone(t);
+        rc = space_fill(t);
+    }
+    return rc;
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */
