@@ -127,9 +127,11 @@ endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
 
 TEST_PKGS = $(shell pkg-config --libs cmocka libnbd 2>/dev/null)
-$(UNIT_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a $(B)/libengine.a
+# Allocations of unit tests can be made to fail (tests/lib/failing_malloc.h).
+FAILING_MALLOC := $(foreach f,malloc calloc realloc aligned_alloc,-Wl,--wrap=$(f))
+$(UNIT_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a $(B)/libengine.a $(B)/libtest.a
 	$(say) LD $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS) $(TEST_PKGS)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(FAILING_MALLOC) -o $@ $+ $(PKG_LIBS) $(TEST_PKGS)
 
 $(HELPER_BINS) $(BENCH_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a $(B)/libengine.a
 	$(say) LD $@

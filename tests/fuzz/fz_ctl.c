@@ -27,7 +27,7 @@ static void handle(const char *frame, size_t len)
     char *reply = rpc_handle(&rpc, frame, len, &reply_len);
     if (!reply)
         return;
-    json_t *decoded = json_loadb(reply, reply_len, JSON_REJECT_DUPLICATES, NULL);
+    json_t *decoded = json_loadb(reply, reply_len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     if (!decoded || !json_object_get(decoded, "jsonrpc") ||
         !json_object_get(decoded, "result") == !json_object_get(decoded, "error") ||
         memchr(reply, '\n', reply_len) != reply + reply_len - 1)

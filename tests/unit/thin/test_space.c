@@ -183,8 +183,7 @@ static void whoever_freed_a_chunk_of_a_full_pool_can_write_one(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 8; seed++) {
-        struct sim_thin_config c = {
-            .seed = seed, .volume_blocks = 65536, .discard = seed % 2 != 0};
+        struct sim_thin_config c = {.seed = seed, .volume_blocks = 65536, .discard = seed % 2 != 0};
         run(&c, movers_body);
     }
 }
