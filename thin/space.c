@@ -349,13 +349,17 @@ static CO int quarantine_end_now(struct thin *t)
     return 0;
 }
 
+/* Chunks that were freed become usable by a commit, and when the devices have been told. Others may
+ * take those that this one waited for, and free more meanwhile: as long as there are any, there is
+ * no reason to give up. */
 CO int thin_space_refill(struct thin *t)
 {
     int rc = space_fill(t);
-    if (rc != VP_E_NO_SPACE || !t->space.quarantined)
-        return rc;
-    rc = quarantine_end_now(t);
-    return rc ? rc : space_fill(t);
+    while (rc == VP_E_NO_SPACE && t->space.quarantined) {
+        rc = quarantine_end_now(t);
+        rc = rc ? rc : space_fill(t);
+    }
+    return rc;
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */

@@ -326,7 +326,10 @@ CO static void reserve(struct sim_volumes *s)
     o.size_bytes = o.reserve_bytes = MIB(4);
     check_equal(volume_create(s->vs, "late", &o, &err), VP_E_NO_SPACE);
     check_equal(volume_info_get(s->vs, "late", &info), VP_E_NOT_FOUND);
+    o.reserve_bytes = 0; /* its name is free again, at once and later */
+    check_ok(volume_create(s->vs, "late", &o, &err));
     sim_volumes_settle(s);
+    check_ok(volume_info_get(s->vs, "late", &info));
 }
 
 static void a_reserve_is_honoured_in_a_full_pool_or_refused_at_once(void **state)
