@@ -3,9 +3,9 @@
  * ",queues=N" and ",depth=N" as wished; once served it names the device, so that the same one comes
  * back.
  */
-#include "control/offload.h"
 #include "control/ublk_devices.h"
 #include "io/driver.h"
+#include "io/offload.h"
 #include "ublk/volume_backend.h"
 
 #include <stdio.h>

@@ -190,11 +190,9 @@ int control_server_listen(struct control_server *s, const char *path, const char
     int rc = group_of_socket(s, group, err);
     if (rc)
         return rc;
-    rc = io_listen_unix(path, 0660, &s->listen_fd, err);
+    rc = io_listen_unix(path, 0660, &s->listen_fd, &s->file, err);
     if (rc)
         return rc;
-    if (lstat(path, &s->file))
-        s->file = (struct stat){0};
     if (group[0] && chown(path, (uid_t)-1, s->socket_gid)) {
         rc = vp_fail_errno(err, VP_E_PERMISSION, errno, "giving %s to group '%s'", path, group);
         io_close(s->listen_fd);
@@ -219,10 +217,7 @@ void control_server_stop(struct control_server *s)
     while (s->acceptor || s->count)
         co_queue_wait(&s->gone, "control connections end");
     if (s->listen_fd >= 0) {
-        struct stat now;
-        if (lstat(s->path, &now) == 0 && now.st_dev == s->file.st_dev &&
-            now.st_ino == s->file.st_ino) /* else it is another daemon's */
-            (void)unlink(s->path);
+        io_unlisten_unix(s->path, &s->file);
         io_close(s->listen_fd);
         s->listen_fd = -1;
     }
