@@ -79,7 +79,7 @@ static struct nbdx_connection *connection_new(struct nbdx_server *s, int fd)
     c->connected_ns = reactor_now_ns();
     c->in.deadline_ns = c->connected_ns + UINT64_C(1000000) * s->limits.handshake_ms;
     c->request_count = s->limits.requests;
-    c->buffer_bytes_max = s->limits.buffer_bytes;
+    c->buffers.max = s->limits.buffer_bytes;
     c->stall_ns = UINT64_C(1000000) * s->limits.stall_ms;
     nbdx_peer_describe(c);
     list_add_tail(&s->connections, &c->link);

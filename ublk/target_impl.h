@@ -5,6 +5,7 @@
 
 #include "io/driver.h"
 #include "io/reactor.h"
+#include "io/share.h"
 #include "ublk/target.h"
 #include "ublk/ublk_abi.h"
 
@@ -46,6 +47,8 @@ struct ublkx_target {
     unsigned first_slot; /* zero copy: of the tags of all queues; 0: not ours */
     unsigned running;    /* coroutines of tags */
     struct co_queue changed;
+    struct io_share_holder buffers; /* user copy: what its tags hold */
+    struct co_queue buffer_queue;
     bool leaving;    /* nothing is committed or fetched any more */
     int fetch_errno; /* why a tag could not be fetched, for the message of a failed start */
     _Atomic uint64_t requests, errors, bytes_read, bytes_written;
