@@ -200,7 +200,8 @@ struct pool_page_ref {
 };
 
 /* ANY. Reads and verifies (GUARD_PAGE_CHECKSUM) a page; heals copies that differ from the
- * pointer. Errors: VP_E_PAGE_DAMAGED. `buf` is POOL_PAGE bytes, aligned. */
+ * pointer. Errors: VP_E_PAGE_DAMAGED; VP_E_PAGE_UNREADABLE, which says nothing about the page: two
+ * tries failed, a later one may not. `buf` is POOL_PAGE bytes, aligned. */
 CO int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf) must_check;
 /* ANY. Writes `count` pages (each to all copies) in parallel; durable only at the checkpoint's
  * flush. */
@@ -294,15 +295,10 @@ struct pool_found { /* a pool seen while scanning */
     char paths[POOL_DISKS_MAX][256];
     unsigned path_count;
 };
-/* What a scan does not even open. Asked on a thread that may wait; NULL for none. */
-struct pool_scan_filter {
-    bool (*leave_out)(void *arg, const char *path);
-    void *arg;
-};
 /* Looks at the given disks and at all files and block devices of the given directories for labels;
  * *out is malloc'ed, one entry a pool. Unreadable ones are skipped (logged at debug). */
-CO int pool_scan(const char *const *paths, unsigned count, const struct pool_scan_filter *filter,
-                 struct pool_found **out, unsigned *out_count, struct vp_error *err) must_check;
+CO int pool_scan(const char *const *paths, unsigned count, struct pool_found **out,
+                 unsigned *out_count, struct vp_error *err) must_check;
 
 /*
  * Opens a pool from its disks: newest root, snapshot, log replay (`client->replay` is called during

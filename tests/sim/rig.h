@@ -5,7 +5,6 @@
 #ifndef VP_TESTS_SIM_RIG_H
 #define VP_TESTS_SIM_RIG_H
 
-#include "io/co.h"
 #include "io/sim.h"
 #include "tests/sim/model.h"
 #include "volumes/volume.h"
@@ -48,7 +47,6 @@ enum op_flags {
     OP_NO_HOLE = 4,
     OP_AS_DATA = 8, /* zeros are written as data                 */
     OP_FAILS = 128, /* OP_WRITE: every device fails it, in part  */
-    OP_DIES = 256,  /* a change whose client dies meanwhile; ends when the client does */
     /* of OP_CREATE: */
     OP_SYNC = 16,        /* every write is durable when it is answered         */
     OP_PAUSE = 32,       /* out of space, writes wait (else: an error)         */
@@ -81,10 +79,9 @@ struct rig {
     /* Called before each disk event once set; may be NULL. */
     void (*on_event)(struct rig *r, uint64_t event);
     void *arg;
-    uint64_t fills;        /* blocks that fitted into the last OP_FILL */
-    unsigned resizes;      /* began and ended, of one volume at a time */
-    uint32_t failing_seq;  /* the write that fails at the devices; 0: none */
-    struct co_group dying; /* changes of clients that died */
+    uint64_t fills;       /* blocks that fitted into the last OP_FILL */
+    unsigned resizes;     /* began and ended, of one volume at a time */
+    uint32_t failing_seq; /* the write that fails at the devices; 0: none */
     bool failed;
     char why[1024];
 };
@@ -105,7 +102,8 @@ void rig_fail(struct rig *r, const char *fmt, ...) __attribute__((format(printf,
 bool rig_create_pool(struct rig *r);
 /* With the disks that are there. */
 bool rig_import(struct rig *r);
-void rig_ops(struct rig *r, const struct op *ops); /* until OP_END */
+int rig_try_import(struct rig *r, struct vp_error *err); /* an error is no failure */
+void rig_ops(struct rig *r, const struct op *ops);       /* until OP_END */
 int rig_op(struct rig *r, const struct op *op);
 /* The volume, opened; NULL when it does not exist (no failure), or on a failure. */
 struct volume *rig_volume(struct rig *r, const char *name);

@@ -149,19 +149,6 @@ static const struct op shrink_race[] = {
     {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
-/* Clients die in the middle of requests of several windows; who comes after them writes there. */
-static const struct op client_gone[] = {
-    {OP_WRITE, "a", BLOCKS(0) + 1, BLOCKS(270), OP_DIES},
-    {OP_WRITE, "a", BLOCKS(260), BLOCKS(4), 0},
-    {OP_FLUSH, "a", 0, 0, 0},
-    {OP_READ, "a", BLOCKS(256), BLOCKS(16), 0},
-    {OP_ZERO, "a", BLOCKS(1) + 3, BLOCKS(1100), OP_DIES},
-    {OP_WRITE, "a", BLOCKS(8), BLOCKS(1), 0},
-    {OP_WRITE, "a", BLOCKS(1064), BLOCKS(2), OP_FUA},
-    {OP_READ, "a", BLOCKS(0), BLOCKS(16), 0},
-    {OP_READ, "a", BLOCKS(1060), BLOCKS(16), 0},
-    {OP_END, NULL, 0, 0, 0},
-};
 static const struct op checkpoint[] = {
     {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), 0},
     {OP_WRITE, "a", BLOCKS(16), BLOCKS(2), 0},
@@ -350,6 +337,22 @@ static const struct op failed_overwrite[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
+/* What an import has to find: a snapshot, pieces of the log, trees, volumes that come and go. */
+static const struct op to_import[] = {
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(2), OP_FUA},
+    {OP_CREATE, "b", 0, BLOCKS(32), 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(0), BLOCKS(5), 0},
+    {OP_DISCARD, "a", BLOCKS(4), BLOCKS(4), 0},
+    {OP_FLUSH, "b", 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(1), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(30), BLOCKS(1), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 static const struct op large_volume[] = {
     {OP_CREATE, "a", 0, BLOCKS(512), 0},
     {OP_END, NULL, 0, 0, 0},
@@ -384,8 +387,6 @@ const struct scenario scenarios[] = {
     SCENARIO("resize", "a volume shrinks and grows again", one_disk, written_volume, resize, ),
     SCENARIO("shrink-race", "a volume shrinks under writes and grows again", one_disk, wide_volume,
              shrink_race, ),
-    SCENARIO("client-gone", "clients die in the middle of requests, others come", one_disk,
-             wide_volume, client_gone, .crash_stride = 3),
     SCENARIO("checkpoint", "checkpoints, also during writes, and a clean restart", one_disk,
              written_volume, checkpoint, ),
     SCENARIO("checkpoint-mirror", "the same on three disks", wide_mirror, written_volume,
@@ -416,6 +417,15 @@ const struct scenario scenarios[] = {
     SCENARIO("race", "overlapping requests at the same time", one_disk, written_volume, race, ),
     SCENARIO("import", "recovery crashed at each of its events", mirror, written_volume, overwrite,
              .deep_every = 1, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("import-faults", "each operation and allocation of an import fails", mirror,
+             written_volume, to_import, .deep_every = 50, .flags = SCENARIO_IMPORT_FAULTS),
+    SCENARIO("import-faults-degraded", "the same, after a disk has died", mirror, written_volume,
+             to_import, .deep_every = 2000, .crash_stride = 5,
+             .flags = SCENARIO_IMPORT_FAULTS | SCENARIO_DEATHS),
+    SCENARIO("import-faults-wide", "the same with three disks", wide_mirror, written_volume,
+             to_import, .deep_every = 500, .flags = SCENARIO_IMPORT_FAULTS),
+    SCENARIO("import-faults-single", "the same with one disk", one_disk, written_volume, to_import,
+             .deep_every = 5, .flags = SCENARIO_IMPORT_FAULTS),
     SCENARIO("large-commit", "commits of several pages may tear", one_disk, large_volume,
              large_commit, ),
     SCENARIO("failed-overwrite", "overwrites that fail in the middle", one_disk, written_volume,
