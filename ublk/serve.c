@@ -115,16 +115,11 @@ static int result_of(struct ublkx_target *t, const struct ublkx_io_desc *d, int 
     return bytes;
 }
 
-/* Requests that wait for space are cancelled for all clients of a backend at once: unless it is this
- * device that goes away, the request tries again. */
 static CO int serve(struct ublkx_tag *tag)
 {
-    struct ublkx_target *t = tag->queue->target;
     struct ublkx_io_desc d = tag->queue->desc[tag->tag];
-    int rc;
-    while ((rc = request(tag, &d)) == VP_E_CANCELLED && !t->stopping && !t->leaving)
-        co_yield ();
-    return result_of(t, &d, rc);
+    int rc = request(tag, &d);
+    return result_of(tag->queue->target, &d, rc);
 }
 
 /* ---- tags ---------------------------------------------------------------------------------- */
@@ -266,12 +261,11 @@ int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
 void ublkx_serve_end(struct ublkx_target *t)
 {
     if (t->leaving) {
-        t->backend.ops->cancel_waiting(t->backend.arg);
+        t->backend.ops->go(t->backend.arg); /* what is not committed is issued again */
         for (unsigned i = 0; i < t->queue_count; i++)
             for (unsigned k = 0; k < t->info.queue_depth; k++)
                 io_command_abandon(&t->queues[i].tags[k].command);
     }
-    t->stopped = true;
     while (t->running)
         co_queue_wait(&t->changed, "ublk: requests in flight");
     serve_close(t);
