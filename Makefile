@@ -127,7 +127,7 @@ endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
 
 TEST_PKGS = $(shell pkg-config --libs cmocka libnbd 2>/dev/null)
-# Allocations of unit tests can be made to fail (tests/lib/failing_malloc.h).
+# Allocations of unit tests and of the simulator can fail (tests/lib/failing_malloc.h).
 FAILING_MALLOC := $(foreach f,malloc calloc realloc aligned_alloc,-Wl,--wrap=$(f))
 $(UNIT_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a $(B)/libengine.a $(B)/libtest.a
 	$(say) LD $@
@@ -139,7 +139,7 @@ $(HELPER_BINS) $(BENCH_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a 
 
 $(B)/tests/sim/sim: $(call obj,$(SIM_SRC)) $(B)/libtest.a $(B)/libengine.a
 	$(say) LD $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(FAILING_MALLOC) -o $@ $^ $(PKG_LIBS)
 
 # A fuzz target outside the fuzz flavour links tests/fuzz/replay_main.c and replays its corpus.
 $(FUZZ_BINS): $(B)/%: $(B)/%.c.o $(call obj,$(if $(filter fuzz,$(FLAVOUR)),$(filter-out %replay_main.c,$(FUZZ_LIB)),$(FUZZ_LIB))) $(B)/libtest.a $(B)/libengine.a

@@ -38,6 +38,8 @@ static const struct {
     {GUARD_KEEP_ORDER, "race"},
     {GUARD_CLIENT_GONE, "client-gone"},
     {GUARD_SHRINK_AFTER_WRITERS, "shrink-race"},
+    {GUARD_LOG_END_WAS_READ, "import-faults-single"},
+    {GUARD_LOG_TAIL_WRITTEN, "import-faults-single"},
 };
 
 /* In the child: output goes to the pipe, the exit code says whether something was noticed. */

@@ -79,21 +79,27 @@ bool rig_create_pool(struct rig *r)
     return !r->failed;
 }
 
-bool rig_import(struct rig *r)
+int rig_try_import(struct rig *r, struct vp_error *err)
 {
     struct reactor *self;
     struct volumes_config config = volumes_config(&self);
-    struct vp_error err = {0};
     const char *there[RIG_DISKS_MAX];
     unsigned count = 0;
     for (unsigned i = 0; i < r->config->disks; i++)
         if (!sim_disk_is_dead(sim_disk_find(r->w, disk_names[i])))
             there[count++] = disk_names[i];
-    int rc = volumes_import(there, count, &config, &r->vs, &err);
-    if (rc) {
+    int rc = volumes_import(there, count, &config, &r->vs, err);
+    if (rc)
         r->vs = NULL;
+    return rc;
+}
+
+bool rig_import(struct rig *r)
+{
+    struct vp_error err = {0};
+    int rc = rig_try_import(r, &err);
+    if (rc)
         rig_fail(r, "not imported: %s: %s", vp_err_name(rc), err.text);
-    }
     return !r->failed;
 }
 

@@ -105,7 +105,8 @@ void rig_fail(struct rig *r, const char *fmt, ...) __attribute__((format(printf,
 bool rig_create_pool(struct rig *r);
 /* With the disks that are there. */
 bool rig_import(struct rig *r);
-void rig_ops(struct rig *r, const struct op *ops); /* until OP_END */
+int rig_try_import(struct rig *r, struct vp_error *err); /* an error is no failure */
+void rig_ops(struct rig *r, const struct op *ops);       /* until OP_END */
 int rig_op(struct rig *r, const struct op *op);
 /* The volume, opened; NULL when it does not exist (no failure), or on a failure. */
 struct volume *rig_volume(struct rig *r, const char *name);

@@ -350,6 +350,22 @@ static const struct op failed_overwrite[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
+/* What an import has to find: a snapshot, pieces of the log, trees, volumes that come and go. */
+static const struct op to_import[] = {
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(2), OP_FUA},
+    {OP_CREATE, "b", 0, BLOCKS(32), 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(0), BLOCKS(5), 0},
+    {OP_DISCARD, "a", BLOCKS(4), BLOCKS(4), 0},
+    {OP_FLUSH, "b", 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(1), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(30), BLOCKS(1), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 static const struct op large_volume[] = {
     {OP_CREATE, "a", 0, BLOCKS(512), 0},
     {OP_END, NULL, 0, 0, 0},
@@ -416,6 +432,15 @@ const struct scenario scenarios[] = {
     SCENARIO("race", "overlapping requests at the same time", one_disk, written_volume, race, ),
     SCENARIO("import", "recovery crashed at each of its events", mirror, written_volume, overwrite,
              .deep_every = 1, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("import-faults", "each operation and allocation of an import fails", mirror,
+             written_volume, to_import, .deep_every = 50, .flags = SCENARIO_IMPORT_FAULTS),
+    SCENARIO("import-faults-degraded", "the same, after a disk has died", mirror, written_volume,
+             to_import, .deep_every = 2000, .crash_stride = 5,
+             .flags = SCENARIO_IMPORT_FAULTS | SCENARIO_DEATHS),
+    SCENARIO("import-faults-wide", "the same with three disks", wide_mirror, written_volume,
+             to_import, .deep_every = 500, .flags = SCENARIO_IMPORT_FAULTS),
+    SCENARIO("import-faults-single", "the same with one disk", one_disk, written_volume, to_import,
+             .deep_every = 5, .flags = SCENARIO_IMPORT_FAULTS),
     SCENARIO("large-commit", "commits of several pages may tear", one_disk, large_volume,
              large_commit, ),
     SCENARIO("failed-overwrite", "overwrites that fail in the middle", one_disk, written_volume,

@@ -236,7 +236,7 @@ static void check_space(struct check *c)
 static void check_body(struct rig *r)
 {
     struct check *c = (struct check *)r;
-    if (!rig_import(r))
+    if (!(c->out->import ? c->out->import(r) : rig_import(r)))
         return;
     for (unsigned i = 0; i < c->s->model->volume_count && !r->failed; i++) {
         if (model_may_exist(&c->s->model->volume[i], c->s->event))
