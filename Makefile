@@ -183,14 +183,14 @@ check:
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/doc/vpool
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man3 $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/doc/vpool
 	install -m 755 $(filter-out %/vpoold,$(TOOL_BINS)) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(B)/vpoold $(DESTDIR)$(PREFIX)/sbin
 	install -m 644 $(B)/libvpool.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(B)/libvpool.so.0 $(DESTDIR)$(PREFIX)/lib
 	ln -sf libvpool.so.0 $(DESTDIR)$(PREFIX)/lib/libvpool.so
 	install -m 644 lib/vpool.h $(DESTDIR)$(PREFIX)/include
-	for s in 1 5 8; do for f in docs/man/*.$$s; do [ ! -e $$f ] || install -m 644 $$f $(DESTDIR)$(PREFIX)/share/man/man$$s; done; done
+	for s in 1 3 5 8; do for f in docs/man/*.$$s; do [ ! -e $$f ] || install -m 644 $$f $(DESTDIR)$(PREFIX)/share/man/man$$s; done; done
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/sbin/vpoold|$(PREFIX)/sbin/vpoold|' packaging/vpoold.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/vpoold.service
 	install -d $(DESTDIR)$(PREFIX)/lib/udev/rules.d
