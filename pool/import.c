@@ -29,7 +29,8 @@
  *      root: the disk is called out by a root of its own, with the same snapshot and log. So it must
  *      be, since a later import would find the disk in order, flush it with success, and believe
  *      what the failed flush has lost. That root is like any other (root.c), and whichever import
- *      comes next finds the same log without that disk.
+ *      comes next finds the same log without that disk. Where the disk has the last copy of data,
+ *      which would be lost with it, the import is refused instead, and what was kept is forgotten.
  *  I9  A disk in service whose own newest root is older than it can be was set back (an old image
  *      was put in its place). It is out, like one that is missing.
  *
@@ -334,15 +335,25 @@ static int import_space(struct pool_import_state *im)
 
 /* CO. After a kill what we read may be in the disks' caches only, written by a daemon that nobody
  * counts for any more. */
-static int flush_what_was_found(struct pool *p)
+static int flush_what_was_found(struct pool_import_state *im)
 {
+    struct pool *p = im->p;
     if (!io_guard_on(GUARD_IMPORT_FLUSH))
         return 0;
     for (unsigned i = 0; i < p->disk_count; i++)
         atomic_fetch_add(&p->disk[i].io.writes_done, 1);
     int rc = raid_flush(p->raid_disk, p->disk_count);
-    if (rc) /* what they were to make durable is not to be believed, now or later */
-        pool_keep_forget_all(p);
+    if (!rc)
+        return 0;
+    /* what they were to make durable is not to be believed, now or later */
+    pool_keep_forget_all(p);
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (!p->disk[i].stale && atomic_load(&p->disk[i].io.flush_failed))
+            return vp_fail(im->err, rc,
+                           "pool %s: disk %u (%s) holds the last copy of some metadata or data and "
+                           "cannot be flushed: %s; try again",
+                           p->name, i, p->disk[i].path,
+                           vp_err_text(atomic_load(&p->disk[i].io.flush_failed)));
     return rc;
 }
 
@@ -364,7 +375,7 @@ static int import_seal(struct pool_import_state *im)
     if (!rc)
         rc = pool_log_open(p);
     if (!rc)
-        rc = flush_what_was_found(p);
+        rc = flush_what_was_found(im);
     if (!rc)
         rc = pool_keeps_accept(&im->keeps, p->log.stream.id);
     if (rc)

@@ -51,6 +51,8 @@ static const struct way {
     {"finds page 5 bad", SIM_FAULT_BAD_PAGE, READ, 5, false},
 };
 enum { WAYS = sizeof(ways) / sizeof(ways[0]), KINDS = IO_ZERO + 1 };
+/* About as many as an import makes. */
+enum { RANDOM_READS = 60, RANDOM_OTHERS = 10, RANDOM_ALLOCATIONS = 150 };
 
 /* What happens in an import, and what became of it. */
 struct attempt {
@@ -210,12 +212,14 @@ static bool a_disk_died_before(void)
 /* After a kill, what nobody had flushed is in the disks' caches, and perhaps nowhere else. */
 static bool is_beyond_promises(const struct attempt *a)
 {
-    return a->way && a->way->fails_flush && (a->s->config->disks == 1 || a_disk_died_before());
+    bool single = strcmp(a->s->config->profile, "single") == 0;
+    return a->way && a->way->fails_flush && (single || a_disk_died_before());
 }
 
 static bool attempt_make(struct look *x, struct attempt *a)
 {
     static char name[128];
+    const char *step = position.step;
     struct crash_state s = *x->s;
     a->s = &s;
     s.faults_planned = true;
@@ -238,7 +242,7 @@ static bool attempt_make(struct look *x, struct attempt *a)
     observation_free(out.observed);
     a->failed = NULL;
     if (ok)
-        position.step = NULL;
+        position.step = step;
     return ok;
 }
 
@@ -278,5 +282,27 @@ bool import_faults_look(const struct crash_state *s, struct seen *seen,
         struct attempt a = {.allocation = n};
         ok = attempt_make(&x, &a);
     }
+    return ok;
+}
+
+bool import_faults_one(const struct crash_state *s, uint64_t rng, int disk,
+                       struct explore_counts *counts, char *why, size_t size)
+{
+    struct seen seen = {0};
+    struct look x = {s, &seen, counts, why, size};
+    struct attempt a = {.allocation = -1};
+    const struct way *way = &ways[hash_mix(rng + 1) % WAYS];
+    enum io_kind kind = (enum io_kind)(hash_mix(rng + 2) % KINDS);
+    if (way_applies(s, way, kind)) {
+        a.way = way;
+        a.kind = kind;
+        a.disk = disk >= 0 ? (unsigned)disk : (unsigned)(hash_mix(rng + 3) % s->config->disks);
+        a.nth = hash_mix(rng + 4) % (kind == IO_READ ? RANDOM_READS : RANDOM_OTHERS);
+    } else {
+        a.allocation = (long)(hash_mix(rng + 4) % RANDOM_ALLOCATIONS);
+    }
+    bool ok = attempt_make(&x, &a);
+    hash_set_fini(&seen.states);
+    hash_set_fini(&seen.images);
     return ok;
 }

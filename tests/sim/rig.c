@@ -49,13 +49,13 @@ struct sim_world *rig_world_new(const struct rig_config *config, uint64_t seed)
 
 /* ---- the pool ----------------------------------------------------------------------------- */
 
-static struct volumes_config volumes_config(struct reactor **self)
+static struct volumes_config volumes_config(const struct rig *r, struct reactor **self)
 {
     *self = reactor_self();
     return (struct volumes_config){
         .reactors = self,
         .reactor_count = 1,
-        .metadata_bytes = 4 << 20,
+        .metadata_bytes = r->config->metadata_bytes ? r->config->metadata_bytes : 4 << 20,
         .commit_interval_ms = UINT_MAX,
     };
 }
@@ -72,7 +72,7 @@ bool rig_create_pool(struct rig *r)
         return false;
     }
     struct reactor *self;
-    struct volumes_config config = volumes_config(&self);
+    struct volumes_config config = volumes_config(r, &self);
     struct vp_error err = {0};
     if (volumes_create(&o, disk_names, r->config->disks, &config, &r->vs, &err))
         rig_fail(r, "pool not created: %s", err.text);
@@ -82,7 +82,7 @@ bool rig_create_pool(struct rig *r)
 int rig_try_import(struct rig *r, struct vp_error *err)
 {
     struct reactor *self;
-    struct volumes_config config = volumes_config(&self);
+    struct volumes_config config = volumes_config(r, &self);
     const char *there[RIG_DISKS_MAX];
     unsigned count = 0;
     for (unsigned i = 0; i < r->config->disks; i++)
@@ -130,7 +130,6 @@ struct volume *rig_volume(struct rig *r, const char *name)
 
 void rig_close_volume(struct rig *r, const char *name)
 {
-    vp_ignore(co_group_wait(&r->dying), "they report to the rig");
     for (unsigned i = 0; i < RIG_OPEN_MAX; i++)
         if (r->open[i].v && strcmp(r->open[i].name, name) == 0) {
             volume_close(r->open[i].v);
@@ -200,7 +199,11 @@ static void no_log(enum vp_log_level level, const char *line, void *arg)
 
 bool rig_run(struct rig *r, void (*body)(struct rig *r))
 {
-    struct reactor_config config = {.sim = r->w, .max_coroutines = 256};
+    struct reactor_config config = {
+        .sim = r->w,
+        .max_coroutines = r->config->coroutines ? r->config->coroutines : 256,
+        .buffer_bytes = r->config->buffer_bytes,
+    };
     struct reactor *reactor;
     struct vp_error err;
     int rc = reactor_new(&config, &reactor, &err);
@@ -209,7 +212,6 @@ bool rig_run(struct rig *r, void (*body)(struct rig *r))
     sim_world_on_event(r->w, on_world_event, r);
     sim_world_on_write(r->w, on_device_write, r);
     vp_log_set_sink(on_log, r);
-    co_group_init(&r->dying);
     r->running = true;
     if (r->model)
         r->model->event = 1;
@@ -291,114 +293,51 @@ static enum model_result result_of(int rc, const struct op *op)
     return rc == VP_E_NO_SPACE && one_block ? MODEL_REFUSED : MODEL_FAILED;
 }
 
-/* A write, zero or discard. It outlives its operation when its client dies meanwhile. */
-struct change {
-    struct rig *r;
-    struct op op;
-    struct volume_client client;
-    void *buf; /* of a write; zeros written as data */
-    bool done, orphan;
-    int rc;
-};
-
-static struct change *change_new(struct rig *r, const struct op *op, struct volume *v)
+static int op_write(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
 {
-    struct change *c = calloc(1, sizeof(*c));
-    VP_VERIFY_TRUE(c != NULL);
-    *c = (struct change){.r = r, .op = *op};
-    volume_client_init(&c->client, v);
-    if (op->kind == OP_WRITE || (op->kind == OP_ZERO && op->flags & OP_AS_DATA)) {
-        c->buf = aligned(op->count * STAMP_SECTOR);
-        memset(c->buf, 0, op->count * STAMP_SECTOR);
-    }
-    return c;
-}
-
-static void change_free(struct change *c)
-{
-    free(c->buf);
-    free(c);
-}
-
-static struct model_write change_call(struct change *c, struct model_volume *mv)
-{
-    const struct op *op = &c->op;
-    struct model *m = c->r->model;
+    unsigned char *buf = aligned(op->count * STAMP_SECTOR);
     bool fua = op->flags & OP_FUA;
-    if (op->kind == OP_WRITE) {
-        struct model_write w = model_write_call(m, mv, op->at, op->count, false, fua || mv->sync);
-        for (uint64_t i = 0; i < op->count; i++)
-            stamp_fill(m->seed, mv->uid, op->at + i, w.seq,
-                       (unsigned char *)c->buf + i * STAMP_SECTOR);
-        return w;
-    }
+    struct model_write w =
+        model_write_call(r->model, mv, op->at, op->count, false, fua || mv->sync);
+    for (uint64_t i = 0; i < op->count; i++)
+        stamp_fill(r->model->seed, mv->uid, op->at + i, w.seq, buf + i * STAMP_SECTOR);
+    bool fails = op->flags & OP_FAILS && !r->failing_seq;
+    if (fails)
+        r->failing_seq = w.seq;
+    int rc =
+        volume_write(v, op->at * STAMP_SECTOR, op->count * STAMP_SECTOR, buf, fua ? VOLUME_FUA : 0);
+    if (fails)
+        r->failing_seq = 0;
+    model_write_answer(r->model, &w, result_of(rc, op));
+    free(buf);
+    return rc;
+}
+
+static int op_zero(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+{
+    unsigned flags = (op->flags & OP_FUA ? (unsigned)VOLUME_FUA : 0U) |
+                     (op->flags & OP_NO_HOLE ? (unsigned)VOLUME_NO_HOLE : 0U);
     uint64_t from = op->at, end = op->at + op->count;
     if (op->kind == OP_DISCARD) { /* whole blocks inside the range */
         from = align_up(from, STAMP_BLOCK_SECTORS);
         end = max_u64(from, align_down(end, STAMP_BLOCK_SECTORS));
     }
-    return model_write_call(m, mv, from, end - from, true,
-                            fua || (mv->sync && op->flags & OP_AS_DATA));
-}
-
-static CO int change_run(struct change *c)
-{
-    const struct op *op = &c->op;
-    unsigned flags = (op->flags & OP_FUA ? (unsigned)VOLUME_FUA : 0U) |
-                     (op->flags & OP_NO_HOLE ? (unsigned)VOLUME_NO_HOLE : 0U);
+    struct model_write w =
+        model_write_call(r->model, mv, from, end - from, true,
+                         op->flags & OP_FUA || (mv->sync && op->flags & OP_AS_DATA));
     uint64_t offset = op->at * STAMP_SECTOR, len = op->count * STAMP_SECTOR;
-    if (c->buf)
-        return volume_client_write(&c->client, offset, len, c->buf, flags);
-    return op->kind == OP_DISCARD ? volume_client_discard(&c->client, offset, len, flags)
-                                  : volume_client_zero(&c->client, offset, len, flags);
-}
-
-static void change_main(void *arg)
-{
-    struct change *c = arg;
-    struct rig *r = c->r;
-    c->rc = change_run(c);
-    c->done = true;
-    if (c->orphan) {
-        if (c->rc && c->rc != VP_E_CANCELLED && c->rc != VP_E_RANGE && c->rc != VP_E_NO_SPACE &&
-            !r->errors_allowed)
-            rig_fail(r, "of a client that died: unexpected %s", vp_err_name(c->rc));
-        change_free(c);
+    int rc;
+    if (op->kind == OP_DISCARD) {
+        rc = volume_discard(v, offset, len, flags);
+    } else if (op->flags & OP_AS_DATA) {
+        void *zeros = aligned(len);
+        memset(zeros, 0, len);
+        rc = volume_write(v, offset, len, zeros, flags);
+        free(zeros);
+    } else {
+        rc = volume_zero(v, offset, len, flags);
     }
-    co_group_leave(&r->dying, 0);
-}
-
-/* Its client dies after a moment; false when the change had ended by then. */
-static CO bool change_dies(struct change *c)
-{
-    struct rig *r = c->r;
-    co_group_enter(&r->dying);
-    VP_VERIFY(co_spawn(change_main, c, "client that dies"), ==, 0);
-    uint64_t lives_ns = sim_below(r->w, 2 * r->config->latency_max_ns + 2);
-    vp_ignore(co_sleep_ns(lives_ns), "nobody cancels clients");
-    if (c->done)
-        return false;
-    volume_client_go(&c->client);
-    c->orphan = true;
-    return true;
-}
-
-static int op_change(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
-{
-    struct change *c = change_new(r, op, v);
-    struct model_write w = change_call(c, mv);
-    bool fails = op->flags & OP_FAILS && !r->failing_seq;
-    if (fails)
-        r->failing_seq = w.seq;
-    bool died = op->flags & OP_DIES && change_dies(c);
-    if (!died && !c->done)
-        c->rc = change_run(c);
-    if (fails)
-        r->failing_seq = 0;
-    int rc = died ? 0 : c->rc;
-    model_write_answer(r->model, &w, died ? MODEL_GONE : result_of(rc, op));
-    if (!died)
-        change_free(c);
+    model_write_answer(r->model, &w, result_of(rc, op));
     return rc;
 }
 
@@ -416,7 +355,7 @@ static int op_fill(struct rig *r, const struct op *op, struct volume *v, struct 
     uint64_t end = mv->blocks_max * STAMP_BLOCK_SECTORS;
     int rc = 0;
     for (r->fills = 0; !rc && one.at < end; one.at += op->count) {
-        rc = op_change(r, &one, v, mv);
+        rc = op_write(r, &one, v, mv);
         r->fills += !rc;
     }
     return rc == VP_E_NO_SPACE ? 0 : rc;
@@ -539,9 +478,10 @@ static int op_on_volume(struct rig *r, const struct op *op, struct model_volume 
         return r->failed ? VP_E_IO : VP_E_NOT_FOUND;
     switch (op->kind) {
     case OP_WRITE:
+        return op_write(r, op, v, mv);
     case OP_ZERO:
     case OP_DISCARD:
-        return op_change(r, op, v, mv);
+        return op_zero(r, op, v, mv);
     case OP_READ:
         return op_read(r, op, v, mv);
     case OP_FLUSH:

@@ -5,7 +5,6 @@
 #ifndef VP_TESTS_SIM_RIG_H
 #define VP_TESTS_SIM_RIG_H
 
-#include "io/co.h"
 #include "io/sim.h"
 #include "tests/sim/model.h"
 #include "volumes/volume.h"
@@ -21,6 +20,9 @@ struct rig_config {
     uint64_t latency_min_ns, latency_max_ns;
     const char *profile;
     uint32_t chunk_bytes, extent_bytes, log_segment_bytes;
+    unsigned coroutines;   /* 0: 256                      */
+    size_t metadata_bytes; /* page caches may have; 0: 4 MiB */
+    size_t buffer_bytes;   /* of I/O buffers; 0: 64 MiB    */
 };
 
 enum op_kind {
@@ -48,7 +50,6 @@ enum op_flags {
     OP_NO_HOLE = 4,
     OP_AS_DATA = 8, /* zeros are written as data                 */
     OP_FAILS = 128, /* OP_WRITE: every device fails it, in part  */
-    OP_DIES = 256,  /* a change whose client dies meanwhile; ends when the client does */
     /* of OP_CREATE: */
     OP_SYNC = 16,        /* every write is durable when it is answered         */
     OP_PAUSE = 32,       /* out of space, writes wait (else: an error)         */
@@ -81,10 +82,9 @@ struct rig {
     /* Called before each disk event once set; may be NULL. */
     void (*on_event)(struct rig *r, uint64_t event);
     void *arg;
-    uint64_t fills;        /* blocks that fitted into the last OP_FILL */
-    unsigned resizes;      /* began and ended, of one volume at a time */
-    uint32_t failing_seq;  /* the write that fails at the devices; 0: none */
-    struct co_group dying; /* changes of clients that died */
+    uint64_t fills;       /* blocks that fitted into the last OP_FILL */
+    unsigned resizes;     /* began and ended, of one volume at a time */
+    uint32_t failing_seq; /* the write that fails at the devices; 0: none */
     bool failed;
     char why[1024];
 };

@@ -29,6 +29,8 @@ static const struct rig_config one_old_disk = {.sector_bytes = 512,
                                                .disks = 1,
                                                .disk_bytes = 8 * MIB,
                                                .profile = "single"};
+static const struct rig_config two_disks = {CONFIG_BASE, .disks = 2, .disk_bytes = 8 * MIB,
+                                            .profile = "single"};
 static const struct rig_config mirror = {CONFIG_BASE, .disks = 2, .disk_bytes = 8 * MIB,
                                          .profile = "mirror:2"};
 static const struct rig_config wide_mirror = {CONFIG_BASE, .disks = 3, .disk_bytes = 8 * MIB,
@@ -147,19 +149,6 @@ static const struct op shrink_race[] = {
     {OP_READ, "a", BLOCKS(0), BLOCKS(1200), 0},
     {OP_WRITE, "a", BLOCKS(40), BLOCKS(2), 0},
     {OP_FLUSH, "a", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-/* Clients die in the middle of requests of several windows; who comes after them writes there. */
-static const struct op client_gone[] = {
-    {OP_WRITE, "a", BLOCKS(0) + 1, BLOCKS(270), OP_DIES},
-    {OP_WRITE, "a", BLOCKS(260), BLOCKS(4), 0},
-    {OP_FLUSH, "a", 0, 0, 0},
-    {OP_READ, "a", BLOCKS(256), BLOCKS(16), 0},
-    {OP_ZERO, "a", BLOCKS(1) + 3, BLOCKS(1100), OP_DIES},
-    {OP_WRITE, "a", BLOCKS(8), BLOCKS(1), 0},
-    {OP_WRITE, "a", BLOCKS(1064), BLOCKS(2), OP_FUA},
-    {OP_READ, "a", BLOCKS(0), BLOCKS(16), 0},
-    {OP_READ, "a", BLOCKS(1060), BLOCKS(16), 0},
     {OP_END, NULL, 0, 0, 0},
 };
 static const struct op checkpoint[] = {
@@ -350,6 +339,18 @@ static const struct op failed_overwrite[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
+/* A commit takes the first half of a long write, of which nothing is kept yet; what was kept before, of
+ * the same chunks and counts, is older than the commit. */
+static const struct op half_kept[] = {
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(100), BLOCKS(400), OP_WITH_NEXT},
+    {OP_FLUSH, "a", 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(21), BLOCKS(1), OP_FUA | OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(600), BLOCKS(40), OP_FUA},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 /* What an import has to find: a snapshot, pieces of the log, trees, volumes that come and go. */
 static const struct op to_import[] = {
     {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
@@ -400,8 +401,6 @@ const struct scenario scenarios[] = {
     SCENARIO("resize", "a volume shrinks and grows again", one_disk, written_volume, resize, ),
     SCENARIO("shrink-race", "a volume shrinks under writes and grows again", one_disk, wide_volume,
              shrink_race, ),
-    SCENARIO("client-gone", "clients die in the middle of requests, others come", one_disk,
-             wide_volume, client_gone, .crash_stride = 3),
     SCENARIO("checkpoint", "checkpoints, also during writes, and a clean restart", one_disk,
              written_volume, checkpoint, ),
     SCENARIO("checkpoint-mirror", "the same on three disks", wide_mirror, written_volume,
@@ -430,6 +429,8 @@ const struct scenario scenarios[] = {
     SCENARIO("triples", "each triple of operations in turn", one_disk, written_volume, NULL,
              .variants = COMBINE_TRIPLES, .make = combine_triple, .deep_every = 256),
     SCENARIO("race", "overlapping requests at the same time", one_disk, written_volume, race, ),
+    SCENARIO("half-kept", "a commit amid a write of which nothing is kept yet", one_disk,
+             wide_volume, half_kept, ),
     SCENARIO("import", "recovery crashed at each of its events", mirror, written_volume, overwrite,
              .deep_every = 1, .flags = SCENARIO_SURVIVES_LOSS),
     SCENARIO("import-faults", "each operation and allocation of an import fails", mirror,
@@ -439,6 +440,8 @@ const struct scenario scenarios[] = {
              .flags = SCENARIO_IMPORT_FAULTS | SCENARIO_DEATHS),
     SCENARIO("import-faults-wide", "the same with three disks", wide_mirror, written_volume,
              to_import, .deep_every = 500, .flags = SCENARIO_IMPORT_FAULTS),
+    SCENARIO("import-faults-spread", "the same with two disks without a mirror", two_disks,
+             written_volume, to_import, .deep_every = 50, .flags = SCENARIO_IMPORT_FAULTS),
     SCENARIO("import-faults-single", "the same with one disk", one_disk, written_volume, to_import,
              .deep_every = 5, .flags = SCENARIO_IMPORT_FAULTS),
     SCENARIO("large-commit", "commits of several pages may tear", one_disk, large_volume,
