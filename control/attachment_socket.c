@@ -1,7 +1,7 @@
 /* Owner, group and mode of a socket file. */
 #include "control/attachment_socket.h"
 
-#include "control/offload.h"
+#include "io/offload.h"
 
 #include <errno.h>
 #include <grp.h>

@@ -3,9 +3,9 @@
  * ",queues=N" and ",depth=N" as wished; once served it names the device, so that the same one comes
  * back.
  */
-#include "control/offload.h"
 #include "control/ublk_devices.h"
 #include "io/driver.h"
+#include "io/offload.h"
 #include "ublk/volume_backend.h"
 
 #include <stdio.h>
@@ -131,7 +131,7 @@ int attachment_ublk_start(struct control *c, struct attachment *a, struct vp_err
         return rc;
     record_init(a, &info);
     all_serve_page_cache(c);
-    struct ublkx_options o = {.backend = ublkx_volume_backend(a->v),
+    struct ublkx_options o = {.backend = ublkx_volume_backend(a->v, &a->client),
                               .number = address.number,
                               .queues = address.queues,
                               .depth = address.depth,

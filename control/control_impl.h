@@ -76,6 +76,7 @@ struct attachment {
     struct volume *v;           /* NULL together with both of these: not served, `error` says why */
     struct nbdx_server *server; /* owned */
     struct ublkx_target *target; /* owned; of a ublk address */
+    struct volume_client client; /* its device, towards the volume */
     struct ublk_record record;   /* of its device, likewise */
     char uri[640];
     int rc;

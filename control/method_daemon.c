@@ -70,7 +70,7 @@ CO static int daemon_stats(struct control *c, const void *args, json_t **result,
     }
     *result = json_pack("{s:o, s:{s:i, s:i}, s:i}", "reactors", list, "nbd_connections", "used",
                         (int)c->nbd_total.used, "max", (int)c->nbd_total.max, "control_connections",
-                        (int)c->server.count);
+                        (int)c->server.admitted);
     return 0;
 }
 
@@ -144,7 +144,7 @@ CO static int events(struct control *c, const void *args, json_t **result, struc
     const struct events_args *a = args;
     uint64_t deadline_ns = reactor_now_ns() + a->wait_ms * 1000000;
     while (a->wait_ms && !c->stopping && !event_is_there(&c->events, a->since))
-        if (co_queue_wait_until(&c->events.arrived, deadline_ns, "events"))
+        if (control_server_wait(&c->server, &c->events.arrived, deadline_ns, "events"))
             break;
     *result = event_list(&c->events, a->since, a->max ? (unsigned)a->max : EVENT_RING);
     return 0;

@@ -1,7 +1,8 @@
 /* Methods about pools. */
 #include "control/control_impl.h"
-#include "control/offload.h"
+#include "control/own_devices.h"
 #include "control/path.h"
+#include "io/offload.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,6 +111,17 @@ static void warn_of_single(json_t *shown, unsigned disks)
     (void)json_array_append_new(json_object_get(shown, "warnings"), w);
 }
 
+CO static int refuse_own_devices(struct control *c, const char *const *paths, unsigned count,
+                                 struct vp_error *err)
+{
+    struct own_devices own;
+    int rc = own_devices_get(c, &own, err);
+    if (rc == 0)
+        rc = own_devices_refuse(&own, paths, count, err);
+    own_devices_free(&own);
+    return rc;
+}
+
 CO static int create(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct create_args *a = args;
@@ -135,6 +147,9 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
     struct volumes *vs;
     struct control_pool *p;
     struct vp_error unsaved;
+    rc = refuse_own_devices(c, paths, count, err);
+    if (rc)
+        return rc;
     if (control_pools_save(c, &unsaved)) /* sooner than make a pool that a restart does not find */
         return vp_fail(err, unsaved.rc, "the pool is not created, because %s", unsaved.text);
     rc = control_volumes_create(c, &o, paths, count, &vs, err);
@@ -341,7 +356,16 @@ CO static int scan_paths(struct control *c, const json_t *given, struct pool_fou
     if (n == 0)
         for (; n < c->config->disk_dir_count; n++)
             paths[n] = c->config->disk_dirs[n];
-    return pool_scan(paths, n, found, count, err);
+    struct own_devices own;
+    rc = own_devices_get(c, &own, err);
+    if (rc)
+        return rc;
+    const struct pool_scan_filter filter = own_devices_filter(&own);
+    rc = own_devices_refuse(&own, paths, params_count(given), err);
+    if (rc == 0)
+        rc = pool_scan(paths, n, &filter, found, count, err);
+    own_devices_free(&own);
+    return rc;
 }
 
 /* NULL: memory is out. */

@@ -2,9 +2,10 @@
 #include "control/control_impl.h"
 
 #include "base/attr.h"
-#include "control/offload.h"
+#include "control/own_devices.h"
 #include "control/path.h"
 #include "control/state.h"
+#include "io/offload.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -301,7 +302,13 @@ static int import_from(struct control *c, const struct places *l, unsigned count
 {
     struct pool_found *found = NULL;
     unsigned pools = 0;
-    int rc = pool_scan(l->list, count, &found, &pools, err);
+    struct own_devices own;
+    int rc = own_devices_get(c, &own, err);
+    if (rc)
+        return rc;
+    const struct pool_scan_filter filter = own_devices_filter(&own);
+    rc = pool_scan(l->list, count, &filter, &found, &pools, err);
+    own_devices_free(&own);
     if (rc)
         return rc;
     rc = VP_E_NOT_FOUND;

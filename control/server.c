@@ -1,7 +1,13 @@
-/* The control socket. */
+/*
+ * The control socket. Whoever is not at work must not keep others out: where places are short, a new
+ * connection takes the one of that which waits longest for its client (for a request, for its reply to
+ * be taken, for events), of the user who has the most. A call that is worked on is never cut. When
+ * all are at work, a few places are left for root.
+ */
 #include "control/server.h"
 
 #include "base/log.h"
+#include "base/verify.h"
 #include "control/peer.h"
 #include "io/net.h"
 #include "io/reactor.h"
@@ -16,14 +22,130 @@
 
 #define FRAME_START      4096U
 #define REPLY_TIMEOUT_NS UINT64_C(30000000000)
+#define REPLY_GRACE_NS   UINT64_C(1000000000) /* a reply that is not taken for so long may be cut */
+#define ROOT_PLACES      4U
+#define REFUSED_MAX      16U /* connections that are being told so */
+
+enum connection_state {
+    CONNECTION_IS_NEW, /* not admitted yet, or refused */
+    CONNECTION_RECEIVES,
+    CONNECTION_WORKS,
+    CONNECTION_WAITS, /* in a call, for something that may never come */
+    CONNECTION_SENDS,
+    CONNECTION_IS_CUT,
+};
 
 struct connection {
     struct list link;
     struct control_server *server;
+    struct co *co;
+    enum connection_state state;
+    uint64_t since_ns; /* it is in this state */
+    struct {
+        unsigned uid;
+        int pid;
+    } client;
     int fd;
     char *buf; /* owned; grows to RPC_FRAME_MAX */
     size_t len, capacity;
 };
+
+/* ---- places -------------------------------------------------------------------------------- */
+
+static void connection_move(struct connection *c, enum connection_state to)
+{
+    if (c->state == CONNECTION_IS_CUT)
+        return;
+    c->state = to;
+    c->since_ns = reactor_now_ns();
+}
+
+static bool may_be_cut(const struct connection *c)
+{
+    switch (c->state) {
+    case CONNECTION_RECEIVES:
+    case CONNECTION_WAITS:
+        return true;
+    case CONNECTION_SENDS:
+        return reactor_now_ns() >= c->since_ns + REPLY_GRACE_NS;
+    case CONNECTION_IS_NEW:
+    case CONNECTION_WORKS:
+    case CONNECTION_IS_CUT:
+        break;
+    }
+    return false;
+}
+
+static unsigned count_of_user(const struct control_server *s, unsigned uid)
+{
+    unsigned n = 0;
+    const struct connection *c;
+    list_for_each (c, &s->connections, link)
+        n += c->client.uid == uid && c->state != CONNECTION_IS_NEW && c->state != CONNECTION_IS_CUT;
+    return n;
+}
+
+/* NULL: all are at work. */
+static struct connection *least_entitled(const struct control_server *s)
+{
+    struct connection *c, *worst = NULL;
+    unsigned most = 0;
+    list_for_each (c, &s->connections, link) {
+        if (!may_be_cut(c))
+            continue;
+        unsigned n = count_of_user(s, c->client.uid);
+        if (!worst || n > most || (n == most && c->since_ns < worst->since_ns)) {
+            worst = c;
+            most = n;
+        }
+    }
+    return worst;
+}
+
+/* It ends in the next turns of the loop. */
+static void connection_cut(struct connection *c)
+{
+    vp_info(
+        "control: a connection of process %d, user %u, made room for another: it had waited for "
+        "its client for %.1f s",
+        c->client.pid, c->client.uid, (double)(reactor_now_ns() - c->since_ns) / 1e9);
+    bool waits = c->state == CONNECTION_WAITS;
+    connection_move(c, CONNECTION_IS_CUT);
+    c->server->admitted--;
+    io_shutdown(c->fd);
+    if (waits)
+        co_cancel(c->co);
+}
+
+static bool connection_admit(struct connection *c)
+{
+    struct control_server *s = c->server;
+    if (s->admitted >= s->connections_max) {
+        struct connection *other = least_entitled(s);
+        bool is_root = c->client.uid == 0 || c->client.uid == geteuid();
+        if (other)
+            connection_cut(other);
+        else if (!is_root || s->admitted >= s->connections_max + ROOT_PLACES)
+            return false;
+    }
+    s->admitted++;
+    connection_move(c, CONNECTION_RECEIVES);
+    return true;
+}
+
+int control_server_wait(struct control_server *s, struct co_queue *q, uint64_t deadline_ns,
+                        const char *why)
+{
+    struct connection *c, *mine = NULL;
+    list_for_each (c, &s->connections, link)
+        if (c->co == co_self())
+            mine = c;
+    VP_VERIFY_TRUE(mine != NULL);
+    connection_move(mine, CONNECTION_WAITS);
+    int rc = co_queue_wait_until(q, deadline_ns, why);
+    connection_move(mine, CONNECTION_WORKS);
+    return rc;
+}
 
 /* ---- one connection ------------------------------------------------------------------------ */
 
@@ -94,31 +216,50 @@ CO static int serve_frame(struct connection *c)
 {
     size_t frame_len = 0;
     int rc = receive_frame(c, &frame_len);
-    if (rc)
-        return rc;
+    if (rc || c->state == CONNECTION_IS_CUT)
+        return rc ? rc : VP_E_CLOSED;
     size_t reply_len = 0;
+    connection_move(c, CONNECTION_WORKS);
     char *reply = frame_len ? rpc_handle(c->server->rpc, c->buf, frame_len, &reply_len) : NULL;
+    connection_move(c, CONNECTION_SENDS);
     rc = send_reply(c, reply, reply_len);
+    connection_move(c, CONNECTION_RECEIVES);
     c->len -= frame_len + 1;
     memmove(c->buf, c->buf + frame_len + 1, c->len);
     return rc;
+}
+
+CO static void connection_serve(struct connection *c)
+{
+    struct control_server *s = c->server;
+    struct peer peer;
+    if (!peer_of_socket(c->fd, &peer) || !peer_is_allowed(&peer, geteuid(), s->socket_gid)) {
+        vp_ignore(refuse(c, VP_E_PERMISSION,
+                         "you may not use this socket: be root or a member of its group"),
+                  "it is closed next");
+        return;
+    }
+    c->client.uid = peer.uid;
+    c->client.pid = peer.pid;
+    if (!connection_admit(c)) {
+        vp_ignore(refuse(c, VP_E_AGAIN,
+                         "too many connections to the control socket, and all are at work: try "
+                         "again, or raise control.max-connections"),
+                  "it is closed next");
+        return;
+    }
+    while (!s->stopping && c->state != CONNECTION_IS_CUT && serve_frame(c) == 0)
+        ;
+    if (c->state != CONNECTION_IS_CUT)
+        s->admitted--;
 }
 
 CO static void connection_run(void *arg)
 {
     struct connection *c = arg;
     struct control_server *s = c->server;
-    struct peer peer;
-    if (!peer_of_socket(c->fd, &peer) || !peer_is_allowed(&peer, geteuid(), s->socket_gid))
-        vp_ignore(refuse(c, VP_E_PERMISSION,
-                         "you may not use this socket: be root or a member of its group"),
-                  "closed below");
-    else if (s->count > s->connections_max)
-        vp_ignore(refuse(c, VP_E_AGAIN, "too many connections to the control socket"),
-                  "closed below");
-    else
-        while (!s->stopping && serve_frame(c) == 0)
-            ;
+    c->co = co_self();
+    connection_serve(c);
     io_close(c->fd);
     free(c->buf);
     list_del(&c->link);
@@ -155,7 +296,7 @@ CO static void acceptor_run(void *arg)
     while (!s->stopping) {
         int fd = -1;
         int rc = io_accept(s->listen_fd, 0, &fd);
-        if (rc == 0 && s->count < s->connections_max + 16)
+        if (rc == 0 && s->count < s->connections_max + ROOT_PLACES + REFUSED_MAX)
             connection_start(s, fd);
         else if (rc == 0)
             io_close(fd);
@@ -190,11 +331,9 @@ int control_server_listen(struct control_server *s, const char *path, const char
     int rc = group_of_socket(s, group, err);
     if (rc)
         return rc;
-    rc = io_listen_unix(path, 0660, &s->listen_fd, err);
+    rc = io_listen_unix(path, 0660, &s->listen_fd, &s->file, err);
     if (rc)
         return rc;
-    if (lstat(path, &s->file))
-        s->file = (struct stat){0};
     if (group[0] && chown(path, (uid_t)-1, s->socket_gid)) {
         rc = vp_fail_errno(err, VP_E_PERMISSION, errno, "giving %s to group '%s'", path, group);
         io_close(s->listen_fd);
@@ -219,10 +358,7 @@ void control_server_stop(struct control_server *s)
     while (s->acceptor || s->count)
         co_queue_wait(&s->gone, "control connections end");
     if (s->listen_fd >= 0) {
-        struct stat now;
-        if (lstat(s->path, &now) == 0 && now.st_dev == s->file.st_dev &&
-            now.st_ino == s->file.st_ino) /* else it is another daemon's */
-            (void)unlink(s->path);
+        io_unlisten_unix(s->path, &s->file);
         io_close(s->listen_fd);
         s->listen_fd = -1;
     }

@@ -2,7 +2,8 @@
  * The control socket: a unix stream socket on which each line is a JSON-RPC frame. Home reactor.
  *
  * A connection is a coroutine that answers its requests one after the other. Bounds: connections,
- * bytes of a frame, time from a frame's first byte to its newline, time to take a reply.
+ * bytes of a frame, time from a frame's first byte to its newline, time to take a reply. Where
+ * connections are short, those that wait for their clients make room for new ones.
  */
 #ifndef VP_CONTROL_SERVER_H
 #define VP_CONTROL_SERVER_H
@@ -27,8 +28,8 @@ struct control_server {
     bool stopping;
     struct co *acceptor; /* NULL when it has ended */
     struct list connections;
-    unsigned count;
-    struct co_queue gone; /* somebody of the above has ended */
+    unsigned count, admitted; /* count: with those that are refused or were cut, and end */
+    struct co_queue gone;     /* somebody of the above has ended */
 };
 
 /* Listens on `path`, mode 0660, group `group` ("" = the process's). Errors with a sentence. */
@@ -39,5 +40,10 @@ int control_server_start(struct control_server *s) must_check;
 /* No new connections; waits for requests under way to be answered, then closes and unlinks. The
  * caller has woken whatever a request waits for. */
 CO void control_server_stop(struct control_server *s);
+
+/* In a call: as co_queue_wait_until, for something that may never come. The connection can be cut
+ * meanwhile (VP_E_CANCELLED), as if it were silent. */
+CO int control_server_wait(struct control_server *s, struct co_queue *q, uint64_t deadline_ns,
+                           const char *why) must_check;
 
 #endif

@@ -9,7 +9,7 @@
 #include "control/ublk_devices.h"
 
 #include "base/attr.h"
-#include "control/offload.h"
+#include "io/offload.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -86,6 +86,11 @@ int co_spawn_reserved(void (*fn)(void *arg), void *arg, const char *name)
     return spawn(fn, arg, name, clients / RESERVE_SHARE + 1);
 }
 
+unsigned co_clients_max(void)
+{
+    return reactor_current->config.max_coroutines;
+}
+
 void co_stacks_take(struct reactor *r, unsigned count)
 {
     struct co *co;

@@ -3,14 +3,29 @@
 
 #include "base/log.h"
 #include "base/verify.h"
+#include "io/offload.h"
 #include "io/reactor_impl.h"
 #include "io/uring_device_impl.h"
 
+struct opening {
+    const char *path;
+    unsigned flags;
+    struct io_dev **out;
+    struct vp_error *err;
+};
+
+static int open_blocking(void *arg)
+{
+    const struct opening *o = arg;
+    return uring_device_open(o->path, o->flags, o->out, o->err);
+}
+
 int io_dev_open(const char *path, unsigned flags, struct io_dev **out, struct vp_error *err)
 {
+    struct opening o = {path, flags, out, err};
     if (reactor_current && reactor_current->config.sim)
         return sim_reactor_dev_open(reactor_current->config.sim, path, flags, out, err);
-    return uring_device_open(path, flags, out, err);
+    return offload_run(open_blocking, &o);
 }
 
 void io_dev_close(struct io_dev *dev)

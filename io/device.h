@@ -41,22 +41,23 @@ enum io_open_flags {
 
 /*
  * Opens a block device (O_DIRECT, O_EXCL) or a regular file (O_DIRECT where the file system takes
- * it, an OFD lock). In a simulated world `path` names one of its disks. Usable from any reactor.
- * Blocks shortly. Errors, each with a sentence: VP_E_NOT_FOUND, VP_E_PERMISSION,
- * VP_E_IO_BUSY_DEVICE (somebody has it), VP_E_NOT_SUPPORTED (not a disk), VP_E_SYSTEM.
+ * it, an OFD lock). In a simulated world `path` names one of its disks. Usable from any reactor; what
+ * may wait for the device runs on a thread of its own. Errors, each with a sentence:
+ * VP_E_NOT_FOUND, VP_E_PERMISSION, VP_E_IO_BUSY_DEVICE (somebody has it), VP_E_NOT_SUPPORTED (not a
+ * disk), VP_E_SYSTEM.
  */
-int io_dev_open(const char *path, unsigned flags, struct io_dev **out,
-                struct vp_error *err) must_check;
+CO int io_dev_open(const char *path, unsigned flags, struct io_dev **out,
+                   struct vp_error *err) must_check;
 /* Creates a sparse file to be used as a disk, and makes it durable. VP_E_EXISTS, VP_E_NOT_FOUND,
- * VP_E_PERMISSION, VP_E_NO_SPACE, VP_E_SYSTEM, each with a sentence. Blocks shortly. */
-int io_file_create(const char *path, uint64_t size_bytes, struct vp_error *err) must_check;
+ * VP_E_PERMISSION, VP_E_NO_SPACE, VP_E_SYSTEM, each with a sentence. On a thread of its own. */
+CO int io_file_create(const char *path, uint64_t size_bytes, struct vp_error *err) must_check;
 /* From now on a write that finds no room in the file system below waits until there is some. NULL is
  * fine. */
 void io_dev_wait_for_room(struct io_dev *dev);
 /* ANY. Whether writes wait for room now. */
 bool io_dev_is_full(const struct io_dev *dev);
 /* No I/O may be in flight. NULL is fine. */
-void io_dev_close(struct io_dev *dev);
+CO void io_dev_close(struct io_dev *dev);
 const struct io_dev_info *io_dev_info(const struct io_dev *dev);
 
 /* ---- one operation at a time -------------------------------------------------------------- */

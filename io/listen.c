@@ -1,7 +1,9 @@
-/* Listening sockets and who is at the other end; control path, blocks shortly. */
+/* Listening sockets and who is at the other end; control path. A socket's file may be in a file
+ * system on a disk that this very reactor serves, so what touches it runs on a thread of its own. */
 #include "io/net.h"
 
 #include "base/attr.h"
+#include "io/offload.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -51,8 +53,19 @@ static int remove_stale(const struct sockaddr_un *addr, struct vp_error *err)
     return 0;
 }
 
-int io_listen_unix(const char *path, unsigned mode, int *out_fd, struct vp_error *err)
+struct listen_unix {
+    const char *path;
+    unsigned mode;
+    int *out_fd;
+    struct stat *file;
+    struct vp_error *err;
+};
+
+static int listen_unix_blocking(void *arg)
 {
+    const struct listen_unix *l = arg;
+    const char *path = l->path;
+    struct vp_error *err = l->err;
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(addr.sun_path))
         return vp_fail(err, VP_E_TOO_BIG, "the socket path %s is longer than %zu bytes", path,
@@ -67,13 +80,41 @@ int io_listen_unix(const char *path, unsigned mode, int *out_fd, struct vp_error
     /* The permissions are right before anybody can connect: that takes listen. */
     if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
         return listen_failed(path, err);
-    if (chmod(path, (mode_t)mode) != 0 || listen(fd, BACKLOG) != 0) {
+    if (chmod(path, (mode_t)l->mode) != 0 || lstat(path, l->file) != 0 ||
+        listen(fd, BACKLOG) != 0) {
         rc = listen_failed(path, err);
         (void)unlink(path);
         return rc;
     }
-    *out_fd = steal_fd(&fd);
+    *l->out_fd = steal_fd(&fd);
     return 0;
+}
+
+int io_listen_unix(const char *path, unsigned mode, int *out_fd, struct stat *file,
+                   struct vp_error *err)
+{
+    struct listen_unix l = {path, mode, out_fd, file, err};
+    return offload_run(listen_unix_blocking, &l);
+}
+
+struct unlisten {
+    const char *path;
+    const struct stat *file;
+};
+
+static int unlisten_blocking(void *arg)
+{
+    const struct unlisten *u = arg;
+    struct stat now;
+    bool ours =
+        lstat(u->path, &now) == 0 && now.st_dev == u->file->st_dev && now.st_ino == u->file->st_ino;
+    return ours ? unlink(u->path) : 0;
+}
+
+void io_unlisten_unix(const char *path, const struct stat *file)
+{
+    struct unlisten u = {path, file};
+    vp_ignore(offload_run(unlisten_blocking, &u), "a stale socket is replaced at the next start");
 }
 
 static int listen_on(const struct addrinfo *ai, const char *where, struct vp_error *err)

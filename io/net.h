@@ -11,12 +11,16 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 /* Listens on a unix socket; `mode` are its permissions. A stale socket file (nobody listens) is
- * replaced. Errors with a sentence: VP_E_EXISTS (somebody listens), VP_E_PERMISSION, VP_E_SYSTEM.
- */
-int io_listen_unix(const char *path, unsigned mode, int *out_fd, struct vp_error *err) must_check;
+ * replaced. *file says which file it is. Errors with a sentence: VP_E_EXISTS (somebody listens),
+ * VP_E_PERMISSION, VP_E_SYSTEM, VP_E_NO_MEMORY. */
+CO int io_listen_unix(const char *path, unsigned mode, int *out_fd, struct stat *file,
+                      struct vp_error *err) must_check;
+/* Takes the socket's file away, unless it is another one by now. */
+CO void io_unlisten_unix(const char *path, const struct stat *file);
 /* Listens on TCP; `host` numeric or "localhost", `port` as text, "0" picks a free one;
  * *out_port is the real one. */
 int io_listen_tcp(const char *host, const char *port, int *out_fd, unsigned *out_port,

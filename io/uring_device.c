@@ -10,6 +10,7 @@
  * times the copy itself. There the transfer is done by a plain system call, which never waits.
  */
 #include "base/verify.h"
+#include "io/offload.h"
 #include "io/reactor_impl.h"
 #include "io/region_impl.h"
 #include "io/sanitize_impl.h"
@@ -261,11 +262,18 @@ static void uring_submit(struct io_dev *dev, struct io_op *op)
     }
 }
 
-static void uring_close(struct io_dev *dev)
+static int close_blocking(void *fd)
+{
+    return close(*(const int *)fd);
+}
+
+/* The last one to close a disk waits until the kernel has written what others left in its cache. */
+static CO void uring_close(struct io_dev *dev)
 {
     struct uring_device *d = container_of(dev, struct uring_device, dev);
     ring_file_fini(&d->file);
-    close(d->fd);
+    if (offload_run(close_blocking, &d->fd) == VP_E_NO_MEMORY) /* no thread */
+        close(d->fd);
     free(d);
 }
 

@@ -11,6 +11,7 @@
 #include "base/list.h"
 #include "io/co.h"
 #include "io/reactor.h"
+#include "io/share.h"
 #include "nbd/nbd_format.h"
 #include "nbd/server.h"
 
@@ -49,6 +50,8 @@ CO int nbdx_stream_skip(struct nbdx_stream *s, uint64_t n) must_check;
 #define NBDX_PIECE_MIN_BYTES ((size_t)64 << 10)
 /* Of buffers, for each connection: the smallest piece and the headers of its chunks. */
 #define NBDX_GUARANTEE ((size_t)128 << 10)
+/* Of coroutines; beyond these and its share a connection's reader serves requests itself. */
+#define NBDX_GUARANTEE_COROUTINES 8U
 /* Structured reads from this size on report holes instead of sending zeros. */
 #define NBDX_SPARSE_READ_BYTES ((size_t)64 << 10)
 #define NBDX_CHUNKS_MAX        32U
@@ -136,7 +139,7 @@ struct nbdx_connection {
     struct list free_requests;
     struct co_queue request_queue; /* waits for a free one, or for all of them */
 
-    size_t buffer_bytes, buffer_bytes_max;
+    struct io_share_holder buffers, coroutines; /* memory.c */
     struct co_queue buffer_queue;
     uint64_t stall_ns;                             /* limits.stall_ms */
     uint64_t sending_since_ns, receiving_since_ns; /* 0 = not waiting for the peer */
@@ -148,7 +151,7 @@ struct nbdx_connection {
     struct iovec batch[NBDX_BATCH_IOV];
 };
 
-/* ---- memory.c: buffers of payload, bounded per connection and per reactor ------------------ */
+/* ---- memory.c: buffers and coroutines, bounded per connection and per reactor ---------------- */
 
 void nbdx_memory_join(struct nbdx_connection *c);
 void nbdx_memory_leave(struct nbdx_connection *c);

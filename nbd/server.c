@@ -79,7 +79,7 @@ static struct nbdx_connection *connection_new(struct nbdx_server *s, int fd)
     c->connected_ns = reactor_now_ns();
     c->in.deadline_ns = c->connected_ns + UINT64_C(1000000) * s->limits.handshake_ms;
     c->request_count = s->limits.requests;
-    c->buffer_bytes_max = s->limits.buffer_bytes;
+    c->buffers.max = s->limits.buffer_bytes;
     c->stall_ns = UINT64_C(1000000) * s->limits.stall_ms;
     nbdx_peer_describe(c);
     list_add_tail(&s->connections, &c->link);
@@ -258,13 +258,9 @@ static int server_new(const struct nbdx_export *exports, unsigned count,
 static int server_listen(struct nbdx_server *s, struct vp_error *err)
 {
     const struct nbdx_address *a = &s->address;
-    int rc = 0;
     switch (a->kind) {
     case NBDX_UNIX:
-        rc = io_listen_unix(a->path, 0660, &s->listen_fd, err);
-        if (!rc && lstat(a->path, &s->file))
-            memset(&s->file, 0, sizeof(s->file));
-        return rc;
+        return io_listen_unix(a->path, 0660, &s->listen_fd, &s->file, err);
     case NBDX_TCP:
         return io_listen_tcp(a->host, a->port, &s->listen_fd, &s->port, err);
     case NBDX_FD:
@@ -282,12 +278,10 @@ static int server_begin(void *arg)
     return rc;
 }
 
-static void socket_unlink(const struct nbdx_server *s)
+static CO void socket_unlink(const struct nbdx_server *s)
 {
-    struct stat now;
-    if (s->address.kind == NBDX_UNIX && lstat(s->address.path, &now) == 0 &&
-        now.st_dev == s->file.st_dev && now.st_ino == s->file.st_ino)
-        vp_ignore(unlink(s->address.path), "a stale socket is replaced at the next start");
+    if (s->address.kind == NBDX_UNIX)
+        io_unlisten_unix(s->address.path, &s->file);
 }
 
 int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server **out,

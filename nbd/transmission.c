@@ -53,10 +53,22 @@ void nbdx_request_free(struct nbdx_request *rq)
         co_queue_wake_one(&c->request_queue);
 }
 
-/* When there is no coroutine left the reader serves the request itself: back-pressure. */
+static void request_run(void *arg)
+{
+    struct nbdx_request *rq = arg;
+    struct nbdx_connection *c = rq->conn;
+    nbdx_request_main(rq); /* does not wait after it has let go of the request: c is still there */
+    io_share_give(&c->coroutines, 1);
+}
+
+/* When the connection may have no further coroutine, or there is none left, the reader serves the
+ * request itself: back-pressure. */
 static CO void request_start(struct nbdx_request *rq)
 {
-    if (co_spawn(nbdx_request_main, rq, "nbd-request"))
+    struct nbdx_connection *c = rq->conn;
+    if (io_share_may_take(&c->coroutines, 1) && !co_spawn(request_run, rq, "nbd-request"))
+        io_share_take(&c->coroutines, 1);
+    else
         nbdx_request_main(rq);
 }
 

@@ -2,6 +2,7 @@
  * The disks of a new pool: opened or created, examined, measured. Nothing is written to them here;
  * the labels come last of all (pool_labels_write), so that a crash leaves nothing that imports.
  */
+#include "io/offload.h"
 #include "pool/disk_impl.h"
 
 #include <stdio.h>
@@ -16,17 +17,27 @@ struct opening {
     unsigned count;
 };
 
-static void opening_undo(struct opening *o)
+static int unlink_blocking(void *arg)
+{
+    return unlink(arg);
+}
+
+static CO void file_remove(const char *path)
+{
+    vp_ignore(offload_run(unlink_blocking, (void *)(uintptr_t)path), "it holds nothing");
+}
+
+static CO void opening_undo(struct opening *o)
 {
     for (unsigned i = 0; i < o->count; i++) {
         io_dev_close(o->dev[i]);
         if (o->created[i])
-            (void)unlink(o->path[i]);
+            file_remove(o->path[i]);
     }
 }
 
-static int open_disk(struct opening *o, const char *path, const struct pool_create_options *options,
-                     struct vp_error *err)
+static CO int open_disk(struct opening *o, const char *path,
+                        const struct pool_create_options *options, struct vp_error *err)
 {
     unsigned i = o->count;
     if (strlen(path) >= sizeof(((struct pool_disk *)0)->path))
@@ -43,7 +54,7 @@ static int open_disk(struct opening *o, const char *path, const struct pool_crea
         return vp_fail(err, rc, "%s is in use: by a pool, a mount, or named twice", path);
     if (rc) {
         if (o->created[i])
-            (void)unlink(path);
+            file_remove(path);
         return rc;
     }
     o->path[i] = path;

@@ -39,7 +39,8 @@ CO int pool_disk_probe(struct io_dev *dev, const char *path, struct vp_error *er
 
 /* ---- disks (disk.c) ------------------------------------------------------------------------ */
 
-/* Whether it is a block device or regular file of the real world, as opposed to a simulated one. */
+/* Whether it is a block device or regular file of the real world, as opposed to a simulated one. It
+ * may wait for a file system: on a thread of its own only (io/offload.h). */
 bool pool_path_is_real(const char *path);
 /* Prepares what I/O needs of a disk whose uuid, size and extents_total are set. */
 int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const char *path) must_check;

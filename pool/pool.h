@@ -295,10 +295,15 @@ struct pool_found { /* a pool seen while scanning */
     char paths[POOL_DISKS_MAX][256];
     unsigned path_count;
 };
+/* What a scan does not even open. Asked on a thread that may wait; NULL for none. */
+struct pool_scan_filter {
+    bool (*leave_out)(void *arg, const char *path);
+    void *arg;
+};
 /* Looks at the given disks and at all files and block devices of the given directories for labels;
  * *out is malloc'ed, one entry a pool. Unreadable ones are skipped (logged at debug). */
-CO int pool_scan(const char *const *paths, unsigned count, struct pool_found **out,
-                 unsigned *out_count, struct vp_error *err) must_check;
+CO int pool_scan(const char *const *paths, unsigned count, const struct pool_scan_filter *filter,
+                 struct pool_found **out, unsigned *out_count, struct vp_error *err) must_check;
 
 /*
  * Opens a pool from its disks: newest root, snapshot, log replay (`client->replay` is called during

@@ -1,4 +1,5 @@
 /* Does a disk hold something? Asked of libblkid, and of our own labels, before a disk is taken. */
+#include "io/offload.h"
 #include "pool/disk_impl.h"
 
 #include <blkid.h>
@@ -9,6 +10,11 @@ bool pool_path_is_real(const char *path)
     struct stat st;
     return stat(path, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
 }
+
+struct probe {
+    const char *path;
+    struct vp_error *err;
+};
 
 /* What libblkid recognises; NULL for nothing. Borrowed from the probe. */
 static const char *recognised(blkid_probe probe, const char **kind)
@@ -24,8 +30,13 @@ static const char *recognised(blkid_probe probe, const char **kind)
     return "ambiguous";
 }
 
-static int probe_signatures(const char *path, struct vp_error *err)
+/* Not for a simulated disk. */
+static int probe_blocking(void *arg)
 {
+    const char *path = ((const struct probe *)arg)->path;
+    struct vp_error *err = ((const struct probe *)arg)->err;
+    if (!pool_path_is_real(path))
+        return 0;
     blkid_probe probe = blkid_new_probe_from_filename(path);
     if (!probe)
         return vp_fail(err, VP_E_IO, "%s: can not be examined for other data", path);
@@ -60,5 +71,6 @@ int pool_disk_probe(struct io_dev *dev, const char *path, struct vp_error *err)
                        "%s looks like a disk of a pool (%s): use --force if it is not "
                        "needed any more",
                        path, vp_err_text(rc));
-    return pool_path_is_real(path) ? probe_signatures(path, err) : 0;
+    struct probe probe = {path, err};
+    return offload_run(probe_blocking, &probe);
 }

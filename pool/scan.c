@@ -3,7 +3,9 @@
  * disks of one pool for itself: the exclusive lock on each device is what keeps a second daemon
  * away.
  */
+#include "base/attr.h"
 #include "base/log.h"
+#include "io/offload.h"
 #include "pool/disk_impl.h"
 
 #include <dirent.h>
@@ -63,15 +65,32 @@ static bool is_same_file(const char *a, const char *b)
     return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
 }
 
+struct two_paths {
+    const char *a, *b;
+};
+
+static int compare_blocking(void *arg)
+{
+    const struct two_paths *paths = arg;
+    return is_same_file(paths->a, paths->b);
+}
+
+/* Without a thread to look: not known to be another name. */
+static CO bool is_other_name(const char *a, const char *b)
+{
+    struct two_paths paths = {a, b};
+    return offload_run(compare_blocking, &paths) > 0;
+}
+
 /* Another name of a disk that was seen is passed over. A copy of it is one more path of the pool,
  * of the same disk: nobody here can say which of the two counts, and the import refuses both. */
-static int scan_add(struct scan *s, const char *path, const struct pool_label *l)
+static CO int scan_add(struct scan *s, const char *path, const struct pool_label *l)
 {
     bool is_copy = false;
     for (unsigned i = 0; i < s->seen_count; i++) {
         if (!vp_uuid_equal(s->seen[i].uuid, l->disk_uuid))
             continue;
-        if (is_same_file(s->seen[i].path, path))
+        if (is_other_name(s->seen[i].path, path))
             return 0;
         if (!is_copy)
             vp_warn("scan: %s and %s are copies of one disk of the pool \"%s\"", s->seen[i].path,
@@ -92,7 +111,7 @@ static int scan_add(struct scan *s, const char *path, const struct pool_label *l
 }
 
 /* Only lack of memory, and more disks than a pool can have, are errors: what can not be read is no disk of ours. */
-static int scan_disk(struct scan *s, const char *path)
+static CO int scan_disk(struct scan *s, const char *path)
 {
     struct io_dev *dev;
     struct vp_error err = {0};
@@ -111,30 +130,57 @@ static int scan_disk(struct scan *s, const char *path)
     return scan_add(s, path, &l);
 }
 
-static int scan_directory(struct scan *s, const char *directory, DIR *dir)
+typedef char scan_path[sizeof(((struct pool_found *)0)->paths[0])];
+
+/* What is to be looked at, before any of it is opened: a disk, or what a directory has. */
+struct listing {
+    const char *place;
+    const struct pool_scan_filter *filter;
+    scan_path *path; /* owned */
+    unsigned count, capacity;
+};
+
+static int listing_add(struct listing *l, const char *directory, const char *name)
 {
+    scan_path path;
+    int n = snprintf(path, sizeof(path), "%s%s%s", directory, *directory ? "/" : "", name);
+    if (n <= 0 || (size_t)n >= sizeof(path) || (*directory && !pool_path_is_real(path)) ||
+        (l->filter && l->filter->leave_out(l->filter->arg, path)))
+        return 0;
+    if (!grow((void **)&l->path, &l->capacity, l->count, sizeof(*l->path)))
+        return VP_E_NO_MEMORY;
+    memcpy(l->path[l->count++], path, sizeof(path));
+    return 0;
+}
+
+static int list_blocking(void *arg)
+{
+    struct listing *l = arg;
+    AUTO_DIR DIR *dir = opendir(l->place);
     const struct dirent *e;
-    int rc = 0;
-    while (!rc && (e = readdir(dir))) {
-        char path[sizeof(s->found->paths[0])];
-        int n = snprintf(path, sizeof(path), "%s/%s", directory, e->d_name);
-        if (n > 0 && (size_t)n < sizeof(path) && pool_path_is_real(path))
-            rc = scan_disk(s, path);
-    }
+    int rc = dir ? 0 : listing_add(l, "", l->place);
+    while (!rc && dir && (e = readdir(dir)))
+        rc = listing_add(l, l->place, e->d_name);
     return rc;
 }
 
-int pool_scan(const char *const *paths, unsigned count, struct pool_found **out,
-              unsigned *out_count, struct vp_error *err)
+static CO int scan_place(struct scan *s, const char *path, const struct pool_scan_filter *filter)
+{
+    struct listing l = {.place = path, .filter = filter};
+    int rc = offload_run(list_blocking, &l);
+    for (unsigned i = 0; i < l.count && !rc; i++)
+        rc = scan_disk(s, l.path[i]);
+    free(l.path);
+    return rc;
+}
+
+int pool_scan(const char *const *paths, unsigned count, const struct pool_scan_filter *filter,
+              struct pool_found **out, unsigned *out_count, struct vp_error *err)
 {
     struct scan s = {0};
     int rc = 0;
-    for (unsigned i = 0; i < count && !rc; i++) {
-        DIR *dir = opendir(paths[i]);
-        rc = dir ? scan_directory(&s, paths[i], dir) : scan_disk(&s, paths[i]);
-        if (dir)
-            (void)closedir(dir);
-    }
+    for (unsigned i = 0; i < count && !rc; i++)
+        rc = scan_place(&s, paths[i], filter);
     free(s.seen);
     if (rc) {
         free(s.found);
@@ -148,7 +194,7 @@ int pool_scan(const char *const *paths, unsigned count, struct pool_found **out,
 /* ---- taking the disks of one pool ---------------------------------------------------------- */
 
 /* Somebody has the device: says who, as far as its label tells. */
-static int fail_busy(const char *path, struct vp_error *err)
+static CO int fail_busy(const char *path, struct vp_error *err)
 {
     struct io_dev *dev;
     struct pool_label l;
@@ -166,7 +212,7 @@ static int fail_busy(const char *path, struct vp_error *err)
         path, l.pool_name);
 }
 
-static int open_candidate(const char *path, struct pool_candidate *c, struct vp_error *err)
+static CO int open_candidate(const char *path, struct pool_candidate *c, struct vp_error *err)
 {
     if (strlen(path) >= sizeof(c->path))
         return vp_fail(err, VP_E_INVALID, "%s: the path is too long", path);
@@ -201,29 +247,38 @@ static int check_candidate(const struct pool_candidate *c, unsigned n, struct vp
     return 0;
 }
 
-/* True when an earlier path names the same device. */
-static bool is_repeated(const struct pool_candidate *c, unsigned n, const char *path)
+/* Which paths are one more name of a disk that an earlier path names. */
+struct repeats {
+    const char *const *paths;
+    unsigned count;
+    bool repeated[POOL_DISKS_MAX];
+};
+
+static int find_repeats_blocking(void *arg)
 {
-    for (unsigned i = 0; i < n; i++)
-        if (is_same_file(c[i].path, path))
-            return true;
-    return false;
+    struct repeats *r = arg;
+    for (unsigned i = 0; i < r->count; i++)
+        for (unsigned k = 0; k < i && !r->repeated[i]; k++)
+            r->repeated[i] = is_same_file(r->paths[k], r->paths[i]);
+    return 0;
 }
 
 int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
                          unsigned *out_count, struct vp_error *err)
 {
-    if (count == 0)
-        return vp_fail(err, VP_E_INVALID, "no disks are given");
-    struct pool_candidate *c = calloc(count, sizeof(*c));
+    if (count == 0 || count > POOL_DISKS_MAX)
+        return vp_fail(err, VP_E_INVALID, "%u disks are given: a pool has 1 to %u", count,
+                       POOL_DISKS_MAX);
+    struct repeats r = {.paths = paths, .count = count};
+    int rc = offload_run(find_repeats_blocking, &r), bad_rc = 0;
+    struct pool_candidate *c = rc ? NULL : calloc(count, sizeof(*c));
     if (!c)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     *out = c;
     *out_count = 0;
-    int rc = 0, bad_rc = 0;
     for (unsigned i = 0; i < count && !rc; i++) {
         unsigned n = *out_count;
-        if (is_repeated(c, n, paths[i]))
+        if (r.repeated[i])
             continue;
         rc = open_candidate(paths[i], &c[n], err);
         if (rc == VP_E_LABEL_BAD && count > 1) {

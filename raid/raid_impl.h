@@ -27,7 +27,9 @@ static inline bool raid_disk_is_in_service(const struct raid_disk *d)
  */
 static inline bool raid_disk_serves(const struct raid_disk *d, unsigned width)
 {
-    return raid_disk_is_in_service(d) || (width == 1 && raid_disk_is_data_only(d));
+    if (__builtin_expect(raid_disk_is_in_service(d), 1))
+        return true;
+    return width == 1 && raid_disk_is_data_only(d);
 }
 
 static inline void raid_check_bounds(const struct raid_group *g, uint64_t at_bytes, uint64_t len)

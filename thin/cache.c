@@ -30,7 +30,6 @@ enum {
     LIMIT_PAGES_MIN = 64,
     EVICT_STEPS = 64, /* of the clock's hand for one page */
 };
-#define COMMIT_BYTES_MAX (UINT64_C(8) << 20)
 #define ASK_AGAIN_NS     UINT64_C(20000) /* home's mailbox is full */
 #define PACE_MAX         4U              /* page costs between two changes, at most */
 #define PACE_WAIT_NS_MAX UINT64_C(10000000)
@@ -374,12 +373,10 @@ static CO int cache_throttle(struct thin *t)
     return rc;
 }
 
-CO int thin_throttle(struct thin *t)
+CO int thin_throttle_slow(struct thin *t)
 {
-    int rc = 0;
-    if (__builtin_expect(t->uncommitted_bytes >= COMMIT_BYTES_MAX, 0))
-        rc = thin_commit(t);
-    if (!rc && __builtin_expect(t->cache->dirty >= t->cache->limit_pages / 2, 0))
+    int rc = t->uncommitted_bytes >= THIN_COMMIT_BYTES_MAX ? thin_commit(t) : 0;
+    if (!rc && t->cache->dirty >= t->cache->limit_pages / 2)
         rc = cache_throttle(t);
     return rc;
 }

@@ -133,9 +133,6 @@ static inline bool thin_page_has_mark(const struct thin_page *p, enum thin_mark 
 }
 /* Checkpoint `number` begins; the one before it took last_ns. */
 void thin_cache_checkpoint_begin(struct thin_cache *c, uint32_t number, uint64_t last_ns);
-/* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: slows down,
- * or waits for a checkpoint, when much is dirty. Errors of that checkpoint. */
-CO int thin_throttle(struct thin *t) must_check;
 
 /* ==== trees (tree.c, tree_write.c) ========================================================== */
 
@@ -434,6 +431,7 @@ bool thin_may_change(struct thin *t);
 /* What a change that may not be made now waits for, while it holds nothing: a checkpoint.
  * VP_E_NO_SPACE: none would help. */
 CO int thin_change_wait(struct thin *t) must_check;
+#define THIN_COMMIT_BYTES_MAX (UINT64_C(8) << 20) /* of records: then changes commit first */
 /* The next commit's records are longer by so much, less than a page; the second function tells the
  * pool of one more page of them. */
 void thin_uncommitted_page(struct thin *t);
@@ -442,6 +440,15 @@ static inline void thin_uncommitted_add(struct thin *t, uint32_t bytes)
     t->uncommitted_bytes += bytes;
     if (__builtin_expect(t->uncommitted_bytes > t->uncommitted_pages * POOL_PAGE, 0))
         thin_uncommitted_page(t);
+}
+/* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: commits when
+ * there is much to commit; slows down, or waits for a checkpoint, when much is dirty. Errors of these. */
+CO int thin_throttle_slow(struct thin *t) must_check;
+CO static inline must_check int thin_throttle(struct thin *t)
+{
+    bool slow = t->uncommitted_bytes >= THIN_COMMIT_BYTES_MAX ||
+                t->cache->dirty >= t->cache->limit_pages / 2;
+    return __builtin_expect(slow, 0) ? thin_throttle_slow(t) : 0;
 }
 /* Frees the chunk of an entry without valid blocks: clears the entry, quarantines the chunk.
  * `leaf` holds the entry, `space_leaf` its arena. No yield. */

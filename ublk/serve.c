@@ -5,7 +5,10 @@
  * the result with the next fetch, in one command. So nothing is allocated or spawned on the data
  * path, and all commands of a queue come from the thread that fetched first, as kernels before 6.16
  * demand. Data are copied once: by the kernel into memory that each tag keeps, or (user copy) by us
- * between the kernel's request and an I/O buffer, which the tag holds only while it is busy. With zero
+ * between the kernel's request and an I/O buffer, which the tag holds only while it is busy. Of these
+ * buffers all devices of a reactor have a share, and each a fair part of it (io/share.h): writes of one
+ * that wait for space keep no buffers from another. A device that holds none gets a piece of its request
+ * done at a time, however many others there are. With zero
  * copy they are not: each tag has a slot in the ring's table of buffers, where the kernel puts its
  * request's pages before the fetch completes, and from which it takes them with the commit. Nobody
  * uses the slot after the backend has returned.
@@ -24,7 +27,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SECTOR_SHIFT 9
+#define SECTOR_SHIFT     9
+#define BUFFER_GUARANTEE ((size_t)64 << 10) /* for each device; of 16 MiB: for 128 */
 
 static void count(_Atomic uint64_t *to, uint64_t n)
 {
@@ -32,12 +36,84 @@ static void count(_Atomic uint64_t *to, uint64_t n)
     atomic_store_explicit(to, now + n, memory_order_relaxed); /* one writer: this reactor */
 }
 
-/* ---- one request --------------------------------------------------------------------------- */
-
 static uint64_t copy_offset(const struct ublkx_tag *tag)
 {
     return UBLKX_COPY_BASE + ((uint64_t)tag->queue->id << UBLKX_COPY_QUEUE_SHIFT) +
            ((uint64_t)tag->tag << UBLKX_COPY_TAG_SHIFT);
+}
+
+/* ---- buffers (user copy) ------------------------------------------------------------------- */
+
+/* One per reactor, that is, per thread. */
+static _Thread_local struct io_share buffers;
+
+static void buffers_join(struct ublkx_target *t)
+{
+    buffers.max = max_u64(io_buffer_total() / 4, (uint64_t)2 * UBLKX_IO_BYTES_MAX);
+    buffers.guarantee = BUFFER_GUARANTEE;
+    t->buffers = (struct io_share_holder){.share = &buffers, .max = SIZE_MAX};
+    co_queue_init(&t->buffer_queue);
+}
+
+static size_t cost_of(size_t len)
+{
+    return len <= 4096 ? 4096 : (size_t)1 << (64 - __builtin_clzll(len - 1));
+}
+
+/* A buffer for the next *len bytes of a request, which get fewer where buffers are short. */
+static CO void *buffer_get(struct ublkx_target *t, uint32_t *len)
+{
+    while (t->buffers.held && !io_share_may_take(&t->buffers, cost_of(*len)))
+        co_queue_wait(&t->buffer_queue, "ublk: buffers of the device");
+    while (*len > BUFFER_GUARANTEE && !io_share_may_take(&t->buffers, cost_of(*len)))
+        *len = (uint32_t)cost_of(*len) / 2;
+    io_share_take(&t->buffers, cost_of(*len));
+    return io_buffer_get(*len);
+}
+
+static void buffer_put(struct ublkx_target *t, void *buf, uint32_t len)
+{
+    io_buffer_put(buf, len);
+    io_share_give(&t->buffers, cost_of(len));
+    if (!co_queue_is_empty(&t->buffer_queue))
+        co_queue_wake_all(&t->buffer_queue);
+}
+
+/* ---- one request --------------------------------------------------------------------------- */
+
+static CO int read_piece(struct ublkx_tag *tag, uint64_t offset, uint32_t len, uint64_t copy_at,
+                         void *buf)
+{
+    struct ublkx_target *t = tag->queue->target;
+    int rc = t->backend.ops->read(t->backend.arg, offset, len, buf);
+    if (!rc && io_driver_copy_out(t->fd, copy_at, buf, len) != len)
+        rc = VP_E_IO;
+    return rc;
+}
+
+static CO int write_piece(struct ublkx_tag *tag, uint64_t offset, uint32_t len, uint64_t copy_at,
+                          void *buf, unsigned flags)
+{
+    struct ublkx_target *t = tag->queue->target;
+    if (io_driver_copy_in(t->fd, copy_at, buf, len) != len)
+        return VP_E_IO;
+    return t->backend.ops->write(t->backend.arg, offset, len, buf, flags);
+}
+
+static CO int copy_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len, bool is_read,
+                           unsigned flags)
+{
+    struct ublkx_target *t = tag->queue->target;
+    int rc = 0;
+    for (uint32_t done = 0, part; done < len && !rc; done += part) {
+        part = len - done;
+        void *buf = buffer_get(t, &part);
+        uint64_t copy_at = copy_offset(tag) + done;
+        rc = is_read ? read_piece(tag, offset + done, part, copy_at, buf)
+                     : write_piece(tag, offset + done, part, copy_at, buf, flags);
+        buffer_put(t, buf, part);
+    }
+    return rc;
 }
 
 static CO int read_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
@@ -47,12 +123,7 @@ static CO int read_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
         return t->backend.ops->read_slot(t->backend.arg, offset, len, tag->slot);
     if (!t->user_copy)
         return t->backend.ops->read(t->backend.arg, offset, len, tag->buf);
-    void *buf = io_buffer_get(len);
-    int rc = t->backend.ops->read(t->backend.arg, offset, len, buf);
-    if (!rc && io_driver_copy_out(t->fd, copy_offset(tag), buf, len) != len)
-        rc = VP_E_IO;
-    io_buffer_put(buf, len);
-    return rc;
+    return copy_request(tag, offset, len, true, 0);
 }
 
 static CO int write_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len, unsigned flags)
@@ -62,12 +133,7 @@ static CO int write_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len
         return t->backend.ops->write_slot(t->backend.arg, offset, len, tag->slot, flags);
     if (!t->user_copy)
         return t->backend.ops->write(t->backend.arg, offset, len, tag->buf, flags);
-    void *buf = io_buffer_get(len);
-    int rc = io_driver_copy_in(t->fd, copy_offset(tag), buf, len) == len ? 0 : VP_E_IO;
-    if (!rc)
-        rc = t->backend.ops->write(t->backend.arg, offset, len, buf, flags);
-    io_buffer_put(buf, len);
-    return rc;
+    return copy_request(tag, offset, len, false, flags);
 }
 
 static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
@@ -115,16 +181,11 @@ static int result_of(struct ublkx_target *t, const struct ublkx_io_desc *d, int 
     return bytes;
 }
 
-/* Requests that wait for space are cancelled for all clients of a backend at once: unless it is this
- * device that goes away, the request tries again. */
 static CO int serve(struct ublkx_tag *tag)
 {
-    struct ublkx_target *t = tag->queue->target;
     struct ublkx_io_desc d = tag->queue->desc[tag->tag];
-    int rc;
-    while ((rc = request(tag, &d)) == VP_E_CANCELLED && !t->stopping && !t->leaving)
-        co_yield ();
-    return result_of(t, &d, rc);
+    int rc = request(tag, &d);
+    return result_of(tag->queue->target, &d, rc);
 }
 
 /* ---- tags ---------------------------------------------------------------------------------- */
@@ -255,6 +316,7 @@ int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
             return vp_fail(err, VP_E_NO_MEMORY, "no memory for the queues of %s", path);
         }
     io_serve_page_cache();
+    buffers_join(t);
     int rc = tags_spawn(t);
     if (rc)
         return vp_fail(err, rc,
@@ -266,12 +328,11 @@ int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
 void ublkx_serve_end(struct ublkx_target *t)
 {
     if (t->leaving) {
-        t->backend.ops->cancel_waiting(t->backend.arg);
+        t->backend.ops->go(t->backend.arg); /* what is not committed is issued again */
         for (unsigned i = 0; i < t->queue_count; i++)
             for (unsigned k = 0; k < t->info.queue_depth; k++)
                 io_command_abandon(&t->queues[i].tags[k].command);
     }
-    t->stopped = true;
     while (t->running)
         co_queue_wait(&t->changed, "ublk: requests in flight");
     serve_close(t);

@@ -18,9 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEPTH_DEFAULT  64U
-#define CLAIM_MS       10000U
-#define CANCEL_STEP_NS (UINT64_C(50) * 1000000)
+#define DEPTH_DEFAULT 64U
+#define CLAIM_MS      10000U
 
 /* ---- calls to the backend's reactor -------------------------------------------------------- */
 
@@ -43,27 +42,11 @@ static int end_here(void *arg)
 
 /* While the device is being stopped the kernel still writes back what it holds of it, and on a full
  * pool that would wait for space. */
-static void canceller_main(void *arg)
-{
-    struct ublkx_target *t = arg;
-    while (!t->stopped) {
-        t->backend.ops->cancel_waiting(t->backend.arg);
-        vp_ignore(co_sleep_ns(CANCEL_STEP_NS), "it looks at `stopped`");
-    }
-    t->running--;
-    co_queue_wake_all(&t->changed);
-}
-
 static int stopping_here(void *arg)
 {
-    struct ublkx_target *t = arg;
-    if (t->stopping)
-        return 0;
-    t->stopping = true;
-    int rc = co_spawn_reserved(canceller_main, t, "ublk-canceller");
-    if (rc == 0)
-        t->running++;
-    return rc;
+    const struct ublkx_target *t = arg;
+    t->backend.ops->leave(t->backend.arg);
+    return 0;
 }
 
 static int leaving_here(void *arg)
@@ -214,6 +197,12 @@ static CO int recovery_begin(struct ublkx_target *t, struct vp_error *err)
     return ublkx_device_recovery_begin(t->info.dev_id, err);
 }
 
+/*
+ * The kernel issues again what the dead server had not answered. Nothing that the dead one did for the
+ * same request can land afterwards: it was another process, and the pool's disks, which we have locked
+ * since the import, were locked by it until the kernel had ended its last operation. A target that this
+ * process has left is not taken over (is_left).
+ */
 static CO int start_recovered(struct ublkx_target *t, struct vp_error *err)
 {
     int rc = recovery_begin(t, err);

@@ -30,16 +30,16 @@ enum ublkx_write_flags {
 };
 
 /* All run on the backend's reactor, many at a time. Ranges are multiples of `sector_bytes`, those of
- * discard and zero of any length. VP_E_CANCELLED: cancel_waiting ended the request, which may be
- * tried again. */
+ * discard and zero of any length. VP_E_CANCELLED: `leave` or `go` ended the request. */
 struct ublkx_backend_ops {
     CO int (*read)(void *arg, uint64_t offset, uint32_t len, void *buf);
     CO int (*write)(void *arg, uint64_t offset, uint32_t len, const void *buf, unsigned flags);
     CO int (*flush)(void *arg); /* all that was answered before is durable */
     CO int (*discard)(void *arg, uint64_t offset, uint64_t len);
     CO int (*zero)(void *arg, uint64_t offset, uint64_t len, unsigned flags);
-    void (*cancel_waiting)(void *arg); /* ends requests that wait for space */
-    uint64_t (*size)(void *arg);       /* in bytes, now; from any reactor   */
+    void (*leave)(void *arg);    /* no request waits for space any more */
+    void (*go)(void *arg);       /* … nor changes anything more, but for what it is doing now */
+    uint64_t (*size)(void *arg); /* in bytes, now; from any reactor   */
     /* Zero copy, or NULL: the kernel's own pages, in a slot of the reactor's ring (io_dev_read_slot),
      * until these return. */
     CO int (*read_slot)(void *arg, uint64_t offset, uint32_t len, unsigned slot);

@@ -5,6 +5,7 @@
 
 #include "io/driver.h"
 #include "io/reactor.h"
+#include "io/share.h"
 #include "ublk/target.h"
 #include "ublk/ublk_abi.h"
 
@@ -44,11 +45,11 @@ struct ublkx_target {
     struct ublkx_queue queues[UBLKX_QUEUES_MAX];
     unsigned queue_count;
     unsigned first_slot; /* zero copy: of the tags of all queues; 0: not ours */
-    unsigned running;    /* coroutines of tags, and the one that cancels waiting requests */
+    unsigned running;    /* coroutines of tags */
     struct co_queue changed;
-    bool leaving;  /* nothing is committed or fetched any more */
-    bool stopping; /* no request waits for space               */
-    bool stopped;
+    struct io_share_holder buffers; /* user copy: what its tags hold */
+    struct co_queue buffer_queue;
+    bool leaving;    /* nothing is committed or fetched any more */
     int fetch_errno; /* why a tag could not be fetched, for the message of a failed start */
     _Atomic uint64_t requests, errors, bytes_read, bytes_written;
     struct list left_link; /* in the list of targets that were left */

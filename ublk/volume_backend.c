@@ -8,42 +8,52 @@
  */
 #include "ublk/volume_backend.h"
 
+static struct volume *volume_of(void *client)
+{
+    return ((struct volume_client *)client)->volume;
+}
+
 static CO int backend_read(void *arg, uint64_t offset, uint32_t len, void *buf)
 {
-    return volume_read(arg, offset, len, buf);
+    return volume_read(volume_of(arg), offset, len, buf);
 }
 
 static CO int backend_write(void *arg, uint64_t offset, uint32_t len, const void *buf,
                             unsigned flags)
 {
-    return volume_write(arg, offset, len, buf, flags & UBLKX_DURABLE ? VOLUME_FUA : 0);
+    return volume_client_write(arg, offset, len, buf, flags & UBLKX_DURABLE ? VOLUME_FUA : 0);
 }
 
 static CO int backend_flush(void *arg)
 {
-    return volume_flush(arg);
+    return volume_flush(volume_of(arg));
 }
 
 static CO int backend_discard(void *arg, uint64_t offset, uint64_t len)
 {
-    return volume_discard(arg, offset, len, 0);
+    return volume_client_discard(arg, offset, len, 0);
 }
 
 static CO int backend_zero(void *arg, uint64_t offset, uint64_t len, unsigned flags)
 {
-    return volume_zero(arg, offset, len,
-                       (flags & UBLKX_DURABLE ? VOLUME_FUA : 0) |
-                           (flags & UBLKX_NO_HOLE ? VOLUME_NO_HOLE : 0));
+    return volume_client_zero(arg, offset, len,
+                              (flags & UBLKX_DURABLE ? VOLUME_FUA : 0) |
+                                  (flags & UBLKX_NO_HOLE ? VOLUME_NO_HOLE : 0));
 }
 
-static void backend_cancel_waiting(void *arg)
+static void backend_leave(void *arg)
 {
-    volume_cancel_waiting(arg);
+    volume_client_leave(arg);
+}
+
+static void backend_go(void *arg)
+{
+    volume_client_go(arg);
 }
 
 static uint64_t backend_size(void *arg)
 {
-    return volume_size(arg);
+    return volume_size(volume_of(arg));
 }
 
 static const struct ublkx_backend_ops volume_ops = {.read = backend_read,
@@ -51,13 +61,15 @@ static const struct ublkx_backend_ops volume_ops = {.read = backend_read,
                                                     .flush = backend_flush,
                                                     .discard = backend_discard,
                                                     .zero = backend_zero,
-                                                    .cancel_waiting = backend_cancel_waiting,
+                                                    .leave = backend_leave,
+                                                    .go = backend_go,
                                                     .size = backend_size};
 
-CO struct ublkx_backend ublkx_volume_backend(struct volume *v)
+CO struct ublkx_backend ublkx_volume_backend(struct volume *v, struct volume_client *client)
 {
+    volume_client_init(client, v);
     return (struct ublkx_backend){.ops = &volume_ops,
-                                  .arg = v,
+                                  .arg = client,
                                   .reactor = volume_reactor(v),
                                   .sector_bytes = volume_sector_bytes(v),
                                   .optimal_bytes = volume_chunk_bytes(v),

@@ -145,18 +145,15 @@ CO static int release_pending(struct volume *v)
     return rc;
 }
 
-/* A client's requests are its own: what else of the volume is cancelled does not concern them. */
-static bool must_not_wait(const struct volume_io *io, const struct full_wait *w,
-                          const struct volume_client *client)
+static bool must_not_wait(const struct volume_io *io, const struct volume_client *client)
 {
-    return client ? client->state != VOLUME_CLIENT_HERE : io->cancel_sequence != w->cancel_sequence;
+    return io->closing || (client && client->state != VOLUME_CLIENT_HERE);
 }
 
 int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_client *client)
 {
     struct volume_io *io = v->io;
     if (!w->counted) {
-        w->cancel_sequence = io->cancel_sequence;
         int rc = reactor_call_for_client(pool_home(v->vs->pool), waiter_arrives, v->vs);
         if (rc)
             return rc;
@@ -167,9 +164,9 @@ int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_
     }
     if (w->never_pauses || atomic_load_explicit(&v->flags, memory_order_relaxed) & VOLUME_IS_ENOSPC)
         return VP_E_NO_SPACE;
-    while (io->room_sequence == w->room_sequence && !must_not_wait(io, w, client))
+    while (io->room_sequence == w->room_sequence && !must_not_wait(io, client))
         co_queue_wait(&io->room, "room in the pool");
-    if (must_not_wait(io, w, client))
+    if (must_not_wait(io, client))
         return VP_E_CANCELLED;
     w->room_sequence = io->room_sequence;
     return 0;
@@ -177,8 +174,6 @@ int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_
 
 void volume_full_done(struct volume *v, struct full_wait *w)
 {
-    if (!w->counted)
-        return;
     w->counted = false;
     count_waiting(v, -1);
     vp_ignore(reactor_call(pool_home(v->vs->pool), waiter_leaves, v->vs), "home outlives requests");
@@ -194,12 +189,9 @@ int volume_full_freed(struct volume *v)
     return rc;
 }
 
-void volume_cancel_waiting(struct volume *v)
+void volume_full_close(struct volume_io *io)
 {
-    struct volume_io *io = v->io;
-    if (!io)
-        return;
-    io->cancel_sequence++;
+    io->closing = true;
     co_queue_wake_all(&io->room);
 }
 

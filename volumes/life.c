@@ -191,7 +191,7 @@ int volumes_import(const char *const *paths, unsigned count, const struct volume
 static int drain_on_reactor(void *arg)
 {
     struct volume *v = arg;
-    volume_cancel_waiting(v);
+    volume_full_close(v->io);
     while (v->io->requests > 0)
         co_queue_wait(&v->io->drained, "requests to end");
     return 0;

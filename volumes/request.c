@@ -13,7 +13,7 @@
  * 4. The size is looked at again under the locks, because a volume may shrink while a request
  *    waits.
  * 5. Under the locks of every window, a change also looks whether its client is gone: what came
- *    instead of that client may have written there already.
+ *    instead of that client may have written there already (GUARD_CLIENT_GONE).
  *
  * On the volume's reactor; nothing here allocates.
  */
@@ -190,6 +190,12 @@ CO static int write_detecting(struct thin *t, uint64_t block, uint64_t count, co
     return rc;
 }
 
+static __attribute__((noinline)) void write_failed(struct volume *v)
+{
+    if (thin_stats(v->io->thin).regions_to_resync)
+        atomic_store_explicit(&v->resync_wanted, true, memory_order_relaxed);
+}
+
 CO static int write_blocks(struct request *r, uint64_t block, uint64_t count, const void *buf)
 {
     struct volume_io *io = r->v->io;
@@ -197,8 +203,8 @@ CO static int write_blocks(struct request *r, uint64_t block, uint64_t count, co
     int rc = detect ? write_detecting(io->thin, block, count, buf)
                     : thin_write(io->thin, block, count, buf);
     io->uncommitted = true; /* not before: a commit meanwhile does not hold it */
-    if (rc && thin_stats(io->thin).regions_to_resync)
-        atomic_store_explicit(&r->v->resync_wanted, true, memory_order_relaxed);
+    if (rc)
+        write_failed(r->v);
     return rc;
 }
 
@@ -239,7 +245,7 @@ CO static int write_window_locked(struct request *r, const struct window *w)
 
 static bool client_is_gone(const struct request *r)
 {
-    return r->client && r->client->state == VOLUME_CLIENT_GONE;
+    return r->client && r->client->state == VOLUME_CLIENT_GONE && io_guard_on(GUARD_CLIENT_GONE);
 }
 
 /* Without the bounce buffer, which others need; its contents are made anew under the locks. */
@@ -306,7 +312,8 @@ CO static int commit_for_client(struct volume *v)
 CO static int change_end(struct request *r, int rc)
 {
     struct volume *v = r->v;
-    volume_full_done(v, &r->full);
+    if (r->full.counted)
+        volume_full_done(v, &r->full);
     if (!rc && ((r->flags & VOLUME_FUA) || (flags_of(v) & VOLUME_IS_SYNC_ALWAYS)))
         rc = commit_for_client(v);
     request_end(v, rc);

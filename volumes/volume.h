@@ -159,7 +159,7 @@ enum volume_flags {
  * length). Aligned buffers (4096) of aligned ranges go to the device as they are; others are
  * copied. Errors: VP_E_RANGE (beyond the end), VP_E_READ_ONLY, VP_E_NO_SPACE (policy enospc;
  * with policy pause the request waits), VP_E_CHECKSUM, VP_E_RAID_NO_COPY, VP_E_POOL_FENCED,
- * VP_E_VOLUME_FAULTED, VP_E_CANCELLED (the client went, volume_cancel_waiting).
+ * VP_E_VOLUME_FAULTED, VP_E_CANCELLED (the client went, or the pool is being closed).
  */
 CO int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf) must_check;
 CO int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf,
@@ -179,15 +179,11 @@ struct volume_extent {
 CO int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
                       unsigned max, unsigned *n) must_check;
 
-/* Ends with VP_E_CANCELLED every request of this volume that waits for space and has no client: a
- * block device or the pool ends. */
-void volume_cancel_waiting(struct volume *v);
-
 /* ---- clients (on the volume's reactor) ---------------------------------------------------------- */
 
 /*
- * One that sends requests and may go away: a connection of NBD. It lies in its export's structure,
- * which outlives its requests. A state never goes back.
+ * One that sends requests and may go away: a connection of NBD, a block device. It lies in the
+ * structure of what serves it, which outlives its requests. A state never goes back.
  */
 enum volume_client_state {
     VOLUME_CLIENT_HERE,

@@ -97,7 +97,7 @@ struct volume_io {
     /* full.c: requests that wait for room */
     struct co_queue room;
     uint64_t room_sequence; /* changes whenever room may have appeared */
-    uint64_t cancel_sequence;
+    bool closing;           /* nothing waits for room any more         */
     struct lock_table locks;
 };
 
@@ -264,15 +264,19 @@ struct volumes_slot *volumes_slot_of(struct volumes *vs, const struct reactor *r
 struct full_wait {
     bool counted;
     bool never_pauses; /* whatever the policy: the caller holds a control lock */
-    uint64_t room_sequence, cancel_sequence;
+    uint64_t room_sequence;
 };
 /* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. `client` may be
  * NULL; it may have gone meanwhile. */
 CO int volume_full_wait(struct volume *v, struct full_wait *w,
                         const struct volume_client *client) must_check;
+/* At the end of a request that is counted. */
 CO void volume_full_done(struct volume *v, struct full_wait *w);
 /* On v's reactor: chunks were freed; lets v's own waiting writers have them. */
 CO int volume_full_freed(struct volume *v) must_check;
+/* On v's reactor: the pool is being closed; requests that wait for room, now or later, end with
+ * VP_E_CANCELLED. */
+void volume_full_close(struct volume_io *io);
 int volumes_room_start(struct volumes *vs) must_check;
 CO void volumes_room_stop(struct volumes *vs);
 

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """Clients that hold buffers for long do not slow another volume of the same reactor.
 
-First 60 connections ask for 16 MiB each and never read; then writes of a volume wait for space. The
-reads of another volume keep at least half of their rate, and the first kind is not hung up."""
+First 60 connections ask for 16 MiB each and never read; then writes of a volume wait for space, large ones
+and then as many small ones as two volumes have connections for. The reads of another volume keep at
+least half of their rate, and the first kind is not hung up."""
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import time
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 BIN = os.path.join(TOP, os.environ.get("VPOOL_BUILD", "build/release"))
 READ, WRITE = 0, 1
-ROUNDS, SECONDS, DEPTH, STALLED = 8, 0.4, 16, 60
+ROUNDS, SECONDS, DEPTH, STALLED, SMALL = 8, 0.4, 16, 60, 60
 
 
 def vpool(*args):
@@ -109,6 +110,27 @@ def paused_writers(reader, alone):
     for _ in range(20):
         pump()
     keeps_its_rate("writers that wait for space", reader, alone)
+    return writers
+
+
+def paused_small_writers(alone):
+    """More of them than a reactor has coroutines: each would take one of another volume's."""
+    held = []
+    data = os.urandom(4096)
+    for name in "hi":
+        for k in range(SMALL):
+            s = client(name)
+            s.setblocking(False)
+            held.append(s)
+            frames = b"".join(command(WRITE, n, (2 << 30) + (k * 128 + n) * 65536, 4096) + data for n in range(128))
+            while frames:
+                try:
+                    frames = frames[s.send(frames):]
+                except BlockingIOError:
+                    break
+    waiting = lambda: [vpool("volume", "show", "tank/" + name) for name in "hi"]
+    wait_for("no small write waits for space", lambda: all("wait for space" in text for text in waiting()))
+    keeps_its_rate(f"{len(held)} connections of small writes that wait for space", client("o"), alone)
 
 
 DIR = tempfile.mkdtemp(prefix="vpool-fair.")
@@ -121,7 +143,7 @@ try:
     wait_for("the daemon does not answer", lambda: subprocess.run(
         [BIN + "/vpool", "-s", DIR + "/s", "list"], capture_output=True).returncode == 0)
     vpool("create", "tank", "--size", "256M", DISK + "/d0")
-    for name in "ho":
+    for name in "hio":
         vpool("volume", "create", "tank/" + name, "--size", "10G")
         vpool("attach", "tank/" + name, "--nbd", "unix:" + DIR + "/" + name)
     good = client("o")
@@ -133,7 +155,8 @@ try:
         receive(filled, 16)
     reads_alone = max(rate(good) for _ in range(3))
     stalled_readers(good, reads_alone)
-    paused_writers(good, reads_alone)
+    writers = paused_writers(good, reads_alone)
+    paused_small_writers(reads_alone)
 finally:
     daemon.send_signal(signal.SIGKILL)
     daemon.wait()

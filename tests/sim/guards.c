@@ -35,6 +35,7 @@ static const struct {
     {GUARD_KEEP_BEFORE_ACK, "first-write"},
     {GUARD_LEASE_BEFORE_USE, "first-write"},
     {GUARD_IMPORT_FLUSH, "import"},
+    {GUARD_CLIENT_GONE, "client-gone"},
     {GUARD_KEEP_ORDER, "half-kept"},
     {GUARD_SHRINK_AFTER_WRITERS, "shrink-race"},
     {GUARD_LOG_END_WAS_READ, "import-faults-single"},

@@ -137,10 +137,11 @@ struct model_write model_write_call(struct model *m, struct model_volume *v, uin
 void model_write_answer(struct model *m, const struct model_write *w, enum model_result result)
 {
     struct model_call call = {.called = never};
+    bool ends = result == MODEL_DONE || result == MODEL_GONE;
     if (w->count)
-        model_answer(m, &call, result != MODEL_DONE, m->version[w->first].durable);
+        model_answer(m, &call, !ends, m->version[w->first].durable);
     for (unsigned i = w->first; i < w->first + w->count; i++) {
-        m->version[i].call.answered = result == MODEL_DONE ? call.answered : never;
+        m->version[i].call.answered = ends ? call.answered : never;
         m->version[i].call.failed = result != MODEL_DONE;
         m->version[i].void_ = result == MODEL_REFUSED;
     }

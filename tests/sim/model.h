@@ -30,7 +30,8 @@ struct model_time {
     uint64_t tick, event;
 };
 
-/* A call and its answer. Not answered, or with an error: it may or may not have happened. */
+/* A call and its answer. Not answered, or with an error: it may or may not have happened. Both,
+ * answered and failed: nobody waits for it any more (MODEL_GONE). */
 struct model_call {
     struct model_time called, answered;
     bool failed;
@@ -110,7 +111,13 @@ struct model_write {
 };
 struct model_write model_write_call(struct model *m, struct model_volume *v, uint64_t sector,
                                     uint64_t sectors, bool zeros, bool durable);
-enum model_result { MODEL_DONE, MODEL_FAILED, MODEL_REFUSED };
+enum model_result {
+    MODEL_DONE,
+    MODEL_FAILED,  /* it may happen, also later, in part    */
+    MODEL_REFUSED, /* it did not happen                     */
+    MODEL_GONE,    /* it may have happened, in part, but nothing of it happens after what is called
+                      from now on */
+};
 void model_write_answer(struct model *m, const struct model_write *w, enum model_result result);
 
 unsigned model_flush_call(struct model *m, struct model_volume *v);

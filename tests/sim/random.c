@@ -230,6 +230,8 @@ static struct op draw_op(struct random_world *x, const struct model_volume *v, u
     op.flags = (below(x, 8) ? 0 : OP_FUA) | (below(x, 4) ? 0 : OP_AS_DATA);
     if (x->overwrites_fail && op.kind == OP_WRITE && !below(x, 16))
         op.flags |= OP_FAILS;
+    else if (hash_mix(x->rng) % 8 == 0) /* no draw: what else a seed means stays */
+        op.flags |= OP_DIES;
     return op;
 }
 

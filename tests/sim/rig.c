@@ -130,6 +130,7 @@ struct volume *rig_volume(struct rig *r, const char *name)
 
 void rig_close_volume(struct rig *r, const char *name)
 {
+    vp_ignore(co_group_wait(&r->dying), "they report to the rig");
     for (unsigned i = 0; i < RIG_OPEN_MAX; i++)
         if (r->open[i].v && strcmp(r->open[i].name, name) == 0) {
             volume_close(r->open[i].v);
@@ -212,6 +213,7 @@ bool rig_run(struct rig *r, void (*body)(struct rig *r))
     sim_world_on_event(r->w, on_world_event, r);
     sim_world_on_write(r->w, on_device_write, r);
     vp_log_set_sink(on_log, r);
+    co_group_init(&r->dying);
     r->running = true;
     if (r->model)
         r->model->event = 1;
@@ -293,51 +295,114 @@ static enum model_result result_of(int rc, const struct op *op)
     return rc == VP_E_NO_SPACE && one_block ? MODEL_REFUSED : MODEL_FAILED;
 }
 
-static int op_write(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+/* A write, zero or discard. It outlives its operation when its client dies meanwhile. */
+struct change {
+    struct rig *r;
+    struct op op;
+    struct volume_client client;
+    void *buf; /* of a write; zeros written as data */
+    bool done, orphan;
+    int rc;
+};
+
+static struct change *change_new(struct rig *r, const struct op *op, struct volume *v)
 {
-    unsigned char *buf = aligned(op->count * STAMP_SECTOR);
-    bool fua = op->flags & OP_FUA;
-    struct model_write w =
-        model_write_call(r->model, mv, op->at, op->count, false, fua || mv->sync);
-    for (uint64_t i = 0; i < op->count; i++)
-        stamp_fill(r->model->seed, mv->uid, op->at + i, w.seq, buf + i * STAMP_SECTOR);
-    bool fails = op->flags & OP_FAILS && !r->failing_seq;
-    if (fails)
-        r->failing_seq = w.seq;
-    int rc =
-        volume_write(v, op->at * STAMP_SECTOR, op->count * STAMP_SECTOR, buf, fua ? VOLUME_FUA : 0);
-    if (fails)
-        r->failing_seq = 0;
-    model_write_answer(r->model, &w, result_of(rc, op));
-    free(buf);
-    return rc;
+    struct change *c = calloc(1, sizeof(*c));
+    VP_VERIFY_TRUE(c != NULL);
+    *c = (struct change){.r = r, .op = *op};
+    volume_client_init(&c->client, v);
+    if (op->kind == OP_WRITE || (op->kind == OP_ZERO && op->flags & OP_AS_DATA)) {
+        c->buf = aligned(op->count * STAMP_SECTOR);
+        memset(c->buf, 0, op->count * STAMP_SECTOR);
+    }
+    return c;
 }
 
-static int op_zero(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+static void change_free(struct change *c)
 {
-    unsigned flags = (op->flags & OP_FUA ? (unsigned)VOLUME_FUA : 0U) |
-                     (op->flags & OP_NO_HOLE ? (unsigned)VOLUME_NO_HOLE : 0U);
+    free(c->buf);
+    free(c);
+}
+
+static struct model_write change_call(struct change *c, struct model_volume *mv)
+{
+    const struct op *op = &c->op;
+    struct model *m = c->r->model;
+    bool fua = op->flags & OP_FUA;
+    if (op->kind == OP_WRITE) {
+        struct model_write w = model_write_call(m, mv, op->at, op->count, false, fua || mv->sync);
+        for (uint64_t i = 0; i < op->count; i++)
+            stamp_fill(m->seed, mv->uid, op->at + i, w.seq,
+                       (unsigned char *)c->buf + i * STAMP_SECTOR);
+        return w;
+    }
     uint64_t from = op->at, end = op->at + op->count;
     if (op->kind == OP_DISCARD) { /* whole blocks inside the range */
         from = align_up(from, STAMP_BLOCK_SECTORS);
         end = max_u64(from, align_down(end, STAMP_BLOCK_SECTORS));
     }
-    struct model_write w =
-        model_write_call(r->model, mv, from, end - from, true,
-                         op->flags & OP_FUA || (mv->sync && op->flags & OP_AS_DATA));
+    return model_write_call(m, mv, from, end - from, true,
+                            fua || (mv->sync && op->flags & OP_AS_DATA));
+}
+
+static CO int change_run(struct change *c)
+{
+    const struct op *op = &c->op;
+    unsigned flags = (op->flags & OP_FUA ? (unsigned)VOLUME_FUA : 0U) |
+                     (op->flags & OP_NO_HOLE ? (unsigned)VOLUME_NO_HOLE : 0U);
     uint64_t offset = op->at * STAMP_SECTOR, len = op->count * STAMP_SECTOR;
-    int rc;
-    if (op->kind == OP_DISCARD) {
-        rc = volume_discard(v, offset, len, flags);
-    } else if (op->flags & OP_AS_DATA) {
-        void *zeros = aligned(len);
-        memset(zeros, 0, len);
-        rc = volume_write(v, offset, len, zeros, flags);
-        free(zeros);
-    } else {
-        rc = volume_zero(v, offset, len, flags);
+    if (c->buf)
+        return volume_client_write(&c->client, offset, len, c->buf, flags);
+    return op->kind == OP_DISCARD ? volume_client_discard(&c->client, offset, len, flags)
+                                  : volume_client_zero(&c->client, offset, len, flags);
+}
+
+static void change_main(void *arg)
+{
+    struct change *c = arg;
+    struct rig *r = c->r;
+    c->rc = change_run(c);
+    c->done = true;
+    if (c->orphan) {
+        if (c->rc && c->rc != VP_E_CANCELLED && c->rc != VP_E_RANGE && c->rc != VP_E_NO_SPACE &&
+            !r->errors_allowed)
+            rig_fail(r, "of a client that died: unexpected %s", vp_err_name(c->rc));
+        change_free(c);
     }
-    model_write_answer(r->model, &w, result_of(rc, op));
+    co_group_leave(&r->dying, 0);
+}
+
+/* Its client dies after a moment; false when the change had ended by then. */
+static CO bool change_dies(struct change *c)
+{
+    struct rig *r = c->r;
+    co_group_enter(&r->dying);
+    VP_VERIFY(co_spawn(change_main, c, "client that dies"), ==, 0);
+    uint64_t lives_ns = sim_below(r->w, 2 * r->config->latency_max_ns + 2);
+    vp_ignore(co_sleep_ns(lives_ns), "nobody cancels clients");
+    if (c->done)
+        return false;
+    volume_client_go(&c->client);
+    c->orphan = true;
+    return true;
+}
+
+static int op_change(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+{
+    struct change *c = change_new(r, op, v);
+    struct model_write w = change_call(c, mv);
+    bool fails = op->flags & OP_FAILS && !r->failing_seq;
+    if (fails)
+        r->failing_seq = w.seq;
+    bool died = op->flags & OP_DIES && change_dies(c);
+    if (!died && !c->done)
+        c->rc = change_run(c);
+    if (fails)
+        r->failing_seq = 0;
+    int rc = died ? 0 : c->rc;
+    model_write_answer(r->model, &w, died ? MODEL_GONE : result_of(rc, op));
+    if (!died)
+        change_free(c);
     return rc;
 }
 
@@ -355,7 +420,7 @@ static int op_fill(struct rig *r, const struct op *op, struct volume *v, struct 
     uint64_t end = mv->blocks_max * STAMP_BLOCK_SECTORS;
     int rc = 0;
     for (r->fills = 0; !rc && one.at < end; one.at += op->count) {
-        rc = op_write(r, &one, v, mv);
+        rc = op_change(r, &one, v, mv);
         r->fills += !rc;
     }
     return rc == VP_E_NO_SPACE ? 0 : rc;
@@ -478,10 +543,9 @@ static int op_on_volume(struct rig *r, const struct op *op, struct model_volume 
         return r->failed ? VP_E_IO : VP_E_NOT_FOUND;
     switch (op->kind) {
     case OP_WRITE:
-        return op_write(r, op, v, mv);
     case OP_ZERO:
     case OP_DISCARD:
-        return op_zero(r, op, v, mv);
+        return op_change(r, op, v, mv);
     case OP_READ:
         return op_read(r, op, v, mv);
     case OP_FLUSH:

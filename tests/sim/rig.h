@@ -5,6 +5,7 @@
 #ifndef VP_TESTS_SIM_RIG_H
 #define VP_TESTS_SIM_RIG_H
 
+#include "io/co.h"
 #include "io/sim.h"
 #include "tests/sim/model.h"
 #include "volumes/volume.h"
@@ -50,6 +51,7 @@ enum op_flags {
     OP_NO_HOLE = 4,
     OP_AS_DATA = 8, /* zeros are written as data                 */
     OP_FAILS = 128, /* OP_WRITE: every device fails it, in part  */
+    OP_DIES = 256,  /* a change whose client dies meanwhile; ends when the client does */
     /* of OP_CREATE: */
     OP_SYNC = 16,        /* every write is durable when it is answered         */
     OP_PAUSE = 32,       /* out of space, writes wait (else: an error)         */
@@ -82,9 +84,10 @@ struct rig {
     /* Called before each disk event once set; may be NULL. */
     void (*on_event)(struct rig *r, uint64_t event);
     void *arg;
-    uint64_t fills;       /* blocks that fitted into the last OP_FILL */
-    unsigned resizes;     /* began and ended, of one volume at a time */
-    uint32_t failing_seq; /* the write that fails at the devices; 0: none */
+    uint64_t fills;        /* blocks that fitted into the last OP_FILL */
+    unsigned resizes;      /* began and ended, of one volume at a time */
+    uint32_t failing_seq;  /* the write that fails at the devices; 0: none */
+    struct co_group dying; /* changes of clients that died */
     bool failed;
     char why[1024];
 };

@@ -151,6 +151,19 @@ static const struct op shrink_race[] = {
     {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
+/* Clients die in the middle of requests of several windows; who comes after them writes there. */
+static const struct op client_gone[] = {
+    {OP_WRITE, "a", BLOCKS(0) + 1, BLOCKS(270), OP_DIES},
+    {OP_WRITE, "a", BLOCKS(260), BLOCKS(4), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_READ, "a", BLOCKS(256), BLOCKS(16), 0},
+    {OP_ZERO, "a", BLOCKS(1) + 3, BLOCKS(1100), OP_DIES},
+    {OP_WRITE, "a", BLOCKS(8), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(1064), BLOCKS(2), OP_FUA},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(16), 0},
+    {OP_READ, "a", BLOCKS(1060), BLOCKS(16), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
 static const struct op checkpoint[] = {
     {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), 0},
     {OP_WRITE, "a", BLOCKS(16), BLOCKS(2), 0},
@@ -401,6 +414,8 @@ const struct scenario scenarios[] = {
     SCENARIO("resize", "a volume shrinks and grows again", one_disk, written_volume, resize, ),
     SCENARIO("shrink-race", "a volume shrinks under writes and grows again", one_disk, wide_volume,
              shrink_race, ),
+    SCENARIO("client-gone", "clients die in the middle of requests, others come", one_disk,
+             wide_volume, client_gone, .crash_stride = 3),
     SCENARIO("checkpoint", "checkpoints, also during writes, and a clean restart", one_disk,
              written_volume, checkpoint, ),
     SCENARIO("checkpoint-mirror", "the same on three disks", wide_mirror, written_volume,

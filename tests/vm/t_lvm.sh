@@ -34,6 +34,13 @@ ok umount /mnt/v
 ok mount /dev/vg/lv /mnt/v
 [ "$(md5sum </mnt/v/file)" = "$sum" ] || fail "the file differs"
 
+step "a pool on a device of its own daemon is refused, also through LVM and a file system"
+for place in "$dev" "${dev}p1" /dev/vg/lv /mnt/v/disk.img; do
+    refused 'stands on, /dev/ublkb' vpool create circle --force --size 64M "$place"
+done
+refused 'stands on, /dev/ublkb' vpool scan /dev/vg/lv
+[ ! -e /mnt/v/disk.img ] || fail "a refused creation left its file"
+
 step "the file system grows with its logical volume"
 ok lvextend -q -L 300M /dev/vg/lv
 ok resize2fs /dev/vg/lv

@@ -108,9 +108,9 @@ static CO int disk_zero(void *arg, uint64_t offset, uint64_t len, unsigned flags
     return !rc && (flags & UBLKX_DURABLE) ? io_dev_flush(d->dev) : rc;
 }
 
-static void disk_cancel_waiting(void *arg)
+static void disk_leave(void *arg)
 {
-    (void)arg; /* nothing waits for space */
+    (void)arg; /* nothing waits for space, and nothing comes after it */
 }
 
 static uint64_t disk_size(void *arg)
@@ -124,7 +124,8 @@ static const struct ublkx_backend_ops disk_ops = {.read = disk_read,
                                                   .flush = disk_flush,
                                                   .discard = disk_discard,
                                                   .zero = disk_zero,
-                                                  .cancel_waiting = disk_cancel_waiting,
+                                                  .leave = disk_leave,
+                                                  .go = disk_leave,
                                                   .size = disk_size,
                                                   .read_slot = disk_read_slot,
                                                   .write_slot = disk_write_slot};
@@ -189,5 +190,6 @@ int bench_serve_disk(const struct bench_options *o, struct vp_error *err)
 
 int bench_serve_volume(const struct bench_options *o, struct volume *v, struct vp_error *err)
 {
-    return serve(o, ublkx_volume_backend(v), err);
+    struct volume_client client;
+    return serve(o, ublkx_volume_backend(v, &client), err);
 }

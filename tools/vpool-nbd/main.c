@@ -237,7 +237,7 @@ static int find_disks(struct pool_found **found, const struct pool_found **pool,
                       struct vp_error *err)
 {
     unsigned count = 0, matching = 0;
-    int rc = pool_scan(options.paths, options.path_count, found, &count, err);
+    int rc = pool_scan(options.paths, options.path_count, NULL, found, &count, err);
     if (rc)
         return rc;
     for (unsigned i = 0; i < count; i++) {

@@ -334,11 +334,12 @@ static void connect_client(void *arg)
     (void)arg;
     struct vp_error err = {0};
     int listener = -1, again = -1;
-    check_ok(io_listen_unix(socket_path, 0600, &listener, &err));
+    struct stat file;
+    check_ok(io_listen_unix(socket_path, 0600, &listener, &file, &err));
     struct stat st;
     check_equal(stat(socket_path, &st), 0);
     check_equal(st.st_mode & 0777, 0600);
-    check_equal(io_listen_unix(socket_path, 0600, &again, &err), VP_E_EXISTS);
+    check_equal(io_listen_unix(socket_path, 0600, &again, &file, &err), VP_E_EXISTS);
     check(strstr(err.text, socket_path) != NULL);
     struct victim a = {.fd = listener};
     check_ok(co_spawn(victim_accept, &a, "accept"));
@@ -350,9 +351,15 @@ static void connect_client(void *arg)
     check_equal(uid, getuid());
     io_close(a.accepted);
     io_close(listener);
-    check_ok(io_listen_unix(socket_path, 0600, &listener, &err)); /* the stale one is replaced */
+    struct stat other = file;
+    check_ok(
+        io_listen_unix(socket_path, 0600, &listener, &file, &err)); /* the stale one is replaced */
+    other.st_ino = file.st_ino + 1;
+    io_unlisten_unix(socket_path, &other); /* somebody else's by now */
+    check_ok(access(socket_path, F_OK));
+    io_unlisten_unix(socket_path, &file);
+    check_equal(access(socket_path, F_OK), -1);
     io_close(listener);
-    check_equal(unlink(socket_path), 0);
 }
 
 static void a_unix_socket_is_replaced_only_when_nobody_listens(void **state)
@@ -367,9 +374,10 @@ static void a_file_in_the_way_of_a_socket_is_left_alone(void **state)
     (void)state;
     char path[64] = "/tmp/vpool-test-XXXXXX";
     int fd = mkstemp(path), listener = -1;
+    struct stat file;
     struct vp_error err = {0};
     assert_true(fd >= 0);
-    assert_int_equal(io_listen_unix(path, 0600, &listener, &err), VP_E_EXISTS);
+    assert_int_equal(io_listen_unix(path, 0600, &listener, &file, &err), VP_E_EXISTS);
     assert_int_equal(unlink(path), 0);
     close(fd);
 }

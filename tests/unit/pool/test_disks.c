@@ -74,7 +74,7 @@ static void body_scan(void *arg)
     unsigned count;
     check_ok(create("one", paths_of, 2, false));
     check_ok(create("two", paths_of + 2, 1, false));
-    check_ok(pool_scan(paths_of, 4, &found, &count, NULL));
+    check_ok(pool_scan(paths_of, 4, NULL, &found, &count, NULL));
     check_equal(count, 2);
     check(strcmp(found[0].name, "one") == 0 && strcmp(found[1].name, "two") == 0);
     check_equal(found[0].disks_total, 2);
@@ -137,7 +137,7 @@ static void body_clone(void *arg)
     free(bytes);
     struct pool_found *found;
     unsigned count;
-    check_ok(pool_scan(paths_of, 2, &found, &count, NULL));
+    check_ok(pool_scan(paths_of, 2, NULL, &found, &count, NULL));
     check_equal(count, 1);
     check_equal(found[0].disks_found, 1);
     check_equal(found[0].path_count, 2);
@@ -411,14 +411,14 @@ static void body_files(void *arg)
     struct pool_found *found;
     unsigned count;
     const char *const where[] = {directory};
-    check_ok(pool_scan(where, 1, &found, &count, NULL));
+    check_ok(pool_scan(where, 1, NULL, &found, &count, NULL));
     check_equal(count, 1);
     check_equal(found[0].disks_found, 2);
     free(found);
     check_equal(pool_create(&o, files, 2, &p, &err), VP_E_DISK_HOLDS_DATA);
     check_ok(import_rc(files, 2, &p));
     check_ok(pool_destroy(p, &err));
-    check_ok(pool_scan(where, 1, &found, &count, NULL));
+    check_ok(pool_scan(where, 1, NULL, &found, &count, NULL));
     check_equal(count, 0);
     free(found);
 }

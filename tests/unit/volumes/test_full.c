@@ -226,28 +226,24 @@ static void a_paused_write_goes_on_after_a_discard_in_another_volume(void **stat
     play(pause_and_discard_elsewhere, 5, "single");
 }
 
-CO static void pause_and_cancel(struct sim_volumes *s)
+CO static void pause_and_close(struct sim_volumes *s)
 {
     uint64_t end;
-    struct writer w[2];
+    struct writer w;
     struct volume *small = sim_volumes_volume(s, "small", MIB(64));
     struct volume *big = fill_pool(s, &end);
-    writer_start(&w[0], small, 0);
-    volume_cancel_waiting(small);
-    check_equal(writer_end(&w[0]), VP_E_CANCELLED);
-    writer_start(&w[1], small, 0);
+    writer_start(&w, small, 0);
     volume_close(big);
-    /* A pool that closes does not wait for room. */
-    check(!w[1].done);
+    check(!w.done);
     check_ok(sim_volumes_close(s));
-    check_equal(w[1].rc, VP_E_CANCELLED);
-    check(w[1].done);
+    check_equal(w.rc, VP_E_CANCELLED);
+    check(w.done);
 }
 
-static void waiting_for_room_ends_when_it_is_cancelled_or_the_pool_closes(void **state)
+static void waiting_for_room_ends_when_the_pool_closes(void **state)
 {
     (void)state;
-    play(pause_and_cancel, 6, "single");
+    play(pause_and_close, 6, "single");
 }
 
 /* More arenas with room than are kept in memory: those that hold nothing go back, the others are looked
@@ -420,7 +416,6 @@ CO static void wait_of_a_client_that_goes(struct sim_volumes *s)
     check_ok(co_spawn(change_run, &other, "change"));
     vp_ignore(co_sleep_ns(50000000), "nobody cancels");
     check(!c.done && !other.done);
-    volume_cancel_waiting(small); /* concerns no client */
     volume_client_go(&c.client);
     vp_ignore(co_sleep_ns(50000000), "nobody cancels");
     check(c.done && !other.done);
@@ -445,7 +440,7 @@ int main(void)
         cmocka_unit_test(a_paused_write_goes_on_after_a_discard_in_its_volume),
         cmocka_unit_test(paused_writes_go_on_after_another_volume_is_deleted),
         cmocka_unit_test(a_paused_write_goes_on_after_a_discard_in_another_volume),
-        cmocka_unit_test(waiting_for_room_ends_when_it_is_cancelled_or_the_pool_closes),
+        cmocka_unit_test(waiting_for_room_ends_when_the_pool_closes),
         cmocka_unit_test(a_volume_with_many_fragments_gives_back_and_comes_to_an_end),
         cmocka_unit_test(a_reserve_is_honoured_in_a_full_pool_or_refused_at_once),
         cmocka_unit_test(what_a_client_began_does_not_go_on_once_it_is_gone),
