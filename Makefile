@@ -127,7 +127,7 @@ endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
 
 TEST_PKGS = $(shell pkg-config --libs cmocka libnbd 2>/dev/null)
-# Allocations of unit tests can be made to fail (tests/lib/failing_malloc.h).
+# Allocations of unit tests and of the simulator can fail (tests/lib/failing_malloc.h).
 FAILING_MALLOC := $(foreach f,malloc calloc realloc aligned_alloc,-Wl,--wrap=$(f))
 $(UNIT_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a $(B)/libengine.a $(B)/libtest.a
 	$(say) LD $@
@@ -139,7 +139,7 @@ $(HELPER_BINS) $(BENCH_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a 
 
 $(B)/tests/sim/sim: $(call obj,$(SIM_SRC)) $(B)/libtest.a $(B)/libengine.a
 	$(say) LD $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(FAILING_MALLOC) -o $@ $^ $(PKG_LIBS)
 
 # A fuzz target outside the fuzz flavour links tests/fuzz/replay_main.c and replays its corpus.
 $(FUZZ_BINS): $(B)/%: $(B)/%.c.o $(call obj,$(if $(filter fuzz,$(FLAVOUR)),$(filter-out %replay_main.c,$(FUZZ_LIB)),$(FUZZ_LIB))) $(B)/libtest.a $(B)/libengine.a
@@ -183,14 +183,14 @@ check:
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/doc/vpool
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man3 $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/doc/vpool
 	install -m 755 $(filter-out %/vpoold,$(TOOL_BINS)) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(B)/vpoold $(DESTDIR)$(PREFIX)/sbin
 	install -m 644 $(B)/libvpool.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(B)/libvpool.so.0 $(DESTDIR)$(PREFIX)/lib
 	ln -sf libvpool.so.0 $(DESTDIR)$(PREFIX)/lib/libvpool.so
 	install -m 644 lib/vpool.h $(DESTDIR)$(PREFIX)/include
-	for s in 1 5 8; do for f in docs/man/*.$$s; do [ ! -e $$f ] || install -m 644 $$f $(DESTDIR)$(PREFIX)/share/man/man$$s; done; done
+	for s in 1 3 5 8; do for f in docs/man/*.$$s; do [ ! -e $$f ] || install -m 644 $$f $(DESTDIR)$(PREFIX)/share/man/man$$s; done; done
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/sbin/vpoold|$(PREFIX)/sbin/vpoold|' packaging/vpoold.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/vpoold.service
 	install -d $(DESTDIR)$(PREFIX)/lib/udev/rules.d

@@ -227,7 +227,7 @@ static void send_at_once(int fd, struct iovec **iov, unsigned *count)
 
 int io_sendv_all(int fd, struct iovec *iov, unsigned iov_count, uint64_t deadline_ns)
 {
-    iov_advance(&iov, &iov_count, 0); /* empty ones in front */
+    iov_advance(&iov, &iov_count, 0);           /* empty ones in front */
     VP_VERIFY(reactor_current->ring, !=, NULL); /* a simulated world has no sockets */
     if (iov_count > 0)
         send_at_once(fd, &iov, &iov_count);

@@ -46,12 +46,19 @@ enum sim_fault {
     SIM_FAULT_DEAD,      /* from this op on everything fails with VP_E_IO_NO_DEVICE         */
     SIM_FAULT_FULL,      /* for `arg` ns no write finds room below the disk (VP_E_NO_SPACE)      */
     SIM_FAULT_STALL,     /* the op completes `arg` ns late                                  */
+    SIM_FAULT_AGAIN,     /* for `arg` ns every op fails with VP_E_AGAIN                     */
+    SIM_FAULT_NO_MEMORY, /* for `arg` ns every op fails with VP_E_NO_MEMORY                 */
+    SIM_FAULT_BAD_PAGE,  /* page `arg` of the op's range cannot be read from now on (below)  */
 };
 /* The n-th op from now (0 = the next) of the kinds in `kind_mask` (1 << enum io_kind) meets it. */
 void sim_disk_inject(struct sim_disk *d, enum sim_fault fault, unsigned kind_mask, uint64_t nth,
                      uint64_t arg);
 void sim_disk_set_dead(struct sim_disk *d, bool dead); /* death and return */
 bool sim_disk_is_dead(const struct sim_disk *d);
+/* Faults end: planned ones do not come, the disk is back, all of it can be read, nothing is short. */
+void sim_disk_heal(struct sim_disk *d);
+/* How many ops of a kind were submitted so far. */
+uint64_t sim_disk_ops(const struct sim_disk *d, unsigned kind);
 /* The 4 KiB at `offset` (aligned) cannot be read until they are written as a whole. A snapshot does not
  * have them: a new world's disks have no bad places. */
 void sim_disk_set_unreadable(struct sim_disk *d, uint64_t offset);

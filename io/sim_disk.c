@@ -42,6 +42,19 @@ bool sim_disk_is_dead(const struct sim_disk *d)
     return d->dead;
 }
 
+void sim_disk_heal(struct sim_disk *d)
+{
+    d->fault_count = d->bad_pages = 0;
+    d->full_until_ns = d->short_until_ns = 0;
+    sim_disk_set_dead(d, false);
+}
+
+uint64_t sim_disk_ops(const struct sim_disk *d, unsigned kind)
+{
+    VP_VERIFY(kind, <, (unsigned)IO_KINDS);
+    return d->ops[kind];
+}
+
 void sim_disk_set_unreadable(struct sim_disk *d, uint64_t offset)
 {
     VP_VERIFY_TRUE(is_aligned(offset, SIM_PAGE_BYTES));
@@ -78,7 +91,14 @@ struct fate {
     uint64_t misdirected_to, flip_bit, late_ns;
 };
 
-static void fate_apply(struct sim_disk *d, const struct sim_planned_fault *f, struct fate *fate)
+static void disk_is_short(struct sim_disk *d, int rc, uint64_t for_ns)
+{
+    d->short_rc = rc;
+    d->short_until_ns = d->world->now_ns + for_ns;
+}
+
+static void fate_apply(struct sim_disk *d, const struct sim_planned_fault *f,
+                       const struct io_op *op, struct fate *fate)
 {
     switch (f->fault) {
     case SIM_FAULT_ERROR:
@@ -103,22 +123,32 @@ static void fate_apply(struct sim_disk *d, const struct sim_planned_fault *f, st
     case SIM_FAULT_STALL:
         fate->late_ns += f->arg;
         break;
+    case SIM_FAULT_AGAIN:
+        disk_is_short(d, VP_E_AGAIN, f->arg);
+        break;
+    case SIM_FAULT_NO_MEMORY:
+        disk_is_short(d, VP_E_NO_MEMORY, f->arg);
+        break;
+    case SIM_FAULT_BAD_PAGE:
+        sim_disk_set_unreadable(
+            d, align_down(op->offset + f->arg * SIM_PAGE_BYTES % op->len, SIM_PAGE_BYTES));
+        break;
     }
 }
 
 /* Counts down the planned faults; those that are due meet this op. */
-static struct fate fate_of(struct sim_disk *d, enum io_kind kind)
+static struct fate fate_of(struct sim_disk *d, const struct io_op *op)
 {
     struct fate fate = {.misdirected_to = UINT64_MAX};
     for (unsigned i = 0; i < d->fault_count;) {
         struct sim_planned_fault *f = &d->fault[i];
-        if (!(f->kind_mask >> kind & 1) || f->countdown--) {
+        if (!(f->kind_mask >> op->kind & 1) || f->countdown--) {
             i++;
             continue;
         }
         struct sim_planned_fault due = *f;
         memmove(f, f + 1, (--d->fault_count - i) * sizeof(*f));
-        fate_apply(d, &due, &fate);
+        fate_apply(d, &due, op, &fate);
     }
     return fate;
 }
@@ -216,6 +246,15 @@ static bool write_fails(const struct sim_world *w, const struct io_op *op)
            w->write_fails(op->buf, op->len, w->write_fails_arg);
 }
 
+/* What the op lacks: room below, or what the kernel has not for now. */
+static int short_of(const struct sim_disk *d, const struct io_op *op)
+{
+    uint64_t now = d->world->now_ns;
+    if (op->kind == IO_WRITE && now < d->full_until_ns)
+        return VP_E_NO_SPACE;
+    return now < d->short_until_ns ? d->short_rc : 0;
+}
+
 static void sim_dev_submit(struct io_dev *dev, struct io_op *op)
 {
     struct sim_disk *d = container_of(dev, struct sim_dev, dev)->disk;
@@ -223,7 +262,8 @@ static void sim_dev_submit(struct io_dev *dev, struct io_op *op)
     if (!sim_world_event(w))
         return; /* the power is off: it never completes */
     op->rc = check_op(d, op);
-    struct fate fate = fate_of(d, op->kind);
+    struct fate fate = fate_of(d, op);
+    d->ops[op->kind]++;
     struct sim_flight f = {
         .at_ns = w->now_ns + fate.late_ns + d->config.latency_min_ns +
                  sim_below(w, d->config.latency_max_ns - d->config.latency_min_ns + 1),
@@ -235,8 +275,8 @@ static void sim_dev_submit(struct io_dev *dev, struct io_op *op)
         .flips = fate.flips,
         .flip_bit = fate.flip_bit,
     };
-    f.full = op->kind == IO_WRITE && w->now_ns < d->full_until_ns;
-    f.fails |= f.full;
+    f.short_rc = short_of(d, op);
+    f.fails |= f.short_rc != 0;
     if (!op->rc)
         f.write = make_write(d, op, &fate);
     sim_flight_add(w, &f);
@@ -290,7 +330,7 @@ void sim_disk_complete(struct sim_flight *f)
     struct io_op *op = f->op;
     int rc = op->rc;
     if (!rc && f->fails)
-        rc = d->dead ? VP_E_IO_NO_DEVICE : f->full ? VP_E_NO_SPACE : VP_E_IO;
+        rc = d->dead ? VP_E_IO_NO_DEVICE : f->short_rc ? f->short_rc : VP_E_IO;
     if (!rc && op->kind == IO_READ && touches_bad_page(d, op->offset, op->offset + op->len))
         rc = VP_E_IO;
     if (f->write)
@@ -301,7 +341,7 @@ void sim_disk_complete(struct sim_flight *f)
         complete_read(f);
     if (op->kind == IO_FLUSH && !rc)
         sim_cache_flush(d, f->covers_seq);
-    if (op->kind == IO_FLUSH && rc == VP_E_IO)
+    if (op->kind == IO_FLUSH && (rc == VP_E_IO || rc == VP_E_NO_MEMORY))
         sim_cache_flush_failed(d, f->covers_seq);
     io_op_complete(op, rc);
 }

@@ -28,6 +28,7 @@ enum {
     /* A cache is finite: beyond this the oldest completed write goes to the medium by itself. */
     SIM_PENDING_MAX = 512,
     SIM_NAME_MAX = 32,
+    IO_KINDS = IO_ZERO + 1,
 };
 
 /* The sectors of one page that a pending write changes; page NULL = noise (a discard). */
@@ -67,8 +68,11 @@ struct sim_disk {
     char name[SIM_NAME_MAX];
     unsigned index;
     bool dead;
-    uint64_t full_until_ns;
-    bool exclusive; /* open, and not shared */
+    uint64_t full_until_ns;  /* writes find no room                      */
+    uint64_t short_until_ns; /* ops fail with short_rc                   */
+    int short_rc;
+    uint64_t ops[IO_KINDS]; /* submitted                                */
+    bool exclusive;         /* open, and not shared */
     struct sim_image view, durable;
     struct sim_planned_fault *fault;
     unsigned fault_count, fault_capacity;
@@ -83,7 +87,8 @@ struct sim_flight {
     struct io_op *op;
     struct sim_write *write; /* its entry in the pending list; NULL when it changes nothing */
     uint64_t covers_seq;     /* a flush: what had completed when it was submitted           */
-    bool fails, flips, full;
+    bool fails, flips;
+    int short_rc; /* 0, or with what it fails for want of something */
     uint64_t flip_bit;
 };
 

@@ -39,9 +39,9 @@ int vpool_pool_destroy(struct vpool_client *c, const char *pool, struct vpool_er
     return call(c, "pool.destroy", json_pack("{s:s}", "pool", pool), NULL, err);
 }
 
-int vpool_pool_export(struct vpool_client *c, const char *pool, struct vpool_error *err)
+int vpool_pool_export(struct vpool_client *c, const char *pool, bool force, struct vpool_error *err)
 {
-    return call(c, "pool.export", json_pack("{s:s}", "pool", pool), NULL, err);
+    return call(c, "pool.export", json_pack("{s:s, s:b}", "pool", pool, "force", force), NULL, err);
 }
 
 int vpool_pool_import(struct vpool_client *c, const char *pool, const char *const *paths,
@@ -131,9 +131,10 @@ int vpool_attach_nbd(struct vpool_client *c, const char *volume, const char *add
 }
 
 int vpool_detach(struct vpool_client *c, const char *volume, const char *address, bool all,
-                 struct vpool_error *err)
+                 bool force, struct vpool_error *err)
 {
     return call(c, "detach",
-                json_pack("{s:s, s:s*, s:b}", "volume", volume, "nbd", address, "all", all), NULL,
-                err);
+                json_pack("{s:s, s:s*, s:b, s:b}", "volume", volume, "nbd", address, "all", all,
+                          "force", force),
+                NULL, err);
 }

@@ -38,13 +38,19 @@ static bool is_last_disk(const struct pool *p, const struct pool_disk *d)
     return true;
 }
 
-/* Whether some metadata group would have no member in service without d. */
-static bool holds_last_metadata(const struct pool *p, const struct pool_disk *d)
+/*
+ * Whether some group that must not be lost would have no member in service without d: a metadata
+ * group. While the pool is imported also one with data, if they would be forgotten
+ * (disk_forget_data): nothing is served yet, and the next import may find the disk in order.
+ */
+static bool holds_last_copy(const struct pool *p, const struct pool_disk *d)
 {
+    bool data_too = p->import && !d->stale && atomic_load(&d->io.flush_failed);
     const struct pool_group *g;
     list_for_each (g, &p->groups, link) {
+        bool counts = g->role == POOL_GROUP_META || (data_too && !pool_group_is_empty(g));
         bool member = false, other = false;
-        for (unsigned m = 0; m < g->raid.width && g->role == POOL_GROUP_META; m++) {
+        for (unsigned m = 0; m < g->raid.width && counts; m++) {
             if (g->disk[m] == d)
                 member = true;
             else
@@ -68,11 +74,14 @@ static void disk_forget_data(struct pool *p, struct pool_disk *d)
 
 int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *why)
 {
+    bool last = is_last_disk(p, d) || holds_last_copy(p, d);
     if (d->state != POOL_DISK_ONLINE) {
+        if (p->import && !d->stale && last) /* it left a moment ago */
+            return VP_E_POOL_FENCED;
         disk_forget_data(p, d);
         return 0;
     }
-    if (is_last_disk(p, d) || holds_last_metadata(p, d))
+    if (last)
         return VP_E_POOL_FENCED;
     (void)snprintf(d->reason, sizeof(d->reason), "%s: %s", why, vp_err_text(rc));
     vp_warn("pool %s: disk %u (%s) is ejected: %s", p->name, d->io.index, d->path, d->reason);

@@ -15,7 +15,8 @@
  *      separate ways: VP_E_POOL_SPLIT, nobody can know which one the user wants.
  *
  *  I5  What was found is durable before anything builds upon it (GUARD_IMPORT_FLUSH): a daemon that
- *      was killed leaves it in the disks' caches.
+ *      was killed leaves it in the disks' caches. The log's tail is written again besides
+ *      (log_read.c), so that it does not depend on a flush after a failed one.
  *  I6  What a killed daemon kept in memory goes into the log before anything is served.
  *  I7  What could not be read is not taken for what is not there. Where no copy of the log can be
  *      read, its end is not known (VP_E_LOG_UNREADABLE). A disk whose root slots cannot be read, or
@@ -24,6 +25,12 @@
  *      refused (VP_E_ROOT_UNREADABLE).
  *  I8  A disk that does not take a repair of the log goes out only when the groups are known, and
  *      not at all if it holds the last copy of metadata.
+ *      A flush that fails (I5) is the one thing that changes something durable before the sealing
+ *      root: the disk is called out by a root of its own, with the same snapshot and log. So it must
+ *      be, since a later import would find the disk in order, flush it with success, and believe
+ *      what the failed flush has lost. That root is like any other (root.c), and whichever import
+ *      comes next finds the same log without that disk. Where the disk has the last copy of data,
+ *      which would be lost with it, the import is refused instead, and what was kept is forgotten.
  *  I9  A disk in service whose own newest root is older than it can be was set back (an old image
  *      was put in its place). It is out, like one that is missing.
  *
@@ -185,6 +192,8 @@ static int piece_walk(struct pool_import_state *im, struct pool_log_piece *piece
         im->segments_kept = im->segments;
     }
     im->segments = im->segments_kept;
+    if (!rc && open)
+        log_reader_settle(r);
     if (!rc && !open && complete != piece->last_seq)
         rc = VP_E_LOG_DAMAGED;
     piece->last_seq = complete;
@@ -326,15 +335,25 @@ static int import_space(struct pool_import_state *im)
 
 /* CO. After a kill what we read may be in the disks' caches only, written by a daemon that nobody
  * counts for any more. */
-static int flush_what_was_found(struct pool *p)
+static int flush_what_was_found(struct pool_import_state *im)
 {
+    struct pool *p = im->p;
     if (!io_guard_on(GUARD_IMPORT_FLUSH))
         return 0;
     for (unsigned i = 0; i < p->disk_count; i++)
         atomic_fetch_add(&p->disk[i].io.writes_done, 1);
     int rc = raid_flush(p->raid_disk, p->disk_count);
-    if (rc) /* what they were to make durable is not to be believed, now or later */
-        pool_keep_forget_all(p);
+    if (!rc)
+        return 0;
+    /* what they were to make durable is not to be believed, now or later */
+    pool_keep_forget_all(p);
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (!p->disk[i].stale && atomic_load(&p->disk[i].io.flush_failed))
+            return vp_fail(im->err, rc,
+                           "pool %s: disk %u (%s) holds the last copy of some metadata or data and "
+                           "cannot be flushed: %s; try again",
+                           p->name, i, p->disk[i].path,
+                           vp_err_text(atomic_load(&p->disk[i].io.flush_failed)));
     return rc;
 }
 
@@ -356,7 +375,7 @@ static int import_seal(struct pool_import_state *im)
     if (!rc)
         rc = pool_log_open(p);
     if (!rc)
-        rc = flush_what_was_found(p);
+        rc = flush_what_was_found(im);
     if (!rc)
         rc = pool_keeps_accept(&im->keeps, p->log.stream.id);
     if (rc)

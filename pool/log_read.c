@@ -8,7 +8,12 @@
  * What cannot be read is not taken for what is not there. A segment is read at once, and page by
  * page after that failed. An acknowledged batch is on every copy in service, so one copy that was
  * read and lacks the batch says where the log ends; where every copy is unreadable at that place,
- * nobody knows, and the walk ends with VP_E_LOG_UNREADABLE.
+ * nobody knows (GUARD_LOG_END_WAS_READ), and the walk ends with VP_E_LOG_UNREADABLE.
+ *
+ * What can be read need not be durable: when the writer was killed, the last batch and the JUMP
+ * beside it (log.c, L2) may be in the disks' caches only. Before a root says that the piece ends
+ * there they are written once more (GUARD_LOG_TAIL_WRITTEN). A flush is not enough, since it may
+ * follow a failed one, which has lost them while reads still show them.
  */
 #include "pool/meta_impl.h"
 
@@ -22,7 +27,8 @@ int log_reader_init(struct log_reader *r, struct pool *p)
 {
     *r = (struct log_reader){.p = p, .buf_pages = pool_segment_pages(p)};
     VP_VERIFY(r->buf_pages, <=, LOG_SEGMENT_PAGES_MAX);
-    r->buf = aligned_alloc(POOL_PAGE, (size_t)POOL_META_COPIES * r->buf_pages * POOL_PAGE);
+    size_t pages = (size_t)POOL_META_COPIES * r->buf_pages + 1;
+    r->buf = aligned_alloc(POOL_PAGE, pages * POOL_PAGE);
     return r->buf ? 0 : VP_E_NO_MEMORY;
 }
 
@@ -37,10 +43,22 @@ static uint8_t *copy_at(const struct log_reader *r, unsigned copy, uint32_t page
     return r->buf + ((size_t)copy * r->buf_pages + page) * POOL_PAGE;
 }
 
+/* The last JUMP. */
+static uint8_t *jump_at(const struct log_reader *r)
+{
+    return copy_at(r, POOL_META_COPIES, 0);
+}
+
+static struct pool_disk *segment_disk(const struct log_reader *r, const struct pool_segment *s,
+                                      unsigned copy)
+{
+    struct pool_disk *d = &r->p->disk[s->place.disk[copy]];
+    return atomic_load_explicit(&d->io.in_service, memory_order_acquire) ? d : NULL;
+}
+
 static struct pool_disk *copy_disk(const struct log_reader *r, unsigned copy)
 {
-    struct pool_disk *d = &r->p->disk[r->segment.place.disk[copy]];
-    return atomic_load_explicit(&d->io.in_service, memory_order_acquire) ? d : NULL;
+    return segment_disk(r, &r->segment, copy);
 }
 
 /* The copy lies in its disk's extents, if the disk is there. */
@@ -62,7 +80,7 @@ static int reader_enter(struct log_reader *r, const struct pool_segment *s)
         r->loaded[i] = false;
     }
     r->segment = *s;
-    r->page = 0;
+    r->page = r->last_pages = 0;
     return r->enter ? r->enter(r->enter_arg, s) : 0;
 }
 
@@ -72,6 +90,7 @@ int log_reader_start(struct log_reader *r, const struct pool_segment *at, uint64
     r->stream = stream;
     r->seq = seq;
     r->all_copies = all_copies;
+    r->jump_from.place.copies = 0;
     return reader_enter(r, at);
 }
 
@@ -133,19 +152,38 @@ static bool copy_lacks(const struct log_reader *r, unsigned copy)
     return bitmap_find(r->unread[copy], r->page + claim, r->page, true) == r->page + claim;
 }
 
-/* CO. Puts the batch onto a copy that lacks it, unless its disk failed a repair before. */
-static void copy_repair(struct log_reader *r, unsigned copy, unsigned from, uint32_t bytes)
+/* CO. Pages of a copy of the segment, unless its disk failed such a write before. The disk that has
+ * them now; NULL: it has not, or is not in service. */
+static struct pool_disk *copy_write(struct log_reader *r, const struct pool_segment *s,
+                                    unsigned copy, uint32_t page, const void *buf, uint32_t pages)
 {
-    struct pool_disk *d = copy_disk(r, copy);
+    struct pool_disk *d = segment_disk(r, s, copy);
     if (!d || r->repair_rc[d->io.index])
+        return NULL;
+    uint64_t at = s->place.at_bytes[copy] + (uint64_t)page * POOL_PAGE;
+    int rc = io_dev_write(d->io.dev, at, buf, pages * POOL_PAGE, IO_FUA);
+    r->repair_rc[d->io.index] = rc;
+    return rc ? NULL : d;
+}
+
+/* CO. Puts the batch onto a copy that lacks it. */
+static void copy_repair(struct log_reader *r, unsigned copy, unsigned from, uint32_t pages)
+{
+    struct pool_disk *d =
+        copy_write(r, &r->segment, copy, r->page, copy_at(r, from, r->page), pages);
+    if (d)
+        d->io.healed_blocks += pages * (POOL_PAGE / POOL_BLOCK);
+}
+
+void log_reader_settle(struct log_reader *r)
+{
+    if (!r->last_pages || !io_guard_on(GUARD_LOG_TAIL_WRITTEN))
         return;
-    uint32_t len = (uint32_t)align_up(bytes, POOL_PAGE);
-    uint64_t at = r->segment.place.at_bytes[copy] + (uint64_t)r->page * POOL_PAGE;
-    int rc = io_dev_write(d->io.dev, at, copy_at(r, from, r->page), len, IO_FUA);
-    if (rc)
-        r->repair_rc[d->io.index] = rc;
-    else
-        d->io.healed_blocks += len / POOL_BLOCK;
+    for (unsigned i = 0; r->last_page == 0 && i < r->jump_from.place.copies; i++)
+        (void)copy_write(r, &r->jump_from, i, r->jump_page, jump_at(r), 1);
+    for (unsigned i = 0; i < r->segment.place.copies; i++)
+        (void)copy_write(r, &r->segment, i, r->last_page, copy_at(r, r->good, r->last_page),
+                         r->last_pages);
 }
 
 /* CO. True: found on some copy, the others are equal or their disks noted. */
@@ -165,9 +203,10 @@ static bool reader_find(struct log_reader *r, struct log_batch *out)
     }
     if (good == copies)
         return false;
+    r->good = good;
     for (unsigned i = 0; i < copies; i++)
         if (lacking >> i & 1)
-            copy_repair(r, i, good, out->bytes);
+            copy_repair(r, i, good, (uint32_t)div_up(out->bytes, POOL_PAGE));
     return true;
 }
 
@@ -203,9 +242,9 @@ static int reader_end(const struct log_reader *r)
         lacking++;
         damaged += copy_is_damaged(r, i);
     }
-    if (!lacking)
+    if (!lacking && io_guard_on(GUARD_LOG_END_WAS_READ))
         return VP_E_LOG_UNREADABLE;
-    return damaged == lacking ? VP_E_LOG_DAMAGED : 0;
+    return lacking && damaged == lacking ? VP_E_LOG_DAMAGED : 0;
 }
 
 static int reader_jump(struct log_reader *r, const struct log_batch *b)
@@ -217,6 +256,9 @@ static int reader_jump(struct log_reader *r, const struct log_batch *b)
     memcpy(&target, b->body, sizeof(target));
     if (!log_segment_decode(&target, r->buf_pages, &to))
         return VP_E_SEGMENT_BAD;
+    r->jump_from = r->segment;
+    r->jump_page = r->page;
+    memcpy(jump_at(r), copy_at(r, r->good, r->page), POOL_PAGE);
     return reader_enter(r, &to);
 }
 
@@ -228,11 +270,15 @@ int log_reader_next(struct log_reader *r, struct log_batch *out)
         if (!reader_find(r, out))
             return reader_end(r);
         r->seq++;
-        r->page += (uint32_t)div_up(out->bytes, POOL_PAGE);
-        if (!(out->flags & LOG_BATCH_JUMP))
-            return 1;
-        int rc = reader_jump(r, out);
-        if (rc)
-            return rc;
+        if (out->flags & LOG_BATCH_JUMP) {
+            int rc = reader_jump(r, out);
+            if (rc)
+                return rc;
+            continue;
+        }
+        r->last_page = r->page;
+        r->last_pages = (uint32_t)div_up(out->bytes, POOL_PAGE);
+        r->page += r->last_pages;
+        return 1;
     }
 }

@@ -40,7 +40,8 @@
 #include <stdlib.h>
 
 enum {
-    PAGE_IO_MAX = 32,           /* pages written in parallel                         */
+    PAGE_IO_MAX = 32, /* pages written in parallel                         */
+    PAGE_READ_TRIES = 2,
     RESERVE_SHIFT = 6,          /* metadata may always grow to 1/64 of the extents   */
     LOG_LIMIT_BYTES = 16 << 20, /* a checkpoint is made beyond                       */
     LOG_LIMIT_SHARE = 8,        /* or beyond this part of the metadata room          */
@@ -347,7 +348,15 @@ int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
         return VP_E_PAGE_DAMAGED;
     io.buf = buf;
     io.crc = io_guard_on(GUARD_PAGE_CHECKSUM) ? &ref.crc : NULL;
-    return raid_read(&io, 1) ? VP_E_PAGE_DAMAGED : 0;
+    int rc = 0;
+    for (unsigned tries = PAGE_READ_TRIES; tries; tries--) {
+        rc = raid_read(&io, 1);
+        if (!rc)
+            return 0;
+        if (rc == VP_E_CHECKSUM)
+            return VP_E_PAGE_DAMAGED;
+    }
+    return VP_E_PAGE_UNREADABLE;
 }
 
 int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages, unsigned count)

@@ -91,8 +91,13 @@ struct log_reader {
     struct pool_segment segment;
     uint32_t page;      /* of the segment, where it should start                     */
     bool all_copies;    /* make all copies equal (an open piece), not only those met */
-    uint8_t *buf;       /* POOL_META_COPIES segments                                 */
+    uint8_t *buf;       /* POOL_META_COPIES segments, and a page for `jump`          */
     uint32_t buf_pages; /* of each                                                   */
+    unsigned good;      /* the copy that has the last batch                          */
+    /* What may not be durable of what was found: the last batch, if it is in this segment (else 0
+     * pages), and the JUMP to this segment, if there was one (copies else 0). */
+    uint32_t last_page, last_pages, jump_page;
+    struct pool_segment jump_from;
     bool loaded[POOL_META_COPIES];
     /* Pages of a copy that could not be read; they are zeros in buf. */
     uint64_t unread[POOL_META_COPIES][LOG_SEGMENT_PAGES_MAX / 64];
@@ -111,6 +116,8 @@ CO int log_reader_start(struct log_reader *r, const struct pool_segment *at, uin
  * were rewritten. 0: some copy was read and lacks it, and none has it. VP_E_LOG_DAMAGED: none has
  * it, but a later one is there. VP_E_LOG_UNREADABLE: no copy could be read far enough to say. */
 CO int log_reader_next(struct log_reader *r, struct log_batch *out) must_check;
+/* CO. After the last batch: it is durable, or its disks are noted in repair_rc. */
+CO void log_reader_settle(struct log_reader *r);
 
 /* ---- meta.c ------------------------------------------------------------------------------- */
 

@@ -200,7 +200,8 @@ struct pool_page_ref {
 };
 
 /* ANY. Reads and verifies (GUARD_PAGE_CHECKSUM) a page; heals copies that differ from the
- * pointer. Errors: VP_E_PAGE_DAMAGED. `buf` is POOL_PAGE bytes, aligned. */
+ * pointer. Errors: VP_E_PAGE_DAMAGED; VP_E_PAGE_UNREADABLE, which says nothing about the page: two
+ * tries failed, a later one may not. `buf` is POOL_PAGE bytes, aligned. */
 CO int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf) must_check;
 /* ANY. Writes `count` pages (each to all copies) in parallel; durable only at the checkpoint's
  * flush. */

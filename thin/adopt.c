@@ -4,8 +4,10 @@
  * other.
  *
  * A copy that matches the checksum is the truth; where none does, the first readable one is
- * adopted. The other copies are made equal (GUARD_ADOPT_EQUALISE) and that, with the new checksum,
- * is committed before the block is served, so that two reads never disagree, whatever fails later.
+ * adopted. All copies are written (GUARD_ADOPT_EQUALISE): the others to be equal, and the adopted one
+ * too, since after a failed flush it may be in the disk's cache only and never leave it. That, with
+ * the new checksum, is committed before the block is served, so that two reads never disagree,
+ * whatever fails later.
  * Readers do so for the blocks they read, under their block locks; a background job
  * (thin_resync_step) for whole chunks, whose writers it keeps out by thin->resync_chunk. It knows those
  * that began since the region is recovered (thin->active); older ones it lets end first.
@@ -65,7 +67,7 @@ static CO int piece_equalise(struct thin *t, struct adopt_piece *p)
     struct raid_io io[PIECE];
     unsigned n = 0;
     for (unsigned i = 0; i < p->count; i++)
-        if (p->known[i] && p->differs[i])
+        if (p->known[i] && (p->differs[i] || !p->good[i]))
             io[n++] = (struct raid_io){
                 .group = p->group,
                 .at_bytes = p->at_bytes + (uint64_t)i * POOL_BLOCK,

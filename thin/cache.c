@@ -33,6 +33,7 @@ enum {
 #define COMMIT_BYTES_MAX (UINT64_C(8) << 20)
 #define ASK_AGAIN_NS     UINT64_C(20000) /* home's mailbox is full */
 #define PACE_MAX         4U              /* page costs between two changes, at most */
+#define PACE_WAIT_NS_MAX UINT64_C(10000000)
 #define PACE_PAGE_NS_MAX UINT64_C(1000000)
 
 struct thin_slab {
@@ -348,7 +349,8 @@ static CO int room_wait(struct thin *t)
     return c->failures != failures ? c->failure_rc : 0;
 }
 
-/* How long until this change's turn. */
+/* How long until this change's turn: not long, however many others have one before it, since room may
+ * come any time, and the bound is cache_is_full. */
 static uint64_t pace_take(struct thin_cache *c)
 {
     size_t slow = c->limit_pages / 2, full = c->limit_pages / 4 * 3;
@@ -356,7 +358,7 @@ static uint64_t pace_take(struct thin_cache *c)
         return 0;
     uint64_t now = reactor_now_ns(), at = max_u64(now, c->pace_ns);
     uint64_t apart = c->page_ns * (c->dirty - slow) / (full - c->dirty);
-    c->pace_ns = at + min_u64(apart, c->page_ns * PACE_MAX);
+    c->pace_ns = min_u64(at + min_u64(apart, c->page_ns * PACE_MAX), now + PACE_WAIT_NS_MAX);
     return at - now;
 }
 

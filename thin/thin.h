@@ -61,7 +61,7 @@ struct thin_state {
 /*
  * Opens a volume; `state` NULL for a new one. Loads roots only; applying `replay` loads the leaves
  * it names. Errors: VP_E_PAGE_DAMAGED, VP_E_MAP_BAD (the volume is then faulted by the caller,
- * others go on), VP_E_NO_MEMORY, VP_E_NO_SPACE (reserve).
+ * others go on), VP_E_PAGE_UNREADABLE, VP_E_NO_MEMORY, VP_E_NO_SPACE (reserve).
  */
 CO int thin_open(const struct thin_config *config, const struct thin_state *state,
                  struct thin **out) must_check;
@@ -71,7 +71,7 @@ CO void thin_quiesce(struct thin *t);
 void thin_close(struct thin *t);
 
 /* Reads; invalid blocks read as zeros. Errors: VP_E_CHECKSUM, VP_E_RAID_NO_COPY,
- * VP_E_PAGE_DAMAGED. */
+ * VP_E_PAGE_DAMAGED, VP_E_PAGE_UNREADABLE. */
 CO int thin_read(struct thin *t, uint64_t block, uint64_t count, void *buf) must_check;
 
 /*
@@ -82,7 +82,7 @@ CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *bu
 
 /* Blocks read as zeros afterwards; a chunk without valid blocks is freed, unless `keep_allocated`:
  * then missing chunks are allocated instead (NBD's NO_HOLE). Errors: VP_E_NO_SPACE (only with
- * keep_allocated), VP_E_PAGE_DAMAGED, VP_E_POOL_FENCED. */
+ * keep_allocated), VP_E_PAGE_DAMAGED, VP_E_PAGE_UNREADABLE, VP_E_POOL_FENCED. */
 CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_allocated) must_check;
 
 /*
@@ -96,9 +96,8 @@ CO int thin_commit(struct thin *t) must_check;
  * was acknowledged survives a kill of the daemon: not where the system has no shared memory. */
 CO bool thin_take_memory(struct thin *t);
 
-/* Somebody else needs room: commits when chunks were freed, and gives back the arenas that hold
- * nothing, also those that an earlier life of the volume leased (a part of the space tree may be read
- * for that). Errors: those of reading and of thin_commit. */
+/* Somebody else needs room: gives back the arenas that hold nothing, also those that an earlier life
+ * of the volume leased (a part of the space tree may be read for that). Errors: those of reading. */
 CO int thin_give_back(struct thin *t) must_check;
 
 /* Runs of blocks with one state. */

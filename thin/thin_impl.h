@@ -168,7 +168,8 @@ void thin_tree_fini(struct thin_tree *tree);
 struct thin_page *thin_tree_peek(struct thin_tree *tree, uint64_t key);
 /*
  * The leaf of `key`, pinned; NULL when there is none and not `create`. Everything may change
- * meanwhile, but the leaf, once pinned, stays. VP_E_PAGE_DAMAGED, VP_E_NO_MEMORY, VP_E_MAP_BAD.
+ * meanwhile, but the leaf, once pinned, stays. VP_E_PAGE_DAMAGED, VP_E_PAGE_UNREADABLE,
+ * VP_E_NO_MEMORY, VP_E_MAP_BAD.
  */
 CO int thin_tree_get(struct thin_tree *tree, uint64_t key, bool create,
                      struct thin_page **out) must_check;

@@ -109,12 +109,11 @@ void volume_fault(struct volume *v, int rc)
     vp_error_log("volume %s is faulted: %s", volume_full_name(v), vp_err_text(rc));
 }
 
-static struct volume_io *io_new(struct thin *t)
+static struct volume_io *io_new(void)
 {
     struct volume_io *io = calloc(1, sizeof(*io));
     if (!io)
         return NULL;
-    io->thin = t;
     co_queue_init(&io->drained);
     co_queue_init(&io->room);
     lock_table_init(&io->locks);
@@ -140,17 +139,14 @@ void volume_replay_drop(struct volume *v)
     v->replay = NULL;
 }
 
-static int activated(struct volume *v, struct volumes_slot *slot, struct thin *t)
+static void activated(struct volume *v, struct volumes_slot *slot, struct volume_io *io)
 {
-    v->io = io_new(t);
-    if (!v->io)
-        return VP_E_NO_MEMORY;
+    v->io = io;
     v->reactor = slot->reactor;
     slot->active++;
     list_add_tail(&v->vs->active, &v->active_link);
     /* What the log said is in the map's pages now, which the next checkpoint writes. */
     volume_replay_drop(v);
-    return 0;
 }
 
 int volume_activate_opening(struct volume *v, bool reserve)
@@ -160,17 +156,23 @@ int volume_activate_opening(struct volume *v, bool reserve)
     if (v->state == VOLUME_FAULTED)
         return VP_E_VOLUME_FAULTED;
     struct volumes_slot *slot = volumes_slot_choose(v->vs);
-    struct thin *t = NULL;
-    int rc = open_thin(v, slot, v->replay, true, &t);
+    struct volume_io *io = io_new(); /* an open map is never given up for want of it */
+    if (!io)
+        return VP_E_NO_MEMORY;
+    int rc = open_thin(v, slot, v->replay, true, &io->thin);
     if (rc == VP_E_NO_SPACE && !reserve) {
         vp_warn("volume %s: its reserve can not be honoured, the pool is full",
                 volume_full_name(v));
-        rc = open_thin(v, slot, v->replay, false, &t);
+        rc = open_thin(v, slot, v->replay, false, &io->thin);
     }
     if (rc == VP_E_PAGE_DAMAGED || rc == VP_E_MAP_BAD || rc == VP_E_MAP_TOO_DEEP ||
         rc == VP_E_RECORD_BAD)
         volume_fault(v, rc);
-    return rc ? rc : activated(v, slot, t);
+    if (rc)
+        free(io);
+    else
+        activated(v, slot, io);
+    return rc;
 }
 
 int volume_activate(struct volume *v, bool reserve)

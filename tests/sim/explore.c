@@ -262,8 +262,11 @@ static bool look(struct explorer *x, uint64_t hash)
     position.step = NULL;
     x->counts->states++;
     bool ok = verify_state(&x->state, &out, why, sizeof(why));
-    bool deep = x->filter->only || hash_mix(hash) % or_default(x->sc->deep_every, 64) == 0;
-    if (ok && deep)
+    unsigned every = or_default(x->filter->deep_every, or_default(x->sc->deep_every, 64));
+    bool deep = x->filter->only || hash_mix(hash) % every == 0;
+    if (ok && deep && x->sc->flags & SCENARIO_IMPORT_FAULTS)
+        ok = import_faults_look(&x->state, &x->seen, x->counts, why, sizeof(why));
+    else if (ok && deep)
         ok = deep_look(&x->state, x->sc->flags, &x->seen, x->counts, why, sizeof(why));
     if (!ok)
         broken(x, why);

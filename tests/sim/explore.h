@@ -26,6 +26,7 @@ enum scenario_flags {
     SCENARIO_ERRORS = 2, /* again and again, with an operation that fails                    */
     SCENARIO_SURVIVES_LOSS = 4, /* any disk may be lost after a recovery                     */
     SCENARIO_ROT = 8, /* a copy is damaged: overwrites are not crashed (docs/testing.md)     */
+    SCENARIO_IMPORT_FAULTS = 16, /* the deeper look is import_faults_look                    */
 };
 
 struct scenario {
@@ -118,6 +119,7 @@ struct explore_filter {
     struct mishap_at mishap;
     uint64_t event;
     const char *choice;
+    unsigned deep_every; /* 0: as the scenario says */
 };
 
 /* Explores a scenario; false after the first failure, which it has reported. `states_max` bounds
@@ -142,6 +144,13 @@ bool choices_parse(const char *text, struct sim_choice *c, unsigned n, bool *kil
  * disk lost, life going on and crashed again. `seen` removes duplicates. */
 bool deep_look(const struct crash_state *s, unsigned flags, struct seen *seen,
                struct explore_counts *counts, char *why, size_t size);
+
+/* The same: every operation and every allocation of the import fails, one at a time. */
+bool import_faults_look(const struct crash_state *s, struct seen *seen,
+                        struct explore_counts *counts, char *why, size_t size);
+/* One fault, drawn from `rng`: of an operation of `disk` (negative: of any), or of an allocation. */
+bool import_faults_one(const struct crash_state *s, uint64_t rng, int disk,
+                       struct explore_counts *counts, char *why, size_t size);
 
 /* Random runs: a seed is a configuration, faults, clients and crashes. */
 bool random_run(uint64_t seed, struct explore_counts *counts);

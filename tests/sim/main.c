@@ -26,6 +26,7 @@ static const char usage[] =
     "usage: sim --ci [--quick] [--jobs N]       everything, as CI does; or a little of it\n"
     "       sim --scenario NAME [--seed S] [--max STATES]\n"
     "           [--variant V] [--mishap DISK:EVENT:dead|back|error] [--event E --choice C]\n"
+    "           [--deep-every N]                one state in about N is looked at deeper\n"
     "       sim --seed N [--count N]            random runs\n"
     "       sim --guards                        each guard switched off must be noticed\n"
     "       sim --guard NAME …                  with that guard switched off\n"
@@ -204,6 +205,8 @@ static bool parse_value(struct options *o, const char *name, const char *value)
         o->count = number;
     } else if (strcmp(name, "--variant") == 0) {
         o->filter.variant = (unsigned)number;
+    } else if (strcmp(name, "--deep-every") == 0) {
+        o->filter.deep_every = (unsigned)number;
     } else if (strcmp(name, "--max") == 0) {
         o->max = number;
     } else if (strcmp(name, "--jobs") == 0 && number >= 1 && number <= JOBS_MAX) {

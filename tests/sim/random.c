@@ -5,12 +5,17 @@
  * round goes on from one of them.
  *
  * The fault planner keeps what happens within what every volume survives: all faults of a seed hit
- * one disk, and only where the profile is a mirror; or blocks cannot be read on any disk but one.
+ * one disk, and only where the profile is a mirror; or blocks cannot be read on any disk but one; or
+ * disks are short of something for a moment, which no volume may notice.
+ *
+ * Some runs have next to nothing of a resource: coroutines, I/O buffers, page cache, metadata, kept
+ * memory.
  */
 #include "tests/sim/explore.h"
 
 #include "base/hash.h"
 #include "base/verify.h"
+#include "io/buffer.h"
 #include "io/co.h"
 #include "io/device.h"
 
@@ -23,9 +28,15 @@ enum {
     CLIENTS_MAX = 5,
     NAMES = 3,
     VOLUME_BLOCKS = 256,
-    STATES_LOOKED_AT = 64, /* after each round */
+    WIDE_VOLUME_BLOCKS = 32768, /* of three, more pages of the map than the smallest cache holds */
+    STATES_LOOKED_AT = 64,      /* after each round */
+    IMPORT_FAULT_ONE_IN = 8,    /* of them has a fault in its import */
     SECTORS_MAX = 160,
+    BUFFERS_LEFT = 128 << 10, /* enough for the largest request, not for two  */
+    BUFFERS_HELD = 8,         /* pieces that the others are in                */
 };
+#define SHORT_MAX_NS  UINT64_C(300000000)
+#define SHORT_CALM_NS UINT64_C(2000000000) /* before the next: each lasts less than is waited for */
 
 static const char *const names[NAMES] = {"a", "b", "c"};
 
@@ -39,6 +50,9 @@ struct random_world {
     bool overwrites_fail;
     bool hogs;       /* metadata are at their limit from the first clients on */
     bool unreadable; /* each copy has blocks that cannot be read, never the same */
+    bool runs_short; /* disks are told EAGAIN, or find no room below, for moments  */
+    bool few_buffers;
+    uint64_t volume_blocks, calm_until_ns;
     unsigned snapshot_one_in, fault_one_in;
     unsigned keep_pages;          /* of kept memory, for the first round; 0: enough */
     struct points points;         /* of the round under way */
@@ -55,6 +69,29 @@ static uint64_t draw(struct random_world *x)
 static uint64_t below(struct random_world *x, uint64_t bound)
 {
     return draw(x) % bound;
+}
+
+/* Without a draw: what else a seed means does not depend on it. */
+static uint64_t aside(const struct random_world *x, unsigned salt, uint64_t bound)
+{
+    return hash_mix(x->rng + salt) % bound;
+}
+
+static void draw_scarcity(struct random_world *x)
+{
+    x->hogs = aside(x, 0, 6) == 0;
+    x->runs_short = aside(x, 1, 3) == 0;
+    x->few_buffers = aside(x, 2, 5) == 0;
+    if (x->few_buffers)
+        x->config.buffer_bytes = IO_BUFFER_MAX;
+    if (aside(x, 3, 5) == 0) /* the clients', the first, the room watcher, and hardly any more */
+        x->config.coroutines = x->clients + 2 + (unsigned)aside(x, 4, 3);
+    x->volume_blocks = VOLUME_BLOCKS;
+    if (!x->no_checkpoints && aside(x, 5, 10) == 0) {
+        x->config.metadata_bytes = 1; /* the least there is */
+        x->volume_blocks = WIDE_VOLUME_BLOCKS;
+        x->ops *= 4;
+    }
 }
 
 static void draw_config(struct random_world *x)
@@ -90,7 +127,7 @@ static void draw_config(struct random_world *x)
     x->overwrites_fail = x->bad_disk < 0 && below(x, 2);
     x->snapshot_one_in = 1 + (unsigned)below(x, 12);
     x->fault_one_in = 50 + (unsigned)below(x, 2000);
-    x->hogs = hash_mix(x->rng) % 6 == 0; /* no draw: what else a seed means stays */
+    draw_scarcity(x);
     /* A header and none, one or two steps of an area. */
     x->keep_pages = below(x, 4) ? 0 : 1 + 4 * (unsigned)below(x, 3);
 }
@@ -101,6 +138,12 @@ static void plan_fault(struct random_world *x, struct sim_disk *d)
 {
     const unsigned any = 1U << IO_READ | 1U << IO_WRITE | 1U << IO_FLUSH;
     uint64_t page = below(x, x->config.disk_bytes / STAMP_BLOCK);
+    if (x->runs_short && below(x, 2)) {
+        enum sim_fault fault = below(x, 2) ? SIM_FAULT_AGAIN : SIM_FAULT_NO_MEMORY;
+        uint64_t for_ns = below(x, below(x, 2) ? SHORT_MAX_NS : 12 * SHORT_CALM_NS / 2);
+        sim_disk_inject(d, fault, any, below(x, 20), for_ns);
+        return;
+    }
     switch (below(x, x->rots ? 8 : 4)) {
     case 0:
         sim_disk_inject(d, SIM_FAULT_ERROR, any, below(x, 20), 0);
@@ -129,18 +172,31 @@ static void plan_fault(struct random_world *x, struct sim_disk *d)
     }
 }
 
-static struct sim_disk *bad_disk(struct random_world *x, struct sim_world *w)
+static struct sim_disk *disk_number(struct sim_world *w, unsigned i)
 {
     char name[16];
-    (void)snprintf(name, sizeof(name), "d%d", x->bad_disk);
+    (void)snprintf(name, sizeof(name), "d%u", i);
     return sim_disk_find(w, name);
+}
+
+/* A disk that has no other copy, too: the operation waits, and succeeds. */
+static void plan_shortage(struct random_world *x, struct sim_world *w)
+{
+    if (sim_now_ns(w) < x->calm_until_ns)
+        return;
+    unsigned disk = (unsigned)below(x, x->config.disks);
+    enum sim_fault fault = below(x, 2) ? SIM_FAULT_AGAIN : SIM_FAULT_FULL;
+    x->calm_until_ns = sim_now_ns(w) + SHORT_CALM_NS;
+    sim_disk_inject(disk_number(w, disk), fault, 1U << IO_WRITE, 0, below(x, SHORT_MAX_NS));
 }
 
 static void on_event(struct rig *r, uint64_t event)
 {
     struct random_world *x = r->arg;
     if (x->bad_disk >= 0 && below(x, x->fault_one_in) == 0)
-        plan_fault(x, bad_disk(x, r->w));
+        plan_fault(x, disk_number(r->w, (unsigned)x->bad_disk));
+    if (x->runs_short && x->bad_disk < 0 && below(x, x->fault_one_in) == 0)
+        plan_shortage(x, r->w);
     if (!x->rots && below(x, x->snapshot_one_in) == 0)
         points_add(&x->points, r->w, event + 1);
 }
@@ -187,7 +243,8 @@ static void client(void *arg)
             continue;
         struct op op = draw_op(x, v, v->size[v->size_count - 1].blocks);
         if (c->resizes && below(x, 8) == 0)
-            op = (struct op){OP_RESIZE, v->name, 0, BLOCKS(16 + below(x, VOLUME_BLOCKS - 16)), 0};
+            op =
+                (struct op){OP_RESIZE, v->name, 0, BLOCKS(16 + below(x, x->volume_blocks - 16)), 0};
         vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
         if (below(x, 4) == 0)
             vp_ignore(co_sleep_ns(below(x, 300000)), "nobody cancels clients");
@@ -207,9 +264,23 @@ static void run_clients(struct random_world *x, struct rig *r)
     for (unsigned i = 0; i < x->clients && !r->failed; i++) {
         c[i] = (struct client){.x = x, .r = r, .group = &group, .resizes = resizes && i == 0};
         co_group_enter(&group);
-        VP_VERIFY(co_spawn(client, &c[i], "client"), ==, 0);
+        while (co_spawn(client, &c[i], "client")) /* the engine has the few that there are */
+            vp_ignore(co_sleep_ns(100000), "nobody cancels it");
     }
     vp_ignore(co_group_wait(&group), "clients report to the rig");
+}
+
+/* CO. All I/O buffers but a few are somebody else's while the clients work. */
+static void run_with_few_buffers(struct random_world *x, struct rig *r)
+{
+    void *held[BUFFERS_HELD] = {NULL};
+    size_t len = IO_BUFFER_MAX / 2;
+    unsigned n = 0;
+    for (; len >= BUFFERS_LEFT; len /= 2)
+        held[n++] = io_buffer_get(len);
+    run_clients(x, r);
+    while (n-- > 0)
+        io_buffer_put(held[n], len *= 2);
 }
 
 /* Between the clients' work: what needs a volume for itself. */
@@ -221,14 +292,14 @@ static void control_op(struct random_world *x, struct rig *r)
     uint64_t kind = below(x, x->no_checkpoints ? 2 : 6);
     if (!v) {
         op.kind = OP_CREATE;
-        op.at = BLOCKS(VOLUME_BLOCKS);
-        op.count = BLOCKS(16 + below(x, VOLUME_BLOCKS - 16));
+        op.at = BLOCKS(x->volume_blocks);
+        op.count = BLOCKS(16 + below(x, x->volume_blocks - 16));
         op.flags = (below(x, 4) ? 0 : OP_SYNC) | (below(x, 2) ? 0 : OP_ZERO_DETECT);
     } else if (kind == 0) {
         op.kind = OP_DELETE;
     } else if (kind == 1) {
         op.kind = OP_RESIZE;
-        op.count = BLOCKS(16 + below(x, VOLUME_BLOCKS - 16));
+        op.count = BLOCKS(16 + below(x, x->volume_blocks - 16));
     } else if (kind == 2) {
         op = (struct op){.kind = OP_REIMPORT};
     } else if (kind == 3) {
@@ -271,7 +342,9 @@ static void phases(struct random_world *x, struct rig *r)
         control_op(x, r);
         spoil(x, r);
         hog(x, r);
-        if (!r->failed)
+        if (!r->failed && x->few_buffers)
+            run_with_few_buffers(x, r);
+        else if (!r->failed)
             run_clients(x, r);
         if (x->rots && !r->failed)
             settle(x, r);
@@ -321,7 +394,6 @@ static bool fail(const char *why)
     return false;
 }
 
-/* Draws one of the states that the last round could have left; *c is its choices. */
 /*
  * A dead disk may come back, and some of what its cache had is gone. After a power cut nobody relies on
  * that. After a kill the next daemon does, unless the killed one had noticed: the one state that the
@@ -333,6 +405,7 @@ static unsigned draw_back_disks(struct random_world *x, bool killed)
     return back && !killed ? 1U << x->bad_disk : 0;
 }
 
+/* Draws one of the states that the last round could have left; *c is its choices. */
 static struct crash_state draw_state(struct random_world *x, struct sim_choice **c)
 {
     const struct point *p = &x->points.at[below(x, x->points.count)];
@@ -361,12 +434,17 @@ static bool look_at_states(struct random_world *x)
 {
     struct sim_choice *c = NULL;
     bool ok = true;
-    unsigned states = STATES_LOOKED_AT / (x->no_checkpoints ? 4 : 1);
+    bool wide = x->volume_blocks > VOLUME_BLOCKS;
+    unsigned states = STATES_LOOKED_AT / (wide ? 16 : x->no_checkpoints ? 4 : 1);
     for (unsigned i = 0; ok && i < states; i++) {
         char why[1024];
         struct crash_state s = draw_state(x, &c);
         struct verify_output out = {0};
-        ok = verify_state(&s, &out, why, sizeof(why)) || fail(why);
+        if (i % IMPORT_FAULT_ONE_IN)
+            ok = verify_state(&s, &out, why, sizeof(why)) || fail(why);
+        else
+            ok = import_faults_one(&s, s.seed, x->bad_disk, x->counts, why, sizeof(why)) ||
+                 fail(why);
     }
     free(c);
     return ok;

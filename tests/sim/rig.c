@@ -49,13 +49,13 @@ struct sim_world *rig_world_new(const struct rig_config *config, uint64_t seed)
 
 /* ---- the pool ----------------------------------------------------------------------------- */
 
-static struct volumes_config volumes_config(struct reactor **self)
+static struct volumes_config volumes_config(const struct rig *r, struct reactor **self)
 {
     *self = reactor_self();
     return (struct volumes_config){
         .reactors = self,
         .reactor_count = 1,
-        .metadata_bytes = 4 << 20,
+        .metadata_bytes = r->config->metadata_bytes ? r->config->metadata_bytes : 4 << 20,
         .commit_interval_ms = UINT_MAX,
     };
 }
@@ -72,28 +72,34 @@ bool rig_create_pool(struct rig *r)
         return false;
     }
     struct reactor *self;
-    struct volumes_config config = volumes_config(&self);
+    struct volumes_config config = volumes_config(r, &self);
     struct vp_error err = {0};
     if (volumes_create(&o, disk_names, r->config->disks, &config, &r->vs, &err))
         rig_fail(r, "pool not created: %s", err.text);
     return !r->failed;
 }
 
-bool rig_import(struct rig *r)
+int rig_try_import(struct rig *r, struct vp_error *err)
 {
     struct reactor *self;
-    struct volumes_config config = volumes_config(&self);
-    struct vp_error err = {0};
+    struct volumes_config config = volumes_config(r, &self);
     const char *there[RIG_DISKS_MAX];
     unsigned count = 0;
     for (unsigned i = 0; i < r->config->disks; i++)
         if (!sim_disk_is_dead(sim_disk_find(r->w, disk_names[i])))
             there[count++] = disk_names[i];
-    int rc = volumes_import(there, count, &config, &r->vs, &err);
-    if (rc) {
+    int rc = volumes_import(there, count, &config, &r->vs, err);
+    if (rc)
         r->vs = NULL;
+    return rc;
+}
+
+bool rig_import(struct rig *r)
+{
+    struct vp_error err = {0};
+    int rc = rig_try_import(r, &err);
+    if (rc)
         rig_fail(r, "not imported: %s: %s", vp_err_name(rc), err.text);
-    }
     return !r->failed;
 }
 
@@ -193,7 +199,11 @@ static void no_log(enum vp_log_level level, const char *line, void *arg)
 
 bool rig_run(struct rig *r, void (*body)(struct rig *r))
 {
-    struct reactor_config config = {.sim = r->w, .max_coroutines = 256};
+    struct reactor_config config = {
+        .sim = r->w,
+        .max_coroutines = r->config->coroutines ? r->config->coroutines : 256,
+        .buffer_bytes = r->config->buffer_bytes,
+    };
     struct reactor *reactor;
     struct vp_error err;
     int rc = reactor_new(&config, &reactor, &err);
@@ -510,10 +520,10 @@ static int op_any(struct rig *r, const struct op *op)
 
 int rig_op(struct rig *r, const struct op *op)
 {
-    static const char *const names[] = {"end",      "write",      "zero",       "discard",
-                                        "read",     "flush",      "create",     "delete",
-                                        "resize",   "checkpoint", "background", "fill",
-                                        "reimport", "repeat",     "rot",        "unreadable"};
+    static const char *const names[] = {
+        "end",      "write",  "zero",   "discard",    "read",       "flush",
+        "create",   "delete", "resize", "checkpoint", "background", "fill",
+        "reimport", "repeat", "rot",    "hog",        "unreadable"};
     if (r->failed)
         return VP_E_CANCELLED;
     unsigned resizes = r->resizes;

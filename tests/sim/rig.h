@@ -20,6 +20,9 @@ struct rig_config {
     uint64_t latency_min_ns, latency_max_ns;
     const char *profile;
     uint32_t chunk_bytes, extent_bytes, log_segment_bytes;
+    unsigned coroutines;   /* 0: 256                      */
+    size_t metadata_bytes; /* page caches may have; 0: 4 MiB */
+    size_t buffer_bytes;   /* of I/O buffers; 0: 64 MiB    */
 };
 
 enum op_kind {
@@ -102,7 +105,8 @@ void rig_fail(struct rig *r, const char *fmt, ...) __attribute__((format(printf,
 bool rig_create_pool(struct rig *r);
 /* With the disks that are there. */
 bool rig_import(struct rig *r);
-void rig_ops(struct rig *r, const struct op *ops); /* until OP_END */
+int rig_try_import(struct rig *r, struct vp_error *err); /* an error is no failure */
+void rig_ops(struct rig *r, const struct op *ops);       /* until OP_END */
 int rig_op(struct rig *r, const struct op *op);
 /* The volume, opened; NULL when it does not exist (no failure), or on a failure. */
 struct volume *rig_volume(struct rig *r, const char *name);

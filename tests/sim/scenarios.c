@@ -29,6 +29,8 @@ static const struct rig_config one_old_disk = {.sector_bytes = 512,
                                                .disks = 1,
                                                .disk_bytes = 8 * MIB,
                                                .profile = "single"};
+static const struct rig_config two_disks = {CONFIG_BASE, .disks = 2, .disk_bytes = 8 * MIB,
+                                            .profile = "single"};
 static const struct rig_config mirror = {CONFIG_BASE, .disks = 2, .disk_bytes = 8 * MIB,
                                          .profile = "mirror:2"};
 static const struct rig_config wide_mirror = {CONFIG_BASE, .disks = 3, .disk_bytes = 8 * MIB,
@@ -337,6 +339,34 @@ static const struct op failed_overwrite[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
+/* A commit takes the first half of a long write, of which nothing is kept yet; what was kept before, of
+ * the same chunks and counts, is older than the commit. */
+static const struct op half_kept[] = {
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(100), BLOCKS(400), OP_WITH_NEXT},
+    {OP_FLUSH, "a", 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(21), BLOCKS(1), OP_FUA | OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(600), BLOCKS(40), OP_FUA},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+
+/* What an import has to find: a snapshot, pieces of the log, trees, volumes that come and go. */
+static const struct op to_import[] = {
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(2), OP_FUA},
+    {OP_CREATE, "b", 0, BLOCKS(32), 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(0), BLOCKS(5), 0},
+    {OP_DISCARD, "a", BLOCKS(4), BLOCKS(4), 0},
+    {OP_FLUSH, "b", 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(1), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(1), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(30), BLOCKS(1), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 static const struct op large_volume[] = {
     {OP_CREATE, "a", 0, BLOCKS(512), 0},
     {OP_END, NULL, 0, 0, 0},
@@ -399,8 +429,21 @@ const struct scenario scenarios[] = {
     SCENARIO("triples", "each triple of operations in turn", one_disk, written_volume, NULL,
              .variants = COMBINE_TRIPLES, .make = combine_triple, .deep_every = 256),
     SCENARIO("race", "overlapping requests at the same time", one_disk, written_volume, race, ),
+    SCENARIO("half-kept", "a commit amid a write of which nothing is kept yet", one_disk,
+             wide_volume, half_kept, ),
     SCENARIO("import", "recovery crashed at each of its events", mirror, written_volume, overwrite,
              .deep_every = 1, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("import-faults", "each operation and allocation of an import fails", mirror,
+             written_volume, to_import, .deep_every = 50, .flags = SCENARIO_IMPORT_FAULTS),
+    SCENARIO("import-faults-degraded", "the same, after a disk has died", mirror, written_volume,
+             to_import, .deep_every = 2000, .crash_stride = 5,
+             .flags = SCENARIO_IMPORT_FAULTS | SCENARIO_DEATHS),
+    SCENARIO("import-faults-wide", "the same with three disks", wide_mirror, written_volume,
+             to_import, .deep_every = 500, .flags = SCENARIO_IMPORT_FAULTS),
+    SCENARIO("import-faults-spread", "the same with two disks without a mirror", two_disks,
+             written_volume, to_import, .deep_every = 50, .flags = SCENARIO_IMPORT_FAULTS),
+    SCENARIO("import-faults-single", "the same with one disk", one_disk, written_volume, to_import,
+             .deep_every = 5, .flags = SCENARIO_IMPORT_FAULTS),
     SCENARIO("large-commit", "commits of several pages may tear", one_disk, large_volume,
              large_commit, ),
     SCENARIO("failed-overwrite", "overwrites that fail in the middle", one_disk, written_volume,

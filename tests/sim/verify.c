@@ -11,7 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READ_BLOCKS = 16, EXTENTS_MAX = 64, READ_ALL_BLOCKS = 256, SAMPLE_BLOCKS = 64 };
+enum {
+    READ_BLOCKS = 16,
+    EXTENTS_MAX = 64,
+    READ_ALL_BLOCKS = 256,
+    SAMPLE_BLOCKS = 64,
+    SAMPLES = 128
+};
 
 static void *zeroed(size_t count, size_t item)
 {
@@ -96,12 +102,20 @@ static void check_block(struct check *c, unsigned index, uint64_t block,
     }
 }
 
+static bool was_there(const struct model_volume *mv, uint64_t block)
+{
+    static const struct model_sectors nothing;
+    return mv->newest[block] ||
+           (mv->initial && memcmp(&mv->initial[block], &nothing, sizeof(nothing)) != 0);
+}
+
 /* What to read at *at: windows; of large volumes only what was ever written, and samples. */
 static uint64_t next_window(const struct model_volume *mv, uint64_t *at, uint64_t blocks)
 {
     if (blocks <= READ_ALL_BLOCKS)
         return min_u64(READ_BLOCKS, blocks - *at);
-    while (*at < blocks && !mv->newest[*at] && !mv->initial && *at % SAMPLE_BLOCKS)
+    uint64_t stride = max_u64(SAMPLE_BLOCKS, blocks / SAMPLES);
+    while (*at < blocks && !was_there(mv, *at) && *at % stride)
         ++*at;
     return *at < blocks;
 }
@@ -236,7 +250,7 @@ static void check_space(struct check *c)
 static void check_body(struct rig *r)
 {
     struct check *c = (struct check *)r;
-    if (!rig_import(r))
+    if (!(c->out->import ? c->out->import(r) : rig_import(r)))
         return;
     for (unsigned i = 0; i < c->s->model->volume_count && !r->failed; i++) {
         if (model_may_exist(&c->s->model->volume[i], c->s->event))

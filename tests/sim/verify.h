@@ -43,6 +43,8 @@ struct crash_state {
 /* Where recovery is recorded for a deeper look; NULL members are not wanted. */
 struct verify_output {
     struct observation *observed;
+    /* Called instead of rig_import; false: it has failed, and said so to the rig. CO. */
+    bool (*import)(struct rig *r);
     /* Called before each event of the recovery. */
     void (*on_event)(struct rig *r, uint64_t event);
     void *arg;

@@ -63,7 +63,7 @@ refused 'attach it without a number' vpool attach tank/b --ublk --number 9
 refused 'attach it without a number' vpool attach tank/b --ublk --depth 32
 refused 'there is no /dev/ublk-control' vpool attach tank/b --ublk --number 8
 mv /dev/hidden /dev/ublk-control
-ok vpool attach tank/b --ublk --number 8
+vpool attach tank/b --ublk --number 8 # likewise: it is tried again every few seconds
 [ "$(state)" = serving ] && reads || fail "$(vpool attachments)"
 
 step "without a record a device is not taken over"
@@ -72,7 +72,7 @@ mv /run/vpool/ublk/ublkb8 "$T/record"
 daemon_start
 vpool --json attachments | jq -r '.attachments[].error' | grep -q 'no record says that vpool made it' || fail "$(vpool attachments)"
 mv "$T/record" /run/vpool/ublk/ublkb8
-ok vpool attach tank/b --ublk
+vpool attach tank/b --ublk # unless the daemon has tried again by itself meanwhile
 [ "$(state)" = serving ] && reads || fail "$(vpool attachments)"
 
 step "a daemon that does not know the pool sees orphans, and says so at its start"

@@ -202,6 +202,23 @@ static void a_wrapper_sends_what_it_was_given(void **state)
     assert_non_null(strstr(s.request, "\"readonly\":true"));
 }
 
+static void a_detachment_can_be_forced(void **state)
+{
+    (void)state;
+    struct server s;
+    struct vpool_client *c = NULL;
+    struct vpool_error err = {0};
+    server_start(&s, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"detached\":1}}\n");
+    assert_int_equal(vpool_connect(s.path, 1000, &c, &err), 0);
+    assert_int_equal(vpool_detach(c, "tank/v", NULL, false, true, &err), 0);
+    vpool_close(c);
+    server_end(&s);
+    assert_non_null(strstr(s.request, "\"method\":\"detach\""));
+    assert_non_null(strstr(s.request, "\"force\":true"));
+    assert_non_null(strstr(s.request, "\"all\":false"));
+    assert_null(strstr(s.request, "\"nbd\""));
+}
+
 /* Answers the first request together with the second, when the client has given up on it. */
 static void *late_server_run(void *arg)
 {
@@ -252,6 +269,7 @@ int main(void)
         cmocka_unit_test(the_peer_is_who_listens),
         cmocka_unit_test(parameters_that_are_not_json_never_leave),
         cmocka_unit_test(a_wrapper_sends_what_it_was_given),
+        cmocka_unit_test(a_detachment_can_be_forced),
         cmocka_unit_test(an_answer_that_comes_too_late_is_not_taken_for_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* Memory that is taken before requests need it (cache.c, keep.c): then they take none. */
+/* Memory that is taken before requests need it (cache.c, keep.c): then they take none; and requests that
+ * are slowed down where it is short. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,7 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "io/co.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_thin.h"
@@ -100,11 +102,61 @@ static void others_leave_it_what_it_has_a_right_to(void **state)
     run(body_shared);
 }
 
+/* ---- slowing changes down ------------------------------------------------------------------ */
+
+enum { SLOWED = 1000 };
+
+static struct {
+    struct thin *thin;
+    uint64_t longest_ns;
+    struct co_group group;
+} slowed;
+
+static void slowed_main(void *arg)
+{
+    (void)arg;
+    uint64_t began = reactor_now_ns();
+    check_ok(thin_throttle(slowed.thin));
+    slowed.longest_ns = max_u64(slowed.longest_ns, reactor_now_ns() - began);
+    co_group_leave(&slowed.group, 0);
+}
+
+/* Checkpoints that take a millisecond a page, and a cache that is dirty beyond the half. */
+static void body_slowed(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    struct thin_cache *c = st->cache;
+    size_t dirty = c->dirty;
+    c->dirty = c->limit_pages / 8 * 5;
+    c->page_ns = 1000000;
+    slowed.thin = st->thin;
+    slowed.longest_ns = 0;
+    co_group_init(&slowed.group);
+    for (unsigned i = 0; i < SLOWED; i++) {
+        co_group_enter(&slowed.group);
+        check_ok(co_spawn(slowed_main, NULL, "slowed"));
+    }
+    check_ok(co_group_wait(&slowed.group));
+    c->dirty = dirty;
+    check(slowed.longest_ns > 1000000);
+    check(slowed.longest_ns < 20000000);
+    check_ok(sim_thin_close(st));
+}
+
+static void many_changes_that_are_slowed_down_do_not_wait_in_a_long_line(void **state)
+{
+    (void)state;
+    run(body_slowed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_volume_that_took_its_memory_needs_no_more),
         cmocka_unit_test(others_leave_it_what_it_has_a_right_to),
+        cmocka_unit_test(many_changes_that_are_slowed_down_do_not_wait_in_a_long_line),
     };
     return cmocka_run_group_tests_name("thin memory", tests, NULL, NULL);
 }
