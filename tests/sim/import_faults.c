@@ -65,6 +65,7 @@ struct attempt {
 
     uint64_t ops[RIG_DISKS_MAX][KINDS]; /* counted */
     long allocations;
+    unsigned disks_out;          /* of service, after all was read */
     struct sim_snapshot *failed; /* where the import failed; NULL: it did not */
 };
 
@@ -126,12 +127,20 @@ static bool import_with_fault(struct rig *r)
     return rig_import(r);
 }
 
+/* verify_output.then */
+static void note_disks(struct rig *r)
+{
+    struct attempt *a = r->arg;
+    a->disks_out = pool_disks_out(volumes_pool(r->vs));
+}
+
 /* ---- and what follows ---------------------------------------------------------------------- */
 
 struct look {
     const struct crash_state *s;
     struct seen *seen;
     struct explore_counts *counts;
+    bool loses_disks;
     char *why;
     size_t why_size;
 };
@@ -156,7 +165,8 @@ static bool look_at_end(struct look *x, struct crash_state *at, enum sim_fate fa
     for (unsigned i = 0; i < n; i++)
         c[i].fate = fate;
     at->choices = c;
-    uint64_t image = sim_snapshot_hash(at->snapshot, c), key = hash_mix(image + at->killed);
+    uint64_t image = sim_snapshot_hash(at->snapshot, c);
+    uint64_t key = hash_mix(image + at->killed + 2 * (uint64_t)at->lost_disks);
     key = hash_mix(key + observation_hash(at->prior)) + model_promises_at(at->model, at->event);
     if (at->killed)
         key += choices_kill_key(at->snapshot, at->model, at->event);
@@ -192,6 +202,32 @@ static bool look_at_ends(struct look *x, const struct crash_state *s,
     return !s->killed || look_at_end(x, &at, SIM_KEEP);
 }
 
+static bool is_single(const struct crash_state *s)
+{
+    return strcmp(s->config->profile, "single") == 0;
+}
+
+/* After an import that showed everything a disk is lost: any, or if one is out the one with the fault. */
+static bool look_without_disks(struct look *x, const struct attempt *a,
+                               const struct sim_snapshot *end, const struct observation *prior)
+{
+    struct crash_state at = *a->s;
+    at.seed++;
+    at.snapshot = end;
+    at.killed = false;
+    at.killed_first = a->s->killed || a->s->killed_first;
+    at.back_disks = 0;
+    at.prior = prior;
+    at.prior_event = UINT64_MAX;
+    bool ok = true;
+    for (unsigned i = 0; ok && i < a->s->config->disks; i++)
+        if (!a->disks_out || (a->way && a->disk == i)) {
+            at.lost_disks = 1U << i;
+            ok = look_at_end(x, &at, SIM_DROP);
+        }
+    return ok;
+}
+
 static void attempt_name(const struct attempt *a, char *out, size_t size)
 {
     static const char *const kinds[] = {"read", "write", "flush", "discard", "zero"};
@@ -212,8 +248,7 @@ static bool a_disk_died_before(void)
 /* After a kill, what nobody had flushed is in the disks' caches, and perhaps nowhere else. */
 static bool is_beyond_promises(const struct attempt *a)
 {
-    bool single = strcmp(a->s->config->profile, "single") == 0;
-    return a->way && a->way->fails_flush && (single || a_disk_died_before());
+    return a->way && a->way->fails_flush && (is_single(a->s) || a_disk_died_before());
 }
 
 static bool attempt_make(struct look *x, struct attempt *a)
@@ -226,6 +261,7 @@ static bool attempt_make(struct look *x, struct attempt *a)
     s.unsure |= is_beyond_promises(a);
     struct verify_output out = {.observed = observation_new(s.model),
                                 .import = import_with_fault,
+                                .then = note_disks,
                                 .arg = a,
                                 .want_end = true};
     attempt_name(a, name, sizeof(name));
@@ -237,6 +273,8 @@ static bool attempt_make(struct look *x, struct attempt *a)
         ok = look_at_ends(x, &s, a->failed, NULL);
     if (ok)
         ok = look_at_ends(x, &s, out.end, out.observed);
+    if (ok && x->loses_disks)
+        ok = look_without_disks(x, a, out.end, out.observed);
     sim_snapshot_free(a->failed);
     sim_snapshot_free(out.end);
     observation_free(out.observed);
@@ -272,7 +310,8 @@ static bool fail_ops(struct look *x, const struct attempt *counted, unsigned dis
 bool import_faults_look(const struct crash_state *s, struct seen *seen,
                         struct explore_counts *counts, char *why, size_t size)
 {
-    struct look x = {s, seen, counts, why, size};
+    bool loses_disks = !is_single(s) && !a_disk_died_before();
+    struct look x = {s, seen, counts, loses_disks, why, size};
     struct attempt counted = {.allocation = -1};
     bool ok = attempt_make(&x, &counted);
     for (unsigned d = 0; ok && d < s->config->disks; d++)
@@ -289,7 +328,7 @@ bool import_faults_one(const struct crash_state *s, uint64_t rng, int disk,
                        struct explore_counts *counts, char *why, size_t size)
 {
     struct seen seen = {0};
-    struct look x = {s, &seen, counts, why, size};
+    struct look x = {s, &seen, counts, false, why, size};
     struct attempt a = {.allocation = -1};
     const struct way *way = &ways[hash_mix(rng + 1) % WAYS];
     enum io_kind kind = (enum io_kind)(hash_mix(rng + 2) % KINDS);

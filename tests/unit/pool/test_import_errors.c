@@ -151,7 +151,7 @@ static void roots_that_cannot_be_read_do_not_set_the_pool_back(void **state)
 
 static struct pool_page_ref page_ref;
 static uint8_t page[POOL_PAGE] __attribute__((aligned(POOL_PAGE)));
-static uint64_t last_batch_at; /* on d0 */
+static uint64_t last_batch_at; /* on the disk that fails its repair */
 
 /* A page whose only copy left is on d0, and the log's last batch on d0 and d3. */
 static void last_holder_body(void *arg)
@@ -202,6 +202,48 @@ static void a_repair_that_fails_does_not_eject_the_last_holder_of_metadata(void 
     pool_leave();
     w = sim_pool_reboot(w, 6);
     sim_pool_run(w, page_body, &a);
+    assert_int_equal(a.rc, 0);
+    pool_leave();
+    sim_world_free(w);
+    assert_checked();
+}
+
+/* The log's last two batches lie together; where, on d1. */
+static void two_batches_body(void *arg)
+{
+    (void)arg;
+    committed = 0;
+    check_ok(sim_pool_create(2, &pool, &err));
+    const struct pool_stream *s = &pool->log.stream;
+    do
+        commits_make(KEYS + 1);
+    while (s->used_pages < 2);
+    const struct pool_segment *at = &s->segment;
+    unsigned copy = at->place.disk[0] == 1 ? 0 : 1;
+    check_equal(at->place.disk[copy], 1);
+    last_batch_at = at->place.at_bytes[copy] + (uint64_t)(s->used_pages - 1) * POOL_PAGE;
+}
+
+static void d1_is_out_body(void *arg)
+{
+    import_body(arg);
+    check(pool && pool->disk[1].state == POOL_DISK_OUT);
+}
+
+/* The first one fails; the second one would not. */
+static void a_disk_that_failed_one_of_two_repairs_is_out(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(3, 2);
+    struct attempt a = {.disks = 2};
+    sim_pool_run(w, two_batches_body, NULL);
+    pool_leave();
+    w = sim_pool_reboot(w, 5);
+    memset(page, 0xee, sizeof(page));
+    for (uint64_t i = 0; i < 2; i++)
+        sim_disk_poke(sim_disk_find(w, "d1"), last_batch_at - i * POOL_PAGE, page, sizeof(page));
+    sim_disk_inject(sim_disk_find(w, "d1"), SIM_FAULT_ERROR, 1U << IO_WRITE, 0, 0);
+    sim_pool_run(w, d1_is_out_body, &a);
     assert_int_equal(a.rc, 0);
     pool_leave();
     sim_world_free(w);
@@ -410,6 +452,7 @@ int main(void)
         cmocka_unit_test(a_page_that_cannot_be_read_loses_no_commit),
         cmocka_unit_test(a_disk_that_was_set_back_is_out_by_name),
         cmocka_unit_test(crashes_in_a_row_do_not_make_a_disk_look_set_back),
+        cmocka_unit_test(a_disk_that_failed_one_of_two_repairs_is_out),
         cmocka_unit_test(a_repair_that_fails_does_not_eject_the_last_holder_of_metadata),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
