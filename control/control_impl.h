@@ -29,6 +29,7 @@ struct pool_seen {
     struct disk_seen {
         char state[16];
         uint64_t errors, healed;
+        bool full;
     } disk[POOL_DISKS_MAX];
 };
 

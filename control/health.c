@@ -169,15 +169,18 @@ void health_look(struct control *c, struct control_pool *p)
 
 /* ---- showing ------------------------------------------------------------------------------- */
 
-static bool disks_had_errors(const struct pool *pool)
+static unsigned health_of_disks(const struct pool *pool)
 {
+    unsigned flags = 0;
     for (unsigned i = 0; i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
         if (d.io && (d.io->read_errors || d.io->write_errors || d.io->checksum_errors))
-            return true;
+            flags |= HEALTH_ERRORS;
+        if (d.full)
+            flags |= HEALTH_SPACE;
     }
-    return false;
+    return flags;
 }
 
 unsigned health_of_pool(const struct control_pool *p)
@@ -192,8 +195,7 @@ unsigned health_of_pool(const struct control_pool *p)
         flags |= HEALTH_DEGRADED;
     if (pool_level(pool) != POOL_OK)
         flags |= HEALTH_SPACE;
-    if (disks_had_errors(pool))
-        flags |= HEALTH_ERRORS;
+    flags |= health_of_disks(pool);
     const struct volume_health *v;
     list_for_each (v, &p->health.all, link)
         flags |= v->now;

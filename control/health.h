@@ -25,7 +25,7 @@ enum health_flag {
     HEALTH_DAMAGED = 1 << 3,     /* some data cannot be read                                 */
     HEALTH_DEGRADED = 1 << 4,    /* a copy is out of service                                 */
     HEALTH_PAUSED = 1 << 5,      /* writes wait for space                                    */
-    HEALTH_SPACE = 1 << 6,       /* pool: its space runs out                                 */
+    HEALTH_SPACE = 1 << 6,       /* pool: its space, or that below a disk, runs out          */
     HEALTH_ERRORS = 1 << 7,      /* pool: disks had errors                                   */
     HEALTH_ATTACHMENTS = 1 << 8, /* pool: something attached is not served                   */
 };

@@ -29,6 +29,14 @@ static void look_at_disk(struct control *c, struct control_pool *p, const struct
                       "disk %u (%s): %" PRIu64 " errors (%" PRIu64 " more), %" PRIu64
                       " blocks healed",
                       d->index, d->path, errors, errors - seen->errors, healed);
+    if (d->full != (p->seen.valid && seen->full))
+        control_event(c, d->full ? VP_LOG_ERROR : VP_LOG_INFO, "disk.full", p->name,
+                      "disk %u (%s): %s", d->index, d->path,
+                      d->full
+                          ? "the file system that holds it is full, writes wait; make room there, "
+                            "and they go on by themselves"
+                          : "there is room again, writes go on");
+    seen->full = d->full;
     (void)snprintf(seen->state, sizeof(seen->state), "%s", d->state);
     seen->errors = errors;
     seen->healed = healed;

@@ -175,6 +175,10 @@ static void warn_disks(json_t *list, const struct pool *pool)
                  "disk back or plan its replacement",
                  "disk %u (%s) is %s%s%s", d.index, d.path, d.state, d.reason[0] ? ": " : "",
                  d.reason);
+        if (d.full)
+            warn(list, "make room in that file system; writes go on by themselves",
+                 "disk %u (%s): writes wait, because the file system that holds it is full",
+                 d.index, d.path);
         uint64_t errors = d.io ? get(&d.io->read_errors) + get(&d.io->write_errors) : 0;
         uint64_t sums = d.io ? get(&d.io->checksum_errors) : 0;
         if (errors || sums)

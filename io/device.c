@@ -39,6 +39,11 @@ const struct io_dev_info *io_dev_info(const struct io_dev *dev)
     return &dev->info;
 }
 
+int io_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len)
+{
+    return dev->ops->preallocate ? dev->ops->preallocate(dev, offset, len) : 0;
+}
+
 void io_dev_wait_for_room(struct io_dev *dev)
 {
     if (dev)
@@ -61,8 +66,9 @@ bool io_dev_is_full(const struct io_dev *dev)
 
 /*
  * Whether the failure is about what the kernel lacks, and not about the disk. Not so for a flush
- * without room or memory: that may report writes which the kernel has given up, and must not be
- * asked again and believed (raid/flush.c).
+ * without memory: that may report writes which the kernel has given up, and must not be asked again
+ * and believed (raid/flush.c). A flush without room reports no write of ours: each of them reached the
+ * disk before it completed, or is the kernel's to write no more (uring_open.c, W1).
  */
 static bool op_is_short(const struct io_op *op, int rc)
 {
@@ -72,7 +78,7 @@ static bool op_is_short(const struct io_op *op, int rc)
                (op->kind == IO_READ || op->kind == IO_WRITE || op->kind == IO_FLUSH);
     if (rc == VP_E_NO_MEMORY)
         return waited_ns < SHORT_MEMORY_NS && (op->kind == IO_READ || op->kind == IO_WRITE);
-    return rc == VP_E_NO_SPACE && op->kind == IO_WRITE &&
+    return rc == VP_E_NO_SPACE && op->kind != IO_READ && op->kind != IO_DISCARD &&
            atomic_load_explicit(&op->dev->waits_for_room, memory_order_relaxed);
 }
 

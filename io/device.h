@@ -4,8 +4,8 @@
  * Offsets, lengths and addresses of buffers are multiples of info.sector_bytes (4096 always works).
  * A transfer is whole or an error: short transfers, EINTR and EAGAIN are dealt with below. A
  * transfer for which the kernel has no memory says nothing about the disk: it is tried again, for as
- * long as that lasts; likewise a write to a file whose file system is full (io_dev_wait_for_room). A flush
- * makes durable every write that had completed on this device, from whatever reactor, before the
+ * long as that lasts; likewise a write to a file whose file system is full, and a flush of that file
+ * (io_dev_wait_for_room). A flush makes durable every write that had completed on this device, from whatever reactor, before the
  * flush was submitted. A write with IO_FUA is durable when it completes. After a failed flush
  * nothing unflushed may be believed: the caller ejects the disk.
  */
@@ -51,8 +51,11 @@ CO int io_dev_open(const char *path, unsigned flags, struct io_dev **out,
 /* Creates a sparse file to be used as a disk, and makes it durable. VP_E_EXISTS, VP_E_NOT_FOUND,
  * VP_E_PERMISSION, VP_E_NO_SPACE, VP_E_SYSTEM, each with a sentence. On a thread of its own. */
 CO int io_file_create(const char *path, uint64_t size_bytes, struct vp_error *err) must_check;
-/* From now on a write that finds no room in the file system below waits until there is some. NULL is
- * fine. */
+/* A file's file system gives it room for this part now, so that writes there will find it. Where it
+ * cannot promise room, and for what is no file, this does nothing. VP_E_NO_SPACE, VP_E_NO_MEMORY. */
+CO int io_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len) must_check;
+/* From now on a write or a flush that finds no room in the file system below waits until there is
+ * some. NULL is fine. */
 void io_dev_wait_for_room(struct io_dev *dev);
 /* ANY. Whether writes wait for room now. */
 bool io_dev_is_full(const struct io_dev *dev);
@@ -150,6 +153,8 @@ struct io_dev_ops {
      * submit returns. */
     void (*submit)(struct io_dev *dev, struct io_op *op);
     void (*close)(struct io_dev *dev);
+    int (*preallocate)(struct io_dev *dev, uint64_t offset,
+                       uint64_t len); /* CO; NULL: nothing to do */
 };
 struct io_dev {
     const struct io_dev_ops *ops;

@@ -44,7 +44,7 @@ enum sim_fault {
     SIM_FAULT_MISDIRECT, /* a write lands elsewhere on the same disk (at `arg`)             */
     SIM_FAULT_FLIP,      /* a bit of what a write stored is flipped                         */
     SIM_FAULT_DEAD,      /* from this op on everything fails with VP_E_IO_NO_DEVICE         */
-    SIM_FAULT_FULL,      /* for `arg` ns no write finds room below the disk (VP_E_NO_SPACE)      */
+    SIM_FAULT_FULL,      /* for `arg` ns no write or flush finds room below it (VP_E_NO_SPACE)   */
     SIM_FAULT_STALL,     /* the op completes `arg` ns late                                  */
     SIM_FAULT_AGAIN,     /* for `arg` ns every op fails with VP_E_AGAIN                     */
     SIM_FAULT_NO_MEMORY, /* for `arg` ns every op fails with VP_E_NO_MEMORY                 */

@@ -250,7 +250,7 @@ static bool write_fails(const struct sim_world *w, const struct io_op *op)
 static int short_of(const struct sim_disk *d, const struct io_op *op)
 {
     uint64_t now = d->world->now_ns;
-    if (op->kind == IO_WRITE && now < d->full_until_ns)
+    if (op->kind != IO_READ && op->kind != IO_DISCARD && now < d->full_until_ns)
         return VP_E_NO_SPACE;
     return now < d->short_until_ns ? d->short_rc : 0;
 }
@@ -355,7 +355,7 @@ static void sim_dev_close(struct io_dev *dev)
     free(s);
 }
 
-const struct io_dev_ops sim_dev_ops = {sim_dev_submit, sim_dev_close};
+const struct io_dev_ops sim_dev_ops = {.submit = sim_dev_submit, .close = sim_dev_close};
 
 /* ---- raw access --------------------------------------------------------------------------- */
 

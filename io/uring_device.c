@@ -85,7 +85,7 @@ static void prep_transfer(struct io_op *op, struct io_uring_sqe *sqe, int fd)
         io_uring_prep_write_fixed(sqe, fd, buf, len, offset, fixed);
     else
         io_uring_prep_write(sqe, fd, buf, len, offset);
-    if (op->kind == IO_WRITE && (op->flags & IO_FUA))
+    if (op->kind == IO_WRITE && (op->flags & IO_FUA || device_of(op)->buffered))
         sqe->rw_flags = RWF_DSYNC;
 }
 
@@ -277,4 +277,26 @@ static CO void uring_close(struct io_dev *dev)
     free(d);
 }
 
-const struct io_dev_ops uring_device_ops = {.submit = uring_submit, .close = uring_close};
+struct preallocation {
+    int fd;
+    uint64_t offset, len;
+};
+
+static int preallocate_blocking(void *arg)
+{
+    const struct preallocation *a = arg;
+    int rc;
+    do
+        rc = fallocate(a->fd, FALLOC_FL_KEEP_SIZE, (off_t)a->offset, (off_t)a->len);
+    while (rc && errno == EINTR);
+    return rc && (errno == ENOSPC || errno == EDQUOT) ? VP_E_NO_SPACE : 0;
+}
+
+static CO int uring_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len)
+{
+    struct preallocation a = {container_of(dev, struct uring_device, dev)->fd, offset, len};
+    return dev->info.is_file ? offload_run(preallocate_blocking, &a) : 0;
+}
+
+const struct io_dev_ops uring_device_ops = {
+    .submit = uring_submit, .close = uring_close, .preallocate = uring_preallocate};

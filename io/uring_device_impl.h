@@ -12,6 +12,7 @@ struct uring_device {
     struct io_dev dev;
     int fd;
     bool in_memory; /* a memory file system: the transfer is a copy, done within submit */
+    bool buffered;  /* through the page cache, and so each write with RWF_DSYNC (W1)      */
     /* Ways that the kernel turned out not to know, any reactor: not tried again. */
     _Atomic bool no_discard_command, no_punch;
     struct ring_file file;

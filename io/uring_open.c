@@ -1,4 +1,12 @@
-/* Opening a block device or a file, exclusively, and finding out what it can do. */
+/*
+ * Opening a block device or a file, exclusively, and finding out what it can do.
+ *
+ *  W1  No completed write of a file waits in the kernel's page cache for somebody to write it: it went
+ *      around the cache (O_DIRECT), or it was written through (RWF_DSYNC), or memory is all there is
+ *      (tmpfs). So a file system that runs full says so to the write itself, which is tried again with
+ *      its data at hand, and a flush that fails for lack of room has lost none of our writes: it can
+ *      be tried again and believed.
+ */
 #include "io/uring_device_impl.h"
 
 #include "base/attr.h"
@@ -103,7 +111,7 @@ static int open_block(struct uring_device *d, const char *path, unsigned flags, 
 }
 
 /* Turns on O_DIRECT where the file system takes it with our alignment; buffered I/O serves else. */
-static void try_direct(int fd)
+static bool try_direct(int fd)
 {
 #ifdef STATX_DIOALIGN
     struct statx stx;
@@ -111,11 +119,10 @@ static void try_direct(int fd)
         (stx.stx_mask & STATX_DIOALIGN) &&
         (stx.stx_dio_offset_align == 0 || stx.stx_dio_offset_align > FILE_SECTOR ||
          stx.stx_dio_mem_align > FILE_SECTOR))
-        return;
+        return false;
 #endif
     int mode = fcntl(fd, F_GETFL);
-    if (mode >= 0)
-        (void)fcntl(fd, F_SETFL, mode | O_DIRECT); /* refused: buffered */
+    return mode >= 0 && fcntl(fd, F_SETFL, mode | O_DIRECT) == 0;
 }
 
 static int lock_file(int fd, const char *path, unsigned flags, struct vp_error *err)
@@ -137,6 +144,13 @@ static bool is_memory_fs(int fd)
     return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
+/* What the disk below writes at once; of a file system on several, or on none, nothing is known. */
+static uint32_t file_atomic_bytes(dev_t dev)
+{
+    uint64_t physical = queue_number(dev, "physical_block_size");
+    return physical >= FILE_SECTOR ? FILE_SECTOR : 512;
+}
+
 static int open_file(struct uring_device *d, const char *path, unsigned flags,
                      const struct stat *st, struct vp_error *err)
 {
@@ -146,14 +160,14 @@ static int open_file(struct uring_device *d, const char *path, unsigned flags,
     int rc = lock_file(d->fd, path, flags, err);
     if (rc != 0)
         return rc;
-    d->in_memory = is_memory_fs(d->fd) && !ring_feature_disabled("inline_io");
-    if (!d->in_memory)
-        try_direct(d->fd);
+    bool memory = is_memory_fs(d->fd);
+    d->in_memory = memory && !ring_feature_disabled("inline_io");
+    d->buffered = !d->in_memory && !try_direct(d->fd) && !memory;
     struct io_dev_info *info = &d->dev.info;
     info->is_file = true;
     info->size_bytes = (uint64_t)st->st_size / FILE_SECTOR * FILE_SECTOR;
     info->sector_bytes = FILE_SECTOR;
-    info->atomic_bytes = FILE_SECTOR;
+    info->atomic_bytes = file_atomic_bytes(st->st_dev);
     info->write_cache = true;
     info->can_discard = true;
     info->can_zero = true;

@@ -228,9 +228,10 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
         .extents_total = d->extents_total,
         .extents_used = d->extents_used,
         .io = &d->io,
+        .full = d->io.dev && io_dev_is_full(d->io.dev),
     };
     memcpy(out->path, d->path, sizeof(out->path));
-    if (d->io.dev && io_dev_is_full(d->io.dev))
+    if (out->full)
         (void)snprintf(out->reason, sizeof(out->reason),
                        "writes wait: the file system that holds it is full");
     else if (raid_disk_is_data_only(&d->io))

@@ -62,6 +62,13 @@ static CO int open_disk(struct opening *o, const char *path,
     return o->created[i] || options->force ? 0 : pool_disk_probe(o->dev[i], path, err);
 }
 
+void pool_disks_remove_created(struct pool *p)
+{
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (p->disk[i].created)
+            file_remove(p->disk[i].path);
+}
+
 /* Checks the sizes and decides the geometry. */
 static int choose_geometry(struct pool *p, const struct opening *o, struct vp_error *err)
 {
@@ -106,6 +113,7 @@ static int take_disks(struct pool *p, struct opening *o)
         if (rc)
             return rc;
         o->dev[i] = NULL;
+        d->created = o->created[i];
         p->disk_count = i + 1;
     }
     return pool_space_map_new(p);

@@ -175,6 +175,11 @@ int pool_label_read(struct io_dev *dev, struct pool_label *out)
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
+static const char *write_error_text(int rc)
+{
+    return rc == VP_E_NO_SPACE ? "the file system that holds it is full" : vp_err_text(rc);
+}
+
 static int write_disk_labels(struct pool *p, struct pool_disk *d, void *block)
 {
     struct pool_label l = {
@@ -208,7 +213,7 @@ int pool_labels_write(struct pool *p, struct vp_error *err)
             rc = write_disk_labels(p, &p->disk[i], block);
             if (rc)
                 rc = vp_fail(err, rc, "%s: the label can not be written: %s", p->disk[i].path,
-                             vp_err_text(rc));
+                             write_error_text(rc));
         }
     io_buffer_put(block, POOL_BLOCK);
     return rc;
@@ -243,7 +248,7 @@ int pool_disks_wipe(struct pool *p, struct vp_error *err)
         int rc = wipe_disk(&p->disk[i]);
         if (rc && !first_rc)
             first_rc =
-                vp_fail(err, rc, "%s: can not be wiped: %s", p->disk[i].path, vp_err_text(rc));
+                vp_fail(err, rc, "%s: can not be wiped: %s", p->disk[i].path, write_error_text(rc));
     }
     return first_rc;
 }

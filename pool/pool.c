@@ -87,12 +87,37 @@ static int create_properties(struct pool *p, const struct pool_create_options *o
     return rc;
 }
 
+/* Of an extent: what a young pool's checkpoints and log need, and little on a disk of any size. */
+#define PREALLOCATED_MAX (64U << 20)
+
+/* CO. On disks that are files the file system below gives room for the first metadata group at once:
+ * when it runs full later, what was written can still be committed. The label areas, with the roots,
+ * have their room since they were wiped. */
+static int preallocate_metadata(struct pool *p, struct vp_error *err)
+{
+    const struct pool_group *g;
+    uint64_t len = min_u64(p->geometry.extent_bytes, PREALLOCATED_MAX);
+    int rc = 0;
+    list_for_each (g, &p->groups, link)
+        for (unsigned m = 0; m < g->raid.width && !rc; m++) {
+            rc = io_dev_preallocate(g->disk[m]->io.dev, g->raid.base_bytes[m], len);
+            if (rc == VP_E_NO_SPACE)
+                rc = vp_fail(err, rc,
+                             "%s: the file system that holds it has no room for %llu MiB of "
+                             "metadata: make room there, or put the disk elsewhere",
+                             g->disk[m]->path, (unsigned long long)(len >> 20));
+        }
+    return rc;
+}
+
 /* CO. The first metadata group, snapshot, log and root. */
-static int create_metadata(struct pool *p)
+static int create_metadata(struct pool *p, struct vp_error *err)
 {
     pool_meta_room_update(p);
     int rc = pool_meta_group_add(p);
     pool_meta_room_update(p);
+    if (!rc)
+        rc = preallocate_metadata(p, err);
     if (!rc)
         rc = pool_log_open(p);
     if (rc)
@@ -125,7 +150,7 @@ static int create_run(struct pool *p, const struct pool_create_options *o, const
     if (!rc)
         rc = pool_disks_wipe(p, err);
     if (!rc)
-        rc = create_metadata(p);
+        rc = create_metadata(p, err);
     /* The labels come last: disks without them are not a pool yet. */
     if (!rc)
         rc = pool_labels_write(p, err);
@@ -145,6 +170,7 @@ int pool_create(const struct pool_create_options *o, const char *const *paths, u
         return 0;
     if (err && err->rc != rc)
         vp_ignore(vp_fail(err, rc, "pool %s: %s", o->name, vp_err_text(rc)), "rc says it");
+    pool_disks_remove_created(p);
     *out = NULL;
     pool_abandon(p);
     return rc;

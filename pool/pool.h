@@ -359,6 +359,7 @@ struct pool_disk_info {
     char path[256];
     const char *state; /* "online", "ejected", "missing", "stale"                    */
     char reason[192];
+    bool full; /* writes wait: the file system that holds it has no room                     */
     uint64_t size_bytes;
     uint32_t extents_total, extents_used;
     const struct raid_disk *io; /* counters                                                  */

@@ -54,6 +54,7 @@ struct pool_disk {
     uint32_t out_after;         /* durable; OUT with current data: see pool_out_after, or 0 */
     bool stale;                 /* was OUT when the pool was opened; its device is here     */
     bool takes_no_roots;        /* out, serves its data, and failed a root: gets no more    */
+    bool created;               /* a file that pool_create made                             */
     char path[256];
     char reason[128];
     uint64_t size_bytes;    /* as used: a multiple of 4096                              */
@@ -273,6 +274,8 @@ void pool_disks_init(struct pool *p);
  */
 CO int pool_disks_create(struct pool *p, const struct pool_create_options *o,
                          const char *const *paths, unsigned count, struct vp_error *err) must_check;
+/* After a failed pool_create: the files that it created go. */
+CO void pool_disks_remove_created(struct pool *p);
 /* Zeros both label areas (root slots too); then, after the first root is durable, the labels. Both
  * durable on return. */
 CO int pool_disks_wipe(struct pool *p, struct vp_error *err) must_check;

@@ -271,18 +271,24 @@ CO void thin_quiesce(struct thin *t)
 
 /* ---- open slots ---------------------------------------------------------------------------- */
 
-/* Puts an arena with room into the slot. */
+static void slot_empty(struct thin *t, unsigned slot)
+{
+    struct thin_arena *a = t->space.open[slot];
+    if (!a)
+        return;
+    t->space.open[slot] = NULL;
+    thin_page_unpin(a->leaf);
+    a->leaf = NULL;
+    a->state = THIN_ARENA_IDLE;
+    thin_arena_settle(t, a);
+}
+
+/* Puts an arena with room into the slot, whose own is used up. */
 static CO int slot_fill(struct thin *t, unsigned slot)
 {
     struct thin_space *s = &t->space;
-    struct thin_arena *a = s->open[slot];
-    if (a) { /* used up */
-        s->open[slot] = NULL;
-        thin_page_unpin(a->leaf);
-        a->leaf = NULL;
-        a->state = THIN_ARENA_IDLE;
-        thin_arena_settle(t, a);
-    }
+    struct thin_arena *a;
+    slot_empty(t, slot);
     int rc;
     do
         rc = arena_find_room(t, &a);
@@ -327,28 +333,33 @@ static CO int space_fill(struct thin *t)
     return rc;
 }
 
-/* The tidying of another commit may have been past its quarantine already when ours became durable. */
-static CO void quarantine_end_alone(struct thin *t)
+/* Chunks that were freed become usable by a commit, and when the devices have been told. The tidying
+ * of another commit may have been past its quarantine already when ours became durable. */
+static CO int quarantine_end_now(struct thin *t)
 {
+    int rc = t->space.quarantined ? thin_commit(t) : 0;
+    if (rc || !t->space.quarantined)
+        return rc;
     while (t->tidying)
         co_queue_wait(&t->commit_queue, "freed chunks");
     t->tidying = true;
     quarantine_end(t);
     t->tidying = false;
     co_queue_wake_all(&t->commit_queue);
+    return 0;
 }
 
+/* Chunks that were freed become usable by a commit, and when the devices have been told. Others may
+ * take those that this one waited for, and free more meanwhile: as long as there are any, there is
+ * no reason to give up. */
 CO int thin_space_refill(struct thin *t)
 {
     int rc = space_fill(t);
-    if (rc != VP_E_NO_SPACE || !t->space.quarantined)
-        return rc;
-    /* Chunks that were freed become usable by a commit, and when the devices have been told. */
-    rc = thin_commit(t);
-    if (rc)
-        return rc;
-    quarantine_end_alone(t);
-    return space_fill(t);
+    while (rc == VP_E_NO_SPACE && t->space.quarantined) {
+        rc = quarantine_end_now(t);
+        rc = rc ? rc : space_fill(t);
+    }
+    return rc;
 }
 
 /* ---- life ---------------------------------------------------------------------------------- */
@@ -545,12 +556,27 @@ static CO int scan_all(struct thin *t)
     return rc;
 }
 
+/* Open arenas without a used chunk become spares. */
+static CO void slots_without_chunks_empty(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    co_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < s->width; i++)
+        if (s->open[i] && !s->open[i]->used && !arena_has_quarantine(s->open[i]))
+            slot_empty(t, i);
+    co_mutex_unlock(&s->lock);
+}
+
 CO int thin_give_back(struct thin *t)
 {
     int rc = scan_all(t);
     if (!rc)
-        empties_return(t, 0);
-    return rc;
+        rc = quarantine_end_now(t);
+    if (rc)
+        return rc;
+    slots_without_chunks_empty(t);
+    empties_return(t, 0);
+    return 0;
 }
 
 CO void thin_space_tidy(struct thin *t)

@@ -96,8 +96,9 @@ CO int thin_commit(struct thin *t) must_check;
  * was acknowledged survives a kill of the daemon: not where the system has no shared memory. */
 CO bool thin_take_memory(struct thin *t);
 
-/* Somebody else needs room: gives back the arenas that hold nothing, also those that an earlier life
- * of the volume leased (a part of the space tree may be read for that). Errors: those of reading. */
+/* Somebody else needs room: commits when chunks were freed, and gives back the arenas that hold
+ * nothing, also those that an earlier life of the volume leased (a part of the space tree may be read
+ * for that). Errors: those of reading and of thin_commit. */
 CO int thin_give_back(struct thin *t) must_check;
 
 /* Runs of blocks with one state. */

@@ -1,8 +1,8 @@
 /*
  * Out of space is a state, not a fault (docs/design.md, "Out of space").
  *
- * A write that finds no chunk first has all volumes give back the arenas that they leased ahead, and
- * commits, which sets quarantined chunks free; then it follows the volume's policy: `enospc` fails
+ * A write that finds no chunk first has all volumes commit, which sets quarantined chunks free, and
+ * give back the arenas that they do not use; then it follows the volume's policy: `enospc` fails
  * it, `pause` waits. Nothing waits with block locks held, so reads, overwrites and discards of the
  * same blocks go on.
  *
@@ -87,19 +87,27 @@ CO static int give_back(struct volume *v)
     return v->io ? reactor_call(v->reactor, give_back_on_reactor, v->io) : 0;
 }
 
-/* Arenas that volumes leased ahead and do not use. Who comes while it goes on waits for its end. Not
- * for each of many writes into a full pool: while its level is not ok, nothing is leased ahead. */
+/* Whether volumes were asked a moment ago, and after all the frees that a request came after. While
+ * the pool's level is not ok, nothing is leased ahead, so that asking again would bring nothing. */
+static bool has_given_back(const struct volumes *vs, uint64_t frees)
+{
+    return vs->given_back_ns && reactor_now_ns() - vs->given_back_ns < GIVE_BACK_NS &&
+           vs->given_back_frees >= frees;
+}
+
+/* Arenas that volumes leased ahead or emptied. A request that comes while this goes on waits for its
+ * end, and asks again when chunks were freed between the beginning and its arrival. */
 CO static void give_back_all(struct volumes *vs)
 {
     struct sweep sweep = {0};
     struct volume *v;
-    if (vs->giving_back) {
+    uint64_t frees = atomic_load_explicit(&vs->frees, memory_order_relaxed);
+    while (vs->giving_back)
         co_queue_wait(&vs->given_back, "other volumes' unused arenas");
-        return;
-    }
-    if (vs->given_back_ns && reactor_now_ns() - vs->given_back_ns < GIVE_BACK_NS)
+    if (has_given_back(vs, frees))
         return;
     vs->giving_back = true;
+    vs->given_back_frees = atomic_load_explicit(&vs->frees, memory_order_relaxed);
     vs->given_back_ns = reactor_now_ns();
     list_for_each (v, &vs->active, active_link) {
         if (v->state == VOLUME_ONLINE)
@@ -182,6 +190,7 @@ void volume_full_done(struct volume *v, struct full_wait *w)
 int volume_full_freed(struct volume *v)
 {
     struct volume_io *io = v->io;
+    atomic_fetch_add_explicit(&v->vs->frees, 1, memory_order_relaxed);
     if (!atomic_load_explicit(&v->counters.waiting_for_space, memory_order_relaxed))
         return 0;
     int rc = volume_io_commit(io);

@@ -379,7 +379,8 @@ int volume_rename(struct volumes *vs, const char *name, const char *to, struct v
 struct resize_call {
     struct volume *v;
     uint64_t old_bytes, new_bytes;
-    uint64_t zeroed_to; /* shrinking: [new_bytes, this) is gone */
+    bool zeroing;       /* shrinking: it has begun, and … */
+    uint64_t zeroed_to; /* … [new_bytes, this) is gone    */
 };
 
 static int resize_map(void *arg)
@@ -394,6 +395,7 @@ static int resize_map(void *arg)
 static int shrink_tail(void *arg)
 {
     struct resize_call *c = arg;
+    c->zeroing = true;
     int rc = volume_zero_tail(c->v, &c->zeroed_to, c->old_bytes);
     return rc ? rc : volume_io_commit(c->v->io);
 }
@@ -426,28 +428,26 @@ CO static int grow(struct volume *v, struct resize_call *c, const struct volume_
     return rc;
 }
 
-/* The size is the old one. A shrink zeroes upwards, so what it left undone is whole. */
+/* The size is the old one. A shrink zeroes upwards, a window at a time; the one that failed may be done
+ * in part. */
 static int resize_fail(const struct resize_call *c, int rc, struct vp_error *err)
 {
-    if (c->zeroed_to == c->new_bytes)
+    if (!c->zeroing)
         return vp_fail(err, rc, "%s could not be resized and is as it was: %s",
                        volume_full_name(c->v), vp_err_text(rc));
-    return vp_fail(
-        err, rc,
-        "shrinking %s to %llu bytes failed after %llu of the %llu bytes behind that: %s. It "
-        "still has %llu bytes; those %llu from byte %llu on are discarded, the others are as "
-        "they were. Try again",
-        volume_full_name(c->v), (unsigned long long)c->new_bytes,
-        (unsigned long long)(c->zeroed_to - c->new_bytes),
-        (unsigned long long)(c->old_bytes - c->new_bytes), vp_err_text(rc),
-        (unsigned long long)c->old_bytes, (unsigned long long)(c->zeroed_to - c->new_bytes),
-        (unsigned long long)c->new_bytes);
+    uint64_t window = min_u64(c->old_bytes - c->zeroed_to, VOLUME_WINDOW_BLOCKS * VOLUME_BLOCK);
+    return vp_fail(err, rc,
+                   "%s could not be shrunk to %llu bytes: %s. It still has %llu bytes; behind the "
+                   "first %llu of them, %llu are discarded and up to %llu more may be. Try again",
+                   volume_full_name(c->v), (unsigned long long)c->new_bytes, vp_err_text(rc),
+                   (unsigned long long)c->old_bytes, (unsigned long long)c->new_bytes,
+                   (unsigned long long)(c->zeroed_to - c->new_bytes), (unsigned long long)window);
 }
 
 CO static int resize_locked(struct volume *v, uint64_t size_bytes, bool force, struct vp_error *err)
 {
     struct volume_options o = v->options;
-    struct resize_call c = {v, o.size_bytes, size_bytes, size_bytes};
+    struct resize_call c = {v, o.size_bytes, size_bytes, .zeroed_to = size_bytes};
     o.size_bytes = size_bytes;
     o.reserve_bytes = min_u64(o.reserve_bytes, size_bytes);
     int rc = volume_options_check(v->vs, &o, err);

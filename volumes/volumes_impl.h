@@ -180,7 +180,9 @@ struct volumes {
     unsigned room_waiters; /* requests, over all volumes */
     bool giving_back;      /* volumes are asked for what they do not use */
     struct co_queue given_back;
-    uint64_t given_back_ns; /* when they were asked last */
+    uint64_t given_back_ns;    /* when they were asked last        */
+    uint64_t given_back_frees; /* `frees` at that time             */
+    _Atomic uint64_t frees;    /* discards and zeroes that ended   */
 };
 
 /* ---- record.c: VOLUME_RECORD bytes -------------------------------------------------------- */

@@ -26,15 +26,28 @@ writer=$!
 until_ok 20 sh -c 'vpool status tank --json | grep -q "file system that holds it is full"' ||
     fail "status does not say what is full: $(vpool status tank)"
 kill -0 "$writer" || fail "the writer did not wait: $(cat "$T/write.out")"
+same "$(field '.pools[0].warnings|map(select(.text|contains("small/d1")))|length' vpool status tank)" 1 warnings
+told() { vpool events | grep 'disk.full' | grep -q "$1"; }
+until_ok 5 told 'small/d1.*is full' || fail "no event: $(vpool events)"
+same "$(field '.pools[0].health|join(",")' vpool status tank)" space health
 
 step "with room again it goes on by itself, and no disk was ejected"
 mount -o remount,size=400M "$small"
 wait "$writer" || fail "the writer failed: $(cat "$T/write.out")"
 ok vpool status tank
 grep -q 'ejected\|fenced\|degraded' <<<"$out" && fail "a disk was taken for dead: $out"
+until_ok 5 told 'there is room again' || fail "no event of the end: $(vpool events)"
 cat >"$T/read.py" <<'EOP'
 for i in range(64):
     assert h.pread(1 << 20, i << 20) == b"w" * (1 << 20), i
 EOP
 ok nbd_py "$(uri tank/v "$T/v.sock")" "$T/read.py"
+daemon_stop
+
+step "a pool that finds no room for its metadata is refused, and says which file system is full"
+umount "$small" && mount -t tmpfs -o size=2560K none "$small" || fail "no mount"
+mv "$T/state" "$T/state-before"
+daemon_start
+refused 'small/d2.*file system that holds it' vpool create none --size 256M "$small/d2"
+[ ! -e "$small/d2" ] || fail "a refused creation left its file"
 daemon_stop

@@ -155,7 +155,8 @@ static void plan_fault(struct random_world *x, struct sim_disk *d)
         sim_disk_inject(d, SIM_FAULT_STALL, any, below(x, 20), below(x, 2000000000));
         break;
     case 3:
-        sim_disk_inject(d, SIM_FAULT_FULL, 1U << IO_WRITE, below(x, 20), below(x, 200000000));
+        sim_disk_inject(d, SIM_FAULT_FULL, 1U << IO_WRITE | 1U << IO_FLUSH, below(x, 20),
+                        below(x, 200000000));
         break;
     case 4:
         sim_disk_inject(d, SIM_FAULT_LOST, 1U << IO_WRITE, below(x, 20), 0);

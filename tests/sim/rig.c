@@ -372,8 +372,8 @@ static void change_main(void *arg)
     co_group_leave(&r->dying, 0);
 }
 
-/* Its client dies after a moment; false when the change had ended by then, or when coroutines are so
- * few that it lives. */
+/* Its client dies after a moment; false when the change had ended by then, or has not begun: no
+ * coroutine was left for it. */
 static CO bool change_dies(struct change *c)
 {
     struct rig *r = c->r;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -86,6 +87,25 @@ static bool is_filled(const unsigned char *buf, size_t len, uint64_t seed)
     return true;
 }
 
+/* What sysfs says of the disk that holds the file, or 512. */
+static unsigned atomic_below(const char *file)
+{
+    struct stat st;
+    char name[100];
+    unsigned physical = 0;
+    assert_int_equal(stat(file, &st), 0);
+    for (unsigned i = 0; i < 2 && !physical; i++) {
+        (void)snprintf(name, sizeof(name), "/sys/dev/block/%u:%u/%squeue/physical_block_size",
+                       major(st.st_dev), minor(st.st_dev), i ? "../" : "");
+        FILE *f = fopen(name, "re");
+        if (f && fscanf(f, "%u", &physical) != 1)
+            physical = 0;
+        if (f)
+            (void)fclose(f);
+    }
+    return physical >= 4096 ? 4096 : 512;
+}
+
 static void write_read_discard(void *arg)
 {
     (void)arg;
@@ -93,7 +113,7 @@ static void write_read_discard(void *arg)
     const struct io_dev_info *info = io_dev_info(dev);
     check_equal(info->size_bytes, SIZE);
     check(info->is_file);
-    check_equal(info->atomic_bytes, 4096);
+    check_equal(info->atomic_bytes, atomic_below(path));
     unsigned char *a = io_buffer_get(256 << 10), *b = io_buffer_get(256 << 10);
     fill(a, 256 << 10, 7);
     check_ok(io_dev_write(dev, 1 << 20, a, 256 << 10, 0));

@@ -552,6 +552,24 @@ static void body_full(void)
     check_ok(raid_read_copy(&f.group, 0, 0, io.buf, io.len));
     check(memcmp(back, data, sizeof(data)) == 0);
 }
+/* What completed before is durable all the same once the flush has found room. */
+static void body_full_flush(void)
+{
+    io_dev_wait_for_room(f.disk[0].dev);
+    check_ok(write_all());
+    sim_disk_inject(f.sim[0], SIM_FAULT_FULL, 1 << IO_FLUSH, 0, 500000000);
+    uint64_t before = reactor_now_ns();
+    check_ok(raid_flush(f.disks, f.copies));
+    check(reactor_now_ns() - before >= 500000000);
+    check_equal(f.ejects, 0);
+    check(f.disk[0].in_service && !f.disk[0].flush_failed && !io_dev_is_full(f.disk[0].dev));
+}
+static void a_flush_waits_for_room_below_the_disk(void **state)
+{
+    (void)state;
+    with_copies(2, body_full_flush);
+}
+
 static void a_write_waits_for_room_below_the_disk(void **state)
 {
     (void)state;
@@ -591,6 +609,7 @@ int main(void)
         cmocka_unit_test(a_flush_beside_a_failed_one_is_not_believed),
         cmocka_unit_test(flushes_that_wait_share_the_next_one),
         cmocka_unit_test(a_write_waits_for_room_below_the_disk),
+        cmocka_unit_test(a_flush_waits_for_room_below_the_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

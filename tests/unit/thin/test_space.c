@@ -132,6 +132,62 @@ static void full_body(struct sim_thin *st, void *arg)
     check_ok(sim_thin_close(st));
 }
 
+/* Moves a chunk of its own to and fro: what it needs, it has freed before. */
+struct mover {
+    struct thin *t;
+    struct co_group *all;
+    uint64_t from, to; /* blocks */
+};
+
+static void mover_main(void *arg)
+{
+    struct mover *m = arg;
+    static uint8_t data[16 * 4096] __attribute__((aligned(4096)));
+    int rc = 0;
+    for (unsigned i = 0; i < 60 && !rc; i++) {
+        rc = thin_zero(m->t, m->from, 16, false);
+        if (!rc && i % 3 == 0)
+            rc = thin_commit(m->t);
+        if (!rc)
+            rc = thin_write(m->t, m->to, 16, data);
+        uint64_t from = m->from;
+        m->from = m->to;
+        m->to = from;
+    }
+    co_group_leave(m->all, rc);
+}
+
+static void movers_body(struct sim_thin *st, void *arg)
+{
+    enum { MOVERS = 8 };
+    struct mover m[MOVERS];
+    struct co_group all;
+    uint64_t end = 0;
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    while (thin_zero(st->thin, end, 16, true) == 0)
+        end += 16;
+    check(end + 16 * MOVERS < st->config.volume_blocks);
+    co_group_init(&all);
+    for (unsigned i = 0; i < MOVERS; i++) {
+        m[i] = (struct mover){st->thin, &all, 32 * (uint64_t)i, end + 16 * (uint64_t)i};
+        co_group_enter(&all);
+        check_ok(co_spawn(mover_main, &m[i], "mover"));
+    }
+    check_ok(co_group_wait(&all));
+    check_audit(st->thin);
+}
+
+static void whoever_freed_a_chunk_of_a_full_pool_can_write_one(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 8; seed++) {
+        struct sim_thin_config c = {.seed = seed, .volume_blocks = 65536, .discard = seed % 2 != 0};
+        run(&c, movers_body);
+    }
+}
+
 static void a_full_pool_serves_what_needs_no_space_and_recovers(void **state)
 {
     (void)state;
@@ -260,6 +316,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_discards_add_up_until_the_chunk_is_free),
         cmocka_unit_test(a_freed_chunk_is_used_again_only_after_a_commit),
+        cmocka_unit_test(whoever_freed_a_chunk_of_a_full_pool_can_write_one),
         cmocka_unit_test(a_full_pool_serves_what_needs_no_space_and_recovers),
         cmocka_unit_test(arenas_with_room_are_found_again_after_a_restart),
         cmocka_unit_test(reserved_space_can_always_be_written),

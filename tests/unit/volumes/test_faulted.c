@@ -17,8 +17,9 @@
 
 static uint8_t data[1 << 20] __attribute__((aligned(4096)));
 
-/* Flips a bit in every copy of the pages of a volume's tree, as the magic and the id find them. */
-static unsigned damage_pages(struct sim_volumes *s, uint32_t volume)
+/* Flips a bit in every copy of the pages of a volume's trees, as the magic and the id find them; with
+ * leaf >= 0 only of that leaf of its map. */
+static unsigned damage_pages_at(struct sim_volumes *s, uint32_t volume, int64_t leaf)
 {
     unsigned hits = 0;
     for (unsigned d = 0; d < s->config.disks; d++) {
@@ -28,11 +29,19 @@ static unsigned damage_pages(struct sim_volumes *s, uint32_t volume)
             sim_disk_peek(disk, at, &h, sizeof(h));
             if (le32_get(h.magic) != THIN_PAGE_MAGIC || le32_get(h.volume) != volume)
                 continue;
+            if (leaf >= 0 &&
+                (h.tree != POOL_TREE_MAP || h.level || le64_get(h.index) != (uint64_t)leaf))
+                continue;
             sim_disk_flip_bit(disk, at + 100, 3);
             hits++;
         }
     }
     return hits;
+}
+
+static unsigned damage_pages(struct sim_volumes *s, uint32_t volume)
+{
+    return damage_pages_at(s, volume, -1);
 }
 
 CO static void two_volumes(struct sim_volumes *s)
@@ -170,6 +179,57 @@ static void a_damaged_volume_can_be_deleted(void **state)
     assert_checked();
 }
 
+/* ---- shrinking ---------------------------------------------------------------------------- */
+
+static bool reads_as(struct volume *v, uint64_t offset, uint8_t value)
+{
+    return check_ok(volume_read(v, offset, 4096, data)) && data[0] == value && data[4095] == value;
+}
+
+/* The map's third leaf, from 6 MiB on, cannot be read. */
+CO static void shrink_bad(struct sim_volumes *s)
+{
+    struct vp_error err = {0};
+    struct volume *v = sim_volumes_open(s, "bad");
+    if (!v)
+        return;
+    check_equal(volume_resize(s->vs, "bad", MIB(1), true, &err), VP_E_PAGE_DAMAGED);
+    check(strstr(err.text, "still has 8388608 bytes; behind the first 1048576 of them, 4194304 "
+                           "are discarded and up to 3145728 more may be") != NULL);
+    check_equal(volume_size(v), MIB(8));
+    check(reads_as(v, MIB(1) - 4096, 1));
+    check(reads_as(v, MIB(1), 0));
+    check(reads_as(v, MIB(5) - 4096, 0));
+    check_ok(volume_flush(v));
+}
+
+CO static void shrink_again(struct sim_volumes *s)
+{
+    struct vp_error err = {0};
+    struct volume *v = sim_volumes_open(s, "bad");
+    if (!v)
+        return;
+    check(reads_as(v, MIB(1) - 4096, 1));
+    check(reads_as(v, MIB(6), 1));
+    check_ok(volume_resize(s->vs, "bad", MIB(1), true, &err));
+    check_ok(volume_resize(s->vs, "bad", MIB(8), true, &err));
+    check(reads_as(v, MIB(6), 0));
+}
+
+static void a_shrink_that_fails_says_how_far_it_came_and_leaves_the_size(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = 5});
+    sim_volumes_run(s, two_volumes);
+    assert_true(damage_pages_at(s, 1, 2) > 0);
+    sim_volumes_run(s, shrink_bad);
+    assert_checked();
+    assert_true(damage_pages_at(s, 1, 2) > 0); /* repaired */
+    sim_volumes_run(s, shrink_again);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
 /* ---- records ------------------------------------------------------------------------------ */
 
 CO static void bad_record(struct sim_volumes *s)
@@ -215,6 +275,7 @@ int main(void)
         cmocka_unit_test(a_volume_with_damaged_pages_does_not_harm_the_others),
         cmocka_unit_test(a_faulted_volumes_changes_stay_in_the_log_through_checkpoints),
         cmocka_unit_test(a_damaged_volume_can_be_deleted),
+        cmocka_unit_test(a_shrink_that_fails_says_how_far_it_came_and_leaves_the_size),
         cmocka_unit_test(a_record_that_does_not_decode_is_shown_as_a_faulted_volume),
     };
     return cmocka_run_group_tests_name("volumes/faulted", tests, NULL, NULL);

@@ -112,6 +112,32 @@ static void enospc_is_exact_on_a_mirror(void **state)
     assert_checked();
 }
 
+/* What another volume freed is room at once: nobody needs to flush that volume first, also when the
+ * pool had nothing to give a moment ago. */
+CO static void enospc_and_discard_elsewhere(struct sim_volumes *s)
+{
+    uint64_t end;
+    struct volume *small = sim_volumes_volume(s, "small", MIB(64));
+    for (uint64_t at = 0; at < MIB(8); at += STEP)
+        check_ok(volume_write(small, at, STEP, data, 0));
+    struct volume *big = fill_pool(s, &end);
+    check_ok(volume_discard(small, 0, MIB(4), 0));
+    for (uint64_t at = 0; at < MIB(4); at += STEP)
+        if (!check_ok(volume_write(big, end + at, STEP, data, 0)))
+            break;
+    check_ok(volume_discard(small, MIB(4), MIB(4), 0));
+    for (uint64_t at = MIB(4); at < MIB(8); at += STEP)
+        if (!check_ok(volume_write(big, end + at, STEP, data, 0)))
+            break;
+    check_equal(volume_write(big, end + MIB(8), STEP, data, 0), VP_E_NO_SPACE);
+}
+
+static void a_discard_in_another_volume_is_room_before_any_write_fails(void **state)
+{
+    (void)state;
+    play(enospc_and_discard_elsewhere, 7, "single");
+}
+
 /* ---- pause -------------------------------------------------------------------------------- */
 
 struct writer {
@@ -296,7 +322,10 @@ CO static void reserve(struct sim_volumes *s)
     o.size_bytes = o.reserve_bytes = MIB(4);
     check_equal(volume_create(s->vs, "late", &o, &err), VP_E_NO_SPACE);
     check_equal(volume_info_get(s->vs, "late", &info), VP_E_NOT_FOUND);
+    o.reserve_bytes = 0; /* its name is free again, at once and later */
+    check_ok(volume_create(s->vs, "late", &o, &err));
     sim_volumes_settle(s);
+    check_ok(volume_info_get(s->vs, "late", &info));
 }
 
 static void a_reserve_is_honoured_in_a_full_pool_or_refused_at_once(void **state)
@@ -437,6 +466,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(enospc_is_exact_and_what_needs_no_space_goes_on),
         cmocka_unit_test(enospc_is_exact_on_a_mirror),
+        cmocka_unit_test(a_discard_in_another_volume_is_room_before_any_write_fails),
         cmocka_unit_test(a_paused_write_goes_on_after_a_discard_in_its_volume),
         cmocka_unit_test(paused_writes_go_on_after_another_volume_is_deleted),
         cmocka_unit_test(a_paused_write_goes_on_after_a_discard_in_another_volume),

@@ -106,6 +106,45 @@ static void overwrites_of_a_full_pool_wait_for_checkpoints_and_never_wedge_it(vo
     assert_checked();
 }
 
+/* ---- shrinking ------------------------------------------------------------------------------- */
+
+static bool shrunk;
+
+static void shrink_main(void *arg)
+{
+    struct sim_volumes *s = arg;
+    struct vp_error err;
+    /* Not to whole blocks: the block at the new end is overwritten. */
+    check_ok(volume_resize(s->vs, "sparse", stride * (SPARSE / 2) + 512, true, &err));
+    shrunk = true;
+}
+
+CO static void shrink_full(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct volume *v = fill_pool(s);
+    check_ok(volume_property_set(s->vs, "sparse", "full-policy", "pause", &err));
+    write_sparse(v, 0, 1, 2);
+    check_ok(co_spawn(shrink_main, s, "shrink"));
+    for (unsigned i = 0; i < 600 && !shrunk; i++)
+        vp_ignore(co_sleep_ns(100000000), "nobody cancels it");
+    check(shrunk);
+    written = SPARSE / 2;
+    check_all(v, 2);
+    check_ok(volume_delete(s->vs, "dense", &err));
+    sim_volumes_settle(s);
+    check_ok(volume_flush(v));
+}
+
+static void a_shrink_in_a_full_pool_ends_without_waiting_for_room(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = pool_new(3);
+    sim_volumes_run(s, shrink_full);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
 /* ---- many at once ---------------------------------------------------------------------------- */
 
 static struct volume *shared;
@@ -151,6 +190,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(overwrites_of_a_full_pool_wait_for_checkpoints_and_never_wedge_it),
+        cmocka_unit_test(a_shrink_in_a_full_pool_ends_without_waiting_for_room),
         cmocka_unit_test(an_import_after_a_kill_finds_room_for_what_was_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
