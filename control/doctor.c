@@ -117,8 +117,10 @@ CO static int doctor(struct control *c, const void *args, json_t **result, struc
     (void)args;
     json_t *list = json_array();
     struct control_pool *p;
-    list_for_each (p, &c->pools, link)
+    list_for_each (p, &c->pools, link) {
         add_pool(p, list);
+        p->next_look_ns = 0; /* this waits for no disk: what is found is said the next time */
+    }
     if (c->state_unsaved)
         add(list, "daemon", "the list of pools could not be written to the state directory",
             "make room there; it is tried again every few seconds", "vpool events");

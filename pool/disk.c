@@ -231,6 +231,7 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
         .full = d->io.dev && io_dev_is_full(d->io.dev),
     };
     memcpy(out->path, d->path, sizeof(out->path));
+    memcpy(out->finding, d->finding, sizeof(out->finding));
     if (out->full)
         (void)snprintf(out->reason, sizeof(out->reason),
                        "writes wait: the file system that holds it is full");

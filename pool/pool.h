@@ -359,6 +359,7 @@ struct pool_disk_info {
     char path[256];
     const char *state; /* "online", "ejected", "missing", "stale"                    */
     char reason[192];
+    char finding[160]; /* what is wrong with its labels, its file or its path, or ""              */
     bool full; /* writes wait: the file system that holds it has no room                     */
     uint64_t size_bytes;
     uint32_t extents_total, extents_used;
@@ -367,6 +368,9 @@ struct pool_disk_info {
 /* HOME. */
 unsigned pool_disk_count(const struct pool *p);
 void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info *out);
+/* HOME. Looks whether the disk still is what it was: labels, newest root, file, path. Labels and roots
+ * that something else has overwritten are written again; `finding` says what was found. */
+CO void pool_disk_look(struct pool *p, unsigned i);
 /* HOME. Disks that are not in service, whatever the reason. */
 unsigned pool_disks_out(const struct pool *p);
 /* HOME. Calls fn, once or more, for each owner of data that lack a copy because a disk is out; `lost`:

@@ -57,6 +57,7 @@ struct pool_disk {
     bool created;               /* a file that pool_create made                             */
     char path[256];
     char reason[128];
+    char finding[160];      /* what is wrong with its labels, file or path (watch.c), or "" */
     uint64_t size_bytes;    /* as used: a multiple of 4096                              */
     uint64_t tail_bytes;    /* where the label area at the end starts                   */
     uint32_t extents_total; /* extent i starts at POOL_LABEL_AREA + i × extent_bytes    */

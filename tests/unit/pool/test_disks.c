@@ -478,6 +478,37 @@ static void drop_line(enum vp_log_level level, const char *line, void *arg)
     (void)arg;
 }
 
+/* ---- what became of a disk ----------------------------------------------------------------- */
+
+static void overwrite_labels(void *arg)
+{
+    (void)arg;
+    struct pool *p = open_new(1);
+    struct pool_disk_info info;
+    static uint8_t noise[POOL_LABEL_AREA];
+    if (!p)
+        return;
+    pool_disk_look(p, 0);
+    pool_disk_info_get(p, 0, &info);
+    check_equal(info.finding[0], 0);
+    memset(noise, 0x5a, sizeof(noise));
+    sim_disk_poke(sim_disk_find(world, "d0"), 0, noise, sizeof(noise));
+    sim_disk_poke(sim_disk_find(world, "d0"), DISK - sizeof(noise), noise, sizeof(noise));
+    pool_disk_look(p, 0);
+    pool_disk_info_get(p, 0, &info);
+    check(strstr(info.finding, "4 copies of its label") != NULL);
+    pool_abandon(p); /* as after a kill */
+    check_ok(import_rc(paths_of, 1, &p));
+    if (p)
+        check_ok(pool_close(p, true));
+}
+
+static void labels_and_roots_that_are_overwritten_are_written_again(void **state)
+{
+    (void)state;
+    in_world(1, overwrite_labels);
+}
+
 int main(void)
 {
     vp_log_set_sink(drop_line, NULL);
@@ -500,6 +531,7 @@ int main(void)
                                         remove_directory),
         cmocka_unit_test_setup_teardown(a_partition_table_is_recognised, make_directory,
                                         remove_directory),
+        cmocka_unit_test(labels_and_roots_that_are_overwritten_are_written_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
