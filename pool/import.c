@@ -346,7 +346,7 @@ static int flush_what_was_found(struct pool_import_state *im)
     if (!rc)
         return 0;
     /* what they were to make durable is not to be believed, now or later */
-    pool_keep_forget_all(p);
+    pool_keeps_forget(&im->keeps);
     for (unsigned i = 0; i < p->disk_count; i++)
         if (!p->disk[i].stale && atomic_load(&p->disk[i].io.flush_failed))
             return vp_fail(im->err, rc,
