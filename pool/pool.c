@@ -152,8 +152,11 @@ static int create_run(struct pool *p, const struct pool_create_options *o, const
     if (!rc)
         rc = create_metadata(p, err);
     /* The labels come last: disks without them are not a pool yet. */
-    if (!rc)
+    if (!rc) {
         rc = pool_labels_write(p, err);
+        if (rc)
+            vp_ignore(pool_disks_wipe(p, NULL), "what cannot be wiped has failed already");
+    }
     for (unsigned i = 0; i < p->disk_count && !rc; i++)
         io_dev_wait_for_room(p->disk[i].io.dev);
     return rc;
