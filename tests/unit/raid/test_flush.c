@@ -1,5 +1,6 @@
 /* Flushes of one disk from several reactors at the same time: the turns of raid/flush.c. Meant for
- * ThreadSanitizer above all; what a failed flush does to a mirror is in test_mirror.c. */
+ * ThreadSanitizer above all; what a failed flush does to a mirror is in test_mirror.c.
+ * valgrind: no (threads). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -57,10 +58,6 @@ static void callers_spawn(void *arg)
 
 static void flush_from_all_reactors(unsigned fails)
 {
-    if (!reactor_threads_work()) {
-        print_message("two reactors can not run under valgrind\n");
-        skip();
-    }
     fails_after = fails;
     disk = (struct raid_disk){.eject = note_eject};
     atomic_store(&disk.in_service, true);
