@@ -393,7 +393,8 @@ static void pool_wait_for_disks(struct control *c, struct control_pool *p, const
         p->wait_until_ns = now + c->config->import_wait_s * 1000000000;
     p->retry_ns = min_u64(now + WAIT_LOOK_NS, p->wait_until_ns);
     (void)snprintf(p->error, sizeof(p->error),
-                   "%.350s: waiting for %" PRIu64 " s more (import-wait); `vpool import %s` does not "
+                   "%.350s: waiting for %" PRIu64
+                   " s more (import-wait); `vpool import %s` does not "
                    "wait",
                    which, (p->wait_until_ns - now + 999999999) / 1000000000, p->name);
 }
@@ -403,8 +404,7 @@ static int pool_try(struct control *c, struct control_pool *p)
 {
     struct vp_error err = {0};
     uint64_t now = reactor_now_ns();
-    bool partly =
-        !c->config->import_wait_s || (p->wait_until_ns && now >= p->wait_until_ns);
+    bool partly = !c->config->import_wait_s || (p->wait_until_ns && now >= p->wait_until_ns);
     int rc = import_remembered(c, p->paths, p->uuid, partly, &err);
     if (rc == 0)
         return 0;

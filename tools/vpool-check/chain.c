@@ -16,7 +16,8 @@ struct chain {
     uint64_t stream, seq;
     struct pool_segment segment;
     uint32_t page;
-    uint8_t *buf[POOL_META_COPIES]; /* the segment's copies, by what the disks gave; zeros elsewhere */
+    uint8_t
+        *buf[POOL_META_COPIES]; /* the segment's copies, by what the disks gave; zeros elsewhere */
     bool readable[POOL_META_COPIES];
     uint8_t *run; /* bodies of a run of batches */
     size_t run_len;

@@ -291,7 +291,8 @@ static void body_elsewhere(void *arg)
     io_keep_close(&back);
     check_ok(sim_pool_import(1, &client, &pool, NULL));
     check_equal(map.records, 0);
-    check(something_is_kept()); /* for the disks that it belongs to */;
+    check(something_is_kept()); /* for the disks that it belongs to */
+    ;
     check_ok(pool_close(pool, false));
 }
 static void a_pool_that_was_imported_elsewhere_since_does_not_take_it(void **state)
