@@ -98,7 +98,7 @@ static int preallocate_metadata(struct pool *p, struct vp_error *err)
     const struct pool_group *g;
     uint64_t len = min_u64(p->geometry.extent_bytes, PREALLOCATED_MAX);
     int rc = 0;
-    list_for_each (g, &p->groups, link)
+    list_for_each (g, &p->meta_groups, link)
         for (unsigned m = 0; m < g->raid.width && !rc; m++) {
             rc = io_dev_preallocate(g->disk[m]->io.dev, g->raid.base_bytes[m], len);
             if (rc == VP_E_NO_SPACE)
