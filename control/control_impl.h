@@ -48,6 +48,7 @@ struct control_pool {
     char error[512];                   /* … in a sentence */
     json_t *paths;                     /* array (control/path.h): where its disks were seen last */
     uint64_t retry_ns, retry_after_ns; /* not open: when it is tried again, and the pause then */
+    uint64_t wait_until_ns;            /* not open, some disks are here: when it goes on without */
     unsigned users;
     struct co_queue unused;
     struct list attachments;

@@ -172,8 +172,11 @@ bool pool_chunk_locate(struct pool *p, struct pchunk c, struct raid_group **grou
                        uint64_t *at_bytes);
 /* ANY, no yield: the arena's description; false when it does not exist. */
 bool pool_arena_find(struct pool *p, uint64_t number, struct pool_arena *out);
-/* HOME: arenas owned by a family, into numbers[0 … max-1]; returns how many there are. */
-size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max);
+/* HOME, no yield: how many arenas a family leases. */
+uint64_t pool_arena_count(const struct pool *p, uint32_t owner);
+/* HOME: its arenas, ascending, into numbers[0 … max-1]; returns how many. Others lease and return
+ * meanwhile; the family does not. */
+CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max);
 
 /*
  * ANY. Asked after the flush of a family's data, before a client is told that it succeeded:

@@ -196,6 +196,33 @@ static void a_pool_in_use_is_refused_to_a_second_daemon(void **state)
     in_world(2, body_active);
 }
 
+/* The labels of the second disk. */
+static bool second_label_fails(const void *buf, uint64_t len, void *arg)
+{
+    (void)arg;
+    struct pool_label l;
+    return len == POOL_BLOCK && pool_label_decode(buf, &l) == 0 && l.disk_index == 1;
+}
+
+static void body_half_labelled(void *arg)
+{
+    (void)arg;
+    struct pool_found *found = NULL;
+    unsigned count = 0;
+    sim_world_on_write(world, second_label_fails, NULL);
+    check(create("one", paths_of, 2, false) != 0);
+    sim_world_on_write(world, NULL, NULL);
+    check_ok(pool_scan(paths_of, 2, NULL, &found, &count, NULL));
+    check_equal(count, 0);
+    free(found);
+    check_ok(create("one", paths_of, 2, false));
+}
+static void a_creation_that_fails_midway_leaves_no_label(void **state)
+{
+    (void)state;
+    in_world(2, body_half_labelled);
+}
+
 static void body_holds(void *arg)
 {
     (void)arg;
@@ -520,6 +547,7 @@ int main(void)
         cmocka_unit_test(a_disk_that_has_grown_is_found_without_its_first_labels),
         cmocka_unit_test(a_pool_in_use_is_refused_to_a_second_daemon),
         cmocka_unit_test(a_disk_of_a_pool_is_taken_only_by_force_or_after_destroying),
+        cmocka_unit_test(a_creation_that_fails_midway_leaves_no_label),
         cmocka_unit_test(a_creation_that_can_not_be_is_refused_with_its_reason),
         cmocka_unit_test(a_crash_during_creation_leaves_a_whole_pool_or_none),
         cmocka_unit_test(an_ejection_survives_a_crash),
