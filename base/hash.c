@@ -37,9 +37,8 @@ static void put(struct hash_node **bucket, size_t mask, struct hash_node *n)
     *at = n;
 }
 
-static void grow(struct hash *h)
+static void grow(struct hash *h, size_t n)
 {
-    size_t n = (h->mask + 1) * 2;
     struct hash_node **bucket = calloc(n, sizeof(struct hash_node *));
     if (!bucket)
         return; /* longer chains are slow, not wrong */
@@ -53,10 +52,19 @@ static void grow(struct hash *h)
     h->mask = n - 1;
 }
 
+void hash_reserve(struct hash *h, size_t count)
+{
+    size_t n = h->mask + 1;
+    while (n < count)
+        n *= 2;
+    if (n > h->mask + 1)
+        grow(h, n);
+}
+
 void hash_add(struct hash *h, struct hash_node *n, uint64_t key)
 {
     if (h->count > h->mask)
-        grow(h);
+        grow(h, (h->mask + 1) * 2);
     n->key = key;
     put(h->bucket, h->mask, n);
     h->count++;

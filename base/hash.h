@@ -34,6 +34,8 @@ uint64_t hash_bytes(const void *p, size_t len);
 
 /* False when memory is out. `buckets_hint` is rounded up to a power of two. */
 bool hash_init(struct hash *h, size_t buckets_hint);
+/* Makes room for `count` nodes at once, best effort: growing later moves all nodes in one go. */
+void hash_reserve(struct hash *h, size_t count);
 /* Frees the table, not the nodes. */
 void hash_fini(struct hash *h);
 /* Adds n under `key` without looking for an equal one. Never fails: growth is best effort. */

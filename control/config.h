@@ -27,6 +27,7 @@ struct control_config {
     enum vp_log_level log_level;
     char disk_dirs[CONTROL_DISK_DIRS_MAX][CONTROL_PATH_MAX];
     unsigned disk_dir_count;
+    uint64_t import_wait_s; /* at most, for disks that are not there yet */
 
     uint64_t reactors; /* 0 = one a core, at most 4 */
     uint64_t poll_us;

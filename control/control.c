@@ -151,7 +151,7 @@ CO static void stop(struct control *c)
 {
     notify_send("STOPPING=1");
     control_server_stop(&c->server);
-    while (c->tending)
+    while (c->tending || c->looking)
         co_queue_wait(&c->state_changed, "what is tried again ends");
     co_mutex_lock(&c->lock);
     int rc = control_pools_close(c);

@@ -30,6 +30,7 @@ struct pool_seen {
         char state[16];
         uint64_t errors, healed;
         bool full;
+        char finding[sizeof(((struct pool_disk_info *)0)->finding)];
     } disk[POOL_DISKS_MAX];
 };
 
@@ -47,11 +48,13 @@ struct control_pool {
     char error[512];                   /* … in a sentence */
     json_t *paths;                     /* array (control/path.h): where its disks were seen last */
     uint64_t retry_ns, retry_after_ns; /* not open: when it is tried again, and the pause then */
+    uint64_t wait_until_ns;            /* not open, some disks are here: when it goes on without */
     unsigned users;
     struct co_queue unused;
     struct list attachments;
     uint64_t next_attachment;
     struct pool_seen seen;
+    uint64_t next_look_ns; /* when its disks are looked at (pool_disk_look) */
     struct health health;
     struct history {
         struct {
@@ -92,6 +95,7 @@ struct control {
     struct event_ring events;
     struct list pools;        /* struct control_pool, in order of arrival */
     bool tending;             /* monitor_tend's coroutine runs */
+    bool looking;             /* one that looks at disks runs */
     bool state_unsaved;       /* the cache of paths on disk is older than `pools` */
     uint64_t next_collect_ns; /* when kept memory is looked at */
     uint64_t next_tend_ns;    /* when the monitor looks again at what failed */

@@ -24,10 +24,12 @@ static void add(json_t *list, const char *subject, const char *text, const char 
 
 /* ---- kept memory --------------------------------------------------------------------------- */
 
+/* Nobody here will take it: the pool is not known, or it is open and has taken what was for it. */
 static bool is_left(struct control *c, const struct pool_keep_left *l)
 {
     char uuid[VP_UUID_TEXT];
-    return !l->owned && !control_pool_find(c, vp_uuid_format(l->pool, uuid));
+    const struct control_pool *p = control_pool_find(c, vp_uuid_format(l->pool, uuid));
+    return l->volumes && (p ? p->vs != NULL : !l->owned);
 }
 
 static void add_kept(struct control *c, json_t *list)
@@ -41,9 +43,11 @@ static void add_kept(struct control *c, json_t *list)
         vp_uuid_format(left[i].pool, uuid);
         (void)snprintf(text, sizeof(text),
                        "%s of memory hold what a killed daemon had acknowledged and not committed, "
-                       "of %u volume%s of a pool that is not known here",
+                       "of %u volume%s of a pool %s",
                        bytes_format_size(left[i].bytes, size, sizeof(size)), left[i].volumes,
-                       left[i].volumes == 1 ? "" : "s");
+                       left[i].volumes == 1 ? "" : "s",
+                       control_pool_find(c, uuid) ? "of which a copy or an older state is open here"
+                                                  : "that is not known here");
         (void)snprintf(command, sizeof(command), "vpool doctor --forget %s", uuid);
         add(list, uuid, text,
             "import the pool, whose volumes then have it; or forget it (it is collected a day "
@@ -66,7 +70,7 @@ void doctor_collect(struct control *c)
             continue;
         pool_keeps_left_forget(left[i].pool);
         control_event(c, VP_LOG_WARN, "daemon.kept-memory", vp_uuid_format(left[i].pool, uuid),
-                      "the pool did not come again: %s of memory were collected",
+                      "nobody came for what was kept: %s of memory were collected",
                       bytes_format_size(left[i].bytes, size, sizeof(size)));
     }
 }
@@ -117,8 +121,10 @@ CO static int doctor(struct control *c, const void *args, json_t **result, struc
     (void)args;
     json_t *list = json_array();
     struct control_pool *p;
-    list_for_each (p, &c->pools, link)
+    list_for_each (p, &c->pools, link) {
         add_pool(p, list);
+        p->next_look_ns = 0; /* this waits for no disk: what is found is said the next time */
+    }
     if (c->state_unsaved)
         add(list, "daemon", "the list of pools could not be written to the state directory",
             "make room there; it is tried again every few seconds", "vpool events");

@@ -10,9 +10,9 @@
 
 #define WALK_AGAIN_NS UINT64_C(10000000000) /* while a disk is out: volumes lease space meanwhile */
 
-static const char *const flag_names[] = {"unavailable", "fenced",   "faulted",
-                                         "damaged",     "degraded", "paused",
-                                         "space",       "errors",   "attachments"};
+static const char *const flag_names[] = {"unavailable", "fenced", "faulted", "damaged",
+                                         "degraded",    "paused", "space",   "errors",
+                                         "attachments", "disks"};
 #define FLAGS (sizeof(flag_names) / sizeof(flag_names[0]))
 
 void health_init(struct health *h)
@@ -179,6 +179,8 @@ static unsigned health_of_disks(const struct pool *pool)
             flags |= HEALTH_ERRORS;
         if (d.full)
             flags |= HEALTH_SPACE;
+        if (d.finding[0])
+            flags |= HEALTH_DISKS;
     }
     return flags;
 }

@@ -28,6 +28,7 @@ enum health_flag {
     HEALTH_SPACE = 1 << 6,       /* pool: its space, or that below a disk, runs out          */
     HEALTH_ERRORS = 1 << 7,      /* pool: disks had errors                                   */
     HEALTH_ATTACHMENTS = 1 << 8, /* pool: something attached is not served                   */
+    HEALTH_DISKS = 1 << 9,       /* pool: a disk is not what it was: labels, file, path       */
 };
 
 /* A volume that is not well, or was not a moment ago. */

@@ -29,6 +29,8 @@ static void look_at_disk(struct control *c, struct control_pool *p, const struct
                       "disk %u (%s): %" PRIu64 " errors (%" PRIu64 " more), %" PRIu64
                       " blocks healed",
                       d->index, d->path, errors, errors - seen->errors, healed);
+    if (p->seen.valid && errors > seen->errors)
+        p->next_look_ns = 0;
     if (d->full != (p->seen.valid && seen->full))
         control_event(c, d->full ? VP_LOG_ERROR : VP_LOG_INFO, "disk.full", p->name,
                       "disk %u (%s): %s", d->index, d->path,
@@ -36,6 +38,10 @@ static void look_at_disk(struct control *c, struct control_pool *p, const struct
                           ? "the file system that holds it is full, writes wait; make room there, "
                             "and they go on by themselves"
                           : "there is room again, writes go on");
+    if (d->finding[0] && (!p->seen.valid || strcmp(seen->finding, d->finding) != 0))
+        control_event(c, VP_LOG_ERROR, "disk.changed", p->name, "disk %u (%s): %s", d->index,
+                      d->path, d->finding);
+    memcpy(seen->finding, d->finding, sizeof(seen->finding));
     seen->full = d->full;
     (void)snprintf(seen->state, sizeof(seen->state), "%s", d->state);
     seen->errors = errors;
@@ -141,8 +147,44 @@ CO static void tend(void *arg)
         co_queue_wake_all(&c->state_changed);
 }
 
+/* ---- whether disks are what they were -------------------------------------------------------- */
+
+#define LOOK_NS UINT64_C(60000000000) /* and soon after an error */
+
+static struct control_pool *look_due(struct control *c)
+{
+    struct control_pool *p;
+    list_for_each (p, &c->pools, link)
+        if (p->vs && !c->stopping && reactor_now_ns() >= p->next_look_ns)
+            return p;
+    return NULL;
+}
+
+/* In a coroutine of its own: a disk that does not answer holds up nothing else. */
+CO static void look_at_disks(void *arg)
+{
+    struct control *c = arg;
+    struct control_pool *p;
+    while ((p = look_due(c))) {
+        struct pool *pool = volumes_pool(p->vs);
+        p->next_look_ns = reactor_now_ns() + LOOK_NS;
+        p->users++;
+        for (unsigned i = 0; i < pool_disk_count(pool) && !c->stopping; i++)
+            pool_disk_look(pool, i);
+        control_pool_put(p);
+    }
+    c->looking = false;
+    if (c->stopping)
+        co_queue_wake_all(&c->state_changed);
+}
+
 void monitor_tend(struct control *c)
 {
+    if (!c->looking && look_due(c)) {
+        c->looking = true;
+        if (co_spawn(look_at_disks, c, "looking at disks"))
+            c->looking = false; /* at the next look, then */
+    }
     if (c->tending)
         return;
     c->tending = true;

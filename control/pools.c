@@ -9,12 +9,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define RETRY_MIN_NS (UINT64_C(1) << 30) /* about a second … */
 #define RETRY_MAX_NS (UINT64_C(1) << 35) /* … to half a minute: imports read the whole log */
+#define WAIT_LOOK_NS UINT64_C(500000000) /* while disks are waited for: labels only */
 
 /* ---- finding ------------------------------------------------------------------------------- */
 
@@ -294,13 +296,35 @@ static struct places *places_new(struct control *c, const json_t *paths)
     return l;
 }
 
-/* CO. Imports the pool of this uuid from those of the first `count` places whose labels are its.
- * VP_E_NOT_FOUND: none is. VP_E_AGAIN: some are, but not all of its disks, and not `partly`. */
+static bool is_found_at(const struct pool_found *f, const char *path)
+{
+    for (unsigned i = 0; i < f->path_count; i++)
+        if (strcmp(f->paths[i], path) == 0)
+            return true;
+    return false;
+}
+
+/* VP_E_AGAIN: says which disks are not here. */
+static int fail_incomplete(const struct places *l, const struct pool_found *f, unsigned wanted,
+                           struct vp_error *err)
+{
+    char text[300] = "";
+    size_t len = 0;
+    for (unsigned i = 0; i < l->remembered && len < sizeof(text); i++)
+        if (!is_found_at(f, l->list[i]))
+            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len ? ", " : "",
+                                    l->list[i]);
+    return vp_fail(err, VP_E_AGAIN, "%u of its %u disks missing (no longer at %s)",
+                   wanted - f->disks_found, wanted, text);
+}
+
+/* CO. Imports the pool of this uuid from those of the first `count` places whose labels are its, if
+ * these are `wanted` disks, or all. VP_E_NOT_FOUND: none is. VP_E_AGAIN: some are missing. */
 static int import_from(struct control *c, const struct places *l, unsigned count,
-                       struct vp_uuid uuid, bool partly, struct control_pool **out,
-                       struct vp_error *err)
+                       struct vp_uuid uuid, unsigned wanted, struct vp_error *err)
 {
     struct pool_found *found = NULL;
+    struct control_pool *p;
     unsigned pools = 0;
     struct own_devices own;
     int rc = own_devices_get(c, &own, err);
@@ -318,26 +342,27 @@ static int import_from(struct control *c, const struct places *l, unsigned count
             continue;
         for (unsigned k = 0; k < found[i].path_count; k++)
             paths[k] = found[i].paths[k];
-        rc = VP_E_AGAIN;
-        if (partly || found[i].disks_found >= found[i].disks_total)
-            rc = control_pool_import(c, paths, found[i].path_count, out, err);
+        unsigned needed = (unsigned)min_u64(wanted, found[i].disks_total);
+        rc = found[i].disks_found < needed
+                 ? fail_incomplete(l, &found[i], needed, err)
+                 : control_pool_import(c, paths, found[i].path_count, &p, err);
     }
     free(found);
     return rc;
 }
 
-/* CO. From the remembered paths, as far as the labels there are the pool's; from the configured
- * directories too where disks are missing. */
+/* CO. From the remembered paths, where all disks are there; else from the configured directories
+ * too. As many disks are needed as were there last, or any if `partly`. A disk that was missing last
+ * time is out of service: it is taken when it is found, and not waited for. */
 static int import_remembered(struct control *c, const json_t *paths, struct vp_uuid uuid,
-                             struct vp_error *err)
+                             bool partly, struct vp_error *err)
 {
-    struct control_pool *p;
     struct places *l = places_new(c, paths);
     if (!l)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
-    int rc = import_from(c, l, l->remembered, uuid, false, &p, err);
+    int rc = import_from(c, l, l->remembered, uuid, POOL_DISKS_MAX, err);
     if (rc == VP_E_AGAIN || rc == VP_E_NOT_FOUND)
-        rc = import_from(c, l, l->count, uuid, true, &p, err);
+        rc = import_from(c, l, l->count, uuid, partly ? 0 : l->remembered, err);
     if (rc == VP_E_NOT_FOUND)
         rc = vp_fail(err, rc,
                      "none of its disks is at a path where it was, or in a directory of disk-dirs; "
@@ -359,14 +384,36 @@ static struct control_pool *pool_unavailable(struct control *c, const char *name
     return p;
 }
 
+/* Some of its disks are here. The others may come late, at boot for example: without them it is
+ * imported when import-wait is over, since from then on they are stale. */
+static void pool_wait_for_disks(struct control *c, struct control_pool *p, const char *which)
+{
+    uint64_t now = reactor_now_ns();
+    if (!p->wait_until_ns)
+        p->wait_until_ns = now + c->config->import_wait_s * 1000000000;
+    p->retry_ns = min_u64(now + WAIT_LOOK_NS, p->wait_until_ns);
+    (void)snprintf(p->error, sizeof(p->error),
+                   "%.350s: waiting for %" PRIu64
+                   " s more (import-wait); `vpool import %s` does not "
+                   "wait",
+                   which, (p->wait_until_ns - now + 999999999) / 1000000000, p->name);
+}
+
 /* CO. One try; what it said is kept. */
 static int pool_try(struct control *c, struct control_pool *p)
 {
     struct vp_error err = {0};
-    int rc = import_remembered(c, p->paths, p->uuid, &err);
+    uint64_t now = reactor_now_ns();
+    bool partly = !c->config->import_wait_s || (p->wait_until_ns && now >= p->wait_until_ns);
+    int rc = import_remembered(c, p->paths, p->uuid, partly, &err);
     if (rc == 0)
         return 0;
     p->rc = rc;
+    if (rc == VP_E_AGAIN && !partly) {
+        pool_wait_for_disks(c, p, err.text);
+        return rc;
+    }
+    p->wait_until_ns = 0; /* who comes later is waited for again */
     (void)snprintf(p->error, sizeof(p->error), "%s", err.text);
     p->retry_after_ns = min_u64(2 * p->retry_after_ns, RETRY_MAX_NS);
     p->retry_ns = reactor_now_ns() + p->retry_after_ns;
@@ -393,7 +440,9 @@ static void restore_one(struct control *c, const json_t *entry)
     do
         rc = pool_try(c, p);
     while (control_predecessor_lets_go(c, rc));
-    if (rc)
+    if (p->wait_until_ns && rc)
+        control_event(c, VP_LOG_WARN, "pool.waits-for-disks", p->name, "%s", p->error);
+    else if (rc)
         control_event(c, VP_LOG_ERROR, "pool.import-failed", p->name,
                       "%s; it is tried again from time to time", p->error);
 }

@@ -179,6 +179,11 @@ static void warn_disks(json_t *list, const struct pool *pool)
             warn(list, "make room in that file system; writes go on by themselves",
                  "disk %u (%s): writes wait, because the file system that holds it is full",
                  d.index, d.path);
+        if (d.finding[0])
+            warn(list,
+                 "find out what else uses it; before vpoold ends, see that the data have another "
+                 "copy or a backup, and that disk-dirs or `vpool import -d` will lead to the disk",
+                 "disk %u (%s): %s", d.index, d.path, d.finding);
         uint64_t errors = d.io ? get(&d.io->read_errors) + get(&d.io->write_errors) : 0;
         uint64_t sums = d.io ? get(&d.io->checksum_errors) : 0;
         if (errors || sums)

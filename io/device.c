@@ -39,6 +39,11 @@ const struct io_dev_info *io_dev_info(const struct io_dev *dev)
     return &dev->info;
 }
 
+int io_dev_look(struct io_dev *dev, struct io_dev_sight *out)
+{
+    return dev->ops->look ? dev->ops->look(dev, out) : VP_E_NOT_SUPPORTED;
+}
+
 int io_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len)
 {
     return dev->ops->preallocate ? dev->ops->preallocate(dev, offset, len) : 0;

@@ -51,6 +51,14 @@ CO int io_dev_open(const char *path, unsigned flags, struct io_dev **out,
 /* Creates a sparse file to be used as a disk, and makes it durable. VP_E_EXISTS, VP_E_NOT_FOUND,
  * VP_E_PERMISSION, VP_E_NO_SPACE, VP_E_SYSTEM, each with a sentence. On a thread of its own. */
 CO int io_file_create(const char *path, uint64_t size_bytes, struct vp_error *err) must_check;
+/* What became of it since it was opened. */
+struct io_dev_sight {
+    bool removed;        /* a file without a name: it goes when it is closed      */
+    bool at_path;        /* its path leads to it still                            */
+    uint64_t size_bytes; /* now                                                   */
+};
+/* VP_E_NO_MEMORY, VP_E_SYSTEM; VP_E_NOT_SUPPORTED in a simulated world. */
+CO int io_dev_look(struct io_dev *dev, struct io_dev_sight *out) must_check;
 /* A file's file system gives it room for this part now, so that writes there will find it. Where it
  * cannot promise room, and for what is no file, this does nothing. VP_E_NO_SPACE, VP_E_NO_MEMORY. */
 CO int io_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len) must_check;
@@ -153,6 +161,7 @@ struct io_dev_ops {
      * submit returns. */
     void (*submit)(struct io_dev *dev, struct io_op *op);
     void (*close)(struct io_dev *dev);
+    int (*look)(struct io_dev *dev, struct io_dev_sight *out); /* CO; NULL: not supported */
     int (*preallocate)(struct io_dev *dev, uint64_t offset,
                        uint64_t len); /* CO; NULL: nothing to do */
 };

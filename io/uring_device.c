@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TRANSFER_MAX                                                                               \
@@ -298,5 +299,33 @@ static CO int uring_preallocate(struct io_dev *dev, uint64_t offset, uint64_t le
     return dev->info.is_file ? offload_run(preallocate_blocking, &a) : 0;
 }
 
-const struct io_dev_ops uring_device_ops = {
-    .submit = uring_submit, .close = uring_close, .preallocate = uring_preallocate};
+struct look {
+    int fd;
+    const char *path;
+    struct io_dev_sight *out;
+};
+
+static int look_blocking(void *arg)
+{
+    const struct look *l = arg;
+    struct stat here, there;
+    if (fstat(l->fd, &here) != 0)
+        return VP_E_SYSTEM;
+    bool block = S_ISBLK(here.st_mode), found = stat(l->path, &there) == 0;
+    l->out->removed = here.st_nlink == 0 && !block;
+    l->out->at_path = found && (block ? S_ISBLK(there.st_mode) && there.st_rdev == here.st_rdev
+                                      : there.st_dev == here.st_dev && there.st_ino == here.st_ino);
+    l->out->size_bytes = (uint64_t)here.st_size;
+    return block && ioctl(l->fd, BLKGETSIZE64, &l->out->size_bytes) != 0 ? VP_E_SYSTEM : 0;
+}
+
+static CO int uring_look(struct io_dev *dev, struct io_dev_sight *out)
+{
+    struct look l = {container_of(dev, struct uring_device, dev)->fd, dev->info.path, out};
+    return offload_run(look_blocking, &l);
+}
+
+const struct io_dev_ops uring_device_ops = {.submit = uring_submit,
+                                            .close = uring_close,
+                                            .look = uring_look,
+                                            .preallocate = uring_preallocate};

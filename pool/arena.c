@@ -16,6 +16,11 @@
 
 #include <stdlib.h>
 
+enum {
+    SLOTS_A_TURN = 512, /* looked at before others get their turn   */
+    RETURN_MANY = 1024, /* arenas of a family that goes, in a commit */
+};
+
 /* ---- finding ------------------------------------------------------------------------------- */
 
 static inline struct pool_group *group_of_arena(const struct pool *p, uint64_t number,
@@ -67,18 +72,51 @@ bool pool_arena_find(struct pool *p, uint64_t number, struct pool_arena *out)
     return true;
 }
 
-size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max)
+uint64_t pool_arena_count(const struct pool *p, uint32_t owner)
+{
+    const struct pool_owner *o = pool_owner_find(p, owner);
+    return o ? o->arenas : 0;
+}
+
+/* The owner's arenas in the slot from *number on, ascending; *number moves to what was not looked at. */
+static size_t slot_collect(const struct pool *p, uint32_t owner, uint64_t *number,
+                           uint64_t *numbers, size_t max)
+{
+    const struct pool_space_map *s = p->space;
+    size_t n = 0;
+    uint32_t a;
+    const struct pool_group *g = group_of_arena(p, *number, &a);
+    uint64_t slot = *number >> s->slot_shift, next = (slot + 1) << s->slot_shift;
+    for (; g && a < g->arenas && *number < next && n < max; a++, ++*number)
+        if (g->arena_owner[a] == owner)
+            numbers[n++] = *number;
+    if (n < max)
+        *number = next;
+    return n;
+}
+
+/* Others lease and return meanwhile. */
+static CO size_t arenas_collect(struct pool *p, uint32_t owner, uint64_t *number, uint64_t *numbers,
+                                size_t max)
 {
     size_t n = 0;
-    struct pool_group *g;
-    list_for_each (g, &p->groups, link)
-        for (uint32_t a = 0; a < g->arenas; a++)
-            if (g->arena_owner[a] == owner) {
-                if (n < max)
-                    numbers[n] = (g->first_slot << p->space->slot_shift) + a;
-                n++;
-            }
-    return n;
+    for (unsigned slots = 1;; slots++) {
+        const struct pool_owner *o = pool_owner_find(p, owner);
+        if (!o || n == max || n == o->arenas)
+            return n;
+        *number = max_u64(*number, o->first_slot << p->space->slot_shift);
+        if (*number >> p->space->slot_shift > o->last_slot)
+            return n;
+        n += slot_collect(p, owner, number, numbers + n, max - n);
+        if (slots % SLOTS_A_TURN == 0)
+            co_yield ();
+    }
+}
+
+size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max)
+{
+    uint64_t number = 0;
+    return arenas_collect(p, owner, &number, numbers, max);
 }
 
 /* ---- leasing ------------------------------------------------------------------------------- */
@@ -93,15 +131,14 @@ struct lease_call {
     bool ahead; /* only while there is plenty of room */
 };
 
-/* An open group of the profile that works; with `first` only one that begins on that disk. */
+/* An open group of the profile; with `first` only one that begins on that disk. */
 static struct pool_group *find_open(struct pool *p, struct raid_profile profile,
                                     const struct pool_disk *first)
 {
-    struct pool_group *g;
-    list_for_each (g, &p->space->open, open_link)
-        if (raid_profile_equal(g->raid.profile, profile) && raid_group_is_in_service(&g->raid) &&
-            (!first || g->disk[0] == first))
-            return g;
+    struct pool_open_groups *k = pool_open_groups_find(p, profile);
+    for (unsigned i = 0; k && k->count && i < p->disk_count; i++)
+        if ((!first || first == &p->disk[i]) && !list_empty(&k->disk[i]))
+            return list_first(&k->disk[i], struct pool_group, open_link);
     return NULL;
 }
 
@@ -138,18 +175,14 @@ static uint32_t find_free_arena(const struct pool_group *g)
     return 0;
 }
 
-static void set_owner(struct pool *p, struct pool_group *g, uint32_t arena, uint32_t owner)
-{
-    g->arenas_leased += owner ? 1U : 0U - 1U;
-    g->arena_owner[arena] = owner;
-    pool_group_update_lists(p, g);
-}
-
 /* One lease in memory; the group's record is the caller's to write. No yield. */
 static int lease_unrecorded(const struct lease_call *c, struct pool_group **g, uint32_t *arena,
                             bool *formed)
 {
     struct pool *p = c->pool;
+    *formed = false;
+    if (!pool_owner_need(p, c->owner))
+        return VP_E_NO_MEMORY;
     int rc = choose_group(p, c, g, formed);
     if (rc) {
         p->space->failed_at = p->space->room_events;
@@ -157,7 +190,7 @@ static int lease_unrecorded(const struct lease_call *c, struct pool_group **g, u
         return rc;
     }
     *arena = find_free_arena(*g);
-    set_owner(p, *g, *arena, c->owner);
+    pool_group_set_owner(p, *g, *arena, c->owner);
     return 0;
 }
 
@@ -177,7 +210,7 @@ static int lease_one(const struct lease_call *c, struct pool_arena *out)
     rc = pool_log_append_nowait(p, &b);
     pool_batch_fini(&b);
     if (rc) {
-        set_owner(p, g, arena, 0);
+        pool_group_set_owner(p, g, arena, 0);
         if (formed)
             pool_group_drop(p, g);
         return rc;
@@ -262,7 +295,7 @@ static int take_back(struct pool *p, uint32_t owner, const uint64_t *numbers, si
             continue; /* named twice */
         if (io_guard_on(GUARD_FREE_BEFORE_REUSE))
             set_held(g, a, true);
-        set_owner(p, g, a, 0);
+        pool_group_set_owner(p, g, a, 0);
         group_record_due(p, g);
     }
     return 0;
@@ -282,7 +315,7 @@ static void lease_many_undo(struct pool *p, const uint64_t *numbers, unsigned co
     for (unsigned i = 0; i < count; i++) {
         struct pool_group *g = group_of_arena(p, numbers[i], &a);
         VP_VERIFY(g, !=, NULL);
-        set_owner(p, g, a, 0);
+        pool_group_set_owner(p, g, a, 0);
     }
 }
 
@@ -341,18 +374,14 @@ int pool_arena_lease_many(struct pool *p, uint32_t owner, struct raid_profile pr
 }
 
 /* Whether another open group of the profile would be left without g. */
-static bool has_sibling_with_room(const struct pool *p, const struct pool_group *g)
+static bool has_sibling_with_room(const struct pool_group *g)
 {
-    const struct pool_group *o;
-    list_for_each (o, &p->space->open, open_link)
-        if (o != g && raid_profile_equal(o->raid.profile, g->raid.profile))
-            return true;
-    return false;
+    return g->kin->count > (list_empty(&g->open_link) ? 0U : 1U);
 }
 
 static void give_back_empty(struct pool *p, struct pool_group *g)
 {
-    if (!pool_group_is_empty(g) || !has_sibling_with_room(p, g))
+    if (!pool_group_is_empty(g) || !has_sibling_with_room(g))
         return;
     struct pool_batch b;
     pool_batch_init(&b);
@@ -387,7 +416,7 @@ static void take_back_undo(struct pool *p, uint32_t owner, const uint64_t *numbe
             continue; /* named twice */
         if (bitmap_test(g->held_map, a))
             set_held(g, a, false);
-        set_owner(p, g, a, owner);
+        pool_group_set_owner(p, g, a, owner);
     }
 }
 
@@ -410,21 +439,25 @@ static int return_arenas(struct pool *p, uint32_t owner, const uint64_t *numbers
     return rc;
 }
 
+/* A commit for each RETURN_MANY: nobody else leases or returns for this owner. */
+static CO int return_all(struct pool *p, uint32_t owner)
+{
+    uint64_t numbers[RETURN_MANY], next = 0;
+    size_t count;
+    int rc = 0;
+    while (!rc && (count = arenas_collect(p, owner, &next, numbers, RETURN_MANY)) != 0)
+        rc = return_arenas(p, owner, numbers, count);
+    if (!rc)
+        pool_owner_forget(p, owner);
+    return rc;
+}
+
 static int return_at_home(void *arg)
 {
     const struct return_call *c = arg;
     if (c->numbers)
         return return_arenas(c->pool, c->owner, c->numbers, c->count);
-    size_t count = pool_arena_list(c->pool, c->owner, NULL, 0);
-    if (count == 0)
-        return 0;
-    uint64_t *numbers = calloc(count, sizeof(*numbers));
-    if (!numbers)
-        return VP_E_NO_MEMORY;
-    count = pool_arena_list(c->pool, c->owner, numbers, count);
-    int rc = return_arenas(c->pool, c->owner, numbers, count);
-    free(numbers);
-    return rc;
+    return return_all(c->pool, c->owner);
 }
 
 int pool_arena_return(struct pool *p, uint32_t owner, const uint64_t *numbers, unsigned count)
@@ -443,21 +476,34 @@ int pool_arena_return_all(struct pool *p, uint32_t owner)
 
 /* ---- lost writes --------------------------------------------------------------------------- */
 
+/* It left with writes that no flush had covered. */
+static bool disk_lost_writes(const struct raid_disk *d)
+{
+    return !atomic_load(&d->in_service) &&
+           atomic_load(&d->writes_done) > atomic_load(&d->writes_flushed);
+}
+
 static bool group_lost_writes(const struct pool_group *g)
 {
     bool lost = false;
-    for (unsigned m = 0; m < g->raid.width; m++) {
-        const struct raid_disk *d = g->raid.disk[m];
-        lost |= !atomic_load(&d->in_service) &&
-                atomic_load(&d->writes_done) > atomic_load(&d->writes_flushed);
-    }
+    for (unsigned m = 0; m < g->raid.width; m++)
+        lost |= disk_lost_writes(g->raid.disk[m]);
     return lost && !raid_group_is_alive(&g->raid);
 }
 
-static bool has_lease(const struct pool_group *g, uint32_t owner)
+/* Whether the owner has a lease in the slot, of a group that lost writes. */
+static bool slot_lost_writes(struct pool *p, uint32_t owner, uint64_t slot)
 {
-    for (uint32_t a = 0; a < g->arenas; a++)
-        if (g->arena_owner[a] == owner)
+    uint32_t a;
+    uint64_t number = slot << p->space->slot_shift, found;
+    const struct pool_group *g = group_of_arena(p, number, &a);
+    return g && group_lost_writes(g) && slot_collect(p, owner, &number, &found, 1) != 0;
+}
+
+static bool any_disk_lost_writes(const struct pool *p)
+{
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (disk_lost_writes(&p->disk[i].io))
             return true;
     return false;
 }
@@ -465,10 +511,17 @@ static bool has_lease(const struct pool_group *g, uint32_t owner)
 static int flush_check_at_home(void *arg)
 {
     const struct return_call *c = arg;
-    const struct pool_group *g;
-    list_for_each (g, &c->pool->groups, link)
-        if (g->role == POOL_GROUP_DATA && group_lost_writes(g) && has_lease(g, c->owner))
+    struct pool *p = c->pool;
+    const struct pool_owner *o;
+    for (uint64_t slot = 0; any_disk_lost_writes(p) && (o = pool_owner_find(p, c->owner)); slot++) {
+        slot = max_u64(slot, o->first_slot);
+        if (slot > o->last_slot)
+            return 0;
+        if (slot_lost_writes(p, c->owner, slot))
             return VP_E_RAID_NO_COPY;
+        if (slot % SLOTS_A_TURN == 0)
+            co_yield ();
+    }
     return 0;
 }
 

@@ -5,7 +5,9 @@
  *     written ─ flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
  *
  *  C1  What any page or the table's copy can hold is in the log after the cut, or was before the
- * cut in a page that is dirty or in the table. So root + log from the cut = the last commit. C2 The
+ * cut in a page that is dirty or in the table. So root + log from the cut = the last commit. The copy
+ * takes many turns, so it holds a record as it was at one moment or another of them: what changed
+ * after the cut is in the log, and what is not logged (TREE) changes only before the copy. C2 The
  * log is drained between the copy of the table and the root: nothing becomes durable through the
  * snapshot whose batch, with the MAP records beside it, is not. C3  A checkpoint that fails changes
  * nothing durable: the old root, its log and its pages stay.
@@ -16,7 +18,7 @@
 #include "base/log.h"
 #include "io/guard.h"
 
-enum { RETRY_NS = 1000000000 };
+enum { RETRY_NS = 1000000000, RECORDS_A_TURN = 1024 };
 
 /* ---- snapshot and root -------------------------------------------------------------------- */
 
@@ -35,13 +37,15 @@ static int snapshot_write(struct pool *p, struct pool_snapshot_ref *out)
     return rc;
 }
 
+/* CO. A large table takes many turns, and changes meanwhile (C1). */
 static void snapshot_encode(struct pool *p)
 {
-    CO_NO_YIELD {
-        pool_batch_clear(&p->checkpoint.records);
-        pool_records_encode(&p->records, &p->checkpoint.records);
-        pool_meta_encode(p, &p->checkpoint.records);
-    }
+    struct pool_batch *b = &p->checkpoint.records;
+    pool_batch_clear(b);
+    pool_records_encode_begin(&p->records);
+    while (pool_records_encode_some(&p->records, b, RECORDS_A_TURN))
+        co_yield ();
+    pool_meta_encode(p, b);
 }
 
 int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece)

@@ -25,6 +25,7 @@
 void pool_disks_init(struct pool *p)
 {
     list_init(&p->groups);
+    list_init(&p->meta_groups);
     co_queue_init(&p->room);
 }
 
@@ -38,6 +39,19 @@ static bool is_last_disk(const struct pool *p, const struct pool_disk *d)
     return true;
 }
 
+/* Whether d is the group's only member in service. */
+static bool group_needs(const struct pool_group *g, const struct pool_disk *d)
+{
+    bool member = false, other = false;
+    for (unsigned m = 0; m < g->raid.width; m++) {
+        if (g->disk[m] == d)
+            member = true;
+        else
+            other |= atomic_load(&g->disk[m]->io.in_service);
+    }
+    return member && !other;
+}
+
 /*
  * Whether some group that must not be lost would have no member in service without d: a metadata
  * group. While the pool is imported also one with data, if they would be forgotten
@@ -47,17 +61,13 @@ static bool holds_last_copy(const struct pool *p, const struct pool_disk *d)
 {
     bool data_too = p->import && !d->stale && atomic_load(&d->io.flush_failed);
     const struct pool_group *g;
-    list_for_each (g, &p->groups, link) {
-        bool counts = g->role == POOL_GROUP_META || (data_too && !pool_group_is_empty(g));
-        bool member = false, other = false;
-        for (unsigned m = 0; m < g->raid.width && counts; m++) {
-            if (g->disk[m] == d)
-                member = true;
-            else
-                other |= atomic_load(&g->disk[m]->io.in_service);
-        }
-        if (member && !other)
+    list_for_each (g, &p->meta_groups, link)
+        if (group_needs(g, d))
             return true;
+    if (data_too) {
+        list_for_each (g, &p->groups, link)
+            if (!pool_group_is_empty(g) && group_needs(g, d))
+                return true;
     }
     return false;
 }
@@ -92,8 +102,10 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
     atomic_store(&d->io.eject_pending, true);
     atomic_store(&d->io.data_only, d->out_after != 0);
     atomic_store(&d->io.in_service, false);
-    if (p->space) /* else still importing */
+    if (p->space) { /* else still importing */
+        pool_groups_disk_left(p);
         pool_meta_room_update(p);
+    }
     return 0;
 }
 
@@ -184,6 +196,7 @@ static void free_groups(struct list *groups)
 void pool_disks_fini(struct pool *p)
 {
     free_groups(&p->groups);
+    free_groups(&p->meta_groups);
     if (p->space)
         free_groups(&p->space->dead);
     pool_space_map_free(p);
@@ -231,6 +244,7 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
         .full = d->io.dev && io_dev_is_full(d->io.dev),
     };
     memcpy(out->path, d->path, sizeof(out->path));
+    memcpy(out->finding, d->finding, sizeof(out->finding));
     if (out->full)
         (void)snprintf(out->reason, sizeof(out->reason),
                        "writes wait: the file system that holds it is full");

@@ -116,6 +116,7 @@ static int take_disks(struct pool *p, struct opening *o)
         d->created = o->created[i];
         p->disk_count = i + 1;
     }
+    pool_records_reserve(p);
     return pool_space_map_new(p);
 }
 

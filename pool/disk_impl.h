@@ -29,6 +29,8 @@ int pool_label_decode(const void *block, struct pool_label *out) must_check;
 uint64_t pool_tail_bytes(uint64_t size_bytes);
 /* Where copy 0 … POOL_LABEL_COPIES-1 stands. */
 uint64_t pool_label_at(uint64_t tail_bytes, unsigned copy);
+/* All copies, durable. */
+CO int pool_label_write(struct pool_disk *d) must_check;
 /* The best of the copies. Errors: as pool_label_decode. */
 CO int pool_label_read(struct io_dev *dev, struct pool_label *out) must_check;
 
@@ -47,6 +49,21 @@ int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const cha
 
 /* ---- groups and arenas (group.c, group_record.c, arena.c) ----------------------------------- */
 
+/* The open groups of one profile: data groups in service with an arena to lease. */
+struct pool_open_groups {
+    struct list link; /* pool_space_map.kinds */
+    struct raid_profile profile;
+    unsigned count;
+    struct list disk[POOL_DISKS_MAX]; /* pool_group.open_link, by the disk of the first member */
+};
+
+/* What a family leases, so that nobody has to look at all groups for it. */
+struct pool_owner {
+    struct hash_node node; /* pool_space_map.owners, by family */
+    uint64_t arenas;
+    uint64_t first_slot, last_slot; /* of all groups where it ever leased one */
+};
+
 /*
  * Look-up tables, read from any reactor without a lock: they are allocated once, for as many groups
  * as the disks have room for; entries change at home only.
@@ -57,7 +74,10 @@ struct pool_space_map {
     uint32_t slots, ids;  /* sizes of the tables                                           */
     _Atomic(struct pool_group *) *slot; /* [0] is never used                               */
     _Atomic(struct pool_group *) *id;   /* [0] is never used                               */
-    struct list open;  /* pool_group.open_link: data groups with an arena to lease         */
+    uint32_t slots_from, ids_from;      /* no entry before these is free                   */
+    struct list kinds;                  /* pool_open_groups, one for each profile in use   */
+    struct hash owners;                 /* pool_owner                                      */
+    struct pool_group_figures figures;  /* of all groups                                   */
     struct list empty; /* pool_group.empty_link: data groups that pool_groups_reclaim takes */
     struct list due;   /* pool_group.due_link: changed by this arena return or lease of many */
     struct list dead;  /* pool_group.link: given back, kept a while for late readers       */
@@ -104,7 +124,27 @@ bool pool_group_is_empty(const struct pool_group *g);
 bool pool_groups_reclaim(struct pool *p);
 /* Figures changed, but no room came: looks at the level only (pool_space_changed does both). */
 void pool_space_update_level(struct pool *p);
-/* After arenas were leased, held or freed: keeps the lists of open and of empty groups right. */
+/* ---- group_index.c -------------------------------------------------------------------------- */
+
+/* After arenas were leased, held or freed: keeps the lists of open and of empty groups right, and the
+ * sums of all groups. */
 void pool_group_update_lists(struct pool *p, struct pool_group *g);
+/* A disk left service: the same for every open group. */
+void pool_groups_disk_left(struct pool *p);
+/* The group goes: out of all lists and sums. */
+void pool_group_forget(struct pool *p, struct pool_group *g);
+/* The open groups of a profile; NULL when it never had a group, or (_need) when memory is out. */
+struct pool_open_groups *pool_open_groups_find(const struct pool *p, struct raid_profile profile);
+struct pool_open_groups *pool_open_groups_need(struct pool *p, struct raid_profile profile);
+/* NULL when nothing was ever leased to it, or (_need) when memory is out. */
+struct pool_owner *pool_owner_find(const struct pool *p, uint32_t owner);
+struct pool_owner *pool_owner_need(struct pool *p, uint32_t owner);
+/* It has so many arenas more, in g. */
+void pool_owner_add(struct pool_owner *o, const struct pool_group *g, uint64_t arenas);
+/* If it has no arena left. */
+void pool_owner_forget(struct pool *p, uint32_t owner);
+void pool_group_index_free(struct pool_space_map *s);
+/* Leases the arena to the owner, whom pool_owner_need knows, or takes it back (0). */
+void pool_group_set_owner(struct pool *p, struct pool_group *g, uint32_t arena, uint32_t owner);
 
 #endif

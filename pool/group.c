@@ -41,13 +41,14 @@ int pool_space_map_new(struct pool *p)
     s->slot_shift = log2_of(per_extent > POOL_ARENA_CHUNKS ? per_extent / POOL_ARENA_CHUNKS : 1);
     s->ids = (uint32_t)extents + 1;
     s->slots = 2 * (uint32_t)extents + 1;
-    list_init(&s->open);
+    s->slots_from = s->ids_from = 1;
+    list_init(&s->kinds);
     list_init(&s->empty);
     list_init(&s->due);
     list_init(&s->dead);
     s->id = calloc(s->ids, sizeof(*s->id));
     s->slot = calloc(s->slots, sizeof(*s->slot));
-    return s->id && s->slot ? 0 : VP_E_NO_MEMORY;
+    return s->id && s->slot && hash_init(&s->owners, 64) ? 0 : VP_E_NO_MEMORY;
 }
 
 void pool_space_map_free(struct pool *p)
@@ -55,6 +56,7 @@ void pool_space_map_free(struct pool *p)
     struct pool_space_map *s = p->space;
     if (!s)
         return;
+    pool_group_index_free(s);
     free(s->id);
     free(s->slot);
     free(s);
@@ -88,8 +90,9 @@ static void group_publish(struct pool *p, struct pool_group *g)
     for (unsigned m = 0; m < g->raid.width; m++) {
         bitmap_set(g->disk[m]->extent_map, g->extent[m]);
         g->disk[m]->extents_used++;
+        g->disk[m]->extents_meta += g->role == POOL_GROUP_META;
     }
-    list_add_tail(&p->groups, &g->link);
+    list_add_tail(g->role == POOL_GROUP_META ? &p->meta_groups : &p->groups, &g->link);
     pool_group_update_lists(p, g);
     atomic_store_explicit(&s->id[g->raid.id], g, memory_order_release);
     for (uint32_t k = 0; k < g->slots; k++)
@@ -101,6 +104,27 @@ void pool_group_free(struct pool_group *g)
     free(g->arena_owner);
     free(g->held_map);
     free(g);
+}
+
+/* False when memory is out; the owners have none of the group's arenas then. */
+static bool group_restore_owners(struct pool *p, struct pool_group *g,
+                                 const struct pool_group_info *info)
+{
+    if (!info->owner)
+        return true;
+    for (uint32_t a = 0; a < g->arenas; a++) {
+        uint32_t owner = g->arena_owner[a] = le32_get(info->owner[a]);
+        if (owner && (a == 0 || owner != g->arena_owner[a - 1]) && !pool_owner_need(p, owner))
+            return false;
+        g->arenas_leased += owner != 0;
+    }
+    for (uint32_t a = 0, end; a < g->arenas; a = end) { /* neighbours have one owner mostly */
+        for (end = a + 1; end < g->arenas && g->arena_owner[end] == g->arena_owner[a]; end++)
+            ;
+        if (g->arena_owner[a])
+            pool_owner_add(pool_owner_find(p, g->arena_owner[a]), g, end - a);
+    }
+    return true;
 }
 
 /* From a description that was checked (import), or chosen (new). */
@@ -130,15 +154,12 @@ int pool_group_restore(struct pool *p, uint32_t id, const struct pool_group_info
     if (info->role == POOL_GROUP_DATA) {
         g->raid.unit_bytes = p->geometry.chunk_bytes;
         g->arena_chunks = pool_group_shape(&p->geometry, info->profile).arena_chunks;
+        g->kin = pool_open_groups_need(p, info->profile);
         g->arena_owner = calloc(g->arenas, sizeof(*g->arena_owner));
         g->held_map = calloc(bitmap_words(g->arenas), sizeof(uint64_t));
-        if (!g->arena_owner || !g->held_map) {
+        if (!g->kin || !g->arena_owner || !g->held_map || !group_restore_owners(p, g, info)) {
             pool_group_free(g);
             return VP_E_NO_MEMORY;
-        }
-        for (uint32_t a = 0; a < g->arenas && info->owner; a++) {
-            g->arena_owner[a] = le32_get(info->owner[a]);
-            g->arenas_leased += g->arena_owner[a] != 0;
         }
     }
     group_publish(p, g);
@@ -306,11 +327,15 @@ static bool leaves_reserve(struct pool *p, struct pool_disk *const *chosen, unsi
            (after.any >= reserve || after.any == before.any);
 }
 
-/* The first of `count` consecutive free entries of a table, from 1; 0 when there are none. */
-static uint32_t find_free(_Atomic(struct pool_group *) *table, uint32_t size, uint32_t count)
+/* The first of `count` consecutive free entries of a table; 0 when there are none. No entry before
+ * *from is free, and *from moves up to the first that is. */
+static uint32_t find_free(_Atomic(struct pool_group *) *table, uint32_t size, uint32_t count,
+                          uint32_t *from)
 {
     uint32_t run = 0;
-    for (uint32_t i = 1; i < size; i++) {
+    while (*from < size && atomic_load_explicit(&table[*from], memory_order_relaxed))
+        ++*from;
+    for (uint32_t i = *from; i < size; i++) {
         run = atomic_load_explicit(&table[i], memory_order_relaxed) ? 0 : run + 1;
         if (run == count)
             return i - count + 1;
@@ -346,12 +371,13 @@ int pool_group_new(struct pool *p, enum pool_group_role role, struct raid_profil
         return VP_E_NO_SPACE;
 
     struct pool_group_info info = {.role = role, .profile = profile, .members = width};
-    uint32_t id = find_free(p->space->id, p->space->ids, 1);
+    uint32_t id = find_free(p->space->id, p->space->ids, 1, &p->space->ids_from);
     if (!meta) {
         struct pool_group_shape shape = pool_group_shape(&p->geometry, profile);
         info.arenas = shape.arenas;
         info.slots = shape.slots;
-        info.first_slot = find_free(p->space->slot, p->space->slots, shape.slots);
+        info.first_slot =
+            find_free(p->space->slot, p->space->slots, shape.slots, &p->space->slots_from);
     }
     if (!id || (!meta && !info.first_slot))
         return VP_E_NO_SPACE;
@@ -395,10 +421,12 @@ void pool_group_drop(struct pool *p, struct pool_group *g)
     for (unsigned m = 0; m < g->raid.width; m++) {
         bitmap_clear(g->disk[m]->extent_map, g->extent[m]);
         g->disk[m]->extents_used--;
+        g->disk[m]->extents_meta -= g->role == POOL_GROUP_META;
     }
-    list_del(&g->open_link);
-    list_del(&g->empty_link);
-    list_del(&g->due_link);
+    s->ids_from = s->ids_from < g->raid.id ? s->ids_from : g->raid.id;
+    if (g->slots && g->first_slot < s->slots_from)
+        s->slots_from = (uint32_t)g->first_slot;
+    pool_group_forget(p, g);
     list_del(&g->link);
     pool_meta_room_update(p);
     list_add_tail(&s->dead, &g->link);
@@ -424,20 +452,4 @@ bool pool_groups_reclaim(struct pool *p)
     list_for_each_safe (g, next, &p->space->empty, empty_link)
         pool_group_drop(p, g);
     return true;
-}
-
-/* Puts the link into the list, or takes it out; what is there already keeps its place. */
-static void group_list_keep(struct list *l, struct list *link, bool in)
-{
-    if (in && list_empty(link))
-        list_add_tail(l, link);
-    else if (!in)
-        list_del(link);
-}
-
-void pool_group_update_lists(struct pool *p, struct pool_group *g)
-{
-    bool open = g->role == POOL_GROUP_DATA && g->arenas_leased + g->arenas_held < g->arenas;
-    group_list_keep(&p->space->open, &g->open_link, open);
-    group_list_keep(&p->space->empty, &g->empty_link, pool_group_is_empty(g));
 }

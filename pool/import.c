@@ -48,7 +48,9 @@
 #include <stdlib.h>
 
 enum {
-    PIECES_WANTED = 4, /* beyond, the next commit asks for a checkpoint */
+    PIECES_WANTED = 4,       /* beyond, the next commit asks for a checkpoint */
+    APPLY_A_TURN = 64 << 10, /* bytes of records */
+    GROUPS_A_TURN = 512,
 };
 
 void pool_import_state_free(struct pool_import_state *im)
@@ -125,16 +127,34 @@ static int run_replay(struct pool_import_state *im, const uint8_t *bytes, size_t
     return rc;
 }
 
-static int run_apply(struct pool_import_state *im, const uint8_t *bytes, size_t len, bool is_log)
+/* Nobody else uses the table during an import, and one that fails ends here. */
+static CO int run_apply_in_turns(struct pool_records *t, const uint8_t *bytes, size_t len)
+{
+    struct record_view v;
+    size_t at = 0, from = 0;
+    int rc;
+    while ((rc = record_decode(bytes, len, &at, &v)) > 0) {
+        if (at - from < APPLY_A_TURN)
+            continue;
+        rc = pool_records_apply(t, bytes + from, at - from);
+        if (rc)
+            return rc;
+        from = at;
+        co_yield ();
+    }
+    return rc ? rc : pool_records_apply(t, bytes + from, len - from);
+}
+
+static CO int run_apply(struct pool_import_state *im, const uint8_t *bytes, size_t len, bool is_log)
 {
     int rc = run_replay(im, bytes, len, is_log);
     if (!rc && is_log && im->image.root.pieces == POOL_LOG_PIECES)
         rc = bytes_append(&im->keep, bytes, len);
-    return rc ? rc : pool_records_apply(&im->p->records, bytes, len);
+    return rc ? rc : run_apply_in_turns(&im->p->records, bytes, len);
 }
 
 /* Adds a batch to its run; applies the run when it is whole. */
-static int run_add(struct pool_import_state *im, const struct log_batch *b, bool is_log)
+static CO int run_add(struct pool_import_state *im, const struct log_batch *b, bool is_log)
 {
     bool more = b->flags & LOG_BATCH_MORE;
     if (!more && !im->run.len)
@@ -224,6 +244,7 @@ static int import_records(struct pool_import_state *im)
     int rc = log_reader_init(&im->reader, im->p);
     if (rc)
         return rc;
+    pool_records_reserve(im->p);
     im->reader.enter = segment_note;
     im->reader.enter_arg = im;
     rc = import_snapshot(im);
@@ -246,10 +267,10 @@ static bool group_is_cut_off(const struct pool_import_state *im, const struct po
 static bool segment_is_known(const struct pool *p, const struct pool_segment *s)
 {
     const struct pool_group *g;
-    list_for_each (g, &p->groups, link) {
+    list_for_each (g, &p->meta_groups, link) {
         uint64_t base = g->raid.base_bytes[0];
-        if (g->role == POOL_GROUP_META && g->raid.disk[0]->index == s->place.disk[0] &&
-            s->place.at_bytes[0] >= base && s->place.at_bytes[0] - base < g->raid.data_bytes)
+        if (g->raid.disk[0]->index == s->place.disk[0] && s->place.at_bytes[0] >= base &&
+            s->place.at_bytes[0] - base < g->raid.data_bytes)
             return true;
     }
     return false;
@@ -278,10 +299,11 @@ static int groups_adopt(struct pool_import_state *im)
     return rc;
 }
 
-static int groups_check(struct pool_import_state *im)
+static CO int groups_check(struct pool_import_state *im, struct list *groups)
 {
     struct pool_group *g;
-    list_for_each (g, &im->p->groups, link) {
+    unsigned n = 0;
+    list_for_each (g, groups, link) {
         if (group_is_cut_off(im, g))
             return vp_fail(
                 im->err, VP_E_POOL_MISSING_DISK,
@@ -291,6 +313,8 @@ static int groups_check(struct pool_import_state *im)
         int rc = g->role == POOL_GROUP_META ? pool_meta_group_attach(im->p, g) : 0;
         if (rc)
             return rc;
+        if (++n % GROUPS_A_TURN == 0)
+            co_yield ();
     }
     return 0;
 }
@@ -320,7 +344,9 @@ static int import_space(struct pool_import_state *im)
     if (!rc)
         rc = groups_adopt(im);
     if (!rc)
-        rc = groups_check(im);
+        rc = groups_check(im, &im->p->meta_groups);
+    if (!rc)
+        rc = groups_check(im, &im->p->groups);
     if (!rc)
         rc = disks_leave(im);
     if (!rc)
@@ -346,7 +372,7 @@ static int flush_what_was_found(struct pool_import_state *im)
     if (!rc)
         return 0;
     /* what they were to make durable is not to be believed, now or later */
-    pool_keep_forget_all(p);
+    pool_keeps_forget(&im->keeps);
     for (unsigned i = 0; i < p->disk_count; i++)
         if (!p->disk[i].stale && atomic_load(&p->disk[i].io.flush_failed))
             return vp_fail(im->err, rc,

@@ -17,6 +17,7 @@
 #include "base/crc.h"
 #include "base/log.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,18 +46,18 @@ struct pool_keep {
     struct keep_area area[KEEP_AREAS];
 };
 
-void pool_keep_name(struct vp_uuid pool, const char *volume, char *out, size_t size)
+void pool_keep_prefix(struct vp_uuid pool, char out[static POOL_KEEP_PREFIX_BYTES])
 {
     char uuid[VP_UUID_TEXT];
-    vp_uuid_format(pool, uuid);
-    (void)snprintf(out, size, "vpool-%s-%s", uuid, volume);
+    (void)snprintf(out, POOL_KEEP_PREFIX_BYTES, "vpool-%s-", vp_uuid_format(pool, uuid));
 }
 
-static void name_of(const struct pool_keep *k, char out[IO_KEEP_NAME_MAX + 1])
+static void name_of(const struct pool *p, uint32_t volume, char out[static IO_KEEP_NAME_MAX + 1])
 {
-    char volume[16];
-    (void)snprintf(volume, sizeof(volume), "%u", k->volume);
-    pool_keep_name(k->pool->uuid, volume, out, IO_KEEP_NAME_MAX + 1);
+    char prefix[POOL_KEEP_PREFIX_BYTES];
+    pool_keep_prefix(p->uuid, prefix);
+    (void)snprintf(out, IO_KEEP_NAME_MAX + 1, "%s%" PRIu32 "-%016" PRIx64, prefix, volume,
+                   p->log.stream.id);
 }
 
 int pool_keep_open(struct pool *p, uint32_t volume, size_t record_bytes, uint64_t commit,
@@ -151,7 +152,7 @@ static bool keep_begin(struct pool_keep *k)
     char name[IO_KEEP_NAME_MAX + 1];
     if (k->mem.base || k->unavailable || pool_is_fenced(k->pool))
         return k->mem.base;
-    name_of(k, name);
+    name_of(k->pool, k->volume, name);
     int rc = io_keep_new(name, KEEP_HEADER_PAGE + KEEP_AREAS * k->area_bytes, &k->mem);
     if (!rc)
         rc = io_keep_reserve(&k->mem, 0, KEEP_HEADER_PAGE);
@@ -193,7 +194,7 @@ void pool_keep_close(struct pool_keep *k)
     if (!k)
         return;
     if (k->mem.base && !k->area[0].used && !k->area[1].used) {
-        name_of(k, name);
+        name_of(k->pool, k->volume, name);
         io_keep_remove(name);
     }
     io_keep_close(&k->mem);
@@ -202,24 +203,26 @@ void pool_keep_close(struct pool_keep *k)
 
 void pool_keep_forget(const struct pool *p, uint32_t volume)
 {
-    char name[IO_KEEP_NAME_MAX + 1], text[16];
-    (void)snprintf(text, sizeof(text), "%u", volume);
-    pool_keep_name(p->uuid, text, name, sizeof(name));
+    char name[IO_KEEP_NAME_MAX + 1];
+    name_of(p, volume, name);
     io_keep_remove(name);
 }
 
+/* Of the stream whose digits `arg` has. */
 static int forget_one(const char *name, void *arg)
 {
-    (void)arg;
-    io_keep_remove(name);
+    const char *dash = strrchr(name, '-');
+    if (dash && strcmp(dash + 1, arg) == 0)
+        io_keep_remove(name);
     return 0;
 }
 
 void pool_keep_forget_all(const struct pool *p)
 {
-    char prefix[IO_KEEP_NAME_MAX + 1];
-    pool_keep_name(p->uuid, "", prefix, sizeof(prefix));
-    vp_ignore(io_keep_each(prefix, forget_one, NULL), "forget_one never fails");
+    char prefix[POOL_KEEP_PREFIX_BYTES], stream[17];
+    pool_keep_prefix(p->uuid, prefix);
+    (void)snprintf(stream, sizeof(stream), "%016" PRIx64, p->log.stream.id);
+    vp_ignore(io_keep_each(prefix, forget_one, stream), "forget_one never fails");
 }
 
 /* ---- appending ------------------------------------------------------------------------------ */

@@ -21,6 +21,9 @@
  *      imported elsewhere since, or before a reboot, does not take them. Nor does an import whose log
  *      lacks a commit that was durable (disks that were set back), or while their owner lives (a
  *      copy of the disks).
+ *  K5  What is not taken may belong to disks of which these are an older copy. It stays, under a
+ *      name of its own, for them, until it is collected (control/doctor.c). Only what cannot belong
+ *      to any disks goes: what is from before a reboot, or has no whole header.
  *
  * One reactor, the volume's; nothing waits.
  */
@@ -66,18 +69,19 @@ void pool_keep_commit_end(struct pool_keep *k, bool durable);
 
 /* The volume is being deleted: nothing of it is to come back. After its pool_keep was closed. */
 void pool_keep_forget(const struct pool *p, uint32_t volume);
-/* ANY. Nothing of this pool is to come back: a flush failed and the pool could not go on without its
- * disk, so nothing unflushed is to be believed; or the pool is destroyed. */
+/* ANY. Nothing of this incarnation is to come back: a flush failed and the pool could not go on
+ * without its disk, so nothing unflushed is to be believed; or the pool is destroyed. */
 void pool_keep_forget_all(const struct pool *p);
 
 /* ---- what nobody has ------------------------------------------------------------------------- */
 
-/* Kept memory of one pool, by name alone: a pool that never comes again leaves it until a reboot. */
+/* Kept memory of one pool that has no living daemon, by name alone: a pool that never comes again
+ * leaves it until a reboot. */
 struct pool_keep_left {
     struct vp_uuid pool;
     unsigned volumes;
-    uint64_t bytes, age_seconds; /* since the youngest was changed */
-    bool owned;                  /* some of it has a living daemon */
+    uint64_t bytes, age_seconds; /* since the youngest was changed     */
+    bool owned;                  /* more of the pool's has a living one */
 };
 /* Of at most `max` pools; returns how many. */
 unsigned pool_keeps_left(struct pool_keep_left *out, unsigned max);

@@ -7,8 +7,10 @@
 #include "pool/keep_format.h"
 #include "pool/meta_impl.h"
 
-/* "vpool-POOL-VOLUME" */
-void pool_keep_name(struct vp_uuid pool, const char *volume, char *out, size_t size);
+/* What the names of a pool's kept memory begin with: "vpool-POOL-". Behind it come the volume and the
+ * stream, "7-0123456789abcdef", so that incarnations (K4) never take each other's name. */
+#define POOL_KEEP_PREFIX_BYTES (sizeof("vpool--") + VP_UUID_TEXT)
+void pool_keep_prefix(struct vp_uuid pool, char out[static POOL_KEEP_PREFIX_BYTES]);
 uint32_t keep_group_crc(const struct keep_group_header *h);
 
 /* The records of the groups in `used` bytes of an area, without those that commit `commit` covers, up
@@ -18,11 +20,13 @@ int keep_groups_decode(const uint8_t *bytes, size_t used, uint32_t volume, uint6
 
 /* ---- keep_recover.c: `found` is a list of what was found ----------------------------------------- */
 
-/* CO. Of the incarnation whose log has this stream; what says that it is not is removed, what has a
- * living owner or is another user's stays where it is. VP_E_NO_MEMORY; errors of reading. */
+/* CO. Of the incarnation whose log has this stream, after the records were read; all else stays where
+ * it is, but for what cannot be anybody's (K5). VP_E_NO_MEMORY; errors of reading. */
 CO int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found) must_check;
 /* They are to be taken for those of `stream`, too. */
 int pool_keeps_accept(const struct list *found, uint64_t stream) must_check;
+/* They are not to be believed. */
+void pool_keeps_forget(const struct list *found);
 /* CO. Into the log and to the client; durable on return. Errors: those of a commit. */
 CO int pool_keeps_replay(struct pool *p, struct list *found) must_check;
 void pool_keeps_free(struct list *found);

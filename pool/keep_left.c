@@ -6,7 +6,7 @@
 
 #define NAME_PREFIX "vpool-"
 
-/* "vpool-POOL-VOLUME" */
+/* "vpool-POOL-…" */
 static bool name_parse(const char *name, struct vp_uuid *pool)
 {
     char uuid[VP_UUID_TEXT];
@@ -44,10 +44,13 @@ static int note_left(const char *name, void *arg)
     struct pool_keep_left *l = left_of(arg, pool);
     if (!l)
         return 0;
+    if (io_keep_is_owned(name)) {
+        l->owned = true;
+        return 0;
+    }
     l->volumes++;
     l->bytes += bytes;
     l->age_seconds = min_u64(l->age_seconds, age_seconds);
-    l->owned |= io_keep_is_owned(name);
     return 0;
 }
 

@@ -1,7 +1,8 @@
 /*
  * Kept memory: what the next import does with it. See keep.h for what it is for.
  *
- *     find ─ those of the incarnation that the newest root names; others are of another time, and go
+ *     find ─ those of the incarnation that the newest root names, if its log has all that was
+ *              durable; others are of another time or other disks, and stay (K5)
  *     accept ─ they belong to our incarnation as well, before its root is written: whichever root
  *              the next import finds, it takes them
  *     replay ─ records into the log, handed to the volumes; they go. What they name is durable: the
@@ -57,17 +58,37 @@ static bool is_whole(struct keep_found *f)
            f->area_bytes <= (uint32_t)AREA_BYTES_MAX;
 }
 
-/* K4: of this pool as its newest root left it, since the machine was started. */
-static bool is_ours(const struct pool *p, struct keep_found *f, uint64_t stream)
+/* Of this pool, since the machine was started. */
+static bool is_of_now(const struct pool *p, const struct keep_found *f)
 {
-    const struct keep_header *h = &f->header;
     uint8_t boot_id[IO_BOOT_ID_BYTES];
     io_boot_id(boot_id);
-    if (memcmp(h->boot_id, boot_id, sizeof(boot_id)) != 0 ||
-        memcmp(h->pool_uuid, p->uuid.b, sizeof(h->pool_uuid)) != 0)
-        return false;
+    return memcmp(f->header.boot_id, boot_id, sizeof(boot_id)) == 0 &&
+           memcmp(f->header.pool_uuid, p->uuid.b, sizeof(f->header.pool_uuid)) == 0;
+}
+
+/* Of the volume's commits, the last one that is in the log. */
+static uint64_t last_commit(struct pool *p, uint32_t volume)
+{
+    struct pool_record r;
+    struct le64 le;
+    if (!pool_record_get(p, POOL_RECORD_COUNTER, volume, POOL_COUNTER_COMMITS, &r) ||
+        r.len != sizeof(le))
+        return 0;
+    memcpy(&le, r.value, sizeof(le));
+    return le64_get(le);
+}
+
+/* K4: of the incarnation that the newest root names, whose log has what was durable. A volume that
+ * is not there was deleted, or not yet created. */
+static bool is_ours(struct pool *p, struct keep_found *f, uint64_t stream)
+{
+    const struct keep_header *h = &f->header;
+    struct pool_record volume;
     f->stream = le64_get(h->stream[0]) == stream ? 0 : 1;
-    return le64_get(h->stream[f->stream]) == stream;
+    return le64_get(h->stream[f->stream]) == stream &&
+           pool_record_get(p, POOL_RECORD_VOLUME, f->volume, 0, &volume) &&
+           le64_get(h->durable) <= last_commit(p, f->volume);
 }
 
 /* Collects the names. */
@@ -91,9 +112,9 @@ static bool belongs_to_the_living(const struct keep_found *f, uint64_t deadline_
     return io_keep_is_owned(f->name);
 }
 
-/* CO. *use: it is ours. One that says that it is not goes; one that can not be read stays. */
-static int consider(const struct pool *p, struct keep_found *f, uint64_t stream,
-                    uint64_t deadline_ns, bool *use)
+/* CO. *use: it is ours. What cannot be anybody's goes (K5); what cannot be read stays. */
+static int consider(struct pool *p, struct keep_found *f, uint64_t stream, uint64_t deadline_ns,
+                    bool *use)
 {
     *use = false;
     bool foreign = belongs_to_the_living(f, deadline_ns);
@@ -107,19 +128,25 @@ static int consider(const struct pool *p, struct keep_found *f, uint64_t stream,
     }
     if (rc && rc != VP_E_IO_SHORT)
         return rc;
-    *use = !rc && is_whole(f) && is_ours(p, f, stream);
-    if (!*use) {
-        vp_info("pool %s: %s is left from another time and not used", p->name, f->name);
+    if (rc || !is_whole(f) || !is_of_now(p, f)) {
+        vp_info("pool %s: %s is left from another time and goes", p->name, f->name);
         io_keep_remove(f->name);
+        return 0;
     }
+    *use = is_ours(p, f, stream);
+    if (!*use)
+        vp_warn("pool %s: %s holds what a killed daemon kept of another state of these disks and "
+                "is not used; if they are an older copy, import the others instead (`vpool doctor` "
+                "shows what is kept)",
+                p->name, f->name);
     return 0;
 }
 
 int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found)
 {
-    char prefix[IO_KEEP_NAME_MAX + 1];
+    char prefix[POOL_KEEP_PREFIX_BYTES];
     struct keep_found *f, *next;
-    pool_keep_name(p->uuid, "", prefix, sizeof(prefix));
+    pool_keep_prefix(p->uuid, prefix);
     uint64_t deadline_ns = reactor_now_ns() + OWNER_WAIT_NS;
     int rc = io_keep_each(prefix, find_one, found);
     list_for_each_safe (f, next, found, link) {
@@ -132,6 +159,13 @@ int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found)
         free(f);
     }
     return rc;
+}
+
+void pool_keeps_forget(const struct list *found)
+{
+    const struct keep_found *f;
+    list_for_each (f, found, link)
+        io_keep_remove(f->name);
 }
 
 int pool_keeps_accept(const struct list *found, uint64_t stream)
@@ -228,30 +262,12 @@ static int area_decode(const struct keep_found *f, unsigned area, uint64_t commi
     return rc;
 }
 
-/* Of the volume's commits, the last one that is in the log. */
-static uint64_t last_commit(struct pool *p, uint32_t volume)
-{
-    struct pool_record r;
-    struct le64 le;
-    if (!pool_record_get(p, POOL_RECORD_COUNTER, volume, POOL_COUNTER_COMMITS, &r) ||
-        r.len != sizeof(le))
-        return 0;
-    memcpy(&le, r.value, sizeof(le));
-    return le64_get(le);
-}
-
 /* All groups that count, of both areas, the older one first. */
 static int keep_decode(struct pool *p, const struct keep_found *f, struct pool_batch *out)
 {
     const struct keep_header *h = &f->header;
     uint64_t commit = last_commit(p, f->volume);
     unsigned first = le64_get(h->area[0].seq) <= le64_get(h->area[1].seq) ? 0 : 1;
-    if (le64_get(h->durable) > commit) {
-        vp_warn("pool %s: volume %u: its disks are older than what a killed daemon kept in memory, "
-                "which is not used",
-                p->name, f->volume);
-        return 0;
-    }
     int rc = area_decode(f, first, commit, out);
     if (!rc)
         rc = area_decode(f, !first, commit, out);
@@ -372,15 +388,12 @@ static int keep_drop(const struct keep_found *f)
     return 0;
 }
 
-/* CO. A volume that is gone needs nothing. */
+/* CO. */
 static int keep_replay(struct pool *p, const struct keep_found *f)
 {
     struct pool_batch b;
-    struct pool_record volume;
     pool_batch_init(&b);
-    int rc = 0;
-    if (pool_record_get(p, POOL_RECORD_VOLUME, f->volume, 0, &volume))
-        rc = keep_decode(p, f, &b);
+    int rc = keep_decode(p, f, &b);
     if (!rc && b.count)
         rc = collapse(&b);
     if (!rc && b.count) {

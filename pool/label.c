@@ -204,6 +204,14 @@ static int write_disk_labels(struct pool *p, struct pool_disk *d, void *block)
     return io_dev_flush(d->io.dev);
 }
 
+int pool_label_write(struct pool_disk *d)
+{
+    void *block = io_buffer_get(POOL_BLOCK);
+    int rc = write_disk_labels(d->pool, d, block);
+    io_buffer_put(block, POOL_BLOCK);
+    return rc;
+}
+
 int pool_labels_write(struct pool *p, struct vp_error *err)
 {
     void *block = io_buffer_get(POOL_BLOCK);

@@ -58,12 +58,11 @@ static uint64_t page_of(uint64_t addr)
     return addr & ((UINT64_C(1) << POOL_META_PAGES_BITS) - 1);
 }
 
-static struct pool_meta_group *group_of(const struct pool *p, uint64_t addr)
+static struct pool_meta_group *group_of(struct pool *p, uint64_t addr)
 {
-    for (unsigned i = 0; i < p->meta.groups; i++)
-        if (p->meta.group[i]->group->raid.id == addr >> POOL_META_PAGES_BITS)
-            return p->meta.group[i];
-    return NULL;
+    uint64_t id = addr >> POOL_META_PAGES_BITS;
+    const struct pool_group *g = id <= UINT32_MAX ? pool_group_find(p, (uint32_t)id) : NULL;
+    return g ? g->meta : NULL;
 }
 
 /* Pages that may become dirty yet. Any reactor. */
@@ -130,6 +129,8 @@ static int meta_group_prepare(struct pool *p, struct pool_group *group,
 
 static void meta_group_attach(struct pool *p, struct pool_meta_group *g)
 {
+    g->index = p->meta.groups;
+    g->group->meta = g;
     p->meta.group[p->meta.groups++] = g;
     p->meta.pages_total += g->pages;
     p->meta.pages_free += g->free;
@@ -248,8 +249,8 @@ static void take(struct pool *p, struct pool_meta_group *g, uint64_t page, uint6
 
 static bool page_take(struct pool *p, uint64_t *addr)
 {
-    for (unsigned i = 0; i < p->meta.groups; i++) {
-        struct pool_meta_group *g = p->meta.group[i];
+    for (; p->meta.first < p->meta.groups; p->meta.first++) {
+        struct pool_meta_group *g = p->meta.group[p->meta.first];
         if (!g->free)
             continue;
         uint64_t page = bitmap_find(g->used, g->pages, g->next, false);
@@ -264,6 +265,12 @@ static bool page_take(struct pool *p, uint64_t *addr)
     return false;
 }
 
+static void meta_group_has_free(struct pool *p, const struct pool_meta_group *g)
+{
+    if (g->free && g->index < p->meta.first)
+        p->meta.first = g->index;
+}
+
 static void page_give(struct pool *p, uint64_t addr)
 {
     struct pool_meta_group *g = group_of(p, addr);
@@ -272,6 +279,7 @@ static void page_give(struct pool *p, uint64_t addr)
     bitmap_clear(g->young, page);
     g->free++;
     p->meta.pages_free++;
+    meta_group_has_free(p, g);
     if (page < g->next)
         g->next = (uint32_t)page;
 }
@@ -480,6 +488,7 @@ void pool_segment_free(struct pool *p, const struct pool_segment *s)
         }
         g->free += s->pages;
         p->meta.pages_free += s->pages;
+        meta_group_has_free(p, g);
         return;
     }
 }
@@ -568,6 +577,7 @@ static void group_commit(struct pool *p, struct pool_meta_group *g)
     g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
     g->next = 0;
     p->meta.pages_free += g->free - before;
+    meta_group_has_free(p, g);
 }
 
 void pool_meta_commit(struct pool *p)
@@ -597,6 +607,7 @@ static void group_rollback(struct pool *p, struct pool_meta_group *g)
     g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
     g->next = 0;
     p->meta.pages_free += g->free - before;
+    meta_group_has_free(p, g);
 }
 
 /* A root that could not be written may be durable on a disk all the same: then the pool is fenced,

@@ -26,8 +26,11 @@ void pool_records_fini(struct pool_records *t);
 int pool_records_apply(struct pool_records *t, const uint8_t *bytes, size_t len) must_check;
 /* Removes all records of a kind. */
 void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind);
-/* Appends all records as sets. A failure to allocate is remembered by b. */
-void pool_records_encode(const struct pool_records *t, struct pool_batch *b);
+/* Appends all records as sets, `count` at a time; false when that was the rest. A failure to allocate
+ * is remembered by b. The table may change between two calls: a record that is there all the while is
+ * encoded once, with one of its values; one that comes or goes may be encoded or not. */
+void pool_records_encode_begin(struct pool_records *t);
+bool pool_records_encode_some(struct pool_records *t, struct pool_batch *b, unsigned count);
 uint64_t pool_records_bytes(const struct pool_records *t);
 
 /* ---- log.c -------------------------------------------------------------------------------- */

@@ -98,7 +98,7 @@ static int preallocate_metadata(struct pool *p, struct vp_error *err)
     const struct pool_group *g;
     uint64_t len = min_u64(p->geometry.extent_bytes, PREALLOCATED_MAX);
     int rc = 0;
-    list_for_each (g, &p->groups, link)
+    list_for_each (g, &p->meta_groups, link)
         for (unsigned m = 0; m < g->raid.width && !rc; m++) {
             rc = io_dev_preallocate(g->disk[m]->io.dev, g->raid.base_bytes[m], len);
             if (rc == VP_E_NO_SPACE)
@@ -152,8 +152,11 @@ static int create_run(struct pool *p, const struct pool_create_options *o, const
     if (!rc)
         rc = create_metadata(p, err);
     /* The labels come last: disks without them are not a pool yet. */
-    if (!rc)
+    if (!rc) {
         rc = pool_labels_write(p, err);
+        if (rc)
+            vp_ignore(pool_disks_wipe(p, NULL), "what cannot be wiped has failed already");
+    }
     for (unsigned i = 0; i < p->disk_count && !rc; i++)
         io_dev_wait_for_room(p->disk[i].io.dev);
     return rc;

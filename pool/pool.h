@@ -172,8 +172,11 @@ bool pool_chunk_locate(struct pool *p, struct pchunk c, struct raid_group **grou
                        uint64_t *at_bytes);
 /* ANY, no yield: the arena's description; false when it does not exist. */
 bool pool_arena_find(struct pool *p, uint64_t number, struct pool_arena *out);
-/* HOME: arenas owned by a family, into numbers[0 … max-1]; returns how many there are. */
-size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max);
+/* HOME, no yield: how many arenas a family leases. */
+uint64_t pool_arena_count(const struct pool *p, uint32_t owner);
+/* HOME: its arenas, ascending, into numbers[0 … max-1]; returns how many. Others lease and return
+ * meanwhile; the family does not. */
+CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max);
 
 /*
  * ANY. Asked after the flush of a family's data, before a client is told that it succeeded:
@@ -359,6 +362,7 @@ struct pool_disk_info {
     char path[256];
     const char *state; /* "online", "ejected", "missing", "stale"                    */
     char reason[192];
+    char finding[160]; /* what is wrong with its labels, its file or its path, or ""              */
     bool full; /* writes wait: the file system that holds it has no room                     */
     uint64_t size_bytes;
     uint32_t extents_total, extents_used;
@@ -367,6 +371,9 @@ struct pool_disk_info {
 /* HOME. */
 unsigned pool_disk_count(const struct pool *p);
 void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info *out);
+/* HOME. Looks whether the disk still is what it was: labels, newest root, file, path. Labels and roots
+ * that something else has overwritten are written again; `finding` says what was found. */
+CO void pool_disk_look(struct pool *p, unsigned i);
 /* HOME. Disks that are not in service, whatever the reason. */
 unsigned pool_disks_out(const struct pool *p);
 /* HOME. Calls fn, once or more, for each owner of data that lack a copy because a disk is out; `lost`:

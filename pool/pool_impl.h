@@ -57,10 +57,11 @@ struct pool_disk {
     bool created;               /* a file that pool_create made                             */
     char path[256];
     char reason[128];
+    char finding[160];      /* what is wrong with its labels, file or path (watch.c), or "" */
     uint64_t size_bytes;    /* as used: a multiple of 4096                              */
     uint64_t tail_bytes;    /* where the label area at the end starts                   */
     uint32_t extents_total; /* extent i starts at POOL_LABEL_AREA + i × extent_bytes    */
-    uint32_t extents_used;
+    uint32_t extents_used, extents_meta; /* of all groups, of metadata groups               */
     uint64_t *extent_map; /* bit = extent belongs to a group, or is not yet reusable  */
 };
 
@@ -90,6 +91,15 @@ struct pool_candidate {
 
 enum pool_group_role { POOL_GROUP_DATA = 1, POOL_GROUP_META = 2 };
 
+/* Of a group, and summed up over all. */
+struct pool_group_figures {
+    uint64_t leased_bytes;               /* arenas of volumes                               */
+    uint64_t open_bytes, writable_bytes; /* arenas that can be leased: raw; by data of the
+                                              pool's own profile                             */
+};
+struct pool_open_groups;
+struct pool_meta_group;
+
 /*
  * Never moves and, for metadata, never goes while the pool is open. `raid` is what I/O uses.
  * group ids start at 1.
@@ -100,15 +110,18 @@ struct pool_group {
     struct pool_disk *disk[RAID_WIDTH_MAX];
     uint32_t extent[RAID_WIDTH_MAX];
     /* the disk side's own: slots, arenas, owners … */
-    struct list link;       /* in pool.groups */
-    struct list open_link;  /* in pool_space_map.open, or nowhere */
+    struct list link;       /* in pool.groups or pool.meta_groups */
+    struct list open_link;  /* in one of pool_open_groups.disk, or nowhere */
     struct list empty_link; /* in pool_space_map.empty, or nowhere */
     struct list due_link;   /* in pool_space_map.due, or nowhere */
     uint64_t first_slot;
     uint32_t slots, arena_chunks;
     uint32_t arenas, arenas_leased, arenas_held;
-    uint32_t *arena_owner; /* volume id, 0 = free                                         */
-    uint64_t *held_map;    /* bit: returned, not durable yet                              */
+    uint32_t *arena_owner;        /* volume id, 0 = free                                         */
+    uint64_t *held_map;           /* bit: returned, not durable yet                              */
+    struct pool_open_groups *kin; /* groups of its profile; NULL for metadata            */
+    struct pool_group_figures counted; /* what the pool's sums have of it               */
+    struct pool_meta_group *meta;      /* metadata: once it is attached (meta.c)              */
 };
 
 /* ==== records (metadata side) =============================================================== */
@@ -117,6 +130,8 @@ struct pool_records {
     struct hash table;                       /* by hash of (kind, scope, key)             */
     struct list kind[POOL_RECORD_TABLE_MAX]; /* all records of a kind                     */
     uint64_t bytes[POOL_RECORD_TABLE_MAX];   /* encoded size of each kind, for room       */
+    struct list *encode_next;                /* where pool_records_encode_some goes on …  */
+    unsigned encode_kind;                    /* … in the list of this kind; NULL: nowhere  */
 };
 
 /* ==== log (metadata side) =================================================================== */
@@ -170,6 +185,7 @@ struct pool_log {
 /* Which pages of a metadata group are in use. All but `used` are subsets of it. */
 struct pool_meta_group {
     struct pool_group *group;
+    unsigned index; /* in pool_meta.group                                             */
     uint32_t pages, free;
     uint32_t next; /* where the next search starts                                 */
     uint64_t *used;
@@ -182,6 +198,7 @@ struct pool_meta_group {
 struct pool_meta {
     struct pool_meta_group **group; /* in the order of formation                    */
     unsigned groups, capacity;
+    unsigned first; /* no group before this one has a free page                       */
     uint64_t pages_total, pages_free;
     uint64_t formable_pages; /* of groups that free extents would give                */
     uint64_t replayed_pages; /* in `dirty` for what import replayed, until a checkpoint  */
@@ -249,7 +266,8 @@ struct pool {
     struct raid_disk *raid_disk[POOL_DISKS_MAX];
     unsigned disk_count;
     uint64_t disk_changes;        /* counts changes of the disk table                         */
-    struct list groups;           /* all struct pool_group                                     */
+    struct list groups;           /* struct pool_group: all that hold data                     */
+    struct list meta_groups;      /* … and metadata, which are few                            */
     struct pool_space_map *space; /* disk side's own: group and arena look-up from any reactor */
     struct co_queue room;         /* pool_wait_for_room                                        */
 
@@ -300,7 +318,7 @@ int pool_disk_adopt_missing(struct pool *p, unsigned index, const char *reason) 
 
 /* Import, once all records are replayed: builds groups, extent maps and arenas from the GROUP
  * records. VP_E_RECORD_BAD with a sentence. */
-int pool_groups_load(struct pool *p, struct vp_error *err) must_check;
+CO int pool_groups_load(struct pool *p, struct vp_error *err) must_check;
 
 /*
  * Forms a group from the disks with most room: takes extents, adds the GROUP record to *b (which
@@ -347,6 +365,10 @@ void pool_disks_fini(struct pool *p);
 void pool_space_changed(struct pool *p);
 
 /* ==== what the metadata side offers ========================================================= */
+
+/* The disks and the default profile are known: room in the table of records for a GROUP record of all
+ * that they can hold. */
+void pool_records_reserve(struct pool *p);
 
 /* Applies the records and queues them: they precede in the log whatever is committed afterwards.
  * No yield, no I/O. Takes the batch's bytes (it is empty afterwards). VP_E_NO_MEMORY: nothing was

@@ -184,6 +184,14 @@ int pool_records_init(struct pool_records *t)
     return 0;
 }
 
+void pool_records_reserve(struct pool *p)
+{
+    uint64_t extents = 0;
+    for (unsigned i = 0; i < p->disk_count; i++)
+        extents += p->disk[i].extents_total;
+    hash_reserve(&p->records.table, extents / raid_profile_width(p->default_profile));
+}
+
 static struct record *record_find(const struct pool_records *t, unsigned kind, uint32_t scope,
                                   uint64_t key)
 {
@@ -198,6 +206,8 @@ static struct record *record_find(const struct pool_records *t, unsigned kind, u
 
 static void record_remove(struct pool_records *t, struct record *r)
 {
+    if (t->encode_next == &r->link)
+        t->encode_next = r->link.next;
     t->bytes[r->kind] -= record_size(r->len);
     hash_del(&t->table, &r->node);
     list_del(&r->link);
@@ -207,11 +217,14 @@ static void record_remove(struct pool_records *t, struct record *r)
 static void record_insert(struct pool_records *t, struct record *r)
 {
     struct record *old = record_find(t, r->kind, r->scope, r->key);
-    if (old)
+    if (old) { /* it takes the place of the old one, so that an encoding under way meets it once */
+        list_add_head(&old->link, &r->link);
         record_remove(t, old);
+    } else {
+        list_add_tail(&t->kind[r->kind], &r->link);
+    }
     t->bytes[r->kind] += record_size(r->len);
     hash_add(&t->table, &r->node, record_hash(r->kind, r->scope, r->key));
-    list_add_tail(&t->kind[r->kind], &r->link);
 }
 
 void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind)
@@ -346,13 +359,27 @@ int pool_record_put_in_snapshot(struct pool *p, enum pool_record_kind kind, uint
     return 0;
 }
 
-void pool_records_encode(const struct pool_records *t, struct pool_batch *b)
+void pool_records_encode_begin(struct pool_records *t)
 {
-    for (unsigned k = 0; k < POOL_RECORD_TABLE_MAX; k++) {
-        const struct record *r;
-        list_for_each (r, &t->kind[k], link)
-            pool_batch_set(b, k, r->scope, r->key, r->value, r->len);
+    t->encode_kind = 0;
+    t->encode_next = t->kind[0].next;
+}
+
+bool pool_records_encode_some(struct pool_records *t, struct pool_batch *b, unsigned count)
+{
+    while (count--) {
+        while (t->encode_next == &t->kind[t->encode_kind]) {
+            if (++t->encode_kind == POOL_RECORD_TABLE_MAX) {
+                t->encode_next = NULL;
+                return false;
+            }
+            t->encode_next = t->kind[t->encode_kind].next;
+        }
+        const struct record *r = container_of(t->encode_next, struct record, link);
+        pool_batch_set(b, r->kind, r->scope, r->key, r->value, r->len);
+        t->encode_next = r->link.next;
     }
+    return true;
 }
 
 uint64_t pool_records_bytes(const struct pool_records *t)

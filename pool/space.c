@@ -14,25 +14,6 @@ static bool is_usable(const struct pool_disk *d)
     return atomic_load_explicit(&d->io.in_service, memory_order_relaxed);
 }
 
-/* Raw bytes of g on disks in service. */
-static uint64_t group_raw_bytes(const struct pool *p, const struct pool_group *g)
-{
-    uint64_t n = 0;
-    for (unsigned m = 0; m < g->raid.width; m++)
-        n += is_usable(g->disk[m]);
-    return n * p->geometry.extent_bytes;
-}
-
-/* Raw bytes of g's arenas that can be leased now. */
-static uint64_t group_open_bytes(const struct pool *p, const struct pool_group *g)
-{
-    if (g->role != POOL_GROUP_DATA || !raid_group_is_in_service(&g->raid))
-        return 0;
-    uint64_t open = g->arenas - g->arenas_leased - g->arenas_held;
-    return open * (g->arena_chunks / g->raid.profile.data) * p->geometry.chunk_bytes *
-           g->raid.width;
-}
-
 /* Of room and the whole. */
 static enum pool_level level_of_share(uint64_t room, uint64_t total)
 {
@@ -67,14 +48,6 @@ static enum pool_level level_of_meta(const struct pool *p, uint64_t room_pages)
                                                                     : POOL_OK;
 }
 
-/* Usable bytes of g's arenas that volumes of the default profile can lease. */
-static uint64_t group_writable_bytes(const struct pool *p, const struct pool_group *g)
-{
-    return raid_profile_equal(g->raid.profile, p->default_profile)
-               ? group_open_bytes(p, g) / g->raid.width * g->raid.profile.data
-               : 0;
-}
-
 static uint64_t formable_writable_bytes(struct pool *p, const struct pool_space *s)
 {
     unsigned width = raid_profile_width(p->default_profile);
@@ -86,28 +59,31 @@ static uint64_t formable_writable_bytes(struct pool *p, const struct pool_space 
 
 void pool_space_get(struct pool *p, struct pool_space *out)
 {
-    *out = (struct pool_space){0};
-    for (unsigned i = 0; i < p->disk_count; i++)
-        if (is_usable(&p->disk[i]))
-            out->total_bytes += (uint64_t)p->disk[i].extents_total * p->geometry.extent_bytes;
+    const struct pool_group_figures *sum = &p->space->figures;
+    uint64_t extents = 0, meta_extents = 0, used_extents = 0;
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        const struct pool_disk *d = &p->disk[i];
+        if (!is_usable(d))
+            continue;
+        extents += d->extents_total;
+        used_extents += d->extents_used;
+        meta_extents += d->extents_meta;
+    }
+    *out = (struct pool_space){
+        .total_bytes = extents * p->geometry.extent_bytes,
+        .metadata_bytes = meta_extents * p->geometry.extent_bytes,
+        .data_bytes = (used_extents - meta_extents) * p->geometry.extent_bytes,
+        .leased_bytes = sum->leased_bytes,
+    };
     unsigned width = raid_profile_width(p->default_profile);
     uint64_t usable = pool_groups_of_all(p, width) * (uint64_t)width * p->geometry.extent_bytes;
     out->unusable_bytes = out->total_bytes - usable;
-    uint64_t open_bytes = 0;
-    const struct pool_group *g;
-    list_for_each (g, &p->groups, link) {
-        *(g->role == POOL_GROUP_DATA ? &out->data_bytes : &out->metadata_bytes) +=
-            group_raw_bytes(p, g);
-        out->leased_bytes += (uint64_t)g->arenas_leased * g->arena_chunks * p->geometry.chunk_bytes;
-        open_bytes += group_open_bytes(p, g);
-        out->writable_bytes += group_writable_bytes(p, g);
-    }
     out->free_bytes = out->total_bytes - out->data_bytes - out->metadata_bytes;
     uint64_t reserve = (uint64_t)pool_meta_reserve_groups(p) * pool_meta_copies(p);
     out->reserved_bytes = min_u64(out->free_bytes, reserve * p->geometry.extent_bytes);
-    out->writable_bytes += formable_writable_bytes(p, out);
+    out->writable_bytes = sum->writable_bytes + formable_writable_bytes(p, out);
     pool_meta_usage(p, &out->meta_pages_total, &out->meta_pages_used, &out->meta_pages_room);
-    enum pool_level data = level_of_data(p, out, open_bytes);
+    enum pool_level data = level_of_data(p, out, sum->open_bytes);
     enum pool_level meta = level_of_meta(p, out->meta_pages_room);
     out->level = data > meta ? data : meta;
 }

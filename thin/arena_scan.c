@@ -10,13 +10,14 @@
 #include "thin/thin_impl.h"
 
 enum { ARENAS_A_TURN = 256 };
+#define SCAN_FORGOTTEN (UINT64_C(1) << 63) /* in the list, which is in ascending order */
 
 /* Home: fetches the numbers of all leased arenas. */
 static int scan_fetch(void *arg)
 {
     struct thin *t = arg;
     struct thin_space *s = &t->space;
-    size_t n = pool_arena_list(t->pool, t->id, NULL, 0);
+    size_t n = pool_arena_count(t->pool, t->id);
     uint64_t *numbers = malloc((n ? n : 1) * sizeof(*numbers));
     if (!numbers)
         return VP_E_NO_MEMORY;
@@ -31,7 +32,8 @@ static CO int scan_next(struct thin *t, bool *loaded, struct thin_arena **found)
     struct thin_space *s = &t->space;
     uint64_t number = s->scan[--s->scan_left];
     struct pool_arena at;
-    if (thin_arena_find(t, number) || !pool_arena_find(t->pool, number, &at))
+    if (number & SCAN_FORGOTTEN || thin_arena_find(t, number) ||
+        !pool_arena_find(t->pool, number, &at))
         return 0;
     struct thin_page *leaf;
     *loaded = !thin_tree_peek(&t->space_tree, number);
@@ -87,8 +89,15 @@ CO int thin_space_scan(struct thin *t, unsigned budget, struct thin_arena **foun
 
 void thin_space_scan_forget(struct thin *t, uint64_t number)
 {
-    /* Number 0 is no arena. */
-    for (size_t i = 0; i < t->space.scan_left; i++)
-        if (t->space.scan[i] == number)
-            t->space.scan[i] = 0;
+    uint64_t *scan = t->space.scan;
+    size_t low = 0, high = t->space.scan_left;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if ((scan[middle] & ~SCAN_FORGOTTEN) < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low < t->space.scan_left && scan[low] == number)
+        scan[low] |= SCAN_FORGOTTEN;
 }

@@ -367,7 +367,7 @@ CO int thin_space_refill(struct thin *t)
 static int space_count_leased(void *arg)
 {
     struct thin *t = arg;
-    t->space.leased = pool_arena_list(t->pool, t->id, NULL, 0);
+    t->space.leased = pool_arena_count(t->pool, t->id);
     return 0;
 }
 

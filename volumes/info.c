@@ -86,7 +86,7 @@ int volume_info_get(struct volumes *vs, const char *name, struct volume_info *ou
         vp_ignore(reactor_call(v->reactor, stats_on_reactor, &c), "it can not fail");
     }
     info_fill(v, out);
-    out->leased_bytes = pool_arena_list(vs->pool, v->id, NULL, 0) * arena_bytes(vs);
+    out->leased_bytes = pool_arena_count(vs->pool, v->id) * arena_bytes(vs);
     if (active) {
         out->allocated_bytes = c.stats.allocated_chunks * volume_chunk_bytes(v);
         out->valid_bytes = c.stats.valid_blocks * VOLUME_BLOCK;

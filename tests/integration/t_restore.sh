@@ -92,3 +92,60 @@ wait "$first"
 daemon_pid=$second
 ok vpool list
 daemon_stop
+
+step "a disk that comes late is waited for, and meanwhile other pools are served"
+mkdir "$T/w" "$T/w2" "$T/late"
+cat >"$T/conf" <<<"disk-dirs = (\"$T/w2\"); import-wait = 60;"
+daemon_start --state-dir "$T/state3" -c "$T/conf"
+ok vpool create other --size 64M "$T/w/o"
+ok vpool create slow --raid mirror:2 --size 64M "$T/w/a" "$T/w/b"
+daemon_stop
+mv "$T/w/b" "$T/late/b"
+daemon_start --state-dir "$T/state3" -c "$T/conf"
+same "$(state_of slow) $(state_of other)" "unavailable online" "the pools"
+rc=0
+said=$(vpool status slow 2>&1) || rc=$?
+grep -q "1 of its 2 disks missing (no longer at $T/w/b): waiting for" <<<"$said" || fail "status: $said"
+mv "$T/late/b" "$T/w/b"
+until_ok 20 eval '[ "$(state_of slow)" = online ]' || fail "slow is $(state_of slow)"
+same "$(online slow)" 2 "disks online"
+
+step "disks that were moved within disk-dirs are not waited for"
+daemon_stop
+mv "$T/w/b" "$T/w2/x"
+daemon_start --state-dir "$T/state3" -c "$T/conf"
+same "$(state_of slow) $(online slow)" "online 2" "slow"
+
+step "neither a stop nor an import by hand waits"
+daemon_stop
+mv "$T/w2/x" "$T/late/b"
+daemon_start --state-dir "$T/state3" -c "$T/conf"
+same "$(state_of slow)" unavailable "slow without a disk"
+daemon_stop
+daemon_start --state-dir "$T/state3" -c "$T/conf"
+ok vpool import slow -d "$T/w"
+same "$(state_of slow) $(online slow)" "degraded 1" "slow"
+
+step "a disk that was missing last time is not waited for"
+daemon_stop
+daemon_start --state-dir "$T/state3" -c "$T/conf"
+same "$(state_of slow)" degraded "slow"
+
+step "a foreign disk at a path that is remembered: the pool goes on without it after the wait"
+ok vpool create third --raid mirror:2 --size 64M "$T/w/c" "$T/w/d"
+daemon_stop
+mv "$T/w/d" "$T/late/d"
+truncate -s 64M "$T/w/d"
+cat >"$T/conf" <<<"disk-dirs = (\"$T/w2\"); import-wait = 1;"
+daemon_start --state-dir "$T/state3" -c "$T/conf"
+until_ok 20 eval '[ "$(state_of third)" = degraded ]' || fail "third is $(state_of third)"
+same "$(online third)" 1 "disks online"
+
+step "two copies of a disk are refused while another disk is waited for, and after it"
+daemon_stop
+rm "$T/w/d"
+cp "$T/w/c" "$T/w2/c"
+mv "$T/w/c" "$T/w2/e"
+daemon_start --state-dir "$T/state3" -c "$T/conf"
+until_ok 20 eval 'vpool list --json | grep -q "copies of one disk"' || fail "$(vpool list --json)"
+daemon_stop

@@ -41,7 +41,8 @@ until_ok() {
 }
 
 daemon_start() { # [options]: waits until it answers
-    vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground "$@" >>"$T/log" 2>&1 &
+    echo 'import-wait = 0;' >"$T/daemon.conf" # another -c in the options takes its place
+    vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" -c "$T/daemon.conf" --foreground "$@" >>"$T/log" 2>&1 &
     daemon_pid=$!
     until_ok 10 daemon_answers || {
         cat "$T/log" >&2

@@ -451,7 +451,7 @@ const struct scenario scenarios[] = {
     SCENARIO("import-faults", "each operation and allocation of an import fails", mirror,
              written_volume, to_import, .deep_every = 50, .flags = SCENARIO_IMPORT_FAULTS),
     SCENARIO("import-faults-degraded", "the same, after a disk has died", mirror, written_volume,
-             to_import, .deep_every = 2000, .crash_stride = 5,
+             to_import, .deep_every = 500, .crash_stride = 11,
              .flags = SCENARIO_IMPORT_FAULTS | SCENARIO_DEATHS),
     SCENARIO("import-faults-wide", "the same with three disks", wide_mirror, written_volume,
              to_import, .deep_every = 500, .flags = SCENARIO_IMPORT_FAULTS),

@@ -16,7 +16,8 @@ struct chain {
     uint64_t stream, seq;
     struct pool_segment segment;
     uint32_t page;
-    uint8_t *buf[POOL_META_COPIES]; /* the segment's copies, by what the disks gave */
+    uint8_t
+        *buf[POOL_META_COPIES]; /* the segment's copies, by what the disks gave; zeros elsewhere */
     bool readable[POOL_META_COPIES];
     uint8_t *run; /* bodies of a run of batches */
     size_t run_len;
@@ -39,6 +40,25 @@ static const struct check_disk *copy_disk(const struct chain *ch, const struct p
     return disk && disk->counts ? disk : NULL;
 }
 
+/* Page by page, after all at once failed: what cannot be read holds no batch. */
+static void load_pages(struct chain *ch, const struct check_disk *d, unsigned copy)
+{
+    uint64_t at = ch->segment.place.at_bytes[copy], first = 0;
+    unsigned unread = 0;
+    for (uint32_t page = 0; page < ch->segment.pages; page++, at += POOL_PAGE) {
+        uint8_t *to = ch->buf[copy] + (size_t)page * POOL_PAGE;
+        if (check_read(d, at, to, POOL_PAGE))
+            continue;
+        memset(to, 0, POOL_PAGE);
+        first = unread++ ? first : at;
+    }
+    ch->readable[copy] = unread < ch->segment.pages;
+    if (unread)
+        check_problem(ch->c, ch->name,
+                      "%s: %u of %u pages of a segment cannot be read, the first at byte %llu",
+                      d->path, unread, ch->segment.pages, (unsigned long long)first);
+}
+
 static void load_copies(struct chain *ch)
 {
     size_t len = (size_t)ch->segment.pages * POOL_PAGE;
@@ -46,8 +66,7 @@ static void load_copies(struct chain *ch)
         const struct check_disk *d = copy_disk(ch, &ch->segment, i);
         ch->readable[i] = d && check_read(d, ch->segment.place.at_bytes[i], ch->buf[i], len);
         if (d && !ch->readable[i])
-            check_problem(ch->c, ch->name, "%s: a segment at byte %llu can not be read", d->path,
-                          (unsigned long long)ch->segment.place.at_bytes[i]);
+            load_pages(ch, d, i);
     }
 }
 

@@ -196,6 +196,33 @@ static void a_pool_in_use_is_refused_to_a_second_daemon(void **state)
     in_world(2, body_active);
 }
 
+/* The labels of the second disk. */
+static bool second_label_fails(const void *buf, uint64_t len, void *arg)
+{
+    (void)arg;
+    struct pool_label l;
+    return len == POOL_BLOCK && pool_label_decode(buf, &l) == 0 && l.disk_index == 1;
+}
+
+static void body_half_labelled(void *arg)
+{
+    (void)arg;
+    struct pool_found *found = NULL;
+    unsigned count = 0;
+    sim_world_on_write(world, second_label_fails, NULL);
+    check(create("one", paths_of, 2, false) != 0);
+    sim_world_on_write(world, NULL, NULL);
+    check_ok(pool_scan(paths_of, 2, NULL, &found, &count, NULL));
+    check_equal(count, 0);
+    free(found);
+    check_ok(create("one", paths_of, 2, false));
+}
+static void a_creation_that_fails_midway_leaves_no_label(void **state)
+{
+    (void)state;
+    in_world(2, body_half_labelled);
+}
+
 static void body_holds(void *arg)
 {
     (void)arg;
@@ -478,6 +505,37 @@ static void drop_line(enum vp_log_level level, const char *line, void *arg)
     (void)arg;
 }
 
+/* ---- what became of a disk ----------------------------------------------------------------- */
+
+static void overwrite_labels(void *arg)
+{
+    (void)arg;
+    struct pool *p = open_new(1);
+    struct pool_disk_info info;
+    static uint8_t noise[POOL_LABEL_AREA];
+    if (!p)
+        return;
+    pool_disk_look(p, 0);
+    pool_disk_info_get(p, 0, &info);
+    check_equal(info.finding[0], 0);
+    memset(noise, 0x5a, sizeof(noise));
+    sim_disk_poke(sim_disk_find(world, "d0"), 0, noise, sizeof(noise));
+    sim_disk_poke(sim_disk_find(world, "d0"), DISK - sizeof(noise), noise, sizeof(noise));
+    pool_disk_look(p, 0);
+    pool_disk_info_get(p, 0, &info);
+    check(strstr(info.finding, "4 copies of its label") != NULL);
+    pool_abandon(p); /* as after a kill */
+    check_ok(import_rc(paths_of, 1, &p));
+    if (p)
+        check_ok(pool_close(p, true));
+}
+
+static void labels_and_roots_that_are_overwritten_are_written_again(void **state)
+{
+    (void)state;
+    in_world(1, overwrite_labels);
+}
+
 int main(void)
 {
     vp_log_set_sink(drop_line, NULL);
@@ -489,6 +547,7 @@ int main(void)
         cmocka_unit_test(a_disk_that_has_grown_is_found_without_its_first_labels),
         cmocka_unit_test(a_pool_in_use_is_refused_to_a_second_daemon),
         cmocka_unit_test(a_disk_of_a_pool_is_taken_only_by_force_or_after_destroying),
+        cmocka_unit_test(a_creation_that_fails_midway_leaves_no_label),
         cmocka_unit_test(a_creation_that_can_not_be_is_refused_with_its_reason),
         cmocka_unit_test(a_crash_during_creation_leaves_a_whole_pool_or_none),
         cmocka_unit_test(an_ejection_survives_a_crash),
@@ -500,6 +559,7 @@ int main(void)
                                         remove_directory),
         cmocka_unit_test_setup_teardown(a_partition_table_is_recognised, make_directory,
                                         remove_directory),
+        cmocka_unit_test(labels_and_roots_that_are_overwritten_are_written_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

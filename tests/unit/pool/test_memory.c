@@ -96,7 +96,7 @@ struct trial {
 
 static uint64_t leased_now(void)
 {
-    return pool_arena_list(pool, OWNER, NULL, 0);
+    return pool_arena_count(pool, OWNER);
 }
 
 /* What is leased and formed in memory is in the records. */
@@ -107,6 +107,8 @@ static void check_groups_have_records(void)
     list_for_each (g, &pool->groups, link)
         check(pool_group_is_empty(g) ||
               pool_record_get(pool, POOL_RECORD_GROUP, 0, g->raid.id, &r));
+    list_for_each (g, &pool->meta_groups, link)
+        check(pool_record_get(pool, POOL_RECORD_GROUP, 0, g->raid.id, &r));
 }
 
 static CO int with_failure(struct trial *t)

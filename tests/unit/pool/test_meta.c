@@ -26,6 +26,8 @@ static unsigned groups_in_memory(void)
     const struct pool_group *g;
     list_for_each (g, &pool->groups, link)
         n++;
+    list_for_each (g, &pool->meta_groups, link)
+        n++;
     return n;
 }
 
