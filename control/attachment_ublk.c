@@ -206,7 +206,7 @@ int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *er
                    "errors",
                    a->uri,
                    of.users.count ? text
-                                  : "by what can not be seen from here, such as a mount in "
+                                  : "by what cannot be seen from here, such as a mount in "
                                     "another mount namespace");
 }
 
@@ -216,7 +216,7 @@ void attachment_ublk_used_by(const struct attachment *a, char *text, size_t size
     int rc = users_find(a, &of);
     block_users_text(&of.users, text, size);
     if (!text[0] && (rc || ublkx_target_check_unclaimed(a->target) == VP_E_BUSY))
-        (void)snprintf(text, size, "what can not be seen from here");
+        (void)snprintf(text, size, "what cannot be seen from here");
 }
 
 json_t *attachment_ublk_json(const struct attachment *a, const char *subject)

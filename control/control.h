@@ -17,7 +17,7 @@ struct control_options {
     unsigned reactor_count;
     int signal_fd; /* a non-blocking signalfd: SIGTERM and SIGINT stop; borrowed */
     /* Called once: 0 when everything that comes back is back and requests are answered, or why it
-     * can not start. May be NULL. */
+     * cannot start. May be NULL. */
     void (*ready)(void *arg, int rc, const char *text);
     void *ready_arg;
     /* SIGHUP: opens the log file anew, after it was moved away. May be NULL; gets ready_arg. */

@@ -543,7 +543,7 @@ CO static int set(struct control *c, const void *args, json_t **result, struct v
 {
     const struct set_args *a = args;
     if (!property_is_known(a->key, strlen(a->key)))
-        return vp_fail(err, VP_E_RPC_PARAMS, "'%.60s' can not be set on a pool: only 'comment' can",
+        return vp_fail(err, VP_E_RPC_PARAMS, "'%.60s' cannot be set on a pool: only 'comment' can",
                        a->key);
     struct control_pool *p;
     int rc = control_pool_get_open(c, a->pool, &p, err);

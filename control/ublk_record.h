@@ -6,10 +6,10 @@
  *     ours: the same number and the same tag;
  *   - people.
  *
- * A record is there before the device can be seen and until it can not be seen any more, while the
+ * A record is there before the device can be seen and until it cannot be seen any more, while the
  * number is still taken. One without a device is a leftover: somebody else removed the device. A
  * daemon does not take it for that of the next device of that number, whose tag is another; but udev
- * can not see tags, so leftovers are removed at the start. Devices and /run both end with the
+ * cannot see tags, so leftovers are removed at the start. Devices and /run both end with the
  * machine's uptime. All of this blocks (tmpfs): run it offloaded.
  */
 #ifndef VP_CONTROL_UBLK_RECORD_H
@@ -42,7 +42,7 @@ int ublk_record_remove(const char *dir, int number) must_check;
 
 /*
  * Removes the records of devices that are not there: somebody else removed those. Each device is
- * looked for in `class_dir` (the kernel's: "ublkcN") just before its record goes; where it can not be
+ * looked for in `class_dir` (the kernel's: "ublkcN") just before its record goes; where it cannot be
  * told, the record stays. An errno's code, the last of several.
  */
 int ublk_records_forget_leftovers(const char *dir, const char *class_dir) must_check;

@@ -18,11 +18,11 @@ static int create_blocking(void *arg)
     const struct file_create *f = arg;
     AUTO_FD int fd = open(f->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
-        return vp_fail_errno(f->err, vp_err_from_errno(errno), errno, "%s: can not be created",
+        return vp_fail_errno(f->err, vp_err_from_errno(errno), errno, "%s: cannot be created",
                              f->path);
     if (ftruncate(fd, (off_t)f->size_bytes) != 0 || fsync(fd) != 0) {
         int rc = vp_fail_errno(f->err, vp_err_from_errno(errno), errno,
-                               "%s: can not be made %llu bytes long", f->path,
+                               "%s: cannot be made %llu bytes long", f->path,
                                (unsigned long long)f->size_bytes);
         (void)unlink(f->path);
         return rc;

@@ -23,7 +23,7 @@ static int listen_failed(const char *where, struct vp_error *err)
     int rc = errno == EACCES || errno == EPERM ? VP_E_PERMISSION
              : errno == EADDRINUSE             ? VP_E_EXISTS
                                                : VP_E_SYSTEM;
-    return vp_fail_errno(err, rc, errno, "can not listen on %s", where);
+    return vp_fail_errno(err, rc, errno, "cannot listen on %s", where);
 }
 
 /* Does somebody accept connections there? A stale socket file refuses. */

@@ -32,7 +32,7 @@ int mailbox_init(struct mailbox *m, unsigned slots, bool with_event, struct vp_e
     if (with_event) {
         m->event_fd = eventfd(0, EFD_CLOEXEC);
         if (m->event_fd < 0)
-            return vp_fail_errno(err, VP_E_SYSTEM, errno, "can not create an eventfd");
+            return vp_fail_errno(err, VP_E_SYSTEM, errno, "cannot create an eventfd");
     }
     return 0;
 }

@@ -96,9 +96,9 @@ static int setup_failed(int rc, struct vp_error *err)
                              " to 0 (sysctl) and allow it in the container's seccomp profile");
     if (rc == -ENOMEM)
         return vp_fail_errno(err, VP_E_IO_NO_RING, -rc,
-                             "can not make an io_uring; raise the limit of locked memory"
+                             "cannot make an io_uring; raise the limit of locked memory"
                              " (ulimit -l, LimitMEMLOCK=)");
-    return vp_fail_errno(err, VP_E_IO_NO_RING, -rc, "can not make an io_uring");
+    return vp_fail_errno(err, VP_E_IO_NO_RING, -rc, "cannot make an io_uring");
 }
 
 static void wake_prep(struct ring_req *req, struct io_uring_sqe *sqe)
@@ -398,7 +398,7 @@ unsigned ring_turn(struct ring *ring, uint64_t timeout_ns)
     int rc = enter(ring, timeout_ns);
     /* EAGAIN, EBUSY: the kernel is short of something until we took completions. */
     if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
-        vp_error_log("io_uring failed (%s): completions are lost, can not go on", strerror(-rc));
+        vp_error_log("io_uring failed (%s): completions are lost, cannot go on", strerror(-rc));
         abort();
     }
     unsigned done = reap(ring);

@@ -66,20 +66,20 @@ static int open_failed(const char *path, struct vp_error *err)
 {
     switch (errno) {
     case ENOENT:
-        return vp_fail_errno(err, VP_E_NOT_FOUND, errno, "can not open %s", path);
+        return vp_fail_errno(err, VP_E_NOT_FOUND, errno, "cannot open %s", path);
     case EACCES:
     case EPERM:
     case EROFS:
-        return vp_fail_errno(err, VP_E_PERMISSION, errno, "can not open %s", path);
+        return vp_fail_errno(err, VP_E_PERMISSION, errno, "cannot open %s", path);
     case EBUSY:
         return vp_fail(err, VP_E_IO_BUSY_DEVICE,
                        "%s is in use: mounted, or part of another pool, array or volume", path);
     case ENXIO:
     case ENODEV:
     case ENOMEDIUM:
-        return vp_fail_errno(err, VP_E_IO_NO_DEVICE, errno, "can not open %s", path);
+        return vp_fail_errno(err, VP_E_IO_NO_DEVICE, errno, "cannot open %s", path);
     default:
-        return vp_fail_errno(err, VP_E_SYSTEM, errno, "can not open %s", path);
+        return vp_fail_errno(err, VP_E_SYSTEM, errno, "cannot open %s", path);
     }
 }
 
@@ -95,7 +95,7 @@ static int open_block(struct uring_device *d, const char *path, unsigned flags, 
     unsigned physical = 0;
     if (ioctl(d->fd, BLKSSZGET, &sector) != 0 || ioctl(d->fd, BLKPBSZGET, &physical) != 0 ||
         ioctl(d->fd, BLKGETSIZE64, &info->size_bytes) != 0)
-        return vp_fail_errno(err, VP_E_SYSTEM, errno, "can not ask %s for its geometry", path);
+        return vp_fail_errno(err, VP_E_SYSTEM, errno, "cannot ask %s for its geometry", path);
     if (sector < 512 || sector > 4096 || (sector & (sector - 1)) != 0)
         return vp_fail(err, VP_E_NOT_SUPPORTED, "%s has sectors of %d bytes; 512 to 4096 are known",
                        path, sector);
@@ -135,7 +135,7 @@ static int lock_file(int fd, const char *path, unsigned flags, struct vp_error *
         return 0;
     if (errno == EAGAIN || errno == EACCES)
         return vp_fail(err, VP_E_IO_BUSY_DEVICE, "%s is in use by another process, or twice", path);
-    return vp_fail_errno(err, VP_E_SYSTEM, errno, "can not lock %s", path);
+    return vp_fail_errno(err, VP_E_SYSTEM, errno, "cannot lock %s", path);
 }
 
 static bool is_memory_fs(int fd)

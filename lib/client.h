@@ -16,7 +16,7 @@ int vpool_call_json(struct vpool_client *c, const char *method, json_t *params, 
                     struct vpool_error *err);
 
 /* Who is at the other end, by the kernel's word of the moment of listen(2). *pid is 0 for a process
- * that can not be seen from here. */
+ * that cannot be seen from here. */
 int vpool_peer(const struct vpool_client *c, pid_t *pid, uid_t *uid, struct vpool_error *err);
 
 #endif

@@ -44,7 +44,7 @@ CO int nbdx_stream_skip(struct nbdx_stream *s, uint64_t n) must_check;
 /* ---- requests ------------------------------------------------------------------------------ */
 
 /* Requests are served in pieces of at most this much, each with one buffer, so that a large one
- * can not hold others up or deadlock with them over buffers. */
+ * cannot hold others up or deadlock with them over buffers. */
 #define NBDX_PIECE_BYTES ((size_t)1 << 20)
 /* … and in smaller ones, when this reactor's buffers are short: memory.c. */
 #define NBDX_PIECE_MIN_BYTES ((size_t)64 << 10)

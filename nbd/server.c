@@ -298,7 +298,7 @@ int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server **
     if (!rc) {
         rc = reactor_call(s->reactor, server_begin, s);
         if (rc) {
-            vp_ignore(vp_fail(err, rc, "the NBD server can not start: %s", vp_err_text(rc)),
+            vp_ignore(vp_fail(err, rc, "the NBD server cannot start: %s", vp_err_text(rc)),
                       "returned below");
             socket_unlink(s);
         }

@@ -4,7 +4,7 @@
  * Ejection: in memory first (nobody starts I/O on the disk any more), then a root that says so, and
  * only then does whoever noticed the failure go on. Until then `io.eject_pending` is set, and who
  * finds the disk out of service and would rely on that comes here as well, and waits for that root.
- * A disk that carries the last copy of some metadata can not go: the pool is fenced instead and
+ * A disk that carries the last copy of some metadata cannot go: the pool is fenced instead and
  * serves reads.
  *
  * What a disk missed has another copy, so its groups of one member are current: they are served

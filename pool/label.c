@@ -220,7 +220,7 @@ int pool_labels_write(struct pool *p, struct vp_error *err)
         if (p->disk[i].io.dev) {
             rc = write_disk_labels(p, &p->disk[i], block);
             if (rc)
-                rc = vp_fail(err, rc, "%s: the label can not be written: %s", p->disk[i].path,
+                rc = vp_fail(err, rc, "%s: the label cannot be written: %s", p->disk[i].path,
                              write_error_text(rc));
         }
     io_buffer_put(block, POOL_BLOCK);
@@ -256,7 +256,7 @@ int pool_disks_wipe(struct pool *p, struct vp_error *err)
         int rc = wipe_disk(&p->disk[i]);
         if (rc && !first_rc)
             first_rc =
-                vp_fail(err, rc, "%s: can not be wiped: %s", p->disk[i].path, write_error_text(rc));
+                vp_fail(err, rc, "%s: cannot be wiped: %s", p->disk[i].path, write_error_text(rc));
     }
     return first_rc;
 }

@@ -22,7 +22,7 @@
  * does not fit in the rest of this one but would fit there; a longer one is cut to fill what there
  * is.
  *
- * A copy that can not be written is ejected, durably, by a new root (root.c), before the commit is
+ * A copy that cannot be written is ejected, durably, by a new root (root.c), before the commit is
  * acknowledged. No copy left: the pool is fenced.
  *
  * Memory: each stream has one segment's buffer. A commit allocates nothing but table nodes.
@@ -129,7 +129,7 @@ static int stream_io_finish(struct pool *p, struct stream_io *io)
             continue;
         int rc = pool_disk_eject(p, io->disk[i], io->op[i].rc, "a write of metadata failed");
         if (rc) {
-            pool_fence(p, "a disk failed a write of metadata and can not be taken out");
+            pool_fence(p, "a disk failed a write of metadata and cannot be taken out");
             return rc;
         }
     }
@@ -318,7 +318,7 @@ static void entry_wake(struct log_entry *e)
 }
 
 /* Lets the next one write: a cut, which is handed the writer's place, so that commits that follow
- * one another closely can not keep it waiting; else a queued commit. */
+ * one another closely cannot keep it waiting; else a queued commit. */
 static void writer_leave(struct pool_log *l)
 {
     if (!co_queue_is_empty(&l->idle)) {
@@ -358,7 +358,7 @@ static void log_write_some(struct pool *p)
     size_t total = queue_take(l, &run);
     int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : stream_write_run(p, &l->stream, l, &run, total);
     if (rc)
-        pool_fence(p, "the metadata log can not be extended");
+        pool_fence(p, "the metadata log cannot be extended");
     while (!list_empty(&run))
         entry_finish(list_first(&run, struct log_entry, link), rc ? VP_E_POOL_FENCED : 0);
     if (l->stream.total_pages > l->limit_pages)

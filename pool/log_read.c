@@ -2,7 +2,7 @@
  * Walking a chain of segments, of the log or of a snapshot, over all copies. Untrusted.
  *
  * A batch counts when any copy has it whole. Copies that were looked at and lack it are rewritten
- * from the one that has it: in an open piece all of them, so that the tail found here can not
+ * from the one that has it: in an open piece all of them, so that the tail found here cannot
  * differ at the next import whichever disks are there then.
  *
  * What cannot be read is not taken for what is not there. A segment is read at once, and page by

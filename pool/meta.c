@@ -190,7 +190,7 @@ static int meta_group_form(struct pool *p, unsigned copies)
     return 0;
 }
 
-/* Where three copies can not be had any more, two do. */
+/* Where three copies cannot be had any more, two do. */
 int pool_meta_group_add(struct pool *p)
 {
     unsigned copies = pool_meta_copies(p), least = copies > 2 ? 2 : copies;

@@ -82,7 +82,7 @@ uint32_t log_batch_claim(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid
  * page is written atomically, so this is damage. */
 bool log_batch_is_damaged(const uint8_t *buf, struct vp_uuid pool, uint64_t stream, uint64_t seq);
 void log_segment_encode(const struct pool_segment *s, struct log_segment *out);
-/* False when it can not be a segment: bounds, alignment, copies. Whether the disks exist is the
+/* False when it cannot be a segment: bounds, alignment, copies. Whether the disks exist is the
  * caller's to see. Untrusted. */
 bool log_segment_decode(const struct log_segment *in, uint32_t pages_max, struct pool_segment *out);
 

@@ -180,7 +180,7 @@ CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, siz
 
 /*
  * ANY. Asked after the flush of a family's data, before a client is told that it succeeded:
- * VP_E_RAID_NO_COPY when the family leases arenas in a group that can not be read any more and that
+ * VP_E_RAID_NO_COPY when the family leases arenas in a group that cannot be read any more and that
  * lost writes which no flush had covered. (A mirror has them elsewhere; and a later flush, which
  * finds the disk out of service, would have nothing to complain of.)
  */

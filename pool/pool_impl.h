@@ -301,7 +301,7 @@ CO int pool_labels_write(struct pool *p, struct vp_error *err) must_check;
 
 /*
  * For pool_import: opens what has a label. Files that are not labelled, and the disks of other
- * pools than the first path's, are an error with a sentence; a disk whose label can not be read any
+ * pools than the first path's, are an error with a sentence; a disk whose label cannot be read any
  * more is left out with a warning, as long as another one is there. *out is malloc'ed, and holds
  * what is open so far all the while, so that it can be freed after a power cut; NULL after an error.
  */

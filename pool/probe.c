@@ -39,7 +39,7 @@ static int probe_blocking(void *arg)
         return 0;
     blkid_probe probe = blkid_new_probe_from_filename(path);
     if (!probe)
-        return vp_fail(err, VP_E_IO, "%s: can not be examined for other data", path);
+        return vp_fail(err, VP_E_IO, "%s: cannot be examined for other data", path);
     blkid_probe_enable_superblocks(probe, 1);
     blkid_probe_enable_partitions(probe, 1);
     int found = blkid_do_safeprobe(probe); /* 0 found, 1 nothing, -2 several, -1 error */
@@ -51,7 +51,7 @@ static int probe_blocking(void *arg)
                      "%s holds %s (%s): wipe it or use --force, which destroys it", path, kind,
                      name);
     } else if (found != 1) {
-        rc = vp_fail(err, VP_E_IO, "%s: can not be examined for other data", path);
+        rc = vp_fail(err, VP_E_IO, "%s: cannot be examined for other data", path);
     }
     blkid_free_probe(probe);
     return rc;

@@ -110,7 +110,7 @@ static CO int scan_add(struct scan *s, const char *path, const struct pool_label
     return 0;
 }
 
-/* Only lack of memory, and more disks than a pool can have, are errors: what can not be read is no disk of ours. */
+/* Only lack of memory, and more disks than a pool can have, are errors: what cannot be read is no disk of ours. */
 static CO int scan_disk(struct scan *s, const char *path)
 {
     struct io_dev *dev;
@@ -283,7 +283,7 @@ int pool_candidates_open(const char *const *paths, unsigned count, struct pool_c
         rc = open_candidate(paths[i], &c[n], err);
         if (rc == VP_E_LABEL_BAD && count > 1) {
             /* A dead or rotten disk: whether the pool can do without it shows later. */
-            vp_warn("%s is left out: its label can not be read", paths[i]);
+            vp_warn("%s is left out: its label cannot be read", paths[i]);
             bad_rc = rc;
             rc = 0;
             continue;

@@ -41,7 +41,7 @@ struct raid_disk {
     /*
      * Takes the disk out of service for good (until an operator acts): when it returns 0 the
      * ejection is durable in the pool's metadata, so a write that missed this disk may be
-     * acknowledged. CO. An error means that the pool can not do without it or can not record it.
+     * acknowledged. CO. An error means that the pool cannot do without it or cannot record it.
      * For a disk that is out already it waits until that is durable.
      */
     int (*eject)(struct raid_disk *disk, int rc, const char *why);

@@ -45,7 +45,7 @@ static void copy_see(struct adopt_piece *p, unsigned i, uint8_t *truth, const ui
     p->good[i] |= good;
 }
 
-/* Reads one copy of all blocks; one by one when they can not be read together. */
+/* Reads one copy of all blocks; one by one when they cannot be read together. */
 static CO void copy_read(struct thin *t, struct adopt_piece *p, unsigned copy)
 {
     uint8_t *truth = t->adopt_buf, *buf = truth + PIECE * POOL_BLOCK;

@@ -2,7 +2,7 @@
  * Page cache of one reactor, with a limit. Memory comes in slabs and is kept until the cache goes.
  *
  * Clean pages are in a clock list; who is at its head is evicted unless it was used since the hand
- * passed, or can not go (thin_impl.h, invariant 3). Dirty pages are in their trees' lists until a
+ * passed, or cannot go (thin_impl.h, invariant 3). Dirty pages are in their trees' lists until a
  * checkpoint wrote them.
  *
  * Why nothing here can deadlock: a page is never waited for while another is pinned. When nothing

@@ -1,7 +1,7 @@
 /*
  * Reading. A request is cut into windows of pieces that are read in parallel; blocks without a
  * valid bit are zeros. Nothing is pinned while the devices work: the caller's block locks keep
- * every block that is read valid, so its chunk can not be freed, and the checksums are copied.
+ * every block that is read valid, so its chunk cannot be freed, and the checksums are copied.
  */
 #include <string.h>
 

@@ -97,7 +97,7 @@ int ublkx_features(uint64_t *out, struct vp_error *err)
     uint64_t needed = UBLKX_F_USER_RECOVERY | UBLKX_F_RECOVERY_REISSUE | UBLKX_F_IOCTL_ENCODE;
     if ((*out & needed) != needed)
         return vp_fail(err, VP_E_UBLK_TOO_OLD,
-                       "this kernel's ublk driver can not hand a device over to another process "
+                       "this kernel's ublk driver cannot hand a device over to another process "
                        "(features 0x%llx); attach with --nbd",
                        (unsigned long long)*out);
     return 0;

@@ -302,7 +302,7 @@ int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
     (void)snprintf(path, sizeof(path), "/dev/ublkc%u", t->info.dev_id);
     t->fd = io_driver_open(path);
     if (t->fd < 0)
-        return vp_fail_errno(err, VP_E_UBLK_REFUSED, -t->fd, "can not open %s", path);
+        return vp_fail_errno(err, VP_E_UBLK_REFUSED, -t->fd, "cannot open %s", path);
     if (t->zero_copy && !(t->first_slot = io_driver_slots_get(tag_count(t)))) {
         serve_close(t);
         return vp_fail(err, VP_E_NOT_SUPPORTED,

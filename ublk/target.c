@@ -265,7 +265,7 @@ static CO int look_for(const struct ublkx_options *o, struct ublkx_dev_info *inf
                             o->number);
 }
 
-/* One of ours that was added but never started can not be taken over: it goes. */
+/* One of ours that was added but never started cannot be taken over: it goes. */
 static CO int discard_unstarted(struct ublkx_dev_info *info, bool *found, struct vp_error *err)
 {
     if (!*found || info->state != UBLKX_DEV_DEAD)
@@ -331,7 +331,7 @@ int ublkx_target_resize(struct ublkx_target *t, struct vp_error *err)
 {
     if (!(t->features & UBLKX_F_UPDATE_SIZE))
         return vp_fail(err, VP_E_NOT_SUPPORTED,
-                       "%s keeps its size until it is attached again: this kernel can not resize "
+                       "%s keeps its size until it is attached again: this kernel cannot resize "
                        "ublk devices (Linux 6.16 can)",
                        t->path);
     return ublkx_device_resize(t, err);

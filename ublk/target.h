@@ -68,7 +68,7 @@ struct ublkx_options {
     unsigned depth;    /* of each queue; 0 = 64, at most 1024                                   */
     bool read_only;    /* in addition to the backend's own property                             */
     bool no_user_copy; /* the kernel copies, into memory that every tag keeps                   */
-    /* Data pass by read_slot and write_slot alone: of a new device only, which can not be taken over.
+    /* Data pass by read_slot and write_slot alone: of a new device only, which cannot be taken over.
      * The reactor has driver_buffers for queues × depth requests. */
     bool zero_copy;
     uint64_t tag; /* tells this attachment's device from others'; not 0                    */
@@ -112,7 +112,7 @@ CO int ublkx_target_resize(struct ublkx_target *t, struct vp_error *err) must_ch
 
 int ublkx_target_number(const struct ublkx_target *t);
 const char *ublkx_target_path(const struct ublkx_target *t); /* "/dev/ublkbN" */
-/* 0: nobody has it for himself (a mount, LVM, swap); VP_E_BUSY: somebody has; or it can not be told. */
+/* 0: nobody has it for himself (a mount, LVM, swap); VP_E_BUSY: somebody has; or it cannot be told. */
 CO int ublkx_target_check_unclaimed(const struct ublkx_target *t) must_check;
 
 struct ublkx_stats {

@@ -161,8 +161,7 @@ int volume_activate_opening(struct volume *v, bool reserve)
         return VP_E_NO_MEMORY;
     int rc = open_thin(v, slot, v->replay, true, &io->thin);
     if (rc == VP_E_NO_SPACE && !reserve) {
-        vp_warn("volume %s: its reserve can not be honoured, the pool is full",
-                volume_full_name(v));
+        vp_warn("volume %s: its reserve cannot be honoured, the pool is full", volume_full_name(v));
         rc = open_thin(v, slot, v->replay, false, &io->thin);
     }
     if (rc == VP_E_PAGE_DAMAGED || rc == VP_E_MAP_BAD || rc == VP_E_MAP_TOO_DEEP ||
@@ -246,7 +245,7 @@ void volume_detach(struct volume *v)
     slot->active--;
     list_del(&v->active_link);
     volume_names_free_retired(v);
-    vp_ignore(reactor_call(slot->reactor, close_on_reactor, io), "it can not fail");
+    vp_ignore(reactor_call(slot->reactor, close_on_reactor, io), "it cannot fail");
 }
 
 int volume_deactivate(struct volume *v, bool *done)
@@ -336,7 +335,7 @@ static int take_memory_on_reactor(void *arg)
 bool volume_take_memory(struct volume *v)
 {
     struct memory_call c = {.thin = v->io->thin};
-    vp_ignore(reactor_call(v->reactor, take_memory_on_reactor, &c), "it can not fail");
+    vp_ignore(reactor_call(v->reactor, take_memory_on_reactor, &c), "it cannot fail");
     return c.survives_kill;
 }
 

@@ -13,7 +13,7 @@
  *
  * A volume that was inactive when the checkpoint began, and has nothing to replay, needs nothing:
  * its TREE records are true, and what it does from now on is in the log behind the cut.
- * A volume that can not be opened keeps its changes all the same: its records are committed once
+ * A volume that cannot be opened keeps its changes all the same: its records are committed once
  * more, behind the cut.
  */
 #include "base/log.h"

@@ -52,7 +52,7 @@ static int destroy_on_reactor(void *arg)
     return rc;
 }
 
-/* A tree that can not be read keeps its pages for ever; vpool-check counts them. Better than a
+/* A tree that cannot be read keeps its pages for ever; vpool-check counts them. Better than a
  * volume that can never be deleted. */
 CO static void destroy_tree(struct volume *v)
 {

@@ -37,7 +37,7 @@ CO static void room_announce(struct volumes *vs)
         if (!atomic_load_explicit(&v->counters.waiting_for_space, memory_order_relaxed))
             continue;
         volume_pin(v);
-        vp_ignore(reactor_call(v->reactor, room_announce_on_reactor, v->io), "it can not fail");
+        vp_ignore(reactor_call(v->reactor, room_announce_on_reactor, v->io), "it cannot fail");
         volume_unpin(v);
     }
 }
@@ -194,7 +194,7 @@ int volume_full_freed(struct volume *v)
     if (!atomic_load_explicit(&v->counters.waiting_for_space, memory_order_relaxed))
         return 0;
     int rc = volume_io_commit(io);
-    vp_ignore(room_announce_on_reactor(io), "it can not fail");
+    vp_ignore(room_announce_on_reactor(io), "it cannot fail");
     return rc;
 }
 

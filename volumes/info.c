@@ -83,7 +83,7 @@ int volume_info_get(struct volumes *vs, const char *name, struct volume_info *ou
     bool active = v->io != NULL;
     if (active) {
         c.thin = v->io->thin;
-        vp_ignore(reactor_call(v->reactor, stats_on_reactor, &c), "it can not fail");
+        vp_ignore(reactor_call(v->reactor, stats_on_reactor, &c), "it cannot fail");
     }
     info_fill(v, out);
     out->leased_bytes = pool_arena_count(vs->pool, v->id) * arena_bytes(vs);

@@ -202,7 +202,7 @@ CO static void drain_all(struct volumes *vs)
     struct volume *v;
     list_for_each (v, &vs->active, active_link) {
         volume_pin(v);
-        vp_ignore(reactor_call(v->reactor, drain_on_reactor, v), "it can not fail");
+        vp_ignore(reactor_call(v->reactor, drain_on_reactor, v), "it cannot fail");
         volume_unpin(v);
     }
 }

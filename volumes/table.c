@@ -4,7 +4,7 @@
  * 1. A change is visible once its record is durable. While the record is being written its name is
  *    taken (`pending`) but not found, so that nobody else takes it and nobody uses it too soon.
  * 2. Ids come from a COUNTER record that is committed together with the volume: an id is never used
- *    twice, so a stale record or log entry can not be taken for another volume's.
+ *    twice, so a stale record or log entry cannot be taken for another volume's.
  */
 #include "base/verify.h"
 #include "volumes/volumes_impl.h"
@@ -235,7 +235,7 @@ static void create_undo(struct volume *v)
     volume_free(v);
 }
 
-/* Leases the reserve at once: a promise that can not be kept is refused now, not later. Until it is kept
+/* Leases the reserve at once: a promise that cannot be kept is refused now, not later. Until it is kept
  * the record says that the volume is being deleted, so that a failure, or a crash, leaves nothing to
  * undo: what was leased goes the way of a deleted volume. */
 CO static int create_reserve(struct volume *v, struct vp_error *err)

@@ -4,7 +4,7 @@
     (gdb) vpool-co                  # all coroutines of the selected thread's reactor, with `why`
     (gdb) vpool-co-bt ADDRESS       # backtrace of a suspended one (live process only)
 
-From another thread, or where thread-local variables can not be read, give the reactor's address:
+From another thread, or where thread-local variables cannot be read, give the reactor's address:
 vpool-co ADDRESS.
 """
 import gdb

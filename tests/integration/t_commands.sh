@@ -38,7 +38,7 @@ ok vpool set tank/a sync=always
 same "$(vpool get tank/a sync)" always "sync"
 ok vpool set tank comment='a longer text'
 same "$(vpool get tank comment)" 'a longer text' "comment"
-refused 'can not be set' vpool set tank chunk=64K
+refused 'cannot be set' vpool set tank chunk=64K
 refused '.' vpool set tank/a colour=red
 refused 'no property' vpool get tank/a colour
 

@@ -65,7 +65,7 @@ refused 'does not answer.*kill -9' vpoold -s "$VPOOL_SOCKET" --state-dir "$T/sta
 kill -CONT "$daemon_pid"
 until_ok 5 lives
 
-step "so is a lock that can not be had"
+step "so is a lock that cannot be had"
 mv "$T/state/vpoold.lock" "$T/state/lock"
 mkdir "$T/state/vpoold.lock"
 not_taken 'vpoold.lock: .*left alone'
@@ -131,9 +131,9 @@ take_failed() {
     grep -qE -- "$1" "$T/take" || fail "it does not say '$1': $(cat "$T/take")"
 }
 
-step "what can not be taken over from is told its version and left alone"
+step "what cannot be taken over from is told its version and left alone"
 fake old
-not_taken 'version 0.0.9.*can not be taken over'
+not_taken 'version 0.0.9.*cannot be taken over'
 fake_end
 
 step "what claims to be another process is left alone, and so is that one"

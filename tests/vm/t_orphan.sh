@@ -39,7 +39,7 @@ ok vpool ublk list
 grep -qE '/dev/ublkb7 +here +tank/a +serving' <<<"$out" || fail "$out"
 
 step "devices that do not answer are listed, each with its reason"
-mv /dev/ublk-control /dev/hidden # so that the kernel can not be asked
+mv /dev/ublk-control /dev/hidden # so that the kernel cannot be asked
 ok vpool ublk list
 grep -qE '/dev/ublkb7 +here +tank/a +unknown' <<<"$out" && grep -q '/dev/ublkb8 does not answer: there is no' <<<"$out" || fail "$out"
 [ "$(vpool --json ublk list | jq -r '[.devices[] | select(.error != "") | .state] | unique[]')" = unknown ] || fail "$(vpool --json ublk list)"

@@ -28,7 +28,7 @@ step "what is written to it is on the disk, and nowhere else"
 noise 3M >"$T/new"
 head -c 8M /dev/vda >"$T/expected"
 dd if="$T/new" of="$T/expected" bs=4k seek=300 conv=notrunc 2>/dev/null
-dd if="$T/new" of="$dev" bs=4k seek=300 oflag=direct conv=fsync 2>/dev/null || fail "it can not be written"
+dd if="$T/new" of="$dev" bs=4k seek=300 oflag=direct conv=fsync 2>/dev/null || fail "it cannot be written"
 blkdiscard -f -z -o 1M -l 64k "$dev" || fail "no zeros"
 dd if=/dev/zero of="$T/expected" bs=64k seek=16 count=1 conv=notrunc 2>/dev/null
 ok blkdiscard -f -o 16M -l 1M "$dev"
@@ -50,7 +50,7 @@ else
     for bs in 512 4096 20480 65536 196608 524288 2097152; do
         noise $((8 * bs)) >"$T/out"
         noise $((8 * bs)) >"$T/in"
-        dd if="$T/out" of="$dev" bs=$bs seek=8 oflag=direct 2>/dev/null || fail "$bs bytes can not be written"
+        dd if="$T/out" of="$dev" bs=$bs seek=8 oflag=direct 2>/dev/null || fail "$bs bytes cannot be written"
         dd if="$T/in" of=/dev/vda bs=$bs seek=24 oflag=direct 2>/dev/null
         dd if=/dev/vda bs=$bs skip=8 count=8 iflag=direct 2>/dev/null | cmp - "$T/out" || fail "written by $bs: the disk holds something else"
         dd if="$dev" bs=$bs skip=24 count=8 iflag=direct 2>/dev/null | cmp - "$T/in" || fail "read by $bs: not what the disk holds"
@@ -58,8 +58,8 @@ else
 
     step "zero copy: the same through the page cache, many requests at a time, and durable at once"
     noise 8M >"$T/out"
-    dd if="$T/out" of="$dev" bs=1M seek=64 conv=fsync 2>/dev/null || fail "it can not be written"
-    dd if="$T/new" of="$dev" bs=64k seek=80M oflag=direct,dsync,seek_bytes 2>/dev/null || fail "it can not be written with FUA"
+    dd if="$T/out" of="$dev" bs=1M seek=64 conv=fsync 2>/dev/null || fail "it cannot be written"
+    dd if="$T/new" of="$dev" bs=64k seek=80M oflag=direct,dsync,seek_bytes 2>/dev/null || fail "it cannot be written with FUA"
     blockdev --flushbufs "$dev"
     cmp -n 8M -i 64M:0 "$dev" "$T/out" || fail "the page cache reads something else"
     blockdev --flushbufs /dev/vda
@@ -75,7 +75,7 @@ else
     step "zero copy: a file in memory as well, which is otherwise read without the ring"
     truncate -s 16M /dev/shm/disk
     serve --ublk-pass /dev/shm/disk --zero-copy
-    dd if="$T/new" of="$dev" bs=64k seek=3 oflag=direct 2>/dev/null || fail "it can not be written"
+    dd if="$T/new" of="$dev" bs=64k seek=3 oflag=direct 2>/dev/null || fail "it cannot be written"
     cmp -n 3M -i 192k:0 /dev/shm/disk "$T/new" || fail "the file holds something else"
     dd if="$dev" bs=64k skip=3 count=48 iflag=direct 2>/dev/null | cmp - "$T/new" || fail "it reads something else"
     serve_end -TERM
@@ -84,7 +84,7 @@ fi
 
 step "a volume is served likewise, and its pool goes with it"
 serve --ublk-volume --disk "$T/disk" --size 64M
-dd if="$T/new" of="$dev" bs=4k seek=77 oflag=direct 2>/dev/null || fail "it can not be written"
+dd if="$T/new" of="$dev" bs=4k seek=77 oflag=direct 2>/dev/null || fail "it cannot be written"
 dd if="$dev" bs=4k skip=77 count=768 iflag=direct 2>/dev/null | cmp - "$T/new" || fail "it reads something else"
 serve_end -INT
 [ ! -e "$T/disk" ] || fail "the pool's file is still there"

@@ -29,7 +29,7 @@ int bench_serve_prepare(struct vp_error *err)
     sigaddset(&set, SIGINT);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
-    return signal_fd >= 0 ? 0 : vp_fail_errno(err, VP_E_SYSTEM, errno, "can not make a signalfd");
+    return signal_fd >= 0 ? 0 : vp_fail_errno(err, VP_E_SYSTEM, errno, "cannot make a signalfd");
 }
 
 /* ---- a disk as a backend ------------------------------------------------------------------ */
@@ -40,7 +40,7 @@ struct disk {
     uint32_t sum; /* of all checksums: somebody uses them */
 };
 
-/* What a volume can not do without: what it costs here. */
+/* What a volume cannot do without: what it costs here. */
 static void checksum(struct disk *d, const unsigned char *buf, uint32_t len)
 {
     for (uint32_t at = 0; d->checksum && at < len; at += 4096)

@@ -195,7 +195,7 @@ static void take_run(struct chain *ch)
     ch->run_len = 0;
 }
 
-/* False when the chain can not be followed any further. */
+/* False when the chain cannot be followed any further. */
 static bool take_batch(struct chain *ch, const struct log_batch *b)
 {
     struct pool_segment next;

@@ -55,7 +55,7 @@ static bool write_at(const struct check_disk *d, uint64_t at, const void *buf, s
 {
     if (pwrite(d->fd, buf, len, (off_t)at) == (ssize_t)len)
         return true;
-    fprintf(stderr, "vpool-check: %s: can not be written at byte %llu\n", d->path,
+    fprintf(stderr, "vpool-check: %s: cannot be written at byte %llu\n", d->path,
             (unsigned long long)at);
     return false;
 }

@@ -50,7 +50,7 @@ static bool disk_size(int fd, uint64_t *out)
     return S_ISREG(st.st_mode);
 }
 
-/* A lock that a daemon's exclusive one refuses: what changes meanwhile can not be checked. */
+/* A lock that a daemon's exclusive one refuses: what changes meanwhile cannot be checked. */
 static bool lock_disk(int fd, bool writable)
 {
     struct flock lock = {.l_type = writable ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
@@ -72,7 +72,7 @@ static bool open_disk(struct check *c, struct check_disk *d, const char *path, b
     d->index = -1;
     d->fd = open_path(path, writable);
     if (d->fd < 0) {
-        check_problem(c, "disk", "%s can not be opened: %s", path,
+        check_problem(c, "disk", "%s cannot be opened: %s", path,
                       errno == EBUSY ? "it is in use; export the pool first" : strerror(errno));
         return false;
     }

@@ -102,7 +102,7 @@ static bool extents_init(struct check *c, struct extents *x)
     return true;
 }
 
-/* False: the group can not be used for anything. */
+/* False: the group cannot be used for anything. */
 static bool check_shape(struct check *c, uint64_t id, const struct pool_group_info *i)
 {
     struct pool_group_shape want = {0};

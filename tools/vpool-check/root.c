@@ -29,7 +29,7 @@ static void read_slots(struct check *c, struct check_disk *d)
     memset(d->slots, 0, (size_t)SLOTS * ROOT_BYTES);
     for (unsigned s = 0; s < SLOTS; s++)
         if (!check_read(d, slot_at(d, s), d->slots + (size_t)s * ROOT_BYTES, ROOT_BYTES))
-            check_problem(c, "root", "%s: slot %u can not be read", d->path, s);
+            check_problem(c, "root", "%s: slot %u cannot be read", d->path, s);
 }
 
 static bool choose_root(struct check *c)

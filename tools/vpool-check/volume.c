@@ -90,7 +90,7 @@ static uint64_t size_in_chunks(const struct check *c, const struct check_record 
 
 /* ---- entries ------------------------------------------------------------------------------- */
 
-/* False when the chunk can not be the volume's; said then. */
+/* False when the chunk cannot be the volume's; said then. */
 static bool claim_chunk(struct check *c, uint64_t vchunk, uint64_t pchunk, uint32_t owner)
 {
     struct check_arena *a = arena_of(c, pchunk / POOL_ARENA_CHUNKS);

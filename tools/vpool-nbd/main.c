@@ -305,7 +305,7 @@ static int block_signals(struct vp_error *err)
     signal(SIGPIPE, SIG_IGN);
     run.signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
     return run.signal_fd >= 0 ? 0
-                              : vp_fail_errno(err, VP_E_SYSTEM, errno, "can not create a signalfd");
+                              : vp_fail_errno(err, VP_E_SYSTEM, errno, "cannot create a signalfd");
 }
 
 /* ---- main ---------------------------------------------------------------------------------- */

@@ -16,7 +16,7 @@ static void print_devices(const json_t *result)
     if (json_array_size(list) == 0)
         puts("no ublk devices");
     if (reason[0])
-        printf("new ones can not be made: %s\n", reason);
+        printf("new ones cannot be made: %s\n", reason);
     if (json_array_size(list) == 0)
         return;
     struct table t;

@@ -110,7 +110,7 @@ static int check_daemon(const struct control_config *c, struct vpool_client *cli
     return rc;
 }
 
-/* What this one can not have before the other has left, as far as it can be tried. */
+/* What this one cannot have before the other has left, as far as it can be tried. */
 static int check_place(const struct control_config *c, struct vp_error *err)
 {
     struct vp_error why = {0};
@@ -156,7 +156,7 @@ int takeover_check(const struct control_config *c, struct takeover *t, struct vp
 
 /* ---- the hand-over --------------------------------------------------------------------------- */
 
-/* What is in the checkpoint need not be written while users wait. A pool that can not write one is
+/* What is in the checkpoint need not be written while users wait. A pool that cannot write one is
  * closed without as well. */
 static void write_checkpoints(struct vpool_client *client)
 {
@@ -226,11 +226,10 @@ static int wait_unanswered(const struct takeover *t, const struct vpool_error *e
 static int refused(const struct takeover *t, const struct vpool_error *e, struct vp_error *err)
 {
     if (strcmp(e->name, "RPC_METHOD") == 0 || strcmp(e->name, "RPC_PARAMS") == 0)
-        return vp_fail(
-            err, VP_E_NOT_SUPPORTED,
-            "the running daemon (pid %d, version %s) can not be taken over from: stop it "
-            "(SIGTERM; block devices stay, and their users wait) and start this one",
-            t->pid, t->version);
+        return vp_fail(err, VP_E_NOT_SUPPORTED,
+                       "the running daemon (pid %d, version %s) cannot be taken over from: stop it "
+                       "(SIGTERM; block devices stay, and their users wait) and start this one",
+                       t->pid, t->version);
     return vp_fail(err, VP_E_BUSY, "the running daemon (pid %d) does not leave: %s", t->pid,
                    e->text);
 }

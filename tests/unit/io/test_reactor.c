@@ -87,7 +87,7 @@ static void need_threads(void)
 {
     if (reactor_threads_work())
         return;
-    print_message("two reactors can not run under valgrind\n");
+    print_message("two reactors cannot run under valgrind\n");
     skip();
 }
 

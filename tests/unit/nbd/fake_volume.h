@@ -4,7 +4,7 @@
  *
  * Knobs: `hold` keeps requests waiting in the volume, `fail` is what they return, `waiting` counts
  * those held; `cancelled` counts clients that left or went. `busy` keeps them at work before that: there they
- * can not be cancelled.
+ * cannot be cancelled.
  */
 #ifndef VP_TESTS_NBD_FAKE_VOLUME_H
 #define VP_TESTS_NBD_FAKE_VOLUME_H

@@ -421,7 +421,7 @@ static void commits_from_other_reactors_go_home_and_survive_on_files(void **stat
 {
     (void)state;
     if (!reactor_threads_work()) {
-        print_message("two reactors can not run under valgrind\n");
+        print_message("two reactors cannot run under valgrind\n");
         skip();
     }
     struct reactor_thread *threads[THREADS];
