@@ -56,14 +56,16 @@ static void watch(void *arg)
     }
 }
 
-static void event_begin(struct bench *b)
+static CO void event_begin(struct bench *b)
 {
+    co_yield (); /* what was before is not the event's */
     b->longest_ns = b->steps = 0;
     b->began_ns = reactor_now_ns();
 }
 
-static void event_end(struct bench *b, const char *what, int rc)
+static CO void event_end(struct bench *b, const char *what, int rc)
 {
+    co_yield (); /* the watcher sees the last step */
     printf("%-52s %9.1f ms, longest step %6.2f ms%s%s\n", what,
            (double)(reactor_now_ns() - b->began_ns) / 1e6, (double)b->longest_ns / 1e6,
            rc ? ": " : "", rc ? vp_err_name(rc) : "");
