@@ -7,6 +7,7 @@
 #include "control/block_users.h"
 #include "control/config.h"
 #include "control/control.h"
+#include "control/disk_place.h"
 #include "control/event.h"
 #include "control/health.h"
 #include "control/rpc.h"
@@ -58,8 +59,10 @@ struct control_pool {
     struct health health;
     struct history {
         struct {
-            uint64_t since;         /* seconds since 1970: what the counters count from */
-            uint64_t saved, saving; /* sums of the counters in the pool, and under way */
+            uint64_t since;          /* seconds since 1970: what the counters count from */
+            uint64_t saved, saving;  /* sums of the counters in the pool, and under way */
+            struct disk_place place; /* where it is; of one that is missing: where it was */
+            bool place_seen;         /* in this life */
         } disk[POOL_DISKS_MAX];
         uint64_t next_save_ns;
         uint64_t seen_event; /* of the ring: the newest that was looked at          */

@@ -1,6 +1,6 @@
 /*
- * What a pool remembers about itself over restarts: error counters of its disks since an epoch, and its
- * last events. Loaded when it is opened, saved by the monitor every few seconds if anything changed.
+ * What a pool remembers about itself over restarts: error counters of its disks since an epoch, where
+ * each disk was seen last, and its last events. Loaded when it is opened, saved by the monitor every few seconds if anything changed.
  */
 #include "control/control_impl.h"
 #include "control/history_format.h"
@@ -44,6 +44,28 @@ static void load_disk(struct control_pool *p, struct raid_disk *io, unsigned i)
     add(&io->write_errors, h.write_errors);
     add(&io->checksum_errors, h.checksum_errors);
     add(&io->healed_blocks, h.healed_blocks);
+}
+
+static void load_place(struct control_pool *p, unsigned i)
+{
+    struct pool_record r;
+    struct history_place_disk h;
+    struct pool_disk_info d;
+    struct disk_place *to = &p->history.disk[i].place;
+    struct pool *pool = volumes_pool(p->vs);
+    pool_disk_info_get(pool, i, &d);
+    *to = (struct disk_place){0};
+    p->history.disk[i].place_seen = false;
+    if (!pool_record_get(pool, POOL_RECORD_COUNTER, i, HISTORY_PLACE_KEY, &r) || r.len < sizeof(h))
+        return;
+    memcpy(&h, r.value, sizeof(h));
+    size_t path_len = le16_get(h.path_len), serial_len = h.serial_len;
+    if (!vp_uuid_equal(h.uuid, d.uuid) || path_len >= sizeof(to->path) ||
+        serial_len >= sizeof(to->serial) || sizeof(h) + path_len + serial_len > r.len)
+        return;
+    const char *text = (const char *)r.value + sizeof(h);
+    memcpy(to->path, text, path_len);
+    memcpy(to->serial, text + path_len, serial_len);
 }
 
 /* The event in `slot`; false when there is none that decodes. */
@@ -92,6 +114,7 @@ void history_load(struct control *c, struct control_pool *p)
     uint64_t since = c->events.last;
     for (unsigned i = 0; i < count && i < POOL_DISKS_MAX; i++) {
         load_disk(p, io[i], i);
+        load_place(p, i);
         p->history.disk[i].saved = HISTORY_NOT_SAVED;
     }
     load_events(c, p);
@@ -124,6 +147,42 @@ static void save_disk(struct control_pool *p, const struct raid_disk *io, unsign
                                   .healed_blocks = le64_make(get(&io->healed_blocks))};
     pool_batch_set(b, POOL_RECORD_COUNTER, i, HISTORY_DISK_KEY, &h, sizeof(h));
     p->history.disk[i].saving = sum;
+}
+
+/* Looked at once in a life: a disk's path does not change while it is open. */
+CO static void save_place(struct control_pool *p, unsigned i, struct pool_batch *b)
+{
+    struct pool_disk_info d;
+    struct disk_place now = {0};
+    pool_disk_info_get(volumes_pool(p->vs), i, &d);
+    if (p->history.disk[i].place_seen || !d.path[0])
+        return;
+    memcpy(now.path, d.path, sizeof(now.path));
+    disk_place_look(&now);
+    p->history.disk[i].place_seen = true;
+    if (strcmp(now.path, p->history.disk[i].place.path) == 0 &&
+        strcmp(now.serial, p->history.disk[i].place.serial) == 0)
+        return;
+    p->history.disk[i].place = now;
+    _Alignas(struct history_place_disk) char value[sizeof(struct history_place_disk) + sizeof(now)];
+    struct history_place_disk *h = (struct history_place_disk *)value;
+    size_t path_len = strlen(now.path), serial_len = strlen(now.serial);
+    *h = (struct history_place_disk){.uuid = d.uuid,
+                                     .path_len = le16_make((uint16_t)path_len),
+                                     .serial_len = (uint8_t)serial_len};
+    memcpy(h->text, now.path, path_len);
+    memcpy(h->text + path_len, now.serial, serial_len);
+    pool_batch_set(b, POOL_RECORD_COUNTER, i, HISTORY_PLACE_KEY, value,
+                   sizeof(*h) + path_len + serial_len);
+}
+
+static void places_not_saved(struct control_pool *p, unsigned disks)
+{
+    for (unsigned i = 0; i < disks && i < POOL_DISKS_MAX; i++) {
+        if (p->history.disk[i].place_seen)
+            p->history.disk[i].place = (struct disk_place){0};
+        p->history.disk[i].place_seen = false;
+    }
 }
 
 static bool event_is_of(const struct control_pool *p, const struct event *e)
@@ -178,12 +237,15 @@ void history_save(struct control *c, struct control_pool *p)
     for (unsigned i = 0; i < count && i < POOL_DISKS_MAX; i++) {
         p->history.disk[i].saving = p->history.disk[i].saved;
         save_disk(p, io[i], i, &b);
+        save_place(p, i, &b);
     }
     uint64_t seen = c->events.last, next = save_events(c, p, &b);
     int rc = b.count ? pool_commit(pool, &b) : 0;
     pool_batch_fini(&b);
-    if (rc)
-        return; /* everything is tried again at the next save */
+    if (rc) { /* everything is tried again at the next save */
+        places_not_saved(p, count);
+        return;
+    }
     for (unsigned i = 0; i < count && i < POOL_DISKS_MAX; i++)
         p->history.disk[i].saved = p->history.disk[i].saving;
     p->history.seen_event = seen;

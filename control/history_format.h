@@ -1,7 +1,7 @@
 /*
  * What a pool remembers about itself, in COUNTER records, which older releases leave alone: the error
- * counters of each disk (scope: disk index) and its last events (scope: slot). The log's checksum covers
- * them.
+ * counters of each disk and where the disk was seen last (scope: disk index), and the pool's last events
+ * (scope: slot). The log's checksum covers them.
  */
 #ifndef VP_CONTROL_HISTORY_FORMAT_H
 #define VP_CONTROL_HISTORY_FORMAT_H
@@ -12,6 +12,7 @@
 
 #define HISTORY_DISK_KEY  16U /* of the COUNTER records */
 #define HISTORY_EVENT_KEY 17U
+#define HISTORY_PLACE_KEY 18U
 #define HISTORY_EVENTS    128U
 
 struct history_disk_disk {
@@ -20,6 +21,14 @@ struct history_disk_disk {
     struct le64 read_errors, write_errors, checksum_errors, healed_blocks;
 } __attribute__((packed));
 static_assert(sizeof(struct history_disk_disk) == 56, "on-disk size");
+
+struct history_place_disk {
+    struct vp_uuid uuid;          /* of the disk */
+    struct le16 path_len;         /* bytes */
+    uint8_t serial_len, reserved; /* bytes; zero */
+    char text[];                  /* path, serial number; no ends */
+} __attribute__((packed));
+static_assert(sizeof(struct history_place_disk) == 20, "on-disk size");
 
 struct history_event_disk {
     struct le64 number; /* of this pool's events; in slot number % HISTORY_EVENTS */

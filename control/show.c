@@ -124,14 +124,17 @@ json_t *show_disk_counters(const struct pool_disk_info *d)
                      INT(get(&io->checksum_errors)), "healed_blocks", INT(get(&io->healed_blocks)));
 }
 
-static json_t *disk_json(const struct pool_disk_info *d, uint64_t since)
+static json_t *disk_json(const struct pool_disk_info *d, uint64_t since,
+                         const struct disk_place *last)
 {
     char uuid[VP_UUID_TEXT];
-    return json_pack("{s:i, s:o, s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:o}", "index", (int)d->index,
-                     "path", path_shown(d->path), "uuid", vp_uuid_format(d->uuid, uuid), "state",
-                     d->state, "reason", d->reason, "size_bytes", INT(d->size_bytes),
-                     "extents_total", (int)d->extents_total, "extents_used", (int)d->extents_used,
-                     "errors_since", INT(since), "counters", show_disk_counters(d));
+    return json_pack("{s:i, s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:o}", "index",
+                     (int)d->index, "path", path_shown(d->path), "last_path",
+                     path_shown(d->path[0] ? d->path : last->path), "serial", last->serial, "uuid",
+                     vp_uuid_format(d->uuid, uuid), "state", d->state, "reason", d->reason,
+                     "size_bytes", INT(d->size_bytes), "extents_total", (int)d->extents_total,
+                     "extents_used", (int)d->extents_used, "errors_since", INT(since), "counters",
+                     show_disk_counters(d));
 }
 
 static json_t *disks_json(const struct control_pool *p)
@@ -141,7 +144,8 @@ static json_t *disks_json(const struct control_pool *p)
     for (unsigned i = 0; list && i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
-        if (json_array_append_new(list, disk_json(&d, p->history.disk[i].since)))
+        if (json_array_append_new(
+                list, disk_json(&d, p->history.disk[i].since, &p->history.disk[i].place)))
             break;
     }
     return list;
@@ -155,7 +159,7 @@ static void warn(json_t *list, const char *action, const char *fmt, ...)
 
 static void warn(json_t *list, const char *action, const char *fmt, ...)
 {
-    char text[400];
+    char text[800];
     va_list ap;
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, ap);
@@ -164,26 +168,40 @@ static void warn(json_t *list, const char *action, const char *fmt, ...)
     (void)json_array_append_new(list, w); /* no memory: one warning less */
 }
 
-static void warn_disks(json_t *list, const struct pool *pool)
+/* "/dev/sdb, serial S4XN": what a person looks for, also when the disk is not there. */
+static void disk_name(const struct pool_disk_info *d, const struct disk_place *last, char *to,
+                      size_t size)
 {
+    const char *path = d->path[0] ? d->path : last->path;
+    (void)snprintf(to, size, "%s%s%s%s", d->path[0] || !path[0] ? "" : "last at ",
+                   path[0] ? path : "nobody knows where it was", last->serial[0] ? ", serial " : "",
+                   last->serial);
+    bytes_make_utf8(to);
+}
+
+static void warn_disks(json_t *list, const struct control_pool *p)
+{
+    const struct pool *pool = volumes_pool(p->vs);
     for (unsigned i = 0; i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
+        char name[400];
         pool_disk_info_get(pool, i, &d);
+        disk_name(&d, &p->history.disk[i].place, name, sizeof(name));
         if (strcmp(d.state, "online") != 0)
             warn(list,
                  "what has copies elsewhere goes on; make a backup of what has none, and bring the "
                  "disk back or plan its replacement",
-                 "disk %u (%s) is %s%s%s", d.index, d.path, d.state, d.reason[0] ? ": " : "",
+                 "disk %u (%s) is %s%s%s", d.index, name, d.state, d.reason[0] ? ": " : "",
                  d.reason);
         if (d.full)
             warn(list, "make room in that file system; writes go on by themselves",
                  "disk %u (%s): writes wait, because the file system that holds it is full",
-                 d.index, d.path);
+                 d.index, name);
         if (d.finding[0])
             warn(list,
                  "find out what else uses it; before vpoold ends, see that the data have another "
                  "copy or a backup, and that disk-dirs or `vpool import -d` will lead to the disk",
-                 "disk %u (%s): %s", d.index, d.path, d.finding);
+                 "disk %u (%s): %s", d.index, name, d.finding);
         uint64_t errors = d.io ? get(&d.io->read_errors) + get(&d.io->write_errors) : 0;
         uint64_t sums = d.io ? get(&d.io->checksum_errors) : 0;
         if (errors || sums)
@@ -193,7 +211,7 @@ static void warn_disks(json_t *list, const struct pool *pool)
                  "starts the counters again",
                  "disk %u (%s) had %llu I/O errors and %llu wrong checksums, %llu blocks were "
                  "healed",
-                 d.index, d.path, (unsigned long long)errors, (unsigned long long)sums,
+                 d.index, name, (unsigned long long)errors, (unsigned long long)sums,
                  (unsigned long long)get(&d.io->healed_blocks));
     }
 }
@@ -266,7 +284,7 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
     if (strcmp(pool_state(pool), "fenced") == 0)
         warn(list, "repair what is wrong with the disks, then restart vpoold",
              "the pool is fenced: its metadata cannot be written, so no write is acknowledged");
-    warn_disks(list, pool);
+    warn_disks(list, p);
     warn_space(list, space);
     warn_volumes(list, p);
     const struct attachment *a;

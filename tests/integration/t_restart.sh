@@ -109,7 +109,8 @@ mv "$T/d1" "$T/away"
 daemon_start
 ok vpool status tank
 grep -q 'pool tank: degraded' <<<"$out" || fail "not degraded: $out"
-grep -q 'warning.*missing' <<<"$out" || fail "no warning: $out"
+grep -q "warning.*disk 1 (last at $T/d1) is missing" <<<"$out" || fail "no warning: $out"
+grep -q "($T/d1) *missing" <<<"$out" || fail "the disk has no name: $out"
 qemu-img compare -f raw -F raw "$T/data" "$(uri tank/v1 "$T/n1")" >/dev/null || fail "the data differ"
 
 step "an attachment whose place is taken says so, and can be tried again"

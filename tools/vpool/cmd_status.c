@@ -34,7 +34,8 @@ static void print_disks(const json_t *disks)
     {
         const json_t *c = json_object_get(d, "counters");
         uint64_t total = json_number(d, "extents_total");
-        table_add(&t, "%s", json_text(d, "path"));
+        const char *path = json_text(d, "path");
+        table_add(&t, path[0] ? "%s" : "(%s)", path[0] ? path : json_text(d, "last_path"));
         table_add(&t, "%s", json_text(d, "state"));
         table_add_size(&t, json_number(d, "size_bytes"));
         table_add(&t, "%d%%", total ? (int)(json_number(d, "extents_used") * 100 / total) : 0);
