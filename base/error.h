@@ -37,8 +37,9 @@ const char *vp_err_text(int rc);
 /* The code for a positive errno of a system call; VP_E_SYSTEM when the table has no better one. */
 int vp_err_from_errno(int err);
 
-/* Sets *err (may be NULL) to `rc` and the formatted sentence; returns rc, so one can
- * `return vp_fail(err, VP_E_INVALID, "…")`. The text is cut to fit, and is UTF-8 always. The sentence says what was wrong and what to do. */
+/* Sets *err (may be NULL) to `rc` and the formatted sentence; returns rc, so one can `return
+ * vp_fail(err, VP_E_INVALID, "…")`. The text is cut to fit, and is UTF-8 always. The sentence says
+ * what was wrong and what to do. */
 int vp_fail(struct vp_error *err, int rc, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

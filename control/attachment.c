@@ -122,9 +122,9 @@ static bool is_serving(const struct attachment *a)
 }
 
 enum stop {
-    STOP_LEAVE,     /* The daemon ends, and the next one goes on. A block device stays for it. NBD
-                        clients that reconnect would take an answer of ESHUTDOWN for an I/O error, so
-                        they are hung up on. */
+    /* The daemon ends, and the next one goes on. A block device stays for it. NBD clients that
+     * reconnect would take an answer of ESHUTDOWN for an I/O error, so they are hung up on. */
+    STOP_LEAVE,
     STOP_POOL_GOES, /* it serves no more in any case; an error: its block device is still there */
     STOP_FOR_GOOD,  /* an error: its block device is still there, and served */
 };
@@ -588,8 +588,9 @@ void attachments_used_by(const struct control_pool *p, const char *volume, char 
 
 /* ---- detach -------------------------------------------------------------------------------- */
 
-/* The kernel did not let go of its device, which is served on. So it stays an attachment, also for the
- * next daemon: else that one would leave the device alone, or make a second one of the volume. */
+/* The kernel did not let go of its device, which is served on. So it stays an attachment, also for
+ * the next daemon: else that one would leave the device alone, or make a second one of the
+ * volume. */
 CO static int remove_undo(struct control *c, struct attachment *a, const char *subject, int rc,
                           struct vp_error *err)
 {

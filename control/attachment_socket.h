@@ -1,6 +1,6 @@
 /*
- * Who may connect to an attachment's unix socket: its owner, group and mode. The pool remembers them
- * with the attachment, so that they are the same after a restart.
+ * Who may connect to an attachment's unix socket: its owner, group and mode. The pool remembers
+ * them with the attachment, so that they are the same after a restart.
  */
 #ifndef VP_CONTROL_ATTACHMENT_SOCKET_H
 #define VP_CONTROL_ATTACHMENT_SOCKET_H

@@ -1,7 +1,7 @@
 /*
- * What a disk stands on, from sysfs, from above down: a partition has a disk, a device of the device
- * mapper or md has slaves, a loop device has a file. The kernel allows no circles, but what is read
- * here changes meanwhile, so the depth is bounded.
+ * What a disk stands on, from sysfs, from above down: a partition has a disk, a device of the
+ * device mapper or md has slaves, a loop device has a file. The kernel allows no circles, but what
+ * is read here changes meanwhile, so the depth is bounded.
  */
 #include "control/block_below.h"
 

@@ -2,12 +2,12 @@
  * Who uses a block device.
  *
  * The devices in question are collected first, from sysfs: the device, its partitions, and their
- * holders with theirs. Then the lists of mounts, of swap and of open files are searched for them, once
- * for all that are asked for (a `look` is one of those): /proc is long. A mount is known by its
- * device number; one of btrfs, which has numbers of its own, by the path in its source. With other
- * file systems the source proves nothing: whoever may use FUSE chooses it. Open files are known by
- * the target of their link in /proc, which is read and never followed: following it may wait for a
- * file system that hangs.
+ * holders with theirs. Then the lists of mounts, of swap and of open files are searched for them,
+ * once for all that are asked for (a `look` is one of those): /proc is long. A mount is known by
+ * its device number; one of btrfs, which has numbers of its own, by the path in its source. With
+ * other file systems the source proves nothing: whoever may use FUSE chooses it. Open files are
+ * known by the target of their link in /proc, which is read and never followed: following it may
+ * wait for a file system that hangs.
  */
 #include "control/block_users.h"
 

@@ -288,8 +288,8 @@ int control_config_parse(struct control_config *c, const char *text, const char 
     return rc;
 }
 
-/* libconfig takes the end of the file for the end of a comment: what stands behind it is lost. 0, or
- * the line where it begins. */
+/* libconfig takes the end of the file for the end of a comment: what stands behind it is lost. 0,
+ * or the line where it begins. */
 static unsigned unterminated_comment(const char *text)
 {
     unsigned line = 1, began = 0;

@@ -4,8 +4,8 @@
  * Order of the start: the state directory's lock was taken by main; the control socket listens (a
  * second daemon on it is refused here); pools and attachments come back under the lock; requests
  * are answered. Of the stop: no new requests, those under way are answered, exports end (NBD's
- * connections are hung up, block devices stay without a server), pools commit, checkpoint and close,
- * reactors stop.
+ * connections are hung up, block devices stay without a server), pools commit, checkpoint and
+ * close, reactors stop.
  */
 #include "control/ublk_devices.h"
 

@@ -166,8 +166,8 @@ CO int control_pools_close(struct control *c) must_check;
 /* Reads the pool's attachment records and starts all of them; one that fails says so in its
  * `error` and as an event. */
 CO void attachments_start(struct control *c, struct control_pool *p);
-/* Ends serving; the records stay. `leave`: the daemon ends and the next one goes on, so block devices
- * stay; else the pool leaves, and they go. */
+/* Ends serving; the records stay. `leave`: the daemon ends and the next one goes on, so block
+ * devices stay; else the pool leaves, and they go. */
 CO void attachments_stop(struct control *c, struct control_pool *p, bool leave);
 /* Tries those again that could not be started, when it is time. The caller holds control.lock. */
 CO void attachments_retry(struct control *c, struct control_pool *p);
@@ -181,8 +181,8 @@ struct attachment_options {
 CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
                       const struct attachment_options *o, struct attachment **out,
                       struct vp_error *err) must_check;
-/* VP_E_BUSY, naming who uses it: clients, mounts, swap, processes. It waits a moment for what lets go
- * by itself. */
+/* VP_E_BUSY, naming who uses it: clients, mounts, swap, processes. It waits a moment for what lets
+ * go by itself. */
 CO int attachment_check_unused(const struct attachment *a, struct vp_error *err) must_check;
 /* Who uses the volume through its attachments now, for a sentence; "" when nobody does. The caller
  * holds control.lock. */
@@ -215,8 +215,8 @@ CO void attachments_ublk_resize(struct control *c, struct control_pool *p, const
 /* No yield; of an open volume the figures of its last commit. */
 json_t *show_pool_brief(const struct control_pool *p);
 /* Asks open volumes; the caller holds a reference on p or control.lock. */
-/* Into the "warnings" of what is shown: disks whose sizes do not fit each other. At create and import
- * only, since it is no state that gets better. */
+/* Into the "warnings" of what is shown: disks whose sizes do not fit each other. At create and
+ * import only, since it is no state that gets better. */
 void show_warn_limits(json_t *shown, const struct control_pool *p);
 CO json_t *show_pool(const struct control_pool *p);
 json_t *show_volume(const struct control_pool *p, const struct volume_info *info);
@@ -256,8 +256,8 @@ void doctor_collect(struct control *c);
 
 /* Compares every pool with what was seen last and adds events for what changed. */
 void monitor_look(struct control *c);
-/* Starts, unless it still runs, what may wait for disks: a walk for health, what failed before is tried
- * again, histories are saved. Not while a command is under way. */
+/* Starts, unless it still runs, what may wait for disks: a walk for health, what failed before is
+ * tried again, histories are saved. Not while a command is under way. */
 void monitor_tend(struct control *c);
 /* Tells systemd, when it asked (NOTIFY_SOCKET). */
 void notify_send(const char *text);

@@ -1,7 +1,7 @@
 /*
- * A serial number is what udev has in its database (ID_SERIAL_SHORT, of every bus), else the attribute
- * `serial` of sysfs (NVMe, virtio). A partition's is that of its disk. All of it is looked at on a
- * thread of its own: the kernel asks some disks when the attribute is read.
+ * A serial number is what udev has in its database (ID_SERIAL_SHORT, of every bus), else the
+ * attribute `serial` of sysfs (NVMe, virtio). A partition's is that of its disk. All of it is
+ * looked at on a thread of its own: the kernel asks some disks when the attribute is read.
  */
 #include "control/disk_place.h"
 

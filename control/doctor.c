@@ -1,6 +1,6 @@
 /*
- * `vpool doctor`: what is open, each finding with the command that helps. And what a killed daemon has
- * left in memory for a pool that never came again, which is collected after a day.
+ * `vpool doctor`: what is open, each finding with the command that helps. And what a killed daemon
+ * has left in memory for a pool that never came again, which is collected after a day.
  */
 #include "control/ublk_devices.h"
 

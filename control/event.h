@@ -41,10 +41,10 @@ void event_add(struct event_ring *r, uint64_t seconds, enum vp_log_level level, 
 /* Adds one that a pool has kept: with its own time, not logged again. */
 void event_add_earlier(struct event_ring *r, const struct event *e);
 
-/* {"events": […], "last": N, "lost": K, "epoch": E}: events after number `since`, at most `max`, oldest first;
- * `last` is the number to pass as the next `since`, `lost` counts those that the ring has dropped.
- * A `since` beyond the newest one (of an earlier daemon) starts from the beginning. NULL = no
- * memory. */
+/* {"events": […], "last": N, "lost": K, "epoch": E}: events after number `since`, at most `max`,
+ * oldest first; `last` is the number to pass as the next `since`, `lost` counts those that the ring
+ * has dropped. A `since` beyond the newest one (of an earlier daemon) starts from the beginning.
+ * NULL = no memory. */
 json_t *event_list(const struct event_ring *r, uint64_t since, unsigned max);
 
 /* Whether event_list would have anything for `since`. */

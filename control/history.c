@@ -1,6 +1,7 @@
 /*
- * What a pool remembers about itself over restarts: error counters of its disks since an epoch, where
- * each disk was seen last, and its last events. Loaded when it is opened, saved by the monitor every few seconds if anything changed.
+ * What a pool remembers about itself over restarts: error counters of its disks since an epoch,
+ * where each disk was seen last, and its last events. Loaded when it is opened, saved by the
+ * monitor every few seconds if anything changed.
  */
 #include "control/control_impl.h"
 #include "control/history_format.h"
@@ -210,8 +211,8 @@ static void save_event(const struct event *e, uint64_t number, struct pool_batch
                    value, sizeof(*h) + kind_len + subject_len + len);
 }
 
-/* Events that came since the last save, the newest HISTORY_EVENTS of them; returns the number of the
- * next one. */
+/* Events that came since the last save, the newest HISTORY_EVENTS of them; returns the number of
+ * the next one. */
 static uint64_t save_events(struct control *c, struct control_pool *p, struct pool_batch *b)
 {
     uint64_t next = p->history.next_event;

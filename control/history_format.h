@@ -1,7 +1,7 @@
 /*
- * What a pool remembers about itself, in COUNTER records, which older releases leave alone: the error
- * counters of each disk and where the disk was seen last (scope: disk index), and the pool's last events
- * (scope: slot). The log's checksum covers them.
+ * What a pool remembers about itself, in COUNTER records, which older releases leave alone: the
+ * error counters of each disk and where the disk was seen last (scope: disk index), and the pool's
+ * last events (scope: slot). The log's checksum covers them.
  */
 #ifndef VP_CONTROL_HISTORY_FORMAT_H
 #define VP_CONTROL_HISTORY_FORMAT_H

@@ -74,7 +74,8 @@ CO static int daemon_stats(struct control *c, const void *args, json_t **result,
     return 0;
 }
 
-/* ---- daemon.leave ------------------------------------------------------------------------------ */
+/* ---- daemon.leave
+ * ------------------------------------------------------------------------------ */
 
 struct leave_args {
     uint64_t pid;

@@ -1,4 +1,5 @@
-/* Which paths stand on block devices of this daemon's own. Decided from sysfs, before any is opened. */
+/* Which paths stand on block devices of this daemon's own. Decided from sysfs, before any is
+ * opened. */
 #include "control/own_devices.h"
 
 #include "control/ublk_devices.h"

@@ -267,7 +267,8 @@ void control_pools_save_later(struct control *c)
     vp_ignore(control_pools_save(c, &err), "there is an event, and the monitor tries again");
 }
 
-/* ---- finding remembered pools again ----------------------------------------------------------- */
+/* ---- finding remembered pools again
+ * ----------------------------------------------------------- */
 
 /* Where to look for disks: paths that are remembered, then the configured directories. */
 struct places {
@@ -352,8 +353,8 @@ static int import_from(struct control *c, const struct places *l, unsigned count
 }
 
 /* CO. From the remembered paths, where all disks are there; else from the configured directories
- * too. As many disks are needed as were there last, or any if `partly`. A disk that was missing last
- * time is out of service: it is taken when it is found, and not waited for. */
+ * too. As many disks are needed as were there last, or any if `partly`. A disk that was missing
+ * last time is out of service: it is taken when it is found, and not waited for. */
 static int import_remembered(struct control *c, const json_t *paths, struct vp_uuid uuid,
                              bool partly, struct vp_error *err)
 {

@@ -146,8 +146,8 @@ static char *answer(const struct rpc *rpc, const json_t *request, size_t *reply_
                   reply_len);
 }
 
-/* A frame that is JSON, but has a number that no integer here can hold: the parser refuses all of it.
- * Read again with numbers that are not exact, for the id of the reply. */
+/* A frame that is JSON, but has a number that no integer here can hold: the parser refuses all of
+ * it. Read again with numbers that are not exact, for the id of the reply. */
 static char *refuse_big_number(const char *frame, size_t len, size_t *reply_len)
 {
     json_t *request = json_loadb(

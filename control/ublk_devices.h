@@ -44,7 +44,8 @@ CO bool ublk_device_is_recorded(const struct ublk_record *r, int number);
 /* Removes an orphan; what waits ends with errors. As ublkx_device_discard. */
 CO int ublk_remove(const struct ublk_seen *s, struct vp_error *err) must_check;
 
-/* At the start, when attachments are back: an event for each orphan; records without a device go. */
+/* At the start, when attachments are back: an event for each orphan; records without a device
+ * go. */
 CO void ublk_report_orphans(struct control *c);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * /run/vpool/ublk/ublkbN: whose volume the block device N is. Lines of KEY=VALUE, for three readers:
+ * /run/vpool/ublk/ublkbN: whose volume the block device N is. Lines of KEY=VALUE, for three
+ * readers:
  *
  *   - the udev rule, which makes the stable name from it and so never has to ask a daemon;
  *   - a daemon of another state directory, which learns that a device without a server is one of
@@ -8,8 +9,8 @@
  *
  * A record is there before the device can be seen and until it cannot be seen any more, while the
  * number is still taken. One without a device is a leftover: somebody else removed the device. A
- * daemon does not take it for that of the next device of that number, whose tag is another; but udev
- * cannot see tags, so leftovers are removed at the start. Devices and /run both end with the
+ * daemon does not take it for that of the next device of that number, whose tag is another; but
+ * udev cannot see tags, so leftovers are removed at the start. Devices and /run both end with the
  * machine's uptime. All of this blocks (tmpfs): run it offloaded.
  */
 #ifndef VP_CONTROL_UBLK_RECORD_H
@@ -42,8 +43,8 @@ int ublk_record_remove(const char *dir, int number) must_check;
 
 /*
  * Removes the records of devices that are not there: somebody else removed those. Each device is
- * looked for in `class_dir` (the kernel's: "ublkcN") just before its record goes; where it cannot be
- * told, the record stays. An errno's code, the last of several.
+ * looked for in `class_dir` (the kernel's: "ublkcN") just before its record goes; where it cannot
+ * be told, the record stays. An errno's code, the last of several.
  */
 int ublk_records_forget_leftovers(const char *dir, const char *class_dir) must_check;
 

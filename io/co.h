@@ -32,8 +32,8 @@ int co_spawn(void (*fn)(void *arg), void *arg, const char *name) must_check;
  */
 int co_spawn_reserved(void (*fn)(void *arg), void *arg, const char *name) must_check;
 
-/* How many coroutines this reactor has besides the reserve: who holds some for as long as others decide
- * takes only a share of them (io/share.h). */
+/* How many coroutines this reactor has besides the reserve: who holds some for as long as others
+ * decide takes only a share of them (io/share.h). */
 unsigned co_clients_max(void);
 
 /* The running coroutine; NULL in the reactor's own context. */

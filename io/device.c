@@ -64,16 +64,16 @@ bool io_dev_is_full(const struct io_dev *dev)
 
 #define SHORT_RETRY_NS  20000000U    /* all operations of a reactor that wait are tried again   */
 #define SHORT_REPORT_NS 60000000000U /* a full file system is reported once in this time        */
-/* What the kernel lacks for longer than this is a failed disk, since a device that is gone may answer
- * in any way for ever. Room below a file is waited for without end. */
+/* What the kernel lacks for longer than this is a failed disk, since a device that is gone may
+ * answer in any way for ever. Room below a file is waited for without end. */
 #define SHORT_AGAIN_NS  1000000000U
 #define SHORT_MEMORY_NS 10000000000U
 
 /*
  * Whether the failure is about what the kernel lacks, and not about the disk. Not so for a flush
  * without memory: that may report writes which the kernel has given up, and must not be asked again
- * and believed (raid/flush.c). A flush without room reports no write of ours: each of them reached the
- * disk before it completed, or is the kernel's to write no more (uring_open.c, W1).
+ * and believed (raid/flush.c). A flush without room reports no write of ours: each of them reached
+ * the disk before it completed, or is the kernel's to write no more (uring_open.c, W1).
  */
 static bool op_is_short(const struct io_op *op, int rc)
 {

@@ -3,11 +3,11 @@
  *
  * Offsets, lengths and addresses of buffers are multiples of info.sector_bytes (4096 always works).
  * A transfer is whole or an error: short transfers, EINTR and EAGAIN are dealt with below. A
- * transfer for which the kernel has no memory says nothing about the disk: it is tried again, for as
- * long as that lasts; likewise a write to a file whose file system is full, and a flush of that file
- * (io_dev_wait_for_room). A flush makes durable every write that had completed on this device, from whatever reactor, before the
- * flush was submitted. A write with IO_FUA is durable when it completes. After a failed flush
- * nothing unflushed may be believed: the caller ejects the disk.
+ * transfer for which the kernel has no memory says nothing about the disk: it is tried again, for
+ * as long as that lasts; likewise a write to a file whose file system is full, and a flush of that
+ * file (io_dev_wait_for_room). A flush makes durable every write that had completed on this device,
+ * from whatever reactor, before the flush was submitted. A write with IO_FUA is durable when it
+ * completes. After a failed flush nothing unflushed may be believed: the caller ejects the disk.
  */
 #ifndef VP_IO_DEVICE_H
 #define VP_IO_DEVICE_H
@@ -41,8 +41,8 @@ enum io_open_flags {
 
 /*
  * Opens a block device (O_DIRECT, O_EXCL) or a regular file (O_DIRECT where the file system takes
- * it, an OFD lock). In a simulated world `path` names one of its disks. Usable from any reactor; what
- * may wait for the device runs on a thread of its own. Errors, each with a sentence:
+ * it, an OFD lock). In a simulated world `path` names one of its disks. Usable from any reactor;
+ * what may wait for the device runs on a thread of its own. Errors, each with a sentence:
  * VP_E_NOT_FOUND, VP_E_PERMISSION, VP_E_IO_BUSY_DEVICE (somebody has it), VP_E_NOT_SUPPORTED (not a
  * disk), VP_E_SYSTEM.
  */
@@ -60,7 +60,8 @@ struct io_dev_sight {
 /* VP_E_NO_MEMORY, VP_E_SYSTEM; VP_E_NOT_SUPPORTED in a simulated world. */
 CO int io_dev_look(struct io_dev *dev, struct io_dev_sight *out) must_check;
 /* A file's file system gives it room for this part now, so that writes there will find it. Where it
- * cannot promise room, and for what is no file, this does nothing. VP_E_NO_SPACE, VP_E_NO_MEMORY. */
+ * cannot promise room, and for what is no file, this does nothing. VP_E_NO_SPACE,
+ * VP_E_NO_MEMORY. */
 CO int io_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len) must_check;
 /* From now on a write or a flush that finds no room in the file system below waits until there is
  * some. NULL is fine. */
@@ -78,8 +79,8 @@ const struct io_dev_info *io_dev_info(const struct io_dev *dev);
 CO int io_dev_read(struct io_dev *dev, uint64_t offset, void *buf, uint32_t len) must_check;
 CO int io_dev_write(struct io_dev *dev, uint64_t offset, const void *buf, uint32_t len,
                     unsigned flags) must_check;
-/* The same with the buffer that a driver has put into this slot of the reactor's ring (io/driver.h),
- * from its beginning. Not in a simulated world. */
+/* The same with the buffer that a driver has put into this slot of the reactor's ring
+ * (io/driver.h), from its beginning. Not in a simulated world. */
 CO int io_dev_read_slot(struct io_dev *dev, uint64_t offset, unsigned slot,
                         uint32_t len) must_check;
 CO int io_dev_write_slot(struct io_dev *dev, uint64_t offset, unsigned slot, uint32_t len,

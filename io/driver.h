@@ -54,15 +54,16 @@ CO int io_command_run(struct io_command *c) must_check;
  */
 void io_command_abandon(struct io_command *c);
 
-/* Copies between `buf` and the driver's memory at `offset` of its device. A plain system call, since
- * it is a copy and waits for nobody. Bytes copied, or a negative errno. */
+/* Copies between `buf` and the driver's memory at `offset` of its device. A plain system call,
+ * since it is a copy and waits for nobody. Bytes copied, or a negative errno. */
 int64_t io_driver_copy_in(int fd, uint64_t offset, void *buf, size_t len) must_check;
 int64_t io_driver_copy_out(int fd, uint64_t offset, const void *buf, size_t len) must_check;
 
 /*
- * Buffers that the driver puts into the ring's table, and takes out again: `count` consecutive slots,
- * of those that reactor_config.driver_buffers asked for. io_dev_read_slot and io_dev_write_slot use
- * them. One owner at a time. The first slot; 0: there are not so many, or somebody has them.
+ * Buffers that the driver puts into the ring's table, and takes out again: `count` consecutive
+ * slots, of those that reactor_config.driver_buffers asked for. io_dev_read_slot and
+ * io_dev_write_slot use them. One owner at a time. The first slot; 0: there are not so many, or
+ * somebody has them.
  */
 unsigned io_driver_slots_get(unsigned count) must_check;
 void io_driver_slots_put(void);
@@ -92,21 +93,23 @@ CO int io_control_run(struct io_control *c, unsigned timeout_ms) must_check;
  * 0, VP_E_BUSY, or another error. On a thread of its own, as opening may need the device served. */
 CO int io_block_is_claimed(const char *path, unsigned timeout_ms) must_check;
 
-/* ---- serving what the page cache writes back to: memory.c --------------------------------------- */
+/* ---- serving what the page cache writes back to: memory.c
+ * --------------------------------------- */
 
 /*
- * Who serves a block device may be what the kernel waits for while it looks for memory. A thread that
- * waits for memory then waits for itself. So what requests need is taken before they come.
+ * Who serves a block device may be what the kernel waits for while it looks for memory. A thread
+ * that waits for memory then waits for itself. So what requests need is taken before they come.
  */
 
 /* The process's memory stays in RAM, once touched. False when not permitted. */
 bool io_memory_lock(void);
 /*
- * From now on this reactor serves what the page cache writes back to. Its thread's allocations no longer
- * wait for write-back (PR_SET_IO_FLUSHER; not permitted without CAP_SYS_RESOURCE, which is logged).
- * The memory that its requests may need is taken, as far as there is any: the stacks of coroutines
- * from now on, some heap, which may be gone before the next device is served, and, a little later
- * since users may be waiting, all its buffers (buffer_bytes). To be called for each device.
+ * From now on this reactor serves what the page cache writes back to. Its thread's allocations no
+ * longer wait for write-back (PR_SET_IO_FLUSHER; not permitted without CAP_SYS_RESOURCE, which is
+ * logged). The memory that its requests may need is taken, as far as there is any: the stacks of
+ * coroutines from now on, some heap, which may be gone before the next device is served, and, a
+ * little later since users may be waiting, all its buffers (buffer_bytes). To be called for each
+ * device.
  */
 void io_serve_page_cache(void);
 

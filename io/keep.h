@@ -33,24 +33,24 @@ int io_keep_new(const char *name, size_t capacity, struct io_keep *out) must_che
 /* Takes memory for `len` bytes at `offset` (multiples of 4096) now, so that touching them neither
  * fails nor waits. VP_E_NO_MEMORY. */
 int io_keep_reserve(struct io_keep *k, size_t offset, size_t len) must_check;
-/* Whether half of what the system gives to this kind of memory would be left to others if `len` bytes
- * were reserved. */
+/* Whether half of what the system gives to this kind of memory would be left to others if `len`
+ * bytes were reserved. */
 bool io_keep_has_room(const struct io_keep *k, size_t len);
 /* Unmaps, and is no owner any more; what is there stays under its name. */
 void io_keep_close(struct io_keep *k);
 
 /* ---- by name: what somebody else left -------------------------------------------------------- */
 
-/* `len` bytes at `offset`. VP_E_NOT_FOUND; VP_E_PERMISSION: it is not this user's; VP_E_IO_SHORT: it
- * is smaller; VP_E_IO. */
+/* `len` bytes at `offset`. VP_E_NOT_FOUND; VP_E_PERMISSION: it is not this user's; VP_E_IO_SHORT:
+ * it is smaller; VP_E_IO. */
 int io_keep_read(const char *name, size_t offset, void *bytes, size_t len) must_check;
 /* Changes `len` bytes at `offset`; eight aligned ones change at once. VP_E_NOT_FOUND, VP_E_IO. */
 int io_keep_poke(const char *name, size_t offset, const void *bytes, size_t len) must_check;
 void io_keep_remove(const char *name);
 /* Whether a process (this one, too) has it from io_keep_new and did not close it or end. */
 bool io_keep_is_owned(const char *name);
-/* What memory it takes, and how long ago it was changed last. VP_E_NOT_FOUND: there is none, or it is
- * not this user's; in a simulated world always. */
+/* What memory it takes, and how long ago it was changed last. VP_E_NOT_FOUND: there is none, or it
+ * is not this user's; in a simulated world always. */
 int io_keep_look(const char *name, uint64_t *bytes, uint64_t *age_seconds) must_check;
 /* Calls fn for each name that begins with `prefix`, until it returns non-zero, which is returned.
  * fn may remove, and does not yield. */

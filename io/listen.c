@@ -1,5 +1,6 @@
 /* Listening sockets and who is at the other end; control path. A socket's file may be in a file
- * system on a disk that this very reactor serves, so what touches it runs on a thread of its own. */
+ * system on a disk that this very reactor serves, so what touches it runs on a thread of its
+ * own. */
 #include "io/net.h"
 
 #include "base/attr.h"

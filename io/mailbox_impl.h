@@ -3,9 +3,9 @@
  *
  * Requests ("spawn fn(arg)") come through two bounded rings (D. Vyukov's multi-producer queue: each
  * slot has a sequence number that says whose turn it is): a request of a client that waits for a
- * coroutine does not keep back internal ones, which the client may be waiting for. Replies to our own calls come through an
- * intrusive stack whose elements are the callers' own storage: they need no room, so that two
- * reactors whose rings are both full of requests can still answer each other.
+ * coroutine does not keep back internal ones, which the client may be waiting for. Replies to our
+ * own calls come through an intrusive stack whose elements are the callers' own storage: they need
+ * no room, so that two reactors whose rings are both full of requests can still answer each other.
  *
  * A reactor that goes to sleep sets `sleeping` and looks into all lanes once more; who finds it
  * set after putting something in clears it and writes to the eventfd.
@@ -32,8 +32,8 @@ struct mail_slot {
     struct mail mail;
 };
 
-/* MAIL_CLIENT may last as long as a client likes, or wait for a checkpoint; it leaves the reserve of
- * coroutines to MAIL_INTERNAL, which ends by itself (io/README.md). */
+/* MAIL_CLIENT may last as long as a client likes, or wait for a checkpoint; it leaves the reserve
+ * of coroutines to MAIL_INTERNAL, which ends by itself (io/README.md). */
 enum mail_lane { MAIL_INTERNAL, MAIL_CLIENT, MAIL_LANES };
 
 struct mail_ring {

@@ -3,8 +3,8 @@
  * the kernel has to find, and it may look for it in the caches of the very devices that are served
  * here (driver.h).
  *
- * Only what requests use is taken. A control command may still wait for memory, and so does a request
- * that needs more stack or heap than any before it.
+ * Only what requests use is taken. A control command may still wait for memory, and so does a
+ * request that needs more stack or heap than any before it.
  */
 #include "io/memory_impl.h"
 

@@ -6,8 +6,8 @@
 
 #include <stddef.h>
 
-/* Makes the kernel find memory for these pages now, writable. Waits for it. A negative errno: -EINVAL
- * before Linux 5.14, -ENOMEM, -EFAULT. Whole pages. */
+/* Makes the kernel find memory for these pages now, writable. Waits for it. A negative errno:
+ * -EINVAL before Linux 5.14, -ENOMEM, -EFAULT. Whole pages. */
 int io_fault_in(void *address, size_t len) must_check;
 
 #endif

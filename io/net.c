@@ -212,8 +212,8 @@ static unsigned iov_limit(unsigned count)
     return count < IOV_MAX ? count : IOV_MAX;
 }
 
-/* What the socket's buffer takes at once needs no ring request: that is most answers. Errors are left
- * to the ring request that follows. */
+/* What the socket's buffer takes at once needs no ring request: that is most answers. Errors are
+ * left to the ring request that follows. */
 static void send_at_once(int fd, struct iovec **iov, unsigned *count)
 {
     ssize_t sent;

@@ -1,6 +1,6 @@
-/* Calls that may wait for a disk or a file system (open, stat, fsync, name look-ups), each on a thread
- * of its own, so that the reactor goes on serving. The disk may be one that this very reactor serves.
- * Control path only. */
+/* Calls that may wait for a disk or a file system (open, stat, fsync, name look-ups), each on a
+ * thread of its own, so that the reactor goes on serving. The disk may be one that this very
+ * reactor serves. Control path only. */
 #ifndef VP_IO_OFFLOAD_H
 #define VP_IO_OFFLOAD_H
 

@@ -55,14 +55,16 @@ void sim_disk_inject(struct sim_disk *d, enum sim_fault fault, unsigned kind_mas
                      uint64_t arg);
 void sim_disk_set_dead(struct sim_disk *d, bool dead); /* death and return */
 bool sim_disk_is_dead(const struct sim_disk *d);
-/* Faults end: planned ones do not come, the disk is back, all of it can be read, nothing is short. */
+/* Faults end: planned ones do not come, the disk is back, all of it can be read, nothing is
+ * short. */
 void sim_disk_heal(struct sim_disk *d);
 /* How many ops of a kind were submitted so far. */
 uint64_t sim_disk_ops(const struct sim_disk *d, unsigned kind);
-/* The 4 KiB at `offset` (aligned) cannot be read until they are written as a whole. A snapshot does not
- * have them: a new world's disks have no bad places. */
+/* The 4 KiB at `offset` (aligned) cannot be read until they are written as a whole. A snapshot does
+ * not have them: a new world's disks have no bad places. */
 void sim_disk_set_unreadable(struct sim_disk *d, uint64_t offset);
-/* Called for each write that is submitted; true: it fails with VP_E_IO and may have happened in part. */
+/* Called for each write that is submitted; true: it fails with VP_E_IO and may have happened in
+ * part. */
 typedef bool (*sim_write_fails_fn)(const void *buf, uint64_t len, void *arg);
 void sim_world_on_write(struct sim_world *w, sim_write_fails_fn fn, void *arg);
 /* Flips a bit of what is stored now, durable and cached. */

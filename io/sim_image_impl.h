@@ -65,8 +65,8 @@ static inline uint64_t sim_mix(uint64_t *state)
     return v ^ v >> 31;
 }
 
-/* Memory of the simulator itself. A test that lets one allocation fail means the engine's, so a second
- * one is tried. */
+/* Memory of the simulator itself. A test that lets one allocation fail means the engine's, so a
+ * second one is tried. */
 void *sim_alloc(size_t size);
 
 #endif

@@ -56,8 +56,8 @@ VPOOL_API int vpool_pool_create(struct vpool_client *c, const char *pool, const 
                                 uint64_t size_bytes, const char *const *disks, unsigned disk_count,
                                 bool force, struct vpool_error *err);
 VPOOL_API int vpool_pool_destroy(struct vpool_client *c, const char *pool, struct vpool_error *err);
-/* `force`: also when clients, mounts or processes use its attachments, which see errors then; without
- * it BUSY, and nothing ends. */
+/* `force`: also when clients, mounts or processes use its attachments, which see errors then;
+ * without it BUSY, and nothing ends. */
 VPOOL_API int vpool_pool_export(struct vpool_client *c, const char *pool, bool force,
                                 struct vpool_error *err);
 /* `paths`: disks or directories to look at; none: those of the daemon's configuration. */

@@ -155,7 +155,8 @@ struct nbdx_connection {
 
 void nbdx_memory_join(struct nbdx_connection *c);
 void nbdx_memory_leave(struct nbdx_connection *c);
-/* len ≤ a piece and the chunk headers of its reply. Waits for room: the connection may be gone afterwards. */
+/* len ≤ a piece and the chunk headers of its reply. Waits for room: the connection may be gone
+ * afterwards. */
 CO void *nbdx_buffer_get(struct nbdx_connection *c, size_t len);
 /* How much of `len` bytes of payload, and `extra` beside them, to ask for at once: that much can be
  * had now, if len is a piece that may be cut. Waits only for buffers of the connection itself. */

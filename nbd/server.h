@@ -85,10 +85,10 @@ CO int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server
                          struct vp_error *err) must_check;
 
 /*
- * Ends service and frees the server. No new connections; the socket file is unlinked; requests
- * that have started are answered as they end, all others with NBD_ESHUTDOWN; requests that wait
- * for space are cancelled. Connections that are still there after `deadline_ms` are cut (0: at once
- * and without an answer, for a server that comes back); requests which a disk still holds are always
+ * Ends service and frees the server. No new connections; the socket file is unlinked; requests that
+ * have started are answered as they end, all others with NBD_ESHUTDOWN; requests that wait for
+ * space are cancelled. Connections that are still there after `deadline_ms` are cut (0: at once and
+ * without an answer, for a server that comes back); requests which a disk still holds are always
  * waited for, so afterwards nothing of a client can land.
  */
 CO void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms);

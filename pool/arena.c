@@ -78,7 +78,8 @@ uint64_t pool_arena_count(const struct pool *p, uint32_t owner)
     return o ? o->arenas : 0;
 }
 
-/* The owner's arenas in the slot from *number on, ascending; *number moves to what was not looked at. */
+/* The owner's arenas in the slot from *number on, ascending; *number moves to what was not looked
+ * at. */
 static size_t slot_collect(const struct pool *p, uint32_t owner, uint64_t *number,
                            uint64_t *numbers, size_t max)
 {
@@ -308,7 +309,8 @@ static void record_groups(struct pool *p, struct pool_batch *b)
         pool_group_record(b, container_of(link, struct pool_group, due_link));
 }
 
-/* Takes leases back that could not be recorded. The groups that were formed for them stay, empty. */
+/* Takes leases back that could not be recorded. The groups that were formed for them stay,
+ * empty. */
 static void lease_many_undo(struct pool *p, const uint64_t *numbers, unsigned count)
 {
     uint32_t a;

@@ -5,12 +5,12 @@
  *     written ─ flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
  *
  *  C1  What any page or the table's copy can hold is in the log after the cut, or was before the
- * cut in a page that is dirty or in the table. So root + log from the cut = the last commit. The copy
- * takes many turns, so it holds a record as it was at one moment or another of them: what changed
- * after the cut is in the log, and what is not logged (TREE) changes only before the copy. C2 The
- * log is drained between the copy of the table and the root: nothing becomes durable through the
- * snapshot whose batch, with the MAP records beside it, is not. C3  A checkpoint that fails changes
- * nothing durable: the old root, its log and its pages stay.
+ * cut in a page that is dirty or in the table. So root + log from the cut = the last commit. The
+ * copy takes many turns, so it holds a record as it was at one moment or another of them: what
+ * changed after the cut is in the log, and what is not logged (TREE) changes only before the copy.
+ * C2 The log is drained between the copy of the table and the root: nothing becomes durable through
+ * the snapshot whose batch, with the MAP records beside it, is not. C3  A checkpoint that fails
+ * changes nothing durable: the old root, its log and its pages stay.
  */
 #include "pool/keep.h"
 #include "pool/meta_impl.h"
@@ -164,10 +164,9 @@ uint64_t pool_checkpoint_took_ns(const struct pool *p)
 
 /* ---- in the background ----------------------------------------------------------------------
  *
- * A request is a flag that the beginning of any checkpoint takes down, so a request that comes while
- * one runs is served by the next. At most one task works on it, here at home; it ends when nothing
- * is requested, and a request starts one when there is none.
- */
+ * A request is a flag that the beginning of any checkpoint takes down, so a request that comes
+ * while one runs is served by the next. At most one task works on it, here at home; it ends when
+ * nothing is requested, and a request starts one when there is none. */
 
 /* CO. One step: what runs is waited for; after a failure there is a pause. */
 static void checkpoint_task_step(struct pool *p)

@@ -8,9 +8,9 @@
  * serves reads.
  *
  * What a disk missed has another copy, so its groups of one member are current: they are served
- * from it further on, and after an import (io.data_only, out_after), until one of its flushes fails.
- * New groups are not formed there. It takes no metadata but roots, of which nothing depends on its
- * copy (root.c, R4).
+ * from it further on, and after an import (io.data_only, out_after), until one of its flushes
+ * fails. New groups are not formed there. It takes no metadata but roots, of which nothing depends
+ * on its copy (root.c, R4).
  *
  * A device stays open until the pool closes, since I/O may be in flight on it when it is ejected.
  */

@@ -126,8 +126,8 @@ bool pool_groups_reclaim(struct pool *p);
 void pool_space_update_level(struct pool *p);
 /* ---- group_index.c -------------------------------------------------------------------------- */
 
-/* After arenas were leased, held or freed: keeps the lists of open and of empty groups right, and the
- * sums of all groups. */
+/* After arenas were leased, held or freed: keeps the lists of open and of empty groups right, and
+ * the sums of all groups. */
 void pool_group_update_lists(struct pool *p, struct pool_group *g);
 /* A disk left service: the same for every open group. */
 void pool_groups_disk_left(struct pool *p);

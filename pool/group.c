@@ -6,7 +6,8 @@
  *   2. The look-up tables never move; an entry is set after the group is complete (release) and
  *      cleared before it goes. A group that went stays readable memory for a while (`dead`).
  *   3. Data never takes an extent that lets fewer than pool_meta_reserve_groups(p) metadata groups
- *      be formed. Where they could not be formed anyway, extents that metadata cannot use are data's.
+ *      be formed. Where they could not be formed anyway, extents that metadata cannot use are
+ *      data's.
  *   4. An extent that is given back may be taken at once: the record that takes it follows, in the
  *      log, the one that gave it back.
  */

@@ -24,13 +24,13 @@
  *      it. It is missing where more than half of the disks in service do know, else the import is
  *      refused (VP_E_ROOT_UNREADABLE).
  *  I8  A disk that does not take a repair of the log goes out only when the groups are known, and
- *      not at all if it holds the last copy of metadata.
- *      A flush that fails (I5) is the one thing that changes something durable before the sealing
- *      root: the disk is called out by a root of its own, with the same snapshot and log. So it must
- *      be, since a later import would find the disk in order, flush it with success, and believe
- *      what the failed flush has lost. That root is like any other (root.c), and whichever import
- *      comes next finds the same log without that disk. Where the disk has the last copy of data,
- *      which would be lost with it, the import is refused instead, and what was kept is forgotten.
+ *      not at all if it holds the last copy of metadata. A flush that fails (I5) is the one thing
+ *      that changes something durable before the sealing root: the disk is called out by a root of
+ *      its own, with the same snapshot and log. So it must be, since a later import would find the
+ *      disk in order, flush it with success, and believe what the failed flush has lost. That root
+ *      is like any other (root.c), and whichever import comes next finds the same log without that
+ *      disk. Where the disk has the last copy of data, which would be lost with it, the import is
+ *      refused instead, and what was kept is forgotten.
  *  I9  A disk in service whose own newest root is older than it can be was set back (an old image
  *      was put in its place). It is out, like one that is missing.
  *
@@ -422,7 +422,8 @@ static int import_seal(struct pool_import_state *im)
     return rc;
 }
 
-/* The incarnation that the newest root names; none after a clean end of a pool that never served. */
+/* The incarnation that the newest root names; none after a clean end of a pool that never
+ * served. */
 static uint64_t stream_of_last_log(const struct pool_import_state *im)
 {
     const struct pool_root *r = &im->image.root;

@@ -253,8 +253,8 @@ static bool newest_was_at_all_heads(const struct pool_import_state *im)
 }
 
 /*
- * The disk was set back. Each root was at its head before the next one was begun (root.c, R3), so it
- * has the one before the newest at least. It has the newest too when somebody's tail has; where
+ * The disk was set back. Each root was at its head before the next one was begun (root.c, R3), so
+ * it has the one before the newest at least. It has the newest too when somebody's tail has; where
  * that one rotted at the disk's head, what is there is neither zeros nor an older root.
  */
 static bool disk_was_set_back(const struct pool_import_state *im, unsigned candidate)

@@ -133,7 +133,8 @@ static void header_write(struct pool_keep *k)
     memcpy(k->mem.base, &h, sizeof(h));
 }
 
-/* What cannot be had now may be had later; what this system does not have is not asked for again. */
+/* What cannot be had now may be had later; what this system does not have is not asked for
+ * again. */
 static void begin_failed(struct pool_keep *k, const char *name, int rc)
 {
     io_keep_close(&k->mem);

@@ -1,6 +1,6 @@
 /*
- * What a killed daemon must not forget: the records of changes that were acknowledged but are not in
- * the log yet, in memory that outlives the process (io/keep.h).
+ * What a killed daemon must not forget: the records of changes that were acknowledged but are not
+ * in the log yet, in memory that outlives the process (io/keep.h).
  *
  * A client whose daemon is killed does not learn that anything was lost: the kernel above a block
  * device, or an NBD client that connects again, believes that what was acknowledged is there, and
@@ -10,17 +10,17 @@
  * anything else (keep_recover.c). After a power cut the memory is gone, with what was not flushed.
  *
  *  K1  Each append holds everything that changed since the one before, as absolute values. So the
- *      log up to a commit, and then all that was appended since that commit began, give the state of
- *      the last append.
+ *      log up to a commit, and then all that was appended since that commit began, give the state
+ *      of the last append.
  *  K2  What was appended before a commit began is older than what that commit says. Commits are
  *      numbered in the log (POOL_COUNTER_COMMITS), appends know the last one that had begun: once a
  *      commit is found in the log, what was appended before it is not replayed.
  *  K3  An append is dropped only when a commit that began after it is durable, or when nothing
  *      unflushed is to be believed any more (pool_keep_forget_all).
  *  K4  They belong to one incarnation of the pool, known by its log's stream: a pool that was
- *      imported elsewhere since, or before a reboot, does not take them. Nor does an import whose log
- *      lacks a commit that was durable (disks that were set back), or while their owner lives (a
- *      copy of the disks).
+ *      imported elsewhere since, or before a reboot, does not take them. Nor does an import whose
+ *      log lacks a commit that was durable (disks that were set back), or while their owner lives
+ *      (a copy of the disks).
  *  K5  What is not taken may belong to disks of which these are an older copy. It stays, under a
  *      name of its own, for them, until it is collected (control/doctor.c). Only what cannot belong
  *      to any disks goes: what is from before a reboot, or has no whole header.
@@ -38,8 +38,8 @@ struct pool_keep;
  * (0: none). Memory is taken with the appends, unless it was before. VP_E_NO_MEMORY. */
 int pool_keep_open(struct pool *p, uint32_t volume, size_t record_bytes, uint64_t commit,
                    struct pool_keep **out) must_check;
-/* Takes all the memory that appends may need, so that none of them has to wait for it; where the system
- * has little left, only some. False when there is none now, or not in this system. */
+/* Takes all the memory that appends may need, so that none of them has to wait for it; where the
+ * system has little left, only some. False when there is none now, or not in this system. */
 bool pool_keep_take_memory(struct pool_keep *k);
 /* What is appended between two commits at most. */
 size_t pool_keep_bytes_max(const struct pool_keep *k);
@@ -53,8 +53,8 @@ enum pool_keep_result {
     POOL_KEEP_NONE,    /* not in this system                        */
 };
 /*
- * An append is encoded in place: add its records, at most `bytes` of them, to *b, then end it; nothing
- * yields in between. It counts, as a whole, from its end on; without an end there was none.
+ * An append is encoded in place: add its records, at most `bytes` of them, to *b, then end it;
+ * nothing yields in between. It counts, as a whole, from its end on; without an end there was none.
  */
 enum pool_keep_result pool_keep_append_begin(struct pool_keep *k, size_t bytes,
                                              struct pool_batch *b) must_check;

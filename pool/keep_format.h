@@ -1,7 +1,7 @@
 /*
- * Kept memory of one volume (pool/keep.h): a header page, then two areas of groups. Host memory that
- * only a successor on the same machine reads, but under the rules of a disk format: it is decoded
- * as untrusted.
+ * Kept memory of one volume (pool/keep.h): a header page, then two areas of groups. Host memory
+ * that only a successor on the same machine reads, but under the rules of a disk format: it is
+ * decoded as untrusted.
  *
  *     │ header │ area 0: group group group …      │ area 1: group …                │
  *

@@ -7,21 +7,22 @@
 #include "pool/keep_format.h"
 #include "pool/meta_impl.h"
 
-/* What the names of a pool's kept memory begin with: "vpool-POOL-". Behind it come the volume and the
- * stream, "7-0123456789abcdef", so that incarnations (K4) never take each other's name. */
+/* What the names of a pool's kept memory begin with: "vpool-POOL-". Behind it come the volume and
+ * the stream, "7-0123456789abcdef", so that incarnations (K4) never take each other's name. */
 #define POOL_KEEP_PREFIX_BYTES (sizeof("vpool--") + VP_UUID_TEXT)
 void pool_keep_prefix(struct vp_uuid pool, char out[static POOL_KEEP_PREFIX_BYTES]);
 uint32_t keep_group_crc(const struct keep_group_header *h);
 
-/* The records of the groups in `used` bytes of an area, without those that commit `commit` covers, up
- * to the first group that is damaged: VP_E_KEEP_DAMAGED. Untrusted. VP_E_NO_MEMORY. */
+/* The records of the groups in `used` bytes of an area, without those that commit `commit` covers,
+ * up to the first group that is damaged: VP_E_KEEP_DAMAGED. Untrusted. VP_E_NO_MEMORY. */
 int keep_groups_decode(const uint8_t *bytes, size_t used, uint32_t volume, uint64_t commit,
                        struct pool_batch *out) must_check;
 
-/* ---- keep_recover.c: `found` is a list of what was found ----------------------------------------- */
+/* ---- keep_recover.c: `found` is a list of what was found
+ * ----------------------------------------- */
 
-/* CO. Of the incarnation whose log has this stream, after the records were read; all else stays where
- * it is, but for what cannot be anybody's (K5). VP_E_NO_MEMORY; errors of reading. */
+/* CO. Of the incarnation whose log has this stream, after the records were read; all else stays
+ * where it is, but for what cannot be anybody's (K5). VP_E_NO_MEMORY; errors of reading. */
 CO int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found) must_check;
 /* They are to be taken for those of `stream`, too. */
 int pool_keeps_accept(const struct list *found, uint64_t stream) must_check;

@@ -8,9 +8,9 @@
  *     replay ─ records into the log, handed to the volumes; they go. What they name is durable: the
  *              import has flushed the disks (GUARD_IMPORT_FLUSH)
  *
- * So the import ends the dead daemon's commit in its place. A kill or a power cut at any point leaves
- * records that are in the log, or still kept, or both, which is as good: they are absolute, and end
- * with the newest.
+ * So the import ends the dead daemon's commit in its place. A kill or a power cut at any point
+ * leaves records that are in the log, or still kept, or both, which is as good: they are absolute,
+ * and end with the newest.
  */
 #include "pool/keep_impl.h"
 
@@ -279,7 +279,8 @@ static int keep_decode(struct pool *p, const struct keep_found *f, struct pool_b
     return 0;
 }
 
-/* ---- the last record of each key -------------------------------------------------------------- */
+/* ---- the last record of each key
+ * -------------------------------------------------------------- */
 
 struct last {
     struct hash_node node; /* by kind and key */
@@ -351,7 +352,8 @@ static int collapse(struct pool_batch *b)
     return 0;
 }
 
-/* ---- replay ----------------------------------------------------------------------------------- */
+/* ---- replay
+ * ----------------------------------------------------------------------------------- */
 
 /* The map's records, to those who keep it. */
 static int client_replay(struct pool *p, const struct pool_batch *b)

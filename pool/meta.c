@@ -7,8 +7,8 @@
  *                      │                                     ├─ encode ─▶ freeing ──root durable──▶
  * free └─ segment (log, snapshot) ─── cut ───┘
  *
- * What a checkpoint wrote is `young` until its root is durable. When it fails, its snapshot, and the
- * pages that were released although no durable root ever named them, are free at once.
+ * What a checkpoint wrote is `young` until its root is durable. When it fails, its snapshot, and
+ * the pages that were released although no durable root ever named them, are free at once.
  *
  *  M1  A page is free only when no durable root needs it: neither its tree, its snapshot nor its
  *      log (GUARD_ROOT_BEFORE_RELEASE).
@@ -24,9 +24,9 @@
  *
  * Room: pool_meta_has_room promises that the next checkpoint can be written, so it counts the pages
  * dirty now, twice the log's limit and twice the snapshot as it would be now. Every group that free
- * extents would give counts as room; data take no extent that what is promised already may need, and
- * none of the reserve (pool_meta_reserve_groups). A tree page is dirty, for this, together with all
- * its ancestors and from before its change begins (thin_page_due_update); records that are not
+ * extents would give counts as room; data take no extent that what is promised already may need,
+ * and none of the reserve (pool_meta_reserve_groups). A tree page is dirty, for this, together with
+ * all its ancestors and from before its change begins (thin_page_due_update); records that are not
  * committed yet are counted as pages of the log. What changes only what is there may go further, by
  * half of what the log has (`working`), so growth can never make it impossible; then it waits for a
  * checkpoint, which gives back what it used. So at each moment there is room for all that is due,

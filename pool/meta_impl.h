@@ -26,9 +26,10 @@ void pool_records_fini(struct pool_records *t);
 int pool_records_apply(struct pool_records *t, const uint8_t *bytes, size_t len) must_check;
 /* Removes all records of a kind. */
 void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind);
-/* Appends all records as sets, `count` at a time; false when that was the rest. A failure to allocate
- * is remembered by b. The table may change between two calls: a record that is there all the while is
- * encoded once, with one of its values; one that comes or goes may be encoded or not. */
+/* Appends all records as sets, `count` at a time; false when that was the rest. A failure to
+ * allocate is remembered by b. The table may change between two calls: a record that is there all
+ * the while is encoded once, with one of its values; one that comes or goes may be encoded or
+ * not. */
 void pool_records_encode_begin(struct pool_records *t);
 bool pool_records_encode_some(struct pool_records *t, struct pool_batch *b, unsigned count);
 uint64_t pool_records_bytes(const struct pool_records *t);
@@ -75,7 +76,8 @@ bool log_batch_check(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid poo
 /* Whether some batch of the stream later than `seq` starts at buf. */
 bool log_batch_is_later(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
                         uint64_t stream, uint64_t seq);
-/* Pages of the batch (stream, seq) whose header is at buf; 0: that header is not here. Untrusted. */
+/* Pages of the batch (stream, seq) whose header is at buf; 0: that header is not here.
+ * Untrusted. */
 uint32_t log_batch_claim(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid pool,
                          uint64_t stream, uint64_t seq);
 /* Whether a batch of one page stands at buf that was whole once. Such a batch is never torn where a
@@ -183,8 +185,8 @@ void root_block_encode(const struct pool *p, const struct pool_root *root, uint8
  * VP_E_POOL_FENCED the pool is fenced. */
 CO int pool_root_write(struct pool *p, const struct pool_root *next) must_check;
 
-/* CO. Import: the newest root, as it was found, to all disks in service. A disk that fails is marked
- * out, for the next root to say so. VP_E_POOL_FENCED: the pool cannot do without it. */
+/* CO. Import: the newest root, as it was found, to all disks in service. A disk that fails is
+ * marked out, for the next root to say so. VP_E_POOL_FENCED: the pool cannot do without it. */
 CO int pool_root_repeat(struct pool *p, const uint8_t *block) must_check;
 
 /* ---- checkpoint.c ------------------------------------------------------------------------- */

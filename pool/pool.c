@@ -90,9 +90,9 @@ static int create_properties(struct pool *p, const struct pool_create_options *o
 /* Of an extent: what a young pool's checkpoints and log need, and little on a disk of any size. */
 #define PREALLOCATED_MAX (64U << 20)
 
-/* CO. On disks that are files the file system below gives room for the first metadata group at once:
- * when it runs full later, what was written can still be committed. The label areas, with the roots,
- * have their room since they were wiped. */
+/* CO. On disks that are files the file system below gives room for the first metadata group at
+ * once: when it runs full later, what was written can still be committed. The label areas, with the
+ * roots, have their room since they were wiped. */
 static int preallocate_metadata(struct pool *p, struct vp_error *err)
 {
     const struct pool_group *g;

@@ -92,8 +92,8 @@ struct pool_batch {
 void pool_batch_init(struct pool_batch *b);
 void pool_batch_fini(struct pool_batch *b);
 void pool_batch_clear(struct pool_batch *b);
-/* Room for `capacity` bytes of records, memory included; it stays until pool_batch_fini. False when there
- * is none: the batch is as it was. */
+/* Room for `capacity` bytes of records, memory included; it stays until pool_batch_fini. False when
+ * there is none: the batch is as it was. */
 bool pool_batch_take_memory(struct pool_batch *b, size_t capacity) must_check;
 void pool_batch_set(struct pool_batch *b, enum pool_record_kind kind, uint32_t scope, uint64_t key,
                     const void *value, size_t len);
@@ -150,8 +150,8 @@ struct pool_arena {
  */
 CO int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile,
                         unsigned spread, struct pool_arena *out) must_check;
-/* The same for many at once, by one run of the log: up to `wanted` and POOL_LEASE_MANY, *got of them.
- * Which they are is pool_arena_list's to say. VP_E_NO_SPACE only when there is none. */
+/* The same for many at once, by one run of the log: up to `wanted` and POOL_LEASE_MANY, *got of
+ * them. Which they are is pool_arena_list's to say. VP_E_NO_SPACE only when there is none. */
 enum { POOL_LEASE_MANY = 1024 };
 CO int pool_arena_lease_many(struct pool *p, uint32_t owner, struct raid_profile profile,
                              unsigned spread, unsigned wanted, unsigned *got) must_check;
@@ -256,9 +256,9 @@ void pool_set_client(struct pool *p, const struct pool_client *client);
  * after this call). Errors: VP_E_POOL_FENCED, or a damaged page that could not be loaded. */
 CO int pool_checkpoint(struct pool *p) must_check;
 /*
- * ANY, no yield: asks for one that begins from now on. It is tried until it succeeds; each failure is
- * told to the client. Errors, when there will be none: VP_E_POOL_FENCED; VP_E_SHUTDOWN; VP_E_AGAIN:
- * home's mailbox is full.
+ * ANY, no yield: asks for one that begins from now on. It is tried until it succeeds; each failure
+ * is told to the client. Errors, when there will be none: VP_E_POOL_FENCED; VP_E_SHUTDOWN;
+ * VP_E_AGAIN: home's mailbox is full.
  */
 int pool_checkpoint_ask(struct pool *p) must_check;
 /* The same, for those who do not rely on it. */
@@ -371,13 +371,14 @@ struct pool_disk_info {
 /* HOME. */
 unsigned pool_disk_count(const struct pool *p);
 void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info *out);
-/* HOME. Looks whether the disk still is what it was: labels, newest root, file, path. Labels and roots
- * that something else has overwritten are written again; `finding` says what was found. */
+/* HOME. Looks whether the disk still is what it was: labels, newest root, file, path. Labels and
+ * roots that something else has overwritten are written again; `finding` says what was found. */
 CO void pool_disk_look(struct pool *p, unsigned i);
 /* HOME. Disks that are not in service, whatever the reason. */
 unsigned pool_disks_out(const struct pool *p);
-/* HOME. Calls fn, once or more, for each owner of data that lack a copy because a disk is out; `lost`:
- * some cannot be read at all. fn does not yield; this does, and groups come and go meanwhile. */
+/* HOME. Calls fn, once or more, for each owner of data that lack a copy because a disk is out;
+ * `lost`: some cannot be read at all. fn does not yield; this does, and groups come and go
+ * meanwhile. */
 CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
                             void *arg);
 const char *pool_state(const struct pool *p); /* "online", "degraded", "fenced" */

@@ -1,8 +1,8 @@
 /*
  * The inside of a pool, private to pool/. Two halves:
  *
- *     disk side      disk.c label.c scan.c group.c arena.c space.c …: disks, labels, extents, groups,
- *                    arenas, leases, ejection, figures
+ *     disk side      disk.c label.c scan.c watch.c group.c group_index.c arena.c space.c: disks,
+ *                    labels, extents, groups, arenas, leases, ejection, figures
  *     metadata side  record.c batch.c log.c meta.c root.c snapshot.c checkpoint.c import.c pool.c:
  *                    records, log, page store, roots, checkpoints, import, life
  *
@@ -303,7 +303,8 @@ CO int pool_labels_write(struct pool *p, struct vp_error *err) must_check;
  * For pool_import: opens what has a label. Files that are not labelled, and the disks of other
  * pools than the first path's, are an error with a sentence; a disk whose label cannot be read any
  * more is left out with a warning, as long as another one is there. *out is malloc'ed, and holds
- * what is open so far all the while, so that it can be freed after a power cut; NULL after an error.
+ * what is open so far all the while, so that it can be freed after a power cut; NULL after an
+ * error.
  */
 CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
                             unsigned *out_count, struct vp_error *err) must_check;
@@ -335,7 +336,8 @@ void pool_group_drop(struct pool *p, struct pool_group *g);
 int pool_group_adopt(struct pool *p, const struct pool_place *at, struct pool_batch *b) must_check;
 /* ANY, no yield. NULL when there is none. */
 struct pool_group *pool_group_find(struct pool *p, uint32_t id);
-/* Groups of `width` members that the free extents of disks in service would give, or all of theirs. */
+/* Groups of `width` members that the free extents of disks in service would give, or all of
+ * theirs. */
 unsigned pool_groups_formable(const struct pool *p, unsigned width);
 unsigned pool_groups_of_all(const struct pool *p, unsigned width);
 /* The same for metadata groups, of fewer copies where that is what there is. */
@@ -366,8 +368,8 @@ void pool_space_changed(struct pool *p);
 
 /* ==== what the metadata side offers ========================================================= */
 
-/* The disks and the default profile are known: room in the table of records for a GROUP record of all
- * that they can hold. */
+/* The disks and the default profile are known: room in the table of records for a GROUP record of
+ * all that they can hold. */
 void pool_records_reserve(struct pool *p);
 
 /* Applies the records and queues them: they precede in the log whatever is committed afterwards.

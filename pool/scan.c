@@ -110,7 +110,8 @@ static CO int scan_add(struct scan *s, const char *path, const struct pool_label
     return 0;
 }
 
-/* Only lack of memory, and more disks than a pool can have, are errors: what cannot be read is no disk of ours. */
+/* Only lack of memory, and more disks than a pool can have, are errors: what cannot be read is no
+ * disk of ours. */
 static CO int scan_disk(struct scan *s, const char *path)
 {
     struct io_dev *dev;

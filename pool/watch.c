@@ -1,11 +1,11 @@
 /*
- * Whether a disk in use is still what it was. Somebody may overwrite its labels and roots (mkfs on the
- * wrong name), truncate its file or remove it: nothing of that fails before the next import, and then
- * the pool is gone. So this is looked at from time to time.
+ * Whether a disk in use is still what it was. Somebody may overwrite its labels and roots (mkfs on
+ * the wrong name), truncate its file or remove it: nothing of that fails before the next import,
+ * and then the pool is gone. So this is looked at from time to time.
  *
- * Labels and roots that are damaged on a disk in service are written again, since the pool knows all
- * that they say: the labels in all copies, and roots until each slot has one. What is found is kept in
- * the disk's `finding` until the pool closes, since data may have been overwritten as well.
+ * Labels and roots that are damaged on a disk in service are written again, since the pool knows
+ * all that they say: the labels in all copies, and roots until each slot has one. What is found is
+ * kept in the disk's `finding` until the pool closes, since data may have been overwritten as well.
  */
 #include "base/log.h"
 #include "io/buffer.h"
@@ -55,8 +55,8 @@ static unsigned roots_damaged(struct pool *p, const struct pool_disk *d, uint8_t
     return damaged;
 }
 
-/* CO. Labels, and a root for each slot. The last block is unused; a file that was truncated is as long
- * again with it. */
+/* CO. Labels, and a root for each slot. The last block is unused; a file that was truncated is as
+ * long again with it. */
 static int disk_write_again(struct pool *p, struct pool_disk *d)
 {
     int rc = io_dev_write(d->io.dev, d->size_bytes - POOL_BLOCK, io_zeros, POOL_BLOCK, 0);

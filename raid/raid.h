@@ -107,7 +107,8 @@ CO void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len);
  * Makes every write completed before the call durable on all disks that serve, in parallel; skips
  * disks with nothing to flush. A disk whose flush fails is ejected, never flushed again and
  * believed; its data then exist only on its mirrors (who has data without a mirror finds its group
- * unreadable: raid_group_is_alive, pool_flush_check). Errors: that of `eject` (e.g. VP_E_POOL_FENCED).
+ * unreadable: raid_group_is_alive, pool_flush_check). Errors: that of `eject` (e.g.
+ * VP_E_POOL_FENCED).
  */
 CO int raid_flush(struct raid_disk *const *disks, unsigned count) must_check;
 

@@ -5,9 +5,10 @@
  * a block does not match its checksum does raid_recover go through the piece: runs of bad blocks
  * are read from the other copies, first as a whole, then block by block, and what turned out good
  * is written over the copies that were bad. A copy that failed to read as a whole may still have
- * any block by itself, so block by block every copy is asked again, the first one too. The caller keeps writers of these blocks away, but not
- * other readers: two that heal one block at a time would have two writes in flight at one place, so
- * one reader of a group heals and others only serve (the next reader sees what they left).
+ * any block by itself, so block by block every copy is asked again, the first one too. The caller
+ * keeps writers of these blocks away, but not other readers: two that heal one block at a time
+ * would have two writes in flight at one place, so one reader of a group heals and others only
+ * serve (the next reader sees what they left).
  *
  * What a failed read means for its disk: nothing, as long as the block can be rewritten. A disk
  * that is gone altogether is ejected, once another copy has the data.

@@ -1,5 +1,6 @@
 /*
- * Writing a group: every member that serves it gets the data, in windows of operations on the stack.
+ * Writing a group: every member that serves it gets the data, in windows of operations on the
+ * stack.
  *
  * What makes a degraded write safe to acknowledge (GUARD_EJECT_BEFORE_ACK): a member that missed
  * it must be known to be out before anybody relies on the write, or after a crash it would come

@@ -4,13 +4,13 @@
  * other.
  *
  * A copy that matches the checksum is the truth; where none does, the first readable one is
- * adopted. All copies are written (GUARD_ADOPT_EQUALISE): the others to be equal, and the adopted one
- * too, since after a failed flush it may be in the disk's cache only and never leave it. That, with
- * the new checksum, is committed before the block is served, so that two reads never disagree,
- * whatever fails later.
- * Readers do so for the blocks they read, under their block locks; a background job
- * (thin_resync_step) for whole chunks, whose writers it keeps out by thin->resync_chunk. It knows those
- * that began since the region is recovered (thin->active); older ones it lets end first.
+ * adopted. All copies are written (GUARD_ADOPT_EQUALISE): the others to be equal, and the adopted
+ * one too, since after a failed flush it may be in the disk's cache only and never leave it. That,
+ * with the new checksum, is committed before the block is served, so that two reads never disagree,
+ * whatever fails later. Readers do so for the blocks they read, under their block locks; a
+ * background job (thin_resync_step) for whole chunks, whose writers it keeps out by
+ * thin->resync_chunk. It knows those that began since the region is recovered (thin->active); older
+ * ones it lets end first.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -16,8 +16,9 @@
  *
  * Slowed down: each is given a time to start, behind the one before it, by what a page costs in the
  * checkpoints of the time being (all of a checkpoint's duration over the pages that it cleaned
- * here): the nearer to ¾, the further apart. So what comes in and what goes out meet before anything has to stop.
- * Whoever waits at ¾ is woken when pages were written, and when the checkpoint fails.
+ * here): the nearer to ¾, the further apart. So what comes in and what goes out meet before
+ * anything has to stop. Whoever waits at ¾ is woken when pages were written, and when the
+ * checkpoint fails.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -348,8 +349,8 @@ static CO int room_wait(struct thin *t)
     return c->failures != failures ? c->failure_rc : 0;
 }
 
-/* How long until this change's turn: not long, however many others have one before it, since room may
- * come any time, and the bound is cache_is_full. */
+/* How long until this change's turn: not long, however many others have one before it, since room
+ * may come any time, and the bound is cache_is_full. */
 static uint64_t pace_take(struct thin_cache *c)
 {
     size_t slow = c->limit_pages / 2, full = c->limit_pages / 4 * 3;

@@ -1,5 +1,5 @@
-/* Looking at a whole map: thin_extents, thin_next_mapped, thin_walk, and thin_check, which compares it with the space
- * tree. */
+/* Looking at a whole map: thin_extents, thin_next_mapped, thin_walk, and thin_check, which compares
+ * it with the space tree. */
 #include <stdlib.h>
 
 #include "thin/thin_impl.h"

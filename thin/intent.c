@@ -12,11 +12,12 @@
  *
  * A change in place belongs to the epoch in which it began. An epoch ends at a checkpoint, but only
  * when all changes of the epoch before have ended: so everything under way at that moment is marked
- * in `touched`. An epoch may end earlier (thin_intents_drain) under the same condition: what is under
- * way then belongs to an epoch that began after the last clearing, so its mark is there.
+ * in `touched`. An epoch may end earlier (thin_intents_drain) under the same condition: what is
+ * under way then belongs to an epoch that began after the last clearing, so its mark is there.
  *
- * A change in place that failed leaves what a crash leaves: some blocks are new, some old, and which
- * ones is not known. The intent is durable, so the region counts as recovered from then on (adopt.c).
+ * A change in place that failed leaves what a crash leaves: some blocks are new, some old, and
+ * which ones is not known. The intent is durable, so the region counts as recovered from then on
+ * (adopt.c).
  */
 #include <stdlib.h>
 #include <string.h>

@@ -2,10 +2,10 @@
  * Before a change is acknowledged its records are kept in memory that outlives the daemon
  * (pool/keep.h), so that a daemon which is killed has not forgotten it.
  *
- * An append takes all entries that changed since the last one, whoever changed them: a chunk that one
- * request allocated may hold the first blocks of another one, which ends before it. So what is kept
- * is the state of one moment, as in a commit; and an entry stays marked until an append took it,
- * even if a commit did before, since that commit may never become durable.
+ * An append takes all entries that changed since the last one, whoever changed them: a chunk that
+ * one request allocated may hold the first blocks of another one, which ends before it. So what is
+ * kept is the state of one moment, as in a commit; and an entry stays marked until an append took
+ * it, even if a commit did before, since that commit may never become durable.
  */
 #include "io/guard.h"
 #include "thin/thin_impl.h"

@@ -333,8 +333,8 @@ static CO int space_fill(struct thin *t)
     return rc;
 }
 
-/* Chunks that were freed become usable by a commit, and when the devices have been told. The tidying
- * of another commit may have been past its quarantine already when ours became durable. */
+/* Chunks that were freed become usable by a commit, and when the devices have been told. The
+ * tidying of another commit may have been past its quarantine already when ours became durable. */
 static CO int quarantine_end_now(struct thin *t)
 {
     int rc = t->space.quarantined ? thin_commit(t) : 0;
@@ -381,7 +381,8 @@ static uint64_t arena_bytes(const struct thin *t)
     return rows * t->config.profile.data * t->chunk_bytes;
 }
 
-/* A reserve of terabytes is some hundred thousand arenas. A scan finds them when they are needed. */
+/* A reserve of terabytes is some hundred thousand arenas. A scan finds them when they are
+ * needed. */
 static CO int reserve_lease(struct thin *t)
 {
     struct thin_space *s = &t->space;
@@ -451,8 +452,8 @@ static CO void arena_discard(struct thin *t, const struct thin_arena *a, uint64_
     }
 }
 
-/* Ends the quarantine of what is durable. An arena with a bit in `discarding` does not go away. There
- * may be very many of them, when devices are slower than trims. */
+/* Ends the quarantine of what is durable. An arena with a bit in `discarding` does not go away.
+ * There may be very many of them, when devices are slower than trims. */
 static CO void quarantine_end(struct thin *t)
 {
     struct thin_space *s = &t->space;
@@ -528,9 +529,9 @@ static CO void empties_return(struct thin *t, size_t keep)
     co_mutex_unlock(&s->lock);
 }
 
-/* Goes once over the leased arenas that are not in memory. Those with room become spares; when there
- * are as many as may be, those that hold nothing go back at once, and the others are forgotten again,
- * so going on until none is unknown would never end. */
+/* Goes once over the leased arenas that are not in memory. Those with room become spares; when
+ * there are as many as may be, those that hold nothing go back at once, and the others are
+ * forgotten again, so going on until none is unknown would never end. */
 static CO int scan_all(struct thin *t)
 {
     struct thin_space *s = &t->space;

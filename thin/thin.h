@@ -49,8 +49,8 @@ struct thin_config {
 };
 
 /*
- * Records of the pool that concern one volume, gathered by volumes/ at import or activation:
- * TREE, STAT, INTENT, COUNTER from the table and, in log order, the replayed MAP and SPACE records. The
+ * Records of the pool that concern one volume, gathered by volumes/ at import or activation: TREE,
+ * STAT, INTENT, COUNTER from the table and, in log order, the replayed MAP and SPACE records. The
  * bytes are the pool's record encoding (pool_batch). All borrowed during thin_open.
  */
 struct thin_state {
@@ -76,7 +76,8 @@ CO int thin_read(struct thin *t, uint64_t block, uint64_t count, void *buf) must
 
 /*
  * Writes whole blocks. When it returns 0 later reads see the data; they survive a power cut after
- * the next thin_commit, and a kill of the daemon at once (where thin_take_memory says so). Errors: VP_E_NO_SPACE (the blocks keep their old content), those of raid_write.
+ * the next thin_commit, and a kill of the daemon at once (where thin_take_memory says so). Errors:
+ * VP_E_NO_SPACE (the blocks keep their old content), those of raid_write.
  */
 CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *buf) must_check;
 
@@ -91,14 +92,15 @@ CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_alloc
  */
 CO int thin_commit(struct thin *t) must_check;
 
-/* Takes the memory that requests may need, so that none has to wait for it: what is kept, what a commit
- * collects, and map pages, as many as the map has or the cache's limit allows. Returns whether what
- * was acknowledged survives a kill of the daemon: not where the system has no shared memory. */
+/* Takes the memory that requests may need, so that none has to wait for it: what is kept, what a
+ * commit collects, and map pages, as many as the map has or the cache's limit allows. Returns
+ * whether what was acknowledged survives a kill of the daemon: not where the system has no shared
+ * memory. */
 CO bool thin_take_memory(struct thin *t);
 
 /* Somebody else needs room: commits when chunks were freed, and gives back the arenas that hold
- * nothing, also those that an earlier life of the volume leased (a part of the space tree may be read
- * for that). Errors: those of reading and of thin_commit. */
+ * nothing, also those that an earlier life of the volume leased (a part of the space tree may be
+ * read for that). Errors: those of reading and of thin_commit. */
 CO int thin_give_back(struct thin *t) must_check;
 
 /* Runs of blocks with one state. */
@@ -111,8 +113,8 @@ struct thin_extent {
 CO int thin_extents(struct thin *t, uint64_t block, uint64_t count, struct thin_extent *out,
                     unsigned max, unsigned *n) must_check;
 
-/* The first block in [block, end) that lies in an allocated chunk; `end` when there is none. Looks no
- * further than there. */
+/* The first block in [block, end) that lies in an allocated chunk; `end` when there is none. Looks
+ * no further than there. */
 CO int thin_next_mapped(struct thin *t, uint64_t block, uint64_t end, uint64_t *next) must_check;
 
 /* Grows, or shrinks (the caller discarded the rest before). */

@@ -91,9 +91,9 @@ struct thin_cache {
  * VP_E_NO_MEMORY. */
 int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, uint64_t index,
                   struct thin_page **out) must_check;
-/* Memory for all pages that this volume's trees can have at its size, within three quarters of the limit
- * for all such volumes; other volumes leave it to them. What is not there now is asked for again when
- * it is used. */
+/* Memory for all pages that this volume's trees can have at its size, within three quarters of the
+ * limit for all such volumes; other volumes leave it to them. What is not there now is asked for
+ * again when it is used. */
 CO void thin_cache_take(struct thin *t);
 /* Takes it out of its tree and frees it, whatever its state. */
 void thin_page_drop(struct thin_page *p);
@@ -192,7 +192,8 @@ static inline uint8_t *thin_leaf_entry(const struct thin_page *leaf, uint64_t ke
 }
 /* The entry of `key` was changed: the leaf becomes dirty. `committed`: by replay of the log. */
 void thin_leaf_changed(struct thin_page *leaf, uint64_t key, bool committed);
-/* Fills the records of all entries with the mark, in both trees, into b; they stay marked. No yield. */
+/* Fills the records of all entries with the mark, in both trees, into b; they stay marked. No
+ * yield. */
 void thin_marked_collect(struct thin *t, enum thin_mark m, struct pool_batch *b);
 void thin_marked_clear(struct thin *t, enum thin_mark m);
 bool thin_tree_is_dirty(const struct thin_tree *tree);
@@ -342,7 +343,8 @@ CO int thin_intent_ensure(struct thin *t, uint64_t vchunk) must_check;
  */
 unsigned thin_intent_enter(struct thin *t, uint64_t vchunk);
 void thin_intent_leave(struct thin *t, unsigned epoch);
-/* A change in place failed, before its _leave: blocks of the region may be old or new, as after a crash. */
+/* A change in place failed, before its _leave: blocks of the region may be old or new, as after a
+ * crash. */
 void thin_intent_failed(struct thin *t, uint64_t vchunk);
 /* Waits until the changes in place that are under way now have ended; others begin meanwhile. */
 CO void thin_intents_drain(struct thin *t);
@@ -441,8 +443,9 @@ static inline void thin_uncommitted_add(struct thin *t, uint32_t bytes)
     if (__builtin_expect(t->uncommitted_bytes > t->uncommitted_pages * POOL_PAGE, 0))
         thin_uncommitted_page(t);
 }
-/* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: commits when
- * there is much to commit; slows down, or waits for a checkpoint, when much is dirty. Errors of these. */
+/* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: commits
+ * when there is much to commit; slows down, or waits for a checkpoint, when much is dirty. Errors
+ * of these. */
 CO int thin_throttle_slow(struct thin *t) must_check;
 CO static inline must_check int thin_throttle(struct thin *t)
 {

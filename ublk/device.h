@@ -31,9 +31,10 @@ CO int ublkx_device_look(int number, struct ublkx_device *out, struct vp_error *
 
 /*
  * Takes away the device that was looked at: requests that wait end with errors, whoever has it open
- * gets errors from now on. `known(arg, number, false)` is called when nobody sees the device any more
- * and its number is not yet free; with `true` if it could then not be deleted, so that this can be
- * tried again. VP_E_BUSY: it is served, or is another one by now; VP_E_NOT_FOUND, VP_E_UBLK_… CO.
+ * gets errors from now on. `known(arg, number, false)` is called when nobody sees the device any
+ * more and its number is not yet free; with `true` if it could then not be deleted, so that this
+ * can be tried again. VP_E_BUSY: it is served, or is another one by now; VP_E_NOT_FOUND,
+ * VP_E_UBLK_… CO.
  */
 CO int ublkx_device_discard(const struct ublkx_device *d,
                             CO int (*known)(void *arg, int number, bool there,

@@ -1,17 +1,17 @@
 /*
  * Requests of a ublk device.
  *
- * Every tag of every queue is one coroutine on the backend's reactor: it fetches, serves, and commits
- * the result with the next fetch, in one command. So nothing is allocated or spawned on the data
- * path, and all commands of a queue come from the thread that fetched first, as kernels before 6.16
- * demand. Data are copied once: by the kernel into memory that each tag keeps, or (user copy) by us
- * between the kernel's request and an I/O buffer, which the tag holds only while it is busy. Of these
- * buffers all devices of a reactor have a share, and each a fair part of it (io/share.h): writes of one
- * that wait for space keep no buffers from another. A device that holds none gets a piece of its request
- * done at a time, however many others there are. With zero
- * copy they are not: each tag has a slot in the ring's table of buffers, where the kernel puts its
- * request's pages before the fetch completes, and from which it takes them with the commit. Nobody
- * uses the slot after the backend has returned.
+ * Every tag of every queue is one coroutine on the backend's reactor: it fetches, serves, and
+ * commits the result with the next fetch, in one command. So nothing is allocated or spawned on the
+ * data path, and all commands of a queue come from the thread that fetched first, as kernels before
+ * 6.16 demand. Data are copied once: by the kernel into memory that each tag keeps, or (user copy)
+ * by us between the kernel's request and an I/O buffer, which the tag holds only while it is busy.
+ * Of these buffers all devices of a reactor have a share, and each a fair part of it (io/share.h):
+ * writes of one that wait for space keep no buffers from another. A device that holds none gets a
+ * piece of its request done at a time, however many others there are. With zero copy they are not:
+ * each tag has a slot in the ring's table of buffers, where the kernel puts its request's pages
+ * before the fetch completes, and from which it takes them with the commit. Nobody uses the slot
+ * after the backend has returned.
  *
  * The descriptors are written by the kernel, so they are trusted; a volume checks ranges anyhow.
  */

@@ -134,9 +134,9 @@ static CO int serve_begin(struct ublkx_target *t, struct vp_error *err)
 }
 
 /*
- * Takes the device away. Frees *t and sets it to NULL, unless the kernel does not stop the device: that
- * goes on sending requests, for whatever reason (what the page cache holds of it, perhaps, for which
- * the stop waits), so it is served on. Tags that have ended meanwhile are no harm.
+ * Takes the device away. Frees *t and sets it to NULL, unless the kernel does not stop the device:
+ * that goes on sending requests, for whatever reason (what the page cache holds of it, perhaps, for
+ * which the stop waits), so it is served on. Tags that have ended meanwhile are no harm.
  */
 static CO int take_down(struct ublkx_target **target, struct vp_error *err)
 {
@@ -198,10 +198,10 @@ static CO int recovery_begin(struct ublkx_target *t, struct vp_error *err)
 }
 
 /*
- * The kernel issues again what the dead server had not answered. Nothing that the dead one did for the
- * same request can land afterwards: it was another process, and the pool's disks, which we have locked
- * since the import, were locked by it until the kernel had ended its last operation. A target that this
- * process has left is not taken over (is_left).
+ * The kernel issues again what the dead server had not answered. Nothing that the dead one did for
+ * the same request can land afterwards: it was another process, and the pool's disks, which we have
+ * locked since the import, were locked by it until the kernel had ended its last operation. A
+ * target that this process has left is not taken over (is_left).
  */
 static CO int start_recovered(struct ublkx_target *t, struct vp_error *err)
 {
@@ -223,7 +223,8 @@ static CO int start_recovered(struct ublkx_target *t, struct vp_error *err)
     return rc;
 }
 
-/* Home reactor: what the kernel may still look at when the rings are closed, at the process's end. */
+/* Home reactor: what the kernel may still look at when the rings are closed, at the process's
+ * end. */
 static struct list left = {&left, &left};
 
 /* Its commands are still in our ring, so that for the kernel it has a server. */

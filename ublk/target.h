@@ -1,9 +1,10 @@
 /*
- * Block devices of this machine: a `struct ublkx_target` is one /dev/ublkbN, served on the reactor of
- * its backend, which is a volume (volume_backend.h) or whatever else can read and write.
+ * Block devices of this machine: a `struct ublkx_target` is one /dev/ublkbN, served on the reactor
+ * of its backend, which is a volume (volume_backend.h) or whatever else can read and write.
  * ublk/README.md has the structure, docs/ublk.md what users get.
  *
- * Threads: these functions are CO and are called on the home reactor, one at a time for each target.
+ * Threads: these functions are CO and are called on the home reactor, one at a time for each
+ * target.
  */
 #ifndef VP_UBLK_TARGET_H
 #define VP_UBLK_TARGET_H
@@ -18,8 +19,8 @@
 #define UBLKX_TAGS_MAX   1024U /* queues × depth: each is a coroutine */
 #define UBLKX_NUMBER_MAX (1U << 20)
 
-/* What this kernel's driver can do (UBLKX_F_…). Errors with a sentence: VP_E_UBLK_NONE (with what to
- * do), VP_E_PERMISSION, VP_E_UBLK_TOO_OLD, VP_E_UBLK_STUCK. */
+/* What this kernel's driver can do (UBLKX_F_…). Errors with a sentence: VP_E_UBLK_NONE (with what
+ * to do), VP_E_PERMISSION, VP_E_UBLK_TOO_OLD, VP_E_UBLK_STUCK. */
 CO int ublkx_features(uint64_t *out, struct vp_error *err) must_check;
 
 /* ---- what is served -------------------------------------------------------------------------- */
@@ -29,8 +30,8 @@ enum ublkx_write_flags {
     UBLKX_NO_HOLE = 2, /* zero: keep or make space allocated                               */
 };
 
-/* All run on the backend's reactor, many at a time. Ranges are multiples of `sector_bytes`, those of
- * discard and zero of any length. VP_E_CANCELLED: `leave` or `go` ended the request. */
+/* All run on the backend's reactor, many at a time. Ranges are multiples of `sector_bytes`, those
+ * of discard and zero of any length. VP_E_CANCELLED: `leave` or `go` ended the request. */
 struct ublkx_backend_ops {
     CO int (*read)(void *arg, uint64_t offset, uint32_t len, void *buf);
     CO int (*write)(void *arg, uint64_t offset, uint32_t len, const void *buf, unsigned flags);
@@ -40,8 +41,8 @@ struct ublkx_backend_ops {
     void (*leave)(void *arg);    /* no request waits for space any more */
     void (*go)(void *arg);       /* … nor changes anything more, but for what it is doing now */
     uint64_t (*size)(void *arg); /* in bytes, now; from any reactor   */
-    /* Zero copy, or NULL: the kernel's own pages, in a slot of the reactor's ring (io_dev_read_slot),
-     * until these return. */
+    /* Zero copy, or NULL: the kernel's own pages, in a slot of the reactor's ring
+     * (io_dev_read_slot), until these return. */
     CO int (*read_slot)(void *arg, uint64_t offset, uint32_t len, unsigned slot);
     CO int (*write_slot)(void *arg, uint64_t offset, uint32_t len, unsigned slot, unsigned flags);
 };
@@ -68,16 +69,16 @@ struct ublkx_options {
     unsigned depth;    /* of each queue; 0 = 64, at most 1024                                   */
     bool read_only;    /* in addition to the backend's own property                             */
     bool no_user_copy; /* the kernel copies, into memory that every tag keeps                   */
-    /* Data pass by read_slot and write_slot alone: of a new device only, which cannot be taken over.
-     * The reactor has driver_buffers for queues × depth requests. */
+    /* Data pass by read_slot and write_slot alone: of a new device only, which cannot be taken
+     * over. The reactor has driver_buffers for queues × depth requests. */
     bool zero_copy;
     uint64_t tag; /* tells this attachment's device from others'; not 0                    */
     bool
         take_over; /* it is known that a device with this number and tag is the caller's          */
     /* May be NULL. Called with `there` when the device has its number and nobody has seen it yet
-     * (before it is started; an error ends the start), or is about to be taken over; without it when
-     * nobody sees it any more and the number is not yet free. Home reactor; `known_arg` lives as long
-     * as the target, `err` may be NULL. */
+     * (before it is started; an error ends the start), or is about to be taken over; without it
+     * when nobody sees it any more and the number is not yet free. Home reactor; `known_arg` lives
+     * as long as the target, `err` may be NULL. */
     CO int (*known)(void *known_arg, int number, bool there, struct vp_error *err);
     void *known_arg;
 };
@@ -85,21 +86,22 @@ struct ublkx_options {
 struct ublkx_target;
 
 /*
- * The device exists and serves when this returns. When device `number` is there, is ours (`take_over`,
- * our tag, and all else that our devices have) and lost its server, it is taken over (recovery): its queues and depth are what they were, and
- * requests that wait are served. Errors: VP_E_UBLK_NONE, VP_E_PERMISSION, VP_E_UBLK_TOO_OLD,
- * VP_E_EXISTS (the number is somebody else's, or its server lives), what `known` gave, VP_E_INVALID, VP_E_UBLK_REFUSED,
- * VP_E_UBLK_STUCK, VP_E_NO_MEMORY, VP_E_IO_TOO_MANY_COROUTINES.
+ * The device exists and serves when this returns. When device `number` is there, is ours
+ * (`take_over`, our tag, and all else that our devices have) and lost its server, it is taken over
+ * (recovery): its queues and depth are what they were, and requests that wait are served. Errors:
+ * VP_E_UBLK_NONE, VP_E_PERMISSION, VP_E_UBLK_TOO_OLD, VP_E_EXISTS (the number is somebody else's,
+ * or its server lives), what `known` gave, VP_E_INVALID, VP_E_UBLK_REFUSED, VP_E_UBLK_STUCK,
+ * VP_E_NO_MEMORY, VP_E_IO_TOO_MANY_COROUTINES.
  */
 CO int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
                           struct vp_error *err) must_check;
 
 /*
  * The device goes away: requests in flight are answered, those that wait for space end with an
- * error, whoever has it open gets errors from now on. Frees the target, and *t is NULL then. It is not when
- * the kernel does not stop the device (VP_E_UBLK_STUCK, VP_E_UBLK_REFUSED, VP_E_PERMISSION): that is
- * served on, and can be stopped again, or left. Another error: the device is stopped, and could not be
- * deleted.
+ * error, whoever has it open gets errors from now on. Frees the target, and *t is NULL then. It is
+ * not when the kernel does not stop the device (VP_E_UBLK_STUCK, VP_E_UBLK_REFUSED,
+ * VP_E_PERMISSION): that is served on, and can be stopped again, or left. Another error: the device
+ * is stopped, and could not be deleted.
  */
 CO int ublkx_target_stop(struct ublkx_target **t, struct vp_error *err) must_check;
 
@@ -107,12 +109,14 @@ CO int ublkx_target_stop(struct ublkx_target **t, struct vp_error *err) must_che
  * process, which takes it over. Frees the target, as far as the kernel allows. */
 CO void ublkx_target_leave(struct ublkx_target *t);
 
-/* The backend's size has changed. VP_E_NOT_SUPPORTED (before Linux 6.16): the device keeps its size. */
+/* The backend's size has changed. VP_E_NOT_SUPPORTED (before Linux 6.16): the device keeps its
+ * size. */
 CO int ublkx_target_resize(struct ublkx_target *t, struct vp_error *err) must_check;
 
 int ublkx_target_number(const struct ublkx_target *t);
 const char *ublkx_target_path(const struct ublkx_target *t); /* "/dev/ublkbN" */
-/* 0: nobody has it for himself (a mount, LVM, swap); VP_E_BUSY: somebody has; or it cannot be told. */
+/* 0: nobody has it for himself (a mount, LVM, swap); VP_E_BUSY: somebody has; or it cannot be
+ * told. */
 CO int ublkx_target_check_unclaimed(const struct ublkx_target *t) must_check;
 
 struct ublkx_stats {

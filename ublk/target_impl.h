@@ -55,7 +55,8 @@ struct ublkx_target {
     struct list left_link; /* in the list of targets that were left */
 };
 
-/* ---- device.c: all return 0 or an error with a sentence --------------------------------------- */
+/* ---- device.c: all return 0 or an error with a sentence
+ * --------------------------------------- */
 
 CO int ublkx_device_info(int number, struct ublkx_dev_info *out, struct vp_error *err) must_check;
 /* 0: the device has this tag, and all the rest that we give our own, so it may be taken over.
@@ -75,7 +76,8 @@ CO int ublkx_device_resize(const struct ublkx_target *t, struct vp_error *err) m
 CO int ublkx_device_recovery_begin(unsigned number, struct vp_error *err) must_check;
 CO int ublkx_device_recovery_end(const struct ublkx_target *t, struct vp_error *err) must_check;
 
-/* ---- serve.c: on the backend's reactor ---------------------------------------------------------- */
+/* ---- serve.c: on the backend's reactor
+ * ---------------------------------------------------------- */
 
 /* Opens and maps the char device and fetches every tag. */
 CO int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err) must_check;

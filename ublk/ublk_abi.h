@@ -123,8 +123,8 @@ struct ublkx_io_cmd {
 };
 static_assert(sizeof(struct ublkx_io_cmd) == 16, "kernel interface");
 
-/* With UBLKX_F_AUTO_BUF_REG the address of a command's entry in the ring (not in ublkx_io_cmd) is the
- * slot of the ring's table of buffers into which the next request of this tag is put before the
+/* With UBLKX_F_AUTO_BUF_REG the address of a command's entry in the ring (not in ublkx_io_cmd) is
+ * the slot of the ring's table of buffers into which the next request of this tag is put before the
  * command completes; the command after it takes it out. */
 #define UBLKX_IO_FETCH            _IOWR('u', 0x20, struct ublkx_io_cmd)
 #define UBLKX_IO_COMMIT_AND_FETCH _IOWR('u', 0x21, struct ublkx_io_cmd)

@@ -1,8 +1,8 @@
 /*
  * The kernel above a block device does not learn that the daemon was killed, so what it was told is
  * written must be there when the next one serves. Where a volume's answered writes survive that
- * (pool/keep.h) the device has a volatile cache, as most disks have; elsewhere every write is durable
- * when it is answered.
+ * (pool/keep.h) the device has a volatile cache, as most disks have; elsewhere every write is
+ * durable when it is answered.
  *
  * The kernel may also need the device to find memory, so a volume's requests find theirs taken.
  */

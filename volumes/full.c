@@ -95,8 +95,8 @@ static bool has_given_back(const struct volumes *vs, uint64_t frees)
            vs->given_back_frees >= frees;
 }
 
-/* Arenas that volumes leased ahead or emptied. A request that comes while this goes on waits for its
- * end, and asks again when chunks were freed between the beginning and its arrival. */
+/* Arenas that volumes leased ahead or emptied. A request that comes while this goes on waits for
+ * its end, and asks again when chunks were freed between the beginning and its arrival. */
 CO static void give_back_all(struct volumes *vs)
 {
     struct sweep sweep = {0};

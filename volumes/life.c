@@ -94,8 +94,8 @@ CO static void detach_all(struct volumes *vs)
         volume_detach(list_first(&vs->active, struct volume, active_link));
 }
 
-/* The end of a create or import that failed after the pool was there. Without a checkpoint: it would
- * take the place of a log whose records of volumes are in nobody's memory. */
+/* The end of a create or import that failed after the pool was there. Without a checkpoint: it
+ * would take the place of a log whose records of volumes are in nobody's memory. */
 CO static void undo_open(struct volumes *vs)
 {
     workers_stop(vs);

@@ -301,7 +301,8 @@ CO static int write_range(struct request *r)
 /* A commit whose success a client is told of: nothing that it covers may have gone with a disk. */
 CO static int commit_for_client(struct volume *v)
 {
-    /* What this leaves of the log is for the checkpoint itself. An error is the next commit's to tell. */
+    /* What this leaves of the log is for the checkpoint itself. An error is the next commit's to
+     * tell. */
     if (!pool_meta_may_change(v->vs->pool, 0) && !pool_meta_is_exhausted(v->vs->pool, 0))
         vp_ignore(pool_checkpoint(v->vs->pool), "the commit finds out what is left");
     int rc = volume_io_commit(v->io);
@@ -531,8 +532,8 @@ int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
         .full.never_pauses = true,
     };
     request_begin(v);
-    /* The size has changed: who locks blocks behind it from now on gives up. Who locked them before may
-     * be about to fill what still looks like a hole. */
+    /* The size has changed: who locks blocks behind it from now on gives up. Who locked them before
+     * may be about to fill what still looks like a hole. */
     if (io_guard_on(GUARD_SHRINK_AFTER_WRITERS))
         block_lock_drain(&v->io->locks, div_up(*offset, VOLUME_BLOCK));
     int rc = zero_range(&r);

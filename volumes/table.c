@@ -235,9 +235,9 @@ static void create_undo(struct volume *v)
     volume_free(v);
 }
 
-/* Leases the reserve at once: a promise that cannot be kept is refused now, not later. Until it is kept
- * the record says that the volume is being deleted, so that a failure, or a crash, leaves nothing to
- * undo: what was leased goes the way of a deleted volume. */
+/* Leases the reserve at once: a promise that cannot be kept is refused now, not later. Until it is
+ * kept the record says that the volume is being deleted, so that a failure, or a crash, leaves
+ * nothing to undo: what was leased goes the way of a deleted volume. */
 CO static int create_reserve(struct volume *v, struct vp_error *err)
 {
     co_mutex_lock(&v->control);
@@ -428,8 +428,8 @@ CO static int grow(struct volume *v, struct resize_call *c, const struct volume_
     return rc;
 }
 
-/* The size is the old one. A shrink zeroes upwards, a window at a time; the one that failed may be done
- * in part. */
+/* The size is the old one. A shrink zeroes upwards, a window at a time; the one that failed may be
+ * done in part. */
 static int resize_fail(const struct resize_call *c, int rc, struct vp_error *err)
 {
     if (!c->zeroing)

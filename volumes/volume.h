@@ -116,8 +116,8 @@ struct volume_trouble {
     unsigned waiting_for_space;
     uint64_t checksum_errors;
 };
-/* HOME, no yield. Calls fn for each volume that is faulted, has requests that wait for space, or had
- * blocks that could not be read; cheap where nothing is wrong. */
+/* HOME, no yield. Calls fn for each volume that is faulted, has requests that wait for space, or
+ * had blocks that could not be read; cheap where nothing is wrong. */
 void volume_each_in_trouble(struct volumes *vs,
                             void (*fn)(const struct volume_trouble *t, void *arg), void *arg);
 /* HOME, no yield. Its name; NULL when there is none, or not any more. */
@@ -141,9 +141,9 @@ uint64_t volume_size(const struct volume *v); /* bytes, now */
 uint32_t volume_sector_bytes(const struct volume *v);
 uint32_t volume_chunk_bytes(const struct volume *v);
 bool volume_is_read_only(const struct volume *v);
-/* HOME. Takes the memory for metadata that requests may need, so that none waits for it. Returns whether
- * what was answered survives a kill of the daemon (else only what was flushed): not in a system
- * without shared memory. */
+/* HOME. Takes the memory for metadata that requests may need, so that none waits for it. Returns
+ * whether what was answered survives a kill of the daemon (else only what was flushed): not in a
+ * system without shared memory. */
 CO bool volume_take_memory(struct volume *v);
 
 /* ---- requests (on the volume's reactor; CO) -----------------------------------------------------
@@ -179,7 +179,8 @@ struct volume_extent {
 CO int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
                       unsigned max, unsigned *n) must_check;
 
-/* ---- clients (on the volume's reactor) ---------------------------------------------------------- */
+/* ---- clients (on the volume's reactor)
+ * ---------------------------------------------------------- */
 
 /*
  * One that sends requests and may go away: a connection of NBD, a block device. It lies in the

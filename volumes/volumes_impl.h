@@ -268,8 +268,8 @@ struct full_wait {
     bool never_pauses; /* whatever the policy: the caller holds a control lock */
     uint64_t room_sequence;
 };
-/* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. `client` may be
- * NULL; it may have gone meanwhile. */
+/* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. `client` may
+ * be NULL; it may have gone meanwhile. */
 CO int volume_full_wait(struct volume *v, struct full_wait *w,
                         const struct volume_client *client) must_check;
 /* At the end of a request that is counted. */
@@ -315,8 +315,8 @@ int volume_roots_put(struct volume *v, const struct thin_roots *roots) must_chec
 /* ---- request.c ---------------------------------------------------------------------------- */
 
 /* Zeroes bytes [*offset, end), which are past the size that clients see now (shrinking), when the
- * requests that are at work there have ended. *offset moves up to what was not done. On v's reactor.
- * VP_E_NO_SPACE at once in a full pool: it does not wait for room. */
+ * requests that are at work there have ended. *offset moves up to what was not done. On v's
+ * reactor. VP_E_NO_SPACE at once in a full pool: it does not wait for room. */
 CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end) must_check;
 
 /* ---- delete.c, background.c --------------------------------------------------------------- */

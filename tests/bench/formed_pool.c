@@ -4,10 +4,10 @@
  *     formed_pool DIR [SIZE]     sparse files of 8 TiB each for SIZE (100T) in DIR, a tmpfs: other
  *                                file systems have no files of that size; DIR needs 1 GiB for it
  *
- * A volume whose reserve is the pool's size leases every arena, so all groups are formed, with extents
- * of 256 MiB as on disks of 1 TiB. Then come the events that used to look at every group. A step is
- * what the reactor does between two turns of a coroutine that is always ready, in CPU time of the
- * thread: what the machine does besides does not count.
+ * A volume whose reserve is the pool's size leases every arena, so all groups are formed, with
+ * extents of 256 MiB as on disks of 1 TiB. Then come the events that used to look at every group. A
+ * step is what the reactor does between two turns of a coroutine that is always ready, in CPU time
+ * of the thread: what the machine does besides does not count.
  */
 #include "base/bytes.h"
 #include "io/reactor.h"

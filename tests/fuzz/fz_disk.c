@@ -1,7 +1,7 @@
 /*
  * Bytes of a disk against the decoders that import and vpool-check use: labels, roots, batches,
- * records, groups, and kept memory. The first byte chooses the decoder; where a checksum guards it, the right one is
- * put in, so that what lies behind is reached.
+ * records, groups, and kept memory. The first byte chooses the decoder; where a checksum guards it,
+ * the right one is put in, so that what lies behind is reached.
  */
 #include "base/crc.h"
 #include "pool/disk_impl.h"

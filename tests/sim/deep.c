@@ -96,8 +96,8 @@ static uint64_t first_read_event(const struct observation *o)
     return first;
 }
 
-/* Recovery is crashed before each of its own events, by a power cut, or by a kill if it follows one.
- * What it had shown by then stays. */
+/* Recovery is crashed before each of its own events, by a power cut, or by a kill if it follows
+ * one. What it had shown by then stays. */
 static void crash_recovery(struct deep *d, struct sim_snapshot **end)
 {
     struct verify_output out = {

@@ -148,7 +148,8 @@ bool deep_look(const struct crash_state *s, unsigned flags, struct seen *seen,
 /* The same: every operation and every allocation of the import fails, one at a time. */
 bool import_faults_look(const struct crash_state *s, struct seen *seen,
                         struct explore_counts *counts, char *why, size_t size);
-/* One fault, drawn from `rng`: of an operation of `disk` (negative: of any), or of an allocation. */
+/* One fault, drawn from `rng`: of an operation of `disk` (negative: of any), or of an
+ * allocation. */
 bool import_faults_one(const struct crash_state *s, uint64_t rng, int disk,
                        struct explore_counts *counts, char *why, size_t size);
 

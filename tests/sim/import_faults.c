@@ -3,9 +3,9 @@
  * kind, and its allocations, up to the moment when all volumes are open. Then it is run again for
  * each operation with each way in which that one can fail, and for each allocation.
  *
- * An import may fail, when it says why. Then the same process imports again without faults; and power
- * goes, or the process is killed, and the next one imports. Nothing acknowledged may be lost, then or
- * where the import succeeded with its fault. What was read after it stays.
+ * An import may fail, when it says why. Then the same process imports again without faults; and
+ * power goes, or the process is killed, and the next one imports. Nothing acknowledged may be lost,
+ * then or where the import succeeded with its fault. What was read after it stays.
  */
 #include "tests/sim/explore.h"
 
@@ -98,7 +98,8 @@ static void fault_ends(struct attempt *a, struct rig *r)
     }
 }
 
-/* CO. A volume that cannot be opened now can be when the fault has ended: the reader tries again. */
+/* CO. A volume that cannot be opened now can be when the fault has ended: the reader tries
+ * again. */
 static void open_volumes(const struct attempt *a, struct rig *r)
 {
     bool allowed = r->errors_allowed;
@@ -207,7 +208,8 @@ static bool is_single(const struct crash_state *s)
     return strcmp(s->config->profile, "single") == 0;
 }
 
-/* After an import that showed everything a disk is lost: any, or if one is out the one with the fault. */
+/* After an import that showed everything a disk is lost: any, or if one is out the one with the
+ * fault. */
 static bool look_without_disks(struct look *x, const struct attempt *a,
                                const struct sim_snapshot *end, const struct observation *prior)
 {
@@ -286,8 +288,8 @@ static bool attempt_make(struct look *x, struct attempt *a)
 
 /* ---- all of them --------------------------------------------------------------------------- */
 
-/* A disk that dies after a kill and comes back is beyond all promises (decision 0006), and so is one
- * that dies after the other: the first one alone does not know that it is stale. */
+/* A disk that dies after a kill and comes back is beyond all promises (decision 0006), and so is
+ * one that dies after the other: the first one alone does not know that it is stale. */
 static bool way_applies(const struct crash_state *s, const struct way *way, enum io_kind kind)
 {
     bool deaths = !s->killed && !a_disk_died_before();

@@ -5,8 +5,8 @@
  * round goes on from one of them.
  *
  * The fault planner keeps what happens within what every volume survives: all faults of a seed hit
- * one disk, and only where the profile is a mirror; or blocks cannot be read on any disk but one; or
- * disks are short of something for a moment, which no volume may notice.
+ * one disk, and only where the profile is a mirror; or blocks cannot be read on any disk but one;
+ * or disks are short of something for a moment, which no volume may notice.
  *
  * Some runs have next to nothing of a resource: coroutines, I/O buffers, page cache, metadata, kept
  * memory.
@@ -398,9 +398,10 @@ static bool fail(const char *why)
 }
 
 /*
- * A dead disk may come back, and some of what its cache had is gone. After a power cut nobody relies on
- * that. After a kill the next daemon does, unless the killed one had noticed: the one state that the
- * engine gives no promise about (docs/decisions/0006-kept-memory.md), so it is left out.
+ * A dead disk may come back, and some of what its cache had is gone. After a power cut nobody
+ * relies on that. After a kill the next daemon does, unless the killed one had noticed: the one
+ * state that the engine gives no promise about (docs/decisions/0006-kept-memory.md), so it is left
+ * out.
  */
 static unsigned draw_back_disks(struct random_world *x, bool killed)
 {

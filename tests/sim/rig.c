@@ -510,8 +510,8 @@ static int op_rot(struct rig *r, const struct op *op)
     return 0;
 }
 
-/* Of each volume's block that is stored, all disks but one lose the power to read it: which one, goes
- * round with the block's number. What is spare on a mirror is so lost, and nothing else. */
+/* Of each volume's block that is stored, all disks but one lose the power to read it: which one,
+ * goes round with the block's number. What is spare on a mirror is so lost, and nothing else. */
 /* Nobody gives them back: the pool's metadata are at their limit from now on. */
 static int op_hog(struct rig *r)
 {

@@ -319,7 +319,8 @@ static const struct op race[] = {
 static const struct op rot_first[] = ROT(0);
 static const struct op rot_second[] = ROT(1);
 
-/* Of each block one copy is left, in turn on one disk and the other; a read of several has no whole copy. */
+/* Of each block one copy is left, in turn on one disk and the other; a read of several has no whole
+ * copy. */
 static const struct op unreadable[] = {
     {OP_UNREADABLE, NULL, 0, 0, 0},
     {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
@@ -352,8 +353,8 @@ static const struct op failed_overwrite[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
-/* A commit takes the first half of a long write, of which nothing is kept yet; what was kept before, of
- * the same chunks and counts, is older than the commit. */
+/* A commit takes the first half of a long write, of which nothing is kept yet; what was kept
+ * before, of the same chunks and counts, is older than the commit. */
 static const struct op half_kept[] = {
     {OP_WRITE, "a", BLOCKS(20), BLOCKS(1), 0},
     {OP_WRITE, "a", BLOCKS(100), BLOCKS(400), OP_WITH_NEXT},

@@ -1,8 +1,8 @@
 /*
  * For tests/vm/bench --crc-tables, by LD_PRELOAD: ISA-L's crc32_iscsi by tables. QEMU's software
- * emulation computes the processor's crc32 instruction bit by bit, 26 µs for 4 KiB; slicing by eight
- * takes 7 µs there (a processor with the instruction: 0.1 to 0.2). So what a comparison in the test
- * machine shows is less of the emulator. Never used by the product or by a test.
+ * emulation computes the processor's crc32 instruction bit by bit, 26 µs for 4 KiB; slicing by
+ * eight takes 7 µs there (a processor with the instruction: 0.1 to 0.2). So what a comparison in
+ * the test machine shows is less of the emulator. Never used by the product or by a test.
  */
 #include <endian.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /*
- * Serving instead of measuring: a bare disk, or a volume of a pool made for it, becomes a ublk device
- * on which others put their load. The bare disk goes through the same target as a volume, so that the
- * difference between the two is the engine's, and the rest is the price of ublk.
+ * Serving instead of measuring: a bare disk, or a volume of a pool made for it, becomes a ublk
+ * device on which others put their load. The bare disk goes through the same target as a volume, so
+ * that the difference between the two is the engine's, and the rest is the price of ublk.
  */
 #include "bench.h"
 

@@ -151,7 +151,8 @@ static bool find_batch(struct chain *ch, struct log_batch *out)
     return found;
 }
 
-/* A later batch behind a gap, or one that was whole once: the chain did not end here, it is broken. */
+/* A later batch behind a gap, or one that was whole once: the chain did not end here, it is
+ * broken. */
 static bool is_broken(const struct chain *ch)
 {
     if (ch->page < ch->segment.pages && damaged_copies(ch))

@@ -1,10 +1,11 @@
 /*
  * The damage generator, for tests of the engine and of this tool: a place is chosen by kind and
  * seed among those that a check has just walked over, and a bit flipped there or all of it zeroed,
- * on one copy or on all. Something changes that a check must notice: what reads as zeros is not zeroed,
- * and of swapped extents one holds a page or data that the other has not. Not chosen are blocks of
- * regions that were being overwritten, which nobody can judge. One exception is left: the log's last
- * batch, which on the disks looks like one that was never finished (a note says where the log ends).
+ * on one copy or on all. Something changes that a check must notice: what reads as zeros is not
+ * zeroed, and of swapped extents one holds a page or data that the other has not. Not chosen are
+ * blocks of regions that were being overwritten, which nobody can judge. One exception is left: the
+ * log's last batch, which on the disks looks like one that was never finished (a note says where
+ * the log ends).
  */
 #include "tools/vpool-check/check.h"
 

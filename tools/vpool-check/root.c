@@ -86,7 +86,8 @@ static uint64_t newest_root_of(const struct check *c, const struct check_disk *d
     return newest;
 }
 
-/* A disk that is out serves what has no other copy, unless it was set back (pool/import_roots.c). */
+/* A disk that is out serves what has no other copy, unless it was set back
+ * (pool/import_roots.c). */
 static void check_disk_out(struct check *c, unsigned index, struct check_disk *d)
 {
     uint32_t out_after = c->root.disk[index].out_after;
@@ -142,8 +143,8 @@ static bool is_damaged_root(const struct check *c, const uint8_t *block)
            memcmp(b->pool_uuid, c->pool.b, sizeof(c->pool.b)) == 0;
 }
 
-/* The slot of the newest root on a disk in service: a power cut may have left there what was before,
- * which is nothing only while the pool is young. */
+/* The slot of the newest root on a disk in service: a power cut may have left there what was
+ * before, which is nothing only while the pool is young. */
 static void check_newest_slot(struct check *c, const struct check_disk *d, unsigned s,
                               const uint8_t *block)
 {

@@ -37,7 +37,8 @@ static json_t *call(struct vpool_client *client, const char *method, json_t *par
     return result;
 }
 
-/* ---- before anything changes ------------------------------------------------------------------- */
+/* ---- before anything changes
+ * ------------------------------------------------------------------- */
 
 static int check_group(const char *group, struct vp_error *err)
 {
@@ -47,8 +48,9 @@ static int check_group(const char *group, struct vp_error *err)
                    "socket-group '%s' does not exist: the running daemon was left alone", group);
 }
 
-/* Whom to wait for and to kill is the kernel's word, not the other side's. The pidfd is there before
- * the first answer: who answers then has not ended since, so it is its own and not a successor's. */
+/* Whom to wait for and to kill is the kernel's word, not the other side's. The pidfd is there
+ * before the first answer: who answers then has not ended since, so it is its own and not a
+ * successor's. */
 static int check_peer(const struct control_config *c, const struct vpool_client *client,
                       struct takeover *t, struct vp_error *err)
 {

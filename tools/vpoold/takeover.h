@@ -2,10 +2,10 @@
  * vpoold --takeover: the place of a running daemon, for an upgrade.
  *
  * 1. The new process has read its configuration.
- * 2. takeover_check: is there a daemon on the socket, is it of the same user, does it answer, are its
- *    pools those that this one would serve (the same state directory), and could this one lock that
- *    directory and make the socket? Nothing has changed so far, and any failure leaves the running
- *    daemon alone.
+ * 2. takeover_check: is there a daemon on the socket, is it of the same user, does it answer, are
+ *    its pools those that this one would serve (the same state directory), and could this one lock
+ *    that directory and make the socket? Nothing has changed so far, and any failure leaves the
+ *    running daemon alone.
  * 3. Its log is opened, its reactors are made, signals wait for them. Still nothing has changed.
  * 4. takeover_run: the old one writes checkpoints while it still serves, so that it has little to
  *    write at its end; then it is asked, by its pid, to leave. It may refuse. If it does not, it is
@@ -17,7 +17,8 @@
  * An old daemon that has agreed and does not end in time is killed, which loses nothing: users wait
  * for the next one already. One that has not answered is waited for as long and not killed.
  *
- * Tested by tests/integration/t_takeover.sh; with other users and under load, tests/vm/t_takeover.sh.
+ * Tested by tests/integration/t_takeover.sh; with other users and under load,
+ * tests/vm/t_takeover.sh.
  */
 #ifndef VP_TOOLS_VPOOLD_TAKEOVER_H
 #define VP_TOOLS_VPOOLD_TAKEOVER_H

@@ -3,8 +3,8 @@
  * it in one file of a program: its definitions take the place of the engine's.
  *
  * Knobs: `hold` keeps requests waiting in the volume, `fail` is what they return, `waiting` counts
- * those held; `cancelled` counts clients that left or went. `busy` keeps them at work before that: there they
- * cannot be cancelled.
+ * those held; `cancelled` counts clients that left or went. `busy` keeps them at work before that:
+ * there they cannot be cancelled.
  */
 #ifndef VP_TESTS_NBD_FAKE_VOLUME_H
 #define VP_TESTS_NBD_FAKE_VOLUME_H

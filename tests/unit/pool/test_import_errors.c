@@ -1,7 +1,7 @@
 /*
  * Disks that fail while a pool is imported: whatever could not be read is not taken for what is not
- * there. An import that succeeds has every acknowledged commit; one that is refused changes nothing,
- * so the next one has them.
+ * there. An import that succeeds has every acknowledged commit; one that is refused changes
+ * nothing, so the next one has them.
  */
 #include <setjmp.h>
 #include <stdarg.h>

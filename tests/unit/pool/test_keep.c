@@ -1,4 +1,5 @@
-/* Kept memory: what an import takes of a killed daemon, and what it must not take (keep.h, K1 … K4). */
+/* Kept memory: what an import takes of a killed daemon, and what it must not take (keep.h, K1 …
+ * K4). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -301,8 +302,8 @@ static void a_pool_that_was_imported_elsewhere_since_does_not_take_it(void **sta
     in_world(body_elsewhere);
 }
 
-/* Set back to before a commit that was durable: a copy of the disks takes the place of a snapshot. The
- * copy is used, and what is kept stays, for the disks that it belongs to. */
+/* Set back to before a commit that was durable: a copy of the disks takes the place of a snapshot.
+ * The copy is used, and what is kept stays, for the disks that it belongs to. */
 static void body_set_back(void *arg)
 {
     (void)arg;
@@ -351,7 +352,8 @@ static void what_has_a_living_owner_is_left_alone(void **state)
     in_world(body_owner_lives);
 }
 
-/* A write fails on the only disk while an import is under way, and the next import has a good day. */
+/* A write fails on the only disk while an import is under way, and the next import has a good
+ * day. */
 static void body_failed_import(void *arg)
 {
     (void)arg;
@@ -372,7 +374,8 @@ static void an_import_that_fails_leaves_it_for_the_next_one(void **state)
     in_world(body_failed_import);
 }
 
-/* The flush that every import begins with fails on one of two disks; then the import itself fails. */
+/* The flush that every import begins with fails on one of two disks; then the import itself
+ * fails. */
 static void body_ejection(void *arg)
 {
     (void)arg;
@@ -537,7 +540,8 @@ static void nothing_stays_of_a_deleted_volume_or_an_empty_one(void **state)
     in_world(body_forgotten);
 }
 
-/* ---- the system's own memory ------------------------------------------------------------------ */
+/* ---- the system's own memory
+ * ------------------------------------------------------------------ */
 
 static int count_names(const char *found, void *arg)
 {

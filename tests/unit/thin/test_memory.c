@@ -1,5 +1,5 @@
-/* Memory that is taken before requests need it (cache.c, keep.c): then they take none; and requests that
- * are slowed down where it is short. */
+/* Memory that is taken before requests need it (cache.c, keep.c): then they take none; and requests
+ * that are slowed down where it is short. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -137,7 +137,8 @@ static void make_young_pool(uint64_t seed, unsigned checkpoints)
     make_pool_by(script_young, seed);
 }
 
-/* A volume with one written chunk, in its second half; then records that the engine would not write. */
+/* A volume with one written chunk, in its second half; then records that the engine would not
+ * write. */
 CO static void script_wrong(struct sim_volumes *s)
 {
     struct pool *p = volumes_pool(s->vs);

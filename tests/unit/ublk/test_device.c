@@ -1,4 +1,5 @@
-/* Which ublk device of the kernel's may be taken over. The rest of ublk/ needs a kernel: tests/vm. */
+/* Which ublk device of the kernel's may be taken over. The rest of ublk/ needs a kernel:
+ * tests/vm. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

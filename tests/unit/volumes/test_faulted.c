@@ -17,8 +17,8 @@
 
 static uint8_t data[1 << 20] __attribute__((aligned(4096)));
 
-/* Flips a bit in every copy of the pages of a volume's trees, as the magic and the id find them; with
- * leaf >= 0 only of that leaf of its map. */
+/* Flips a bit in every copy of the pages of a volume's trees, as the magic and the id find them;
+ * with leaf >= 0 only of that leaf of its map. */
 static unsigned damage_pages_at(struct sim_volumes *s, uint32_t volume, int64_t leaf)
 {
     unsigned hits = 0;

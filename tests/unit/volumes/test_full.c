@@ -272,8 +272,8 @@ static void waiting_for_room_ends_when_the_pool_closes(void **state)
     play(pause_and_close, 6, "single");
 }
 
-/* More arenas with room than are kept in memory: those that hold nothing go back, the others are looked
- * at once. */
+/* More arenas with room than are kept in memory: those that hold nothing go back, the others are
+ * looked at once. */
 CO static void fragmented(struct sim_volumes *s)
 {
     struct volume_info before, after;

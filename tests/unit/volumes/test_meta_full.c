@@ -1,6 +1,7 @@
 /*
- * A pool that is full, data and metadata, while clients overwrite blocks that lie far apart, so that
- * each of them makes a path of metadata pages dirty. All goes on, and what needs a checkpoint gets it.
+ * A pool that is full, data and metadata, while clients overwrite blocks that lie far apart, so
+ * that each of them makes a path of metadata pages dirty. All goes on, and what needs a checkpoint
+ * gets it.
  */
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"

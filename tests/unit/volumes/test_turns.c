@@ -18,8 +18,8 @@ enum {
     IDLE_TURNS = 100,
 };
 
-/* Runs beside a change, and sees how many chunks are allocated whenever it has its turn. It ends when
- * the change is at its disk accesses: simulated disks get on when nobody is ready. */
+/* Runs beside a change, and sees how many chunks are allocated whenever it has its turn. It ends
+ * when the change is at its disk accesses: simulated disks get on when nobody is ready. */
 struct observer {
     struct volume *v;
     struct co_group done;

@@ -1,4 +1,5 @@
-/* Who waits for a checkpoint or for room, and what goes on meanwhile (docs/design.md, "Resources"). */
+/* Who waits for a checkpoint or for room, and what goes on meanwhile (docs/design.md,
+ * "Resources"). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
