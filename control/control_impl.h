@@ -63,6 +63,7 @@ struct control_pool {
             uint64_t saved, saving;  /* sums of the counters in the pool, and under way */
             struct disk_place place; /* where it is; of one that is missing: where it was */
             bool place_seen;         /* in this life */
+            bool place_unsaved;      /* the pool has another one, or none */
         } disk[POOL_DISKS_MAX];
         uint64_t next_save_ns;
         uint64_t seen_event; /* of the ring: the newest that was looked at          */
