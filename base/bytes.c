@@ -63,15 +63,16 @@ const char *bytes_format_size(uint64_t v, char *buf, size_t buf_size)
 }
 
 /* The length of the character at p, 0 when it is malformed (RFC 3629: shortest form, no
- * surrogates). A NUL is no continuation, so this never looks past the end. */
-static size_t utf8_length(const unsigned char *p)
+ * surrogates) or a control character (C0, DEL, C1). A NUL is no continuation, so this never looks
+ * past the end. */
+static size_t printable_length(const unsigned char *p)
 {
     if (p[0] < 0x80)
-        return 1;
+        return p[0] >= 0x20 && p[0] != 0x7f;
     size_t len = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : 4;
     if (p[0] < 0xc2 || p[0] > 0xf4)
         return 0;
-    unsigned char low = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80;
+    unsigned char low = p[0] == 0xe0 || p[0] == 0xc2 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80;
     unsigned char high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : 0xbf;
     if (p[1] < low || p[1] > high)
         return 0;
@@ -81,10 +82,10 @@ static size_t utf8_length(const unsigned char *p)
     return len;
 }
 
-void bytes_make_utf8(char *text)
+void bytes_make_printable(char *text)
 {
     while (*text) {
-        size_t len = utf8_length((unsigned char *)text);
+        size_t len = printable_length((unsigned char *)text);
         if (!len)
             *text = '?';
         text += len ? len : 1;

@@ -105,7 +105,7 @@ static void say(struct vp_error *err, int rc, const char *fmt, va_list ap)
     err->rc = rc;
     if (vsnprintf(err->text, sizeof(err->text), fmt, ap) < 0)
         err->text[0] = '\0';
-    bytes_make_utf8(err->text);
+    bytes_make_printable(err->text);
 }
 
 int vp_fail(struct vp_error *err, int rc, const char *fmt, ...)
@@ -130,6 +130,6 @@ int vp_fail_errno(struct vp_error *err, int rc, int errnum, const char *fmt, ...
     size_t used = strlen(err->text);
     if (used < sizeof(err->text))
         (void)snprintf(err->text + used, sizeof(err->text) - used, ": %s", strerror(errnum));
-    bytes_make_utf8(err->text);
+    bytes_make_printable(err->text);
     return rc;
 }

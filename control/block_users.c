@@ -107,7 +107,7 @@ static void tame(char *text)
     for (unsigned char *p = (unsigned char *)text; *p; p++)
         if (*p < ' ' || *p == 0x7f || (p[0] == 0xc2 && p[1] < 0xa0))
             *p = '?';
-    bytes_make_utf8(text);
+    bytes_make_printable(text);
 }
 
 /* A mount namespace may have the same mount twice. */
@@ -348,5 +348,5 @@ void block_users_text(const struct block_users *users, char *out, size_t size)
     }
     if (users->count > told && at < size)
         (void)snprintf(out + at, size - at, "; %u more", users->count - told);
-    bytes_make_utf8(out); /* it may have been cut inside a character */
+    bytes_make_printable(out); /* it may have been cut inside a character */
 }

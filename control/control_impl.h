@@ -63,6 +63,7 @@ struct control_pool {
             uint64_t saved, saving;  /* sums of the counters in the pool, and under way */
             struct disk_place place; /* where it is; of one that is missing: where it was */
             bool place_seen;         /* in this life */
+            bool place_unsaved;      /* the pool has another one, or none */
         } disk[POOL_DISKS_MAX];
         uint64_t next_save_ns;
         uint64_t seen_event; /* of the ring: the newest that was looked at          */
@@ -142,10 +143,10 @@ CO int control_pool_add(struct control *c, struct volumes *vs, struct control_po
 CO int control_volumes_create(struct control *c, const struct pool_create_options *o,
                               const char *const *paths, unsigned count, struct volumes **out,
                               struct vp_error *err) must_check;
-/* Imports from `paths`, starts the attachments. A pool of this uuid that could not be imported
- * before is replaced. */
-CO int control_pool_import(struct control *c, const char *const *paths, unsigned count,
-                           struct control_pool **out, struct vp_error *err) must_check;
+/* Imports what was found, starts the attachments. A pool of this uuid that could not be imported
+ * before is replaced. VP_E_EXISTS: another open pool has its name. */
+CO int control_pool_import(struct control *c, const struct pool_found *f, struct control_pool **out,
+                           struct vp_error *err) must_check;
 /* Under the lock: tries to import pools that are not open, each after a pause that grows. */
 CO void control_pools_retry(struct control *c);
 /* Off the list; waits for its users (the caller is not one). */

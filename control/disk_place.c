@@ -24,7 +24,7 @@ static void serial_take(char serial[static 64], const char *text)
     while (len > 0 && text[len - 1] == ' ')
         len--;
     (void)snprintf(serial, sizeof(((struct disk_place *)0)->serial), "%.*s", (int)len, text);
-    bytes_make_utf8(serial);
+    bytes_make_printable(serial);
 }
 
 static void from_udev(dev_t dev, char serial[static 64])

@@ -36,8 +36,8 @@ void event_add(struct event_ring *r, uint64_t seconds, enum vp_log_level level, 
     va_start(ap, fmt);
     (void)vsnprintf(e->text, sizeof(e->text), fmt, ap);
     va_end(ap);
-    bytes_make_utf8(e->subject);
-    bytes_make_utf8(e->text);
+    bytes_make_printable(e->subject);
+    bytes_make_printable(e->text);
     vp_log(level, "%s: %s: %s", kind, subject, e->text);
     co_queue_wake_all(&r->arrived);
 }
@@ -48,9 +48,9 @@ void event_add_earlier(struct event_ring *r, const struct event *e)
     *to = *e;
     to->seq = r->last;
     to->earlier = true;
-    bytes_make_utf8(to->kind);
-    bytes_make_utf8(to->subject);
-    bytes_make_utf8(to->text);
+    bytes_make_printable(to->kind);
+    bytes_make_printable(to->subject);
+    bytes_make_printable(to->text);
     co_queue_wake_all(&r->arrived);
 }
 

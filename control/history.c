@@ -56,7 +56,7 @@ static void load_place(struct control_pool *p, unsigned i)
     struct pool *pool = volumes_pool(p->vs);
     pool_disk_info_get(pool, i, &d);
     *to = (struct disk_place){0};
-    p->history.disk[i].place_seen = false;
+    p->history.disk[i].place_seen = p->history.disk[i].place_unsaved = false;
     if (!pool_record_get(pool, POOL_RECORD_COUNTER, i, HISTORY_PLACE_KEY, &r) || r.len < sizeof(h))
         return;
     memcpy(&h, r.value, sizeof(h));
@@ -67,6 +67,7 @@ static void load_place(struct control_pool *p, unsigned i)
     const char *text = (const char *)r.value + sizeof(h);
     memcpy(to->path, text, path_len);
     memcpy(to->serial, text + path_len, serial_len);
+    bytes_make_printable(to->serial);
 }
 
 /* The event in `slot`; false when there is none that decodes. */
@@ -150,40 +151,40 @@ static void save_disk(struct control_pool *p, const struct raid_disk *io, unsign
     p->history.disk[i].saving = sum;
 }
 
-/* Looked at once in a life: a disk's path does not change while it is open. */
+/* Looks once in a life: a disk's path does not change while it is open. */
+CO static void look_at_place(struct control_pool *p, unsigned i, const struct pool_disk_info *d)
+{
+    struct disk_place now = {0}, *place = &p->history.disk[i].place;
+    if (p->history.disk[i].place_seen || !d->path[0])
+        return;
+    memcpy(now.path, d->path, sizeof(now.path));
+    disk_place_look(&now);
+    p->history.disk[i].place_seen = true;
+    if (strcmp(now.path, place->path) == 0 && strcmp(now.serial, place->serial) == 0)
+        return;
+    *place = now;
+    p->history.disk[i].place_unsaved = true;
+}
+
 CO static void save_place(struct control_pool *p, unsigned i, struct pool_batch *b)
 {
     struct pool_disk_info d;
-    struct disk_place now = {0};
     pool_disk_info_get(volumes_pool(p->vs), i, &d);
-    if (p->history.disk[i].place_seen || !d.path[0])
+    look_at_place(p, i, &d);
+    if (!p->history.disk[i].place_unsaved)
         return;
-    memcpy(now.path, d.path, sizeof(now.path));
-    disk_place_look(&now);
-    p->history.disk[i].place_seen = true;
-    if (strcmp(now.path, p->history.disk[i].place.path) == 0 &&
-        strcmp(now.serial, p->history.disk[i].place.serial) == 0)
-        return;
-    p->history.disk[i].place = now;
-    _Alignas(struct history_place_disk) char value[sizeof(struct history_place_disk) + sizeof(now)];
+    const struct disk_place *place = &p->history.disk[i].place;
+    _Alignas(
+        struct history_place_disk) char value[sizeof(struct history_place_disk) + sizeof(*place)];
     struct history_place_disk *h = (struct history_place_disk *)value;
-    size_t path_len = strlen(now.path), serial_len = strlen(now.serial);
+    size_t path_len = strlen(place->path), serial_len = strlen(place->serial);
     *h = (struct history_place_disk){.uuid = d.uuid,
                                      .path_len = le16_make((uint16_t)path_len),
                                      .serial_len = (uint8_t)serial_len};
-    memcpy(h->text, now.path, path_len);
-    memcpy(h->text + path_len, now.serial, serial_len);
+    memcpy(h->text, place->path, path_len);
+    memcpy(h->text + path_len, place->serial, serial_len);
     pool_batch_set(b, POOL_RECORD_COUNTER, i, HISTORY_PLACE_KEY, value,
                    sizeof(*h) + path_len + serial_len);
-}
-
-static void places_not_saved(struct control_pool *p, unsigned disks)
-{
-    for (unsigned i = 0; i < disks && i < POOL_DISKS_MAX; i++) {
-        if (p->history.disk[i].place_seen)
-            p->history.disk[i].place = (struct disk_place){0};
-        p->history.disk[i].place_seen = false;
-    }
 }
 
 static bool event_is_of(const struct control_pool *p, const struct event *e)
@@ -243,12 +244,12 @@ void history_save(struct control *c, struct control_pool *p)
     uint64_t seen = c->events.last, next = save_events(c, p, &b);
     int rc = b.count ? pool_commit(pool, &b) : 0;
     pool_batch_fini(&b);
-    if (rc) { /* everything is tried again at the next save */
-        places_not_saved(p, count);
-        return;
-    }
-    for (unsigned i = 0; i < count && i < POOL_DISKS_MAX; i++)
+    if (rc)
+        return; /* everything is tried again at the next save */
+    for (unsigned i = 0; i < count && i < POOL_DISKS_MAX; i++) {
         p->history.disk[i].saved = p->history.disk[i].saving;
+        p->history.disk[i].place_unsaved = false;
+    }
     p->history.seen_event = seen;
     p->history.next_event = next;
 }

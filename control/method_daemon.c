@@ -1,6 +1,8 @@
 /* Methods about the daemon itself, its events and its counters. */
 #include "control/control_impl.h"
 
+#include "control/path.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -187,7 +189,8 @@ static json_t *iostat_pool(const struct control_pool *p)
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
         json_t *entry = show_disk_counters(&d);
-        if (!entry || json_object_set_new(entry, "path", json_string(d.path)) ||
+        const char *path = d.path[0] ? d.path : p->history.disk[i].place.path;
+        if (!entry || json_object_set_new(entry, "path", path_shown(path)) ||
             json_array_append(disks, entry))
             w.p = NULL;
         json_decref(entry);

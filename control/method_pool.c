@@ -426,18 +426,9 @@ static bool found_matches(const struct pool_found *f, const char *wanted)
 CO static int import_one(struct control *c, const struct pool_found *f, json_t *done,
                          json_t *failed, struct vp_error *err)
 {
-    struct control_pool *p = control_pool_find(c, f->name);
+    struct control_pool *p;
     struct vp_error why = {0};
-    int rc = 0;
-    if (p && p->vs)
-        rc = vp_fail(&why, VP_E_EXISTS,
-                     "a pool named '%s' is open already: export that one before this is imported",
-                     f->name);
-    const char *paths[POOL_DISKS_MAX];
-    for (unsigned i = 0; i < f->path_count; i++)
-        paths[i] = f->paths[i];
-    if (rc == 0)
-        rc = control_pool_import(c, paths, f->path_count, &p, &why);
+    int rc = control_pool_import(c, f, &p, &why);
     if (rc == 0) {
         json_t *shown = show_pool_brief(p);
         show_warn_limits(shown, p);

@@ -11,7 +11,7 @@ json_t *path_shown(const char *path)
 {
     char text[CONTROL_PATH_BYTES];
     (void)snprintf(text, sizeof(text), "%s", path);
-    bytes_make_utf8(text);
+    bytes_make_printable(text);
     return json_string(text);
 }
 
@@ -19,7 +19,7 @@ json_t *path_to_json(const char *path)
 {
     char shown[CONTROL_PATH_BYTES], hex[2 * CONTROL_PATH_BYTES] = "";
     (void)snprintf(shown, sizeof(shown), "%s", path);
-    bytes_make_utf8(shown);
+    bytes_make_printable(shown);
     if (strcmp(shown, path) == 0)
         return json_string(path);
     size_t len = strnlen(path, CONTROL_PATH_BYTES - 1);

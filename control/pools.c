@@ -195,12 +195,20 @@ int control_volumes_create(struct control *c, const struct pool_create_options *
     return volumes_create(o, paths, count, &config, out, err);
 }
 
-int control_pool_import(struct control *c, const char *const *paths, unsigned count,
-                        struct control_pool **out, struct vp_error *err)
+int control_pool_import(struct control *c, const struct pool_found *f, struct control_pool **out,
+                        struct vp_error *err)
 {
     struct volumes_config config = volumes_config_of(c);
     struct volumes *vs;
-    int rc = volumes_import(paths, count, &config, &vs, err);
+    const char *paths[POOL_DISKS_MAX];
+    const struct control_pool *same = control_pool_find(c, f->name);
+    if (same && same->vs)
+        return vp_fail(err, VP_E_EXISTS,
+                       "a pool named '%s' is open already: export that one before this is imported",
+                       f->name);
+    for (unsigned i = 0; i < f->path_count; i++)
+        paths[i] = f->paths[i];
+    int rc = volumes_import(paths, f->path_count, &config, &vs, err);
     if (rc == 0)
         rc = control_pool_add(c, vs, out, err);
     if (rc == 0)
@@ -267,8 +275,7 @@ void control_pools_save_later(struct control *c)
     vp_ignore(control_pools_save(c, &err), "there is an event, and the monitor tries again");
 }
 
-/* ---- finding remembered pools again
- * ----------------------------------------------------------- */
+/* ---- finding remembered pools again --------------------------------------------------------- */
 
 /* Where to look for disks: paths that are remembered, then the configured directories. */
 struct places {
@@ -338,15 +345,11 @@ static int import_from(struct control *c, const struct places *l, unsigned count
         return rc;
     rc = VP_E_NOT_FOUND;
     for (unsigned i = 0; i < pools && rc == VP_E_NOT_FOUND; i++) {
-        const char *paths[POOL_DISKS_MAX];
         if (!vp_uuid_equal(found[i].uuid, uuid))
             continue;
-        for (unsigned k = 0; k < found[i].path_count; k++)
-            paths[k] = found[i].paths[k];
         unsigned needed = (unsigned)min_u64(wanted, found[i].disks_total);
-        rc = found[i].disks_found < needed
-                 ? fail_incomplete(l, &found[i], needed, err)
-                 : control_pool_import(c, paths, found[i].path_count, &p, err);
+        rc = found[i].disks_found < needed ? fail_incomplete(l, &found[i], needed, err)
+                                           : control_pool_import(c, &found[i], &p, err);
     }
     free(found);
     return rc;

@@ -103,12 +103,11 @@ static struct connection *least_entitled(const struct control_server *s)
 }
 
 /* It ends in the next turns of the loop. */
-static void connection_cut(struct connection *c)
+static void connection_cut(struct connection *c, const char *why)
 {
-    vp_info(
-        "control: a connection of process %d, user %u, made room for another: it had waited for "
-        "its client for %.1f s",
-        c->client.pid, c->client.uid, (double)(reactor_now_ns() - c->since_ns) / 1e9);
+    vp_info("control: a connection of process %d, user %u, is closed, because %s: it had waited "
+            "for its client for %.1f s",
+            c->client.pid, c->client.uid, why, (double)(reactor_now_ns() - c->since_ns) / 1e9);
     bool waits = c->state == CONNECTION_WAITS;
     connection_move(c, CONNECTION_IS_CUT);
     c->server->admitted--;
@@ -124,7 +123,7 @@ static bool connection_admit(struct connection *c)
         struct connection *other = least_entitled(s);
         bool is_root = c->client.uid == 0 || c->client.uid == geteuid();
         if (other)
-            connection_cut(other);
+            connection_cut(other, "another needs its place");
         else if (!is_root || s->admitted >= s->connections_max + ROOT_PLACES)
             return false;
     }
@@ -355,8 +354,14 @@ void control_server_stop(struct control_server *s)
     struct connection *c;
     list_for_each (c, &s->connections, link)
         (void)shutdown(c->fd, SHUT_RD); /* the reply under way still goes out */
-    while (s->acceptor || s->count)
-        co_queue_wait(&s->gone, "control connections end");
+    while (s->acceptor || s->count) {
+        uint64_t deadline_ns = reactor_now_ns() + REPLY_GRACE_NS;
+        if (co_queue_wait_until(&s->gone, deadline_ns, "control connections end") == 0)
+            continue;
+        list_for_each (c, &s->connections, link)
+            if (may_be_cut(c)) /* its reply is not taken */
+                connection_cut(c, "the daemon ends");
+    }
     if (s->listen_fd >= 0) {
         io_unlisten_unix(s->path, &s->file);
         io_close(s->listen_fd);

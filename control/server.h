@@ -37,8 +37,9 @@ int control_server_listen(struct control_server *s, const char *path, const char
                           struct vp_error *err) must_check;
 /* Accepts from now on. `rpc`, `connections_max` and `frame_timeout_ns` are set before. */
 int control_server_start(struct control_server *s) must_check;
-/* No new connections; waits for requests under way to be answered, then closes and unlinks. The
- * caller has woken whatever a request waits for. */
+/* No new connections; waits for requests under way to be answered, for a second for a client that
+ * does not take its reply, then closes and unlinks. The caller has woken whatever a request waits
+ * for. */
 CO void control_server_stop(struct control_server *s);
 
 /* In a call: as co_queue_wait_until, for something that may never come. The connection can be cut

@@ -164,6 +164,7 @@ static void warn(json_t *list, const char *action, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    bytes_make_printable(text);
     json_t *w = json_pack("{s:s, s:s}", "text", text, "action", action);
     (void)json_array_append_new(list, w); /* no memory: one warning less */
 }
@@ -176,7 +177,6 @@ static void disk_name(const struct pool_disk_info *d, const struct disk_place *l
     (void)snprintf(to, size, "%s%s%s%s", d->path[0] || !path[0] ? "" : "last at ",
                    path[0] ? path : "nobody knows where it was", last->serial[0] ? ", serial " : "",
                    last->serial);
-    bytes_make_utf8(to);
 }
 
 static void warn_disks(json_t *list, const struct control_pool *p)

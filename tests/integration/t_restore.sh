@@ -78,6 +78,14 @@ same "$(state_of two)" unavailable "two without its disk"
 ok vpool import two -d "$T/new"
 ok vpool volume create two/v --size 1M
 same "$(field '.pools | length' vpool list)" 2 "pools"
+
+step "and that one does not come back by itself beside it"
+mv "$T/away/two" "$T/three"
+until_ok 40 eval 'vpool list --json | grep -q "open already"' || fail "$(vpool list --json)"
+ok vpool volume show two/v
+ok vpool export two
+ok vpool import two -d "$T/three"
+refused 'no volume' vpool volume show two/v
 daemon_stop
 
 step "the control socket of another daemon stays when this one ends"

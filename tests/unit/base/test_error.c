@@ -64,8 +64,16 @@ static void a_sentence_that_is_cut_inside_a_character_stays_utf8(void **state)
     vp_fail_errno(&err, VP_E_INVALID, ENOENT, "\377.img \300\200 \355\240\200 \364\220\200\200");
     assert_string_equal(err.text, "?.img ?? ??? ????: No such file or directory");
     char text[] = "\303\251 \342\202\254 \360\237\222\276 \360\237\222";
-    bytes_make_utf8(text);
+    bytes_make_printable(text);
     assert_string_equal(text, "\303\251 \342\202\254 \360\237\222\276 ???");
+}
+
+static void control_characters_are_not_printed(void **state)
+{
+    (void)state;
+    char text[] = "a\nb\033[2J\t\177 \302\233 \302\240";
+    bytes_make_printable(text);
+    assert_string_equal(text, "a?b?[2J?? ?? \302\240");
 }
 
 static void the_log_drops_what_is_above_its_level(void **state)
@@ -89,6 +97,7 @@ int main(void)
         cmocka_unit_test(numbers_outside_the_table_are_unknown_and_eio),
         cmocka_unit_test(a_failure_keeps_its_code_and_sentence),
         cmocka_unit_test(a_sentence_that_is_cut_inside_a_character_stays_utf8),
+        cmocka_unit_test(control_characters_are_not_printed),
         cmocka_unit_test(the_log_drops_what_is_above_its_level),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
