@@ -100,16 +100,6 @@ static void unescape(char *text)
     *to = 0;
 }
 
-/* UTF-8 without anything that a terminal obeys: ASCII's control characters, U+0080 to U+009F. In
- * place. */
-static void tame(char *text)
-{
-    for (unsigned char *p = (unsigned char *)text; *p; p++)
-        if (*p < ' ' || *p == 0x7f || (p[0] == 0xc2 && p[1] < 0xa0))
-            *p = '?';
-    bytes_make_printable(text);
-}
-
 /* A mount namespace may have the same mount twice. */
 static bool is_known(const struct block_users *users, const struct block_user *u)
 {
@@ -128,7 +118,7 @@ static void add_user(struct look *l, enum block_use use, const char *device, con
     struct block_user u = {.use = use, .pid = pid};
     (void)snprintf(u.device, sizeof(u.device), "%s", device);
     (void)snprintf(u.what, sizeof(u.what), "%s", what);
-    tame(u.what);
+    bytes_make_printable(u.what);
     if (is_known(l->users, &u))
         return;
     if (l->users->count < BLOCK_USERS_MAX)

@@ -8,9 +8,9 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define LEFT_MAX              64
 #define COLLECT_AFTER_SECONDS (24 * 3600U)
 #define COLLECT_EVERY_NS      UINT64_C(3600000000000)
 
@@ -32,10 +32,11 @@ static bool is_left(struct control *c, const struct pool_keep_left *l)
     return l->volumes && (p ? p->vs != NULL : !l->owned);
 }
 
-static void add_kept(struct control *c, json_t *list)
+static int add_kept(struct control *c, json_t *list)
 {
-    struct pool_keep_left left[LEFT_MAX];
-    unsigned n = pool_keeps_left(left, LEFT_MAX);
+    struct pool_keep_left *left;
+    unsigned n;
+    int rc = pool_keeps_left(&left, &n);
     for (unsigned i = 0; i < n; i++) {
         char uuid[VP_UUID_TEXT], text[200], size[24], command[80];
         if (!is_left(c, &left[i]))
@@ -55,15 +56,18 @@ static void add_kept(struct control *c, json_t *list)
             "its last use)",
             command);
     }
+    free(left);
+    return rc;
 }
 
 void doctor_collect(struct control *c)
 {
-    struct pool_keep_left left[LEFT_MAX];
+    struct pool_keep_left *left;
+    unsigned n;
     if (reactor_now_ns() < c->next_collect_ns)
         return;
     c->next_collect_ns = reactor_now_ns() + COLLECT_EVERY_NS;
-    unsigned n = pool_keeps_left(left, LEFT_MAX);
+    vp_ignore(pool_keeps_left(&left, &n), "it is tried again in an hour");
     for (unsigned i = 0; i < n; i++) {
         char uuid[VP_UUID_TEXT], size[24];
         if (!is_left(c, &left[i]) || left[i].age_seconds < COLLECT_AFTER_SECONDS)
@@ -73,6 +77,7 @@ void doctor_collect(struct control *c)
                       "nobody came for what was kept: %s of memory were collected",
                       bytes_format_size(left[i].bytes, size, sizeof(size)));
     }
+    free(left);
 }
 
 /* ---- pools and devices --------------------------------------------------------------------- */
@@ -129,11 +134,15 @@ CO static int doctor(struct control *c, const void *args, json_t **result, struc
         add(list, "daemon", "the list of pools could not be written to the state directory",
             "make room there; it is tried again every few seconds", "vpool events");
     int rc = ublk_each(c, false, add_orphan, list, err);
+    if (!rc) {
+        rc = add_kept(c, list);
+        if (rc)
+            vp_fail(err, rc, "kept memory cannot be looked through");
+    }
     if (rc) {
         json_decref(list);
         return rc;
     }
-    add_kept(c, list);
     *result = json_pack("{s:o}", "findings", list);
     return 0;
 }
@@ -144,27 +153,39 @@ struct forget_args {
 static const struct param forget_params[] = {
     PARAM(struct forget_args, pool, PARAM_STRING, true, 0, 0), {0}};
 
+/* What is kept of the pool; false: nothing. */
+static bool left_find(const struct pool_keep_left *left, unsigned n, struct vp_uuid pool,
+                      struct pool_keep_left *out)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (vp_uuid_equal(left[i].pool, pool)) {
+            *out = left[i];
+            return true;
+        }
+    return false;
+}
+
 static int forget(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct forget_args *a = args;
     struct vp_uuid pool;
     if (!vp_uuid_parse(a->pool, &pool))
         return vp_fail(err, VP_E_RPC_PARAMS, "'%.60s' is not the uuid of a pool", a->pool);
-    struct pool_keep_left left[LEFT_MAX];
-    unsigned n = pool_keeps_left(left, LEFT_MAX);
-    for (unsigned i = 0; i < n; i++) {
-        if (!vp_uuid_equal(left[i].pool, pool))
-            continue;
-        if (!is_left(c, &left[i]))
-            return vp_fail(err, VP_E_BUSY,
-                           "pool %s is known here or has a daemon: it needs what is "
-                           "kept",
-                           a->pool);
-        pool_keeps_left_forget(pool);
-        *result = json_pack("{s:s, s:I}", "pool", a->pool, "bytes", (json_int_t)left[i].bytes);
-        return 0;
-    }
-    return vp_fail(err, VP_E_NOT_FOUND, "nothing is kept of pool %s", a->pool);
+    struct pool_keep_left *left, of_pool;
+    unsigned n;
+    int rc = pool_keeps_left(&left, &n);
+    if (rc)
+        return vp_fail(err, rc, "kept memory cannot be looked through");
+    bool found = left_find(left, n, pool, &of_pool);
+    free(left);
+    if (!found)
+        return vp_fail(err, VP_E_NOT_FOUND, "nothing is kept of pool %s", a->pool);
+    if (!is_left(c, &of_pool))
+        return vp_fail(err, VP_E_BUSY,
+                       "pool %s is known here or has a daemon: it needs what is kept", a->pool);
+    pool_keeps_left_forget(pool);
+    *result = json_pack("{s:s, s:I}", "pool", a->pool, "bytes", (json_int_t)of_pool.bytes);
+    return 0;
 }
 
 const struct method methods_doctor[] = {{"doctor", no_params, METHOD_READS | METHOD_ALONE, doctor},

@@ -83,8 +83,9 @@ struct pool_keep_left {
     uint64_t bytes, age_seconds; /* since the youngest was changed     */
     bool owned;                  /* more of the pool's has a living one */
 };
-/* Of at most `max` pools; returns how many. */
-unsigned pool_keeps_left(struct pool_keep_left *out, unsigned max);
+/* Of all pools: an array of *count, the caller's to free; NULL where there are none. Errors:
+ * VP_E_NO_MEMORY, those of looking. */
+int pool_keeps_left(struct pool_keep_left **out, unsigned *count) must_check;
 /* Removes what has no owner. What its clients had not flushed is lost, as by a power cut. */
 void pool_keeps_left_forget(struct vp_uuid pool);
 

@@ -20,7 +20,7 @@ static bool name_parse(const char *name, struct vp_uuid *pool)
 
 struct left_walk {
     struct pool_keep_left *out;
-    unsigned max, count;
+    unsigned count;
 };
 
 static struct pool_keep_left *left_of(struct left_walk *w, struct vp_uuid pool)
@@ -28,8 +28,10 @@ static struct pool_keep_left *left_of(struct left_walk *w, struct vp_uuid pool)
     for (unsigned i = 0; i < w->count; i++)
         if (vp_uuid_equal(w->out[i].pool, pool))
             return &w->out[i];
-    if (w->count == w->max)
+    struct pool_keep_left *more = realloc(w->out, (w->count + 1) * sizeof(*more));
+    if (!more)
         return NULL;
+    w->out = more;
     struct pool_keep_left *l = &w->out[w->count++];
     *l = (struct pool_keep_left){.pool = pool, .age_seconds = UINT64_MAX};
     return l;
@@ -43,7 +45,7 @@ static int note_left(const char *name, void *arg)
         return 0;
     struct pool_keep_left *l = left_of(arg, pool);
     if (!l)
-        return 0;
+        return VP_E_NO_MEMORY;
     if (io_keep_is_owned(name)) {
         l->owned = true;
         return 0;
@@ -54,11 +56,17 @@ static int note_left(const char *name, void *arg)
     return 0;
 }
 
-unsigned pool_keeps_left(struct pool_keep_left *out, unsigned max)
+int pool_keeps_left(struct pool_keep_left **out, unsigned *count)
 {
-    struct left_walk w = {.out = out, .max = max};
-    vp_ignore(io_keep_each(NAME_PREFIX, note_left, &w), "note_left never fails");
-    return w.count;
+    struct left_walk w = {0};
+    int rc = io_keep_each(NAME_PREFIX, note_left, &w);
+    if (rc) {
+        free(w.out);
+        w = (struct left_walk){0};
+    }
+    *out = w.out;
+    *count = w.count;
+    return rc;
 }
 
 /* One that has a living owner stays, whatever was thought before. */

@@ -6,7 +6,7 @@
  * Labels and roots that are damaged on a disk in service are written again, since the pool knows
  * all that they say: the labels in all copies, and roots until each slot has one. Not so where a
  * whole label of another pool stands, or a root of this pool that is newer than ours: somebody else
- * has this disk in use, and what he wrote is not ours to overwrite. What is found is kept in
+ * has this disk in use, and what it wrote is not ours to overwrite. What is found is kept in
  * the disk's `finding` until the pool closes, since data may have been overwritten as well.
  */
 #include "base/log.h"

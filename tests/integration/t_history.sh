@@ -37,14 +37,16 @@ daemon_stop
 daemon_start -c "$T/conf"
 same "$(field "[.events[]|select(.kind==\"volume.created\")]|length" vpool events)" 2 "events after a second restart"
 
-step "doctor: kept memory of a pool that is not known here is told, and forgotten"
+step "doctor: kept memory of a pool that is not known here is told, and forgotten; also of very many"
 lost=00000000-1111-4222-8333-$(printf '%012d' $$)
+for i in {1000..1080}; do head -c 4096 /dev/zero >"/dev/shm/vpool-0000$i${lost#????????}-7"; done
 head -c 65536 /dev/zero >"/dev/shm/vpool-$lost-7"
 rc=0 told=0
 said=$(vpool doctor 2>&1) || told=$?
 vpool doctor --forget "$lost" >"$T/forgot" 2>&1 || rc=$?
 [ ! -e "/dev/shm/vpool-$lost-7" ] || rc=still-there
-rm -f "/dev/shm/vpool-$lost-7"
+rm -f "/dev/shm/vpool-$lost-7" "/dev/shm/vpool-0000"????"${lost#????????}-7"
+same "$(grep -c "^[^ ]*${lost#????????}: 4K of memory" <<<"$said")" 81 "other pools that are told"
 same "$told" 3 "exit code with a finding"
 grep -q "$lost: 64K of memory" <<<"$said" || fail "doctor: $said"
 grep -q "vpool doctor --forget $lost" <<<"$said" || fail "no command: $said"

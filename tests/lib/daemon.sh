@@ -113,6 +113,8 @@ cleanup() {
         grep -nE -A30 'Sanitizer|runtime error:' "$T/log" | head -80
         rc=1
     }
+    grep -rhoE '"uuid": *"[0-9a-f-]{36}"' "$T" --include=pools.json 2>/dev/null | grep -oE '[0-9a-f-]{36}' |
+        while read -r uuid; do rm -f "/dev/shm/vpool-$uuid-"*; done # what a killed daemon kept
     [ -n "${VPOOL_KEEP:-}" ] && say "kept $T" || rm -rf "$T"
     exit $rc
 }
