@@ -123,6 +123,57 @@ static void an_encoded_table_applies_to_an_equal_one(void **state)
     table_free(q);
 }
 
+enum { KEYS = 40 };
+
+/* One change of a key, to the table and to the log; the same for the same step. */
+static void change(struct pool *p, struct pool_batch *log, uint64_t step)
+{
+    struct pool_batch b;
+    uint64_t random = hash_mix(step);
+    pool_batch_init(&b);
+    for (struct pool_batch *to = &b; to; to = to == &b ? log : NULL) {
+        if (random % 3 == 0)
+            pool_batch_delete(to, POOL_RECORD_STAT, 0, random / 3 % KEYS);
+        else
+            pool_batch_set(to, POOL_RECORD_STAT, 0, random / 3 % KEYS, &step, sizeof(step));
+    }
+    apply(p, &b);
+}
+
+/* Checkpoint, C1: each record as it was at one moment or another, and the log over it. */
+static void a_copy_in_steps_and_the_log_since_it_began_give_the_table(void **state)
+{
+    (void)state;
+    for (uint64_t round = 0; round < 200; round++) {
+        struct pool *p = table_new(), *q = table_new();
+        struct pool_batch log, copy;
+        struct pool_record r, s;
+        pool_batch_init(&log);
+        pool_batch_init(&copy);
+        uint64_t step = round * 1000;
+        for (unsigned i = 0; i < KEYS; i++)
+            change(p, &log, step++);
+        pool_batch_clear(&log); /* the cut */
+        pool_records_encode_begin(&p->records);
+        while (pool_records_encode_some(&p->records, &copy, 1 + (unsigned)round % 3)) {
+            for (unsigned i = 0; i < 1 + round % 5; i++)
+                change(p, &log, step++);
+            assert_true(step - round * 1000 < 1000); /* it ends, whatever changes */
+        }
+        apply(q, &copy);
+        apply(q, &log);
+        assert_int_equal(q->records.table.count, p->records.table.count);
+        for (uint64_t key = 0; key < KEYS; key++) {
+            bool there = pool_record_get(p, POOL_RECORD_STAT, 0, key, &r);
+            assert_int_equal(pool_record_get(q, POOL_RECORD_STAT, 0, key, &s), there);
+            if (there)
+                assert_memory_equal(r.value, s.value, sizeof(step));
+        }
+        table_free(p);
+        table_free(q);
+    }
+}
+
 static void records_for_the_snapshot_are_set_and_removed_without_the_log(void **state)
 {
     (void)state;
@@ -187,6 +238,7 @@ int main(void)
         cmocka_unit_test(the_last_set_or_delete_of_a_key_counts),
         cmocka_unit_test(going_over_a_kind_sees_that_kind_only_and_can_stop),
         cmocka_unit_test(an_encoded_table_applies_to_an_equal_one),
+        cmocka_unit_test(a_copy_in_steps_and_the_log_since_it_began_give_the_table),
         cmocka_unit_test(records_for_the_snapshot_are_set_and_removed_without_the_log),
         cmocka_unit_test(a_record_cut_anywhere_is_refused),
         cmocka_unit_test(random_bytes_never_decode_out_of_bounds),

@@ -102,11 +102,13 @@ static void save(struct sim_volumes *s)
         sim_disk_peek(sim_disk_find(s->world, s->name[i]), 0, image[i], DISK);
 }
 
+static const char *make_profile = "mirror";
+
 /* What a script leaves, with all it wrote on the disks, in image[]. */
 static void make_pool_by(void (*fn)(struct sim_volumes *s), uint64_t seed)
 {
     struct sim_volumes_config config = {
-        .seed = seed, .disks = DISKS, .disk_bytes = DISK, .profile = "mirror"};
+        .seed = seed, .disks = DISKS, .disk_bytes = DISK, .profile = make_profile};
     struct sim_volumes *s = sim_volumes_new(&config);
     script_seed = seed;
     sim_volumes_run(s, fn);
@@ -159,6 +161,24 @@ CO static void script_wrong(struct sim_volumes *s)
                    sizeof(struct thin_stat_record_disk));
     check_ok(pool_commit(p, &b));
     pool_batch_fini(&b);
+}
+
+static uint8_t *image_before; /* of d0, before it left */
+
+/* d0 fails a write of metadata and leaves; it has data that have no other copy. */
+CO static void script_data_only(struct sim_volumes *s)
+{
+    struct sim_disk *d0 = sim_disk_find(s->world, s->name[0]);
+    struct volume *v = sim_volumes_volume(s, "v", VOLUME);
+    for (uint64_t at = 0; v && at < VOLUME; at += sizeof(buf))
+        check_ok(volume_write(v, at, sizeof(buf), buf, 0));
+    check_ok(volume_flush(v));
+    sim_disk_peek(d0, 0, image_before, DISK);
+    sim_disk_inject(d0, SIM_FAULT_ERROR, 1U << IO_WRITE, 0, 0);
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    check_equal(pool_disks_out(volumes_pool(s->vs)), 1);
+    check_ok(volume_flush(v));
+    volume_close(v);
 }
 
 /* The same, with the power cut somewhere. */
@@ -383,6 +403,28 @@ static void chunks_behind_the_end_and_records_of_no_volume_are_problems(void **s
     assert_non_null(strstr(output, "2 problems"));
 }
 
+static void data_on_a_disk_that_is_out_are_checked_unless_it_was_set_back(void **state)
+{
+    (void)state;
+    image_before = malloc(DISK);
+    assert_non_null(image_before);
+    make_profile = "single";
+    make_pool_by(script_data_only, seed_base);
+    make_profile = "mirror";
+    write_files();
+    assert_exit(0, "--data", DISKS, seed_base);
+    assert_non_null(strstr(output, "data that have no other copy are served from it"));
+    json_t *before = report("--data --json");
+    for (uint64_t seed = seed_base; seed < seed_base + 8; seed++) /* on either disk */
+        assert_int_equal(damage_is_noticed("data-flip", seed, before), 1);
+    json_decref(before);
+    memcpy(image[0], image_before, DISK);
+    free(image_before);
+    write_files();
+    assert_exit(1, "--data", DISKS, seed_base);
+    assert_non_null(strstr(output, "an older state of disk 0"));
+}
+
 /* Garbage everywhere, also where checksums do not reach: it says so and ends. */
 static void garbage_never_crashes_it(void **state)
 {
@@ -475,6 +517,7 @@ int main(void)
         cmocka_unit_test(missing_and_wrong_disks_are_named),
         cmocka_unit_test(the_dump_says_everything),
         cmocka_unit_test(chunks_behind_the_end_and_records_of_no_volume_are_problems),
+        cmocka_unit_test(data_on_a_disk_that_is_out_are_checked_unless_it_was_set_back),
         cmocka_unit_test(garbage_never_crashes_it),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
