@@ -112,7 +112,7 @@ echo 'reactors = 1; buffer-memory = "8M";' >"$T/conf"
 daemon_kill
 daemon_start -c "$T/conf"
 fill
-noise 40M | dd of="$p" bs=1M iflag=fullblock seek=200 conv=fsync 2>"$T/writer" &
+noise 16M | dd of="$p" bs=1M iflag=fullblock seek=200 conv=fsync 2>"$T/writer" &
 writer=$!
 until_ok 30 waits tank/p || fail "nothing waits; the pool is $(level)"
 for d in "$e" "$p"; do ok timeout 30 dd if="$d" of=/dev/null bs=512k count=8 iflag=direct; done
