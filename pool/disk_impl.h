@@ -29,7 +29,7 @@ int pool_label_decode(const void *block, struct pool_label *out) must_check;
 uint64_t pool_tail_bytes(uint64_t size_bytes);
 /* Where copy 0 … POOL_LABEL_COPIES-1 stands. */
 uint64_t pool_label_at(uint64_t tail_bytes, unsigned copy);
-/* All copies, durable. */
+/* All copies; durable by the next flush. */
 CO int pool_label_write(struct pool_disk *d) must_check;
 /* The best of the copies. Errors: as pool_label_decode. */
 CO int pool_label_read(struct io_dev *dev, struct pool_label *out) must_check;

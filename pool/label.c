@@ -201,7 +201,7 @@ static int write_disk_labels(struct pool *p, struct pool_disk *d, void *block)
         if (rc)
             return rc;
     }
-    return io_dev_flush(d->io.dev);
+    return 0;
 }
 
 int pool_label_write(struct pool_disk *d)
@@ -219,6 +219,8 @@ int pool_labels_write(struct pool *p, struct vp_error *err)
     for (unsigned i = 0; i < p->disk_count && !rc; i++)
         if (p->disk[i].io.dev) {
             rc = write_disk_labels(p, &p->disk[i], block);
+            if (!rc)
+                rc = io_dev_flush(p->disk[i].io.dev);
             if (rc)
                 rc = vp_fail(err, rc, "%s: the label cannot be written: %s", p->disk[i].path,
                              write_error_text(rc));

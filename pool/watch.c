@@ -4,12 +4,15 @@
  * and then the pool is gone. So this is looked at from time to time.
  *
  * Labels and roots that are damaged on a disk in service are written again, since the pool knows
- * all that they say: the labels in all copies, and roots until each slot has one. What is found is
- * kept in the disk's `finding` until the pool closes, since data may have been overwritten as well.
+ * all that they say: the labels in all copies, and roots until each slot has one. Not so where a
+ * whole label of another pool stands, or a root of this pool that is newer than ours: somebody else
+ * has this disk in use, and what he wrote is not ours to overwrite. What is found is kept in
+ * the disk's `finding` until the pool closes, since data may have been overwritten as well.
  */
 #include "base/log.h"
 #include "io/buffer.h"
 #include "pool/disk_impl.h"
+#include "pool/keep.h"
 #include "pool/label_format.h"
 #include "pool/meta_impl.h"
 
@@ -18,6 +21,12 @@
 
 static const char moved[] = "it is not at its path any more";
 
+/* What was found in the places of labels and of the newest root. */
+struct sight {
+    unsigned labels, roots; /* damaged copies */
+    bool foreign;           /* some copy is whole, and somebody else's */
+};
+
 /* What cannot be read for another reason is for the error counters to tell. */
 static bool is_beyond_end(int rc)
 {
@@ -25,34 +34,46 @@ static bool is_beyond_end(int rc)
 }
 
 /* CO. */
-static unsigned labels_damaged(const struct pool_disk *d, void *block)
+static void labels_look(const struct pool_disk *d, void *block, struct sight *s)
 {
-    unsigned damaged = 0;
     for (unsigned copy = 0; copy < POOL_LABEL_COPIES; copy++) {
         struct pool_label l;
         int rc = io_dev_read(d->io.dev, pool_label_at(d->tail_bytes, copy), block, POOL_BLOCK);
-        damaged += rc ? is_beyond_end(rc)
-                      : pool_label_decode(block, &l) != 0 ||
-                            !vp_uuid_equal(l.pool_uuid, d->pool->uuid) ||
-                            !vp_uuid_equal(l.disk_uuid, d->uuid);
+        if (rc) {
+            s->labels += is_beyond_end(rc);
+            continue;
+        }
+        rc = pool_label_decode(block, &l);
+        bool our_pool = !rc && vp_uuid_equal(l.pool_uuid, d->pool->uuid);
+        s->labels += !our_pool || !vp_uuid_equal(l.disk_uuid, d->uuid);
+        s->foreign |= !our_pool && (!rc || rc == VP_E_LABEL_VERSION || rc == VP_E_FEATURE_UNKNOWN);
     }
-    return damaged;
 }
 
 /* CO. Of the newest root, which stands still meanwhile. */
-static unsigned roots_damaged(struct pool *p, const struct pool_disk *d, uint8_t *block)
+static void roots_look(struct pool *p, const struct pool_disk *d, uint8_t *block, struct sight *s)
 {
-    unsigned damaged = 0;
     co_mutex_lock(&p->root.lock);
     uint64_t number = p->root.now.number, found;
     uint64_t at = POOL_ROOT_AT + number % POOL_ROOT_SLOTS * ROOT_BYTES;
     for (unsigned tail = 0; tail < 2; tail++) {
         int rc = io_dev_read(d->io.dev, at + (tail ? d->tail_bytes : 0), block, ROOT_BYTES);
-        damaged +=
-            rc ? is_beyond_end(rc) : !root_block_check(block, p->uuid, &found) || found != number;
+        bool whole = !rc && root_block_check(block, p->uuid, &found);
+        s->roots += rc ? is_beyond_end(rc) : !whole || found != number;
+        s->foreign |= whole && found > number;
     }
     co_mutex_unlock(&p->root.lock);
-    return damaged;
+}
+
+/* CO. By raid_flush, which alone may flush a disk in use: of a failed flush the kernel tells one
+ * caller, and whoever it is must take the disk out of service. */
+static int disk_flush(struct pool *p, struct pool_disk *d)
+{
+    atomic_fetch_add(&d->io.writes_done, 1);
+    int rc = raid_flush(&p->raid_disk[d->io.index], 1);
+    if (rc)
+        pool_keep_forget_all(p);
+    return rc || atomic_load(&d->io.in_service) ? rc : VP_E_RAID_DISK_OUT;
 }
 
 /* CO. Labels, and a root for each slot. The last block is unused; a file that was truncated is as
@@ -62,6 +83,8 @@ static int disk_write_again(struct pool *p, struct pool_disk *d)
     int rc = io_dev_write(d->io.dev, d->size_bytes - POOL_BLOCK, io_zeros, POOL_BLOCK, 0);
     if (!rc)
         rc = pool_label_write(d);
+    if (!rc)
+        rc = disk_flush(p, d);
     for (unsigned i = 0; i < POOL_ROOT_SLOTS && !rc; i++)
         rc = pool_root_write(p, &p->root.now);
     return rc;
@@ -69,20 +92,25 @@ static int disk_write_again(struct pool *p, struct pool_disk *d)
 
 static CO void look_at_blocks(struct pool *p, struct pool_disk *d)
 {
+    struct sight s = {0};
     void *block = io_buffer_get(POOL_BLOCK);
-    unsigned labels = labels_damaged(d, block);
-    unsigned roots = d->state == POOL_DISK_ONLINE ? roots_damaged(p, d, block) : 0;
+    labels_look(d, block, &s);
+    if (d->state == POOL_DISK_ONLINE)
+        roots_look(p, d, block, &s);
     io_buffer_put(block, POOL_BLOCK);
-    if (!labels && !roots)
+    if (!s.labels && !s.roots)
         return;
-    bool writable = atomic_load(&d->io.in_service) && !pool_is_fenced(p);
+    bool writable = !s.foreign && atomic_load(&d->io.in_service) && !pool_is_fenced(p);
     int rc = writable ? disk_write_again(p, d) : VP_E_RAID_DISK_OUT;
-    if (!d->finding[0] || strcmp(d->finding, moved) == 0)
-        (void)snprintf(
-            d->finding, sizeof(d->finding),
-            "%u copies of its label and %u of the newest root were overwritten by something "
-            "else, and %s",
-            labels, roots, rc ? "could not be written again" : "have been written again");
+    if (d->finding[0] && strcmp(d->finding, moved) != 0 && !s.foreign)
+        return;
+    (void)snprintf(d->finding, sizeof(d->finding),
+                   "%u copies of its label and %u of the newest root were overwritten by %s",
+                   s.labels, s.roots,
+                   s.foreign
+                       ? "another pool or daemon that has this disk, and were left as they are"
+                   : rc ? "something else, and could not be written again"
+                        : "something else, and have been written again");
 }
 
 static CO void look_at_name(struct pool_disk *d)

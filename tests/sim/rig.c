@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/verify.h"
 #include "io/reactor.h"
+#include "tests/lib/pool_audit.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -510,8 +511,6 @@ static int op_rot(struct rig *r, const struct op *op)
     return 0;
 }
 
-/* Of each volume's block that is stored, all disks but one lose the power to read it: which one,
- * goes round with the block's number. What is spare on a mirror is so lost, and nothing else. */
 /* Nobody gives them back: the pool's metadata are at their limit from now on. */
 static int op_hog(struct rig *r)
 {
@@ -523,6 +522,8 @@ static int op_hog(struct rig *r)
     return rc;
 }
 
+/* Of each volume's block that is stored, all disks but one lose the power to read it: which one,
+ * goes round with the block's number. What is spare on a mirror is so lost, and nothing else. */
 static int op_unreadable(struct rig *r)
 {
     uint64_t end = r->config->disk_bytes - LABEL_AREA_BYTES, sector;
@@ -586,6 +587,14 @@ static int op_any(struct rig *r, const struct op *op)
     }
 }
 
+/* At home, between two turns: what the pool keeps about its groups agrees with them. */
+static void rig_audit(struct rig *r)
+{
+    const char *wrong = r->vs ? pool_audit(volumes_pool(r->vs)) : NULL;
+    if (wrong)
+        rig_fail(r, "the pool's figures differ from its groups: %s", wrong);
+}
+
 int rig_op(struct rig *r, const struct op *op)
 {
     static const char *const names[] = {
@@ -596,6 +605,7 @@ int rig_op(struct rig *r, const struct op *op)
         return VP_E_CANCELLED;
     unsigned resizes = r->resizes;
     int rc = op_any(r, op);
+    rig_audit(r);
     /* Odd: a resize is under way. */
     if (rc == VP_E_RANGE && (r->resizes != resizes || resizes % 2))
         return rc;

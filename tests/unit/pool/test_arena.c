@@ -14,6 +14,7 @@
 #include "pool/disk_impl.h"
 #include "pool/group_format.h"
 #include "tests/lib/on_reactor.h"
+#include "tests/lib/pool_audit.h"
 #include "tests/lib/sim_pool.h"
 
 enum { LEASES_MAX = 512 };
@@ -63,70 +64,12 @@ static unsigned fill(struct pool *p, uint32_t owner, struct raid_profile profile
     return n;
 }
 
-/* The open groups of all profiles are in the lists of their first disks. */
-static void check_open(struct pool *p, unsigned open)
-{
-    struct pool_open_groups *k;
-    const struct pool_group *g;
-    list_for_each (k, &p->space->kinds, link) {
-        unsigned count = 0;
-        for (unsigned i = 0; i < p->disk_count; i++)
-            list_for_each (g, &k->disk[i], open_link) {
-                check(g->kin == k && g->disk[0] == &p->disk[i]);
-                count++;
-            }
-        check_equal(count, k->count);
-        open -= count;
-    }
-    check_equal(open, 0);
-}
-
-/* What is kept about groups is what a walk over all of them finds. */
-static void check_lists(struct pool *p)
-{
-    const struct pool_group *g;
-    unsigned open = 0, empty = 0;
-    uint64_t leased = 0, owned = 0, raw = 0;
-    list_for_each (g, &p->groups, link) {
-        bool data = g->role == POOL_GROUP_DATA;
-        bool is_open = data && g->arenas_leased + g->arenas_held < g->arenas &&
-                       raid_group_is_in_service(&g->raid);
-        uint64_t arena_bytes = (uint64_t)g->arena_chunks * p->geometry.chunk_bytes;
-        check_equal(!list_empty(&g->open_link), is_open);
-        check_equal(!list_empty(&g->empty_link), pool_group_is_empty(g));
-        open += is_open;
-        empty += !list_empty(&g->empty_link);
-        leased += g->arenas_leased;
-        if (is_open)
-            raw += (g->arenas - g->arenas_leased - g->arenas_held) * arena_bytes * g->raid.width /
-                   g->raid.profile.data;
-        check_equal(g->counted.leased_bytes, g->arenas_leased * arena_bytes);
-    }
-    check_open(p, open);
-    list_for_each (g, &p->space->empty, empty_link)
-        empty--;
-    check_equal(empty, 0);
-    check(list_empty(&p->space->due));
-    check_equal(p->space->figures.open_bytes, raw);
-    for (uint32_t owner = 0; owner < 1000; owner++)
-        owned += pool_arena_count(p, owner);
-    check_equal(owned, leased);
-}
-
 static void check_figures(struct pool *p)
 {
-    struct pool_space s;
-    pool_space_get(p, &s);
-    check_equal(s.total_bytes, s.data_bytes + s.metadata_bytes + s.free_bytes);
-    check(s.reserved_bytes <= s.free_bytes);
-    uint64_t used = 0;
-    for (unsigned i = 0; i < p->disk_count; i++) {
-        check_equal(bitmap_count(p->disk[i].extent_map, p->disk[i].extents_total),
-                    p->disk[i].extents_used);
-        used += p->disk[i].extents_used;
-    }
-    check_equal(used * p->geometry.extent_bytes, s.data_bytes + s.metadata_bytes);
-    check_lists(p);
+    const char *wrong = pool_audit(p);
+    if (wrong)
+        print_error("%s\n", wrong);
+    check(!wrong);
 }
 
 static struct pool_arena arena[LEASES_MAX];

@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "pool/disk_impl.h"
+#include "pool/meta_impl.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_pool.h"
 
@@ -536,6 +537,66 @@ static void labels_and_roots_that_are_overwritten_are_written_again(void **state
     in_world(1, overwrite_labels);
 }
 
+static void overwrite_labels_and_fail_flush(void *arg)
+{
+    (void)arg;
+    struct pool *p = open_new(2);
+    static uint8_t noise[POOL_LABEL_AREA];
+    if (!p)
+        return;
+    sim_disk_poke(sim_disk_find(world, "d0"), 0, noise, sizeof(noise));
+    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_FLUSH, 0, 0);
+    pool_disk_look(p, 0);
+    check(!atomic_load(&p->disk[0].io.in_service));
+    check(strstr(p->disk[0].finding, "could not be written again") != NULL);
+    check_ok(pool_close(p, true));
+}
+
+/* Data that were waiting for a flush are gone with it, and no later flush would tell. */
+static void a_flush_that_fails_while_labels_are_written_again_ejects(void **state)
+{
+    (void)state;
+    in_world(2, overwrite_labels_and_fail_flush);
+}
+
+/* Looks at d0 after `block` was put there: it is left. */
+static void check_left_alone(struct pool *p, uint64_t at, const void *block)
+{
+    static uint8_t now[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+    sim_disk_poke(sim_disk_find(world, "d0"), at, block, POOL_BLOCK);
+    p->disk[0].finding[0] = 0;
+    pool_disk_look(p, 0);
+    check(strstr(p->disk[0].finding, "were left as they are") != NULL);
+    check_ok(io_dev_read(p->disk[0].io.dev, at, now, sizeof(now)));
+    check(memcmp(now, block, sizeof(now)) == 0);
+}
+
+static void take_disk_away(void *arg)
+{
+    (void)arg;
+    static uint8_t block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+    struct pool *p = open_new(2);
+    struct pool_label l;
+    if (!p)
+        return;
+    struct pool_root newer = p->root.now;
+    newer.number += POOL_ROOT_SLOTS;
+    root_block_encode(p, &newer, block);
+    check_left_alone(p, POOL_ROOT_AT + newer.number % POOL_ROOT_SLOTS * ROOT_BYTES, block);
+    check_ok(io_dev_read(p->disk[0].io.dev, 0, block, sizeof(block)));
+    check_ok(pool_label_decode(block, &l));
+    l.pool_uuid.b[0] ^= 1;
+    pool_label_encode(&l, block);
+    check_left_alone(p, 0, block);
+    pool_abandon(p);
+}
+
+static void what_another_pool_or_daemon_wrote_to_a_disk_is_left_alone(void **state)
+{
+    (void)state;
+    in_world(2, take_disk_away);
+}
+
 int main(void)
 {
     vp_log_set_sink(drop_line, NULL);
@@ -560,6 +621,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_partition_table_is_recognised, make_directory,
                                         remove_directory),
         cmocka_unit_test(labels_and_roots_that_are_overwritten_are_written_again),
+        cmocka_unit_test(a_flush_that_fails_while_labels_are_written_again_ejects),
+        cmocka_unit_test(what_another_pool_or_daemon_wrote_to_a_disk_is_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
