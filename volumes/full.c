@@ -87,9 +87,9 @@ CO static int give_back(struct volume *v)
     return v->io ? reactor_call(v->reactor, give_back_on_reactor, v->io) : 0;
 }
 
-/* Whether volumes were asked at most a moment before a request arrived, and after all the frees that
- * it came after. While the pool's level is not ok, nothing is leased ahead, so that asking again
- * would bring nothing. */
+/* Whether volumes were asked at most a moment before a request arrived, and after all the frees
+ * that it came after. While the pool's level is not ok, nothing is leased ahead, so that asking
+ * again would bring nothing. */
 static bool has_given_back(const struct volumes *vs, uint64_t arrived_ns, uint64_t frees)
 {
     return vs->given_back_ns && arrived_ns < vs->given_back_ns + GIVE_BACK_NS &&
