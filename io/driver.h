@@ -93,8 +93,7 @@ CO int io_control_run(struct io_control *c, unsigned timeout_ms) must_check;
  * 0, VP_E_BUSY, or another error. On a thread of its own, as opening may need the device served. */
 CO int io_block_is_claimed(const char *path, unsigned timeout_ms) must_check;
 
-/* ---- serving what the page cache writes back to: memory.c
- * --------------------------------------- */
+/* ---- serving what the page cache writes back to: memory.c ------------------------------------ */
 
 /*
  * Who serves a block device may be what the kernel waits for while it looks for memory. A thread

@@ -102,9 +102,7 @@ static void export_choose(struct nbdx_connection *c, const struct nbdx_served *e
     c->transmission_flags = flags_of(c, e);
 }
 
-/* ---- options: each returns 0 to go on negotiating
- * -------------------------------------------------
- */
+/* ---- options: each returns 0 to go on negotiating -------------------------------------------- */
 
 /* The old way to choose: no header, no error reply; who asks for what is not there is hung up on.
  */
@@ -260,9 +258,7 @@ static CO int option_serve(struct nbdx_connection *c, uint32_t option, struct nb
     }
 }
 
-/* ---- the conversation
- * ------------------------------------------------------------------------------
- */
+/* ---- the conversation ------------------------------------------------------------------------ */
 
 static CO int greet(struct nbdx_connection *c)
 {

@@ -253,9 +253,7 @@ static CO int reader_loop(struct nbdx_connection *c, bool *disconnect)
     }
 }
 
-/* ---- the connection
- * --------------------------------------------------------------------------------
- */
+/* ---- the connection -------------------------------------------------------------------------- */
 
 static int transmission_init(struct nbdx_connection *c)
 {

@@ -194,8 +194,13 @@ static void pool_quiesce(struct pool *p)
 int pool_close(struct pool *p, bool mark_exported)
 {
     pool_quiesce(p);
-    p->checkpoint.exporting = mark_exported;
-    int rc = pool_checkpoint(p);
+    /* The client has given up its changes, so a checkpoint now would be without them: where the one
+     * before failed they are in the log alone, and the next import needs that. */
+    int rc = p->checkpoint.rc;
+    if (!rc) {
+        p->checkpoint.exporting = mark_exported;
+        rc = pool_checkpoint(p);
+    }
     pool_abandon(p);
     return rc;
 }

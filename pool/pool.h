@@ -316,8 +316,9 @@ CO int pool_scan(const char *const *paths, unsigned count, const struct pool_sca
 CO int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
                    struct pool **out, struct vp_error *err) must_check;
 
-/* Checkpoint (unless fenced) and close; the client has ended its I/O. Frees p whatever the result.
- */
+/* Checkpoint and close. The client has ended its I/O, and made a checkpoint: when the last one
+ * failed there is no other, its error is returned, and the next import is one after a crash. Frees
+ * p whatever the result. */
 CO int pool_close(struct pool *p, bool mark_exported) must_check;
 /* Closes and wipes the labels. */
 CO int pool_destroy(struct pool *p, struct vp_error *err) must_check;

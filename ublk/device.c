@@ -247,8 +247,7 @@ int ublkx_device_recovery_end(const struct ublkx_target *t, struct vp_error *err
                   "taking over", err);
 }
 
-/* ---- devices of others
- * ------------------------------------------------------------------------- */
+/* ---- devices of others ----------------------------------------------------------------------- */
 
 static enum ublkx_life life_of(unsigned state)
 {

@@ -6,9 +6,10 @@
  * data path, and all commands of a queue come from the thread that fetched first, as kernels before
  * 6.16 demand. Data are copied once: by the kernel into memory that each tag keeps, or (user copy)
  * by us between the kernel's request and an I/O buffer, which the tag holds only while it is busy.
- * Of these buffers all devices of a reactor have a share, and each a fair part of it (io/share.h):
- * writes of one that wait for space keep no buffers from another. A device that holds none gets a
- * piece of its request done at a time, however many others there are. With zero copy they are not:
+ * Of these buffers all devices of a reactor have a share, and each device a fair part of it for its
+ * reads and one for its writes (io/share.h). So writes that wait for space keep no buffers from
+ * another device, nor from reads of their own. Reads or writes that hold no buffer get a piece of
+ * one request done at a time, however many others there are. With zero copy data are not copied:
  * each tag has a slot in the ring's table of buffers, where the kernel puts its request's pages
  * before the fetch completes, and from which it takes them with the commit. Nobody uses the slot
  * after the backend has returned.
@@ -28,7 +29,7 @@
 #include <string.h>
 
 #define SECTOR_SHIFT     9
-#define BUFFER_GUARANTEE ((size_t)64 << 10) /* for each device; of 16 MiB: for 128 */
+#define BUFFER_GUARANTEE ((size_t)64 << 10) /* of 16 MiB for 64 devices, each for two */
 
 static void count(_Atomic uint64_t *to, uint64_t n)
 {
@@ -51,8 +52,9 @@ static void buffers_join(struct ublkx_target *t)
 {
     buffers.max = max_u64(io_buffer_total() / 4, (uint64_t)2 * UBLKX_IO_BYTES_MAX);
     buffers.guarantee = BUFFER_GUARANTEE;
-    t->buffers = (struct io_share_holder){.share = &buffers, .max = SIZE_MAX};
-    co_queue_init(&t->buffer_queue);
+    t->reads.share = t->writes.share = (struct io_share_holder){.share = &buffers, .max = SIZE_MAX};
+    co_queue_init(&t->reads.queue);
+    co_queue_init(&t->writes.queue);
 }
 
 static size_t cost_of(size_t len)
@@ -61,22 +63,22 @@ static size_t cost_of(size_t len)
 }
 
 /* A buffer for the next *len bytes of a request, which get fewer where buffers are short. */
-static CO void *buffer_get(struct ublkx_target *t, uint32_t *len)
+static CO void *buffer_get(struct ublkx_buffers *b, uint32_t *len)
 {
-    while (t->buffers.held && !io_share_may_take(&t->buffers, cost_of(*len)))
-        co_queue_wait(&t->buffer_queue, "ublk: buffers of the device");
-    while (*len > BUFFER_GUARANTEE && !io_share_may_take(&t->buffers, cost_of(*len)))
+    while (b->share.held && !io_share_may_take(&b->share, cost_of(*len)))
+        co_queue_wait(&b->queue, "ublk: buffers of the device");
+    while (*len > BUFFER_GUARANTEE && !io_share_may_take(&b->share, cost_of(*len)))
         *len = (uint32_t)cost_of(*len) / 2;
-    io_share_take(&t->buffers, cost_of(*len));
+    io_share_take(&b->share, cost_of(*len));
     return io_buffer_get(*len);
 }
 
-static void buffer_put(struct ublkx_target *t, void *buf, uint32_t len)
+static void buffer_put(struct ublkx_buffers *b, void *buf, uint32_t len)
 {
     io_buffer_put(buf, len);
-    io_share_give(&t->buffers, cost_of(len));
-    if (!co_queue_is_empty(&t->buffer_queue))
-        co_queue_wake_all(&t->buffer_queue);
+    io_share_give(&b->share, cost_of(len));
+    if (!co_queue_is_empty(&b->queue))
+        co_queue_wake_all(&b->queue);
 }
 
 /* ---- one request --------------------------------------------------------------------------- */
@@ -104,14 +106,15 @@ static CO int copy_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len,
                            unsigned flags)
 {
     struct ublkx_target *t = tag->queue->target;
+    struct ublkx_buffers *b = is_read ? &t->reads : &t->writes;
     int rc = 0;
     for (uint32_t done = 0, part; done < len && !rc; done += part) {
         part = len - done;
-        void *buf = buffer_get(t, &part);
+        void *buf = buffer_get(b, &part);
         uint64_t copy_at = copy_offset(tag) + done;
         rc = is_read ? read_piece(tag, offset + done, part, copy_at, buf)
                      : write_piece(tag, offset + done, part, copy_at, buf, flags);
-        buffer_put(t, buf, part);
+        buffer_put(b, buf, part);
     }
     return rc;
 }

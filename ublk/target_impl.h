@@ -31,6 +31,12 @@ struct ublkx_queue {
     struct ublkx_tag *tags;           /* [depth] */
 };
 
+/* What the tags hold that read, or those that write. */
+struct ublkx_buffers {
+    struct io_share_holder share;
+    struct co_queue queue;
+};
+
 struct ublkx_target {
     struct ublkx_backend backend;
     /* All below is its reactor's, once serving. */
@@ -47,16 +53,14 @@ struct ublkx_target {
     unsigned first_slot; /* zero copy: of the tags of all queues; 0: not ours */
     unsigned running;    /* coroutines of tags */
     struct co_queue changed;
-    struct io_share_holder buffers; /* user copy: what its tags hold */
-    struct co_queue buffer_queue;
-    bool leaving;    /* nothing is committed or fetched any more */
+    struct ublkx_buffers reads, writes; /* user copy */
+    bool leaving;                       /* nothing is committed or fetched any more */
     int fetch_errno; /* why a tag could not be fetched, for the message of a failed start */
     _Atomic uint64_t requests, errors, bytes_read, bytes_written;
     struct list left_link; /* in the list of targets that were left */
 };
 
-/* ---- device.c: all return 0 or an error with a sentence
- * --------------------------------------- */
+/* ---- device.c: all return 0 or an error with a sentence -------------------------------------- */
 
 CO int ublkx_device_info(int number, struct ublkx_dev_info *out, struct vp_error *err) must_check;
 /* 0: the device has this tag, and all the rest that we give our own, so it may be taken over.
@@ -76,8 +80,7 @@ CO int ublkx_device_resize(const struct ublkx_target *t, struct vp_error *err) m
 CO int ublkx_device_recovery_begin(unsigned number, struct vp_error *err) must_check;
 CO int ublkx_device_recovery_end(const struct ublkx_target *t, struct vp_error *err) must_check;
 
-/* ---- serve.c: on the backend's reactor
- * ---------------------------------------------------------- */
+/* ---- serve.c: on the backend's reactor ------------------------------------------------------- */
 
 /* Opens and maps the char device and fetches every tag. */
 CO int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err) must_check;

@@ -87,24 +87,27 @@ CO static int give_back(struct volume *v)
     return v->io ? reactor_call(v->reactor, give_back_on_reactor, v->io) : 0;
 }
 
-/* Whether volumes were asked a moment ago, and after all the frees that a request came after. While
- * the pool's level is not ok, nothing is leased ahead, so that asking again would bring nothing. */
-static bool has_given_back(const struct volumes *vs, uint64_t frees)
+/* Whether volumes were asked at most a moment before a request arrived, and after all the frees
+ * that it came after. While the pool's level is not ok, nothing is leased ahead, so that asking
+ * again would bring nothing. */
+static bool has_given_back(const struct volumes *vs, uint64_t arrived_ns, uint64_t frees)
 {
-    return vs->given_back_ns && reactor_now_ns() - vs->given_back_ns < GIVE_BACK_NS &&
+    return vs->given_back_ns && arrived_ns < vs->given_back_ns + GIVE_BACK_NS &&
            vs->given_back_frees >= frees;
 }
 
 /* Arenas that volumes leased ahead or emptied. A request that comes while this goes on waits for
- * its end, and asks again when chunks were freed between the beginning and its arrival. */
+ * its end, however long that takes, and asks again only when chunks were freed between the
+ * beginning and its arrival: then that one asks for all that wait. */
 CO static void give_back_all(struct volumes *vs)
 {
     struct sweep sweep = {0};
     struct volume *v;
+    uint64_t arrived_ns = reactor_now_ns();
     uint64_t frees = atomic_load_explicit(&vs->frees, memory_order_relaxed);
     while (vs->giving_back)
         co_queue_wait(&vs->given_back, "other volumes' unused arenas");
-    if (has_given_back(vs, frees))
+    if (has_given_back(vs, arrived_ns, frees))
         return;
     vs->giving_back = true;
     vs->given_back_frees = atomic_load_explicit(&vs->frees, memory_order_relaxed);

@@ -179,8 +179,7 @@ struct volume_extent {
 CO int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
                       unsigned max, unsigned *n) must_check;
 
-/* ---- clients (on the volume's reactor)
- * ---------------------------------------------------------- */
+/* ---- clients (on the volume's reactor) ------------------------------------------------------- */
 
 /*
  * One that sends requests and may go away: a connection of NBD, a block device. It lies in the

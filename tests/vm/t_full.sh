@@ -105,3 +105,17 @@ ok umount /mnt/v
 ok fsck.ext4 -fn "$e"
 ok mount "$e" /mnt/v
 cmp "$T/data" /mnt/v/file || fail "the file differs"
+ok umount /mnt/v
+
+step "pause: large writes of a device that wait keep no buffers from reads, its own or of another"
+echo 'reactors = 1; buffer-memory = "8M";' >"$T/conf"
+daemon_kill
+daemon_start -c "$T/conf"
+fill
+noise 16M | dd of="$p" bs=1M iflag=fullblock seek=200 conv=fsync 2>"$T/writer" &
+writer=$!
+until_ok 30 waits tank/p || fail "nothing waits; the pool is $(level)"
+for d in "$e" "$p"; do ok timeout 30 dd if="$d" of=/dev/null bs=512k count=8 iflag=direct; done
+waits tank/p || fail "the writer did not wait: $(cat "$T/writer")"
+ok blkdiscard "$filler"
+goes_on

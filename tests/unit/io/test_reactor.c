@@ -496,8 +496,7 @@ static void a_simulated_hour_takes_no_time(void **state)
     assert_checked();
 }
 
-/* ---- slots for drivers
- * ------------------------------------------------------------------------- */
+/* ---- slots for drivers ----------------------------------------------------------------------- */
 
 static void take_slots(void *arg)
 {

@@ -396,9 +396,7 @@ static void block_status_tells_holes_in_both_dialects(void **state)
     }
 }
 
-/* ---- order and limits
- * ----------------------------------------------------------------------------------
- */
+/* ---- order and limits ------------------------------------------------------------------------ */
 
 static void answers_overtake_a_request_that_waits(void **state)
 {

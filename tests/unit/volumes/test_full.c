@@ -303,6 +303,36 @@ static void a_volume_with_many_fragments_gives_back_and_comes_to_an_end(void **s
     assert_checked();
 }
 
+/* The volumes take longer to answer than a moment, and several requests wait for that. */
+CO static void give_back_slowly(struct sim_volumes *s)
+{
+    uint64_t end;
+    struct writer w[3];
+    struct volume *small = sim_volumes_volume(s, "small", MIB(64));
+    check(fill_pool(s, &end) != NULL);
+    uint64_t began_ns = reactor_now_ns();
+    s->vs->giving_back = true;
+    s->vs->given_back_ns = began_ns;
+    for (unsigned i = 0; i < 3; i++) {
+        w[i] = (struct writer){.v = small, .at = i * (uint64_t)STEP};
+        co_queue_init(&w[i].ended);
+        check_ok(co_spawn(writer_run, &w[i], "writer"));
+    }
+    vp_ignore(co_sleep_ns(300000000), "nobody cancels");
+    s->vs->giving_back = false;
+    co_queue_wake_all(&s->vs->given_back);
+    vp_ignore(co_sleep_ns(50000000), "nobody cancels");
+    check_equal(s->vs->given_back_ns, began_ns);
+    check_equal(small->counters.waiting_for_space, 3);
+    check_ok(sim_volumes_close(s));
+}
+
+static void requests_that_waited_for_what_others_give_back_do_not_each_ask_again(void **state)
+{
+    (void)state;
+    play(give_back_slowly, 11, "single");
+}
+
 /* ---- reserve ------------------------------------------------------------------------------ */
 
 CO static void reserve(struct sim_volumes *s)
@@ -472,6 +502,7 @@ int main(void)
         cmocka_unit_test(a_paused_write_goes_on_after_a_discard_in_another_volume),
         cmocka_unit_test(waiting_for_room_ends_when_the_pool_closes),
         cmocka_unit_test(a_volume_with_many_fragments_gives_back_and_comes_to_an_end),
+        cmocka_unit_test(requests_that_waited_for_what_others_give_back_do_not_each_ask_again),
         cmocka_unit_test(a_reserve_is_honoured_in_a_full_pool_or_refused_at_once),
         cmocka_unit_test(what_a_client_began_does_not_go_on_once_it_is_gone),
         cmocka_unit_test(a_client_that_leaves_waits_for_no_room_and_others_do),
