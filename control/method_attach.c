@@ -127,8 +127,7 @@ CO static int detach(struct control *c, const void *args, json_t **result, struc
     return rc;
 }
 
-/* ---- attachments
- * --------------------------------------------------------------------------------- */
+/* ---- attachments ----------------------------------------------------------------------------- */
 
 static const struct param no_params[] = {{0}};
 

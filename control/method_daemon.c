@@ -76,8 +76,7 @@ CO static int daemon_stats(struct control *c, const void *args, json_t **result,
     return 0;
 }
 
-/* ---- daemon.leave
- * ------------------------------------------------------------------------------ */
+/* ---- daemon.leave ---------------------------------------------------------------------------- */
 
 struct leave_args {
     uint64_t pid;
@@ -129,8 +128,7 @@ static int log_level(struct control *c, const void *args, json_t **result, struc
     return 0;
 }
 
-/* ---- events
- * -------------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 struct events_args {
     uint64_t since, wait_ms, max;
@@ -153,8 +151,7 @@ CO static int events(struct control *c, const void *args, json_t **result, struc
     return 0;
 }
 
-/* ---- iostat
- * -------------------------------------------------------------------------------------- */
+/* ---- iostat ---------------------------------------------------------------------------------- */
 
 struct iostat_args {
     const char *pool;

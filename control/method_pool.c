@@ -16,8 +16,7 @@ static const struct param no_params[] = {{0}};
 static const struct param pool_params[] = {PARAM(struct pool_arg, pool, PARAM_STRING, true, 0, 0),
                                            {0}};
 
-/* ---- pool.create
- * --------------------------------------------------------------------------------- */
+/* ---- pool.create ----------------------------------------------------------------------------- */
 
 struct create_args {
     const char *pool, *raid;
@@ -172,8 +171,7 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
     return 0;
 }
 
-/* ---- pool.list, pool.status
- * ------------------------------------------------------------------------ */
+/* ---- pool.list, pool.status ------------------------------------------------------------------ */
 
 static int list(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
@@ -200,8 +198,7 @@ static int status(struct control *c, const void *args, json_t **result, struct v
     return 0;
 }
 
-/* ---- pool.export, pool.destroy
- * --------------------------------------------------------------------- */
+/* ---- pool.export, pool.destroy --------------------------------------------------------------- */
 
 struct leave_args {
     const char *pool;
@@ -307,8 +304,7 @@ CO static int destroy(struct control *c, const void *args, json_t **result, stru
     return rc;
 }
 
-/* ---- pool.scan, pool.import
- * ------------------------------------------------------------------------ */
+/* ---- pool.scan, pool.import ------------------------------------------------------------------ */
 
 struct scan_args {
     const json_t *paths;
@@ -500,8 +496,7 @@ CO static int import_pools(struct control *c, const void *args, json_t **result,
     return rc;
 }
 
-/* ---- pool.get, pool.set, pool.checkpoint
- * ------------------------------------------------------------ */
+/* ---- pool.get, pool.set, pool.checkpoint ----------------------------------------------------- */
 
 struct set_args {
     const char *pool, *key, *value;

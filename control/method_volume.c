@@ -26,8 +26,7 @@ struct volume_arg {
 static const struct param volume_params[] = {
     PARAM(struct volume_arg, volume, PARAM_STRING, true, 0, 0), {0}};
 
-/* ---- volume.create
- * ------------------------------------------------------------------------------- */
+/* ---- volume.create --------------------------------------------------------------------------- */
 
 struct create_args {
     const char *volume, *raid;
@@ -95,8 +94,7 @@ CO static int create(struct control *c, const void *args, json_t **result, struc
     return rc;
 }
 
-/* ---- volume.list, volume.show
- * ---------------------------------------------------------------------- */
+/* ---- volume.list, volume.show ---------------------------------------------------------------- */
 
 struct list_args {
     const char *pool, *after;
@@ -177,8 +175,7 @@ CO static int show(struct control *c, const void *args, json_t **result, struct 
     return rc;
 }
 
-/* ---- volume.resize
- * ---------------------------------------------------------------------------------- */
+/* ---- volume.resize --------------------------------------------------------------------------- */
 
 struct resize_args {
     const char *volume;
@@ -245,8 +242,7 @@ CO static int resize(struct control *c, const void *args, json_t **result, struc
     return rc;
 }
 
-/* ---- volume.rename, volume.delete
- * ------------------------------------------------------------------- */
+/* ---- volume.rename, volume.delete ------------------------------------------------------------ */
 
 CO static int refuse_when_attached(const struct control_pool *p, const char *volume,
                                    const char *what, struct vp_error *err)
@@ -359,8 +355,7 @@ CO static int delete_volume(struct control *c, const void *args, json_t **result
     return rc;
 }
 
-/* ---- volume.get, volume.set
- * -------------------------------------------------------------------------- */
+/* ---- volume.get, volume.set ------------------------------------------------------------------ */
 
 CO static int get(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {

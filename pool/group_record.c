@@ -145,8 +145,7 @@ int pool_groups_load(struct pool *p, struct vp_error *err)
     return rc;
 }
 
-/* ---- a group whose record never became durable
- * ------------------------------------------------ */
+/* ---- a group whose record never became durable ----------------------------------------------- */
 
 static uint32_t free_id(const struct pool_space_map *s)
 {

@@ -18,8 +18,7 @@ uint32_t keep_group_crc(const struct keep_group_header *h);
 int keep_groups_decode(const uint8_t *bytes, size_t used, uint32_t volume, uint64_t commit,
                        struct pool_batch *out) must_check;
 
-/* ---- keep_recover.c: `found` is a list of what was found
- * ----------------------------------------- */
+/* ---- keep_recover.c: `found` is a list of what was found ------------------------------------- */
 
 /* CO. Of the incarnation whose log has this stream, after the records were read; all else stays
  * where it is, but for what cannot be anybody's (K5). VP_E_NO_MEMORY; errors of reading. */

@@ -279,8 +279,7 @@ static int keep_decode(struct pool *p, const struct keep_found *f, struct pool_b
     return 0;
 }
 
-/* ---- the last record of each key
- * -------------------------------------------------------------- */
+/* ---- the last record of each key ------------------------------------------------------------- */
 
 struct last {
     struct hash_node node; /* by kind and key */
@@ -352,8 +351,7 @@ static int collapse(struct pool_batch *b)
     return 0;
 }
 
-/* ---- replay
- * ----------------------------------------------------------------------------------- */
+/* ---- replay ---------------------------------------------------------------------------------- */
 
 /* The map's records, to those who keep it. */
 static int client_replay(struct pool *p, const struct pool_batch *b)

@@ -35,9 +35,12 @@ usage 'usage' vpool
 usage 'unknown command' vpool frobnicate
 usage 'second word' vpool volume
 usage 'unknown command' vpool volume frobnicate
-usage 'missing' vpool create tank
+usage 'POOL is missing' vpool create
+usage 'DISK is missing' vpool create tank
+usage 'NEWNAME is missing' vpool volume rename tank/v
+usage '^[^.]*--size 0: a disk' vpool create tank --size 0 "$T/d"
 usage "unexpected argument 'now'" vpool list now
-usage "unexpected argument '3G'" vpool volume resize tank/v 3G
+usage "unexpected argument '3G': write --size 3G" vpool volume resize tank/v 3G
 usage 'not UTF-8' vpool scan $'/x/\xff'
 usage '"name":"USAGE"' vpool --json list now
 usage '"name":"USAGE"' vpool list --frobnicate --json
@@ -54,7 +57,7 @@ usage 'name a pool' vpool import
 usage 'name a pool' vpool import tank --all
 usage 'say how' vpool attach tank/v
 usage 'second word' vpool ublk
-usage 'missing' vpool ublk remove
+usage 'N is missing' vpool ublk remove
 usage 'number of a ublk device' vpool ublk remove seven
 usage 'number of a ublk device' vpool ublk remove -- -1
 usage 'number of a ublk device' vpool ublk remove /dev/sda
@@ -73,7 +76,8 @@ refused '.' vpool create tank --size 1M "$T/tiny"
 refused '.' vpool create tank --raid mirror:3 --size 256M "$T/d0" "$T/d1"
 refused '.' vpool create tank --size 256M "$T/d0" "$T/d0"
 refused '.' vpool create tank /dev/null
-ls "$T"/d* >/dev/null 2>&1 && say "note: refused creations leave: $(ls "$T"/d*)"
+left=$(ls "$T" | grep '^d[0-9]')
+[ -z "$left" ] || fail "refused creations leave: $left"
 rm -f "$T"/d* "$T/tiny"
 
 step "a disk that holds something is refused without --force"

@@ -70,8 +70,7 @@ struct bench_target {
 CO int bench_run(const struct bench_options *o, const struct bench_target *target,
                  struct bench_result *out) must_check;
 
-/* ---- serve.c: on a reactor, until SIGTERM or SIGINT
- * -------------------------------------------- */
+/* ---- serve.c: on a reactor, until SIGTERM or SIGINT ------------------------------------------ */
 
 /* Before the process has threads: from now on these signals only end serving. */
 int bench_serve_prepare(struct vp_error *err) must_check;

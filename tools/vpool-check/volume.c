@@ -64,8 +64,7 @@ static void check_block(struct check *c, const struct check_group *g, uint64_t v
     }
 }
 
-/* ---- records
- * ----------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 static bool record_read(const struct check_record *r, struct volume_record_disk *out)
 {

@@ -135,6 +135,45 @@ static int take_code(struct cli *cli, const struct opt *opts, const struct getop
            1;
 }
 
+/* The argument of the command that stands at `position` (0 is the first), as its help has it:
+ * "POOL --size BYTES [KEY] DISK…" has POOL and DISK. An empty string: there is none. */
+static void argument_name(const struct command *command, int position, char *to, size_t size)
+{
+    const char *at = command->args;
+    bool optional = false, value = false; /* inside brackets; of the option before */
+    to[0] = 0;
+    for (size_t len; *at; at += len + strspn(at + len, " ")) {
+        len = strcspn(at, " ");
+        optional |= at[0] == '[';
+        bool option = at[0] == '-';
+        if (!optional && !option && !value && position-- == 0) {
+            size_t name = strcspn(at, " …");
+            (void)snprintf(to, size, "%.*s", (int)(name < len ? name : len), at);
+            return;
+        }
+        value = option && !optional;
+        optional &= !memchr(at, ']', len);
+    }
+}
+
+static int too_few(const struct cli *cli, int count)
+{
+    char name[40];
+    argument_name(cli->command, count, name, sizeof(name));
+    return cli_usage(cli, "%s is missing", name[0] ? name : "an argument");
+}
+
+/* A size without its option is a mistake that many make. */
+static int too_many(const struct cli *cli, const struct opt *opts, const char *argument)
+{
+    uint64_t bytes;
+    for (; opts && opts->name; opts++)
+        if (opts->kind == OPT_SIZE && bytes_parse_size(argument, &bytes))
+            return cli_usage(cli, "unexpected argument '%s': write --%s %s", argument, opts->name,
+                             argument);
+    return cli_usage(cli, "unexpected argument '%s'", argument);
+}
+
 int opts_parse(struct cli *cli, int argc, char **argv, const struct opt *opts, int min, int max)
 {
     struct getopt_table t;
@@ -150,9 +189,9 @@ int opts_parse(struct cli *cli, int argc, char **argv, const struct opt *opts, i
     int count = argc - optind;
     memmove(argv + 1, argv + optind, (size_t)count * sizeof(*argv));
     if (count < min)
-        return -cli_usage(cli, "something is missing") - 1;
+        return -too_few(cli, count) - 1;
     if (max >= 0 && count > max)
-        return -cli_usage(cli, "unexpected argument '%s'", argv[max + 1]) - 1;
+        return -too_many(cli, opts, argv[max + 1]) - 1;
     return count;
 }
 

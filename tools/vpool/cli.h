@@ -35,6 +35,8 @@ extern const struct command commands_pool[], commands_volume[], commands_attach[
 
 enum opt_kind { OPT_FLAG, OPT_TEXT, OPT_SIZE, OPT_NUMBER, OPT_LIST };
 
+#define SIZE_NOT_GIVEN UINT64_MAX /* what an OPT_SIZE is set to before */
+
 struct opt {
     const char *name; /* without "--"; NULL ends a table */
     char letter;      /* 0 = none */

@@ -26,7 +26,7 @@ static void print_created(const json_t *pool)
 static int cmd_create(struct cli *cli, int argc, char **argv)
 {
     const char *raid = NULL;
-    uint64_t size = 0;
+    uint64_t size = SIZE_NOT_GIVEN;
     json_t *options = NULL;
     bool force = false;
     const struct opt opts[] = {{"raid", 'r', OPT_TEXT, &raid},
@@ -35,13 +35,14 @@ static int cmd_create(struct cli *cli, int argc, char **argv)
                                {"force", 0, OPT_FLAG, &force},
                                {0}};
     int n = opts_parse(cli, argc, argv, opts, 2, -1);
-    if (opts_failed(n)) {
+    if (opts_failed(n) || size == 0) {
         json_decref(options);
-        return opts_exit(n);
+        return opts_failed(n) ? opts_exit(n)
+                              : cli_usage(cli, "--size 0: a disk needs room for its labels");
     }
     json_t *params = json_pack("{s:s, s:s*, s:I, s:o, s:b, s:o*}", "pool", argv[1], "raid", raid,
-                               "size", (json_int_t)size, "disks", cli_paths(argv + 2, n - 1),
-                               "force", force, "options", options);
+                               "size", (json_int_t)(size == SIZE_NOT_GIVEN ? 0 : size), "disks",
+                               cli_paths(argv + 2, n - 1), "force", force, "options", options);
     return cli_show(cli, "pool.create", params, print_created);
 }
 
@@ -85,8 +86,7 @@ static int cmd_list(struct cli *cli, int argc, char **argv)
     return opts_failed(n) ? opts_exit(n) : cli_show(cli, "pool.list", json_object(), print_list);
 }
 
-/* ---- destroy, export
- * ------------------------------------------------------------------------------ */
+/* ---- destroy, export ------------------------------------------------------------------------- */
 
 static void print_destroyed(const json_t *r)
 {
@@ -124,8 +124,7 @@ static int cmd_export(struct cli *cli, int argc, char **argv)
                     print_exported);
 }
 
-/* ---- scan, import
- * --------------------------------------------------------------------------------- */
+/* ---- scan, import ---------------------------------------------------------------------------- */
 
 static void print_found(const json_t *result)
 {
@@ -229,8 +228,7 @@ static int cmd_import(struct cli *cli, int argc, char **argv)
     return rc;
 }
 
-/* ---- get, set, checkpoint
- * --------------------------------------------------------------------------- */
+/* ---- get, set, checkpoint -------------------------------------------------------------------- */
 
 static void print_value(const json_t *v)
 {

@@ -5,8 +5,6 @@
 #include <string.h>
 #include <time.h>
 
-#define SIZE_NOT_GIVEN UINT64_MAX
-
 static bool size_is_possible(uint64_t size)
 {
     return size != SIZE_NOT_GIVEN && size != 0;
@@ -188,8 +186,7 @@ static int cmd_show(struct cli *cli, int argc, char **argv)
     return cli_show(cli, "volume.show", json_pack("{s:s}", "volume", argv[1]), print_volume);
 }
 
-/* ---- resize, rename, delete
- * ------------------------------------------------------------------------ */
+/* ---- resize, rename, delete ------------------------------------------------------------------ */
 
 static void print_resized(const json_t *r)
 {

@@ -5,8 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-/* ---- events
- * -------------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 static void print_event(const struct cli *cli, const json_t *e)
 {
@@ -57,8 +56,7 @@ static int cmd_events(struct cli *cli, int argc, char **argv)
     return EXIT_DONE;
 }
 
-/* ---- iostat
- * --------------------------------------------------------------------------------------- */
+/* ---- iostat ---------------------------------------------------------------------------------- */
 
 /* The entry of `list` with the same `key` text as `like`. */
 static const json_t *find_same(const json_t *list, const json_t *like, const char *key)
@@ -168,8 +166,7 @@ static int cmd_iostat(struct cli *cli, int argc, char **argv)
     return iostat_loop(cli, n ? argv[1] : NULL, seconds, count);
 }
 
-/* ---- the daemon
- * ------------------------------------------------------------------------------------ */
+/* ---- the daemon ------------------------------------------------------------------------------ */
 
 static int cmd_info(struct cli *cli, int argc, char **argv)
 {

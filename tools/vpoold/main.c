@@ -309,8 +309,7 @@ static void end_threads(struct daemon *d)
         reactor_free(d->reactor[i]);
 }
 
-/* ---- main
- * ----------------------------------------------------------------------------------------- */
+/* ---- main ------------------------------------------------------------------------------------ */
 
 /* The place of the running daemon, when all that can fail without it has not; or just the lock. */
 static int take_over(struct daemon *d, struct takeover *t, struct vp_error *err)

@@ -37,8 +37,7 @@ static json_t *call(struct vpool_client *client, const char *method, json_t *par
     return result;
 }
 
-/* ---- before anything changes
- * ------------------------------------------------------------------- */
+/* ---- before anything changes ----------------------------------------------------------------- */
 
 static int check_group(const char *group, struct vp_error *err)
 {

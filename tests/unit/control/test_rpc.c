@@ -10,8 +10,7 @@
 
 #include <cmocka.h>
 
-/* ---- two methods
- * ------------------------------------------------------------------------------ */
+/* ---- two methods ----------------------------------------------------------------------------- */
 
 struct add_args {
     uint64_t a, b;
@@ -60,8 +59,7 @@ static int run(struct control *c, const struct method *m, const void *args, json
 
 static const struct rpc rpc = {.tables = tables, .run = run};
 
-/* ---- helpers
- * ----------------------------------------------------------------------------------- */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 static char *handle(const char *frame)
 {
@@ -86,8 +84,7 @@ static void assert_reply(const char *frame, const char *wanted)
 #define CALL(method, params)                                                                       \
     "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"" method "\",\"params\":" params "}"
 
-/* ---- tests
- * ------------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void a_call_gets_its_result_and_its_id(void **state)
 {

@@ -540,8 +540,7 @@ static void nothing_stays_of_a_deleted_volume_or_an_empty_one(void **state)
     in_world(body_forgotten);
 }
 
-/* ---- the system's own memory
- * ------------------------------------------------------------------ */
+/* ---- the system's own memory ----------------------------------------------------------------- */
 
 static int count_names(const char *found, void *arg)
 {
