@@ -1,8 +1,8 @@
 /* What a disk stands on, over a tree as the kernel has it in /sys. */
 #include "control/block_below.h"
+#include "tests/lib/temp_tree.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,33 +19,16 @@ static struct block_users_roots roots = {"/nonexistent", sys};
 static char name_of[2][BLOCK_NAME_MAX] = {"ublkb1", "ublkb7"};
 static const struct block_names names = {name_of, 2};
 
-static void make_folders(char *path)
-{
-    for (char *p = path + 1; (p = strchr(p, '/')); p++) {
-        *p = 0;
-        (void)mkdir(path, 0755);
-        *p = '/';
-    }
-}
-
 static void put(const char *path, const char *text)
 {
-    char full[300];
-    (void)snprintf(full, sizeof(full), "%s/%s", sys, path);
-    make_folders(full);
-    FILE *f = fopen(full, "we");
-    assert_non_null(f);
-    assert_true(fputs(text, f) >= 0);
-    assert_int_equal(fclose(f), 0);
+    temp_tree_put(sys, path, text);
 }
 
 static void link_to(const char *path, const char *target)
 {
-    char full[300], to[300];
-    (void)snprintf(full, sizeof(full), "%s/%s", sys, path);
+    char to[300];
     (void)snprintf(to, sizeof(to), "%s/%s", sys, target);
-    make_folders(full);
-    assert_int_equal(symlink(to, full), 0);
+    temp_tree_link(sys, path, to);
 }
 
 /* A device at `folder` (of /sys/devices) with its number and name. */
@@ -67,8 +50,7 @@ static void device(const char *folder, const char *number, const char *name)
 static int setup(void **state)
 {
     (void)state;
-    (void)snprintf(top, sizeof(top), "/tmp/vpool-unit.XXXXXX");
-    if (!mkdtemp(top))
+    if (temp_tree_make(top))
         return -1;
     (void)snprintf(sys, sizeof(sys), "%s/sys", top);
     device("sda", "8:0", "sda");
@@ -86,18 +68,10 @@ static int setup(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 static int teardown(void **state)
 {
     (void)state;
-    return nftw(top, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return temp_tree_remove(top);
 }
 
 static const char *below(unsigned major_number, unsigned minor_number)
