@@ -34,23 +34,33 @@ faults=$(faults)
 step "a process that uses more memory than there is finds in it what it wrote, while files are written"
 cat >"$T/hog.py" <<'EOP'
 import mmap, os, struct, sys
-PAGE, PAGES = 4096, int(sys.argv[1]) << 8
-memory = mmap.mmap(-1, PAGE * PAGES)
+PAGE, MIB = 4096, 1 << 20
+device, wanted, most, pressed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+def swapped():  # MiB of the device that the kernel has in use
+    with open("/proc/swaps") as swaps:
+        return sum(int(line.split()[3]) >> 10 for line in swaps if line.split()[0] == device)
+memory = mmap.mmap(-1, most * MIB)
 rest = os.urandom(PAGE - 8)  # zram and zero detection have nothing to save here
-for page in range(PAGES):
-    memory[page * PAGE:(page + 1) * PAGE] = struct.pack("<Q", page) + rest
-for page in range(PAGES):
+pages = 0
+# How much fits depends on what the kernel can free: the process grows until enough is swapped out.
+while swapped() < wanted:
+    if pages == most * MIB // PAGE:
+        sys.exit(f"{most} MiB were written, only {swapped()} MiB are swapped out")
+    for page in range(pages, pages + MIB // PAGE):
+        memory[page * PAGE:(page + 1) * PAGE] = struct.pack("<Q", page) + rest
+    pages += MIB // PAGE
+open(pressed, "w").close()
+for page in range(pages):
     if memory[page * PAGE:(page + 1) * PAGE] != struct.pack("<Q", page) + rest:
         sys.exit(f"page {page} is not what was written")
-print("done")
 EOP
 noise 8M >"$T/data"
-# MemAvailable leaves out what the kernel keeps in reserve, and does use in the end.
-python3 "$T/hog.py" $(($(available) + 100)) >"$T/hog" 2>&1 &
+python3 "$T/hog.py" "$swap" 48 $(($(available) + 300)) "$T/pressed" >"$T/hog" 2>&1 &
 hog=$!
 (for i in 1 2 3 4; do cp "$T/data" "/mnt/v/$i" || exit 1; done; sync -f /mnt/v) >"$T/files" 2>&1 &
 copier=$!
-until_ok 90 eval '[ "$(swapped)" -ge 32 ]' || fail "only $(swapped) MiB are swapped out, $(available) MiB are available: $(cat "$T/hog")"
+until_ok 90 eval '[ -e "$T/pressed" ] || ! kill -0 $hog' || true
+[ -e "$T/pressed" ] || fail "only $(swapped) MiB are swapped out, $(available) MiB are available: $(cat "$T/hog")"
 # What the daemon had no memory for it would have waited for, and the kernel for it.
 more=$(($(faults) - faults))
 [ "$more" -lt 64 ] || fail "the daemon needed $more more pages"
