@@ -59,21 +59,28 @@ static CO int scan_next(struct thin *t, bool *loaded, struct thin_arena **found)
     return 0;
 }
 
+static CO int scan_begin(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    thin_quiesce(t);        /* a lease that is not durable yet must not be found */
+    s->scan_needed = false; /* what is forgotten from now on needs another one */
+    int rc = reactor_call(pool_home(t->pool), scan_fetch, t);
+    s->scan_needed |= rc != 0;
+    return rc;
+}
+
 CO int thin_space_scan(struct thin *t, unsigned budget, struct thin_arena **found)
 {
     struct thin_space *s = &t->space;
     *found = NULL;
-    if (s->scan_needed && !s->scan) {
-        thin_quiesce(t); /* a lease that is not durable yet must not be found */
-        s->scan_needed = false;
-        int rc = reactor_call(pool_home(t->pool), scan_fetch, t);
-        if (rc)
-            return rc;
-    }
+    int rc = s->scan_needed && !s->scan ? scan_begin(t) : 0;
+    if (rc)
+        return rc;
     unsigned leaves = 0, looked_at = 0;
     while (s->scan_left && leaves < budget && !*found) {
         bool loaded = false;
-        int rc = scan_next(t, &loaded, found);
+        rc = scan_next(t, &loaded, found);
+        s->scan_left += rc == VP_E_NO_MEMORY; /* it is looked at again, not lost */
         if (rc)
             return rc;
         leaves += loaded;

@@ -178,7 +178,7 @@ static CO int volume_open(struct sim_thin *st, bool fresh)
     for (unsigned i = 0; i < 4; i++)
         VP_VERIFY(pool_record_each(st->pool, kinds[i], gather, &table), ==, 0);
     struct thin_state state = {.table = &table, .replay = &st->replay};
-    int rc = thin_open(&c, fresh ? NULL : &state, &st->thin);
+    int rc = table.failed ? VP_E_NO_MEMORY : thin_open(&c, fresh ? NULL : &state, &st->thin);
     pool_batch_fini(&table);
     pool_batch_clear(&st->replay);
     return rc;
@@ -204,7 +204,7 @@ CO int sim_thin_create(struct sim_thin *st)
     return rc ? rc : volume_open(st, true);
 }
 
-CO int sim_thin_import(struct sim_thin *st)
+static CO int pool_and_volume_open(struct sim_thin *st)
 {
     const char *paths[SIM_THIN_DISKS_MAX];
     struct vp_error err = {0};
@@ -219,6 +219,14 @@ CO int sim_thin_import(struct sim_thin *st)
     }
     rc = thin_cache_new(st->config.cache_bytes, &st->cache);
     return rc ? rc : volume_open(st, false);
+}
+
+CO int sim_thin_import(struct sim_thin *st)
+{
+    int rc = pool_and_volume_open(st);
+    if (rc)
+        sim_thin_abandon(st);
+    return rc;
 }
 
 CO int sim_thin_close(struct sim_thin *st)
@@ -239,10 +247,10 @@ CO int sim_thin_close(struct sim_thin *st)
 
 void sim_thin_abandon(struct sim_thin *st)
 {
-    if (reactor_self() && st->thin) { /* else their coroutines are gone already */
+    if (reactor_self() && st->pool) /* else their coroutines are gone already */
         pool_checkpoints_stop(st->pool);
+    if (reactor_self() && st->thin)
         thin_quiesce(st->thin);
-    }
     thin_close(st->thin);
     st->thin = NULL;
     if (st->pool)
