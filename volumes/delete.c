@@ -53,29 +53,36 @@ static int destroy_on_reactor(void *arg)
 }
 
 /* A tree that cannot be read keeps its pages for ever; vpool-check counts them. Better than a
- * volume that can never be deleted. */
-CO static void destroy_tree(struct volume *v)
+ * volume that can never be deleted. Only memory will be there again: then the checkpoint fails, and
+ * the next one begins anew. */
+CO static int destroy_tree(struct volume *v)
 {
     struct reactor *reactor;
     struct destroy_call c = {0};
     int rc = volume_thin_open_durable(v, &reactor, &c.thin);
     if (!rc)
         rc = reactor_call(reactor, destroy_on_reactor, &c);
+    if (rc == VP_E_NO_MEMORY)
+        return rc;
     if (rc)
         vp_warn("volume %u is deleted, but its metadata pages are lost: %s", v->id,
                 vp_err_text(rc));
+    return 0;
 }
 
 int volume_delete_pages(struct volume *v)
 {
     if (v->delete_step != VOLUME_DELETE_PAGES)
         return 0;
-    destroy_tree(v);
     struct thin_roots none = {0};
-    int rc = volume_roots_put(v, &none);
+    int rc = destroy_tree(v);
+    if (!rc)
+        rc = volume_roots_put(v, &none);
+    if (rc)
+        return rc;
     v->delete_step = VOLUME_DELETE_RECORDS;
     v->delete_checkpoint = pool_checkpoint_number(v->vs->pool) + 1;
-    return rc;
+    return 0;
 }
 
 struct record_deletion {

@@ -8,6 +8,7 @@
 #include "tests/lib/sim_volumes.h"
 
 #include "base/bytes.h"
+#include "pool/pool_impl.h"
 #include "volumes/volumes_impl.h"
 
 #include <setjmp.h>
@@ -237,10 +238,69 @@ static void a_volume_goes_on_after_any_allocation_failed(void **state)
         operation_without_memory(&operations[i]);
 }
 
+/* ---- deletion ------------------------------------------------------------------------------ */
+
+static uint64_t meta_pages_used(const struct sim_volumes *s)
+{
+    const struct pool_meta *m = &volumes_pool(s->vs)->meta;
+    return m->pages_total - m->pages_free;
+}
+
+/* The map of "w" has two leaves and a page above them. */
+CO static void create_and_delete(struct sim_volumes *s)
+{
+    struct volume *w = sim_volumes_volume(s, "w", SIZE);
+    check_ok(volume_write(w, 0, KEPT, noise, 0));
+    check_ok(volume_write(w, SIZE - KEPT, KEPT, noise, 0));
+    volume_close(w);
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    check_ok(volume_delete(s->vs, "w", NULL));
+    sim_volumes_settle(s);
+}
+
+CO static void delete_without_memory(struct sim_volumes *s)
+{
+    struct trial *t = trial;
+    struct pool *p = volumes_pool(s->vs);
+    check_ok(pool_checkpoint(p));
+    uint64_t before = meta_pages_used(s);
+    create_and_delete(s);
+    fail_in = t->k;
+    int rc = pool_checkpoint(p);
+    t->failed = fail_in < 0;
+    fail_in = -1;
+    check(!rc || rc == VP_E_NO_MEMORY);
+    for (unsigned i = 0; i < 3; i++) { /* pages, records, and what is free after these */
+        check_ok(pool_checkpoint(p));
+        sim_volumes_settle(s);
+    }
+    check_equal(meta_pages_used(s), before);
+}
+
+static void a_deletion_for_which_memory_runs_out_leaks_no_page(void **state)
+{
+    (void)state;
+    struct trial t = {.failed = true};
+    trial = &t;
+    for (; t.failed && t.k < ALLOCATIONS_MAX; t.k++) {
+        struct sim_volumes *s = sim_volumes_new(
+            &(struct sim_volumes_config){.seed = 3, .disk_bytes = MIB(32), .metadata_bytes = 1});
+        sim_volumes_run(s, delete_without_memory);
+        unsigned failures = check_failures();
+        sim_volumes_free(s);
+        if (failures) {
+            print_error("allocation %ld\n", t.k);
+            fail();
+        }
+    }
+    assert_true(t.k < ALLOCATIONS_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_volume_goes_on_after_any_allocation_failed),
+        cmocka_unit_test(a_deletion_for_which_memory_runs_out_leaks_no_page),
     };
     return cmocka_run_group_tests_name("volumes/memory", tests, NULL, NULL);
 }
