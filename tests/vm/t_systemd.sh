@@ -60,9 +60,16 @@ failed() { # WHAT: shows what the boot said
 }
 
 step "the file system is mounted once the daemon serves, and a restart of the daemon leaves it mounted"
+boot_end() { # what was booted ends with this test, however it ends
+    local rc=$?
+    kill -9 "$(pgrep -P "$booted" unshare)" "$booted" 2>/dev/null
+    (exit $rc)
+    guest_end
+}
 boot &
 booted=$!
-until_ok 60 test -s "$T/attachments" || { cat "$T/said"; failed "not booted"; }
+trap boot_end EXIT
+until_ok 150 test -s "$T/attachments" || { cat "$T/said"; failed "not booted"; }
 grep -q 'serving  *1 .*/dev/ublkb.*mounted at /srv/home' "$T/said" || failed "not mounted, or the daemon does not see it"
 [ "$(jq -r '.attachments[0].used_by' "$T/attachments")" = 'mounted at /srv/home' ] || failed "the restart: $(cat "$T/attachments")"
 
@@ -70,7 +77,8 @@ step "however often it exits, systemd starts it again"
 grep -qx 'StartLimitIntervalUSec=0' "$T/limit" || failed "the unit has a limit: $(cat "$T/limit")"
 
 step "at the shutdown it is unmounted while the daemon still serves"
-until_ok 60 eval "! kill -0 $booted" || failed "it does not end"
+until_ok 120 eval "! kill -0 $booted" || failed "it does not end"
+trap guest_end EXIT
 rm -rf "$T/state"
 mv /var/lib/vpool "$T/state"
 daemon_start
