@@ -72,6 +72,11 @@ bool pool_arena_find(struct pool *p, uint64_t number, struct pool_arena *out)
     return true;
 }
 
+uint64_t pool_arena_bytes(const struct pool *p, struct raid_profile profile)
+{
+    return (uint64_t)pool_group_shape(&p->geometry, profile).arena_chunks * p->geometry.chunk_bytes;
+}
+
 uint64_t pool_arena_count(const struct pool *p, uint32_t owner)
 {
     const struct pool_owner *o = pool_owner_find(p, owner);

@@ -172,6 +172,9 @@ bool pool_chunk_locate(struct pool *p, struct pchunk c, struct raid_group **grou
                        uint64_t *at_bytes);
 /* ANY, no yield: the arena's description; false when it does not exist. */
 bool pool_arena_find(struct pool *p, uint64_t number, struct pool_arena *out);
+/* ANY, no yield: the bytes of data in every arena of a profile. Less than POOL_ARENA_CHUNKS chunks
+ * when the data disks do not divide them, or when the extents are small. */
+uint64_t pool_arena_bytes(const struct pool *p, struct raid_profile profile);
 /* HOME, no yield: how many arenas a family leases. */
 uint64_t pool_arena_count(const struct pool *p, uint32_t owner);
 /* HOME: its arenas, ascending, into numbers[0 … max-1]; returns how many. Others lease and return

@@ -56,10 +56,15 @@ static bool bitmap_grow(uint64_t **map, uint64_t words, uint64_t more)
     return true;
 }
 
+uint64_t thin_intent_words(uint64_t chunks)
+{
+    return max_u64(1, div_up(chunks, (uint64_t)THIN_REGION_CHUNKS * 64));
+}
+
 int thin_intents_resize(struct thin *t, uint64_t chunks)
 {
     struct thin_intents *in = &t->intents;
-    uint64_t words = max_u64(1, div_up(chunks, (uint64_t)THIN_REGION_CHUNKS * 64));
+    uint64_t words = thin_intent_words(chunks);
     if (words <= in->words)
         return 0; /* a volume that shrinks keeps its bits: they are cleared when quiet */
     if (!bitmap_grow(&in->wanted, in->words, words) ||

@@ -371,16 +371,6 @@ static int space_count_leased(void *arg)
     return 0;
 }
 
-/* Of every arena of the volume's profile: docs/design.md, "Space". */
-static uint64_t arena_bytes(const struct thin *t)
-{
-    uint64_t per_extent = pool_geometry(t->pool).extent_bytes / t->chunk_bytes;
-    uint64_t rows = 1;
-    while (rows * 2 * t->config.profile.data <= POOL_ARENA_CHUNKS && rows * 2 <= per_extent)
-        rows *= 2;
-    return rows * t->config.profile.data * t->chunk_bytes;
-}
-
 /* A reserve of terabytes is some hundred thousand arenas. A scan finds them when they are
  * needed. */
 static CO int reserve_lease(struct thin *t)
@@ -406,7 +396,7 @@ CO int thin_space_open(struct thin *t, bool fresh)
             return rc;
         s->scan_needed = s->leased != 0;
     }
-    s->leased_min = div_up(t->config.reserve_bytes, arena_bytes(t));
+    s->leased_min = div_up(t->config.reserve_bytes, pool_arena_bytes(t->pool, t->config.profile));
     return reserve_lease(t);
 }
 

@@ -136,6 +136,8 @@ struct thin_roots thin_checkpoint_roots(const struct thin *t);
 void thin_tree_record(struct pool_page_ref root, uint8_t height,
                       uint8_t out[THIN_TREE_RECORD_BYTES]);
 bool thin_is_dirty(const struct thin *t);
+/* How many INTENT records (keys 0 …) a volume of so many chunks can have. */
+uint64_t thin_intent_words(uint64_t chunks);
 /* Clears in memory the intents of regions not written since the last call, before the checkpoint's
  * commit; fills `removed`/`changed` records into b for the snapshot's table. */
 void thin_checkpoint_intents(struct thin *t, struct pool_batch *b);

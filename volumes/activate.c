@@ -29,13 +29,6 @@ static void gather_one(struct volume *v, struct pool_batch *b, enum pool_record_
         pool_batch_set(b, kind, v->id, key, r.value, r.len);
 }
 
-/* An INTENT record covers 64 regions of 1024 chunks. */
-static uint64_t intent_words(const struct volume *v)
-{
-    uint64_t word_bytes = (uint64_t)volume_chunk_bytes(v) * 1024 * 64;
-    return div_up(v->options.size_bytes, word_bytes);
-}
-
 static int gather(struct volume *v, struct pool_batch *b)
 {
     pool_batch_init(b);
@@ -43,7 +36,8 @@ static int gather(struct volume *v, struct pool_batch *b)
     gather_one(v, b, POOL_RECORD_TREE, POOL_TREE_SPACE);
     gather_one(v, b, POOL_RECORD_STAT, 0);
     gather_one(v, b, POOL_RECORD_COUNTER, POOL_COUNTER_COMMITS);
-    for (uint64_t word = 0, n = intent_words(v); word < n; word++)
+    uint64_t words = thin_intent_words(div_up(v->options.size_bytes, volume_chunk_bytes(v)));
+    for (uint64_t word = 0; word < words; word++)
         gather_one(v, b, POOL_RECORD_INTENT, word);
     return b->failed ? VP_E_NO_MEMORY : 0;
 }

@@ -67,12 +67,6 @@ static int stats_on_reactor(void *arg)
     return 0;
 }
 
-static uint64_t arena_bytes(const struct volumes *vs)
-{
-    struct pool_geometry g = pool_geometry(vs->pool);
-    return min_u64(g.extent_bytes, (uint64_t)POOL_ARENA_CHUNKS * g.chunk_bytes);
-}
-
 int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out)
 {
     struct volume *v = volume_find(vs, name);
@@ -86,7 +80,8 @@ int volume_info_get(struct volumes *vs, const char *name, struct volume_info *ou
         vp_ignore(reactor_call(v->reactor, stats_on_reactor, &c), "it cannot fail");
     }
     info_fill(v, out);
-    out->leased_bytes = pool_arena_count(vs->pool, v->id) * arena_bytes(vs);
+    out->leased_bytes =
+        pool_arena_count(vs->pool, v->id) * pool_arena_bytes(vs->pool, v->options.profile);
     if (active) {
         out->allocated_bytes = c.stats.allocated_chunks * volume_chunk_bytes(v);
         out->valid_bytes = c.stats.valid_blocks * VOLUME_BLOCK;

@@ -172,6 +172,25 @@ static void shapes_hold_whole_stripes(void **state)
             }
 }
 
+static void an_arena_is_as_many_whole_stripes_as_its_bitmap_holds(void **state)
+{
+    (void)state;
+    static const uint32_t chunks[] = {64, 64, 48, 64, 40, 48, 56, 64}; /* 1 … 8 data disks */
+    static struct pool p;
+    p.geometry = (struct pool_geometry){64 << 10, 256 << 20, 64 << 10};
+    for (unsigned k = 1; k <= 8; k++) {
+        struct raid_profile profile = {RAID_PARITY, (uint8_t)k, 1};
+        assert_int_equal(pool_arena_bytes(&p, profile), (uint64_t)chunks[k - 1] * (64 << 10));
+    }
+    p.geometry.extent_bytes = 1 << 20; /* a row for each of its 16 chunks, at most */
+    for (unsigned k = 1; k <= 3; k++) {
+        struct raid_profile profile = {RAID_PARITY, (uint8_t)k, 1};
+        assert_int_equal(pool_arena_bytes(&p, profile), (uint64_t)k << 20);
+    }
+    p.geometry.extent_bytes = 256 << 20;
+    assert_int_equal(pool_arena_bytes(&p, mirror), 4 << 20);
+}
+
 /* ---- leases -------------------------------------------------------------------------------- */
 
 static void body_survive(void *arg)
@@ -523,6 +542,7 @@ int main(void)
         cmocka_unit_test(a_chunk_number_from_a_damaged_map_is_refused),
         cmocka_unit_test(successive_leases_go_round_the_disks),
         cmocka_unit_test(shapes_hold_whole_stripes),
+        cmocka_unit_test(an_arena_is_as_many_whole_stripes_as_its_bitmap_holds),
         cmocka_unit_test(leases_survive_a_crash_and_a_checkpoint),
         cmocka_unit_test(returned_arenas_and_empty_groups_come_back),
         cmocka_unit_test(a_kept_empty_group_gives_way_to_another_profile),
