@@ -60,7 +60,7 @@ static struct nbdx_server *steal_server(struct attachment *a)
     return server;
 }
 
-CO static int serve(struct control *c, struct attachment *a, struct nbdx_address *address,
+static CO int serve(struct control *c, struct attachment *a, struct nbdx_address *address,
                     struct vp_error *err)
 {
     struct nbdx_export export = {
@@ -97,7 +97,7 @@ CO static int serve(struct control *c, struct attachment *a, struct nbdx_address
 }
 
 /* Opens the volume and listens. */
-CO static int attachment_start(struct control *c, struct attachment *a, struct vp_error *err)
+static CO int attachment_start(struct control *c, struct attachment *a, struct vp_error *err)
 {
     struct nbdx_address address;
     bool ublk = attachment_is_ublk(a->address);
@@ -129,7 +129,7 @@ enum stop {
     STOP_FOR_GOOD,  /* an error: its block device is still there, and served */
 };
 
-CO static int attachment_stop(struct attachment *a, enum stop how, struct vp_error *err)
+static CO int attachment_stop(struct attachment *a, enum stop how, struct vp_error *err)
 {
     int rc = 0;
     if (!is_serving(a))
@@ -171,7 +171,7 @@ static struct attachment *attachment_new(struct control_pool *p, const char *add
 
 /* ---- records ------------------------------------------------------------------------------- */
 
-CO static int record_write(const struct attachment *a)
+static CO int record_write(const struct attachment *a)
 {
     size_t len = strlen(a->address);
     struct attachment_socket_disk socket = {.uid = le32_make(a->socket.uid),
@@ -198,7 +198,7 @@ CO static int record_write(const struct attachment *a)
     return rc;
 }
 
-CO static int record_delete(const struct attachment *a)
+static CO int record_delete(const struct attachment *a)
 {
     struct pool_batch batch;
     pool_batch_init(&batch);
@@ -296,7 +296,7 @@ struct walk {
     struct co_group group;
 };
 
-CO static void walk_work(struct walk *w)
+static CO void walk_work(struct walk *w)
 {
     while (w->next != &w->p->attachments) {
         struct attachment *a = container_of(w->next, struct attachment, link);
@@ -305,7 +305,7 @@ CO static void walk_work(struct walk *w)
     }
 }
 
-CO static void walk_worker(void *arg)
+static CO void walk_worker(void *arg)
 {
     struct walk *w = arg;
     walk_work(w);
@@ -313,7 +313,7 @@ CO static void walk_worker(void *arg)
 }
 
 /* The list does not change meanwhile: the caller holds control.lock. */
-CO static void attachments_walk(struct control *c, struct control_pool *p,
+static CO void attachments_walk(struct control *c, struct control_pool *p,
                                 void (*fn)(struct control *c, struct attachment *a))
 {
     struct walk w = {.c = c, .p = p, .next = p->attachments.next, .fn = fn};
@@ -348,7 +348,7 @@ static void start_failed(struct control *c, struct attachment *a, const struct v
                   a->address, why->text);
 }
 
-CO static void restart_one(struct control *c, struct attachment *a)
+static CO void restart_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
     if (!a->volume[0])
@@ -362,7 +362,7 @@ CO static void restart_one(struct control *c, struct attachment *a)
         start_failed(c, a, &err);
 }
 
-CO static void retry_one(struct control *c, struct attachment *a)
+static CO void retry_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
     if (is_serving(a) || !a->volume[0] || reactor_now_ns() < a->retry_ns)
@@ -377,14 +377,14 @@ CO static void retry_one(struct control *c, struct attachment *a)
     control_event(c, VP_LOG_INFO, "attachment.restored", volume_full_name(a->v), "%s", a->uri);
 }
 
-CO static void leave_one(struct control *c, struct attachment *a)
+static CO void leave_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
     (void)c;
     vp_ignore(attachment_stop(a, STOP_LEAVE, &err), "leaving a device never fails");
 }
 
-CO static void end_one(struct control *c, struct attachment *a)
+static CO void end_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
     char subject[VOLUME_FULL_NAME_BYTES];
@@ -445,7 +445,7 @@ static struct attachment *find_ublk(struct control_pool *p, const char *volume)
 
 /* The address is taken by another attachment, or by this volume: then a failed one is tried again.
  */
-CO static int attach_again(struct control *c, struct attachment *a, struct control_pool *p,
+static CO int attach_again(struct control *c, struct attachment *a, struct control_pool *p,
                            const char *volume, const struct attachment_options *o,
                            struct vp_error *err)
 {
@@ -474,7 +474,7 @@ CO static int attach_again(struct control *c, struct attachment *a, struct contr
 }
 
 /* Starts and remembers a; on failure nothing is left but `a` itself. */
-CO static int attach_new(struct control *c, struct attachment *a, const char *volume,
+static CO int attach_new(struct control *c, struct attachment *a, const char *volume,
                          struct vp_error *err)
 {
     struct control_pool *p = a->pool;
@@ -530,7 +530,7 @@ int attachment_add(struct control *c, struct control_pool *p, const char *volume
 /* ---- who uses it --------------------------------------------------------------------------- */
 
 /* "pid 123 uid 0, 127.0.0.1:4711 and 3 more"; returns how many clients are connected. */
-CO static unsigned clients_text(const struct attachment *a, char *text, size_t size)
+static CO unsigned clients_text(const struct attachment *a, char *text, size_t size)
 {
     struct nbdx_connection_info info[CLIENTS_NAMED];
     struct nbdx_server_stats stats = {0};
@@ -547,7 +547,7 @@ CO static unsigned clients_text(const struct attachment *a, char *text, size_t s
 }
 
 /* A client that has just gone is seen to be gone a moment later. */
-CO static int check_no_clients(const struct attachment *a, struct vp_error *err)
+static CO int check_no_clients(const struct attachment *a, struct vp_error *err)
 {
     char clients[CLIENTS_NAMED * 80];
     uint64_t deadline_ns = reactor_now_ns() + SETTLE_NS;
@@ -591,7 +591,7 @@ void attachments_used_by(const struct control_pool *p, const char *volume, char 
 /* The kernel did not let go of its device, which is served on. So it stays an attachment, also for
  * the next daemon: else that one would leave the device alone, or make a second one of the
  * volume. */
-CO static int remove_undo(struct control *c, struct attachment *a, const char *subject, int rc,
+static CO int remove_undo(struct control *c, struct attachment *a, const char *subject, int rc,
                           struct vp_error *err)
 {
     int record_rc = record_write(a);

@@ -25,7 +25,7 @@
 
 /* ---- running a method ---------------------------------------------------------------------- */
 
-CO static int method_run(struct control *c, const struct method *m, const void *args,
+static CO int method_run(struct control *c, const struct method *m, const void *args,
                          json_t **result, struct vp_error *err)
 {
     while (!(m->flags & METHOD_EARLY) && !c->started && !c->stopping)
@@ -64,7 +64,7 @@ static void on_signal(struct control *c, const struct signalfd_siginfo *info)
     }
 }
 
-CO static void signal_watch(void *arg)
+static CO void signal_watch(void *arg)
 {
     struct control *c = arg;
     c->signal_watcher = co_self();
@@ -80,7 +80,7 @@ CO static void signal_watch(void *arg)
     co_queue_wake_all(&c->state_changed);
 }
 
-CO static void signal_watch_end(struct control *c)
+static CO void signal_watch_end(struct control *c)
 {
     c->signal_watcher_ended = true;
     if (c->signal_watcher)
@@ -106,7 +106,7 @@ bool control_predecessor_lets_go(struct control *c, int rc)
     return co_sleep_ns(PREDECESSOR_NAP_NS) == 0;
 }
 
-CO static int start(struct control *c, struct vp_error *err)
+static CO int start(struct control *c, struct vp_error *err)
 {
     c->server.rpc = &c->rpc;
     c->server.connections_max = (unsigned)c->config->control_connections_max;
@@ -137,7 +137,7 @@ CO static int start(struct control *c, struct vp_error *err)
     return 0;
 }
 
-CO static void serve(struct control *c)
+static CO void serve(struct control *c)
 {
     while (!c->stopping) {
         monitor_tend(c);
@@ -147,7 +147,7 @@ CO static void serve(struct control *c)
     }
 }
 
-CO static void stop(struct control *c)
+static CO void stop(struct control *c)
 {
     notify_send("STOPPING=1");
     control_server_stop(&c->server);

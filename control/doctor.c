@@ -82,7 +82,7 @@ void doctor_collect(struct control *c)
 
 /* ---- pools and devices --------------------------------------------------------------------- */
 
-CO static void add_pool(const struct control_pool *p, json_t *list)
+static CO void add_pool(const struct control_pool *p, json_t *list)
 {
     char command[120];
     if (!p->vs) {
@@ -121,7 +121,7 @@ static int add_orphan(struct control *c, struct ublk_seen *s, void *arg)
 
 static const struct param no_params[] = {{0}};
 
-CO static int doctor(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int doctor(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     (void)args;
     json_t *list = json_array();

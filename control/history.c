@@ -152,7 +152,7 @@ static void save_disk(struct control_pool *p, const struct raid_disk *io, unsign
 }
 
 /* Looks once in a life: a disk's path does not change while it is open. */
-CO static void look_at_place(struct control_pool *p, unsigned i, const struct pool_disk_info *d)
+static CO void look_at_place(struct control_pool *p, unsigned i, const struct pool_disk_info *d)
 {
     struct disk_place now = {0}, *place = &p->history.disk[i].place;
     if (p->history.disk[i].place_seen || !d->path[0])
@@ -166,7 +166,7 @@ CO static void look_at_place(struct control_pool *p, unsigned i, const struct po
     p->history.disk[i].place_unsaved = true;
 }
 
-CO static void save_place(struct control_pool *p, unsigned i, struct pool_batch *b)
+static CO void save_place(struct control_pool *p, unsigned i, struct pool_batch *b)
 {
     struct pool_disk_info d;
     pool_disk_info_get(volumes_pool(p->vs), i, &d);

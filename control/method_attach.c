@@ -20,7 +20,7 @@ static const struct param attach_params[] = {
     PARAM(struct attach_args, readonly, PARAM_BOOL, false, 0, 0),
     {0}};
 
-CO static int options_of(const struct attach_args *a, struct attachment_options *o,
+static CO int options_of(const struct attach_args *a, struct attachment_options *o,
                          struct vp_error *err)
 {
     if (!a->nbd == !a->ublk || (a->ublk && !attachment_is_ublk(a->ublk)) ||
@@ -37,7 +37,7 @@ CO static int options_of(const struct attach_args *a, struct attachment_options 
     return attachment_socket_parse(a->owner, a->group, a->mode, &o->socket, err);
 }
 
-CO static int attach(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int attach(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct attach_args *a = args;
     struct control_pool *p;
@@ -87,7 +87,7 @@ static unsigned count_matching(const struct control_pool *p, const char *volume,
     return count;
 }
 
-CO static int detach_matching(struct control *c, struct control_pool *p, const char *volume,
+static CO int detach_matching(struct control *c, struct control_pool *p, const char *volume,
                               const struct detach_args *args, struct vp_error *err)
 {
     unsigned count = count_matching(p, volume, args);
@@ -111,7 +111,7 @@ CO static int detach_matching(struct control *c, struct control_pool *p, const c
     return rc;
 }
 
-CO static int detach(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int detach(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct detach_args *a = args;
     struct control_pool *p;
@@ -132,7 +132,7 @@ CO static int detach(struct control *c, const void *args, json_t **result, struc
 static const struct param no_params[] = {{0}};
 
 /* Runs alone, because asking a server for its figures yields. */
-CO static int attachments(struct control *c, const void *args, json_t **result,
+static CO int attachments(struct control *c, const void *args, json_t **result,
                           struct vp_error *err)
 {
     (void)args;

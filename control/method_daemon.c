@@ -39,7 +39,7 @@ static int stats_there(void *arg)
     return 0;
 }
 
-CO static int reactor_json(struct reactor *r, json_t **out)
+static CO int reactor_json(struct reactor *r, json_t **out)
 {
     struct stats_call call = {.reactor = r};
     int rc = reactor_call(r, stats_there, &call);
@@ -54,7 +54,7 @@ CO static int reactor_json(struct reactor *r, json_t **out)
     return rc;
 }
 
-CO static int daemon_stats(struct control *c, const void *args, json_t **result,
+static CO int daemon_stats(struct control *c, const void *args, json_t **result,
                            struct vp_error *err)
 {
     (void)args;
@@ -139,7 +139,7 @@ static const struct param events_params[] = {
     PARAM(struct events_args, max, PARAM_NUMBER, false, 1, EVENT_RING),
     {0}};
 
-CO static int events(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int events(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     (void)err;
     const struct events_args *a = args;

@@ -110,7 +110,7 @@ static void warn_of_single(json_t *shown, unsigned disks)
     (void)json_array_append_new(json_object_get(shown, "warnings"), w);
 }
 
-CO static int refuse_own_devices(struct control *c, const char *const *paths, unsigned count,
+static CO int refuse_own_devices(struct control *c, const char *const *paths, unsigned count,
                                  struct vp_error *err)
 {
     struct own_devices own;
@@ -121,7 +121,7 @@ CO static int refuse_own_devices(struct control *c, const char *const *paths, un
     return rc;
 }
 
-CO static int create(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int create(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct create_args *a = args;
     const char *properties[32], *paths[POOL_DISKS_MAX];
@@ -230,7 +230,7 @@ static const struct param export_params[] = {
     PARAM(struct export_args, force, PARAM_BOOL, false, 0, 0),
     {0}};
 
-CO static int check_unused(const struct control_pool *p, struct vp_error *err)
+static CO int check_unused(const struct control_pool *p, struct vp_error *err)
 {
     const struct attachment *a;
     int rc = 0;
@@ -241,7 +241,7 @@ CO static int check_unused(const struct control_pool *p, struct vp_error *err)
 }
 
 /* Attachments end and stay remembered: they come back wherever the pool is imported. */
-CO static int export_pool(struct control *c, const void *args, json_t **result,
+static CO int export_pool(struct control *c, const void *args, json_t **result,
                           struct vp_error *err)
 {
     const struct export_args *a = args;
@@ -281,7 +281,7 @@ static json_t *destroy_plan(const struct control_pool *p, bool dry_run)
     return plan;
 }
 
-CO static int destroy(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int destroy(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct leave_args *a = args;
     struct control_pool *p;
@@ -329,7 +329,7 @@ static int look_at_paths(void *arg)
 }
 
 /* A place that is named and does not exist is an error; one that holds no pool is not. */
-CO static int check_paths(const json_t *given, struct vp_error *err)
+static CO int check_paths(const json_t *given, struct vp_error *err)
 {
     int missing = params_count(given) ? offload_run(look_at_paths, (void *)(uintptr_t)given) : 0;
     if (missing >= 0 || missing < -POOL_DISKS_MAX)
@@ -339,7 +339,7 @@ CO static int check_paths(const json_t *given, struct vp_error *err)
 }
 
 /* The given disks and directories, or the configured ones. */
-CO static int scan_paths(struct control *c, const json_t *given, struct pool_found **found,
+static CO int scan_paths(struct control *c, const json_t *given, struct pool_found **found,
                          unsigned *count, struct vp_error *err)
 {
     const char *paths[POOL_DISKS_MAX];
@@ -384,7 +384,7 @@ static struct control_pool *open_pool_of(struct control *c, const struct pool_fo
     return p && p->vs ? p : NULL;
 }
 
-CO static int scan(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int scan(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct scan_args *a = args;
     struct pool_found *found = NULL;
@@ -419,7 +419,7 @@ static bool found_matches(const struct pool_found *f, const char *wanted)
 }
 
 /* A found pool's import: into `done` or, with the reason, into `failed`. */
-CO static int import_one(struct control *c, const struct pool_found *f, json_t *done,
+static CO int import_one(struct control *c, const struct pool_found *f, json_t *done,
                          json_t *failed, struct vp_error *err)
 {
     struct control_pool *p;
@@ -459,7 +459,7 @@ static int check_ambiguous(struct control *c, const struct pool_found *found, un
     return 0;
 }
 
-CO static int import_found(struct control *c, const struct scan_args *a,
+static CO int import_found(struct control *c, const struct scan_args *a,
                            const struct pool_found *found, unsigned count, json_t **result,
                            struct vp_error *err)
 {
@@ -481,7 +481,7 @@ CO static int import_found(struct control *c, const struct scan_args *a,
     return 0;
 }
 
-CO static int import_pools(struct control *c, const void *args, json_t **result,
+static CO int import_pools(struct control *c, const void *args, json_t **result,
                            struct vp_error *err)
 {
     const struct scan_args *a = args;
@@ -525,7 +525,7 @@ static int get(struct control *c, const void *args, json_t **result, struct vp_e
     return 0;
 }
 
-CO static int set(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int set(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct set_args *a = args;
     if (!property_is_known(a->key, strlen(a->key)))
@@ -543,7 +543,7 @@ CO static int set(struct control *c, const void *args, json_t **result, struct v
     return 0;
 }
 
-CO static int checkpoint(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int checkpoint(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct pool_arg *a = args;
     struct control_pool *p;
@@ -560,7 +560,7 @@ CO static int checkpoint(struct control *c, const void *args, json_t **result, s
     return rc;
 }
 
-CO static int clear(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int clear(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct pool_arg *a = args;
     struct control_pool *p;

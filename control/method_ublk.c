@@ -48,7 +48,7 @@ static int add_to_list(struct control *c, struct ublk_seen *s, void *arg)
     return json_array_append_new(arg, device_json(s)) ? VP_E_NO_MEMORY : 0;
 }
 
-CO static int ublk_list(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int ublk_list(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     (void)args;
     uint64_t features;
@@ -126,7 +126,7 @@ static int refuse_what_may_come_back(struct control *c, const struct ublk_seen *
                    s->device.number, users);
 }
 
-CO static int ublk_remove_method(struct control *c, const void *args, json_t **result,
+static CO int ublk_remove_method(struct control *c, const void *args, json_t **result,
                                  struct vp_error *err)
 {
     const struct remove_args *a = args;

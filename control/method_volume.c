@@ -62,7 +62,7 @@ static int options_of(const struct create_args *a, struct volume_options *o, str
     return 0;
 }
 
-CO static int show_into(struct control_pool *p, const char *volume, json_t **result,
+static CO int show_into(struct control_pool *p, const char *volume, json_t **result,
                         struct vp_error *err)
 {
     struct volume_info info;
@@ -73,7 +73,7 @@ CO static int show_into(struct control_pool *p, const char *volume, json_t **res
     return 0;
 }
 
-CO static int create(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int create(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct create_args *a = args;
     struct volume_options o = {0};
@@ -130,7 +130,7 @@ static int list_volume(const struct volume_info *info, void *arg)
 }
 
 /* The list's figures are those of the last commits: asks the volumes that are open. */
-CO static void refresh_open(struct control_pool *p, json_t *volumes)
+static CO void refresh_open(struct control_pool *p, json_t *volumes)
 {
     for (size_t i = 0; i < json_array_size(volumes); i++) {
         const json_t *v = json_array_get(volumes, i);
@@ -142,7 +142,7 @@ CO static void refresh_open(struct control_pool *p, json_t *volumes)
     }
 }
 
-CO static int list(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int list(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct list_args *a = args;
     struct control_pool *p;
@@ -162,7 +162,7 @@ CO static int list(struct control *c, const void *args, json_t **result, struct 
     return 0;
 }
 
-CO static int show(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int show(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct volume_arg *a = args;
     struct control_pool *p;
@@ -189,7 +189,7 @@ static const struct param resize_params[] = {
     PARAM(struct resize_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 
-CO static int resize_now(struct control *c, struct control_pool *p, const char *volume,
+static CO int resize_now(struct control *c, struct control_pool *p, const char *volume,
                          const struct resize_args *a, uint64_t from, const char *users,
                          struct vp_error *err)
 {
@@ -204,7 +204,7 @@ CO static int resize_now(struct control *c, struct control_pool *p, const char *
     return 0;
 }
 
-CO static int resize_in(struct control *c, struct control_pool *p, const char *volume,
+static CO int resize_in(struct control *c, struct control_pool *p, const char *volume,
                         const struct resize_args *a, json_t **result, struct vp_error *err)
 {
     struct volume_info info;
@@ -229,7 +229,7 @@ CO static int resize_in(struct control *c, struct control_pool *p, const char *v
     return 0;
 }
 
-CO static int resize(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int resize(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct resize_args *a = args;
     struct control_pool *p;
@@ -244,7 +244,7 @@ CO static int resize(struct control *c, const void *args, json_t **result, struc
 
 /* ---- volume.rename, volume.delete ------------------------------------------------------------ */
 
-CO static int refuse_when_attached(const struct control_pool *p, const char *volume,
+static CO int refuse_when_attached(const struct control_pool *p, const char *volume,
                                    const char *what, struct vp_error *err)
 {
     unsigned count = attachment_count(p, volume);
@@ -289,7 +289,7 @@ static int name_in_pool(const struct control_pool *p, const char *to, const char
     return 0;
 }
 
-CO static int rename_volume(struct control *c, const void *args, json_t **result,
+static CO int rename_volume(struct control *c, const void *args, json_t **result,
                             struct vp_error *err)
 {
     const struct rename_args *a = args;
@@ -320,7 +320,7 @@ static const struct param delete_params[] = {
     PARAM(struct delete_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 
-CO static int delete_in(struct control *c, struct control_pool *p, const char *volume,
+static CO int delete_in(struct control *c, struct control_pool *p, const char *volume,
                         const struct delete_args *a, json_t **result, struct vp_error *err)
 {
     struct volume_info info;
@@ -341,7 +341,7 @@ CO static int delete_in(struct control *c, struct control_pool *p, const char *v
     return 0;
 }
 
-CO static int delete_volume(struct control *c, const void *args, json_t **result,
+static CO int delete_volume(struct control *c, const void *args, json_t **result,
                             struct vp_error *err)
 {
     const struct delete_args *a = args;
@@ -357,7 +357,7 @@ CO static int delete_volume(struct control *c, const void *args, json_t **result
 
 /* ---- volume.get, volume.set ------------------------------------------------------------------ */
 
-CO static int get(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int get(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct volume_arg *a = args;
     struct control_pool *p;
@@ -387,7 +387,7 @@ static const struct param set_params[] = {PARAM(struct set_args, volume, PARAM_S
                                           PARAM(struct set_args, value, PARAM_STRING, true, 0, 0),
                                           {0}};
 
-CO static int set(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int set(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct set_args *a = args;
     struct control_pool *p;

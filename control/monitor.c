@@ -96,7 +96,7 @@ void monitor_look(struct control *c)
 
 #define TEND_NS UINT64_C(5000000000)
 
-CO static void tend_locked(struct control *c, bool due)
+static CO void tend_locked(struct control *c, bool due)
 {
     if (due)
         doctor_collect(c);
@@ -114,7 +114,7 @@ CO static void tend_locked(struct control *c, bool due)
 }
 
 /* Without the lock, since a commit waits for disks: each pool is pinned meanwhile. */
-CO static void save_histories(struct control *c)
+static CO void save_histories(struct control *c)
 {
     struct control_pool *p;
 again:
@@ -129,7 +129,7 @@ again:
     }
 }
 
-CO static void tend(void *arg)
+static CO void tend(void *arg)
 {
     struct control *c = arg;
     bool due = reactor_now_ns() >= c->next_tend_ns;
@@ -161,7 +161,7 @@ static struct control_pool *look_due(struct control *c)
 }
 
 /* In a coroutine of its own: a disk that does not answer holds up nothing else. */
-CO static void look_at_disks(void *arg)
+static CO void look_at_disks(void *arg)
 {
     struct control *c = arg;
     struct control_pool *p;

@@ -148,7 +148,7 @@ int control_server_wait(struct control_server *s, struct co_queue *q, uint64_t d
 
 /* ---- one connection ------------------------------------------------------------------------ */
 
-CO static int send_reply(struct connection *c, char *reply, size_t len)
+static CO int send_reply(struct connection *c, char *reply, size_t len)
 {
     if (!reply)
         return 0;
@@ -157,7 +157,7 @@ CO static int send_reply(struct connection *c, char *reply, size_t len)
     return rc;
 }
 
-CO static int refuse(struct connection *c, int rc, const char *text)
+static CO int refuse(struct connection *c, int rc, const char *text)
 {
     size_t len;
     char *reply = rpc_refusal(RPC_INVALID_REQUEST, rc, text, &len);
@@ -181,7 +181,7 @@ static int make_room(struct connection *c)
 }
 
 /* Receives until a whole frame is at the start of the buffer; *frame_len excludes the newline. */
-CO static int receive_frame(struct connection *c, size_t *frame_len)
+static CO int receive_frame(struct connection *c, size_t *frame_len)
 {
     size_t looked_at = 0;
     uint64_t deadline_ns = c->len ? reactor_now_ns() + c->server->frame_timeout_ns : 0;
@@ -211,7 +211,7 @@ CO static int receive_frame(struct connection *c, size_t *frame_len)
     }
 }
 
-CO static int serve_frame(struct connection *c)
+static CO int serve_frame(struct connection *c)
 {
     size_t frame_len = 0;
     int rc = receive_frame(c, &frame_len);
@@ -228,7 +228,7 @@ CO static int serve_frame(struct connection *c)
     return rc;
 }
 
-CO static void connection_serve(struct connection *c)
+static CO void connection_serve(struct connection *c)
 {
     struct control_server *s = c->server;
     struct peer peer;
@@ -253,7 +253,7 @@ CO static void connection_serve(struct connection *c)
         s->admitted--;
 }
 
-CO static void connection_run(void *arg)
+static CO void connection_run(void *arg)
 {
     struct connection *c = arg;
     struct control_server *s = c->server;
@@ -288,7 +288,7 @@ static void connection_start(struct control_server *s, int fd)
     }
 }
 
-CO static void acceptor_run(void *arg)
+static CO void acceptor_run(void *arg)
 {
     struct control_server *s = arg;
     s->acceptor = co_self();

@@ -75,7 +75,7 @@ static int sum_and_note(const struct volume_info *v, void *arg)
     return json_array_append_new(e->open, json_string(v->name)) ? VP_E_NO_MEMORY : 0;
 }
 
-CO static void sum_exactly(const struct control_pool *p, struct sums *out)
+static CO void sum_exactly(const struct control_pool *p, struct sums *out)
 {
     struct exact e = {.open = json_array()};
     if (volume_each(p->vs, sum_and_note, &e))

@@ -447,7 +447,7 @@ static inline void thin_uncommitted_add(struct thin *t, uint32_t bytes)
  * when there is much to commit; slows down, or waits for a checkpoint, when much is dirty. Errors
  * of these. */
 CO int thin_throttle_slow(struct thin *t) must_check;
-CO static inline must_check int thin_throttle(struct thin *t)
+static inline CO must_check int thin_throttle(struct thin *t)
 {
     bool slow = t->uncommitted_bytes >= THIN_COMMIT_BYTES_MAX ||
                 t->cache->dirty >= t->cache->limit_pages / 2;

@@ -70,7 +70,7 @@ static struct thin_config config_of(const struct volume *v, const struct volumes
     };
 }
 
-CO static int open_thin(struct volume *v, const struct volumes_slot *slot,
+static CO int open_thin(struct volume *v, const struct volumes_slot *slot,
                         const struct pool_batch *replay, bool reserve, struct thin **out)
 {
     struct pool_batch table, none;
@@ -272,7 +272,7 @@ void volume_unpin(struct volume *v)
 
 /* ---- for clients -------------------------------------------------------------------------- */
 
-CO static int open_locked(struct volume *v, struct volume **out, struct vp_error *err)
+static CO int open_locked(struct volume *v, struct volume **out, struct vp_error *err)
 {
     int rc = v->state == VOLUME_FAULTED ? VP_E_VOLUME_FAULTED : volume_activate(v, false);
     if (v->state == VOLUME_FAULTED)

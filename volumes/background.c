@@ -11,7 +11,7 @@
 
 /* ---- jobs --------------------------------------------------------------------------------- */
 
-CO static int job_delete(struct volumes *vs, bool *more)
+static CO int job_delete(struct volumes *vs, bool *more)
 {
     struct volume *v;
     list_for_each (v, &vs->deleting, delete_link) {
@@ -36,7 +36,7 @@ static int resync_on_reactor(void *arg)
     return thin_resync_step(io->thin, &c->more);
 }
 
-CO static int resync_activate(struct volume *v)
+static CO int resync_activate(struct volume *v)
 {
     co_mutex_lock(&v->control);
     int rc = v->state == VOLUME_ONLINE ? volume_activate(v, false) : VP_E_VOLUME_FAULTED;
@@ -56,7 +56,7 @@ static void resync_collect(struct volumes *vs)
 
 /* One region of the first volume that has some; a volume is done, or given up, when it leaves the
  * list: what stays recovered is looked at again when it is read. */
-CO static int job_resync(struct volumes *vs, bool *more)
+static CO int job_resync(struct volumes *vs, bool *more)
 {
     resync_collect(vs);
     if (list_empty(&vs->resync))
@@ -78,7 +78,7 @@ CO static int job_resync(struct volumes *vs, bool *more)
 
 /* Volumes that nobody has open become inactive, once for each checkpoint: before it they have
  * dirty pages. */
-CO static int job_idle(struct volumes *vs, bool *more)
+static CO int job_idle(struct volumes *vs, bool *more)
 {
     uint32_t now = pool_checkpoint_number(vs->pool);
     struct volume *v;
@@ -131,13 +131,13 @@ static void background(void *arg)
     co_group_leave(&vs->workers, 0);
 }
 
-CO static int commit_one(struct volume *v)
+static CO int commit_one(struct volume *v)
 {
     return v->io ? volume_commit(v) : 0;
 }
 
 /* A failed commit keeps its changes; the client's next flush tries again and reports. */
-CO static void commit_all(struct volumes *vs)
+static CO void commit_all(struct volumes *vs)
 {
     struct sweep sweep = {0};
     struct volume *v;

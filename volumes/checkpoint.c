@@ -145,7 +145,7 @@ static int put_intents(struct volume *v, const struct pool_batch *b)
 }
 
 /* Not under v->control, whose holder may wait for this very checkpoint. */
-CO static int checkpoint_inactive(struct volume *v)
+static CO int checkpoint_inactive(struct volume *v)
 {
     co_mutex_lock(&v->opening);
     int rc = v->replay ? volume_activate_opening(v, false) : 0;
@@ -158,7 +158,7 @@ CO static int checkpoint_inactive(struct volume *v)
 }
 
 /* v is pinned. */
-CO static int checkpoint_one(struct volume *v)
+static CO int checkpoint_one(struct volume *v)
 {
     if (v->state == VOLUME_DELETING)
         return volume_delete_pages(v);
@@ -216,7 +216,7 @@ static int failed_on_reactor(void *arg)
     return 0;
 }
 
-CO static void checkpoint_failed(void *arg, int rc)
+static CO void checkpoint_failed(void *arg, int rc)
 {
     struct volumes *vs = arg;
     for (unsigned i = 0; i < vs->slots; i++) {

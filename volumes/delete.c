@@ -22,7 +22,7 @@ static bool has_tree(struct volume *v)
            pool_record_get(v->vs->pool, POOL_RECORD_TREE, v->id, POOL_TREE_SPACE, &r);
 }
 
-CO static int return_arenas(struct volume *v)
+static CO int return_arenas(struct volume *v)
 {
     struct volumes *vs = v->vs;
     volume_detach(v);
@@ -55,7 +55,7 @@ static int destroy_on_reactor(void *arg)
 /* A tree that cannot be read keeps its pages for ever; vpool-check counts them. Better than a
  * volume that can never be deleted. Only memory will be there again: then the checkpoint fails, and
  * the next one begins anew. */
-CO static int destroy_tree(struct volume *v)
+static CO int destroy_tree(struct volume *v)
 {
     struct reactor *reactor;
     struct destroy_call c = {0};
@@ -98,7 +98,7 @@ static int delete_if_owned(const struct pool_record *r, void *arg)
     return 0;
 }
 
-CO static int delete_records(struct volume *v)
+static CO int delete_records(struct volume *v)
 {
     struct pool *p = v->vs->pool;
     struct record_deletion d = {.id = v->id};
@@ -114,7 +114,7 @@ CO static int delete_records(struct volume *v)
     return rc;
 }
 
-CO static int delete_step_locked(struct volume *v, bool *gone)
+static CO int delete_step_locked(struct volume *v, bool *gone)
 {
     *gone = false;
     if (v->delete_step == VOLUME_DELETE_ARENAS)
@@ -141,7 +141,7 @@ bool volume_delete_can_go_on(const struct volume *v)
 }
 
 /* A checkpoint pins v, and is not waited for with the lock held. */
-CO static void delete_control_take(struct volume *v)
+static CO void delete_control_take(struct volume *v)
 {
     co_mutex_lock(&v->control);
     while (v->delete_step == VOLUME_DELETE_ARENAS && v->pins > 0) {

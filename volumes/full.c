@@ -30,7 +30,7 @@ static int room_announce_on_reactor(void *arg)
 }
 
 /* A pinned volume stays in the list, so going on from it after a yield is sound. */
-CO static void room_announce(struct volumes *vs)
+static CO void room_announce(struct volumes *vs)
 {
     struct volume *v;
     list_for_each (v, &vs->active, active_link) {
@@ -82,7 +82,7 @@ static int give_back_on_reactor(void *arg)
     return thin_give_back(io->thin);
 }
 
-CO static int give_back(struct volume *v)
+static CO int give_back(struct volume *v)
 {
     return v->io ? reactor_call(v->reactor, give_back_on_reactor, v->io) : 0;
 }
@@ -99,7 +99,7 @@ static bool has_given_back(const struct volumes *vs, uint64_t arrived_ns, uint64
 /* Arenas that volumes leased ahead or emptied. A request that comes while this goes on waits for
  * its end, however long that takes, and asks again only when chunks were freed between the
  * beginning and its arrival: then that one asks for all that wait. */
-CO static void give_back_all(struct volumes *vs)
+static CO void give_back_all(struct volumes *vs)
 {
     struct sweep sweep = {0};
     struct volume *v;
@@ -148,7 +148,7 @@ static void count_waiting(struct volume *v, int change)
 
 /* The first thing to try: what is free already but not durably so; and a checkpoint, when it is
  * metadata that have no room. */
-CO static int release_pending(struct volume *v)
+static CO int release_pending(struct volume *v)
 {
     int rc = volume_io_commit(v->io);
     if (!rc && !pool_meta_has_room(v->vs->pool, VOLUME_META_HEADROOM))

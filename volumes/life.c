@@ -73,7 +73,7 @@ static int volumes_new(const struct volumes_config *config, struct volumes **out
     return 0;
 }
 
-CO static void workers_stop(struct volumes *vs)
+static CO void workers_stop(struct volumes *vs)
 {
     vs->closing = true;
     volumes_background_stop(vs);
@@ -88,7 +88,7 @@ static int workers_start(struct volumes *vs)
     return rc ? rc : volumes_background_start(vs);
 }
 
-CO static void detach_all(struct volumes *vs)
+static CO void detach_all(struct volumes *vs)
 {
     while (!list_empty(&vs->active))
         volume_detach(list_first(&vs->active, struct volume, active_link));
@@ -96,7 +96,7 @@ CO static void detach_all(struct volumes *vs)
 
 /* The end of a create or import that failed after the pool was there. Without a checkpoint: it
  * would take the place of a log whose records of volumes are in nobody's memory. */
-CO static void undo_open(struct volumes *vs)
+static CO void undo_open(struct volumes *vs)
 {
     workers_stop(vs);
     pool_checkpoints_stop(vs->pool);
@@ -197,7 +197,7 @@ static int drain_on_reactor(void *arg)
     return 0;
 }
 
-CO static void drain_all(struct volumes *vs)
+static CO void drain_all(struct volumes *vs)
 {
     struct volume *v;
     list_for_each (v, &vs->active, active_link) {
@@ -208,7 +208,7 @@ CO static void drain_all(struct volumes *vs)
 }
 
 /* The first error; every volume is tried. */
-CO static int settle_all(struct volumes *vs)
+static CO int settle_all(struct volumes *vs)
 {
     struct sweep sweep = {0};
     struct volume *v;

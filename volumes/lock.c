@@ -55,7 +55,7 @@ static void claims_add(struct claims *c, const struct lock_entry *e)
         c->shared |= e->mask;
 }
 
-CO static void entry_take(struct lock_table *t, struct lock_entry *e)
+static CO void entry_take(struct lock_table *t, struct lock_entry *e)
 {
     struct list *bucket = bucket_of(t, e->region);
     struct claims earlier = {0};

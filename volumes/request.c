@@ -105,7 +105,7 @@ static void request_end(struct volume *v, int rc)
 
 /* ---- read --------------------------------------------------------------------------------- */
 
-CO static int read_window(struct request *r, const struct window *w, void *buf)
+static CO int read_window(struct request *r, const struct window *w, void *buf)
 {
     struct volume_io *io = r->v->io;
     struct block_lock lock;
@@ -116,7 +116,7 @@ CO static int read_window(struct request *r, const struct window *w, void *buf)
     return rc;
 }
 
-CO static int read_direct(struct request *r)
+static CO int read_direct(struct request *r)
 {
     int rc = 0;
     while (r->len > 0 && !rc) {
@@ -134,7 +134,7 @@ static uint64_t bounce_bytes(const struct request *r)
     return min_u64(align_up(span, VOLUME_BLOCK), VOLUME_BOUNCE_BLOCKS * VOLUME_BLOCK);
 }
 
-CO static int read_bounced(struct request *r)
+static CO int read_bounced(struct request *r)
 {
     uint64_t bytes = bounce_bytes(r);
     uint8_t *bounce = io_buffer_get(bytes);
@@ -176,7 +176,7 @@ static uint64_t zero_run(const uint8_t *buf, uint64_t count, bool *zero)
     return n;
 }
 
-CO static int write_detecting(struct thin *t, uint64_t block, uint64_t count, const uint8_t *buf)
+static CO int write_detecting(struct thin *t, uint64_t block, uint64_t count, const uint8_t *buf)
 {
     int rc = 0;
     while (count > 0 && !rc) {
@@ -196,7 +196,7 @@ static __attribute__((noinline)) void write_failed(struct volume *v)
         atomic_store_explicit(&v->resync_wanted, true, memory_order_relaxed);
 }
 
-CO static int write_blocks(struct request *r, uint64_t block, uint64_t count, const void *buf)
+static CO int write_blocks(struct request *r, uint64_t block, uint64_t count, const void *buf)
 {
     struct volume_io *io = r->v->io;
     bool detect = flags_of(r->v) & VOLUME_IS_ZERO_DETECT;
@@ -209,7 +209,7 @@ CO static int write_blocks(struct request *r, uint64_t block, uint64_t count, co
 }
 
 /* The window's blocks in r->bounce: those that the window covers in part are read first. */
-CO static int merge_window(struct request *r, const struct window *w)
+static CO int merge_window(struct request *r, const struct window *w)
 {
     struct thin *t = r->v->io->thin;
     uint8_t *bounce = r->bounce;
@@ -229,7 +229,7 @@ CO static int merge_window(struct request *r, const struct window *w)
     return 0;
 }
 
-CO static int write_window_locked(struct request *r, const struct window *w)
+static CO int write_window_locked(struct request *r, const struct window *w)
 {
     if (!r->past_end && !in_range(r->v, w->offset, w->len))
         return VP_E_RANGE;
@@ -249,7 +249,7 @@ static bool client_is_gone(const struct request *r)
 }
 
 /* Without the bounce buffer, which others need; its contents are made anew under the locks. */
-CO static int room_wait(struct request *r)
+static CO int room_wait(struct request *r)
 {
     if (r->bounce)
         io_buffer_put(r->bounce, r->bounce_len);
@@ -260,7 +260,7 @@ CO static int room_wait(struct request *r)
 }
 
 /* Locks, works, unlocks; while the pool is full, again and again as the policy says. */
-CO static int window_run(struct request *r, const struct window *w,
+static CO int window_run(struct request *r, const struct window *w,
                          int (*locked)(struct request *r, const struct window *w))
 {
     struct volume_io *io = r->v->io;
@@ -277,7 +277,7 @@ CO static int window_run(struct request *r, const struct window *w,
     }
 }
 
-CO static int write_range(struct request *r)
+static CO int write_range(struct request *r)
 {
     uint64_t bytes = 0;
     if (!request_is_aligned(r)) {
@@ -299,7 +299,7 @@ CO static int write_range(struct request *r)
 }
 
 /* A commit whose success a client is told of: nothing that it covers may have gone with a disk. */
-CO static int commit_for_client(struct volume *v)
+static CO int commit_for_client(struct volume *v)
 {
     /* What this leaves of the log is for the checkpoint itself. An error is the next commit's to
      * tell. */
@@ -310,7 +310,7 @@ CO static int commit_for_client(struct volume *v)
 }
 
 /* The end of every request that changed something: durable now, if that was asked for. */
-CO static int change_end(struct request *r, int rc)
+static CO int change_end(struct request *r, int rc)
 {
     struct volume *v = r->v;
     if (r->full.counted)
@@ -321,7 +321,7 @@ CO static int change_end(struct request *r, int rc)
     return rc;
 }
 
-CO static int request_write(struct volume *v, const struct volume_client *client, uint64_t offset,
+static CO int request_write(struct volume *v, const struct volume_client *client, uint64_t offset,
                             uint64_t len, const void *buf, unsigned flags)
 {
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
@@ -364,7 +364,7 @@ int volume_flush(struct volume *v)
 
 /* ---- zero and discard --------------------------------------------------------------------- */
 
-CO static int zero_window_locked(struct request *r, const struct window *w)
+static CO int zero_window_locked(struct request *r, const struct window *w)
 {
     if (!r->past_end && !in_range(r->v, w->offset, w->len))
         return VP_E_RANGE;
@@ -375,7 +375,7 @@ CO static int zero_window_locked(struct request *r, const struct window *w)
 
 /* Blocks that are a hole need no work: skips them, so that a discard of a whole empty volume does
  * not visit each of its chunks. Without locks: the answer was true at one moment of the request. */
-CO static int zero_skip_hole(struct request *r, bool *skipped)
+static CO int zero_skip_hole(struct request *r, bool *skipped)
 {
     uint64_t block = r->offset / VOLUME_BLOCK, next;
     *skipped = false;
@@ -391,7 +391,7 @@ CO static int zero_skip_hole(struct request *r, bool *skipped)
 }
 
 /* Whole blocks only. A range may be in memory as a whole, so others get their turn in between. */
-CO static int zero_blocks(struct request *r)
+static CO int zero_blocks(struct request *r)
 {
     for (unsigned windows = 1; r->len > 0; windows++) {
         bool skipped;
@@ -413,7 +413,7 @@ CO static int zero_blocks(struct request *r)
 
 /* A part of one block: zeros are merged in; a block that becomes all zero is unmapped, and one that
  * is a hole stays one. */
-CO static int zero_part_locked(struct request *r, const struct window *w)
+static CO int zero_part_locked(struct request *r, const struct window *w)
 {
     if (!r->past_end && !in_range(r->v, w->offset, w->len))
         return VP_E_RANGE;
@@ -425,7 +425,7 @@ CO static int zero_part_locked(struct request *r, const struct window *w)
     return write_blocks(r, w->block, 1, r->bounce);
 }
 
-CO static int zero_part(struct request *r, uint64_t len)
+static CO int zero_part(struct request *r, uint64_t len)
 {
     struct window w = {r->offset, len, r->offset / VOLUME_BLOCK, 1};
     if (len == 0)
@@ -441,7 +441,7 @@ CO static int zero_part(struct request *r, uint64_t len)
 }
 
 /* Head, whole blocks, tail. What was not done is left in r. */
-CO static int zero_range(struct request *r)
+static CO int zero_range(struct request *r)
 {
     uint64_t head = min_u64(align_up(r->offset, VOLUME_BLOCK) - r->offset, r->len);
     int rc = zero_part(r, head);
@@ -458,7 +458,7 @@ CO static int zero_range(struct request *r)
 
 /* The common end of zero and discard: freed chunks may be what other requests wait for, also when
  * the client went in the middle. */
-CO static int zero_end(struct request *r, int rc)
+static CO int zero_end(struct request *r, int rc)
 {
     if (!rc || rc == VP_E_CANCELLED) {
         int freed = volume_full_freed(r->v);
@@ -468,7 +468,7 @@ CO static int zero_end(struct request *r, int rc)
     return change_end(r, rc);
 }
 
-CO static int request_zero(struct volume *v, const struct volume_client *client, uint64_t offset,
+static CO int request_zero(struct volume *v, const struct volume_client *client, uint64_t offset,
                            uint64_t len, unsigned flags)
 {
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
@@ -491,7 +491,7 @@ int volume_client_zero(struct volume_client *c, uint64_t offset, uint64_t len, u
     return request_zero(c->volume, c, offset, len, flags);
 }
 
-CO static int request_discard(struct volume *v, const struct volume_client *client, uint64_t offset,
+static CO int request_discard(struct volume *v, const struct volume_client *client, uint64_t offset,
                               uint64_t len, unsigned flags)
 {
     if (flags_of(v) & VOLUME_IS_READ_ONLY)

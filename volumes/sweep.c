@@ -24,7 +24,7 @@ void sweep_add(struct sweep *s, struct volume *v)
     s->volume[s->count++] = v;
 }
 
-CO static void work(struct sweep *s)
+static CO void work(struct sweep *s)
 {
     while (s->next < s->count) {
         struct volume *v = s->volume[s->next++];

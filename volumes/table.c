@@ -238,7 +238,7 @@ static void create_undo(struct volume *v)
 /* Leases the reserve at once: a promise that cannot be kept is refused now, not later. Until it is
  * kept the record says that the volume is being deleted, so that a failure, or a crash, leaves
  * nothing to undo: what was leased goes the way of a deleted volume. */
-CO static int create_reserve(struct volume *v, struct vp_error *err)
+static CO int create_reserve(struct volume *v, struct vp_error *err)
 {
     co_mutex_lock(&v->control);
     int rc = volume_activate(v, true);
@@ -317,7 +317,7 @@ int volume_control_begin(struct volumes *vs, const char *name, struct volume **o
     return vp_fail(err, VP_E_NOT_FOUND, "no volume %s/%s", pool_name(vs->pool), name);
 }
 
-CO static int delete_locked(struct volume *v, const char *name, struct vp_error *err)
+static CO int delete_locked(struct volume *v, const char *name, struct vp_error *err)
 {
     struct volumes *vs = v->vs;
     if (v->open_count > 0)
@@ -400,7 +400,7 @@ static int shrink_tail(void *arg)
     return rc ? rc : volume_io_commit(c->v->io);
 }
 
-CO static int shrink(struct volume *v, struct resize_call *c, const struct volume_options *o)
+static CO int shrink(struct volume *v, struct resize_call *c, const struct volume_options *o)
 {
     int rc = volume_activate(v, false);
     if (rc)
@@ -418,7 +418,7 @@ CO static int shrink(struct volume *v, struct resize_call *c, const struct volum
     return rc;
 }
 
-CO static int grow(struct volume *v, struct resize_call *c, const struct volume_options *o)
+static CO int grow(struct volume *v, struct resize_call *c, const struct volume_options *o)
 {
     volume_pin(v);
     int rc = v->io ? reactor_call(v->reactor, resize_map, c) : 0;
@@ -444,7 +444,7 @@ static int resize_fail(const struct resize_call *c, int rc, struct vp_error *err
                    (unsigned long long)(c->zeroed_to - c->new_bytes), (unsigned long long)window);
 }
 
-CO static int resize_locked(struct volume *v, uint64_t size_bytes, bool force, struct vp_error *err)
+static CO int resize_locked(struct volume *v, uint64_t size_bytes, bool force, struct vp_error *err)
 {
     struct volume_options o = v->options;
     struct resize_call c = {v, o.size_bytes, size_bytes, .zeroed_to = size_bytes};
@@ -483,7 +483,7 @@ int volume_resize(struct volumes *vs, const char *name, uint64_t size_bytes, boo
 /* ---- properties --------------------------------------------------------------------------- */
 
 /* A reserve is leased when the map is opened, so the volume must not be open now. */
-CO static int reserve_change(struct volume *v, const struct volume_options *o, struct vp_error *err)
+static CO int reserve_change(struct volume *v, const struct volume_options *o, struct vp_error *err)
 {
     bool closed = !v->io;
     if (v->open_count > 0)
@@ -508,7 +508,7 @@ CO static int reserve_change(struct volume *v, const struct volume_options *o, s
     return rc ? vp_fail(err, rc, "no room for this reserve: %s", vp_err_text(rc)) : 0;
 }
 
-CO static int property_locked(struct volume *v, const char *key, const char *value,
+static CO int property_locked(struct volume *v, const char *key, const char *value,
                               struct vp_error *err)
 {
     struct volume_options o = v->options, old = o;

@@ -80,14 +80,14 @@ static CO void event_end(struct bench *b, const char *what, int rc)
         event_end(b, what, call);                                                                  \
     } while (0)
 
-CO static int create_reserved(struct bench *b)
+static CO int create_reserved(struct bench *b)
 {
     struct volume_options o = {.size_bytes = b->size_bytes, .reserve_bytes = b->size_bytes};
     return volume_create(b->vs, RESERVED, &o, &b->err);
 }
 
 /* A small volume is created, opened, written to and closed. */
-CO static int use_small(struct bench *b, unsigned n)
+static CO int use_small(struct bench *b, unsigned n)
 {
     static uint8_t block[4096] __attribute__((aligned(4096)));
     struct volume_options o = {.size_bytes = UINT64_C(1) << 30};
@@ -105,7 +105,7 @@ CO static int use_small(struct bench *b, unsigned n)
     return rc;
 }
 
-CO static int use_many_small(struct bench *b)
+static CO int use_many_small(struct bench *b)
 {
     int rc = 0;
     for (unsigned i = 0; i < SMALL && !rc; i++)
@@ -113,7 +113,7 @@ CO static int use_many_small(struct bench *b)
     return rc;
 }
 
-CO static int discard_small(struct bench *b)
+static CO int discard_small(struct bench *b)
 {
     struct volume *v;
     int rc = volume_open(b->vs, "small-0", false, &v, &b->err);
@@ -126,7 +126,7 @@ CO static int discard_small(struct bench *b)
     return rc;
 }
 
-CO static int write_reserved(struct bench *b)
+static CO int write_reserved(struct bench *b)
 {
     static uint8_t block[4096] __attribute__((aligned(4096)));
     struct volume *v;
@@ -138,7 +138,7 @@ CO static int write_reserved(struct bench *b)
     return rc;
 }
 
-CO static int look(struct bench *b)
+static CO int look(struct bench *b)
 {
     struct pool_space space;
     struct volume_info info;
@@ -150,7 +150,7 @@ CO static int look(struct bench *b)
     return rc;
 }
 
-CO static int delete_reserved(struct bench *b)
+static CO int delete_reserved(struct bench *b)
 {
     int rc = volume_delete(b->vs, RESERVED, &b->err);
     struct pool_space space;
@@ -161,7 +161,7 @@ CO static int delete_reserved(struct bench *b)
     return rc;
 }
 
-CO static void bench_events(struct bench *b)
+static CO void bench_events(struct bench *b)
 {
     EVENT(b, "reserve all arenas", create_reserved(b));
     EVENT(b, "checkpoint", pool_checkpoint(volumes_pool(b->vs)));
@@ -182,7 +182,7 @@ CO static void bench_events(struct bench *b)
     EVENT(b, "close", volumes_close(b->vs, false));
 }
 
-CO static void bench_run(struct bench *b)
+static CO void bench_run(struct bench *b)
 {
     struct pool_create_options o = {
         .name = "formed",

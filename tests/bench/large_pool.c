@@ -29,7 +29,7 @@ static double seconds_since(uint64_t begin)
     return (double)(reactor_now_ns() - begin) / 1e9;
 }
 
-CO static int map_all(struct volumes *vs, struct run *r)
+static CO int map_all(struct volumes *vs, struct run *r)
 {
     struct volume_options o = {.size_bytes = r->size_bytes};
     struct volume *v;
@@ -49,7 +49,7 @@ CO static int map_all(struct volumes *vs, struct run *r)
     return rc;
 }
 
-CO static int use(struct volumes *vs, struct run *r)
+static CO int use(struct volumes *vs, struct run *r)
 {
     static uint8_t block[4096] __attribute__((aligned(4096)));
     struct volume *v;
@@ -65,7 +65,7 @@ CO static int use(struct volumes *vs, struct run *r)
     return 0;
 }
 
-CO static int body(struct run *r)
+static CO int body(struct run *r)
 {
     struct volumes_config config = {
         .reactors = &r->reactor, .reactor_count = 1, .background = true};

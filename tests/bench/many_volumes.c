@@ -66,7 +66,7 @@ static double memory_mib(void)
     return (double)u.ru_maxrss / 1024;
 }
 
-CO static int each(struct run *r, const char *what, unsigned every,
+static CO int each(struct run *r, const char *what, unsigned every,
                    int (*step)(struct run *r, unsigned i, const char *name))
 {
     uint64_t begin = reactor_now_ns(), worst = 0;
@@ -95,7 +95,7 @@ static int list_one(const struct volume_info *info, void *arg)
     return 0;
 }
 
-CO static int timed(const char *what, struct run *r, int (*fn)(struct run *r))
+static CO int timed(const char *what, struct run *r, int (*fn)(struct run *r))
 {
     uint64_t begin = reactor_now_ns();
     int rc = fn(r);
@@ -108,7 +108,7 @@ static struct volumes_config config_of(struct run *r)
     return (struct volumes_config){.reactors = &r->reactor, .reactor_count = 1, .background = true};
 }
 
-CO static int pool_make(struct run *r)
+static CO int pool_make(struct run *r)
 {
     struct volumes_config config = config_of(r);
     struct pool_create_options o = {
@@ -116,19 +116,19 @@ CO static int pool_make(struct run *r)
     return volumes_create(&o, r->paths, 2, &config, &r->vs, &r->err);
 }
 
-CO static int restart(struct run *r)
+static CO int restart(struct run *r)
 {
     struct volumes_config config = config_of(r);
     int rc = volumes_close(r->vs, false);
     return rc ? rc : volumes_import(r->paths, 2, &config, &r->vs, &r->err);
 }
 
-CO static int list(struct run *r)
+static CO int list(struct run *r)
 {
     return volume_each(r->vs, list_one, r);
 }
 
-CO static int run_all(struct run *r)
+static CO int run_all(struct run *r)
 {
     int rc = timed("pool create", r, pool_make);
     rc = rc ? rc : each(r, "create", 1, step_create);

@@ -39,7 +39,7 @@ void sim_volumes_free(struct sim_volumes *s)
     free(s);
 }
 
-CO static int create(struct sim_volumes *s, const char *const *paths,
+static CO int create(struct sim_volumes *s, const char *const *paths,
                      const struct volumes_config *config, struct vp_error *err)
 {
     struct pool_create_options o = {

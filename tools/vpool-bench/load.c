@@ -104,7 +104,7 @@ static bool load_next(struct load *l, uint64_t now, uint64_t *unit)
     return !l->o->first_write || l->next <= l->units;
 }
 
-CO static int request(struct load *l, uint8_t *buf, uint32_t len, uint64_t unit)
+static CO int request(struct load *l, uint8_t *buf, uint32_t len, uint64_t unit)
 {
     const struct bench_target *t = l->target;
     uint64_t offset = unit * len;
@@ -136,7 +136,7 @@ static void worker(void *arg)
     co_group_leave(&l->workers, rc);
 }
 
-CO static int load_run(struct load *l, unsigned depth)
+static CO int load_run(struct load *l, unsigned depth)
 {
     int rc = 0;
     co_group_init(&l->workers);
@@ -149,7 +149,7 @@ CO static int load_run(struct load *l, unsigned depth)
     return co_group_wait(&l->workers);
 }
 
-CO static int fill(struct load *l)
+static CO int fill(struct load *l)
 {
     l->filling = true;
     l->next = 0;
@@ -163,7 +163,7 @@ static double seconds_of(struct timeval t)
     return (double)t.tv_sec + (double)t.tv_usec / 1e6;
 }
 
-CO static int measure(struct load *l)
+static CO int measure(struct load *l)
 {
     struct bench_result *out = l->result;
     struct rusage before, after;

@@ -45,7 +45,7 @@ static int raw_flush(void *arg)
     return io_dev_flush(arg);
 }
 
-CO static int run_raw(struct program *p)
+static CO int run_raw(struct program *p)
 {
     struct io_dev *dev;
     int rc = io_dev_open(p->options.disks[0], 0, &dev, &p->err);
@@ -72,7 +72,7 @@ static int volume_bench_flush(void *arg)
     return volume_flush(arg);
 }
 
-CO static int run_volume(struct program *p, struct volumes *vs)
+static CO int run_volume(struct program *p, struct volumes *vs)
 {
     const struct bench_options *o = &p->options;
     struct volume_options vo = {
@@ -95,7 +95,7 @@ CO static int run_volume(struct program *p, struct volumes *vs)
     return rc;
 }
 
-CO static int run_pool(struct program *p)
+static CO int run_pool(struct program *p)
 {
     const struct bench_options *o = &p->options;
     struct volumes_config config = {

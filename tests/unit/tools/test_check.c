@@ -35,7 +35,7 @@ static uint64_t seed_base;
 static uint8_t buf[128 << 10];
 
 /* One random operation; what fails for lack of room is no failure. */
-CO static void operate(struct sim_volumes *s, struct volume *v, uint64_t r)
+static CO void operate(struct sim_volumes *s, struct volume *v, uint64_t r)
 {
     uint64_t at = hash_mix(r) % (VOLUME - sizeof(buf)), len = 1 + hash_mix(r + 1) % sizeof(buf);
     memset(buf, (int)(r | 1), sizeof(buf));
@@ -62,7 +62,7 @@ CO static void operate(struct sim_volumes *s, struct volume *v, uint64_t r)
 static uint64_t script_seed;
 static bool script_closes;
 
-CO static void script(struct sim_volumes *s)
+static CO void script(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "one", VOLUME);
     struct volume *gone = sim_volumes_volume(s, "gone", VOLUME);
@@ -90,7 +90,7 @@ static bool cut_at(struct sim_world *w, uint64_t event, void *arg)
     return event < *(uint64_t *)arg;
 }
 static uint64_t cut_event;
-CO static void script_cut(struct sim_volumes *s)
+static CO void script_cut(struct sim_volumes *s)
 {
     sim_world_on_event(s->world, cut_at, &cut_event);
     script(s);
@@ -126,7 +126,7 @@ static void make_pool(uint64_t seed, bool close)
 
 static unsigned script_checkpoints;
 
-CO static void script_young(struct sim_volumes *s)
+static CO void script_young(struct sim_volumes *s)
 {
     for (unsigned i = 0; i < script_checkpoints; i++)
         check_ok(pool_checkpoint(volumes_pool(s->vs)));
@@ -141,7 +141,7 @@ static void make_young_pool(uint64_t seed, unsigned checkpoints)
 
 /* A volume with one written chunk, in its second half; then records that the engine would not
  * write. */
-CO static void script_wrong(struct sim_volumes *s)
+static CO void script_wrong(struct sim_volumes *s)
 {
     struct pool *p = volumes_pool(s->vs);
     struct volume *v = sim_volumes_volume(s, "v", VOLUME);
@@ -166,7 +166,7 @@ CO static void script_wrong(struct sim_volumes *s)
 static uint8_t *image_before; /* of d0, before it left */
 
 /* d0 fails a write of metadata and leaves; it has data that have no other copy. */
-CO static void script_data_only(struct sim_volumes *s)
+static CO void script_data_only(struct sim_volumes *s)
 {
     struct sim_disk *d0 = sim_disk_find(s->world, s->name[0]);
     struct volume *v = sim_volumes_volume(s, "v", VOLUME);

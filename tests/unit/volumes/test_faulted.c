@@ -44,7 +44,7 @@ static unsigned damage_pages(struct sim_volumes *s, uint32_t volume)
     return damage_pages_at(s, volume, -1);
 }
 
-CO static void two_volumes(struct sim_volumes *s)
+static CO void two_volumes(struct sim_volumes *s)
 {
     static const char *const name[] = {"bad", "good"};
     for (unsigned i = 0; i < 2; i++) {
@@ -59,7 +59,7 @@ CO static void two_volumes(struct sim_volumes *s)
     check_ok(sim_volumes_close(s));
 }
 
-CO static void write_to_both(struct sim_volumes *s)
+static CO void write_to_both(struct sim_volumes *s)
 {
     two_volumes(s);
     check_ok(sim_volumes_reopen(s));
@@ -83,7 +83,7 @@ static int list_one(const struct volume_info *info, void *arg)
     return 0;
 }
 
-CO static void one_is_faulted(struct sim_volumes *s)
+static CO void one_is_faulted(struct sim_volumes *s)
 {
     struct vp_error err = {0};
     struct volume *v = NULL;
@@ -122,7 +122,7 @@ static void a_volume_with_damaged_pages_does_not_harm_the_others(void **state)
     assert_checked();
 }
 
-CO static void bad_is_whole(struct sim_volumes *s)
+static CO void bad_is_whole(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_open(s, "bad");
     if (!v)
@@ -151,7 +151,7 @@ static void a_faulted_volumes_changes_stay_in_the_log_through_checkpoints(void *
     assert_checked();
 }
 
-CO static void delete_bad(struct sim_volumes *s)
+static CO void delete_bad(struct sim_volumes *s)
 {
     struct vp_error err = {0};
     struct volume_info info;
@@ -187,7 +187,7 @@ static bool reads_as(struct volume *v, uint64_t offset, uint8_t value)
 }
 
 /* The map's third leaf, from 6 MiB on, cannot be read. */
-CO static void shrink_bad(struct sim_volumes *s)
+static CO void shrink_bad(struct sim_volumes *s)
 {
     struct vp_error err = {0};
     struct volume *v = sim_volumes_open(s, "bad");
@@ -203,7 +203,7 @@ CO static void shrink_bad(struct sim_volumes *s)
     check_ok(volume_flush(v));
 }
 
-CO static void shrink_again(struct sim_volumes *s)
+static CO void shrink_again(struct sim_volumes *s)
 {
     struct vp_error err = {0};
     struct volume *v = sim_volumes_open(s, "bad");
@@ -232,7 +232,7 @@ static void a_shrink_that_fails_says_how_far_it_came_and_leaves_the_size(void **
 
 /* ---- records ------------------------------------------------------------------------------ */
 
-CO static void bad_record(struct sim_volumes *s)
+static CO void bad_record(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "good", MIB(1));
     struct pool_batch b;
@@ -244,7 +244,7 @@ CO static void bad_record(struct sim_volumes *s)
     pool_batch_fini(&b);
 }
 
-CO static void bad_record_is_shown(struct sim_volumes *s)
+static CO void bad_record_is_shown(struct sim_volumes *s)
 {
     struct vp_error err = {0};
     struct volume_info info;

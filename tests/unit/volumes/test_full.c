@@ -35,7 +35,7 @@ static void mark(uint64_t at)
 }
 
 /* A volume of policy enospc, written until the pool is full; *end is where. */
-CO static struct volume *fill_pool(struct sim_volumes *s, uint64_t *end)
+static CO struct volume *fill_pool(struct sim_volumes *s, uint64_t *end)
 {
     struct vp_error err;
     struct volume *v = sim_volumes_volume(s, "big", MIB(200));
@@ -50,7 +50,7 @@ CO static struct volume *fill_pool(struct sim_volumes *s, uint64_t *end)
     return v;
 }
 
-CO static void check_content(struct volume *v, uint64_t end)
+static CO void check_content(struct volume *v, uint64_t end)
 {
     for (uint64_t at = 0; at < end; at += STEP) {
         mark(at);
@@ -61,7 +61,7 @@ CO static void check_content(struct volume *v, uint64_t end)
 
 /* ---- enospc ------------------------------------------------------------------------------- */
 
-CO static void enospc_exact(struct sim_volumes *s)
+static CO void enospc_exact(struct sim_volumes *s)
 {
     uint64_t end;
     struct volume_info info;
@@ -114,7 +114,7 @@ static void enospc_is_exact_on_a_mirror(void **state)
 
 /* What another volume freed is room at once: nobody needs to flush that volume first, also when the
  * pool had nothing to give a moment ago. */
-CO static void enospc_and_discard_elsewhere(struct sim_volumes *s)
+static CO void enospc_and_discard_elsewhere(struct sim_volumes *s)
 {
     uint64_t end;
     struct volume *small = sim_volumes_volume(s, "small", MIB(64));
@@ -158,7 +158,7 @@ static void writer_run(void *arg)
     co_queue_wake_all(&w->ended);
 }
 
-CO static void writer_start(struct writer *w, struct volume *v, uint64_t at)
+static CO void writer_start(struct writer *w, struct volume *v, uint64_t at)
 {
     *w = (struct writer){.v = v, .at = at};
     co_queue_init(&w->ended);
@@ -167,7 +167,7 @@ CO static void writer_start(struct writer *w, struct volume *v, uint64_t at)
     vp_ignore(co_sleep_ns(50000000), "nobody cancels");
 }
 
-CO static int writer_end(struct writer *w)
+static CO int writer_end(struct writer *w)
 {
     uint64_t deadline = reactor_now_ns() + UINT64_C(5000000000);
     while (!w->done) {
@@ -178,14 +178,14 @@ CO static int writer_end(struct writer *w)
     return w->rc;
 }
 
-CO static unsigned waiting(struct sim_volumes *s, const char *name)
+static CO unsigned waiting(struct sim_volumes *s, const char *name)
 {
     struct volume_info info;
     check_ok(volume_info_get(s->vs, name, &info));
     return info.waiting_for_space;
 }
 
-CO static void pause_and_discard(struct sim_volumes *s)
+static CO void pause_and_discard(struct sim_volumes *s)
 {
     struct vp_error err;
     uint64_t end;
@@ -209,7 +209,7 @@ static void a_paused_write_goes_on_after_a_discard_in_its_volume(void **state)
     play(pause_and_discard, 3, "single");
 }
 
-CO static void pause_and_delete(struct sim_volumes *s)
+static CO void pause_and_delete(struct sim_volumes *s)
 {
     struct vp_error err;
     uint64_t end;
@@ -233,7 +233,7 @@ static void paused_writes_go_on_after_another_volume_is_deleted(void **state)
     play(pause_and_delete, 4, "single");
 }
 
-CO static void pause_and_discard_elsewhere(struct sim_volumes *s)
+static CO void pause_and_discard_elsewhere(struct sim_volumes *s)
 {
     uint64_t end;
     struct writer w;
@@ -252,7 +252,7 @@ static void a_paused_write_goes_on_after_a_discard_in_another_volume(void **stat
     play(pause_and_discard_elsewhere, 5, "single");
 }
 
-CO static void pause_and_close(struct sim_volumes *s)
+static CO void pause_and_close(struct sim_volumes *s)
 {
     uint64_t end;
     struct writer w;
@@ -274,7 +274,7 @@ static void waiting_for_room_ends_when_the_pool_closes(void **state)
 
 /* More arenas with room than are kept in memory: those that hold nothing go back, the others are
  * looked at once. */
-CO static void fragmented(struct sim_volumes *s)
+static CO void fragmented(struct sim_volumes *s)
 {
     struct volume_info before, after;
     struct volume *v = sim_volumes_volume(s, "v", MIB(4200));
@@ -304,7 +304,7 @@ static void a_volume_with_many_fragments_gives_back_and_comes_to_an_end(void **s
 }
 
 /* The volumes take longer to answer than a moment, and several requests wait for that. */
-CO static void give_back_slowly(struct sim_volumes *s)
+static CO void give_back_slowly(struct sim_volumes *s)
 {
     uint64_t end;
     struct writer w[3];
@@ -335,7 +335,7 @@ static void requests_that_waited_for_what_others_give_back_do_not_each_ask_again
 
 /* ---- reserve ------------------------------------------------------------------------------ */
 
-CO static void reserve(struct sim_volumes *s)
+static CO void reserve(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume_options o = {.size_bytes = MIB(8), .reserve_bytes = MIB(8)};
@@ -375,23 +375,23 @@ struct change {
 
 static uint8_t large[MIB(1) + 4096] __attribute__((aligned(4096)));
 
-CO static int change_zero(struct change *c)
+static CO int change_zero(struct change *c)
 {
     return volume_client_zero(&c->client, 0, MIB(16), 0);
 }
 
-CO static int change_discard(struct change *c)
+static CO int change_discard(struct change *c)
 {
     return volume_client_discard(&c->client, 0, MIB(16), 0);
 }
 
 /* Of more blocks than a bounce buffer has. */
-CO static int change_write_unaligned(struct change *c)
+static CO int change_write_unaligned(struct change *c)
 {
     return volume_client_write(&c->client, 512, MIB(1), large, 0);
 }
 
-CO static int change_write_large(struct change *c)
+static CO int change_write_large(struct change *c)
 {
     return volume_client_write(&c->client, 0, STEP, data, 0);
 }
@@ -403,14 +403,14 @@ static void change_run(void *arg)
     c->done = true;
 }
 
-CO static int change_in_the_way(struct change *c)
+static CO int change_in_the_way(struct change *c)
 {
     return volume_client_write(&c->client, MIB(5), STEP, data, 0);
 }
 
 /* The client goes after the first window, while the second waits for another's locks or the first
  * is at work; the next client writes where the last window would. */
-CO static void client_goes(struct sim_volumes *s, int (*run)(struct change *c), uint64_t at)
+static CO void client_goes(struct sim_volumes *s, int (*run)(struct change *c), uint64_t at)
 {
     struct volume *v = sim_volumes_volume(s, "v", MIB(64));
     for (uint64_t to = 0; to < MIB(16); to += STEP) {
@@ -439,17 +439,17 @@ CO static void client_goes(struct sim_volumes *s, int (*run)(struct change *c), 
     check(memcmp(seen, data, 4096) == 0);
 }
 
-CO static void zero_of_a_client_that_goes(struct sim_volumes *s)
+static CO void zero_of_a_client_that_goes(struct sim_volumes *s)
 {
     client_goes(s, change_zero, MIB(16) - 4096);
 }
 
-CO static void discard_of_a_client_that_goes(struct sim_volumes *s)
+static CO void discard_of_a_client_that_goes(struct sim_volumes *s)
 {
     client_goes(s, change_discard, MIB(16) - 4096);
 }
 
-CO static void write_of_a_client_that_goes(struct sim_volumes *s)
+static CO void write_of_a_client_that_goes(struct sim_volumes *s)
 {
     client_goes(s, change_write_unaligned, MIB(1));
 }
@@ -463,7 +463,7 @@ static void what_a_client_began_does_not_go_on_once_it_is_gone(void **state)
 }
 
 /* Room comes after the client went, and before its request has looked again. */
-CO static void wait_of_a_client_that_goes(struct sim_volumes *s)
+static CO void wait_of_a_client_that_goes(struct sim_volumes *s)
 {
     uint64_t end;
     struct volume *small = sim_volumes_volume(s, "small", MIB(64));

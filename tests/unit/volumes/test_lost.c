@@ -15,7 +15,7 @@
 enum { LEN = 1 << 20 };
 static uint8_t data[LEN] __attribute__((aligned(4096)));
 
-CO static struct volume *mirrored(struct sim_volumes *s)
+static CO struct volume *mirrored(struct sim_volumes *s)
 {
     struct volume_options o = {.size_bytes = LEN, .has_profile = true};
     struct vp_error err;
@@ -24,7 +24,7 @@ CO static struct volume *mirrored(struct sim_volumes *s)
     return sim_volumes_open(s, "safe");
 }
 
-CO static void fail_a_flush(struct sim_volumes *s)
+static CO void fail_a_flush(struct sim_volumes *s)
 {
     struct volume *alone = sim_volumes_volume(s, "alone", LEN), *safe = mirrored(s);
     if (!alone || !safe)
@@ -60,7 +60,7 @@ static void a_lost_write_without_a_mirror_is_not_acknowledged(void **state)
 
 static uint8_t copy[LEN] __attribute__((aligned(4096)));
 
-CO static void check_alone(struct sim_volumes *s, const char *state)
+static CO void check_alone(struct sim_volumes *s, const char *state)
 {
     struct pool_disk_info info;
     pool_disk_info_get(volumes_pool(s->vs), 1, &info);
@@ -80,7 +80,7 @@ CO static void check_alone(struct sim_volumes *s, const char *state)
     volume_close(v);
 }
 
-CO static void eject_by_metadata(struct sim_volumes *s)
+static CO void eject_by_metadata(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "alone", LEN);
     if (!v)
@@ -94,13 +94,13 @@ CO static void eject_by_metadata(struct sim_volumes *s)
     check_alone(s, "ejected");
 }
 
-CO static void see_it_stale(struct sim_volumes *s)
+static CO void see_it_stale(struct sim_volumes *s)
 {
     check_alone(s, "stale");
 }
 
 /* Its flush fails while it is out: nothing of it is believed, at once and later. */
-CO static void fail_its_flush(struct sim_volumes *s)
+static CO void fail_its_flush(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_open(s, "alone");
     if (!v)
@@ -113,7 +113,7 @@ CO static void fail_its_flush(struct sim_volumes *s)
     volume_close(v);
 }
 
-CO static void see_it_unserved(struct sim_volumes *s)
+static CO void see_it_unserved(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_open(s, "alone");
     if (!v)
@@ -140,7 +140,7 @@ static void a_disk_without_metadata_serves_its_data_until_a_flush_fails(void **s
 
 static uint8_t old_image[64 << 20];
 
-CO static void eject_after_image(struct sim_volumes *s)
+static CO void eject_after_image(struct sim_volumes *s)
 {
     struct sim_disk *d = sim_disk_find(s->world, "d1");
     sim_disk_peek(d, 0, old_image, sizeof(old_image));
@@ -159,7 +159,7 @@ static void an_old_image_of_such_a_disk_is_not_served(void **state)
     assert_checked();
 }
 
-CO static void image_after_eject(struct sim_volumes *s)
+static CO void image_after_eject(struct sim_volumes *s)
 {
     eject_by_metadata(s);
     sim_disk_peek(sim_disk_find(s->world, "d1"), 0, old_image, sizeof(old_image));
@@ -179,7 +179,7 @@ static void an_image_from_after_its_ejection_is_not_served(void **state)
     assert_checked();
 }
 
-CO static void fail_its_roots(struct sim_volumes *s)
+static CO void fail_its_roots(struct sim_volumes *s)
 {
     eject_by_metadata(s);
     sim_disk_inject(sim_disk_find(s->world, "d1"), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);

@@ -48,19 +48,19 @@ struct operation {
 
 /* ---- operations ---------------------------------------------------------------------------- */
 
-CO static int op_create(struct trial *t)
+static CO int op_create(struct trial *t)
 {
     struct volume_options o = {.size_bytes = MIB(4), .reserve_bytes = MIB(4)};
     return volume_create(t->s->vs, "new", &o, NULL);
 }
 
-CO static int op_rename(struct trial *t)
+static CO int op_rename(struct trial *t)
 {
     int rc = volume_find(t->s->vs, "other") ? volume_rename(t->s->vs, "other", "another", NULL) : 0;
     return rc ? rc : volume_rename(t->s->vs, "another", "other", NULL);
 }
 
-CO static int op_delete(struct trial *t)
+static CO int op_delete(struct trial *t)
 {
     bool more = true;
     int rc = volume_find(t->s->vs, "other") ? volume_delete(t->s->vs, "other", NULL) : 0;
@@ -69,7 +69,7 @@ CO static int op_delete(struct trial *t)
     return rc;
 }
 
-CO static int op_open(struct trial *t)
+static CO int op_open(struct trial *t)
 {
     struct volume *other;
     int rc = volume_open(t->s->vs, "other", false, &other, NULL);
@@ -78,57 +78,57 @@ CO static int op_open(struct trial *t)
     return rc;
 }
 
-CO static int op_first_write(struct trial *t)
+static CO int op_first_write(struct trial *t)
 {
     return volume_write(t->v, FREE_AT, KEPT, noise, 0);
 }
 
-CO static int op_overwrite(struct trial *t)
+static CO int op_overwrite(struct trial *t)
 {
     return volume_write(t->v, KEPT_AT, KEPT, noise, VOLUME_FUA);
 }
 
-CO static int op_part_of_a_block(struct trial *t)
+static CO int op_part_of_a_block(struct trial *t)
 {
     return volume_write(t->v, FREE_AT + 512, 1024, noise, VOLUME_FUA);
 }
 
-CO static int op_zero(struct trial *t)
+static CO int op_zero(struct trial *t)
 {
     return volume_zero(t->v, LOST_AT + 512, KIB(100), VOLUME_FUA);
 }
 
-CO static int op_discard(struct trial *t)
+static CO int op_discard(struct trial *t)
 {
     int rc = volume_discard(t->v, LOST_AT, KEPT, 0);
     return rc ? rc : volume_flush(t->v);
 }
 
-CO static int op_give_back(struct trial *t)
+static CO int op_give_back(struct trial *t)
 {
     int rc = volume_discard(t->v, LOST_AT, KEPT, 0);
     return rc ? rc : thin_give_back(t->v->io->thin);
 }
 
-CO static int op_shrink_and_grow(struct trial *t)
+static CO int op_shrink_and_grow(struct trial *t)
 {
     int rc = volume_resize(t->s->vs, "v", LOST_AT, true, NULL);
     return rc ? rc : volume_resize(t->s->vs, "v", SIZE, false, NULL);
 }
 
-CO static int op_reserve(struct trial *t)
+static CO int op_reserve(struct trial *t)
 {
     int rc = volume_property_set(t->s->vs, "other", "reserve", "4M", NULL);
     return rc ? rc : volume_property_set(t->s->vs, "other", "reserve", "0", NULL);
 }
 
-CO static int op_checkpoint(struct trial *t)
+static CO int op_checkpoint(struct trial *t)
 {
     return pool_checkpoint(volumes_pool(t->s->vs));
 }
 
 /* What a clean end could not write is found by the import. */
-CO static int op_close_and_import(struct trial *t)
+static CO int op_close_and_import(struct trial *t)
 {
     int rc = 0;
     if (t->v) {
@@ -161,13 +161,13 @@ static const struct operation operations[] = {
 
 static struct trial *trial; /* of the body that runs */
 
-CO static void check_kept(struct volume *v)
+static CO void check_kept(struct volume *v)
 {
     if (v && check_ok(volume_read(v, KEPT_AT, KEPT, seen)))
         check(memcmp(seen, noise, KEPT) == 0);
 }
 
-CO static void prepare(struct trial *t)
+static CO void prepare(struct trial *t)
 {
     struct volume *other = sim_volumes_volume(t->s, "other", MIB(4));
     t->v = sim_volumes_volume(t->s, "v", SIZE);
@@ -180,7 +180,7 @@ CO static void prepare(struct trial *t)
     check_ok(volume_write(t->v, KEPT_AT, KEPT, noise, VOLUME_FUA));
 }
 
-CO static void operate(struct sim_volumes *s)
+static CO void operate(struct sim_volumes *s)
 {
     struct trial *t = trial;
     t->s = s;
@@ -198,7 +198,7 @@ CO static void operate(struct sim_volumes *s)
     check_ok(volume_write(t->v, 0, 4096, noise, VOLUME_FUA));
 }
 
-CO static void look(struct sim_volumes *s)
+static CO void look(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_open(s, "v");
     check_kept(v);
@@ -252,7 +252,7 @@ static uint64_t meta_pages_used(const struct sim_volumes *s)
 }
 
 /* The map of "w" has two leaves and a page above them. */
-CO static void create_and_delete(struct sim_volumes *s)
+static CO void create_and_delete(struct sim_volumes *s)
 {
     struct volume *w = sim_volumes_volume(s, "w", SIZE);
     check_ok(volume_write(w, 0, KEPT, noise, 0));
@@ -263,7 +263,7 @@ CO static void create_and_delete(struct sim_volumes *s)
     sim_volumes_settle(s);
 }
 
-CO static void delete_without_memory(struct sim_volumes *s)
+static CO void delete_without_memory(struct sim_volumes *s)
 {
     struct trial *t = trial;
     struct pool *p = volumes_pool(s->vs);

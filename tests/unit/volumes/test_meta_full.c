@@ -22,7 +22,7 @@ static const uint64_t stride = GIB(50);
 static uint8_t data[DENSE] __attribute__((aligned(4096)));
 static unsigned written, writers;
 
-CO static void write_sparse(struct volume *v, unsigned first, unsigned step, uint8_t value)
+static CO void write_sparse(struct volume *v, unsigned first, unsigned step, uint8_t value)
 {
     static uint8_t block[256][BLOCK] __attribute__((aligned(4096)));
     memset(block[value], value, BLOCK);
@@ -32,7 +32,7 @@ CO static void write_sparse(struct volume *v, unsigned first, unsigned step, uin
 }
 
 /* Sparse blocks, then another volume takes the rest of the pool. */
-CO static struct volume *fill_pool(struct sim_volumes *s)
+static CO struct volume *fill_pool(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume *v = sim_volumes_volume(s, "sparse", GIB(16384));
@@ -50,7 +50,7 @@ CO static struct volume *fill_pool(struct sim_volumes *s)
     return v;
 }
 
-CO static void check_all(struct volume *v, uint8_t value)
+static CO void check_all(struct volume *v, uint8_t value)
 {
     static uint8_t seen[BLOCK] __attribute__((aligned(4096)));
     for (unsigned i = 0; i < written; i++)
@@ -61,7 +61,7 @@ CO static void check_all(struct volume *v, uint8_t value)
 
 /* ---- overwrites ------------------------------------------------------------------------------ */
 
-CO static void overwrite_all(struct sim_volumes *s)
+static CO void overwrite_all(struct sim_volumes *s)
 {
     struct volume *v = fill_pool(s);
     for (uint8_t round = 2; round < 6; round++) {
@@ -74,7 +74,7 @@ CO static void overwrite_all(struct sim_volumes *s)
     check_ok(volume_flush(v));
 }
 
-CO static void delete_after_import(struct sim_volumes *s)
+static CO void delete_after_import(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume *v = sim_volumes_open(s, "sparse");
@@ -120,7 +120,7 @@ static void shrink_main(void *arg)
     shrunk = true;
 }
 
-CO static void shrink_full(struct sim_volumes *s)
+static CO void shrink_full(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume *v = fill_pool(s);
@@ -158,7 +158,7 @@ static void writer(void *arg)
     writers--;
 }
 
-CO static void overwrite_at_once(struct sim_volumes *s)
+static CO void overwrite_at_once(struct sim_volumes *s)
 {
     static unsigned first[WRITERS];
     shared = fill_pool(s);

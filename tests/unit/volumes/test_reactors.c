@@ -85,7 +85,7 @@ static void job_run(void *arg)
     co_group_leave(j->group, reactor_call(volume_reactor(j->v), job_on_reactor, j));
 }
 
-CO static void verify_all(void)
+static CO void verify_all(void)
 {
     for (unsigned i = 0; i < VOLUMES; i++)
         check_ok(reactor_call(volume_reactor(jobs[i].v), verify_on_reactor, &jobs[i]));
@@ -98,7 +98,7 @@ static int count_one(const struct volume_info *info, void *arg)
 }
 
 /* What home does meanwhile. */
-CO static void administer(struct world *w, unsigned round)
+static CO void administer(struct world *w, unsigned round)
 {
     struct vp_error err;
     struct volume_info info;
@@ -115,7 +115,7 @@ CO static void administer(struct world *w, unsigned round)
     check_ok(volume_delete(w->vs, "another", &err));
 }
 
-CO static void jobs_run(struct world *w, unsigned rounds)
+static CO void jobs_run(struct world *w, unsigned rounds)
 {
     struct co_group g;
     co_group_init(&g);
@@ -139,7 +139,7 @@ static struct volumes_config config_of(struct world *w)
                                    .background = true};
 }
 
-CO static void open_all(struct world *w)
+static CO void open_all(struct world *w)
 {
     struct vp_error err = {0};
     char name[16];
@@ -151,7 +151,7 @@ CO static void open_all(struct world *w)
     }
 }
 
-CO static void close_all(struct world *w)
+static CO void close_all(struct world *w)
 {
     for (unsigned i = 0; i < VOLUMES; i++)
         volume_close(jobs[i].v);

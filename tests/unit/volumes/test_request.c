@@ -28,21 +28,21 @@ static void play(void (*body)(struct sim_volumes *s), uint64_t seed)
 enum { MODEL_BYTES = 300 << 10 };
 static uint8_t model[MODEL_BYTES], seen[MODEL_BYTES], data[MODEL_BYTES];
 
-CO static void compare(struct volume *v, const char *when)
+static CO void compare(struct volume *v, const char *when)
 {
     check_ok(volume_read(v, 0, MODEL_BYTES, seen));
     if (!check(memcmp(seen, model, MODEL_BYTES) == 0))
         fprintf(stderr, "  %s\n", when);
 }
 
-CO static void write_both(struct volume *v, uint64_t offset, uint64_t len, uint8_t value)
+static CO void write_both(struct volume *v, uint64_t offset, uint64_t len, uint8_t value)
 {
     memset(data, value, len);
     memset(model + offset, value, len);
     check_ok(volume_write(v, offset, len, data, 0));
 }
 
-CO static void one_byte_everywhere(struct sim_volumes *s)
+static CO void one_byte_everywhere(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", MODEL_BYTES);
     if (!v)
@@ -64,7 +64,7 @@ static void one_byte_can_be_written_at_any_offset(void **state)
     play(one_byte_everywhere, 1);
 }
 
-CO static void random_operation(struct volume *v, uint64_t r)
+static CO void random_operation(struct volume *v, uint64_t r)
 {
     uint64_t offset = hash_mix(r) % MODEL_BYTES;
     uint64_t most = r & 1 ? 10000 : 100000;
@@ -88,7 +88,7 @@ CO static void random_operation(struct volume *v, uint64_t r)
     }
 }
 
-CO static void random_operations(struct sim_volumes *s)
+static CO void random_operations(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", MODEL_BYTES);
     memset(model, 0, MODEL_BYTES);
@@ -117,7 +117,7 @@ static void model_is_there_again(struct sim_volumes *s)
         compare(v, "after a restart");
 }
 
-CO static void random_operations_flushed(struct sim_volumes *s)
+static CO void random_operations_flushed(struct sim_volumes *s)
 {
     random_operations(s);
     struct volume *v = sim_volumes_open(s, "v");
@@ -160,7 +160,7 @@ static void part_write(void *arg)
 
 static uint8_t part_buffer[16][MODEL_BYTES] __attribute__((aligned(4096)));
 
-CO static void neighbours(struct sim_volumes *s)
+static CO void neighbours(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", MODEL_BYTES);
     struct part part[16];
@@ -199,7 +199,7 @@ static void part_read(void *arg)
     co_group_leave(p->group, rc);
 }
 
-CO static void overlapping(struct sim_volumes *s)
+static CO void overlapping(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", MODEL_BYTES);
     struct part part[16];
@@ -226,7 +226,7 @@ static void readers_see_whole_blocks_while_writers_overlap(void **state)
 
 /* ---- bounds ------------------------------------------------------------------------------- */
 
-CO static void bounds(struct sim_volumes *s)
+static CO void bounds(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", KIB(100) + 512);
     if (!v)
@@ -249,7 +249,7 @@ static void requests_beyond_the_end_are_refused(void **state)
     play(bounds, 5);
 }
 
-CO static void read_only(struct sim_volumes *s)
+static CO void read_only(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume *v = sim_volumes_volume(s, "v", MIB(1));
@@ -272,7 +272,7 @@ static void a_read_only_volume_refuses_changes(void **state)
 
 /* ---- zero and extents --------------------------------------------------------------------- */
 
-CO static void holes(struct sim_volumes *s)
+static CO void holes(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", MIB(1));
     struct volume_extent e[8];
@@ -297,7 +297,7 @@ static void extents_tell_holes_from_data(void **state)
     play(holes, 7);
 }
 
-CO static void zero_detect(struct sim_volumes *s)
+static CO void zero_detect(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume *v = sim_volumes_volume(s, "v", MIB(1));
@@ -319,7 +319,7 @@ static void zero_detection_leaves_holes(void **state)
     play(zero_detect, 8);
 }
 
-CO static void huge_discard(struct sim_volumes *s)
+static CO void huge_discard(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", UINT64_C(1) << 49);
     struct volume_info info;
@@ -340,7 +340,7 @@ static void discarding_a_huge_empty_volume_skips_its_holes(void **state)
 
 /* ---- shrinking and growing ---------------------------------------------------------------- */
 
-CO static void shrink_and_grow(struct sim_volumes *s)
+static CO void shrink_and_grow(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume *v = sim_volumes_volume(s, "v", KIB(256));
@@ -365,7 +365,7 @@ static void what_a_shrink_cut_off_reads_as_zeros_after_growing_again(void **stat
     play(shrink_and_grow, 10);
 }
 
-CO static void shrink_under_writes(struct sim_volumes *s)
+static CO void shrink_under_writes(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume *v = sim_volumes_volume(s, "v", MODEL_BYTES);

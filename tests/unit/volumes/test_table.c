@@ -31,7 +31,7 @@ static void play(void (*body)(struct sim_volumes *s), uint64_t seed)
     assert_checked();
 }
 
-CO static int create(struct sim_volumes *s, const char *name, uint64_t size)
+static CO int create(struct sim_volumes *s, const char *name, uint64_t size)
 {
     struct vp_error err;
     struct volume_options o = {.size_bytes = size};
@@ -81,7 +81,7 @@ static void names_have_their_rules(void **state)
         assert_false(volume_name_is_valid(wrong[i]));
 }
 
-CO static void wrong_options(struct sim_volumes *s)
+static CO void wrong_options(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume_options o = {.size_bytes = 1000};
@@ -109,7 +109,7 @@ static void wrong_sizes_names_and_keys_are_refused(void **state)
 
 /* ---- rename, restart ---------------------------------------------------------------------- */
 
-CO static void rename_open(struct sim_volumes *s)
+static CO void rename_open(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume *v = sim_volumes_volume(s, "old", MIB(1)), *w;
@@ -129,7 +129,7 @@ CO static void rename_open(struct sim_volumes *s)
     check_ok(volume_property_set(s->vs, "new", "sync", "always", &err));
 }
 
-CO static void renamed_is_there(struct sim_volumes *s)
+static CO void renamed_is_there(struct sim_volumes *s)
 {
     struct volume_info info;
     check_ok(volume_info_get(s->vs, "new", &info));
@@ -158,7 +158,7 @@ static void a_renamed_open_volume_keeps_working_and_survives_a_crash(void **stat
 
 static uint32_t highest_id;
 
-CO static void use_ids(struct sim_volumes *s)
+static CO void use_ids(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume_info info;
@@ -187,7 +187,7 @@ static void a_volumes_number_is_never_used_twice(void **state)
 
 /* ---- deletion ----------------------------------------------------------------------------- */
 
-CO static void fill(struct volume *v, uint8_t value)
+static CO void fill(struct volume *v, uint8_t value)
 {
     memset(data, value, sizeof(data));
     for (uint64_t at = 0; at < volume_size(v); at += sizeof(data))
@@ -195,7 +195,7 @@ CO static void fill(struct volume *v, uint8_t value)
     check_ok(volume_flush(v));
 }
 
-CO static void delete_returns_space(struct sim_volumes *s)
+static CO void delete_returns_space(struct sim_volumes *s)
 {
     struct vp_error err;
     struct pool *p = volumes_pool(s->vs);
@@ -233,7 +233,7 @@ static void deleting_gives_every_byte_back(void **state)
     play(delete_returns_space, 4);
 }
 
-CO static void delete_and_stop(struct sim_volumes *s)
+static CO void delete_and_stop(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume *v = sim_volumes_volume(s, "v", MIB(8));
@@ -246,7 +246,7 @@ CO static void delete_and_stop(struct sim_volumes *s)
     check_ok(volume_delete(s->vs, "v", &err));
 }
 
-CO static void deletion_goes_on(struct sim_volumes *s)
+static CO void deletion_goes_on(struct sim_volumes *s)
 {
     struct pool_space space;
     struct volume_info info;
@@ -280,7 +280,7 @@ static void checkpoint_in_background(void *arg)
     check_ok(pool_checkpoint(volumes_pool(s->vs)));
 }
 
-CO static void delete_during_checkpoint(struct sim_volumes *s)
+static CO void delete_during_checkpoint(struct sim_volumes *s)
 {
     struct vp_error err;
     for (unsigned i = 0; i < 10; i++) {
@@ -317,7 +317,7 @@ static void deleting_during_a_checkpoint_harms_nothing(void **state)
 
 /* ---- isolation ---------------------------------------------------------------------------- */
 
-CO static void reuse(struct sim_volumes *s)
+static CO void reuse(struct sim_volumes *s)
 {
     struct vp_error err;
     for (unsigned i = 1; i < 8; i++) {
@@ -369,7 +369,7 @@ static void many_name(char out[32], unsigned i)
     (void)snprintf(out, 32, "vol-%04u", i);
 }
 
-CO static void many_create(struct sim_volumes *s)
+static CO void many_create(struct sim_volumes *s)
 {
     char name[32];
     for (unsigned i = 0; i < MANY; i++) {
@@ -387,7 +387,7 @@ CO static void many_create(struct sim_volumes *s)
     check_ok(sim_volumes_close(s));
 }
 
-CO static void many_check(struct sim_volumes *s)
+static CO void many_check(struct sim_volumes *s)
 {
     char name[32];
     listed = 0;
@@ -419,7 +419,7 @@ static void two_thousand_volumes_are_listed_in_order_and_survive(void **state)
 
 /* ---- idle volumes ------------------------------------------------------------------------- */
 
-CO static void idle(struct sim_volumes *s)
+static CO void idle(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", MIB(4));
     struct volume_info info;
@@ -449,7 +449,7 @@ static void an_idle_volume_is_put_away_and_comes_back(void **state)
 
 static unsigned pauses;
 
-CO static void destroy_during_checkpoint(struct sim_volumes *s)
+static CO void destroy_during_checkpoint(struct sim_volumes *s)
 {
     struct vp_error err;
     struct volume *v = sim_volumes_volume(s, "v", MIB(4));
@@ -480,7 +480,7 @@ static void write_in_background(void *arg)
     check_ok(volume_write(arg, 0, 4096, data, 0));
 }
 
-CO static void commit_during_write(struct sim_volumes *s)
+static CO void commit_during_write(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", MIB(4));
     if (!v)

@@ -60,7 +60,7 @@ static CO void observer_stop(struct observer *o)
     check(o->most <= CHUNKS_A_TURN);
 }
 
-CO static int change(struct sim_volumes *s, struct volume *v, unsigned kind, uint64_t len)
+static CO int change(struct sim_volumes *s, struct volume *v, unsigned kind, uint64_t len)
 {
     struct vp_error err;
     switch (kind) {
@@ -74,7 +74,7 @@ CO static int change(struct sim_volumes *s, struct volume *v, unsigned kind, uin
 }
 
 /* Turns of an observer beside a change of `len` bytes, all of them allocated. */
-CO static uint64_t turns_of(struct sim_volumes *s, struct volume *v, unsigned kind, uint64_t len)
+static CO uint64_t turns_of(struct sim_volumes *s, struct volume *v, unsigned kind, uint64_t len)
 {
     struct observer o;
     struct vp_error err;
@@ -88,7 +88,7 @@ CO static uint64_t turns_of(struct sim_volumes *s, struct volume *v, unsigned ki
     return o.turns;
 }
 
-CO static void large_changes(struct sim_volumes *s)
+static CO void large_changes(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", MIB(1024));
     if (!v)
