@@ -1,7 +1,7 @@
 /*
  * Checkpoints: see docs/design.md, "Metadata". Fuzzy: writes and commits go on while one is made.
  *
- *     cut the log ─ client writes dirty pages, commits ─ table copied ─ log drained ─ snapshot
+ *     cut the log ─ client writes dirty pages, commits ─ table copied ─ log drained ─ table image
  *     written ─ flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
  *
  *  C1  What any page or the table's copy can hold is in the log after the cut, or was before the
@@ -9,7 +9,7 @@
  * copy takes many turns, so it holds a record as it was at one moment or another of them: what
  * changed after the cut is in the log, and what is not logged (TREE) changes only before the copy.
  * C2 The log is drained between the copy of the table and the root: nothing becomes durable through
- * the snapshot whose batch, with the MAP records beside it, is not. C3  A checkpoint that fails
+ * the table image whose batch, with the MAP records beside it, is not. C3  A checkpoint that fails
  * changes nothing durable: the old root, its log and its pages stay.
  */
 #include "pool/keep.h"
@@ -20,10 +20,10 @@
 
 enum { RETRY_NS = 1000000000, RECORDS_A_TURN = 1024 };
 
-/* ---- snapshot and root -------------------------------------------------------------------- */
+/* ---- table image and root -------------------------------------------------------------------- */
 
 /* CO. The encoded table as a chain of its own. */
-static int snapshot_write(struct pool *p, struct pool_snapshot_ref *out)
+static int table_image_write(struct pool *p, struct pool_table_image_ref *out)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     if (ck->records.failed)
@@ -31,14 +31,14 @@ static int snapshot_write(struct pool *p, struct pool_snapshot_ref *out)
     int rc = pool_stream_open(p, &ck->stream, false);
     if (rc)
         return rc;
-    *out = (struct pool_snapshot_ref){.start = ck->stream.segment, .stream = ck->stream.id};
+    *out = (struct pool_table_image_ref){.start = ck->stream.segment, .stream = ck->stream.id};
     rc = pool_stream_write(p, &ck->stream, ck->records.bytes, ck->records.len);
     out->batches = ck->stream.next_seq - 1;
     return rc;
 }
 
 /* CO. A large table takes many turns, and changes meanwhile (C1). */
-static void snapshot_encode(struct pool *p)
+static void table_image_encode(struct pool *p)
 {
     struct pool_batch *b = &p->checkpoint.records;
     pool_batch_clear(b);
@@ -48,7 +48,7 @@ static void snapshot_encode(struct pool *p)
     pool_meta_encode(p, b);
 }
 
-int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece)
+int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece)
 {
     struct pool_root next = {
         .checkpoint = p->root.now.checkpoint + 1,
@@ -56,12 +56,12 @@ int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece)
         .piece[0] = *piece,
         .pieces = 1,
     };
-    snapshot_encode(p);
+    table_image_encode(p);
     if (!io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
         pool_meta_commit(p); /* a test: what the last root needs is used again too early */
     int rc = pool_log_drain(p);
     if (!rc)
-        rc = snapshot_write(p, &next.snapshot);
+        rc = table_image_write(p, &next.table_image);
     if (!rc) /* it may lie in a group that was formed for it, whose record is only queued yet */
         rc = pool_log_drain(p);
     /* The root must name nothing that a power cut could still lose. */
@@ -91,7 +91,7 @@ static int checkpoint_make(struct pool *p)
     if (!rc && p->client.checkpoint)
         rc = p->client.checkpoint(p->client.arg);
     if (!rc)
-        rc = pool_snapshot_commit(p, &piece);
+        rc = pool_table_image_commit(p, &piece);
     if (rc) {
         pool_log_cut_undo(p);
         pool_meta_rollback(p);

@@ -2,7 +2,7 @@
  * Import: from labelled disks to a pool that serves.
  *
  *     roots of all disks ─ the newest counts ─ disk table: who is in service, who is stale
- *       ─ snapshot ─ log pieces, the open one to its end ─ groups, page bitmaps ─ sealing root
+ *       ─ table image ─ log pieces, the open one to its end ─ groups, page bitmaps ─ sealing root
  *
  *  I1  The open piece ends at the first batch that no copy has whole. What was acknowledged is on
  *      every disk that was in service, so on every one that the newest root lets us read.
@@ -26,18 +26,18 @@
  *  I8  A disk that does not take a repair of the log goes out only when the groups are known, and
  *      not at all if it holds the last copy of metadata. A flush that fails (I5) is the one thing
  *      that changes something durable before the sealing root: the disk is called out by a root of
- *      its own, with the same snapshot and log. So it must be, since a later import would find the
- *      disk in order, flush it with success, and believe what the failed flush has lost. That root
- *      is like any other (root.c), and whichever import comes next finds the same log without that
- *      disk. Where the disk has the last copy of data, which would be lost with it, the import is
- *      refused instead, and what was kept is forgotten.
+ *      its own, with the same table image and log. So it must be, since a later import would find
+ *      the disk in order, flush it with success, and believe what the failed flush has lost. That
+ *      root is like any other (root.c), and whichever import comes next finds the same log without
+ *      that disk. Where the disk has the last copy of data, which would be lost with it, the import
+ *      is refused instead, and what was kept is forgotten.
  *  I9  A disk in service whose own newest root is older than it can be was set back (an old image
  *      was put in its place). It is out, like one that is missing.
  *
  * When the root has no place for one more piece, the new stream begins with a copy of all records
  * of the old ones, and is the only piece.
  *
- * Everything read here is untrusted. Cost: labels, roots, snapshot, log.
+ * Everything read here is untrusted. Cost: labels, roots, table image, log.
  */
 #include "pool/import_impl.h"
 #include "pool/keep_impl.h"
@@ -72,7 +72,7 @@ void pool_import_state_free(struct pool_import_state *im)
     free(im);
 }
 
-/* ---- snapshot and log --------------------------------------------------------------------- */
+/* ---- table image and log --------------------------------------------------------------------- */
 
 static int segment_note(void *arg, const struct pool_segment *s)
 {
@@ -168,26 +168,26 @@ static CO int run_add(struct pool_import_state *im, const struct log_batch *b, b
 }
 
 /* CO. */
-static int import_snapshot(struct pool_import_state *im)
+static int import_table_image(struct pool_import_state *im)
 {
-    const struct pool_snapshot_ref *s = &im->image.root.snapshot;
+    const struct pool_table_image_ref *s = &im->image.root.table_image;
     struct log_reader *r = &im->reader;
     struct log_batch b = {.flags = LOG_BATCH_MORE};
     int rc = log_reader_start(r, &s->start, s->stream, 1, false);
     while (!rc && r->seq <= s->batches) {
         rc = log_reader_next(r, &b);
         if (rc == 0 || rc == VP_E_LOG_DAMAGED)
-            rc = VP_E_SNAPSHOT_DAMAGED;
+            rc = VP_E_TABLE_IMAGE_DAMAGED;
         if (rc == 1)
             rc = run_add(im, &b, false);
     }
     if (!rc && (b.flags & LOG_BATCH_MORE))
-        rc = VP_E_SNAPSHOT_DAMAGED;
-    im->segments_kept = im->segments_of_snapshot = im->segments;
+        rc = VP_E_TABLE_IMAGE_DAMAGED;
+    im->segments_kept = im->segments_of_table_image = im->segments;
     if (rc)
-        return vp_fail(im->err, rc, "pool %s: snapshot of root %llu, batch %llu: %s", im->p->name,
-                       (unsigned long long)im->image.root.number, (unsigned long long)r->seq,
-                       vp_err_text(rc));
+        return vp_fail(im->err, rc, "pool %s: table image of root %llu, batch %llu: %s",
+                       im->p->name, (unsigned long long)im->image.root.number,
+                       (unsigned long long)r->seq, vp_err_text(rc));
     return 0;
 }
 
@@ -247,7 +247,7 @@ static int import_records(struct pool_import_state *im)
     pool_records_reserve(im->p);
     im->reader.enter = segment_note;
     im->reader.enter_arg = im;
-    rc = import_snapshot(im);
+    rc = import_table_image(im);
     return rc ? rc : import_log(im);
 }
 
@@ -387,7 +387,7 @@ static int flush_what_was_found(struct pool_import_state *im)
  * checkpoint there may be no room for both. */
 static void merged_pieces_free(struct pool_import_state *im)
 {
-    for (unsigned i = im->segments_of_snapshot; i < im->segments; i++)
+    for (unsigned i = im->segments_of_table_image; i < im->segments; i++)
         pool_segment_free(im->p, &im->segment[i]);
     pool_meta_room_update(im->p);
 }

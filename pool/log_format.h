@@ -1,5 +1,5 @@
 /*
- * Log and snapshot: chains of segments, each a run of 4 KiB metadata pages filled with batches.
+ * Log and table image: chains of segments, each a run of 4 KiB metadata pages filled with batches.
  * A batch starts at a page; what follows its `bytes` in the last page means nothing.
  *
  *     segment  │ batch 7 │ batch 8        │ JUMP 9 │ (unused) │

@@ -1,5 +1,5 @@
 /*
- * Walking a chain of segments, of the log or of a snapshot, over all copies. Untrusted.
+ * Walking a chain of segments, of the log or of a table image, over all copies. Untrusted.
  *
  * A batch counts when any copy has it whole. Copies that were looked at and lack it are rewritten
  * from the one that has it: in an open piece all of them, so that the tail found here cannot

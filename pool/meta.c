@@ -5,16 +5,16 @@
  *
  *     free ──alloc──▶ used ──pool_page_release──▶ released ─┐
  *                      │                                     ├─ encode ─▶ freeing ──root durable──▶
- * free └─ segment (log, snapshot) ─── cut ───┘
+ * free └─ segment (log, table image) ─── cut ───┘
  *
- * What a checkpoint wrote is `young` until its root is durable. When it fails, its snapshot, and
+ * What a checkpoint wrote is `young` until its root is durable. When it fails, its table image, and
  * the pages that were released although no durable root ever named them, are free at once.
  *
- *  M1  A page is free only when no durable root needs it: neither its tree, its snapshot nor its
+ *  M1  A page is free only when no durable root needs it: neither its tree, its table image nor its
  *      log (GUARD_ROOT_BEFORE_RELEASE).
- *  M2  The METAMAP records of a snapshot name the tree pages that its root needs, no more. Segments
- *      are found by walking, and pages that were allocated after the snapshot belong to nobody at
- *      the next import.
+ *  M2  The METAMAP records of a table image name the tree pages that its root needs, no more.
+ *      Segments are found by walking, and pages that were allocated after the table image belong to
+ *      nobody at the next import.
  *
  * Single pages are taken from the front of groups, segments from the back, so that the ones do not
  * cut up the others' room.
@@ -23,14 +23,15 @@
  * free one by one lie where single pages are taken, and segments find room in one piece.
  *
  * Room: pool_meta_has_room promises that the next checkpoint can be written, so it counts the pages
- * dirty now, twice the log's limit and twice the snapshot as it would be now. Every group that free
- * extents would give counts as room; data take no extent that what is promised already may need,
- * and none of the reserve (pool_meta_reserve_groups). A tree page is dirty, for this, together with
- * all its ancestors and from before its change begins (thin_page_due_update); records that are not
- * committed yet are counted as pages of the log. What changes only what is there may go further, by
- * half of what the log has (`working`), so growth can never make it impossible; then it waits for a
- * checkpoint, which gives back what it used. So at each moment there is room for all that is due,
- * two snapshots, and once more the log's limit for commits, deletions, and the next import's log.
+ * dirty now, twice the log's limit and twice the table image as it would be now. Every group that
+ * free extents would give counts as room; data take no extent that what is promised already may
+ * need, and none of the reserve (pool_meta_reserve_groups). A tree page is dirty, for this,
+ * together with all its ancestors and from before its change begins (thin_page_due_update); records
+ * that are not committed yet are counted as pages of the log. What changes only what is there may
+ * go further, by half of what the log has (`working`), so growth can never make it impossible; then
+ * it waits for a checkpoint, which gives back what it used. So at each moment there is room for all
+ * that is due, two table images, and once more the log's limit for commits, deletions, and the next
+ * import's log.
  */
 #include "pool/meta_impl.h"
 
@@ -621,8 +622,8 @@ void pool_meta_rollback(struct pool *p)
 
 /* ---- room --------------------------------------------------------------------------------- */
 
-/* Of the snapshot as it would be now. A segment keeps a page for its JUMP. */
-static uint64_t snapshot_pages(const struct pool *p)
+/* Of the table image as it would be now. A segment keeps a page for its JUMP. */
+static uint64_t table_image_pages(const struct pool *p)
 {
     uint64_t bytes = pool_records_bytes(&p->records) + p->meta.pages_total / 8 + POOL_PAGE;
     uint32_t pages = pool_segment_pages(p);
@@ -630,11 +631,11 @@ static uint64_t snapshot_pages(const struct pool *p)
            pages;
 }
 
-/* What the log and two snapshots are kept for: the next one, and as many records as one has, which
- * a deletion may have to write before it. */
+/* What the log and two table images are kept for: the next one, and as many records as one has,
+ * which a deletion may have to write before it. */
 static uint64_t kept_pages(const struct pool *p)
 {
-    return 2 * p->log.limit_pages + 2 * snapshot_pages(p);
+    return 2 * p->log.limit_pages + 2 * table_image_pages(p);
 }
 
 void pool_meta_room_update(struct pool *p)
@@ -690,8 +691,8 @@ void pool_meta_dirty_add(struct pool *p, int64_t pages)
 void pool_meta_prepare(struct pool *p)
 {
     int64_t dirty = atomic_load_explicit(&p->meta.dirty, memory_order_relaxed);
-    uint64_t need =
-        (dirty > 0 ? (uint64_t)dirty : 0) + snapshot_pages(p) + 2 * (uint64_t)pool_segment_pages(p);
+    uint64_t need = (dirty > 0 ? (uint64_t)dirty : 0) + table_image_pages(p) +
+                    2 * (uint64_t)pool_segment_pages(p);
     while (p->meta.pages_free < need)
         if (pool_meta_group_add(p))
             break; /* what there is may still do: allocation says so if not */

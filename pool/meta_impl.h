@@ -136,14 +136,14 @@ int pool_meta_group_attach(struct pool *p, struct pool_group *g) must_check;
 int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out) must_check;
 /* Import: gives back a segment that was marked, once no durable root names it. */
 void pool_segment_free(struct pool *p, const struct pool_segment *s);
-/* It belongs to a snapshot that no root names yet. */
+/* It belongs to a table image that no root names yet. */
 void pool_segment_mark_young(struct pool *p, const struct pool_segment *s);
 /* Import: pages that will become dirty because of records that were replayed. */
 void pool_meta_replayed(struct pool *p, uint64_t pages);
 /* Import: marks a segment that was found by walking. VP_E_SEGMENT_BAD: no metadata group has it;
  * VP_E_SEGMENT_SHARED. */
 int pool_segment_mark(struct pool *p, const struct pool_segment *s) must_check;
-/* Import: the METAMAP records of the snapshot into bitmaps; VP_E_RECORD_BAD. */
+/* Import: the METAMAP records of the table image into bitmaps; VP_E_RECORD_BAD. */
 int pool_meta_load(struct pool *p) must_check;
 
 /* The three steps of giving pages back around a root (meta.c, head). */
@@ -192,7 +192,7 @@ CO int pool_root_repeat(struct pool *p, const uint8_t *block) must_check;
 /* ---- checkpoint.c ------------------------------------------------------------------------- */
 
 /* CO. Snapshot of the table, flush, root that names it and `piece`, release. */
-CO int pool_snapshot_commit(struct pool *p, const struct pool_log_piece *piece) must_check;
+CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece) must_check;
 
 /* Import: no checkpoint in the background between them. */
 void pool_checkpoints_hold(struct pool *p);

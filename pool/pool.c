@@ -110,7 +110,7 @@ static int preallocate_metadata(struct pool *p, struct vp_error *err)
     return rc;
 }
 
-/* CO. The first metadata group, snapshot, log and root. */
+/* CO. The first metadata group, table image, log and root. */
 static int create_metadata(struct pool *p, struct vp_error *err)
 {
     pool_meta_room_update(p);
@@ -123,7 +123,7 @@ static int create_metadata(struct pool *p, struct vp_error *err)
     if (rc)
         return rc;
     struct pool_log_piece piece = pool_log_piece_here(p);
-    rc = pool_snapshot_commit(p, &piece);
+    rc = pool_table_image_commit(p, &piece);
     /* Once through all slots and one more: an empty slot is damage from now on (root.c, R1). */
     while (!rc && p->root.now.number <= POOL_ROOT_SLOTS)
         rc = pool_root_write(p, &p->root.now);

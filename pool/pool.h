@@ -53,17 +53,17 @@ struct pool_geometry {
 
 /*
  * All metadata that is not a tree page is a record: (kind, scope, key) → value. Records below
- * POOL_RECORD_TABLE_MAX live in the pool's in-memory table and in every snapshot; MAP and SPACE
+ * POOL_RECORD_TABLE_MAX live in the pool's in-memory table and in every table image; MAP and SPACE
  * records exist in the log only and update trees. Setting is absolute, so replaying twice is
  * harmless.
  */
 enum pool_record_kind {
     POOL_RECORD_DISK = 1,       /* key: disk index                                  pool/    */
     POOL_RECORD_GROUP = 2,      /* key: group id                                    pool/    */
-    POOL_RECORD_METAMAP = 3,    /* key: group id; snapshots only                    pool/    */
+    POOL_RECORD_METAMAP = 3,    /* key: group id; table images only                    pool/    */
     POOL_RECORD_PROPERTY = 4,   /* key: hash of the name; value: "name=value"       pool/    */
     POOL_RECORD_VOLUME = 5,     /* scope: volume id                                 volumes/ */
-    POOL_RECORD_TREE = 6,       /* scope: volume id, key: enum pool_tree; snapshots thin/    */
+    POOL_RECORD_TREE = 6,       /* scope: volume id, key: enum pool_tree; table images thin/    */
     POOL_RECORD_STAT = 7,       /* scope: volume id: allocation counters            thin/    */
     POOL_RECORD_INTENT = 8,     /* scope: volume id, key: word number of a bitmap   thin/    */
     POOL_RECORD_ATTACHMENT = 9, /* key: attachment id                               control/ */
@@ -128,9 +128,9 @@ bool pool_record_get(struct pool *p, enum pool_record_kind kind, uint32_t scope,
 int pool_record_each(struct pool *p, enum pool_record_kind kind,
                      int (*fn)(const struct pool_record *r, void *arg), void *arg);
 /* HOME, inside pool_client.checkpoint only: changes the table without the log, for what the
- * snapshot that is about to be written shall hold (TREE records). `value` NULL removes. */
-int pool_record_put_in_snapshot(struct pool *p, enum pool_record_kind kind, uint32_t scope,
-                                uint64_t key, const void *value, size_t len) must_check;
+ * table image that is about to be written shall hold (TREE records). `value` NULL removes. */
+int pool_record_put_in_table_image(struct pool *p, enum pool_record_kind kind, uint32_t scope,
+                                   uint64_t key, const void *value, size_t len) must_check;
 
 /* ---- arenas (space for chunks) ------------------------------------------------------------ */
 
@@ -246,7 +246,7 @@ struct pool_client {
                   uint64_t key, const void *value, uint32_t len);
     /*
      * Writes every dirty tree page (pool_page_alloc/write/release), then commits all families
-     * (data flush + pool_commit), then puts TREE records by pool_record_put_in_snapshot, and
+     * (data flush + pool_commit), then puts TREE records by pool_record_put_in_table_image, and
      * INTENT records of regions gone quiet are removed likewise. New writes go on meanwhile.
      */
     int (*checkpoint)(void *arg);
@@ -312,9 +312,10 @@ CO int pool_scan(const char *const *paths, unsigned count, const struct pool_sca
                  struct pool_found **out, unsigned *out_count, struct vp_error *err) must_check;
 
 /*
- * Opens a pool from its disks: newest root, snapshot, log replay (`client->replay` is called during
- * import, so the client is given here), new incarnation. Cost: labels, snapshot, log; never the
- * pool. Errors: VP_E_POOL_MISSING_DISK, VP_E_ROOT_NONE, VP_E_POOL_ACTIVE, VP_E_FEATURE_UNKNOWN, …
+ * Opens a pool from its disks: newest root, table image, log replay (`client->replay` is called
+ * during import, so the client is given here), new incarnation. Cost: labels, table image, log;
+ * never the pool. Errors: VP_E_POOL_MISSING_DISK, VP_E_ROOT_NONE, VP_E_POOL_ACTIVE,
+ * VP_E_FEATURE_UNKNOWN, …
  */
 CO int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
                    struct pool **out, struct vp_error *err) must_check;

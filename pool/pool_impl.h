@@ -3,14 +3,14 @@
  *
  *     disk side      disk.c label.c scan.c watch.c group.c group_index.c arena.c space.c: disks,
  *                    labels, extents, groups, arenas, leases, ejection, figures
- *     metadata side  record.c batch.c log.c meta.c root.c snapshot.c checkpoint.c import.c pool.c:
+ *     metadata side  record.c batch.c log.c meta.c root.c checkpoint.c import.c pool.c:
  *                    records, log, page store, roots, checkpoints, import, life
  *
  * All of it is touched at home only, except what is marked ANY or _Atomic.
  *
  * Where the state of disks is durable: in the disk table of the *root*, not in records. An ejection
- * is a new root with the same snapshot and log and one more disk marked out (pool_root_update); so
- * it needs no log, which may be what failed, and "newest root wins" also says which disks count.
+ * is a new root with the same table image and log and one more disk marked out (pool_root_update);
+ * so it needs no log, which may be what failed, and "newest root wins" also says which disks count.
  */
 #ifndef VP_POOL_POOL_IMPL_H
 #define VP_POOL_POOL_IMPL_H
@@ -143,7 +143,7 @@ struct pool_place {
     uint64_t at_bytes[POOL_META_COPIES];
 };
 
-/* A run of metadata pages that holds a part of a log or a snapshot. */
+/* A run of metadata pages that holds a part of a log or a table image. */
 struct pool_segment {
     struct pool_place place;
     uint32_t pages;
@@ -157,7 +157,8 @@ struct pool_log_piece {
 };
 #define POOL_LOG_OPEN UINT64_MAX
 
-/* The place where batches of one stream are appended: the log's, or a snapshot's being written. */
+/* The place where batches of one stream are appended: the log's, or a table image's being
+ * written. */
 struct pool_stream {
     uint64_t id;
     uint64_t next_seq;
@@ -189,10 +190,10 @@ struct pool_meta_group {
     uint32_t pages, free;
     uint32_t next; /* where the next search starts                                 */
     uint64_t *used;
-    uint64_t *segment;  /* log and snapshots: not in METAMAP records                    */
+    uint64_t *segment;  /* log and table images: not in METAMAP records                    */
     uint64_t *released; /* not needed by the next root                                  */
     uint64_t *freeing;  /* not needed by the root under way: free when it is durable    */
-    uint64_t *young;    /* tree pages and snapshots that no durable root names yet      */
+    uint64_t *young;    /* tree pages and table images that no durable root names yet      */
 };
 
 struct pool_meta {
@@ -209,7 +210,7 @@ struct pool_meta {
 
 /* ==== root and checkpoint (metadata side) =================================================== */
 
-struct pool_snapshot_ref {
+struct pool_table_image_ref {
     struct pool_segment start;
     uint64_t stream;
     uint64_t batches; /* numbered 1 … batches */
@@ -218,9 +219,9 @@ struct pool_snapshot_ref {
 /* What the last durable root says, but for the disk table, which is p->disk[]. */
 struct pool_root {
     uint64_t number;
-    uint32_t checkpoint; /* number of the checkpoint that made its snapshot              */
+    uint32_t checkpoint; /* number of the checkpoint that made its table image              */
     bool exported;
-    struct pool_snapshot_ref snapshot;
+    struct pool_table_image_ref table_image;
     struct pool_log_piece piece[POOL_LOG_PIECES];
     unsigned pieces;
 };
@@ -242,7 +243,7 @@ struct pool_checkpoint_state {
     _Atomic bool requested;     /* since the last one began                               */
     _Atomic bool task;          /* the background task exists                             */
     struct co *sleeper;         /* that task, while it sleeps after a failure             */
-    /* the snapshot being written; here so that a power cut can free them */
+    /* the table image being written; here so that a power cut can free them */
     struct pool_batch records;
     struct pool_stream stream;
 };
@@ -379,7 +380,7 @@ int pool_log_append_nowait(struct pool *p, struct pool_batch *b) must_check;
 /* pool_commit for callers that are at home already. */
 CO int pool_commit_home(struct pool *p, struct pool_batch *b) must_check;
 
-/* Writes a root with the present disk table, same snapshot and log; disks that fail it are taken
+/* Writes a root with the present disk table, same table image and log; disks that fail it are taken
  * out as well. Durable on return. VP_E_POOL_FENCED: no disk could be written. */
 CO int pool_root_update(struct pool *p) must_check;
 

@@ -336,8 +336,8 @@ int pool_record_each(struct pool *p, enum pool_record_kind kind,
     return 0;
 }
 
-int pool_record_put_in_snapshot(struct pool *p, enum pool_record_kind kind, uint32_t scope,
-                                uint64_t key, const void *value, size_t len)
+int pool_record_put_in_table_image(struct pool *p, enum pool_record_kind kind, uint32_t scope,
+                                   uint64_t key, const void *value, size_t len)
 {
     VP_VERIFY((unsigned)kind, <, (unsigned)POOL_RECORD_TABLE_MAX);
     struct record *r = record_find(&p->records, kind, scope, key);

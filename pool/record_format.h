@@ -1,5 +1,5 @@
 /*
- * A record as it stands in log batches and snapshots: this header, the value, zeros up to a
+ * A record as it stands in log batches and table images: this header, the value, zeros up to a
  * multiple of 8. Records follow one another; a run of batches is one byte stream, so a record may
  * begin in one batch and end in the next.
  */

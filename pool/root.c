@@ -80,9 +80,9 @@ void root_block_encode(const struct pool *p, const struct pool_root *root, uint8
     b->number = le64_make(root->number);
     b->checkpoint = le32_make(root->checkpoint);
     b->flags = root->exported ? ROOT_EXPORTED : 0;
-    log_segment_encode(&root->snapshot.start, &b->snapshot.start);
-    b->snapshot.stream = le64_make(root->snapshot.stream);
-    b->snapshot.batches = le64_make(root->snapshot.batches);
+    log_segment_encode(&root->table_image.start, &b->table_image.start);
+    b->table_image.stream = le64_make(root->table_image.stream);
+    b->table_image.batches = le64_make(root->table_image.batches);
     b->pieces = le16_make((uint16_t)root->pieces);
     for (unsigned i = 0; i < root->pieces; i++) {
         log_segment_encode(&root->piece[i].start, &b->piece[i].start);
@@ -153,11 +153,11 @@ static bool decode_log(const struct root_block *b, struct root_image *out)
 {
     struct pool_root *r = &out->root;
     uint32_t pages_max = out->geometry.log_segment_bytes / POOL_PAGE;
-    r->snapshot.stream = le64_get(b->snapshot.stream);
-    r->snapshot.batches = le64_get(b->snapshot.batches);
+    r->table_image.stream = le64_get(b->table_image.stream);
+    r->table_image.batches = le64_get(b->table_image.batches);
     r->pieces = le16_get(b->pieces);
-    if (!log_segment_decode(&b->snapshot.start, pages_max, &r->snapshot.start) || !r->pieces ||
-        r->pieces > ROOT_PIECES)
+    if (!log_segment_decode(&b->table_image.start, pages_max, &r->table_image.start) ||
+        !r->pieces || r->pieces > ROOT_PIECES)
         return false;
     for (unsigned i = 0; i < r->pieces; i++) {
         struct pool_log_piece *piece = &r->piece[i];

@@ -18,12 +18,12 @@
 
 enum root_flags { ROOT_EXPORTED = 1 };
 
-struct root_snapshot {
+struct root_table_image {
     struct log_segment start;
     struct le64 stream;
     struct le64 batches; /* numbered 1 … batches, JUMPs included */
 } __attribute__((packed));
-static_assert(sizeof(struct root_snapshot) == 48, "on disk");
+static_assert(sizeof(struct root_table_image) == 48, "on disk");
 
 /* A piece of the log. Only the last piece is open: last_seq is all ones. */
 struct root_piece {
@@ -57,14 +57,14 @@ struct root_block {
     struct le32 checkpoint;
     struct le16 disks;
     struct le16 pieces;
-    struct root_snapshot snapshot;
+    struct root_table_image table_image;
     struct root_piece piece[ROOT_PIECES];
     struct root_disk disk[ROOT_DISKS];
     uint8_t reserved[376];
 } __attribute__((packed));
 static_assert(sizeof(struct root_block) == ROOT_BYTES, "on disk");
 static_assert(offsetof(struct root_block, number) == 96, "on disk");
-static_assert(offsetof(struct root_block, snapshot) == 152, "on disk");
+static_assert(offsetof(struct root_block, table_image) == 152, "on disk");
 static_assert(offsetof(struct root_block, disk) == 648, "on disk");
 
 #endif

@@ -7,8 +7,8 @@
  *    that the records of a word reach the log in the order of their values.
  *  - Cleared at a checkpoint, when nothing was changed in place since the checkpoint before and
  *    nothing is under way: in memory first; then the checkpoint's commit makes those data and their
- *    checksums durable; then the root, whose snapshot lacks the bit. Who writes meanwhile sets the
- *    bit again through the log, which is replayed over the snapshot.
+ *    checksums durable; then the root, whose table image lacks the bit. Who writes meanwhile sets
+ *    the bit again through the log, which is replayed over the table image.
  *
  * A change in place belongs to the epoch in which it began. An epoch ends at a checkpoint, but only
  * when all changes of the epoch before have ended: so everything under way at that moment is marked
@@ -217,8 +217,8 @@ void thin_checkpoint_intents(struct thin *t, struct pool_batch *b)
     intents_clear_quiet(in);
     /*
      * All words, changed or not, and with what a commit under way may have put into the table
-     * already: the snapshot takes the place of the log before the cut, so nothing that counts may
-     * be missing there, and a bit too many costs nothing but a look after a crash.
+     * already: the table image takes the place of the log before the cut, so nothing that counts
+     * may be missing there, and a bit too many costs nothing but a look after a crash.
      */
     for (uint64_t w = bitmap_find(in->logged, in->words, 0, true); w < in->words;
          w = bitmap_find(in->logged, in->words, w + 1, true)) {

@@ -139,7 +139,7 @@ bool thin_is_dirty(const struct thin *t);
 /* How many INTENT records (keys 0 …) a volume of so many chunks can have. */
 uint64_t thin_intent_words(uint64_t chunks);
 /* Clears in memory the intents of regions not written since the last call, before the checkpoint's
- * commit; fills `removed`/`changed` records into b for the snapshot's table. */
+ * commit; fills `removed`/`changed` records into b for the table image's table. */
 void thin_checkpoint_intents(struct thin *t, struct pool_batch *b);
 
 /* Releases every page of the volume's trees (deletion; arenas were returned as a whole). */

@@ -8,8 +8,8 @@
  *
  * 1. thin_checkpoint_intents: intents of quiet regions go from memory.
  * 2. thin_checkpoint_pages, then thin_commit: see docs/design.md, "Checkpoint".
- * 3. At home: TREE and INTENT records go into the snapshot, not into the log: an intent that is
- *    set again meanwhile is in the log behind the cut, and replayed over the snapshot.
+ * 3. At home: TREE and INTENT records go into the table image, not into the log: an intent that is
+ *    set again meanwhile is in the log behind the cut, and replayed over the table image.
  *
  * A volume that was inactive when the checkpoint began, and has nothing to replay, needs nothing:
  * its TREE records are true, and what it does from now on is in the log behind the cut.
@@ -122,8 +122,8 @@ int volume_roots_put(struct volume *v, const struct thin_roots *roots)
     for (unsigned i = 0; i < 2 && !rc; i++) {
         uint8_t bytes[THIN_TREE_RECORD_BYTES];
         thin_tree_record(roots->root[i], roots->height[i], bytes);
-        rc = pool_record_put_in_snapshot(v->vs->pool, POOL_RECORD_TREE, v->id, i, bytes,
-                                         sizeof(bytes));
+        rc = pool_record_put_in_table_image(v->vs->pool, POOL_RECORD_TREE, v->id, i, bytes,
+                                            sizeof(bytes));
     }
     return rc;
 }
@@ -136,8 +136,8 @@ static int put_intents(struct volume *v, const struct pool_batch *b)
     int rc;
     while ((rc = pool_batch_next(b, &at, &r, &is_delete)) == 1) {
         const void *value = is_delete ? NULL : r.value; /* NULL takes the record out */
-        rc = pool_record_put_in_snapshot(v->vs->pool, POOL_RECORD_INTENT, v->id, r.key, value,
-                                         r.len);
+        rc = pool_record_put_in_table_image(v->vs->pool, POOL_RECORD_INTENT, v->id, r.key, value,
+                                            r.len);
         if (rc)
             return rc;
     }

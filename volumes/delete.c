@@ -4,10 +4,10 @@
  *
  * 1. VOLUME_DELETE_ARENAS: the map is closed as it is, and every arena goes back. Data space is
  * free.
- * 2. VOLUME_DELETE_PAGES: inside a checkpoint the pages that the TREE records reach are
- *    released and the snapshot gets empty TREE records: old root with all pages, or new root with
- *    none. (Released earlier, pages could be used again while a durable TREE record still names
- *    them; records deleted earlier, a crash would leak the pages.)
+ * 2. VOLUME_DELETE_PAGES: inside a checkpoint the pages that the TREE records reach are released
+ *    and the table image gets empty TREE records: old root with all pages, or new root with none.
+ *    (Released earlier, pages could be used again while a durable TREE record still names them;
+ *    records deleted earlier, a crash would leak the pages.)
  * 3. VOLUME_DELETE_RECORDS: once that checkpoint is complete, the records go.
  */
 #include "base/log.h"

@@ -1,7 +1,7 @@
 /*
  * The VOLUME record (pool_record_kind POOL_RECORD_VOLUME, scope: volume id, key 0) and the COUNTER
- * that numbers volumes. Little-endian; the name follows the fixed part. The pool's log and snapshot
- * carry the checksum; decoding still trusts nothing.
+ * that numbers volumes. Little-endian; the name follows the fixed part. The pool's log and table
+ * image carry the checksum; decoding still trusts nothing.
  */
 #ifndef VP_VOLUMES_VOLUME_FORMAT_H
 #define VP_VOLUMES_VOLUME_FORMAT_H

@@ -50,8 +50,8 @@ static int checkpoint(void *arg)
         return rc;
     c->dirty = false;
     c->checkpoints++;
-    return pool_record_put_in_snapshot(c->pool, POOL_RECORD_TREE, FAKE_SCOPE, 0, &c->page,
-                                       sizeof(c->page));
+    return pool_record_put_in_table_image(c->pool, POOL_RECORD_TREE, FAKE_SCOPE, 0, &c->page,
+                                          sizeof(c->page));
 }
 
 struct pool_client fake_client_of(struct fake_client *c)

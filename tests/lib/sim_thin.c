@@ -115,7 +115,7 @@ static int roots_put(struct sim_thin *st)
     for (unsigned i = 0; i < 2 && !rc; i++) {
         uint8_t r[THIN_TREE_RECORD_BYTES];
         thin_tree_record(roots.root[i], roots.height[i], r);
-        rc = pool_record_put_in_snapshot(st->pool, POOL_RECORD_TREE, VOLUME, i, r, sizeof(r));
+        rc = pool_record_put_in_table_image(st->pool, POOL_RECORD_TREE, VOLUME, i, r, sizeof(r));
     }
     return rc;
 }
@@ -127,8 +127,8 @@ static int intents_put(struct sim_thin *st, const struct pool_batch *b)
     size_t at = 0;
     int rc;
     while ((rc = pool_batch_next(b, &at, &r, &is_delete)) == 1) {
-        rc = pool_record_put_in_snapshot(st->pool, (enum pool_record_kind)r.kind, r.scope, r.key,
-                                         is_delete ? NULL : r.value, r.len);
+        rc = pool_record_put_in_table_image(st->pool, (enum pool_record_kind)r.kind, r.scope, r.key,
+                                            is_delete ? NULL : r.value, r.len);
         if (rc)
             break;
     }

@@ -365,7 +365,7 @@ static const struct op half_kept[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
-/* What an import has to find: a snapshot, pieces of the log, trees, volumes that come and go. */
+/* What an import has to find: a table image, pieces of the log, trees, volumes that come and go. */
 static const struct op to_import[] = {
     {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
     {OP_WRITE, "a", BLOCKS(20), BLOCKS(2), OP_FUA},

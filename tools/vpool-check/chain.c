@@ -1,5 +1,5 @@
 /*
- * The chains: snapshot and log. Each batch is looked for on every copy of its segment; one good
+ * The chains: table image and log. Each batch is looked for on every copy of its segment; one good
  * copy is enough to go on, and a disk in service that lacks it while another has it is a problem,
  * unless it is the last batch of the open log, which a power cut may leave on some copies only.
  */
@@ -10,7 +10,7 @@
 
 struct chain {
     struct check *c;
-    const char *name; /* "snapshot" or "log" */
+    const char *name; /* "image" or "log" */
     struct check_records *records;
     bool is_log;
     uint64_t stream, seq;
@@ -270,8 +270,8 @@ static void chain_init(struct chain *ch, struct check *c, bool is_log)
 {
     *ch = (struct chain){.c = c,
                          .is_log = is_log,
-                         .name = is_log ? "log" : "snapshot",
-                         .records = is_log ? &c->table : &c->snapshot,
+                         .name = is_log ? "log" : "image",
+                         .records = is_log ? &c->table : &c->table_image,
                          .list = json_array()};
     for (unsigned i = 0; i < POOL_META_COPIES; i++)
         ch->buf[i] = check_grow(NULL, c->root.geometry.log_segment_bytes, 1);
@@ -297,10 +297,10 @@ void check_chains(struct check *c)
     const struct pool_root *r = &c->root.root;
     struct chain ch;
     chain_init(&ch, c, false);
-    walk(&ch, &r->snapshot.start, r->snapshot.stream, 1, r->snapshot.batches);
+    walk(&ch, &r->table_image.start, r->table_image.stream, 1, r->table_image.batches);
     chain_end(&ch);
-    check_records_fold(&c->snapshot, true);
-    check_records_copy(&c->table, &c->snapshot);
+    check_records_fold(&c->table_image, true);
+    check_records_copy(&c->table, &c->table_image);
 
     chain_init(&ch, c, true);
     for (unsigned i = 0; i < r->pieces; i++)

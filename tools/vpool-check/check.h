@@ -8,7 +8,7 @@
  *
  *     disk.c    devices, labels          records.c  the table, records as JSON
  *     root.c    roots, disk table        group.c    groups, extents, metadata pages
- *     chain.c   snapshot and log         tree.c     pages of one volume's trees
+ *     chain.c   table image and log         tree.c     pages of one volume's trees
  *     volume.c  maps against space       damage.c   damage for tests
  */
 #ifndef VP_TOOLS_VPOOL_CHECK_H
@@ -88,9 +88,9 @@ struct check {
     struct root_image root;
     const uint8_t *root_block;
 
-    struct check_records snapshot, table; /* sorted; as of the snapshot, and after the log */
-    struct check_records trees;           /* MAP and SPACE of the log, sorted */
-    struct pool_segment *segment;         /* that snapshot and log occupy */
+    struct check_records table_image, table; /* sorted; as of the table image, and after the log */
+    struct check_records trees;              /* MAP and SPACE of the log, sorted */
+    struct pool_segment *segment;            /* that table image and log occupy */
     unsigned segments;
 
     struct check_group *group; /* sorted by id */
@@ -155,7 +155,7 @@ json_t *check_record_json(const struct check_record *r);
 
 /* ---- chain.c ------------------------------------------------------------------------------- */
 
-/* Walks snapshot and log into c->snapshot, c->table, c->trees. */
+/* Walks table image and log into c->table_image, c->table, c->trees. */
 void check_chains(struct check *c);
 
 /* ---- group.c ------------------------------------------------------------------------------- */
@@ -173,7 +173,7 @@ bool check_arena_owner(const struct check *c, uint64_t number, uint32_t *owner);
 /* Marks a page of a tree; false, and a problem, when somebody has it already or it does not
  * exist. */
 bool check_page_mark(struct check *c, uint64_t addr, const char *what);
-/* Marks the segments of snapshot and log. */
+/* Marks the segments of table image and log. */
 void check_segments_mark(struct check *c);
 /* Compares marks with the METAMAP records: leaks, pages that count as free. */
 void check_metadata_space(struct check *c);
@@ -182,7 +182,7 @@ void check_metadata_space(struct check *c);
 
 /* One entry of a tree, replayed records included, in the order of keys. */
 typedef void check_entry_fn(struct check *c, uint64_t key, const uint8_t *entry);
-/* Walks a tree of c->volume as the snapshot names it (perhaps not at all: empty) under the log's
+/* Walks a tree of c->volume as the table image names it (perhaps not at all: empty) under the log's
  * records; without `fn` only the pages are looked at. */
 void check_tree(struct check *c, enum pool_tree kind, check_entry_fn *fn, json_t *pages);
 

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const things[] = {"label", "root", "snapshot", "log", "page", "data"};
+static const char *const things[] = {"label", "root", "image", "log", "page", "data"};
 
 void check_damage_kinds(void)
 {

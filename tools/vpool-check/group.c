@@ -256,7 +256,8 @@ void check_segments_mark(struct check *c)
 
 static void compare_metamap(struct check *c, const struct check_group *g)
 {
-    const struct check_record *r = check_records_find(&c->snapshot, POOL_RECORD_METAMAP, 0, g->id);
+    const struct check_record *r =
+        check_records_find(&c->table_image, POOL_RECORD_METAMAP, 0, g->id);
     uint64_t words = bitmap_words(g->pages), leaked = 0, missing = 0;
     if (r && r->len != words * sizeof(uint64_t)) {
         check_problem(c, "page", "group %u: its page bitmap has the wrong size", g->id);

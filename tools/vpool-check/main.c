@@ -113,7 +113,7 @@ static void run_checks(struct check *c, char **paths, unsigned count, bool writa
 static void check_fini(struct check *c)
 {
     check_disks_close(c);
-    check_records_free(&c->snapshot);
+    check_records_free(&c->table_image);
     check_records_free(&c->table);
     check_records_free(&c->trees);
     for (unsigned i = 0; i < c->groups; i++) {

@@ -238,16 +238,17 @@ static json_t *root_json(const struct check *c)
     const struct pool_root *r = &c->root.root;
     char profile[RAID_PROFILE_TEXT];
     json_t *name = json_string(c->root.name);
-    return json_pack(
-        "{s:o, s:o, s:I, s:I, s:b, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "uuid",
-        check_uuid(c->root.pool_uuid), "name", name ? name : json_string("(not printable)"),
-        "number", (json_int_t)r->number, "checkpoint", (json_int_t)r->checkpoint, "exported",
-        r->exported, "profile", raid_profile_format(c->root.profile, profile), "chunk_bytes",
-        (json_int_t)c->root.geometry.chunk_bytes, "extent_bytes",
-        (json_int_t)c->root.geometry.extent_bytes, "log_segment_bytes",
-        (json_int_t)c->root.geometry.log_segment_bytes, "snapshot",
-        segment_json(&r->snapshot.start), "snapshot_stream", (json_int_t)r->snapshot.stream,
-        "snapshot_batches", (json_int_t)r->snapshot.batches, "log", pieces_json(r));
+    return json_pack("{s:o, s:o, s:I, s:I, s:b, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "uuid",
+                     check_uuid(c->root.pool_uuid), "name",
+                     name ? name : json_string("(not printable)"), "number", (json_int_t)r->number,
+                     "checkpoint", (json_int_t)r->checkpoint, "exported", r->exported, "profile",
+                     raid_profile_format(c->root.profile, profile), "chunk_bytes",
+                     (json_int_t)c->root.geometry.chunk_bytes, "extent_bytes",
+                     (json_int_t)c->root.geometry.extent_bytes, "log_segment_bytes",
+                     (json_int_t)c->root.geometry.log_segment_bytes, "table_image",
+                     segment_json(&r->table_image.start), "table_image_stream",
+                     (json_int_t)r->table_image.stream, "table_image_batches",
+                     (json_int_t)r->table_image.batches, "log", pieces_json(r));
 }
 
 bool check_roots(struct check *c)

@@ -1,6 +1,6 @@
 /*
- * The pages of one tree, from the root that the snapshot names, with the log's records laid over:
- * both come in the order of keys and are merged on the way.
+ * The pages of one tree, from the root that the table image names, with the log's records laid
+ * over: both come in the order of keys and are merged on the way.
  */
 #include "tools/vpool-check/check.h"
 
@@ -153,7 +153,7 @@ void check_tree(struct check *c, enum pool_tree kind, check_entry_fn *fn, json_t
     struct walk w;
     walk_init(&w, c, kind, fn, pages);
     const struct check_record *r =
-        check_records_find(&c->snapshot, POOL_RECORD_TREE, c->volume->id, kind);
+        check_records_find(&c->table_image, POOL_RECORD_TREE, c->volume->id, kind);
     struct thin_tree_record_disk t = {0};
     if (r && r->len == sizeof(t))
         memcpy(&t, r->value, sizeof(t));

@@ -226,7 +226,7 @@ static json_t *volume_report(struct check *c, const struct check_record *record,
     return o;
 }
 
-/* `record` is NULL for a volume that was deleted since the snapshot: only its pages count. */
+/* `record` is NULL for a volume that was deleted since the table image: only its pages count. */
 static void check_volume(struct check *c, uint32_t id, const struct check_record *record,
                          json_t *list)
 {
@@ -302,11 +302,11 @@ void check_volumes(struct check *c)
         if (r->kind == POOL_RECORD_VOLUME && r->key == 0)
             check_volume(c, r->scope, r, list);
     }
-    /* Deleted since the snapshot: until the next checkpoint their pages are theirs. */
-    for (size_t i = 0; i < c->snapshot.count; i++) {
-        const struct check_record *r = &c->snapshot.r[i];
-        bool again =
-            i && c->snapshot.r[i - 1].kind == r->kind && c->snapshot.r[i - 1].scope == r->scope;
+    /* Deleted since the table image: until the next checkpoint their pages are theirs. */
+    for (size_t i = 0; i < c->table_image.count; i++) {
+        const struct check_record *r = &c->table_image.r[i];
+        bool again = i && c->table_image.r[i - 1].kind == r->kind &&
+                     c->table_image.r[i - 1].scope == r->scope;
         if (r->kind == POOL_RECORD_TREE && !again && !volume_exists(c, r->scope))
             check_volume(c, r->scope, NULL, list);
     }

@@ -194,7 +194,8 @@ static void pieces_are_merged_when_no_checkpoint_comes_between_imports(void **st
         check(committed > before);
         check_counters();
         if (pool->root.now.pieces == 1) {
-            /* A snapshot, the merged piece, a segment for the commit: what was merged is free. */
+            /* A table image, the merged piece, a segment for the commit: what was merged is
+             * free. */
             check(pool->meta.pages_total - pool->meta.pages_free <= 3 * segment_pages);
             merged++;
         }

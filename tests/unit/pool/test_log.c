@@ -472,7 +472,7 @@ static void a_log_that_goes_on_in_a_new_group_is_found_after_a_crash(void **stat
     end(w);
 }
 
-static void outgrow_by_snapshot(void *arg)
+static void outgrow_by_table_image(void *arg)
 {
     struct pool_client c = {.checkpoint = use_up_pages};
     (void)arg;
@@ -484,10 +484,10 @@ static void outgrow_by_snapshot(void *arg)
     check_equal(pool->meta.groups, 2);
 }
 
-static void a_snapshot_that_lies_in_a_new_group_is_found_after_a_crash(void **state)
+static void a_table_image_that_lies_in_a_new_group_is_found_after_a_crash(void **state)
 {
     (void)state;
-    struct sim_world *w = run_new(outgrow_by_snapshot);
+    struct sim_world *w = run_new(outgrow_by_table_image);
     w = run_import(w);
     check_ok(import_rc);
     check_equal(client.value[1], 7);
@@ -511,7 +511,7 @@ int main(void)
         cmocka_unit_test(a_crash_right_after_a_metadata_group_was_formed_loses_nothing),
         cmocka_unit_test(without_any_disk_that_takes_the_log_the_pool_is_fenced),
         cmocka_unit_test(a_log_that_goes_on_in_a_new_group_is_found_after_a_crash),
-        cmocka_unit_test(a_snapshot_that_lies_in_a_new_group_is_found_after_a_crash),
+        cmocka_unit_test(a_table_image_that_lies_in_a_new_group_is_found_after_a_crash),
         cmocka_unit_test(commits_from_other_reactors_go_home_and_survive_on_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

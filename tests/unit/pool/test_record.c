@@ -174,16 +174,16 @@ static void a_copy_in_steps_and_the_log_since_it_began_give_the_table(void **sta
     }
 }
 
-static void records_for_the_snapshot_are_set_and_removed_without_the_log(void **state)
+static void records_for_the_table_image_are_set_and_removed_without_the_log(void **state)
 {
     (void)state;
     struct pool *p = table_new();
     struct pool_record r;
-    assert_int_equal(pool_record_put_in_snapshot(p, POOL_RECORD_TREE, 1, 0, "abc", 3), 0);
-    assert_int_equal(pool_record_put_in_snapshot(p, POOL_RECORD_TREE, 1, 0, "xyz", 3), 0);
+    assert_int_equal(pool_record_put_in_table_image(p, POOL_RECORD_TREE, 1, 0, "abc", 3), 0);
+    assert_int_equal(pool_record_put_in_table_image(p, POOL_RECORD_TREE, 1, 0, "xyz", 3), 0);
     assert_true(pool_record_get(p, POOL_RECORD_TREE, 1, 0, &r));
     assert_memory_equal(r.value, "xyz", 3);
-    assert_int_equal(pool_record_put_in_snapshot(p, POOL_RECORD_TREE, 1, 0, NULL, 0), 0);
+    assert_int_equal(pool_record_put_in_table_image(p, POOL_RECORD_TREE, 1, 0, NULL, 0), 0);
     assert_false(pool_record_get(p, POOL_RECORD_TREE, 1, 0, &r));
     table_free(p);
 }
@@ -239,7 +239,7 @@ int main(void)
         cmocka_unit_test(going_over_a_kind_sees_that_kind_only_and_can_stop),
         cmocka_unit_test(an_encoded_table_applies_to_an_equal_one),
         cmocka_unit_test(a_copy_in_steps_and_the_log_since_it_began_give_the_table),
-        cmocka_unit_test(records_for_the_snapshot_are_set_and_removed_without_the_log),
+        cmocka_unit_test(records_for_the_table_image_are_set_and_removed_without_the_log),
         cmocka_unit_test(a_record_cut_anywhere_is_refused),
         cmocka_unit_test(random_bytes_never_decode_out_of_bounds),
     };

@@ -49,7 +49,7 @@ static struct pool_root example_root(void)
         .number = 77,
         .checkpoint = 5,
         .exported = true,
-        .snapshot = {.start = segment(1 << 20), .stream = 11, .batches = 3},
+        .table_image = {.start = segment(1 << 20), .stream = 11, .batches = 3},
         .piece = {{segment(2 << 20), 12, 1, 9}, {segment(3 << 20), 13, 4, POOL_LOG_OPEN}},
         .pieces = 2,
     };
@@ -92,7 +92,7 @@ static void a_root_decodes_to_what_was_encoded(void **state)
     assert_memory_equal(&image.root.piece[1].start, &want.piece[1].start,
                         sizeof(want.piece[1].start));
     assert_true(image.root.piece[1].last_seq == POOL_LOG_OPEN);
-    assert_int_equal(image.root.snapshot.batches, 3);
+    assert_int_equal(image.root.table_image.batches, 3);
     free(p);
 }
 

@@ -308,7 +308,7 @@ static int damage_is_noticed(const char *kind, uint64_t seed, const json_t *befo
     return code ? 0 : 1;
 }
 
-static const char *const things[] = {"label", "root", "snapshot", "log", "page", "data"};
+static const char *const things[] = {"label", "root", "image", "log", "page", "data"};
 enum { THINGS = sizeof(things) / sizeof(things[0]) };
 
 /* Which of the things could be damaged, as a mask; bit THINGS: extents. */
