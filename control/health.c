@@ -203,7 +203,7 @@ unsigned health_of_pool(const struct control_pool *p)
         flags |= v->now;
     const struct attachment *a;
     list_for_each (a, &p->attachments, link)
-        if (!a->server && !a->target)
+        if (!a->served)
             flags |= HEALTH_ATTACHMENTS;
     return flags;
 }

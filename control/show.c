@@ -292,7 +292,7 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
     warn_volumes(list, p);
     const struct attachment *a;
     list_for_each (a, &p->attachments, link)
-        if (!a->server && !a->target)
+        if (!a->served)
             warn(list, "remove what is in the way and attach it again, or detach it",
                  "the attachment of %s/%s at %s is not served: %s", p->name, a->volume, a->address,
                  a->error);
