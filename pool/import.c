@@ -441,7 +441,9 @@ static int import_run(struct pool_import_state *im)
         rc = pool_keeps_find(im->p, stream_of_last_log(im), &im->keeps);
     if (!rc)
         rc = import_seal(im);
-    return rc ? rc : pool_keeps_replay(im->p, &im->keeps);
+    if (!rc)
+        rc = pool_keeps_replay(im->p, &im->keeps);
+    return rc ? rc : pool_jobs_load(im->p);
 }
 
 int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
