@@ -197,7 +197,7 @@ static CO int resize_now(struct control *c, struct control_pool *p, const char *
     int rc = volume_resize(p->vs, volume, a->size, a->force, err);
     if (rc)
         return rc;
-    attachments_ublk_resize(c, p, volume);
+    attachments_resize(c, p, volume);
     control_event(c, under_users ? VP_LOG_WARN : VP_LOG_INFO, "volume.resized", a->volume,
                   "%s to %s%s%s", size_text(from), size_text(a->size),
                   under_users ? " while it was in use: " : "", under_users ? users : "");

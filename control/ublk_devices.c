@@ -9,6 +9,7 @@
 #include "control/ublk_devices.h"
 
 #include "base/attr.h"
+#include "control/export.h"
 #include "io/offload.h"
 
 #include <errno.h>
@@ -27,7 +28,7 @@ static struct attachment *find_served(struct control *c, int number)
     list_for_each (p, &c->pools, link) {
         struct attachment *a;
         list_for_each (a, &p->attachments, link)
-            if (a->target && ublkx_target_number(a->target) == number)
+            if (export_ublk_number(a) == number)
                 return a;
     }
     return NULL;
