@@ -9,7 +9,7 @@
  *
  * What is known about a piece is kept outside of it, with its first page's number. Who does not
  * get a buffer waits in line: nobody overtakes, so that large requests do not starve.
- * One thread. Tested in tests/unit/io/test_buffer.c.
+ * One thread. Tested in tests/unit/io/test_reactor.c.
  */
 #include "io/region_impl.h"
 
