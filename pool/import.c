@@ -422,12 +422,11 @@ static int import_seal(struct pool_import_state *im)
     return rc;
 }
 
-/* The incarnation that the newest root names; none after a clean end of a pool that never
- * served. */
-static uint64_t stream_of_last_log(const struct pool_import_state *im)
+/* CO. The root's last piece, as it was found, tells whether what was kept is ours; also where it is
+ * empty, and im->next does not count it any more. */
+static int import_keeps_find(struct pool_import_state *im)
 {
-    const struct pool_root *r = &im->image.root;
-    return r->pieces ? r->piece[r->pieces - 1].stream : 0;
+    return pool_keeps_find(im->p, &im->next.piece[im->image.root.pieces - 1], &im->keeps);
 }
 
 static int import_run(struct pool_import_state *im)
@@ -438,7 +437,7 @@ static int import_run(struct pool_import_state *im)
     if (!rc)
         rc = import_space(im);
     if (!rc)
-        rc = pool_keeps_find(im->p, stream_of_last_log(im), &im->keeps);
+        rc = import_keeps_find(im);
     if (!rc)
         rc = import_seal(im);
     return rc ? rc : pool_keeps_replay(im->p, &im->keeps);

@@ -359,6 +359,8 @@ static void log_write_some(struct pool *p)
     int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : stream_write_run(p, &l->stream, l, &run, total);
     if (rc)
         pool_fence(p, "the metadata log cannot be extended");
+    else /* before whoever waits for one of these commits goes on */
+        atomic_store_explicit(&l->durable_seq, l->stream.next_seq - 1, memory_order_relaxed);
     while (!list_empty(&run))
         entry_finish(list_first(&run, struct log_entry, link), rc ? VP_E_POOL_FENCED : 0);
     if (l->stream.total_pages > l->limit_pages)

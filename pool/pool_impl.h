@@ -171,6 +171,7 @@ struct pool_stream {
 
 struct pool_log {
     struct pool_stream stream;
+    _Atomic uint64_t durable_seq; /* of the last run's last batch: durable, and all before */
     struct list queue; /* struct log_entry: commits that wait for a writer                */
     struct list owned; /* those of them that pool_log_append_nowait allocated             */
     uint64_t queued_bytes;
