@@ -12,7 +12,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Marks a function that may yield. Its comment says what can change meanwhile. */
+/* Marks a function that may yield, in its declaration and in its definition. Its comment says what
+ * can change meanwhile. What calls it is marked too (tests/lib/tidy-yields), so a function without
+ * the mark does not yield. */
 #define CO
 
 struct co;

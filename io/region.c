@@ -321,7 +321,7 @@ void *io_buffer_try(size_t len)
     return buf;
 }
 
-void *io_buffer_get(size_t len)
+CO void *io_buffer_get(size_t len)
 {
     void *buf = io_buffer_try(len);
     if (buf)

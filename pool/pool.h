@@ -327,7 +327,7 @@ CO int pool_close(struct pool *p, bool mark_exported) must_check;
 /* Closes and wipes the labels. */
 CO int pool_destroy(struct pool *p, struct vp_error *err) must_check;
 /* Simulated power cut or SIGKILL-like end: frees memory, does no I/O. */
-void pool_abandon(struct pool *p);
+CO void pool_abandon(struct pool *p);
 
 /* ---- looking ------------------------------------------------------------------------------- */
 

@@ -28,7 +28,7 @@ struct resync_call {
     bool more;
 };
 
-static int resync_on_reactor(void *arg)
+static CO int resync_on_reactor(void *arg)
 {
     struct resync_call *c = arg;
     struct volume_io *io = c->v->io;
@@ -98,7 +98,7 @@ static CO int job_idle(struct volumes *vs, bool *more)
     return 0;
 }
 
-int volumes_background_step(struct volumes *vs, bool *more)
+CO int volumes_background_step(struct volumes *vs, bool *more)
 {
     *more = false;
     int rc = job_delete(vs, more);
@@ -115,7 +115,7 @@ int volumes_background_step(struct volumes *vs, bool *more)
 #define BACKGROUND_PAUSE_NS UINT64_C(2000000)
 #define BACKGROUND_IDLE_NS  UINT64_C(1000000000)
 
-static void background(void *arg)
+static CO void background(void *arg)
 {
     struct volumes *vs = arg;
     while (!vs->closing) {
@@ -148,7 +148,7 @@ static CO void commit_all(struct volumes *vs)
         vp_debug("timed commit of pool %s: %s", pool_name(vs->pool), vp_err_text(rc));
 }
 
-static void commit_timer(void *arg)
+static CO void commit_timer(void *arg)
 {
     struct volumes *vs = arg;
     while (!vs->closing) {
@@ -180,7 +180,7 @@ int volumes_background_start(struct volumes *vs)
     return rc;
 }
 
-void volumes_background_stop(struct volumes *vs)
+CO void volumes_background_stop(struct volumes *vs)
 {
     co_queue_wake_all(&vs->work);
     co_queue_wake_all(&vs->timer);

@@ -76,8 +76,8 @@ int volume_record_decode(const void *bytes, size_t len, struct volume_record *ou
     return raid_profile_is_supported(out->options.profile) ? 0 : VP_E_RECORD_BAD;
 }
 
-int volume_record_commit(struct volume *v, const char *name, const struct volume_options *o,
-                         bool deleting)
+CO int volume_record_commit(struct volume *v, const char *name, const struct volume_options *o,
+                            bool deleting)
 {
     struct volume_record r = {.uuid = v->uuid,
                               .created_seconds = v->created_seconds,
