@@ -113,6 +113,13 @@ static void *block_address(const struct raid_io *io, uint32_t block)
     return (uint8_t *)io->buf + (size_t)block * RAID_BLOCK;
 }
 
+static void count_healed(const struct raid_io *io, struct raid_disk *d, uint32_t blocks)
+{
+    raid_count(&d->healed_blocks, blocks);
+    if (io->healed)
+        raid_count(io->healed, blocks);
+}
+
 /* Writes the good run over its bad copies. Failure leaves what was bad as bad as it was: the
  * checksum (or the unreadable sector) goes on saying so. */
 static CO void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
@@ -131,7 +138,7 @@ static CO void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struc
             vp_warn("disk %u: blocks at byte %llu could not be healed: %s", d->index,
                     (unsigned long long)(g->base_bytes[c] + at), vp_err_text(rc));
         else
-            raid_count(&d->healed_blocks, to - from);
+            count_healed(io, d, to - from);
     }
 }
 

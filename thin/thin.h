@@ -46,6 +46,7 @@ struct thin_config {
     struct raid_profile profile;
     uint64_t reserve_bytes; /* arenas leased ahead so that this much can always be written    */
     bool discard_devices;   /* tell devices about freed chunks                                */
+    _Atomic uint64_t *healed_blocks; /* blocks that reads heal are added; NULL: nobody counts */
 };
 
 /*

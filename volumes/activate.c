@@ -56,8 +56,7 @@ static CO int open_on_reactor(void *arg)
     return thin_open(&c->config, c->state, &c->thin);
 }
 
-static struct thin_config config_of(const struct volume *v, const struct volumes_slot *slot,
-                                    bool reserve)
+static struct thin_config config_of(struct volume *v, const struct volumes_slot *slot, bool reserve)
 {
     return (struct thin_config){
         .pool = v->vs->pool,
@@ -67,6 +66,7 @@ static struct thin_config config_of(const struct volume *v, const struct volumes
         .profile = v->options.profile,
         .reserve_bytes = reserve ? v->options.reserve_bytes : 0,
         .discard_devices = v->vs->discard_devices,
+        .healed_blocks = &v->counters.healed_blocks,
     };
 }
 

@@ -108,6 +108,7 @@ static CO int delete_records(struct volume *v)
     pool_batch_delete(&d.batch, POOL_RECORD_TREE, v->id, POOL_TREE_SPACE);
     pool_batch_delete(&d.batch, POOL_RECORD_STAT, v->id, 0);
     pool_batch_delete(&d.batch, POOL_RECORD_COUNTER, v->id, POOL_COUNTER_COMMITS);
+    pool_batch_delete(&d.batch, POOL_RECORD_COUNTER, v->id, VOLUME_COUNTER_ERRORS);
     pool_batch_delete(&d.batch, POOL_RECORD_VOLUME, v->id, 0);
     int rc = pool_commit(p, &d.batch);
     pool_batch_fini(&d.batch);

@@ -98,7 +98,7 @@ static void request_end(struct volume *v, int rc)
 {
     struct volume_io *io = v->io;
     if (rc == VP_E_CHECKSUM)
-        counter_add(&v->counters.checksum_errors, 1);
+        atomic_fetch_add_explicit(&v->counters.checksum_errors, 1, memory_order_relaxed);
     if (--io->requests == 0)
         co_queue_wake_all(&io->drained);
 }

@@ -99,6 +99,7 @@ struct volume *volume_new(struct volumes *vs, uint32_t id)
     co_queue_init(&v->unpinned);
     hash_add(&vs->by_id, &v->by_id, id);
     list_add_tail(&vs->all, &v->link);
+    volume_errors_load(v);
     return v;
 }
 

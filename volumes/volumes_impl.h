@@ -9,6 +9,7 @@
  *     full.c      out of space                        checkpoint.c  the pool's client
  *     background.c  commit timer, resync, idle volumes               delete.c  space comes back
  *     info.c      what `vpool volume show` says     sweep.c       the same for many volumes
+ *     errors.c    counters of errors, over restarts
  *
  * An inactive volume is a `struct volume`: its record and its name. An active one has a
  * `struct volume_io` on its reactor, with the open map. Everything in struct volume that is not
@@ -102,8 +103,17 @@ struct volume_io {
 };
 
 struct volume_counters { /* written by the volume's reactor only, read by anybody */
-    _Atomic uint64_t reads, writes, flushes, discards, bytes_read, bytes_written, checksum_errors;
+    _Atomic uint64_t reads, writes, flushes, discards, bytes_read, bytes_written;
+    _Atomic uint64_t checksum_errors, healed_blocks; /* and by home: errors.c */
     _Atomic unsigned waiting_for_space;
+};
+
+/* errors.c: what the pool has of the counters of errors. */
+struct volume_errors {
+    uint64_t since; /* seconds since 1970: what the counters count from     */
+    uint64_t saved; /* sum of the counters in the pool, or on its way there */
+    uint64_t save;  /* number of the save that took them                    */
+    bool is_recorded;
 };
 
 enum volume_delete_step {
@@ -121,6 +131,7 @@ struct volume {
     _Atomic unsigned flags;      /* enum volume_flag_bits             */
     _Atomic bool resync_wanted;  /* an overwrite failed: background.c */
     struct volume_counters counters;
+    struct volume_errors errors;
 
     struct hash_node by_id;
     struct list link;                     /* vs->all                  */
@@ -165,6 +176,7 @@ struct volumes {
     struct list all, active, replaying, resync, deleting;
     unsigned count; /* without those being deleted */
     uint64_t next_id;
+    uint64_t errors_save; /* numbers the saves of errors.c */
     bool closing;
     bool discard_devices;
 
@@ -318,6 +330,11 @@ int volume_roots_put(struct volume *v, const struct thin_roots *roots) must_chec
  * requests that are at work there have ended. *offset moves up to what was not done. On v's
  * reactor. VP_E_NO_SPACE at once in a full pool: it does not wait for room. */
 CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end) must_check;
+
+/* ---- errors.c ----------------------------------------------------------------------------- */
+
+/* Goes on with the counters of errors that the pool has; from zero when it has none. */
+void volume_errors_load(struct volume *v);
 
 /* ---- delete.c, background.c --------------------------------------------------------------- */
 
