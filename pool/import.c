@@ -440,7 +440,9 @@ static CO int import_run(struct pool_import_state *im)
         rc = import_keeps_find(im);
     if (!rc)
         rc = import_seal(im);
-    return rc ? rc : pool_keeps_replay(im->p, &im->keeps);
+    if (!rc)
+        rc = pool_keeps_replay(im->p, &im->keeps);
+    return rc ? rc : pool_jobs_load(im->p);
 }
 
 CO int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,

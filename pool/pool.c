@@ -24,6 +24,7 @@ CO struct pool *pool_new(void)
     p->home = reactor_self();
     pool_init_queues(p);
     pool_meta_init(p);
+    pool_jobs_init(&p->jobs);
     p->root.page = aligned_alloc(ROOT_BYTES, ROOT_BYTES);
     if (!p->root.page || pool_records_init(&p->records)) {
         pool_abandon(p);
@@ -40,6 +41,7 @@ CO void pool_meta_fini(struct pool *p)
     pool_batch_fini(&p->checkpoint.records);
     pool_pages_fini(p);
     pool_records_fini(&p->records);
+    pool_jobs_fini(&p->jobs);
     free(p->root.page);
 }
 

@@ -21,6 +21,7 @@
 #include "base/verify.h"
 #include "io/device.h"
 #include "io/reactor.h"
+#include "pool/job.h"
 #include "pool/pool.h"
 #include "raid/raid.h"
 
@@ -280,6 +281,8 @@ struct pool {
     struct pool_root_state root;
     struct pool_checkpoint_state checkpoint;
     struct pool_import_state *import; /* while importing */
+
+    struct pool_jobs jobs; /* job.c */
 };
 
 /* ==== what the disk side offers ============================================================= */

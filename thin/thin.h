@@ -153,6 +153,7 @@ CO int thin_resync_step(struct thin *t, bool *more) must_check;
 struct thin_stats {
     uint64_t allocated_chunks, valid_blocks, leased_arenas;
     uint64_t commits, intents_set, regions_to_resync, adopted_blocks;
+    uint64_t region_bytes; /* what thin_resync_step does in one call, at most */
 };
 struct thin_stats thin_stats(const struct thin *t);
 

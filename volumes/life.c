@@ -141,8 +141,18 @@ static int import_intent(const struct pool_record *r, void *arg)
 {
     struct volumes *vs = arg;
     struct volume *v = volume_find_id(vs, r->scope);
-    if (v && v->state == VOLUME_ONLINE && list_empty(&v->resync_link))
-        list_add_tail(&vs->resync, &v->resync_link);
+    return v && v->state == VOLUME_ONLINE ? volume_resync_add(v) : 0;
+}
+
+/* Deletions go on where they were. */
+static int import_deletions(struct volumes *vs)
+{
+    struct volume *v;
+    list_for_each (v, &vs->deleting, delete_link) {
+        int rc = volume_delete_take_job(v);
+        if (rc)
+            return rc;
+    }
     return 0;
 }
 
@@ -160,6 +170,10 @@ static int import_records(struct volumes *vs)
         rc = volumes_replay_assign(vs);
     if (!rc)
         rc = pool_record_each(vs->pool, POOL_RECORD_INTENT, import_intent, vs);
+    if (!rc)
+        rc = import_deletions(vs);
+    if (!rc)
+        pool_jobs_forget_left(vs->pool);
     return rc;
 }
 

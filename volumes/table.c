@@ -261,6 +261,7 @@ static CO int create_reserve(struct volume *v, struct vp_error *err)
     v->fault = NULL;
     v->state = VOLUME_DELETING;
     list_add_tail(&vs->deleting, &v->delete_link);
+    vp_ignore(volume_delete_take_job(v), "no memory: its first step tries again");
     co_queue_wake_all(&vs->work);
     return rc;
 }
@@ -318,13 +319,34 @@ CO int volume_control_begin(struct volumes *vs, const char *name, struct volume 
     return vp_fail(err, VP_E_NOT_FOUND, "no volume %s/%s", pool_name(vs->pool), name);
 }
 
+/* The record says that v goes, and its job is there, or neither. */
+static CO int delete_commit(struct volume *v, const char *name)
+{
+    struct pool *p = v->vs->pool;
+    struct pool_job *job = pool_job_new(p, POOL_JOB_DELETE, v->id, name);
+    if (!job)
+        return VP_E_NO_MEMORY;
+    pool_job_count(job, volume_delete_bytes(v));
+    struct pool_batch b;
+    pool_batch_init(&b);
+    volume_record_put(v, name, &v->options, true, &b);
+    pool_job_put(p, job, &b);
+    int rc = pool_commit(p, &b);
+    pool_batch_fini(&b);
+    if (rc)
+        pool_job_drop(job);
+    else
+        v->delete_job = job;
+    return rc;
+}
+
 static CO int delete_locked(struct volume *v, const char *name, struct vp_error *err)
 {
     struct volumes *vs = v->vs;
     if (v->open_count > 0)
         return vp_fail(err, VP_E_BUSY, "volume %s is in use; detach it first", volume_full_name(v));
     v->name->pending = true; /* nobody opens it from here on */
-    int rc = volume_record_commit(v, name, &v->options, true);
+    int rc = delete_commit(v, name);
     if (rc) {
         v->name->pending = false;
         return vp_fail(err, rc, "the deletion could not be recorded: %s", vp_err_text(rc));
@@ -332,7 +354,7 @@ static CO int delete_locked(struct volume *v, const char *name, struct vp_error 
     hash_del(&vs->by_name, &v->name->node);
     vs->count--;
     v->state = VOLUME_DELETING;
-    list_del(&v->resync_link);
+    volume_resync_end(v, POOL_JOB_CANCELLED);
     list_add_tail(&vs->deleting, &v->delete_link);
     co_queue_wake_all(&vs->work);
     return 0;
