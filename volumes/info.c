@@ -69,7 +69,7 @@ static int stats_on_reactor(void *arg)
     return 0;
 }
 
-int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out)
+CO int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out)
 {
     struct volume *v = volume_find(vs, name);
     if (!v)
