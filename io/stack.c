@@ -1,7 +1,7 @@
 /*
- * Stacks of coroutines. Mapping one, with its guard page, costs microseconds and two entries in
- * the kernel's list of mappings, so they are kept: by the reactor while it lives, then in a cache
- * of the whole process, from which the next reactor takes them (a simulator makes thousands of
+ * Stacks of coroutines. Mapping a stack with its guard page costs microseconds and two entries in
+ * the kernel's list of mappings. So stacks are kept: by the reactor while it lives, then in a cache
+ * of the whole process. The next reactor takes them from there (a simulator makes thousands of
  * reactors a second).
  */
 #include "io/co_impl.h"

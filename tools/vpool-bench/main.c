@@ -1,7 +1,7 @@
 /*
- * vpool-bench: what the engine does without a daemon and without NBD, in one process and on one
+ * vpool-bench measures the engine without a daemon and without NBD, in one process and on one
  * reactor. It makes a pool of its own on the given files, runs a load (or serves a volume to
- * whoever has one) and removes the pool.
+ * whoever has a load), and removes the pool.
  */
 #include "bench.h"
 
