@@ -1,16 +1,17 @@
 /*
  * Checkpoints: see docs/design.md, "Metadata". Fuzzy: writes and commits go on while one is made.
  *
- *     cut the log ─ client writes dirty pages, commits ─ table copied ─ log drained ─ table image
- *     written ─ flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
+ *     cut the log ─ client writes dirty pages, commits ─ table copied ─ table image written ─ log
+ *     drained ─ flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
  *
  *  C1  What any page or the table's copy can hold is in the log after the cut, or was before the
- * cut in a page that is dirty or in the table. So root + log from the cut = the last commit. The
- * copy takes many turns, so it holds a record as it was at one moment or another of them: what
- * changed after the cut is in the log, and what is not logged (TREE) changes only before the copy.
- * C2 The log is drained between the copy of the table and the root: nothing becomes durable through
- * the table image whose batch, with the MAP records beside it, is not. C3  A checkpoint that fails
- * changes nothing durable: the old root, its log and its pages stay.
+ *      cut in a page that is dirty or in the table. So root + log from the cut = the last commit.
+ *      The copy takes many turns, so it holds a record as it was at one moment or another of them:
+ *      what changed after the cut is in the log, and what is not logged (TREE) changes only before
+ *      the copy.
+ *  C2  The log is drained between the copy of the table and the root: nothing becomes durable
+ *      through the table image whose batch, with the MAP records beside it, is not.
+ *  C3  A checkpoint that fails changes nothing durable: the old root, its log and its pages stay.
  */
 #include "pool/keep.h"
 #include "pool/meta_impl.h"
@@ -59,10 +60,9 @@ CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piec
     table_image_encode(p);
     if (!io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
         pool_meta_commit(p); /* a test: what the last root needs is used again too early */
-    int rc = pool_log_drain(p);
+    int rc = table_image_write(p, &next.table_image);
+    /* C2. It may also lie in a group that was formed for it, whose record is only queued yet. */
     if (!rc)
-        rc = table_image_write(p, &next.table_image);
-    if (!rc) /* it may lie in a group that was formed for it, whose record is only queued yet */
         rc = pool_log_drain(p);
     /* The root must name nothing that a power cut could still lose. */
     if (!rc && io_guard_on(GUARD_PAGES_BEFORE_ROOT)) {
