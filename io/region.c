@@ -275,7 +275,7 @@ bool region_take_slab(struct region *g)
     uint32_t slab = g->slabs_open - 1;
     if (!g->slab_fixed[slab])
         vp_ignore(io_fault_in(g->base + slab * SLAB_BYTES, SLAB_BYTES),
-                  "what is not there now is found when it is used");
+                  "memory that is not there now is taken when it is used");
     return true;
 }
 

@@ -90,7 +90,7 @@ void co_stack_fault_in(struct co *co)
     uintptr_t bottom = (uintptr_t)co->map + PAGE;
     uintptr_t from = top - bottom > USUAL_BYTES ? top - USUAL_BYTES : bottom;
     vp_ignore(io_fault_in((void *)from, top - from),
-              "what is not there now is found when it is used");
+              "memory that is not there now is taken when it is used");
 }
 
 void co_stack_put_list(struct list *idle)

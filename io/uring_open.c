@@ -134,7 +134,8 @@ static int lock_file(int fd, const char *path, unsigned flags, struct vp_error *
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
         return 0;
     if (errno == EAGAIN || errno == EACCES)
-        return vp_fail(err, VP_E_IO_BUSY_DEVICE, "%s is in use by another process, or twice", path);
+        return vp_fail(err, VP_E_IO_BUSY_DEVICE,
+                       "%s is in use by another process, or it is named twice", path);
     return vp_fail_errno(err, VP_E_SYSTEM, errno, "cannot lock %s", path);
 }
 

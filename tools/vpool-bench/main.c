@@ -209,7 +209,7 @@ static const char usage[] =
     "  --disk FILE        a disk of the pool; created, sparse, if it is missing\n"
     "  --raw              without a pool: the device layer on FILE (overwrites it)\n"
     "  --ublk-volume      serve the volume as a ublk device until SIGTERM or SIGINT\n"
-    "  --ublk-pass DISK   serve DISK so, as it is\n"
+    "  --ublk-pass DISK   the same for the bare DISK\n"
     "  --checksum         compute the checksums that a volume would\n"
     "  --zero-copy        the kernel's pages go to DISK as they are (Linux 6.16)\n"
     "POOL:\n"

@@ -248,13 +248,13 @@ static CO int find_disks(struct pool_found **found, const struct pool_found **po
     }
     if (matching == 1)
         return 0;
-    return matching ? vp_fail(err, VP_E_EXISTS,
-                              "%u pools there are named '%s': name the disks with --disk", matching,
-                              options.pool)
-                    : vp_fail(err, VP_E_NOT_FOUND,
-                              "no disk of a pool '%s' found in %s%s: name them with --disk or -d",
-                              options.pool, options.paths[0],
-                              options.path_count > 1 ? " and the other places" : "");
+    return matching
+               ? vp_fail(err, VP_E_EXISTS, "%u pools are named '%s': name the disks with --disk",
+                         matching, options.pool)
+               : vp_fail(err, VP_E_NOT_FOUND,
+                         "no disk of a pool '%s' found in %s%s: name them with --disk or -d",
+                         options.pool, options.paths[0],
+                         options.path_count > 1 ? " and the other places" : "");
 }
 
 static CO int open_pool(struct volumes **out, struct vp_error *err)
