@@ -1,6 +1,7 @@
 /*
- * `vpool doctor`: what is open, each finding with the command that helps. And what a killed daemon
- * has left in memory for a pool that never came again, which is collected after a day.
+ * `vpool doctor`: everything that needs attention, each finding with the command that helps. Also:
+ * what a killed daemon has left in memory for a pool that never came again. It is collected after a
+ * day.
  */
 #include "control/ublk_devices.h"
 

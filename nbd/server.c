@@ -1,7 +1,7 @@
 /*
  * A listening socket, its exports and its connections. A connection is one coroutine on the
- * server's reactor, which for the transmission phase calls over to the volume's; so everything here
- * is touched by one thread only.
+ * server's reactor. For the transmission phase it calls over to the volume's reactor. So only one
+ * thread touches everything here.
  */
 #include "nbd/server.h"
 

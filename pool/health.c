@@ -1,5 +1,5 @@
 /*
- * Whose data are at stake: disks that left service, seen from the volumes that have data on them.
+ * Which volumes are concerned when a disk left service: the owners of the data on it.
  */
 #include "pool/disk_impl.h"
 

@@ -1,6 +1,6 @@
 /*
- * The first half of an import: all roots, the newest of them, and which disks it may count on. See
- * import.c, I4, I7, I9.
+ * The first half of an import: all roots, the newest of them, and the disks on which it may count.
+ * See import.c, I4, I7, I9.
  */
 #include "pool/import_impl.h"
 

@@ -1,16 +1,16 @@
 /*
  * Kept memory: what the next import does with it. See keep.h for what it is for.
  *
- *     find ─ those of the incarnation that the newest root names, if its log has all that was
- *              durable; others are of another time or other disks, and stay (K5)
- *     accept ─ they belong to our incarnation as well, before its root is written: whichever root
- *              the next import finds, it takes them
- *     replay ─ records into the log, handed to the volumes; they go. What they name is durable: the
- *              import has flushed the disks (GUARD_IMPORT_FLUSH)
+ *     find ─ the memory of the incarnation that the newest root names, if its log has all that was
+ *            durable; other memory is of another time or other disks, and stays (K5)
+ *     accept ─ the memory belongs to our incarnation as well, before its root is written: whichever
+ *            root the next import finds, it takes the memory
+ *     replay ─ the records go into the log and to the volumes, and the memory is removed. What they
+ *            name is durable: the import has flushed the disks (GUARD_IMPORT_FLUSH)
  *
  * So the import ends the dead daemon's commit in its place. A kill or a power cut at any point
- * leaves records that are in the log, or still kept, or both, which is as good: they are absolute,
- * and end with the newest.
+ * leaves records that are in the log, or still kept, or both. Both does no harm: records are
+ * absolute, and the newest comes last.
  */
 #include "pool/keep_impl.h"
 

@@ -8,9 +8,9 @@
  *
  * All of it is touched at home only, except what is marked ANY or _Atomic.
  *
- * Where the state of disks is durable: in the disk table of the *root*, not in records. An ejection
- * is a new root with the same table image and log and one more disk marked out (pool_root_update);
- * so it needs no log, which may be what failed, and "newest root wins" also says which disks count.
+ * The state of disks is durable in the disk table of the *root*, not in records. An ejection is a
+ * new root with the same table image and log and one more disk marked out (pool_root_update). So it
+ * needs no log, which may be what failed, and "newest root wins" also says which disks count.
  */
 #ifndef VP_POOL_POOL_IMPL_H
 #define VP_POOL_POOL_IMPL_H

@@ -1,7 +1,6 @@
 /*
- * Finding disks of pools. pool_scan only looks (read-only, shared); pool_candidates_open takes the
- * disks of one pool for itself: the exclusive lock on each device is what keeps a second daemon
- * away.
+ * Finding disks of pools. pool_scan only looks (read-only, shared). pool_candidates_open takes the
+ * disks of one pool for itself. The exclusive lock on each device keeps a second daemon away.
  */
 #include "base/attr.h"
 #include "base/log.h"

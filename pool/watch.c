@@ -1,13 +1,14 @@
 /*
  * Whether a disk in use is still what it was. Somebody may overwrite its labels and roots (mkfs on
- * the wrong name), truncate its file or remove it: nothing of that fails before the next import,
- * and then the pool is gone. So this is looked at from time to time.
+ * the wrong name), truncate its file, or remove it. Nothing fails then until the next import, and
+ * then the pool is gone. So disks in use are looked at from time to time.
  *
  * Labels and roots that are damaged on a disk in service are written again, since the pool knows
- * all that they say: the labels in all copies, and roots until each slot has one. Not so where a
- * whole label of another pool stands, or a root of this pool that is newer than ours: somebody else
- * has this disk in use, and what it wrote is not ours to overwrite. What is found is kept in
- * the disk's `finding` until the pool closes, since data may have been overwritten as well.
+ * all that they say: the labels in all copies, and roots until each slot has one. There are two
+ * exceptions: a whole label of another pool, and a root of this pool that is newer than ours. Then
+ * somebody else has this disk in use, and what it wrote is not ours to overwrite. The disk's
+ * `finding` says what was found until the pool closes, since data may have been overwritten as
+ * well.
  */
 #include "base/log.h"
 #include "io/buffer.h"

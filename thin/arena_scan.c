@@ -1,7 +1,7 @@
 /*
  * Finding leased arenas with room that are not in memory: after an import, and when more than
- * THIN_SPARES_MAX had room. The list of leased arenas comes from the pool and is walked lazily, a
- * few leaves of the space tree at a time, when a write needs room; so opening a volume costs
+ * THIN_SPARES_MAX had room. The list of leased arenas comes from the pool. It is walked lazily, a
+ * few leaves of the space tree at a time, when a write needs room. So opening a volume costs
  * nothing for it, and an arena that was leased just before a crash and never used is found too. The
  * list takes 8 bytes an arena (2 bytes for each MiB of the volume) until it is walked through.
  */

@@ -1,13 +1,14 @@
 /*
- * Deletion in the background, after the VOLUME record says DELETING; resumed from there after a
- * crash. Each step may run twice.
+ * Deletion in the background, after the VOLUME record says DELETING. After a crash it goes on from
+ * there. Each step may run twice.
  *
  * 1. VOLUME_DELETE_MAP: the map is closed as it is.
- * 2. VOLUME_DELETE_ARENAS: the arenas go back, some at a step. Data space is free.
- * 3. VOLUME_DELETE_PAGES: inside a checkpoint the pages that the TREE records reach are released
- *    and the table image gets empty TREE records: old root with all pages, or new root with none.
- *    (Released earlier, pages could be used again while a durable TREE record still names them;
- *    records deleted earlier, a crash would leak the pages.)
+ * 2. VOLUME_DELETE_ARENAS: the arenas go back, some at a step. Then their data space is free.
+ * 3. VOLUME_DELETE_PAGES: inside a checkpoint the pages that the TREE records reach are released,
+ *    and the table image gets empty TREE records. So a crash finds the old root with all pages, or
+ *    the new root with none. (If pages were released earlier, they could be used again while a
+ *    durable TREE record still names them. If records were deleted earlier, a crash would leak the
+ *    pages.)
  * 4. VOLUME_DELETE_RECORDS: once that checkpoint is complete, the records go.
  */
 #include "base/log.h"
