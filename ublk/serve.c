@@ -109,6 +109,9 @@ static CO int copy_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len,
     struct ublkx_buffers *b = is_read ? &t->reads : &t->writes;
     int rc = 0;
     for (uint32_t done = 0, part; done < len && !rc; done += part) {
+        rc = t->backend.ops->pass(t->backend.arg);
+        if (rc)
+            return rc;
         part = len - done;
         void *buf = buffer_get(b, &part);
         uint64_t copy_at = copy_offset(tag) + done;
