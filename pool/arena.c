@@ -338,8 +338,8 @@ static int lease_many_record(struct pool *p)
     return rc;
 }
 
-/* Counts only: who is leased many finds them with pool_arena_list. The records go out together: one
- * for each group, not one for each arena. */
+/* Only counts the arenas: a caller that leased many finds them with pool_arena_list. The records go
+ * out together, one for each group, not one for each arena. */
 static CO int lease_many_at_home(void *arg)
 {
     struct lease_call *c = arg;

@@ -194,7 +194,7 @@ static CO void checkpoint_task(void *arg)
         while (!p->closing && (ck->running || atomic_load(&ck->requested)))
             checkpoint_task_step(p);
         atomic_store(&ck->task, false);
-        /* Who asked before this line has seen a task and started none. */
+        /* A caller that asked before this line has seen a task and started none. */
     } while (!p->closing && atomic_load(&ck->requested) && !atomic_exchange(&ck->task, true));
     co_queue_wake_all(&ck->done);
 }

@@ -21,7 +21,7 @@ static bool group_is_whole(const struct pool_group *g)
     return true;
 }
 
-/* Neighbours have one owner most of the time, who is told once then. */
+/* Neighbours have the same owner most of the time. That owner is told once then. */
 static void group_tell_owners(const struct pool_group *g,
                               void (*fn)(void *arg, uint32_t owner, bool lost), void *arg)
 {

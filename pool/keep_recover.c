@@ -362,7 +362,7 @@ static int collapse(struct pool_batch *b)
 
 /* ---- replay ---------------------------------------------------------------------------------- */
 
-/* The map's records, to those who keep it. */
+/* Hands the map's records to the volumes. */
 static int client_replay(struct pool *p, const struct pool_batch *b)
 {
     const struct pool_client *client = &p->client;

@@ -119,8 +119,8 @@ static CO int stream_io_finish(struct pool *p, struct stream_io *io)
 {
     vp_ignore(io_batch_wait(&io->batch), "each op has its own result");
     stream_io_account(io);
-    /* Who goes on without a disk waits until that is durable, whoever took it out. One such call
-     * covers every disk that is out by now. */
+    /* A write that goes on without a disk waits until the ejection of that disk is durable, whoever
+     * ejected it. One such call covers every disk that is out by now. */
     if (io->left_out && io_guard_on(GUARD_EJECT_BEFORE_ACK)) {
         int rc = pool_disk_eject(p, io->left_out, VP_E_RAID_DISK_OUT, "out of service");
         if (rc)

@@ -361,9 +361,10 @@ static inline uint32_t pool_out_after(uint64_t root_number)
 }
 
 /*
- * Home. Takes a disk out: pool_disk_mark_out, then pool_root_update (also when it was marked
- * already: whoever ejects it returns only once that is durable). VP_E_POOL_FENCED: no metadata
- * would be left. raid_disk.eject of every disk comes here (by reactor_call from elsewhere).
+ * Home. Takes a disk out: pool_disk_mark_out, then pool_root_update. The root is written also when
+ * the disk was marked already, because each caller returns only once the ejection is durable.
+ * VP_E_POOL_FENCED: no metadata would be left. raid_disk.eject of every disk comes here (by
+ * reactor_call from elsewhere).
  */
 CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why) must_check;
 /* Closes devices, frees disks, groups, arenas. No I/O. */

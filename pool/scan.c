@@ -193,7 +193,7 @@ CO int pool_scan(const char *const *paths, unsigned count, const struct pool_sca
 
 /* ---- taking the disks of one pool ---------------------------------------------------------- */
 
-/* Somebody has the device: says who, as far as its label tells. */
+/* Somebody has the device. The sentence names the owner, as far as the disk's label tells it. */
 static CO int fail_busy(const char *path, struct vp_error *err)
 {
     struct io_dev *dev;

@@ -67,8 +67,8 @@ static CO void roots_look(struct pool *p, const struct pool_disk *d, uint8_t *bl
     co_mutex_unlock(&p->root.lock);
 }
 
-/* CO. By raid_flush, which alone may flush a disk in use: of a failed flush the kernel tells one
- * caller, and whoever it is must take the disk out of service. */
+/* CO. Flushes by raid_flush, which alone may flush a disk in use. The kernel reports a failed flush
+ * to one caller only, and that caller must take the disk out of service. */
 static CO int disk_flush(struct pool *p, struct pool_disk *d)
 {
     atomic_fetch_add(&d->io.writes_done, 1);

@@ -209,8 +209,8 @@ CO int volume_delete_step(struct volume *v)
     v->delete_job->rc = rc;
     if (gone)
         pool_job_end(v->vs->pool, v->delete_job, POOL_JOB_DONE);
-    /* Nobody finds it by name any more; who waited for the mutex, or pinned it, is let through
-     * before it is freed. */
+    /* Nobody finds the volume by name any more. Callers that wait for the mutex, or have the volume
+     * pinned, are let through before it is freed. */
     while (gone && (v->control.owner || v->pins > 0))
         co_yield ();
     if (gone)

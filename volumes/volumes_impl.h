@@ -175,8 +175,8 @@ struct volume {
     struct pool_batch *replay; /* MAP and SPACE records of the log, not yet applied */
 
     struct co_mutex control; /* activation, deactivation, resize, properties, deletion */
-    /* Inside control, around activation alone. Checkpoints take it without control: whoever holds
-     * control may wait for a checkpoint, whoever holds this may not. */
+    /* Taken inside `control`, around activation alone. Checkpoints take it without `control`: a
+     * holder of `control` may wait for a checkpoint, a holder of this lock may not. */
     struct co_mutex opening;
     unsigned open_count;
     unsigned pins;         /* background work that uses `io` */
