@@ -138,7 +138,7 @@ static CO int consider(struct pool *p, struct keep_found *f, const struct pool_l
     if (rc && rc != VP_E_IO_SHORT)
         return rc;
     if (rc || !is_whole(f) || !is_of_now(p, f)) {
-        vp_info("pool %s: %s is left from another time and goes", p->name, f->name);
+        vp_info("pool %s: %s is damaged or from before a reboot: it is removed", p->name, f->name);
         io_keep_remove(f->name);
         return 0;
     }
