@@ -163,7 +163,10 @@ int pool_job_each(struct pool *p, int (*fn)(struct pool_job *j, void *arg), void
     for (unsigned i = 0; i < 2; i++) {
         struct pool_job *j;
         list_for_each (j, lists[i], link) {
-            int rc = fn(j, arg);
+            int rc = 0;
+            CO_NO_YIELD {
+                rc = fn(j, arg);
+            }
             if (rc)
                 return rc;
         }
@@ -423,17 +426,17 @@ static CO int job_set_state(struct pool *p, uint32_t id, enum pool_job_state to,
     return job_commit(p, id, &before, err);
 }
 
-int pool_job_pause(struct pool *p, uint32_t id, struct vp_error *err)
+CO int pool_job_pause(struct pool *p, uint32_t id, struct vp_error *err)
 {
     return job_set_state(p, id, POOL_JOB_PAUSED, err);
 }
 
-int pool_job_resume(struct pool *p, uint32_t id, struct vp_error *err)
+CO int pool_job_resume(struct pool *p, uint32_t id, struct vp_error *err)
 {
     return job_set_state(p, id, POOL_JOB_RUNNING, err);
 }
 
-int pool_job_limit(struct pool *p, uint32_t id, uint64_t limit, struct vp_error *err)
+CO int pool_job_limit(struct pool *p, uint32_t id, uint64_t limit, struct vp_error *err)
 {
     struct pool_job *j;
     int rc = job_find_changeable(p, id, &j, err);

@@ -123,8 +123,8 @@ CO int thin_resize(struct thin *t, uint64_t size_blocks) must_check;
 
 /*
  * Checkpoint, in pool_client.checkpoint's order: thin_checkpoint_pages writes dirty pages;
- * thin_commit covers what they hold; thin_checkpoint_records (at HOME, after both, thin's reactor
- * idle or not) yields the TREE records. See docs/design.md.
+ * thin_commit covers what they hold; thin_checkpoint_roots, after both, gives what the TREE records
+ * name. See docs/design.md.
  */
 CO int thin_checkpoint_pages(struct thin *t) must_check;
 struct thin_roots {

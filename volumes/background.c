@@ -45,7 +45,7 @@ static CO int idle_next(struct volumes *vs, bool *more)
     return 0;
 }
 
-int volumes_background_step(struct volumes *vs, bool *more)
+CO int volumes_background_step(struct volumes *vs, bool *more)
 {
     *more = false;
     int rc = delete_next(vs, more);
@@ -62,7 +62,7 @@ int volumes_background_step(struct volumes *vs, bool *more)
 #define BACKGROUND_PAUSE_NS UINT64_C(2000000)
 #define BACKGROUND_IDLE_NS  UINT64_C(1000000000)
 
-static void background(void *arg)
+static CO void background(void *arg)
 {
     struct volumes *vs = arg;
     while (!vs->closing) {
@@ -100,7 +100,7 @@ static CO void commit_all(struct volumes *vs)
         vp_debug("timed commit of pool %s: %s", pool_name(vs->pool), vp_err_text(rc));
 }
 
-static void commit_timer(void *arg)
+static CO void commit_timer(void *arg)
 {
     struct volumes *vs = arg;
     while (!vs->closing) {
@@ -132,7 +132,7 @@ int volumes_background_start(struct volumes *vs)
     return rc;
 }
 
-void volumes_background_stop(struct volumes *vs)
+CO void volumes_background_stop(struct volumes *vs)
 {
     co_queue_wake_all(&vs->work);
     co_queue_wake_all(&vs->timer);

@@ -87,7 +87,7 @@ struct destroy_call {
     struct thin *thin;
 };
 
-static int destroy_on_reactor(void *arg)
+static CO int destroy_on_reactor(void *arg)
 {
     struct destroy_call *c = arg;
     int rc = thin_destroy_pages(c->thin);
@@ -113,7 +113,7 @@ static CO int destroy_tree(struct volume *v)
     return 0;
 }
 
-int volume_delete_pages(struct volume *v)
+CO int volume_delete_pages(struct volume *v)
 {
     if (v->delete_step != VOLUME_DELETE_PAGES)
         return 0;
@@ -202,7 +202,7 @@ static CO void delete_control_take(struct volume *v)
     }
 }
 
-int volume_delete_step(struct volume *v)
+CO int volume_delete_step(struct volume *v)
 {
     bool gone;
     int rc = volume_delete_take_job(v);

@@ -105,8 +105,9 @@ static CO void undo_open(struct volumes *vs)
     volumes_free(vs);
 }
 
-int volumes_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
-                   const struct volumes_config *config, struct volumes **out, struct vp_error *err)
+CO int volumes_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
+                      const struct volumes_config *config, struct volumes **out,
+                      struct vp_error *err)
 {
     struct volumes *vs;
     int rc = volumes_new(config, &vs);
@@ -176,8 +177,8 @@ static int import_records(struct volumes *vs)
     return rc;
 }
 
-int volumes_import(const char *const *paths, unsigned count, const struct volumes_config *config,
-                   struct volumes **out, struct vp_error *err)
+CO int volumes_import(const char *const *paths, unsigned count, const struct volumes_config *config,
+                      struct volumes **out, struct vp_error *err)
 {
     struct volumes *vs;
     int rc = volumes_new(config, &vs);
@@ -202,7 +203,7 @@ int volumes_import(const char *const *paths, unsigned count, const struct volume
 
 /* ---- end ---------------------------------------------------------------------------------- */
 
-static int drain_on_reactor(void *arg)
+static CO int drain_on_reactor(void *arg)
 {
     struct volume *v = arg;
     volume_full_close(v->io);
@@ -234,7 +235,7 @@ static CO int settle_all(struct volumes *vs)
     return rc || !sweep.failed ? rc : VP_E_NO_MEMORY;
 }
 
-int volumes_close(struct volumes *vs, bool mark_exported)
+CO int volumes_close(struct volumes *vs, bool mark_exported)
 {
     workers_stop(vs);
     drain_all(vs);
@@ -248,7 +249,7 @@ int volumes_close(struct volumes *vs, bool mark_exported)
     return rc ? rc : close_rc;
 }
 
-int volumes_destroy(struct volumes *vs, struct vp_error *err)
+CO int volumes_destroy(struct volumes *vs, struct vp_error *err)
 {
     workers_stop(vs);
     drain_all(vs);
@@ -260,7 +261,7 @@ int volumes_destroy(struct volumes *vs, struct vp_error *err)
 }
 
 /* One thread, and its coroutines were abandoned: the maps are closed from here. */
-void volumes_abandon(struct volumes *vs)
+CO void volumes_abandon(struct volumes *vs)
 {
     struct volume *v;
     list_for_each (v, &vs->active, active_link) {

@@ -92,8 +92,8 @@ void volume_record_put(const struct volume *v, const char *name, const struct vo
     pool_batch_set(b, POOL_RECORD_COUNTER, 0, VOLUME_COUNTER_NEXT_ID, &next, sizeof(next));
 }
 
-int volume_record_commit(struct volume *v, const char *name, const struct volume_options *o,
-                         bool deleting)
+CO int volume_record_commit(struct volume *v, const char *name, const struct volume_options *o,
+                            bool deleting)
 {
     struct pool_batch b;
     pool_batch_init(&b);

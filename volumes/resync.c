@@ -53,7 +53,7 @@ struct resync_call {
     bool more;
 };
 
-static int resync_on_reactor(void *arg)
+static CO int resync_on_reactor(void *arg)
 {
     struct resync_call *c = arg;
     struct volume_io *io = c->v->io;
@@ -84,7 +84,7 @@ static void resync_tell(const struct resync_call *c, int rc)
         volume_resync_end(c->v, j->rc ? POOL_JOB_FAILED : POOL_JOB_DONE);
 }
 
-int volume_resync_step(struct volumes *vs, bool *more)
+CO int volume_resync_step(struct volumes *vs, bool *more)
 {
     resync_collect(vs);
     struct resync_call c = {.v = resync_next(vs)};

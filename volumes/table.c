@@ -266,8 +266,8 @@ static CO int create_reserve(struct volume *v, struct vp_error *err)
     return rc;
 }
 
-int volume_create(struct volumes *vs, const char *name, const struct volume_options *options,
-                  struct vp_error *err)
+CO int volume_create(struct volumes *vs, const char *name, const struct volume_options *options,
+                     struct vp_error *err)
 {
     struct volume_options o = *options;
     if (!o.sector_bytes)
@@ -303,8 +303,8 @@ int volume_create(struct volumes *vs, const char *name, const struct volume_opti
 /* ---- delete, rename ----------------------------------------------------------------------- */
 
 /* Finds v by name and takes its control mutex; the name may have gone while waiting. */
-int volume_control_begin(struct volumes *vs, const char *name, struct volume **out,
-                         struct vp_error *err)
+CO int volume_control_begin(struct volumes *vs, const char *name, struct volume **out,
+                            struct vp_error *err)
 {
     struct volume *v = volume_find(vs, name);
     uint32_t id = v ? v->id : 0;
@@ -360,7 +360,7 @@ static CO int delete_locked(struct volume *v, const char *name, struct vp_error 
     return 0;
 }
 
-int volume_delete(struct volumes *vs, const char *name, struct vp_error *err)
+CO int volume_delete(struct volumes *vs, const char *name, struct vp_error *err)
 {
     struct volume *v;
     int rc = volume_control_begin(vs, name, &v, err);
@@ -371,7 +371,7 @@ int volume_delete(struct volumes *vs, const char *name, struct vp_error *err)
     return rc;
 }
 
-int volume_rename(struct volumes *vs, const char *name, const char *to, struct vp_error *err)
+CO int volume_rename(struct volumes *vs, const char *name, const char *to, struct vp_error *err)
 {
     struct volume *v;
     int rc = volume_control_begin(vs, name, &v, err);
@@ -406,7 +406,7 @@ struct resize_call {
     uint64_t zeroed_to; /* … [new_bytes, this) is gone    */
 };
 
-static int resize_map(void *arg)
+static CO int resize_map(void *arg)
 {
     const struct resize_call *c = arg;
     return thin_resize(c->v->io->thin, div_up(c->new_bytes, VOLUME_BLOCK));
@@ -415,7 +415,7 @@ static int resize_map(void *arg)
 /* Requests see the new end already. What lies behind it is zeroed under the block locks, so also
  * behind writes that were under way, and durable before the record says that it is gone: a volume
  * that grows again shows zeros there. */
-static int shrink_tail(void *arg)
+static CO int shrink_tail(void *arg)
 {
     struct resize_call *c = arg;
     c->zeroing = true;
@@ -491,8 +491,8 @@ static CO int resize_locked(struct volume *v, uint64_t size_bytes, bool force, s
     return 0;
 }
 
-int volume_resize(struct volumes *vs, const char *name, uint64_t size_bytes, bool force,
-                  struct vp_error *err)
+CO int volume_resize(struct volumes *vs, const char *name, uint64_t size_bytes, bool force,
+                     struct vp_error *err)
 {
     struct volume *v;
     int rc = volume_control_begin(vs, name, &v, err);
@@ -551,8 +551,8 @@ static CO int property_locked(struct volume *v, const char *key, const char *val
     return 0;
 }
 
-int volume_property_set(struct volumes *vs, const char *name, const char *key, const char *value,
-                        struct vp_error *err)
+CO int volume_property_set(struct volumes *vs, const char *name, const char *key, const char *value,
+                           struct vp_error *err)
 {
     struct volume *v;
     int rc = volume_control_begin(vs, name, &v, err);

@@ -335,7 +335,7 @@ struct pausing {
     bool ended;
 };
 
-static void pause_meanwhile(void *arg)
+static CO void pause_meanwhile(void *arg)
 {
     struct pausing *a = arg;
     struct vp_error err;
