@@ -305,11 +305,10 @@ CO int pool_disks_wipe(struct pool *p, struct vp_error *err) must_check;
 CO int pool_labels_write(struct pool *p, struct vp_error *err) must_check;
 
 /*
- * For pool_import: opens what has a label. Files that are not labelled, and the disks of other
- * pools than the first path's, are an error with a sentence; a disk whose label cannot be read any
- * more is left out with a warning, as long as another one is there. *out is malloc'ed, and holds
- * what is open so far all the while, so that it can be freed after a power cut; NULL after an
- * error.
+ * For pool_import: opens the disks that have a label. A file without a label, and a disk of another
+ * pool than the first path's, are an error with a sentence. A disk whose label cannot be read any
+ * more is left out with a warning, as long as another disk is there. *out is malloc'ed. It always
+ * holds what is open so far, so that it can be freed after a power cut; it is NULL after an error.
  */
 CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
                             unsigned *out_count, struct vp_error *err) must_check;
@@ -378,9 +377,9 @@ void pool_space_changed(struct pool *p);
  * all that they can hold. */
 void pool_records_reserve(struct pool *p);
 
-/* Applies the records and queues them: they precede in the log whatever is committed afterwards.
- * No yield, no I/O. Takes the batch's bytes (it is empty afterwards). VP_E_NO_MEMORY: nothing was
- * applied. */
+/* Applies the records and queues them, so they come in the log before anything that is committed
+ * afterwards. No yield, no I/O. Takes the batch's bytes (the batch is empty afterwards).
+ * VP_E_NO_MEMORY: nothing was applied. */
 int pool_log_append_nowait(struct pool *p, struct pool_batch *b) must_check;
 /* pool_commit for callers that are at home already. */
 CO int pool_commit_home(struct pool *p, struct pool_batch *b) must_check;
@@ -389,8 +388,8 @@ CO int pool_commit_home(struct pool *p, struct pool_batch *b) must_check;
  * out as well. Durable on return. VP_E_POOL_FENCED: no disk could be written. */
 CO int pool_root_update(struct pool *p) must_check;
 
-/* Metadata groups that data must leave formable: a share of the pool, or as many as what was
- * promised (pool_meta_has_room) needs. */
+/* The number of metadata groups that data must leave formable: a share of the pool, or as many as
+ * promised metadata need (pool_meta_has_room). */
 unsigned pool_meta_reserve_groups(const struct pool *p);
 /* Copies that a metadata group has in this pool now. */
 unsigned pool_meta_copies(const struct pool *p);
