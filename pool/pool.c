@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { FREED_A_TURN = 2048 }; /* records or groups */
+
 /* ---- memory ------------------------------------------------------------------------------- */
 
 static void pool_init_queues(struct pool *p)
@@ -50,6 +52,16 @@ void pool_abandon(struct pool *p)
     pool_meta_fini(p);
     pool_disks_fini(p);
     free(p);
+}
+
+/* A pool of 100 TiB has some hundred thousand groups and records of them. */
+void pool_abandon_in_turns(struct pool *p)
+{
+    while (pool_records_free_some(&p->records, FREED_A_TURN))
+        co_yield ();
+    while (pool_groups_free_some(p, FREED_A_TURN))
+        co_yield ();
+    pool_abandon(p);
 }
 
 /* ---- creation ----------------------------------------------------------------------------- */
@@ -201,7 +213,7 @@ int pool_close(struct pool *p, bool mark_exported)
         p->checkpoint.exporting = mark_exported;
         rc = pool_checkpoint(p);
     }
-    pool_abandon(p);
+    pool_abandon_in_turns(p);
     return rc;
 }
 
@@ -210,7 +222,7 @@ int pool_destroy(struct pool *p, struct vp_error *err)
     pool_quiesce(p);
     int rc = pool_disks_wipe(p, err);
     pool_keep_forget_all(p);
-    pool_abandon(p);
+    pool_abandon_in_turns(p);
     return rc;
 }
 

@@ -329,6 +329,8 @@ CO int pool_close(struct pool *p, bool mark_exported) must_check;
 CO int pool_destroy(struct pool *p, struct vp_error *err) must_check;
 /* Simulated power cut or SIGKILL-like end: frees memory, does no I/O. */
 void pool_abandon(struct pool *p);
+/* The same, where others are to have their turns meanwhile. None of them looks at the pool. */
+CO void pool_abandon_in_turns(struct pool *p);
 
 /* ---- looking ------------------------------------------------------------------------------- */
 

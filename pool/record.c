@@ -8,6 +8,7 @@
 #include "pool/keep.h"
 #include "pool/meta_impl.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 /* ---- batches ------------------------------------------------------------------------------ */
@@ -233,12 +234,25 @@ void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind)
         record_remove(t, list_first(&t->kind[kind], struct record, link));
 }
 
+/* The newest first, here and with groups: so the heap shrinks as they go, not by all of it with the
+ * last one. */
+bool pool_records_free_some(struct pool_records *t, unsigned count)
+{
+    for (unsigned k = 0; t->table.bucket && k < POOL_RECORD_TABLE_MAX; k++)
+        for (; !list_empty(&t->kind[k]); count--) {
+            if (!count)
+                return true;
+            free(container_of(list_pop_tail(&t->kind[k]), struct record, link));
+        }
+    return false;
+}
+
 void pool_records_fini(struct pool_records *t)
 {
     if (!t->table.bucket)
         return;
-    for (unsigned k = 0; k < POOL_RECORD_TABLE_MAX; k++)
-        pool_records_clear_kind(t, k);
+    while (pool_records_free_some(t, UINT_MAX))
+        ;
     hash_fini(&t->table);
 }
 
