@@ -5,110 +5,29 @@
  * before the server stops: at every crash a remembered attachment is one that was promised, and a
  * detached one does not come back.
  */
-#include "control/control_impl.h"
-
 #include "base/hash.h"
+#include "control/export.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define STOP_MS        500 /* clients that do not leave by themselves are cut after this */
-#define WORKERS_MAX    32  /* attachments started or stopped at the same time */
-
-#define RETRY_NS       UINT64_C(5000000000) /* and twice as long each time, up to 80 s */
-#define CLIENTS_NAMED  4                    /* in a message */
-#define SETTLE_NS      UINT64_C(1000000000)
-#define SETTLE_STEP_NS UINT64_C(20000000)
+#define WORKERS_MAX 32                   /* attachments started or stopped at the same time */
+#define RETRY_NS    UINT64_C(5000000000) /* and twice as long each time, up to 80 s */
 
 /* ---- one attachment ------------------------------------------------------------------------ */
 
-/* By number: what a name means is for its server to say. */
-static bool is_loopback(const char *host)
-{
-    struct in_addr v4;
-    return !host[0] || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0 ||
-           (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127);
-}
-
-static int check_policy(struct control *c, const struct nbdx_address *a, struct vp_error *err)
-{
-    if (a->kind == NBDX_UNIX)
-        return a->path[0] == '/'
-                   ? 0
-                   : vp_fail(err, VP_E_INVALID, "unix:%s: the path must be absolute", a->path);
-    if (a->kind != NBDX_TCP)
-        return vp_fail(err, VP_E_INVALID, "an attachment listens on unix:PATH or tcp:HOST:PORT");
-    if (c->config->nbd_tcp_bind == CONTROL_TCP_OFF)
-        return vp_fail(err, VP_E_PERMISSION,
-                       "NBD over TCP is off: use unix:PATH, or set nbd.tcp-bind in vpoold.conf");
-    const char *host = a->host;
-    if (is_loopback(host) || c->config->nbd_tcp_bind == CONTROL_TCP_ANY)
-        return 0;
-    return vp_fail(err, VP_E_PERMISSION,
-                   "'%s' is not a loopback address, and NBD without TLS is open to whoever reaches "
-                   "it: use 127.0.0.1 or a unix socket, or set nbd.tcp-bind = \"any\" in "
-                   "vpoold.conf",
-                   host);
-}
-
-static struct nbdx_server *steal_server(struct attachment *a)
-{
-    struct nbdx_server *server = a->server;
-    a->server = NULL;
-    return server;
-}
-
-static CO int serve(struct control *c, struct attachment *a, struct nbdx_address *address,
-                    struct vp_error *err)
-{
-    struct nbdx_export export = {
-        .name = volume_full_name(a->v), .volume = a->v, .read_only = a->read_only};
-    struct nbdx_server_options o = {
-        .address = *address,
-        .exports = &export,
-        .export_count = 1,
-        .limits = {.connections = (unsigned)c->config->nbd_connections_per_volume,
-                   .handshake_ms = (unsigned)c->config->nbd_handshake_timeout_ms,
-                   .requests = (unsigned)c->config->nbd_requests_per_connection,
-                   .buffer_bytes = c->config->nbd_buffer_per_connection},
-        .total = &c->nbd_total,
-    };
-    int rc = nbdx_server_start(&o, &a->server, err);
-    if (rc)
-        return rc;
-    if (address->kind == NBDX_UNIX) {
-        rc = attachment_socket_apply(a->socket, address->path, err);
-        if (rc) {
-            nbdx_server_stop(steal_server(a), 0);
-            return rc;
-        }
-    }
-    if (!nbdx_server_uri(a->server, 0, a->uri, sizeof(a->uri)))
-        a->uri[0] = 0;
-    if (address->kind == NBDX_TCP) { /* the port that was taken comes back after a restart */
-        const char *host = address->host;
-        (void)snprintf(a->address, sizeof(a->address),
-                       strchr(host, ':') ? "tcp:[%s]:%u" : "tcp:%s:%u", host,
-                       nbdx_server_port(a->server));
-    }
-    return 0;
-}
-
-/* Opens the volume and listens. */
+/* Opens the volume and serves it. */
 static CO int attachment_start(struct control *c, struct attachment *a, struct vp_error *err)
 {
-    struct nbdx_address address;
-    bool ublk = attachment_is_ublk(a->address);
-    int rc = ublk ? 0 : nbdx_address_parse(a->address, &address, err);
-    if (rc == 0 && !ublk)
-        rc = check_policy(c, &address, err);
+    struct attachment_options o = {
+        .address = a->address, .read_only = a->read_only, .socket = a->socket};
+    int rc = a->kind->check(c, &o, err);
     if (rc == 0)
         rc = volume_open(a->pool->vs, a->volume, a->read_only, &a->v, err);
     if (rc)
         return rc;
-    rc = ublk ? attachment_ublk_start(c, a, err) : serve(c, a, &address, err);
+    rc = a->kind->start(c, a, err);
     if (rc) {
         volume_close(a->v);
         a->v = NULL;
@@ -116,35 +35,22 @@ static CO int attachment_start(struct control *c, struct attachment *a, struct v
     return rc;
 }
 
-static bool is_serving(const struct attachment *a)
-{
-    return a->server || a->target;
-}
-
 enum stop {
-    /* The daemon ends, and the next one goes on. A block device stays for it. NBD clients that
-     * reconnect would take an answer of ESHUTDOWN for an I/O error, so they are hung up on. */
-    STOP_LEAVE,
-    STOP_POOL_GOES, /* it serves no more in any case; an error: its block device is still there */
-    STOP_FOR_GOOD,  /* an error: its block device is still there, and served */
+    STOP_LEAVE,     /* the daemon ends, and the next one goes on */
+    STOP_POOL_GOES, /* it serves no more in any case; an error: something of it is still there */
+    STOP_FOR_GOOD,  /* an error: something is still there, and perhaps served (a->served) */
 };
 
 static CO int attachment_stop(struct attachment *a, enum stop how, struct vp_error *err)
 {
-    int rc = 0;
-    if (!is_serving(a))
+    if (!a->served)
         return 0;
-    if (a->server)
-        nbdx_server_stop(a->server, how == STOP_LEAVE ? 0 : STOP_MS);
-    else if (how != STOP_LEAVE)
-        rc = ublkx_target_stop(&a->target, err);
-    if (a->target && rc && how == STOP_FOR_GOOD)
+    int rc = how == STOP_LEAVE ? 0 : a->kind->stop(a, err);
+    if (a->served && how == STOP_FOR_GOOD)
         return rc;
-    if (a->target)
-        ublkx_target_leave(a->target);
+    if (a->served)
+        a->kind->leave(a);
     volume_close(a->v);
-    a->server = NULL;
-    a->target = NULL;
     a->v = NULL;
     return rc;
 }
@@ -157,13 +63,15 @@ static void attachment_free(struct attachment *a)
     free(a);
 }
 
-static struct attachment *attachment_new(struct control_pool *p, const char *address, size_t len)
+static struct attachment *attachment_new(struct control_pool *p, const struct export_kind *kind,
+                                         const char *address, size_t len)
 {
     struct attachment *a = len <= ATTACHMENT_ADDRESS_MAX ? calloc(1, sizeof(*a)) : NULL;
     if (!a)
         return NULL;
     list_init(&a->link);
     a->pool = p;
+    a->kind = kind;
     memcpy(a->address, address, len);
     a->socket = attachment_socket_default();
     return a;
@@ -182,7 +90,7 @@ static CO int record_write(const struct attachment *a)
         value[sizeof(struct attachment_disk) + ATTACHMENT_ADDRESS_MAX + sizeof(socket)] = {0};
     struct attachment_disk *d = (struct attachment_disk *)value;
     d->version = le16_make(ATTACHMENT_VERSION);
-    d->kind = attachment_is_ublk(a->address) ? ATTACHMENT_UBLK : ATTACHMENT_NBD;
+    d->kind = a->kind->number;
     d->flags =
         (uint8_t)((a->read_only ? ATTACHMENT_READ_ONLY : 0) | (has_socket ? ATTACHMENT_SOCKET : 0));
     d->volume_id = le32_make(a->volume_id);
@@ -230,14 +138,14 @@ static int record_read(const struct pool_record *r, void *arg)
     const struct attachment_disk *d = r->value;
     if (r->key >= p->next_attachment && r->key < UINT64_MAX)
         p->next_attachment = r->key + 1;
-    if (r->len < sizeof(*d) || le16_get(d->version) != ATTACHMENT_VERSION ||
-        (d->kind != ATTACHMENT_NBD && d->kind != ATTACHMENT_UBLK) ||
+    const struct export_kind *kind = r->len < sizeof(*d) ? NULL : export_by_number(d->kind);
+    if (!kind || le16_get(d->version) != ATTACHMENT_VERSION ||
         le16_get(d->address_len) > r->len - sizeof(*d)) {
         vp_warn("pool '%s': attachment %llu does not decode and is left alone", p->name,
                 (unsigned long long)r->key);
         return 0;
     }
-    struct attachment *a = attachment_new(p, d->address, le16_get(d->address_len));
+    struct attachment *a = attachment_new(p, kind, d->address, le16_get(d->address_len));
     if (!a)
         return 0;
     a->id = r->key;
@@ -365,7 +273,7 @@ static CO void restart_one(struct control *c, struct attachment *a)
 static CO void retry_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
-    if (is_serving(a) || !a->volume[0] || reactor_now_ns() < a->retry_ns)
+    if (a->served || !a->volume[0] || reactor_now_ns() < a->retry_ns)
         return;
     a->rc = attachment_start(c, a, &err);
     if (a->rc) {
@@ -381,7 +289,7 @@ static CO void leave_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
     (void)c;
-    vp_ignore(attachment_stop(a, STOP_LEAVE, &err), "leaving a device never fails");
+    vp_ignore(attachment_stop(a, STOP_LEAVE, &err), "leaving never fails");
 }
 
 static CO void end_one(struct control *c, struct attachment *a)
@@ -394,7 +302,7 @@ static CO void end_one(struct control *c, struct attachment *a)
                       err.text);
 }
 
-void attachments_start(struct control *c, struct control_pool *p)
+CO void attachments_start(struct control *c, struct control_pool *p)
 {
     pool_record_each(volumes_pool(p->vs), POOL_RECORD_ATTACHMENT, record_read, p);
     if (resolve_names(p))
@@ -402,17 +310,17 @@ void attachments_start(struct control *c, struct control_pool *p)
     attachments_walk(c, p, restart_one);
 }
 
-void attachments_retry(struct control *c, struct control_pool *p)
+CO void attachments_retry(struct control *c, struct control_pool *p)
 {
     const struct attachment *a;
     bool any = false;
     list_for_each (a, &p->attachments, link)
-        any |= !is_serving(a) && reactor_now_ns() >= a->retry_ns;
+        any |= !a->served && reactor_now_ns() >= a->retry_ns;
     if (any)
         attachments_walk(c, p, retry_one);
 }
 
-void attachments_stop(struct control *c, struct control_pool *p, bool leave)
+CO void attachments_stop(struct control *c, struct control_pool *p, bool leave)
 {
     attachments_walk(c, p, leave ? leave_one : end_one);
     while (!list_empty(&p->attachments))
@@ -433,14 +341,19 @@ static struct attachment *find(struct control *c, const char *address)
     return NULL;
 }
 
-/* Two block devices of one volume would have two page caches: one is enough. */
-static struct attachment *find_ublk(struct control_pool *p, const char *volume)
+static struct attachment *find_device(struct control_pool *p, const char *volume)
 {
     struct attachment *a;
     list_for_each (a, &p->attachments, link)
-        if (attachment_is_ublk(a->address) && strcmp(a->volume, volume) == 0)
+        if (a->kind->is_device && strcmp(a->volume, volume) == 0)
             return a;
     return NULL;
+}
+
+/* One that is served. */
+static const char *shown_as(const struct attachment *a)
+{
+    return a->kind->is_device ? a->uri : a->address;
 }
 
 /* The address is taken by another attachment, or by this volume: then a failed one is tried again.
@@ -452,9 +365,9 @@ static CO int attach_again(struct control *c, struct attachment *a, struct contr
     if (a->pool != p || strcmp(a->volume, volume) != 0)
         return vp_fail(err, VP_E_EXISTS, "%s serves %s/%s already: choose another address",
                        a->address, a->pool->name, a->volume);
-    if (is_serving(a))
-        return vp_fail(err, VP_E_EXISTS, "%s/%s is attached at %s already", p->name, volume,
-                       a->address);
+    if (a->served)
+        return vp_fail(err, VP_E_EXISTS, "%s/%s is attached %s %s already", p->name, volume,
+                       a->kind->is_device ? "as" : "at", shown_as(a));
     if (!attachment_socket_equal(a->socket, o->socket))
         return vp_fail(err, VP_E_EXISTS,
                        "%s/%s has an attachment at %s whose socket has another owner, group or "
@@ -464,7 +377,7 @@ static CO int attach_again(struct control *c, struct attachment *a, struct contr
         return vp_fail(err, VP_E_EXISTS,
                        "%s/%s has an attachment at %s that is %s: detach it first", p->name, volume,
                        a->address, a->read_only ? "read-only" : "writable");
-    int rc = attachment_is_ublk(a->address) ? attachment_ublk_check_same(a, o->address, err) : 0;
+    int rc = a->kind->check_same ? a->kind->check_same(a, o->address, err) : 0;
     if (rc)
         return rc;
     struct vp_error why = {0};
@@ -498,20 +411,17 @@ static CO int attach_new(struct control *c, struct attachment *a, const char *vo
                    vp_err_text(rc));
 }
 
-int attachment_add(struct control *c, struct control_pool *p, const char *volume,
-                   const struct attachment_options *o, struct attachment **out,
-                   struct vp_error *err)
+CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
+                      const struct attachment_options *o, struct attachment **out,
+                      struct vp_error *err)
 {
-    const char *address = o->address;
-    struct attachment *a = attachment_is_ublk(address) ? find_ublk(p, volume) : find(c, address);
-    if (a && attachment_is_ublk(address) && is_serving(a))
-        return vp_fail(err, VP_E_EXISTS, "%s/%s is attached as %s already", p->name, volume,
-                       a->uri);
+    const struct export_kind *kind = o->kind;
+    struct attachment *a = kind->is_device ? find_device(p, volume) : find(c, o->address);
     if (a) {
         *out = a;
         return attach_again(c, a, p, volume, o, err);
     }
-    a = attachment_new(p, address, strlen(address));
+    a = attachment_new(p, kind, o->address, strlen(o->address));
     if (!a)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     a->read_only = o->read_only;
@@ -529,60 +439,39 @@ int attachment_add(struct control *c, struct control_pool *p, const char *volume
 
 /* ---- who uses it --------------------------------------------------------------------------- */
 
-/* "pid 123 uid 0, 127.0.0.1:4711 and 3 more"; returns how many clients are connected. */
-static CO unsigned clients_text(const struct attachment *a, char *text, size_t size)
+CO int attachment_check_unused(const struct attachment *a, struct vp_error *err)
 {
-    struct nbdx_connection_info info[CLIENTS_NAMED];
-    struct nbdx_server_stats stats = {0};
-    unsigned named = 0;
-    text[0] = 0;
-    if (a->server)
-        nbdx_server_stats(a->server, &stats, info, CLIENTS_NAMED, &named);
-    size_t len = 0;
-    for (unsigned i = 0; i < named && len < size; i++)
-        len += (size_t)snprintf(text + len, size - len, "%s%s", i ? ", " : "", info[i].peer);
-    if (stats.connections > named && len < size)
-        (void)snprintf(text + len, size - len, " and %u more", stats.connections - named);
-    return stats.connections;
-}
-
-/* A client that has just gone is seen to be gone a moment later. */
-static CO int check_no_clients(const struct attachment *a, struct vp_error *err)
-{
-    char clients[CLIENTS_NAMED * 80];
-    uint64_t deadline_ns = reactor_now_ns() + SETTLE_NS;
-    while (clients_text(a, clients, sizeof(clients)))
-        if (reactor_now_ns() >= deadline_ns || co_sleep_ns(SETTLE_STEP_NS))
-            return vp_fail(err, VP_E_BUSY,
-                           "%s of %s is in use by clients (%s): shut them down, or use --force and "
-                           "have them see errors",
-                           a->address, volume_full_name(a->v), clients);
-    return 0;
-}
-
-int attachment_check_unused(const struct attachment *a, struct vp_error *err)
-{
-    if (!is_serving(a))
+    if (!a->served)
         return 0;
-    return a->target ? attachment_ublk_check_unused(a, err) : check_no_clients(a, err);
+    return a->kind->check_unused(a, err);
 }
 
-void attachments_used_by(const struct control_pool *p, const char *volume, char *text, size_t size)
+CO void attachments_used_by(const struct control_pool *p, const char *volume, char *text,
+                            size_t size)
 {
     const struct attachment *a;
     size_t len = 0;
     text[0] = 0;
     list_for_each (a, &p->attachments, link) {
         char users[400];
-        if (strcmp(a->volume, volume) != 0 || !is_serving(a))
+        if (strcmp(a->volume, volume) != 0 || !a->served)
             continue;
-        if (a->target)
-            attachment_ublk_used_by(a, users, sizeof(users));
-        else
-            vp_ignore((int)clients_text(a, users, sizeof(users)), "the text is what is wanted");
+        a->kind->users(a, users, sizeof(users));
         if (users[0] && len < size)
             len += (size_t)snprintf(text + len, size - len, "%s%s: %s", len ? "; " : "",
-                                    a->target ? a->uri : a->address, users);
+                                    shown_as(a), users);
+    }
+}
+
+CO void attachments_resize(struct control *c, struct control_pool *p, const char *volume)
+{
+    struct attachment *a;
+    list_for_each (a, &p->attachments, link) {
+        struct vp_error err = {0};
+        if (strcmp(a->volume, volume) == 0 && a->served && a->kind->resize &&
+            a->kind->resize(a, &err))
+            control_event(c, VP_LOG_WARN, "attachment.size", volume_full_name(a->v), "%s",
+                          err.text);
     }
 }
 
@@ -603,7 +492,7 @@ static CO int remove_undo(struct control *c, struct attachment *a, const char *s
     return rc;
 }
 
-int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err)
+CO int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err)
 {
     int rc = record_delete(a);
     if (rc)
@@ -611,7 +500,7 @@ int attachment_remove(struct control *c, struct attachment *a, struct vp_error *
     char subject[VOLUME_FULL_NAME_BYTES];
     control_volume_name(a->pool->name, a->volume, subject);
     rc = attachment_stop(a, STOP_FOR_GOOD, err);
-    if (is_serving(a))
+    if (a->served)
         return remove_undo(c, a, subject, rc, err);
     control_event(c, rc ? VP_LOG_ERROR : VP_LOG_INFO, "attachment.removed", subject, "%s%s%s",
                   a->address, rc ? ": " : "", rc ? err->text : "");
@@ -629,23 +518,16 @@ unsigned attachment_count(const struct control_pool *p, const char *volume)
     return count;
 }
 
-json_t *attachment_json(struct attachment *a)
+CO json_t *attachment_json(const struct attachment *a)
 {
-    struct nbdx_server_stats stats = {0};
-    unsigned shown;
-    if (a->server)
-        nbdx_server_stats(a->server, &stats, NULL, 0, &shown);
     char subject[VOLUME_FULL_NAME_BYTES];
     control_volume_name(a->pool->name, a->volume, subject);
-    if (attachment_is_ublk(a->address))
-        return attachment_ublk_json(a, subject);
-    json_t *object = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "volume", subject,
-        "kind", "nbd", "address", a->address, "uri", a->uri, "state",
-        a->server ? "serving" : "failed", "read_only", a->read_only, "error", a->error,
-        "connections", (int)stats.connections, "accepted", (json_int_t)stats.accepted, "requests",
-        (json_int_t)stats.requests, "bytes_read", (json_int_t)stats.bytes_read, "bytes_written",
-        (json_int_t)stats.bytes_written, "errors", (json_int_t)stats.errors);
-    attachment_socket_show(a->socket, object);
-    return object;
+    json_t *shown =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s}", "volume", subject, "kind", a->kind->name,
+                  "address", a->address, "uri", a->uri, "state", a->served ? "serving" : "failed",
+                  "read_only", a->read_only, "error", a->error);
+    json_t *more = a->kind->describe(a);
+    vp_ignore(json_object_update(shown, more), "no memory: figures are missing in the reply");
+    json_decref(more);
+    return shown;
 }

@@ -12,10 +12,9 @@
 #include "control/health.h"
 #include "control/rpc.h"
 #include "control/server.h"
-#include "control/ublk_record.h"
 #include "nbd/server.h"
+#include "pool/job.h"
 #include "pool/pool.h"
-#include "ublk/target.h"
 #include "volumes/volume.h"
 
 #include <jansson.h>
@@ -72,6 +71,8 @@ struct control_pool {
 };
 #define HISTORY_NOT_SAVED UINT64_MAX
 
+struct export_kind;
+
 struct attachment {
     struct list link;
     struct control_pool *pool;
@@ -81,11 +82,9 @@ struct attachment {
     char address[ATTACHMENT_ADDRESS_MAX + 1];
     bool read_only;
     struct attachment_socket socket; /* of a unix: address */
-    struct volume *v;           /* NULL together with both of these: not served, `error` says why */
-    struct nbdx_server *server; /* owned */
-    struct ublkx_target *target; /* owned; of a ublk address */
-    struct volume_client client; /* its device, towards the volume */
-    struct ublk_record record;   /* of its device, likewise */
+    const struct export_kind *kind;  /* its row of the table (control/export.h) */
+    void *served;     /* the kind's own, set by its start; NULL: not served, `error` says why */
+    struct volume *v; /* open while it is served */
     char uri[640];
     int rc;
     char error[512];
@@ -174,6 +173,7 @@ CO void attachments_stop(struct control *c, struct control_pool *p, bool leave);
 CO void attachments_retry(struct control *c, struct control_pool *p);
 
 struct attachment_options {
+    const struct export_kind *kind;
     const char *address;
     bool read_only;
     struct attachment_socket socket;
@@ -189,27 +189,12 @@ CO int attachment_check_unused(const struct attachment *a, struct vp_error *err)
  * holds control.lock. */
 CO void attachments_used_by(const struct control_pool *p, const char *volume, char *text,
                             size_t size);
+/* Tells those who use a volume its new size; the caller holds control.lock. */
+CO void attachments_resize(struct control *c, struct control_pool *p, const char *volume);
 /* Ends one for good, whoever uses it. */
 CO int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err) must_check;
 unsigned attachment_count(const struct control_pool *p, const char *volume);
-CO json_t *attachment_json(struct attachment *a);
-
-/* ---- attachment_ublk.c --------------------------------------------------------------------- */
-
-bool attachment_is_ublk(const char *address);
-/* Serves a->v, which is open, as a block device, taking over the one that a killed daemon left. */
-CO int attachment_ublk_start(struct control *c, struct attachment *a,
-                             struct vp_error *err) must_check;
-/* VP_E_EXISTS: `wanted` asks for another number, queues or depth than it has. */
-int attachment_ublk_check_same(const struct attachment *a, const char *wanted,
-                               struct vp_error *err) must_check;
-/* VP_E_BUSY, naming who uses it: mounts, swap, processes that have it open. It is served. */
-CO int attachment_ublk_check_unused(const struct attachment *a, struct vp_error *err) must_check;
-/* The same as a sentence, "" when nobody is seen. */
-CO void attachment_ublk_used_by(const struct attachment *a, char *text, size_t size);
-CO json_t *attachment_ublk_json(const struct attachment *a, const char *subject);
-/* Tells the devices of a volume its new size; the caller holds control.lock. */
-CO void attachments_ublk_resize(struct control *c, struct control_pool *p, const char *volume);
+CO json_t *attachment_json(const struct attachment *a);
 
 /* ---- show.c -------------------------------------------------------------------------------- */
 
@@ -248,6 +233,13 @@ CO void history_save(struct control *c, struct control_pool *p);
 /* Counters start again from zero. */
 CO void history_clear(struct control *c, struct control_pool *p);
 
+/* ---- method_job.c -------------------------------------------------------------------------- */
+
+/* "POOL/N" of the newest job of this kind about a volume. */
+#define JOB_NAME_BYTES (POOL_NAME_MAX + 12)
+void control_job_name(struct control_pool *p, enum pool_job_kind kind, uint32_t volume,
+                      char out[static JOB_NAME_BYTES]);
+
 /* ---- doctor.c ------------------------------------------------------------------------------ */
 
 /* Once an hour: what was kept for pools that never came again goes. */
@@ -269,7 +261,7 @@ void notify_send(const char *text);
 /* ---- methods ------------------------------------------------------------------------------- */
 
 extern const struct method methods_daemon[], methods_pool[], methods_volume[], methods_attach[],
-    methods_ublk[], methods_doctor[];
+    methods_ublk[], methods_job[], methods_doctor[];
 extern const struct method *const methods_all[];
 
 #endif

@@ -67,7 +67,7 @@ static void note_at_risk(void *arg, uint32_t owner, bool lost)
         v->at_risk_next |= lost ? HEALTH_DAMAGED : HEALTH_DEGRADED;
 }
 
-void health_walk(struct control_pool *p)
+CO void health_walk(struct control_pool *p)
 {
     struct health *h = &p->health;
     struct pool *pool = volumes_pool(p->vs);
@@ -118,7 +118,7 @@ static void tell(struct control *c, const struct volume_health *v, unsigned flag
         const char *begins, *ends;
     } texts[] = {{HEALTH_FAULTED, VP_LOG_ERROR, "faulted: its metadata are damaged", "not faulted"},
                  {HEALTH_DAMAGED, VP_LOG_ERROR, "damaged: some of its data cannot be read",
-                  "not damaged any more"},
+                  "not known to be damaged any more"},
                  {HEALTH_DEGRADED, VP_LOG_WARN, "degraded: a copy of its data is out of service",
                   "not degraded any more"}};
     if (flag == HEALTH_PAUSED)
@@ -203,7 +203,7 @@ unsigned health_of_pool(const struct control_pool *p)
         flags |= v->now;
     const struct attachment *a;
     list_for_each (a, &p->attachments, link)
-        if (!a->server && !a->target)
+        if (!a->served)
             flags |= HEALTH_ATTACHMENTS;
     return flags;
 }

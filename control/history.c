@@ -1,7 +1,8 @@
 /*
  * What a pool remembers about itself over restarts: error counters of its disks since an epoch,
  * where each disk was seen last, and its last events. Loaded when it is opened, saved by the
- * monitor every few seconds if anything changed.
+ * monitor every few seconds if anything changed, and before the pool closes. volumes/errors.c keeps
+ * the error counters of volumes, at the same moments.
  */
 #include "control/control_impl.h"
 #include "control/history_format.h"
@@ -227,7 +228,7 @@ static uint64_t save_events(struct control *c, struct control_pool *p, struct po
     return next;
 }
 
-void history_save(struct control *c, struct control_pool *p)
+CO void history_save(struct control *c, struct control_pool *p)
 {
     unsigned count;
     struct pool *pool = volumes_pool(p->vs);
@@ -244,6 +245,7 @@ void history_save(struct control *c, struct control_pool *p)
     uint64_t seen = c->events.last, next = save_events(c, p, &b);
     int rc = b.count ? pool_commit(pool, &b) : 0;
     pool_batch_fini(&b);
+    vp_ignore(volumes_errors_save(p->vs), "the next save tries again");
     if (rc)
         return; /* everything is tried again at the next save */
     for (unsigned i = 0; i < count && i < POOL_DISKS_MAX; i++) {
@@ -254,7 +256,7 @@ void history_save(struct control *c, struct control_pool *p)
     p->history.next_event = next;
 }
 
-void history_clear(struct control *c, struct control_pool *p)
+CO void history_clear(struct control *c, struct control_pool *p)
 {
     unsigned count;
     struct raid_disk *const *io = pool_disks(volumes_pool(p->vs), &count);
@@ -267,5 +269,6 @@ void history_clear(struct control *c, struct control_pool *p)
         p->history.disk[i].saved = UINT64_MAX - 1; /* the zeros are saved as well */
         p->seen.disk[i].errors = p->seen.disk[i].healed = 0;
     }
+    volumes_errors_clear(p->vs);
     history_save(c, p);
 }

@@ -1,5 +1,5 @@
 /* Methods about attachments. */
-#include "control/control_impl.h"
+#include "control/export.h"
 
 #include <string.h>
 
@@ -20,21 +20,18 @@ static const struct param attach_params[] = {
     PARAM(struct attach_args, readonly, PARAM_BOOL, false, 0, 0),
     {0}};
 
-static CO int options_of(const struct attach_args *a, struct attachment_options *o,
-                         struct vp_error *err)
+static CO int options_of(struct control *c, const struct attach_args *a,
+                         struct attachment_options *o, struct vp_error *err)
 {
-    if (!a->nbd == !a->ublk || (a->ublk && !attachment_is_ublk(a->ublk)) ||
-        (a->nbd && attachment_is_ublk(a->nbd)))
+    if (!a->nbd == !a->ublk)
         return vp_fail(err, VP_E_RPC_PARAMS,
                        "'attach' takes either 'nbd' (unix:PATH, tcp:HOST:PORT) or 'ublk' "
                        "(ublk:auto, ublk:N)");
-    if ((a->owner || a->group || a->mode) && (!a->nbd || strncmp(a->nbd, "unix:", 5) != 0))
-        return vp_fail(err, VP_E_RPC_PARAMS,
-                       "'owner', 'group' and 'mode' are those of a unix socket: they go with "
-                       "unix:PATH only");
-    *o =
-        (struct attachment_options){.address = a->nbd ? a->nbd : a->ublk, .read_only = a->readonly};
-    return attachment_socket_parse(a->owner, a->group, a->mode, &o->socket, err);
+    *o = (struct attachment_options){.kind = a->nbd ? &export_nbd : &export_ublk,
+                                     .address = a->nbd ? a->nbd : a->ublk,
+                                     .read_only = a->readonly};
+    int rc = attachment_socket_parse(a->owner, a->group, a->mode, &o->socket, err);
+    return rc ? rc : o->kind->check(c, o, err);
 }
 
 static CO int attach(struct control *c, const void *args, json_t **result, struct vp_error *err)
@@ -47,7 +44,7 @@ static CO int attach(struct control *c, const void *args, json_t **result, struc
         return rc;
     struct attachment *attachment;
     struct attachment_options o;
-    rc = options_of(a, &o, err);
+    rc = options_of(c, a, &o, err);
     if (rc == 0)
         rc = attachment_add(c, p, volume, &o, &attachment, err);
     if (rc == 0)
@@ -74,7 +71,7 @@ static const struct param detach_params[] = {
 static bool matches(const struct attachment *a, const char *volume, const struct detach_args *args)
 {
     return strcmp(a->volume, volume) == 0 && (!args->nbd || strcmp(a->address, args->nbd) == 0) &&
-           (!args->ublk || attachment_is_ublk(a->address));
+           (!args->ublk || a->kind == &export_ublk);
 }
 
 static unsigned count_matching(const struct control_pool *p, const char *volume,

@@ -1,5 +1,6 @@
 /* Methods about the kernel's ublk devices, attached here or not. */
 #include "control/ublk_devices.h"
+#include "ublk/target.h"
 
 #include <stdio.h>
 #include <string.h>

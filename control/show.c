@@ -258,8 +258,11 @@ static void warn_volume(json_t *list, const struct control_pool *p, const struct
         warn(list, "`vpool volume show` says why; vpool-check explains the damage",
              "%s/%s is faulted", p->name, name);
     if (v->now & HEALTH_DAMAGED)
-        warn(list, "copy what can be read, and restore the rest from a backup",
-             "%s/%s is damaged: some of its data cannot be read", p->name, name);
+        warn(
+            list,
+            "copy what can be read, restore the rest from a backup; `vpool clear POOL` then starts "
+            "the counters of errors again",
+            "%s/%s is damaged: some of its data cannot be read", p->name, name);
     else if (v->now & HEALTH_DEGRADED)
         warn(list, "bring the disk back or plan its replacement",
              "%s/%s is degraded: a copy of its data is out of service", p->name, name);
@@ -289,7 +292,7 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
     warn_volumes(list, p);
     const struct attachment *a;
     list_for_each (a, &p->attachments, link)
-        if (!a->server && !a->target)
+        if (!a->served)
             warn(list, "remove what is in the way and attach it again, or detach it",
                  "the attachment of %s/%s at %s is not served: %s", p->name, a->volume, a->address,
                  a->error);
@@ -337,7 +340,7 @@ json_t *show_pool_brief(const struct control_pool *p)
                      (int)attachment_count(p, NULL), "space", space_json(&space, &sums));
 }
 
-json_t *show_pool(const struct control_pool *p)
+CO json_t *show_pool(const struct control_pool *p)
 {
     if (!p->vs)
         return closed_pool_json(p);
@@ -363,10 +366,11 @@ json_t *show_pool(const struct control_pool *p)
 
 json_t *show_volume_counters(const struct volume_info *v)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", INT(v->reads), "writes",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", INT(v->reads), "writes",
                      INT(v->writes), "flushes", INT(v->flushes), "discards", INT(v->discards),
                      "bytes_read", INT(v->bytes_read), "bytes_written", INT(v->bytes_written),
-                     "checksum_errors", INT(v->checksum_errors));
+                     "checksum_errors", INT(v->checksum_errors), "healed_blocks",
+                     INT(v->healed_blocks));
 }
 
 json_t *show_volume_options(const struct volume_options *o)
@@ -383,7 +387,7 @@ json_t *show_volume(const struct control_pool *p, const struct volume_info *v)
 {
     char uuid[VP_UUID_TEXT];
     return json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:i, "
-                     "s:i, s:i, s:i, s:o}",
+                     "s:i, s:i, s:i, s:I, s:o}",
                      "pool", p->name, "name", v->name, "id", (int)v->id, "uuid",
                      vp_uuid_format(v->uuid, uuid), "state", show_volume_state(v->state), "fault",
                      v->fault, "health", health_json(health_of_volume(p, v)), "paused",
@@ -393,5 +397,5 @@ json_t *show_volume(const struct control_pool *p, const struct volume_info *v)
                      "options", show_volume_options(&v->options), "reactor", (int)v->reactor,
                      "open_count", (int)v->open_count, "waiting_requests",
                      (int)v->waiting_for_space, "attachments", (int)attachment_count(p, v->name),
-                     "counters", show_volume_counters(v));
+                     "errors_since", INT(v->errors_since), "counters", show_volume_counters(v));
 }

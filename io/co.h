@@ -12,7 +12,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Marks a function that may yield. Its comment says what can change meanwhile. */
+/* Marks a function that may yield, in its declaration and in its definition. Its comment says what
+ * can change meanwhile. What calls it is marked too (tests/lib/tidy-yields), so a function without
+ * the mark does not yield. */
 #define CO
 
 struct co;
@@ -87,8 +89,9 @@ void co_no_yield_end(void);
 #define CO_NO_YIELD                                                                                \
     for (int vp_once_ = (co_no_yield_begin(), 1); vp_once_; vp_once_ = (co_no_yield_end(), 0))
 
-/* Waits until a number of spawned parts is finished: group_enter before each co_spawn,
- * group_leave(rc) as each part's last act, group_wait in the parent: the first error, or 0. */
+/* Waits until a number of spawned parts is finished: co_group_enter before each co_spawn,
+ * co_group_leave(rc) as each part's last act, co_group_wait in the parent, which returns the first
+ * error, or 0. */
 struct co_group {
     unsigned running;
     int rc;

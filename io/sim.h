@@ -120,5 +120,7 @@ struct sim_world *sim_world_after_kill(const struct sim_snapshot *s,
 void sim_world_limit_keeps(struct sim_world *w, unsigned pages);
 bool sim_snapshot_is_complete(const struct sim_snapshot *s, unsigned i);
 uint64_t sim_snapshot_keeps_hash(const struct sim_snapshot *s);
+/* The disks were set back: what is kept is what it was at `s`, with these disks or others. */
+void sim_world_set_keeps(struct sim_world *w, const struct sim_snapshot *s);
 
 #endif

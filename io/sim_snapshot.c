@@ -82,6 +82,12 @@ uint64_t sim_snapshot_keeps_hash(const struct sim_snapshot *s)
     return sim_keeps_hash(&s->keeps);
 }
 
+void sim_world_set_keeps(struct sim_world *w, const struct sim_snapshot *s)
+{
+    sim_keeps_free(w);
+    sim_keeps_restore(w, &s->keeps);
+}
+
 /* Lays what the choices keep of disk `index` over `img`. */
 static void apply_choices(const struct sim_snapshot *s, const struct sim_choice *choices,
                           unsigned index, struct sim_image *img)

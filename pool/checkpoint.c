@@ -24,7 +24,7 @@ enum { RETRY_NS = 1000000000, RECORDS_A_TURN = 128 };
 /* ---- table image and root -------------------------------------------------------------------- */
 
 /* CO. Of what is encoded, writes as much as fills segments. */
-static int table_image_write_full(struct pool *p)
+static CO int table_image_write_full(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     struct pool_batch *b = &ck->records;
@@ -41,7 +41,7 @@ static int table_image_write_full(struct pool *p)
 }
 
 /* CO. A large table takes many turns, and changes meanwhile (C1). */
-static int table_image_write_records(struct pool *p)
+static CO int table_image_write_records(struct pool *p)
 {
     struct pool_batch *b = &p->checkpoint.records;
     int rc = 0;
@@ -59,7 +59,7 @@ static int table_image_write_records(struct pool *p)
 }
 
 /* CO. The table as a chain of its own; memory for one segment of it does. */
-static int table_image_write(struct pool *p, struct pool_table_image_ref *out)
+static CO int table_image_write(struct pool *p, struct pool_table_image_ref *out)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     int rc = pool_stream_open(p, &ck->stream, false);
@@ -73,7 +73,7 @@ static int table_image_write(struct pool *p, struct pool_table_image_ref *out)
     return rc;
 }
 
-int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece)
+CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece)
 {
     struct pool_root next = {
         .checkpoint = p->root.now.checkpoint + 1,
@@ -103,7 +103,7 @@ int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece)
 /* ---- a checkpoint ------------------------------------------------------------------------- */
 
 /* CO. */
-static int checkpoint_make(struct pool *p)
+static CO int checkpoint_make(struct pool *p)
 {
     struct pool_log_piece piece;
     if (pool_is_fenced(p))
@@ -134,7 +134,7 @@ static void checkpoint_tell(struct pool *p, int rc)
 }
 
 /* CO. Whoever asked until now is served by this one, or, if it fails, by the next. */
-static void checkpoint_run(struct pool *p)
+static CO void checkpoint_run(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     ck->running = true;
@@ -155,7 +155,7 @@ static void checkpoint_run(struct pool *p)
     co_queue_wake_all(&ck->done);
 }
 
-static int checkpoint_home(void *arg)
+static CO int checkpoint_home(void *arg)
 {
     struct pool *p = arg;
     struct pool_checkpoint_state *ck = &p->checkpoint;
@@ -169,7 +169,7 @@ static int checkpoint_home(void *arg)
     return ck->rc;
 }
 
-int pool_checkpoint(struct pool *p)
+CO int pool_checkpoint(struct pool *p)
 {
     return reactor_call_for_client(p->home, checkpoint_home, p);
 }
@@ -191,7 +191,7 @@ uint64_t pool_checkpoint_took_ns(const struct pool *p)
  * nothing is requested, and a request starts one when there is none. */
 
 /* CO. One step: what runs is waited for; after a failure there is a pause. */
-static void checkpoint_task_step(struct pool *p)
+static CO void checkpoint_task_step(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     uint64_t now = reactor_now_ns(), next = ck->rc ? ck->ended_ns + RETRY_NS : now;
@@ -206,7 +206,7 @@ static void checkpoint_task_step(struct pool *p)
     }
 }
 
-static void checkpoint_task(void *arg)
+static CO void checkpoint_task(void *arg)
 {
     struct pool *p = arg;
     struct pool_checkpoint_state *ck = &p->checkpoint;
@@ -254,7 +254,7 @@ void pool_checkpoints_release(struct pool *p)
     atomic_store(&p->checkpoint.task, false);
 }
 
-void pool_checkpoints_stop(struct pool *p)
+CO void pool_checkpoints_stop(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     p->closing = true;

@@ -35,8 +35,8 @@ static void group_tell_owners(const struct pool_group *g,
     }
 }
 
-void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
-                         void *arg)
+CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
+                            void *arg)
 {
     if (pool_disks_out(p) == 0)
         return;

@@ -54,7 +54,7 @@ enum {
     GROUPS_A_TURN = 512,
 };
 
-void pool_import_state_free(struct pool_import_state *im)
+CO void pool_import_state_free(struct pool_import_state *im)
 {
     if (!im)
         return;
@@ -195,7 +195,7 @@ static CO int table_image_add(struct pool_import_state *im, const struct log_bat
 }
 
 /* CO. */
-static int import_table_image(struct pool_import_state *im)
+static CO int import_table_image(struct pool_import_state *im)
 {
     const struct pool_table_image_ref *s = &im->image.root.table_image;
     struct log_reader *r = &im->reader;
@@ -219,7 +219,7 @@ static int import_table_image(struct pool_import_state *im)
 }
 
 /* CO. Walks a piece; sets the last sequence number of its last whole run. */
-static int piece_walk(struct pool_import_state *im, struct pool_log_piece *piece)
+static CO int piece_walk(struct pool_import_state *im, struct pool_log_piece *piece)
 {
     bool open = piece->last_seq == POOL_LOG_OPEN;
     struct log_reader *r = &im->reader;
@@ -249,7 +249,7 @@ static int piece_walk(struct pool_import_state *im, struct pool_log_piece *piece
 
 /* CO. All pieces; im->next.piece becomes what the sealing root says of them. An ejection on the way
  * writes the newest root again, with its last piece open. */
-static int import_log(struct pool_import_state *im)
+static CO int import_log(struct pool_import_state *im)
 {
     struct pool_root *root = &im->next;
     *root = im->p->root.now;
@@ -266,7 +266,7 @@ static int import_log(struct pool_import_state *im)
     return 0;
 }
 
-static int import_records(struct pool_import_state *im)
+static CO int import_records(struct pool_import_state *im)
 {
     int rc = log_reader_init(&im->reader, im->p);
     if (rc)
@@ -365,7 +365,7 @@ static int disks_leave(struct pool_import_state *im)
     return 0;
 }
 
-static int import_space(struct pool_import_state *im)
+static CO int import_space(struct pool_import_state *im)
 {
     int rc = pool_groups_load(im->p, im->err);
     if (!rc)
@@ -388,7 +388,7 @@ static int import_space(struct pool_import_state *im)
 
 /* CO. After a kill what we read may be in the disks' caches only, written by a daemon that nobody
  * counts for any more. */
-static int flush_what_was_found(struct pool_import_state *im)
+static CO int flush_what_was_found(struct pool_import_state *im)
 {
     struct pool *p = im->p;
     if (!io_guard_on(GUARD_IMPORT_FLUSH))
@@ -420,7 +420,7 @@ static void merged_pieces_free(struct pool_import_state *im)
 }
 
 /* CO. */
-static int import_seal(struct pool_import_state *im)
+static CO int import_seal(struct pool_import_state *im)
 {
     struct pool *p = im->p;
     struct pool_root next = im->next;
@@ -449,15 +449,14 @@ static int import_seal(struct pool_import_state *im)
     return rc;
 }
 
-/* The incarnation that the newest root names; none after a clean end of a pool that never
- * served. */
-static uint64_t stream_of_last_log(const struct pool_import_state *im)
+/* CO. The root's last piece, as it was found, tells whether what was kept is ours; also where it is
+ * empty, and im->next does not count it any more. */
+static CO int import_keeps_find(struct pool_import_state *im)
 {
-    const struct pool_root *r = &im->image.root;
-    return r->pieces ? r->piece[r->pieces - 1].stream : 0;
+    return pool_keeps_find(im->p, &im->next.piece[im->image.root.pieces - 1], &im->keeps);
 }
 
-static int import_run(struct pool_import_state *im)
+static CO int import_run(struct pool_import_state *im)
 {
     int rc = pool_import_roots(im);
     if (!rc)
@@ -465,14 +464,16 @@ static int import_run(struct pool_import_state *im)
     if (!rc)
         rc = import_space(im);
     if (!rc)
-        rc = pool_keeps_find(im->p, stream_of_last_log(im), &im->keeps);
+        rc = import_keeps_find(im);
     if (!rc)
         rc = import_seal(im);
-    return rc ? rc : pool_keeps_replay(im->p, &im->keeps);
+    if (!rc)
+        rc = pool_keeps_replay(im->p, &im->keeps);
+    return rc ? rc : pool_jobs_load(im->p);
 }
 
-int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
-                struct pool **out, struct vp_error *err)
+CO int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
+                   struct pool **out, struct vp_error *err)
 {
     struct pool *p = *out = pool_new();
     if (!p)

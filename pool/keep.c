@@ -43,6 +43,7 @@ struct pool_keep {
     unsigned current, covered; /* areas; NO_AREA */
     uint64_t seq;              /* of the current area */
     uint64_t commit;           /* the last one that began */
+    uint64_t log_seq;          /* of the header */
     struct keep_area area[KEEP_AREAS];
 };
 
@@ -98,6 +99,17 @@ static void area_set_used(struct pool_keep *k, unsigned area, size_t used)
     store(k, area_field(area) + offsetof(struct keep_area_header, used), used);
 }
 
+/* What an append relies on (leases, intents, commits) was durable before it: in the log up to here.
+ * Never more than the log has, so a kill may come before or after this. */
+static void log_note(struct pool_keep *k)
+{
+    uint64_t seq = atomic_load_explicit(&k->pool->log.durable_seq, memory_order_relaxed);
+    if (seq == k->log_seq)
+        return;
+    k->log_seq = seq;
+    store(k, offsetof(struct keep_header, log_seq), seq);
+}
+
 /* An empty area becomes the one that is appended to. */
 static void area_enter(struct pool_keep *k, unsigned area)
 {
@@ -126,6 +138,7 @@ static void header_write(struct pool_keep *k)
         .area_bytes = le32_make((uint32_t)k->area_bytes),
         .stream = {le64_make(k->pool->log.stream.id)},
         .durable = le64_make(0),
+        .log_stream = le64_make(k->pool->log.stream.id),
     };
     io_boot_id(h.boot_id);
     memcpy(h.pool_uuid, k->pool->uuid.b, sizeof(h.pool_uuid));
@@ -273,6 +286,7 @@ void pool_keep_append_end(struct pool_keep *k, const struct pool_batch *b)
     h->bytes = le32_make((uint32_t)b->len);
     h->commit = le64_make(k->commit);
     h->crc = le32_make(keep_group_crc(h));
+    log_note(k);
     area_set_used(k, k->current, used + sizeof(*h) + b->len);
 }
 

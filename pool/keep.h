@@ -19,8 +19,9 @@
  *      unflushed is to be believed any more (pool_keep_forget_all).
  *  K4  They belong to one incarnation of the pool, known by its log's stream: a pool that was
  *      imported elsewhere since, or before a reboot, does not take them. Nor does an import whose
- *      log lacks a commit that was durable (disks that were set back), or while their owner lives
- *      (a copy of the disks).
+ *      log lacks a commit that was durable, or ends before the batch that was the last one at the
+ *      last append (GUARD_KEEP_NEEDS_LOG): disks that were set back lack leases or intents on
+ *      which the append relies. Nor an import while their owner lives (a copy of the disks).
  *  K5  What is not taken may belong to disks of which these are an older copy. It stays, under a
  *      name of its own, for them, until it is collected (control/doctor.c). Only what cannot belong
  *      to any disks goes: what is from before a reboot, or has no whole header.

@@ -37,12 +37,15 @@ struct keep_header {
     struct le64 stream[2];
     struct keep_area_header area[KEEP_AREAS];
     struct le64 durable; /* number of the volume's last commit known to be in the log */
+    /* At the last append the log of this stream had this batch. 0: an older release's. */
+    struct le64 log_stream, log_seq;
 } __attribute__((packed));
 static_assert(offsetof(struct keep_header, crc) == 52, "kept memory");
 static_assert(offsetof(struct keep_header, stream) == 56, "kept memory");
 static_assert(offsetof(struct keep_header, area) == 72, "kept memory");
 static_assert(offsetof(struct keep_header, durable) == 104, "kept memory");
-static_assert(sizeof(struct keep_header) == 112, "kept memory");
+static_assert(offsetof(struct keep_header, log_seq) == 120, "kept memory");
+static_assert(sizeof(struct keep_header) == 128, "kept memory");
 
 /* Then records (record_format.h), which belong together: all of them count, or none. */
 struct keep_group_header {

@@ -20,9 +20,11 @@ int keep_groups_decode(const uint8_t *bytes, size_t used, uint32_t volume, uint6
 
 /* ---- keep_recover.c: `found` is a list of what was found ------------------------------------- */
 
-/* CO. Of the incarnation whose log has this stream, after the records were read; all else stays
- * where it is, but for what cannot be anybody's (K5). VP_E_NO_MEMORY; errors of reading. */
-CO int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found) must_check;
+/* CO. Of the incarnation whose log ends with this piece, as it was found, after the records were
+ * read; all else stays where it is, but for what cannot be anybody's (K5). VP_E_NO_MEMORY; errors
+ * of reading. */
+CO int pool_keeps_find(struct pool *p, const struct pool_log_piece *last,
+                       struct list *found) must_check;
 /* They are to be taken for those of `stream`, too. */
 int pool_keeps_accept(const struct list *found, uint64_t stream) must_check;
 /* They are not to be believed. */

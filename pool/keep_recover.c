@@ -79,16 +79,25 @@ static uint64_t last_commit(struct pool *p, uint32_t volume)
     return le64_get(le);
 }
 
+/* The log that was found has what was durable at the last append: leases of the volume's arenas,
+ * intents. Where its last piece is of a later incarnation, the import that began that one has
+ * looked, and sealed what it found. */
+static bool log_is_long_enough(const struct keep_header *h, const struct pool_log_piece *last)
+{
+    return le64_get(h->log_stream) != last->stream || le64_get(h->log_seq) <= last->last_seq ||
+           !io_guard_on(GUARD_KEEP_NEEDS_LOG);
+}
+
 /* K4: of the incarnation that the newest root names, whose log has what was durable. A volume that
  * is not there was deleted, or not yet created. */
-static bool is_ours(struct pool *p, struct keep_found *f, uint64_t stream)
+static bool is_ours(struct pool *p, struct keep_found *f, const struct pool_log_piece *last)
 {
     const struct keep_header *h = &f->header;
     struct pool_record volume;
-    f->stream = le64_get(h->stream[0]) == stream ? 0 : 1;
-    return le64_get(h->stream[f->stream]) == stream &&
+    f->stream = le64_get(h->stream[0]) == last->stream ? 0 : 1;
+    return le64_get(h->stream[f->stream]) == last->stream &&
            pool_record_get(p, POOL_RECORD_VOLUME, f->volume, 0, &volume) &&
-           le64_get(h->durable) <= last_commit(p, f->volume);
+           le64_get(h->durable) <= last_commit(p, f->volume) && log_is_long_enough(h, last);
 }
 
 /* Collects the names. */
@@ -104,7 +113,7 @@ static int find_one(const char *name, void *found)
 
 /* CO. Its owner lives: its pool's disks are not these, but what these are a copy of. A process that
  * was killed may take a moment to be gone, until `deadline_ns` for all. */
-static bool belongs_to_the_living(const struct keep_found *f, uint64_t deadline_ns)
+static CO bool belongs_to_the_living(const struct keep_found *f, uint64_t deadline_ns)
 {
     while (io_keep_is_owned(f->name) && reactor_now_ns() < deadline_ns)
         if (co_sleep_ns(OWNER_PAUSE_NS))
@@ -113,8 +122,8 @@ static bool belongs_to_the_living(const struct keep_found *f, uint64_t deadline_
 }
 
 /* CO. *use: it is ours. What cannot be anybody's goes (K5); what cannot be read stays. */
-static int consider(struct pool *p, struct keep_found *f, uint64_t stream, uint64_t deadline_ns,
-                    bool *use)
+static CO int consider(struct pool *p, struct keep_found *f, const struct pool_log_piece *last,
+                       uint64_t deadline_ns, bool *use)
 {
     *use = false;
     bool foreign = belongs_to_the_living(f, deadline_ns);
@@ -133,7 +142,7 @@ static int consider(struct pool *p, struct keep_found *f, uint64_t stream, uint6
         io_keep_remove(f->name);
         return 0;
     }
-    *use = is_ours(p, f, stream);
+    *use = is_ours(p, f, last);
     if (!*use)
         vp_warn("pool %s: %s holds what a killed daemon kept of another state of these disks and "
                 "is not used; if they are an older copy, import the others instead (`vpool doctor` "
@@ -142,7 +151,7 @@ static int consider(struct pool *p, struct keep_found *f, uint64_t stream, uint6
     return 0;
 }
 
-int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found)
+CO int pool_keeps_find(struct pool *p, const struct pool_log_piece *last, struct list *found)
 {
     char prefix[POOL_KEEP_PREFIX_BYTES];
     struct keep_found *f, *next;
@@ -152,7 +161,7 @@ int pool_keeps_find(struct pool *p, uint64_t stream, struct list *found)
     list_for_each_safe (f, next, found, link) {
         bool use = false;
         if (!rc)
-            rc = consider(p, f, stream, deadline_ns, &use);
+            rc = consider(p, f, last, deadline_ns, &use);
         if (use)
             continue;
         list_del(&f->link);
@@ -389,7 +398,7 @@ static int keep_drop(const struct keep_found *f)
 }
 
 /* CO. */
-static int keep_replay(struct pool *p, const struct keep_found *f)
+static CO int keep_replay(struct pool *p, const struct keep_found *f)
 {
     struct pool_batch b;
     pool_batch_init(&b);
@@ -409,7 +418,7 @@ static int keep_replay(struct pool *p, const struct keep_found *f)
     return rc;
 }
 
-int pool_keeps_replay(struct pool *p, struct list *found)
+CO int pool_keeps_replay(struct pool *p, struct list *found)
 {
     const struct keep_found *f;
     int rc = 0;

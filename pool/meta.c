@@ -308,7 +308,7 @@ static int page_alloc_home(void *arg)
     return 0;
 }
 
-int pool_page_alloc(struct pool *p, unsigned count, uint64_t *addr)
+CO int pool_page_alloc(struct pool *p, unsigned count, uint64_t *addr)
 {
     struct page_call c = {.p = p, .count = count, .addr = addr};
     return reactor_call(p->home, page_alloc_home, &c);
@@ -330,7 +330,7 @@ static int page_release_home(void *arg)
     return 0;
 }
 
-void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count)
+CO void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count)
 {
     struct page_call c = {.p = p, .count = count, .released = addr};
     vp_ignore(reactor_call(p->home, page_release_home, &c),
@@ -350,7 +350,7 @@ static bool page_locate(struct pool *p, uint64_t addr, struct raid_io *io)
     return true;
 }
 
-int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
+CO int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
 {
     struct raid_io io;
     if (!page_locate(p, ref.addr, &io))
@@ -368,7 +368,7 @@ int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
     return VP_E_PAGE_UNREADABLE;
 }
 
-int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages, unsigned count)
+CO int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages, unsigned count)
 {
     struct raid_io io[PAGE_IO_MAX];
     while (count) {

@@ -21,6 +21,7 @@
 #include "base/verify.h"
 #include "io/device.h"
 #include "io/reactor.h"
+#include "pool/job.h"
 #include "pool/pool.h"
 #include "raid/raid.h"
 
@@ -171,6 +172,7 @@ struct pool_stream {
 
 struct pool_log {
     struct pool_stream stream;
+    _Atomic uint64_t durable_seq; /* of the last run's last batch: durable, and all before */
     struct list queue; /* struct log_entry: commits that wait for a writer                */
     struct list owned; /* those of them that pool_log_append_nowait allocated             */
     uint64_t queued_bytes;
@@ -279,6 +281,8 @@ struct pool {
     struct pool_root_state root;
     struct pool_checkpoint_state checkpoint;
     struct pool_import_state *import; /* while importing */
+
+    struct pool_jobs jobs; /* job.c */
 };
 
 /* ==== what the disk side offers ============================================================= */
@@ -309,8 +313,8 @@ CO int pool_labels_write(struct pool *p, struct vp_error *err) must_check;
  */
 CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
                             unsigned *out_count, struct vp_error *err) must_check;
-void pool_candidates_free(struct pool_candidate *c,
-                          unsigned count); /* closes what was not adopted */
+CO void pool_candidates_free(struct pool_candidate *c,
+                             unsigned count); /* closes what was not adopted */
 
 /* Makes p->disk[index] (uuid, state, size and extents set from the root's table before) usable:
  * raid_disk, path, extent map (empty), in_service when ONLINE. Takes c->dev. */
@@ -363,7 +367,7 @@ static inline uint32_t pool_out_after(uint64_t root_number)
  */
 CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why) must_check;
 /* Closes devices, frees disks, groups, arenas. No I/O. */
-void pool_disks_fini(struct pool *p);
+CO void pool_disks_fini(struct pool *p);
 /* Before it: frees up to `count` groups. False when none is left. From the first call on nobody
  * looks at groups. */
 bool pool_groups_free_some(struct pool *p, unsigned count);
@@ -406,6 +410,6 @@ static inline bool pool_is_fenced(const struct pool *p)
 }
 
 /* Frees records, log, page store. No I/O. */
-void pool_meta_fini(struct pool *p);
+CO void pool_meta_fini(struct pool *p);
 
 #endif

@@ -67,6 +67,7 @@ struct raid_io {
     uint32_t len;
     const uint32_t *crc; /* read: CRC32C of each block, NULL = do not verify (metadata does)    */
     int rc;              /* the piece's result                                                  */
+    _Atomic uint64_t *healed; /* read: blocks that were healed are added; NULL: nobody counts   */
 };
 
 /*

@@ -19,7 +19,7 @@ enum {
 #define SCAN_FORGOTTEN (UINT64_C(1) << 63) /* in the window, which is in ascending order */
 
 /* Home: fetches the next window. */
-static int window_fetch(void *arg)
+static CO int window_fetch(void *arg)
 {
     struct thin *t = arg;
     struct thin_space *s = &t->space;

@@ -14,8 +14,9 @@ struct read_window {
 };
 
 /* Adds a run of valid blocks; it may continue the piece before. */
-static void window_add(struct read_window *w, struct thin_map_entry e, struct raid_group *group,
-                       uint64_t at_bytes, unsigned first, unsigned run, uint8_t *buf)
+static void window_add(const struct thin *t, struct read_window *w, struct thin_map_entry e,
+                       struct raid_group *group, uint64_t at_bytes, unsigned first, unsigned run,
+                       uint8_t *buf)
 {
     struct raid_io *last = w->pieces ? &w->io[w->pieces - 1] : NULL;
     uint32_t *crc = &w->crc[w->crcs];
@@ -33,6 +34,7 @@ static void window_add(struct read_window *w, struct thin_map_entry e, struct ra
         .buf = buf,
         .len = run * POOL_BLOCK,
         .crc = crc,
+        .healed = t->config.healed_blocks,
     };
 }
 
@@ -55,7 +57,7 @@ static int window_add_chunk(const struct thin *t, struct read_window *w, struct 
         unsigned run = thin_map_run(e, at, end);
         if (thin_map_is_valid(e, at)) {
             run = (unsigned)min_u64(run, THIN_WINDOW_BLOCKS - w->crcs);
-            window_add(w, e, group, at_bytes + (uint64_t)at * POOL_BLOCK, at, run, to);
+            window_add(t, w, e, group, at_bytes + (uint64_t)at * POOL_BLOCK, at, run, to);
         } else {
             memset(to, 0, (size_t)run * POOL_BLOCK);
         }

@@ -31,6 +31,8 @@ static void info_counters(const struct volume *v, struct volume_info *out)
     out->bytes_read = counter(&c->bytes_read);
     out->bytes_written = counter(&c->bytes_written);
     out->checksum_errors = counter(&c->checksum_errors);
+    out->healed_blocks = counter(&c->healed_blocks);
+    out->errors_since = v->errors.since;
     out->waiting_for_space = atomic_load_explicit(&c->waiting_for_space, memory_order_relaxed);
 }
 
@@ -67,7 +69,7 @@ static int stats_on_reactor(void *arg)
     return 0;
 }
 
-int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out)
+CO int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out)
 {
     struct volume *v = volume_find(vs, name);
     if (!v)

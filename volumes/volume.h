@@ -46,7 +46,7 @@ CO int volumes_import(const char *const *paths, unsigned count, const struct vol
 CO int volumes_close(struct volumes *vs, bool mark_exported) must_check;
 CO int volumes_destroy(struct volumes *vs, struct vp_error *err) must_check;
 /* Simulated power cut: frees memory, no I/O. */
-void volumes_abandon(struct volumes *vs);
+CO void volumes_abandon(struct volumes *vs);
 struct pool *volumes_pool(const struct volumes *vs);
 /* HOME. One step of each background job; *more is false when all are idle. */
 CO int volumes_background_step(struct volumes *vs, bool *more) must_check;
@@ -82,7 +82,9 @@ struct volume_info {
     unsigned open_count;
     unsigned waiting_for_space; /* requests held back by a full pool */
     uint64_t reads, writes, flushes, discards, bytes_read, bytes_written;
-    uint64_t checksum_errors;
+    uint64_t checksum_errors; /* requests that failed, since no copy matched its checksum     */
+    uint64_t healed_blocks;   /* bad copies of a block that were rewritten from a good one    */
+    uint64_t errors_since;    /* seconds since 1970: what these two count from, over restarts */
 };
 
 /* [A-Za-z0-9][A-Za-z0-9_.:-]{0,126} */
@@ -120,6 +122,11 @@ struct volume_trouble {
  * had blocks that could not be read; cheap where nothing is wrong. */
 void volume_each_in_trouble(struct volumes *vs,
                             void (*fn)(const struct volume_trouble *t, void *arg), void *arg);
+/* HOME. Keeps in the pool how many errors volumes had, where that has changed since the last call.
+ * After an error the next call tries again. */
+CO int volumes_errors_save(struct volumes *vs) must_check;
+/* HOME, no yield. The counters of errors start again from zero; volumes_errors_save keeps that. */
+void volumes_errors_clear(struct volumes *vs);
 /* HOME, no yield. Its name; NULL when there is none, or not any more. */
 const char *volume_name_of_id(struct volumes *vs, uint32_t id);
 unsigned volumes_count(const struct volumes *vs);

@@ -1,7 +1,7 @@
 /*
- * The VOLUME record (pool_record_kind POOL_RECORD_VOLUME, scope: volume id, key 0) and the COUNTER
- * that numbers volumes. Little-endian; the name follows the fixed part. The pool's log and table
- * image carry the checksum; decoding still trusts nothing.
+ * The VOLUME record (pool_record_kind POOL_RECORD_VOLUME, scope: volume id, key 0), the COUNTER
+ * that numbers volumes, and the COUNTER of a volume's errors. Little-endian; a name follows the
+ * fixed part. The pool's log and table image carry the checksum; decoding still trusts nothing.
  */
 #ifndef VP_VOLUMES_VOLUME_FORMAT_H
 #define VP_VOLUMES_VOLUME_FORMAT_H
@@ -49,5 +49,16 @@ static_assert(offsetof(struct volume_record_disk, flags) == 52, "on-disk layout"
 
 /* COUNTER record with this key: le64, the next volume id. Ids are never used twice in a pool. */
 #define VOLUME_COUNTER_NEXT_ID 1
+
+/* COUNTER record with this key, scope: volume id. Older releases leave it alone, also when they
+ * delete the volume. (Key 2 is pool/'s.) */
+#define VOLUME_COUNTER_ERRORS 3
+
+struct volume_errors_disk {
+    struct le64 since;           /* seconds since 1970: the epoch of the counters           */
+    struct le64 checksum_errors; /* requests that failed, since no copy matched its checksum */
+    struct le64 healed_blocks;   /* bad copies of a block that were rewritten from a good one */
+} __attribute__((packed));
+static_assert(sizeof(struct volume_errors_disk) == 24, "on-disk size");
 
 #endif

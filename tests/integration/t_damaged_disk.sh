@@ -31,6 +31,7 @@ print(flipped)
 EOP
 }
 counters() { field "[.pools[0].disks[].counters.$1]|add" vpool status tank; }
+of_volume() { field ".counters.$2" vpool volume show "$1"; }
 
 step "thousands of flipped bytes, on either disk: clients read the right data"
 one=$(flip d0 0 100000) other=$(flip d1 3 100000)
@@ -56,6 +57,8 @@ daemon_stop
 daemon_start
 same "$(counters checksum_errors)" "$wrong" "wrong checksums after a restart"
 same "$(counters healed_blocks)" "$healed" "healed blocks after a restart"
+same "$(of_volume tank/v healed_blocks)" "$healed" "the volume's healed blocks after a restart"
+same "$(of_volume tank/v checksum_errors)" 0 "the volume's failed reads"
 ok nbdcopy --connections=1 --requests=1 "$(uri tank/v "$T/n")" "$T/back"
 cmp "$T/data" "$T/back" || fail "the data differ"
 same "$(counters checksum_errors)" "$wrong" "wrong checksums in the second reading"
@@ -64,6 +67,7 @@ same "$(counters checksum_errors)" 0 "wrong checksums after clear"
 daemon_kill
 daemon_start
 same "$(counters checksum_errors)" 0 "wrong checksums after clear and a kill"
+same "$(of_volume tank/v healed_blocks)" 0 "the volume's healed blocks after clear and a kill"
 daemon_stop
 
 step "on the only copy: EIO for the damaged block, everything else is served"
@@ -95,4 +99,13 @@ step "overwriting the damaged block repairs it"
 ok nbdcopy --flush "$T/data" "$(uri solo/v "$T/m")"
 ok nbdcopy "$(uri solo/v "$T/m")" "$T/back"
 cmp "$T/data" "$T/back" || fail "the data differ"
+
+step "that the volume was damaged is known after a restart, until it is cleared"
+daemon_stop
+daemon_start
+same "$(of_volume solo/v checksum_errors)" 1 "failed reads after a restart"
+same "$(field '.health|join(",")' vpool volume show solo/v)" damaged "health after a restart"
+ok vpool clear solo
+same "$(of_volume solo/v checksum_errors)" 0 "failed reads after clear"
+same "$(field '.health|join(",")' vpool volume show solo/v)" '' "health after clear"
 daemon_stop

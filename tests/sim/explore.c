@@ -315,6 +315,36 @@ static bool explore_point(struct explorer *x, const struct point *p, bool killed
                   : choices_each(p->snapshot, x->depth, on_choice, x);
 }
 
+/* Disks as they were before the body, which is no more than a power cut, with what was kept at `p`:
+ * they must not take it. */
+static bool look_set_back(struct explorer *x, const struct point *p)
+{
+    const struct point *back = &x->points.at[0];
+    unsigned n = sim_snapshot_pending(back->snapshot);
+    struct sim_choice *all = calloc(n + 1, sizeof(*all));
+    struct crash_state s = x->state;
+    char why[1024];
+    VP_VERIFY_TRUE(all != NULL);
+    for (unsigned i = 0; i < n; i++)
+        all[i].fate = SIM_KEEP;
+    s.snapshot = back->snapshot;
+    s.event = back->event;
+    s.choices = all;
+    s.keeps = p->snapshot;
+    uint64_t key = sim_snapshot_hash(s.snapshot, all) + sim_snapshot_keeps_hash(s.keeps);
+    bool ok = true;
+    if (hash_set_add(&x->seen.states, key)) {
+        x->counts->states++;
+        position.choices = NULL;
+        position.step = "set back";
+        ok = verify_state(&s, NULL, why, sizeof(why));
+    }
+    if (!ok)
+        broken(x, why);
+    free(all);
+    return ok;
+}
+
 static bool explore_points(struct explorer *x)
 {
     uint64_t last[2] = {0, 0};
@@ -327,6 +357,8 @@ static bool explore_points(struct explorer *x)
             continue;
         x->state.snapshot = p->snapshot;
         x->state.event = position.event = p->event;
+        if (x->sc->flags & SCENARIO_SET_BACK && !look_set_back(x, p))
+            return false;
         if (x->filter->only) {
             if (!only_choice(x))
                 return false;

@@ -27,6 +27,9 @@ enum scenario_flags {
     SCENARIO_SURVIVES_LOSS = 4, /* any disk may be lost after a recovery                     */
     SCENARIO_ROT = 8, /* a copy is damaged: overwrites are not crashed (docs/testing.md)     */
     SCENARIO_IMPORT_FAULTS = 16, /* the deeper look is import_faults_look                    */
+    /* Also: killed, and the disks set back to before the body, which begins with something in the
+     * log that is no volume's commit. */
+    SCENARIO_SET_BACK = 32,
 };
 
 struct scenario {

@@ -36,6 +36,7 @@ static const struct {
     {GUARD_LEASE_BEFORE_USE, "first-write"},
     {GUARD_IMPORT_FLUSH, "import"},
     {GUARD_CLIENT_GONE, "client-gone"},
+    {GUARD_KEEP_NEEDS_LOG, "set-back"},
     {GUARD_KEEP_ORDER, "half-kept"},
     {GUARD_SHRINK_AFTER_WRITERS, "shrink-race"},
     {GUARD_LOG_END_WAS_READ, "import-faults-single"},

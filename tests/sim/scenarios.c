@@ -445,6 +445,8 @@ const struct scenario scenarios[] = {
     SCENARIO("triples", "each triple of operations in turn", one_disk, written_volume, NULL,
              .variants = COMBINE_TRIPLES, .make = combine_triple, .deep_every = 256),
     SCENARIO("race", "overlapping requests at the same time", one_disk, written_volume, race, ),
+    SCENARIO("set-back", "first writes; then the disks are set back", one_disk, empty_volume,
+             first_write, .flags = SCENARIO_SET_BACK),
     SCENARIO("half-kept", "a commit amid a write of which nothing is kept yet", one_disk,
              wide_volume, half_kept, ),
     SCENARIO("import", "recovery crashed at each of its events", mirror, written_volume, overwrite,

@@ -285,6 +285,8 @@ bool verify_state(const struct crash_state *s, struct verify_output *out, char *
     struct check c = {.s = s, .out = out ? out : &none};
     c.rig.w = s->killed ? sim_world_after_kill(s->snapshot, s->choices, s->seed)
                         : sim_world_from_snapshot(s->snapshot, s->choices, s->seed);
+    if (s->keeps)
+        sim_world_set_keeps(c.rig.w, s->keeps);
     c.rig.config = s->config;
     c.rig.model = s->model;
     c.rig.faults_planned = s->faults_planned || s->lost_disks;

@@ -26,7 +26,8 @@ struct crash_state {
     struct model *model;
     const struct sim_snapshot *snapshot;
     const struct sim_choice *choices;
-    bool killed;       /* not the power went, but the process                      */
+    const struct sim_snapshot *keeps; /* from where kept memory is; NULL: as `killed` says */
+    bool killed;                      /* not the power went, but the process               */
     bool killed_first; /* … before power went in the recovery                      */
     bool unsure;    /* the only copy met a fault: what was not flushed may be lost in a kill, too */
     uint64_t event; /* the model's: it happened before this one */

@@ -1,8 +1,8 @@
 # kill -9 of the daemon, again and again, at any moment of its life, under loads that verify every block: past the
-# page cache, with flushes and FUA, and through a file system. VPOOL_KILLS kills (20), VPOOL_SEED repeats their moments.
+# page cache, with flushes and FUA, and through a file system. VPOOL_KILLS kills (10), VPOOL_SEED repeats their moments.
 . "$(dirname "$0")/guest.sh"
 need fio mkfs.ext4
-loops=${VPOOL_KILLS:-20}
+loops=${VPOOL_KILLS:-10}
 RANDOM=${VPOOL_SEED:=$((SRANDOM % 32768))}
 say "VPOOL_SEED=$VPOOL_SEED"
 pool --raid mirror

@@ -37,7 +37,7 @@ ok vpool detach tank/f
 ok vpool export tank
 ok dmsetup remove logged
 
-cuts=${VPOOL_CUTS:-12}
+cuts=${VPOOL_CUTS:-8}
 step "after a power cut at any flush the pool comes back, with everything that had been flushed"
 ok python3 tests/vm/power_cut.py check /dev/vdb /dev/vde "$cuts"
 say "$out"

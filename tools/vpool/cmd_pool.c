@@ -360,5 +360,6 @@ const struct command commands_pool[] = {
      "read-only=on|off, reserve=BYTES; a pool has comment=TEXT.",
      cmd_set},
     {"checkpoint", "POOL", "Writes a metadata checkpoint now.", cmd_checkpoint},
-    {"clear", "POOL", "Starts the error counters of the pool's disks again from zero.", cmd_clear},
+    {"clear", "POOL", "Starts the error counters of the pool's disks and volumes again from zero.",
+     cmd_clear},
     {0}};

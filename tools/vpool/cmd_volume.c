@@ -141,14 +141,22 @@ static void print_health(const json_t *v)
                (long long)time(NULL) - (long long)json_number(paused, "since"));
 }
 
+enum { WHEN_TEXT = 40 };
+
+/* Seconds since 1970, as local time. */
+static const char *when_text(const json_t *v, const char *key, char text[WHEN_TEXT])
+{
+    time_t seconds = (time_t)json_number(v, key);
+    struct tm tm;
+    if (!localtime_r(&seconds, &tm) || !strftime(text, WHEN_TEXT, "%Y-%m-%d %H:%M:%S", &tm))
+        return "?";
+    return text;
+}
+
 static void print_volume(const json_t *v)
 {
     const json_t *o = json_object_get(v, "options"), *c = json_object_get(v, "counters");
-    char when[40] = "?";
-    time_t created = (time_t)json_number(v, "created");
-    struct tm tm;
-    if (localtime_r(&created, &tm))
-        (void)strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
+    char when[WHEN_TEXT];
     printf("volume %s/%s: %s\n", json_text(v, "pool"), json_text(v, "name"), json_text(v, "state"));
     if (json_text(v, "fault")[0])
         printf("  fault       %s\n              → vpool-check explains the damage\n",
@@ -166,16 +174,17 @@ static void print_volume(const json_t *v)
            json_is_true(json_object_get(o, "zero-detect")) ? "on" : "off", json_text(o, "sync"),
            json_is_true(json_object_get(o, "read-only")) ? "on" : "off",
            size_text(json_number(o, "reserve")));
-    printf("  created     %s, %s\n", when, json_text(v, "uuid"));
+    printf("  created     %s, %s\n", when_text(v, "created", when), json_text(v, "uuid"));
     printf("  use         %s, reactor %d\n",
            count_text(json_number(v, "attachments"), "attachment"), (int)json_number(v, "reactor"));
-    printf("  since open  %llu reads (%s), %llu writes (%s), %llu flushes, %llu discards, %llu "
-           "checksum errors\n",
+    printf("  since open  %llu reads (%s), %llu writes (%s), %llu flushes, %llu discards\n",
            (unsigned long long)json_number(c, "reads"), size_text(json_number(c, "bytes_read")),
            (unsigned long long)json_number(c, "writes"), size_text(json_number(c, "bytes_written")),
            (unsigned long long)json_number(c, "flushes"),
-           (unsigned long long)json_number(c, "discards"),
-           (unsigned long long)json_number(c, "checksum_errors"));
+           (unsigned long long)json_number(c, "discards"));
+    printf("  errors      %llu reads failed by wrong checksums, %llu blocks healed, since %s\n",
+           (unsigned long long)json_number(c, "checksum_errors"),
+           (unsigned long long)json_number(c, "healed_blocks"), when_text(v, "errors_since", when));
 }
 
 static int cmd_show(struct cli *cli, int argc, char **argv)
@@ -235,9 +244,11 @@ static int cmd_rename(struct cli *cli, int argc, char **argv)
 static void print_deleted(const json_t *r)
 {
     bool dry = json_is_true(json_object_get(r, "dry_run"));
-    printf("%s %s, which has %s allocated%s\n", dry ? "would delete" : "deleted",
-           json_text(r, "volume"), size_text(json_number(r, "allocated_bytes")),
-           dry ? "" : "; the space comes back in the background");
+    printf("%s %s, which has %s allocated", dry ? "would delete" : "deleted",
+           json_text(r, "volume"), size_text(json_number(r, "allocated_bytes")));
+    if (!dry)
+        printf("; the space comes back in the background, by job %s", json_text(r, "job"));
+    putchar('\n');
 }
 
 static int cmd_delete(struct cli *cli, int argc, char **argv)

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -333,6 +334,71 @@ static void disks_that_were_set_back_do_not_take_it(void **state)
     in_world(body_set_back);
 }
 
+/* Set back to before something that the log said of no commit, as of a lease. */
+static void body_lease_set_back(void *arg)
+{
+    (void)arg;
+    uint8_t *image = malloc(SIM_POOL_DISK_BYTES);
+    struct sim_disk *d = sim_disk_find(world, "d0");
+    check(image != NULL);
+    begin();
+    append(1, 11);
+    sim_disk_peek(d, 0, image, SIM_POOL_DISK_BYTES);
+    check_ok(sim_pool_commit_counter(pool, 3, 33));
+    append(2, 22);
+    pool_keep_close(keep);
+    pool_abandon(pool);
+    sim_disk_poke(d, 0, image, SIM_POOL_DISK_BYTES);
+    free(image);
+    check_ok(sim_pool_import(1, &client, &pool, NULL));
+    check_equal(map.records, 0);
+    check(something_is_kept());
+    check_ok(pool_close(pool, false));
+}
+static void disks_without_a_lease_on_which_it_relies_do_not_take_it(void **state)
+{
+    (void)state;
+    in_world(body_lease_set_back);
+}
+
+/* The same disks do, also after a checkpoint, which names the log from its cut on. */
+static void body_log_goes_on(void *arg)
+{
+    (void)arg;
+    begin();
+    check_ok(sim_pool_commit_counter(pool, 3, 33));
+    append(1, 11);
+    check_ok(pool_checkpoint(pool));
+    append(2, 22);
+    check_ok(pool_checkpoint(pool));
+    kill_and_import();
+    check_equal(map.value[1], 11);
+    check_equal(map.value[2], 22);
+    check_ok(pool_close(pool, false));
+}
+static void a_log_that_went_on_takes_it(void **state)
+{
+    (void)state;
+    in_world(body_log_goes_on);
+}
+
+static void body_older_release(void *arg)
+{
+    (void)arg;
+    const struct le64 none[2] = {0};
+    begin();
+    append(1, 11);
+    check_ok(io_keep_poke(name, offsetof(struct keep_header, log_stream), none, sizeof(none)));
+    kill_and_import();
+    check_equal(map.value[1], 11);
+    check_ok(pool_close(pool, false));
+}
+static void what_an_older_release_kept_is_taken(void **state)
+{
+    (void)state;
+    in_world(body_older_release);
+}
+
 static void body_owner_lives(void *arg)
 {
     (void)arg;
@@ -597,6 +663,9 @@ int main(void)
         cmocka_unit_test(a_full_area_asks_for_a_commit_which_makes_room),
         cmocka_unit_test(a_pool_that_was_imported_elsewhere_since_does_not_take_it),
         cmocka_unit_test(disks_that_were_set_back_do_not_take_it),
+        cmocka_unit_test(disks_without_a_lease_on_which_it_relies_do_not_take_it),
+        cmocka_unit_test(a_log_that_went_on_takes_it),
+        cmocka_unit_test(what_an_older_release_kept_is_taken),
         cmocka_unit_test(what_has_a_living_owner_is_left_alone),
         cmocka_unit_test(an_import_that_fails_leaves_it_for_the_next_one),
         cmocka_unit_test(an_ejection_in_an_import_leaves_a_pool_that_can_be_imported),

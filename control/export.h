@@ -1,0 +1,62 @@
+/*
+ * The kinds of export, each a row of one table: all that attachment.c asks of them. A new kind is a
+ * file with its row, a line in export.c, a number in attachment_format.h and a parameter of
+ * `attach`. Home reactor; the caller holds control.lock.
+ */
+#ifndef VP_CONTROL_EXPORT_H
+#define VP_CONTROL_EXPORT_H
+
+#include "control/control_impl.h"
+
+struct export_kind {
+    const char *name; /* as `attach` and `attachments` have it */
+    uint8_t number;   /* enum attachment_kind: as the pool's record has it */
+    /* A block device of this machine. There is one a volume, since two would have two page caches;
+     * people know it by its path, and any other export by its address. */
+    bool is_device;
+
+    /* Whether a volume could be served at o->address, as far as that can be said beforehand.
+     * VP_E_INVALID, VP_E_PERMISSION (the configuration forbids it), VP_E_RPC_PARAMS (o->socket is
+     * not for it). */
+    int (*check)(struct control *c, const struct attachment_options *o, struct vp_error *err);
+    /* Serves a->v, which is open. Sets a->served, a->uri, and a->address to what brings the same
+     * export back after a restart. */
+    CO int (*start)(struct control *c, struct attachment *a, struct vp_error *err);
+    /* Ends the export for those who use it. After an error with a->served still set the export is
+     * served on, and can be stopped again, or left. After another error the export has ended, and
+     * something of it remains. */
+    CO int (*stop)(struct attachment *a, struct vp_error *err);
+    /* The next daemon goes on with the export. It ends here so that those who use it wait, or come
+     * again. */
+    CO void (*leave)(struct attachment *a);
+    /* Tells those who use it the volume's new size. NULL: they ask by themselves. */
+    CO int (*resize)(struct attachment *a, struct vp_error *err);
+
+    /* VP_E_BUSY, naming who uses it. It waits a moment for what lets go by itself. */
+    CO int (*check_unused)(const struct attachment *a, struct vp_error *err);
+    /* The same for a sentence, "" when nobody is seen. */
+    CO void (*users)(const struct attachment *a, char *text, size_t size);
+    /* What `attachments` shows of it besides what all have; also when it is not served. */
+    CO json_t *(*describe)(const struct attachment *a);
+    /* VP_E_EXISTS: `a`, which is not served, is not what `address` asks for. NULL: it always is,
+     * once the addresses are the same. */
+    int (*check_same)(const struct attachment *a, const char *address, struct vp_error *err);
+};
+
+extern const struct export_kind export_nbd, export_ublk;
+
+/* All of them, ended by NULL. */
+extern const struct export_kind *const export_kinds[];
+/* NULL: a newer release's. */
+const struct export_kind *export_by_number(unsigned number);
+
+/* VP_E_RPC_PARAMS when `o` gives a socket file's owner, group or mode: this export has no such
+ * file. */
+int export_check_no_socket(const struct attachment_options *o, struct vp_error *err) must_check;
+
+/* ---- export_ublk.c ------------------------------------------------------------------------- */
+
+/* The number of the block device as which `a` is served; -1: it is not. */
+int export_ublk_number(const struct attachment *a);
+
+#endif

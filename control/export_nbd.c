@@ -1,0 +1,187 @@
+/*
+ * Exports to NBD clients, at "unix:PATH" or "tcp:HOST:PORT". attachment.served is a struct
+ * nbdx_server.
+ */
+#include "control/export.h"
+#include "nbd/server.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+
+#define STOP_MS        500 /* clients that do not leave by themselves are cut after this */
+#define CLIENTS_NAMED  4   /* in a message */
+#define SETTLE_NS      UINT64_C(1000000000)
+#define SETTLE_STEP_NS UINT64_C(20000000)
+
+/* ---- where --------------------------------------------------------------------------------- */
+
+/* By number: what a name means is for its server to say. */
+static bool host_is_loopback(const char *host)
+{
+    struct in_addr v4;
+    return !host[0] || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0 ||
+           (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127);
+}
+
+static int address_check(struct control *c, const struct nbdx_address *a, struct vp_error *err)
+{
+    if (a->kind == NBDX_UNIX)
+        return a->path[0] == '/'
+                   ? 0
+                   : vp_fail(err, VP_E_INVALID, "unix:%s: the path must be absolute", a->path);
+    if (a->kind != NBDX_TCP)
+        return vp_fail(err, VP_E_INVALID, "an attachment listens on unix:PATH or tcp:HOST:PORT");
+    if (c->config->nbd_tcp_bind == CONTROL_TCP_OFF)
+        return vp_fail(err, VP_E_PERMISSION,
+                       "NBD over TCP is off: use unix:PATH, or set nbd.tcp-bind in vpoold.conf");
+    const char *host = a->host;
+    if (host_is_loopback(host) || c->config->nbd_tcp_bind == CONTROL_TCP_ANY)
+        return 0;
+    return vp_fail(err, VP_E_PERMISSION,
+                   "'%s' is not a loopback address, and NBD without TLS is open to whoever reaches "
+                   "it: use 127.0.0.1 or a unix socket, or set nbd.tcp-bind = \"any\" in "
+                   "vpoold.conf",
+                   host);
+}
+
+static int nbd_check(struct control *c, const struct attachment_options *o, struct vp_error *err)
+{
+    struct nbdx_address address;
+    int rc = nbdx_address_parse(o->address, &address, err);
+    if (rc == 0)
+        rc = address_check(c, &address, err);
+    return rc || address.kind == NBDX_UNIX ? rc : export_check_no_socket(o, err);
+}
+
+/* ---- serving ------------------------------------------------------------------------------- */
+
+/* The port that was taken comes back after a restart. */
+static void name_port(struct attachment *a, const struct nbdx_address *address)
+{
+    const char *host = address->host;
+    (void)snprintf(a->address, sizeof(a->address), strchr(host, ':') ? "tcp:[%s]:%u" : "tcp:%s:%u",
+                   host, nbdx_server_port(a->served));
+}
+
+static CO int server_start(struct control *c, const struct attachment *a,
+                           const struct nbdx_address *address, struct nbdx_server **out,
+                           struct vp_error *err)
+{
+    struct nbdx_export export = {
+        .name = volume_full_name(a->v), .volume = a->v, .read_only = a->read_only};
+    struct nbdx_server_options o = {
+        .address = *address,
+        .exports = &export,
+        .export_count = 1,
+        .limits = {.connections = (unsigned)c->config->nbd_connections_per_volume,
+                   .handshake_ms = (unsigned)c->config->nbd_handshake_timeout_ms,
+                   .requests = (unsigned)c->config->nbd_requests_per_connection,
+                   .buffer_bytes = c->config->nbd_buffer_per_connection},
+        .total = &c->nbd_total,
+    };
+    return nbdx_server_start(&o, out, err);
+}
+
+static CO int nbd_start(struct control *c, struct attachment *a, struct vp_error *err)
+{
+    struct nbdx_address address;
+    struct nbdx_server *server = NULL;
+    int rc = nbdx_address_parse(a->address, &address, err);
+    if (rc == 0)
+        rc = server_start(c, a, &address, &server, err);
+    if (rc)
+        return rc;
+    if (address.kind == NBDX_UNIX) {
+        rc = attachment_socket_apply(a->socket, address.path, err);
+        if (rc) {
+            nbdx_server_stop(server, 0);
+            return rc;
+        }
+    }
+    a->served = server;
+    if (!nbdx_server_uri(server, 0, a->uri, sizeof(a->uri)))
+        a->uri[0] = 0;
+    if (address.kind == NBDX_TCP)
+        name_port(a, &address);
+    return 0;
+}
+
+static CO int nbd_stop(struct attachment *a, struct vp_error *err)
+{
+    (void)err;
+    nbdx_server_stop(a->served, STOP_MS);
+    a->served = NULL;
+    return 0;
+}
+
+/* Clients that reconnect would take an answer of ESHUTDOWN for an I/O error, so they are hung up
+ * on. */
+static CO void nbd_leave(struct attachment *a)
+{
+    nbdx_server_stop(a->served, 0);
+    a->served = NULL;
+}
+
+/* ---- who uses it --------------------------------------------------------------------------- */
+
+/* "pid 123 uid 0, 127.0.0.1:4711 and 3 more"; returns how many clients are connected. */
+static CO unsigned clients_text(const struct attachment *a, char *text, size_t size)
+{
+    struct nbdx_connection_info info[CLIENTS_NAMED];
+    struct nbdx_server_stats stats = {0};
+    unsigned named = 0;
+    text[0] = 0;
+    if (a->served)
+        nbdx_server_stats(a->served, &stats, info, CLIENTS_NAMED, &named);
+    size_t len = 0;
+    for (unsigned i = 0; i < named && len < size; i++)
+        len += (size_t)snprintf(text + len, size - len, "%s%s", i ? ", " : "", info[i].peer);
+    if (stats.connections > named && len < size)
+        (void)snprintf(text + len, size - len, " and %u more", stats.connections - named);
+    return stats.connections;
+}
+
+/* A client that has just gone is seen to be gone a moment later. */
+static CO int nbd_check_unused(const struct attachment *a, struct vp_error *err)
+{
+    char clients[CLIENTS_NAMED * 80];
+    uint64_t deadline_ns = reactor_now_ns() + SETTLE_NS;
+    while (clients_text(a, clients, sizeof(clients)))
+        if (reactor_now_ns() >= deadline_ns || co_sleep_ns(SETTLE_STEP_NS))
+            return vp_fail(err, VP_E_BUSY,
+                           "%s of %s is in use by clients (%s): shut them down, or use --force and "
+                           "have them see errors",
+                           a->address, volume_full_name(a->v), clients);
+    return 0;
+}
+
+static CO void nbd_users(const struct attachment *a, char *text, size_t size)
+{
+    vp_ignore((int)clients_text(a, text, size), "the text is what is wanted");
+}
+
+static CO json_t *nbd_describe(const struct attachment *a)
+{
+    struct nbdx_server_stats stats = {0};
+    unsigned shown;
+    if (a->served)
+        nbdx_server_stats(a->served, &stats, NULL, 0, &shown);
+    json_t *object =
+        json_pack("{s:i, s:I, s:I, s:I, s:I, s:I}", "connections", (int)stats.connections,
+                  "accepted", (json_int_t)stats.accepted, "requests", (json_int_t)stats.requests,
+                  "bytes_read", (json_int_t)stats.bytes_read, "bytes_written",
+                  (json_int_t)stats.bytes_written, "errors", (json_int_t)stats.errors);
+    attachment_socket_show(a->socket, object);
+    return object;
+}
+
+const struct export_kind export_nbd = {.name = "nbd",
+                                       .number = ATTACHMENT_NBD,
+                                       .check = nbd_check,
+                                       .start = nbd_start,
+                                       .stop = nbd_stop,
+                                       .leave = nbd_leave,
+                                       .check_unused = nbd_check_unused,
+                                       .users = nbd_users,
+                                       .describe = nbd_describe};

@@ -1,0 +1,85 @@
+/*
+ * Errors of volumes over restarts: a volume's counters of errors, and since when they count, are
+ * kept in a COUNTER record (volume_format.h). Who has a clock saves them (control/history.c): every
+ * few seconds, and before the pool closes. A kill loses the errors that came after the last save.
+ *
+ * A volume without errors has no record until it had some. A record goes with its volume
+ * (delete.c), and none is written for a volume that is being deleted: between the look at its state
+ * and pool_commit, which puts the record into the table at once, nothing yields.
+ */
+#include "base/verify.h"
+#include "volumes/volumes_impl.h"
+
+#define ERRORS_NOT_SAVED UINT64_MAX
+
+static uint64_t get(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* Counters only grow, but for a clear, so their sum tells whether they changed. */
+static uint64_t sum_of(const struct volume *v)
+{
+    return get(&v->counters.checksum_errors) + get(&v->counters.healed_blocks);
+}
+
+void volume_errors_load(struct volume *v)
+{
+    struct pool_record r;
+    struct volume_errors_disk d;
+    v->errors.since = reactor_wall_seconds();
+    if (!pool_record_get(v->vs->pool, POOL_RECORD_COUNTER, v->id, VOLUME_COUNTER_ERRORS, &r) ||
+        r.len < sizeof(d))
+        return;
+    memcpy(&d, r.value, sizeof(d));
+    v->errors.since = le64_get(d.since);
+    v->errors.is_recorded = true;
+    atomic_fetch_add(&v->counters.checksum_errors, le64_get(d.checksum_errors));
+    atomic_fetch_add(&v->counters.healed_blocks, le64_get(d.healed_blocks));
+    v->errors.saved = sum_of(v);
+}
+
+static void errors_put(struct volume *v, uint64_t save, struct pool_batch *b)
+{
+    uint64_t sum = sum_of(v);
+    if (v->state == VOLUME_DELETING || v->name->pending || sum == v->errors.saved)
+        return;
+    struct volume_errors_disk d = {
+        .since = le64_make(v->errors.since),
+        .checksum_errors = le64_make(get(&v->counters.checksum_errors)),
+        .healed_blocks = le64_make(get(&v->counters.healed_blocks)),
+    };
+    pool_batch_set(b, POOL_RECORD_COUNTER, v->id, VOLUME_COUNTER_ERRORS, &d, sizeof(d));
+    v->errors.is_recorded = true;
+    v->errors.saved = sum;
+    v->errors.save = save;
+}
+
+CO int volumes_errors_save(struct volumes *vs)
+{
+    uint64_t save = ++vs->errors_save;
+    struct pool_batch b;
+    struct volume *v;
+    pool_batch_init(&b);
+    list_for_each (v, &vs->all, link)
+        errors_put(v, save, &b);
+    int rc = b.count ? pool_commit(vs->pool, &b) : 0;
+    pool_batch_fini(&b);
+    if (rc)
+        list_for_each (v, &vs->all, link)
+            if (v->errors.save == save)
+                v->errors.saved = ERRORS_NOT_SAVED;
+    return rc;
+}
+
+void volumes_errors_clear(struct volumes *vs)
+{
+    struct volume *v;
+    list_for_each (v, &vs->all, link) {
+        atomic_store(&v->counters.checksum_errors, 0);
+        atomic_store(&v->counters.healed_blocks, 0);
+        v->errors.since = reactor_wall_seconds();
+        if (v->errors.is_recorded)
+            v->errors.saved = ERRORS_NOT_SAVED; /* the zeros are saved as well */
+    }
+}
