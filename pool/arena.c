@@ -102,7 +102,7 @@ static size_t slot_collect(const struct pool *p, uint32_t owner, uint64_t *numbe
 }
 
 CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *from, uint64_t *numbers,
-                       size_t max)
+                          size_t max)
 {
     size_t n = 0;
     for (unsigned slots = 1;; slots++) {

@@ -84,7 +84,8 @@ CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piec
     if (!io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
         pool_meta_commit(p); /* a test: what the last root needs is used again too early */
     int rc = table_image_write(p, &next.table_image);
-    if (!rc) /* C2; and it may lie in a group that was formed for it, whose record is queued yet */
+    /* C2. It may also lie in a group that was formed for it, whose record is only queued yet. */
+    if (!rc)
         rc = pool_log_drain(p);
     /* The root must name nothing that a power cut could still lose. */
     if (!rc && io_guard_on(GUARD_PAGES_BEFORE_ROOT)) {

@@ -130,8 +130,8 @@ static bool group_restore_owners(struct pool *p, struct pool_group *g,
 static struct pool_group *group_new(uint32_t arenas)
 {
     size_t words = bitmap_words(arenas);
-    struct pool_group *g = calloc(1, sizeof(*g) + words * sizeof(*g->held_map) +
-                                         arenas * sizeof(*g->arena_owner));
+    struct pool_group *g =
+        calloc(1, sizeof(*g) + words * sizeof(*g->held_map) + arenas * sizeof(*g->arena_owner));
     if (!g)
         return NULL;
     g->arenas = arenas;

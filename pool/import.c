@@ -107,7 +107,8 @@ static int bytes_append(struct pool_batch *b, const uint8_t *bytes, size_t len)
 }
 
 /* Checks all records of a whole run; hands those of trees to the client. */
-static CO int run_replay(struct pool_import_state *im, const uint8_t *bytes, size_t len, bool is_log)
+static CO int run_replay(struct pool_import_state *im, const uint8_t *bytes, size_t len,
+                         bool is_log)
 {
     const struct pool_client *client = &im->p->client;
     struct record_view v;

@@ -308,7 +308,7 @@ static struct run run_of(struct pool_log *log, struct list *entries, size_t tota
 }
 
 CO int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes, size_t len,
-                      bool more)
+                         bool more)
 {
     struct log_entry e = {.bytes = bytes, .len = len};
     struct list entries;

@@ -266,10 +266,20 @@ static bool page_take(struct pool *p, uint64_t *addr)
     return false;
 }
 
-static void meta_group_has_free(struct pool *p, const struct pool_meta_group *g)
+/* Of the group, pages came free: the next search begins at its front, and at no later group. */
+static void meta_group_has_free(struct pool *p, struct pool_meta_group *g)
 {
+    g->next = 0;
     if (g->free && g->index < p->meta.first)
         p->meta.first = g->index;
+}
+
+static void meta_group_recount(struct pool *p, struct pool_meta_group *g)
+{
+    uint32_t before = g->free;
+    g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
+    p->meta.pages_free += g->free - before;
+    meta_group_has_free(p, g);
 }
 
 static void page_give(struct pool *p, uint64_t addr)
@@ -281,8 +291,6 @@ static void page_give(struct pool *p, uint64_t addr)
     g->free++;
     p->meta.pages_free++;
     meta_group_has_free(p, g);
-    if (page < g->next)
-        g->next = (uint32_t)page;
 }
 
 struct page_call {
@@ -562,17 +570,13 @@ void pool_meta_encode(struct pool_meta_group *g, struct pool_batch *b)
 
 static void group_commit(struct pool *p, struct pool_meta_group *g)
 {
-    uint32_t before = g->free;
     for (uint64_t i = 0; i < bitmap_words(g->pages); i++) {
         g->used[i] &= ~g->freeing[i];
         g->segment[i] &= ~g->freeing[i];
         g->freeing[i] = 0;
         g->young[i] = 0;
     }
-    g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
-    g->next = 0;
-    p->meta.pages_free += g->free - before;
-    meta_group_has_free(p, g);
+    meta_group_recount(p, g);
 }
 
 void pool_meta_commit(struct pool *p)
@@ -589,7 +593,6 @@ void pool_meta_commit(struct pool *p)
 
 static void group_rollback(struct pool *p, struct pool_meta_group *g)
 {
-    uint32_t before = g->free;
     for (uint64_t w = 0; w < bitmap_words(g->pages); w++) {
         g->released[w] |= g->freeing[w] & ~g->segment[w];
         g->freeing[w] = 0;
@@ -599,10 +602,7 @@ static void group_rollback(struct pool *p, struct pool_meta_group *g)
         g->released[w] &= ~unnamed;
         g->young[w] &= ~unnamed;
     }
-    g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
-    g->next = 0;
-    p->meta.pages_free += g->free - before;
-    meta_group_has_free(p, g);
+    meta_group_recount(p, g);
 }
 
 /* A root that could not be written may be durable on a disk all the same: then the pool is fenced,

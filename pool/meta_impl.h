@@ -153,11 +153,11 @@ int pool_segment_mark(struct pool *p, const struct pool_segment *s) must_check;
 int pool_meta_load(struct pool *p) must_check;
 
 /* The three steps of giving pages back around a root (meta.c, head). */
-void pool_meta_cut(struct pool *p);                          /* at the log's cut        */
+void pool_meta_cut(struct pool *p); /* at the log's cut        */
 /* a group's METAMAP record */
 void pool_meta_encode(struct pool_meta_group *g, struct pool_batch *b);
-void pool_meta_commit(struct pool *p);                       /* the root is durable     */
-void pool_meta_rollback(struct pool *p);                     /* the checkpoint failed   */
+void pool_meta_commit(struct pool *p);   /* the root is durable     */
+void pool_meta_rollback(struct pool *p); /* the checkpoint failed   */
 
 /* Enough free pages for a checkpoint, else forms groups while that is possible. */
 void pool_meta_prepare(struct pool *p);

@@ -39,7 +39,8 @@ static bool scan_is_over(const struct thin_space *s)
     return window_is_done(s) && s->scan_count < WINDOW;
 }
 
-/* The next arena of the window, when it has room and is not known. `*loaded`: its leaf had to be. */
+/* The next arena of the window, when it has room and is not known. `*loaded`: its leaf had to be
+ * loaded. */
 static CO int scan_next(struct thin *t, bool *loaded, struct thin_arena **found)
 {
     struct thin_space *s = &t->space;
