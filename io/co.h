@@ -82,8 +82,12 @@ void co_mutex_init(struct co_mutex *m);
 CO void co_mutex_lock(struct co_mutex *m);
 void co_mutex_unlock(struct co_mutex *m);
 
-/* CO_NO_YIELD { … }: yielding inside is a broken invariant (checked, in release builds too).
- * Leave the block only through its end. */
+/*
+ * CO_NO_YIELD { … }: yielding inside is a broken invariant, checked in release builds too. Leave
+ * the block only through its end. It is for a part of a CO function that must be one moment for
+ * all others, and for calls through a pointer. Elsewhere, on the data path above all, such a part
+ * is a function of its own without the mark CO, which tests/lib/tidy-yields holds at no cost.
+ */
 void co_no_yield_begin(void);
 void co_no_yield_end(void);
 #define CO_NO_YIELD                                                                                \

@@ -147,7 +147,10 @@ int pool_job_each(struct pool *p, int (*fn)(struct pool_job *j, void *arg), void
     for (unsigned i = 0; i < 2; i++) {
         struct pool_job *j;
         list_for_each (j, lists[i], link) {
-            int rc = fn(j, arg);
+            int rc = 0;
+            CO_NO_YIELD {
+                rc = fn(j, arg);
+            }
             if (rc)
                 return rc;
         }
