@@ -27,6 +27,10 @@ bool pool_records_free_some(struct pool_records *t, unsigned count);
 /* Applies table records in order (MAP and SPACE are passed over); all or, without memory, none.
  * VP_E_NO_MEMORY, VP_E_RECORD_BAD. */
 int pool_records_apply(struct pool_records *t, const uint8_t *bytes, size_t len) must_check;
+/* pool_record_each for an import, when nobody changes the table: others have their turns. */
+CO int pool_record_each_in_turns(struct pool *p, enum pool_record_kind kind,
+                                 int (*fn)(const struct pool_record *r, void *arg),
+                                 void *arg) must_check;
 /* Removes all records of a kind. */
 void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind);
 /* Appends all records as sets, `count` at a time; false when that was the rest. A failure to

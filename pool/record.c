@@ -11,6 +11,8 @@
 #include <limits.h>
 #include <stdlib.h>
 
+enum { VISITED_A_TURN = 512 };
+
 /* ---- batches ------------------------------------------------------------------------------ */
 
 void pool_batch_init(struct pool_batch *b)
@@ -336,19 +338,41 @@ bool pool_record_get(struct pool *p, enum pool_record_kind kind, uint32_t scope,
     return true;
 }
 
+static int record_visit(const struct record *r, int (*fn)(const struct pool_record *r, void *arg),
+                        void *arg)
+{
+    struct pool_record v = record_as_public(r);
+    int rc = 0;
+    CO_NO_YIELD {
+        rc = fn(&v, arg);
+    }
+    return rc;
+}
+
 int pool_record_each(struct pool *p, enum pool_record_kind kind,
                      int (*fn)(const struct pool_record *r, void *arg), void *arg)
 {
     VP_VERIFY((unsigned)kind, <, (unsigned)POOL_RECORD_TABLE_MAX);
     struct record *r;
     list_for_each (r, &p->records.kind[kind], link) {
-        struct pool_record v = record_as_public(r);
-        int rc = 0;
-        CO_NO_YIELD {
-            rc = fn(&v, arg);
-        }
+        int rc = record_visit(r, fn, arg);
         if (rc)
             return rc;
+    }
+    return 0;
+}
+
+CO int pool_record_each_in_turns(struct pool *p, enum pool_record_kind kind,
+                                 int (*fn)(const struct pool_record *r, void *arg), void *arg)
+{
+    struct record *r;
+    unsigned n = 0;
+    list_for_each (r, &p->records.kind[kind], link) {
+        int rc = record_visit(r, fn, arg);
+        if (rc)
+            return rc;
+        if (++n % VISITED_A_TURN == 0)
+            co_yield ();
     }
     return 0;
 }
