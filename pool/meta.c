@@ -265,7 +265,7 @@ static bool page_take(struct pool *p, uint64_t *addr)
     return false;
 }
 
-/* Pages of the group came free: the next search begins at its front, and at no later group. */
+/* Of the group, pages came free: the next search begins at its front, and at no later group. */
 static void meta_group_has_free(struct pool *p, struct pool_meta_group *g)
 {
     g->next = 0;
@@ -632,7 +632,7 @@ void pool_meta_rollback(struct pool *p)
 
 /* ---- room --------------------------------------------------------------------------------- */
 
-/* The pages of the table image as it would be now. A segment keeps a page for its JUMP. */
+/* Of the table image as it would be now. A segment keeps a page for its JUMP. */
 static uint64_t table_image_pages(const struct pool *p)
 {
     uint64_t bytes = pool_records_bytes(&p->records) + p->meta.pages_total / 8 + POOL_PAGE;
@@ -641,9 +641,8 @@ static uint64_t table_image_pages(const struct pool *p)
            pages;
 }
 
-/* The pages kept for the log and for two table images. One of these is the next image. The other
- * stands for as many records as an image has: a deletion may have to write them before that
- * image. */
+/* What the log and two table images are kept for: the next one, and as many records as one has,
+ * which a deletion may have to write before it. */
 static uint64_t kept_pages(const struct pool *p)
 {
     return 2 * p->log.limit_pages + 2 * table_image_pages(p);
