@@ -114,6 +114,7 @@ static CO int intents_commit(struct thin *t)
     int rc = pool_commit(t->pool, &in->batch);
     for (uint64_t w = 0; w < words && !rc; w++) {
         uint64_t set = in->sent[w] & in->wanted[w]; /* a checkpoint may have cleared meanwhile */
+        VP_VERIFY(in->durable[w] & ~in->wanted[w], ==, 0U);
         in->set += (uint64_t)__builtin_popcountll(set & ~in->durable[w]);
         in->durable[w] |= set;
     }
@@ -148,6 +149,7 @@ CO int thin_intent_ensure(struct thin *t, uint64_t vchunk)
 unsigned thin_intent_enter(struct thin *t, uint64_t vchunk)
 {
     struct thin_intents *in = &t->intents;
+    VP_CHECK(thin_intent_is_durable(in, vchunk), ==, true);
     bitmap_set(in->touched, vchunk / THIN_REGION_CHUNKS);
     in->writers[in->epoch]++;
     return in->epoch;
@@ -156,6 +158,7 @@ unsigned thin_intent_enter(struct thin *t, uint64_t vchunk)
 void thin_intent_leave(struct thin *t, unsigned epoch)
 {
     struct thin_intents *in = &t->intents;
+    VP_CHECK(in->writers[epoch], >, 0U);
     if (--in->writers[epoch] == 0 && in->draining)
         co_queue_wake_all(&in->drained);
 }
@@ -207,6 +210,7 @@ static void intents_clear_quiet(struct thin_intents *in)
                         (in->committing ? in->wanted[w] & ~in->durable[w] : 0);
         in->wanted[w] &= keep;
         in->durable[w] &= keep;
+        VP_VERIFY(in->durable[w] & ~in->wanted[w], ==, 0U);
         in->touched[w] = 0;
     }
 }

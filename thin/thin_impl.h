@@ -114,6 +114,7 @@ static inline void thin_page_enter(struct thin_page *p)
 }
 static inline void thin_page_leave(struct thin_page *p)
 {
+    VP_CHECK(p->writers, >, 0);
     p->writers--;
     if (__builtin_expect(!p->dirty, 0))
         thin_page_due_update(p);
@@ -125,6 +126,7 @@ static inline void thin_page_pin(struct thin_page *p)
 }
 static inline void thin_page_unpin(struct thin_page *p)
 {
+    VP_CHECK(p->pins, >, 0U);
     p->pins--;
 }
 static inline bool thin_page_has_mark(const struct thin_page *p, enum thin_mark m)
@@ -339,7 +341,7 @@ static inline bool thin_intent_is_recovered(const struct thin_intents *in, uint6
 }
 /* Makes the region's intent durable. It may be cleared again before the caller runs: re-check. */
 CO int thin_intent_ensure(struct thin *t, uint64_t vchunk) must_check;
-/* Right after the check, without a yield: a change in place begins; returns the epoch for _leave.
+/* Right after the check (tests verify it): a change in place begins; returns the epoch for _leave.
  */
 unsigned thin_intent_enter(struct thin *t, uint64_t vchunk);
 void thin_intent_leave(struct thin *t, unsigned epoch);
