@@ -101,28 +101,21 @@ static size_t slot_collect(const struct pool *p, uint32_t owner, uint64_t *numbe
     return n;
 }
 
-/* Others lease and return meanwhile. */
-static CO size_t arenas_collect(struct pool *p, uint32_t owner, uint64_t *number, uint64_t *numbers,
-                                size_t max)
+CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *from, uint64_t *numbers,
+                          size_t max)
 {
     size_t n = 0;
     for (unsigned slots = 1;; slots++) {
         const struct pool_owner *o = pool_owner_find(p, owner);
         if (!o || n == max || n == o->arenas)
             return n;
-        *number = max_u64(*number, o->first_slot << p->space->slot_shift);
-        if (*number >> p->space->slot_shift > o->last_slot)
+        *from = max_u64(*from, o->first_slot << p->space->slot_shift);
+        if (*from >> p->space->slot_shift > o->last_slot)
             return n;
-        n += slot_collect(p, owner, number, numbers + n, max - n);
+        n += slot_collect(p, owner, from, numbers + n, max - n);
         if (slots % SLOTS_A_TURN == 0)
             co_yield ();
     }
-}
-
-CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max)
-{
-    uint64_t number = 0;
-    return arenas_collect(p, owner, &number, numbers, max);
 }
 
 /* ---- leasing ------------------------------------------------------------------------------- */
@@ -453,7 +446,7 @@ static CO int return_all(struct pool *p, uint32_t owner)
     uint64_t numbers[RETURN_MANY], next = 0;
     size_t count;
     int rc = 0;
-    while (!rc && (count = arenas_collect(p, owner, &next, numbers, RETURN_MANY)) != 0)
+    while (!rc && (count = pool_arena_list(p, owner, &next, numbers, RETURN_MANY)) != 0)
         rc = return_arenas(p, owner, numbers, count);
     if (!rc)
         pool_owner_forget(p, owner);

@@ -18,6 +18,7 @@
 #include "io/guard.h"
 #include "pool/disk_impl.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,19 +187,22 @@ int pool_disk_adopt_missing(struct pool *p, unsigned index, const char *reason)
     return rc;
 }
 
-static void free_groups(struct list *groups)
+bool pool_groups_free_some(struct pool *p, unsigned count)
 {
-    struct list *e;
-    while ((e = list_pop(groups)))
-        pool_group_free(container_of(e, struct pool_group, link));
+    struct list *groups[] = {&p->groups, &p->meta_groups, p->space ? &p->space->dead : NULL};
+    for (unsigned i = 0; i < 3 && groups[i]; i++)
+        for (; !list_empty(groups[i]); count--) {
+            if (!count)
+                return true;
+            pool_group_free(container_of(list_pop_tail(groups[i]), struct pool_group, link));
+        }
+    return false;
 }
 
 CO void pool_disks_fini(struct pool *p)
 {
-    free_groups(&p->groups);
-    free_groups(&p->meta_groups);
-    if (p->space)
-        free_groups(&p->space->dead);
+    while (pool_groups_free_some(p, UINT_MAX))
+        ;
     pool_space_map_free(p);
     for (unsigned i = 0; i < p->disk_count; i++) {
         io_dev_close(p->disk[i].io.dev);

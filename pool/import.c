@@ -53,6 +53,7 @@ enum {
     PIECES_WANTED = 4,          /* beyond, the next commit asks for a checkpoint */
     MERGE_BYTES_MAX = 64 << 20, /* of records, unless pieces must be merged */
     APPLY_A_TURN = 64 << 10,    /* bytes of records */
+    RECORDS_A_TURN = 1024,
     GROUPS_A_TURN = 512,
 };
 
@@ -109,13 +110,17 @@ static int bytes_append(struct pool_batch *b, const uint8_t *bytes, size_t len)
 }
 
 /* Checks all records of a whole run; hands those of trees to the client. */
-static int run_replay(struct pool_import_state *im, const uint8_t *bytes, size_t len, bool is_log)
+static CO int run_replay(struct pool_import_state *im, const uint8_t *bytes, size_t len,
+                         bool is_log)
 {
     const struct pool_client *client = &im->p->client;
     struct record_view v;
     size_t at = 0;
+    unsigned n = 0;
     int rc;
     while ((rc = record_decode(bytes, len, &at, &v)) > 0) {
+        if (++n % RECORDS_A_TURN == 0)
+            co_yield ();
         bool is_tree = v.r.kind >= POOL_RECORD_TABLE_MAX;
         if (is_tree ? !is_log : is_log && v.r.kind == POOL_RECORD_METAMAP)
             return VP_E_RECORD_MISPLACED;
@@ -169,18 +174,41 @@ static CO int run_apply(struct pool_import_state *im, const uint8_t *bytes, size
     return rc ? rc : run_apply_in_turns(&im->p->records, bytes, len);
 }
 
-/* Adds a batch to its run; applies the run when it is whole. */
-static CO int run_add(struct pool_import_state *im, const struct log_batch *b, bool is_log)
+/* Adds a batch of the log to its run; applies the run when it is whole. */
+static CO int run_add(struct pool_import_state *im, const struct log_batch *b)
 {
     bool more = b->flags & LOG_BATCH_MORE;
     if (!more && !im->run.len)
-        return run_apply(im, b->body, b->body_bytes, is_log);
+        return run_apply(im, b->body, b->body_bytes, true);
     int rc = bytes_append(&im->run, b->body, b->body_bytes);
     if (rc || more)
         return rc;
-    rc = run_apply(im, im->run.bytes, im->run.len, is_log);
+    rc = run_apply(im, im->run.bytes, im->run.len, true);
     im->run.len = 0;
     return rc;
+}
+
+/* The image is one run, too, and as long as the table. But no part of it counts unless the import
+ * succeeds, so its records are applied as they come. What is left of im->run begins a record that
+ * the next batch ends. */
+static CO int table_image_add(struct pool_import_state *im, const struct log_batch *b)
+{
+    struct pool_batch *run = &im->run;
+    struct record_view v;
+    size_t whole = 0;
+    int rc = bytes_append(run, b->body, b->body_bytes);
+    while (!rc && (rc = record_decode(run->bytes, run->len, &whole, &v)) > 0)
+        rc = 0;
+    if (rc == VP_E_RECORD_SHORT && b->flags & LOG_BATCH_MORE)
+        rc = 0;
+    if (!rc)
+        rc = run_apply(im, run->bytes, whole, false);
+    if (rc)
+        return rc;
+    run->len -= whole;
+    memmove(run->bytes, run->bytes + whole, run->len);
+    co_yield ();
+    return 0;
 }
 
 /* CO. */
@@ -195,7 +223,7 @@ static CO int import_table_image(struct pool_import_state *im)
         if (rc == 0 || rc == VP_E_LOG_DAMAGED)
             rc = VP_E_TABLE_IMAGE_DAMAGED;
         if (rc == 1)
-            rc = run_add(im, &b, false);
+            rc = table_image_add(im, &b);
     }
     if (!rc && (b.flags & LOG_BATCH_MORE))
         rc = VP_E_TABLE_IMAGE_DAMAGED;
@@ -220,7 +248,7 @@ static CO int piece_walk(struct pool_import_state *im, struct pool_log_piece *pi
         rc = log_reader_next(r, &b);
         if (rc <= 0)
             break;
-        rc = run_add(im, &b, true);
+        rc = run_add(im, &b);
         im->log_pages += div_up(b.bytes, POOL_PAGE);
         if (rc || (b.flags & LOG_BATCH_MORE))
             continue;
@@ -437,7 +465,7 @@ static CO int import_seal(struct pool_import_state *im)
     next.pieces = merge ? 0 : next.pieces;
     next.piece[next.pieces++] = pool_log_piece_here(p);
     if (merge)
-        rc = pool_stream_write(p, &p->log.stream, im->keep.bytes, im->keep.len);
+        rc = pool_stream_write(p, &p->log.stream, im->keep.bytes, im->keep.len, false);
     if (!rc) /* the record of a group that was formed for the new segment */
         rc = pool_log_drain(p);
     if (!rc)
@@ -501,7 +529,7 @@ CO int pool_import(const char *const *paths, unsigned count, const struct pool_c
     }
     if (err && err->rc != rc)
         vp_ignore(vp_fail(err, rc, "pool %s: %s", p->name, vp_err_text(rc)), "rc says it");
+    pool_abandon_in_turns(p);
     *out = NULL;
-    pool_abandon(p);
     return rc;
 }

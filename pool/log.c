@@ -191,6 +191,12 @@ static uint32_t stream_room_pages(const struct pool_stream *s)
     return s->segment.pages - 1 - s->used_pages;
 }
 
+size_t pool_stream_room(const struct pool *p, const struct pool_stream *s)
+{
+    size_t here = body_room(stream_room_pages(s));
+    return here ? here : body_room(pool_segment_pages(p) - 1);
+}
+
 static bool stream_must_jump(const struct pool *p, const struct pool_stream *s, size_t left)
 {
     size_t here = body_room(stream_room_pages(s));
@@ -218,6 +224,7 @@ struct run {
     struct list *entries;
     struct log_entry *entry;
     size_t offset, left;
+    bool more; /* what is here is not the end of the run */
 };
 
 static void run_take(struct run *r, uint8_t *to, size_t len)
@@ -275,7 +282,7 @@ static CO int stream_write_batch(struct pool *p, struct pool_stream *s, struct r
     size_t body = min_u64(r->left, body_room(stream_room_pages(s)));
     run_take(r, s->buf + sizeof(struct log_batch_header), body);
     uint32_t pages = log_batch_seal(s->buf, p->uuid, s->id, s->next_seq++,
-                                    r->left ? LOG_BATCH_MORE : 0, (uint32_t)body);
+                                    r->left || r->more ? LOG_BATCH_MORE : 0, (uint32_t)body);
     bool durable = s->durable && io_guard_on(GUARD_LOG_FLUSH);
     stream_io_add(p, &io, &s->segment, s->used_pages, s->buf, pages, durable);
     s->used_pages += pages;
@@ -283,33 +290,39 @@ static CO int stream_write_batch(struct pool *p, struct pool_stream *s, struct r
     return stream_io_finish(p, &io);
 }
 
-/* CO. All entries as one run; from `log`, if it is that, more may come. */
-static CO int stream_write_run(struct pool *p, struct pool_stream *s, struct pool_log *log,
-                               struct list *entries, size_t total)
+static CO int stream_write_run(struct pool *p, struct pool_stream *s, struct run *r)
 {
-    struct run r = {
-        .log = log,
-        .entries = entries,
-        .entry = list_first(entries, struct log_entry, link),
-        .left = total,
-    };
-    while (r.left) {
+    while (r->left) {
         if (pool_is_fenced(p))
             return VP_E_POOL_FENCED;
-        int rc = stream_write_batch(p, s, &r);
+        int rc = stream_write_batch(p, s, r);
         if (rc)
             return rc;
     }
     return 0;
 }
 
-CO int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes, size_t len)
+/* All entries as one run; from `log`, if it is that, more may come. */
+static struct run run_of(struct pool_log *log, struct list *entries, size_t total)
+{
+    return (struct run){
+        .log = log,
+        .entries = entries,
+        .entry = list_first(entries, struct log_entry, link),
+        .left = total,
+    };
+}
+
+CO int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes, size_t len,
+                         bool more)
 {
     struct log_entry e = {.bytes = bytes, .len = len};
     struct list entries;
     list_init(&entries);
     list_add_tail(&entries, &e.link);
-    return stream_write_run(p, s, NULL, &entries, len);
+    struct run r = run_of(NULL, &entries, len);
+    r.more = more;
+    return stream_write_run(p, s, &r);
 }
 
 /* ---- the writer --------------------------------------------------------------------------- */
@@ -362,7 +375,8 @@ static CO void log_write_some(struct pool *p)
     struct list run;
     list_init(&run);
     size_t total = queue_take(l, &run);
-    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : stream_write_run(p, &l->stream, l, &run, total);
+    struct run r = run_of(l, &run, total);
+    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : stream_write_run(p, &l->stream, &r);
     if (rc)
         pool_fence(p, "the metadata log cannot be extended");
     else /* before whoever waits for one of these commits goes on */

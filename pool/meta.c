@@ -566,7 +566,7 @@ void pool_meta_cut(struct pool *p)
     }
 }
 
-static void metamap_encode(struct pool_meta_group *g, struct pool_batch *b)
+void pool_meta_encode(struct pool_meta_group *g, struct pool_batch *b)
 {
     uint64_t words = bitmap_words(g->pages);
     struct le64 *map = malloc(words * sizeof(*map));
@@ -585,12 +585,6 @@ static void metamap_encode(struct pool_meta_group *g, struct pool_batch *b)
     if (any)
         pool_batch_set(b, POOL_RECORD_METAMAP, 0, g->group->raid.id, map, words * sizeof(*map));
     free(map);
-}
-
-void pool_meta_encode(struct pool *p, struct pool_batch *b)
-{
-    for (unsigned i = 0; i < p->meta.groups; i++)
-        metamap_encode(p->meta.group[i], b);
 }
 
 static void group_commit(struct pool *p, struct pool_meta_group *g)

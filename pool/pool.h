@@ -177,9 +177,10 @@ bool pool_arena_find(struct pool *p, uint64_t number, struct pool_arena *out);
 uint64_t pool_arena_bytes(const struct pool *p, struct raid_profile profile);
 /* HOME, no yield: how many arenas a family leases. */
 uint64_t pool_arena_count(const struct pool *p, uint32_t owner);
-/* HOME: its arenas, ascending, into numbers[0 … max-1]; returns how many. Others lease and return
- * meanwhile; the family does not. */
-CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max);
+/* HOME: its arenas from the number *from on, ascending, into numbers[0 … max-1]; returns how many,
+ * and *from moves behind them. Others lease and return meanwhile; the family does not. */
+CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *from, uint64_t *numbers,
+                          size_t max);
 
 /*
  * ANY. Asked after the flush of a family's data, before a client is told that it succeeded:
@@ -328,6 +329,8 @@ CO int pool_close(struct pool *p, bool mark_exported) must_check;
 CO int pool_destroy(struct pool *p, struct vp_error *err) must_check;
 /* Simulated power cut or SIGKILL-like end: frees memory, does no I/O. */
 CO void pool_abandon(struct pool *p);
+/* The same, where others are to have their turns meanwhile. None of them looks at the pool. */
+CO void pool_abandon_in_turns(struct pool *p);
 
 /* ---- looking ------------------------------------------------------------------------------- */
 

@@ -118,7 +118,7 @@ struct pool_group {
     uint64_t first_slot;
     uint32_t slots, arena_chunks;
     uint32_t arenas, arenas_leased, arenas_held;
-    uint32_t *arena_owner;        /* volume id, 0 = free                                         */
+    uint32_t *arena_owner;        /* volume id, 0 = free; both stand behind the struct           */
     uint64_t *held_map;           /* bit: returned, not durable yet                              */
     struct pool_open_groups *kin; /* groups of its profile; NULL for metadata            */
     struct pool_group_figures counted; /* what the pool's sums have of it               */
@@ -368,6 +368,9 @@ static inline uint32_t pool_out_after(uint64_t root_number)
 CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why) must_check;
 /* Closes devices, frees disks, groups, arenas. No I/O. */
 CO void pool_disks_fini(struct pool *p);
+/* Before it: frees up to `count` groups. False when none is left. From the first call on nobody
+ * looks at groups. */
+bool pool_groups_free_some(struct pool *p, unsigned count);
 /* After metadata groups were formed or extents freed: recompute what waits for room. No yield. */
 void pool_space_changed(struct pool *p);
 

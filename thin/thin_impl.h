@@ -262,8 +262,11 @@ struct thin_space {
     uint64_t quarantined;   /* chunks in the three masks of all arenas                    */
     uint64_t leased, leased_min;
     struct co_mutex lock; /* leasing, scanning, returning                               */
-    uint64_t *scan;       /* numbers of leased arenas not looked at yet                 */
-    size_t scan_left;
+    /* A scan that is under way (arena_scan.c), else NULL: a window of the numbers of leased arenas,
+     * those from scan_at to scan_count not looked at yet; the next window begins at scan_from. */
+    uint64_t *scan;
+    size_t scan_at, scan_count;
+    uint64_t scan_from;
     bool scan_needed; /* arenas with room may exist that are not in memory          */
 };
 

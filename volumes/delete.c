@@ -53,17 +53,19 @@ static CO void close_map(struct volume *v)
 
 static CO int return_some(struct volume *v, size_t *count)
 {
-    uint64_t numbers[DELETE_ARENAS_A_STEP];
+    uint64_t numbers[DELETE_ARENAS_A_STEP], from = v->delete_from;
     struct pool *p = v->vs->pool;
     uint64_t arena_bytes = pool_arena_bytes(p, v->options.profile);
     uint64_t most = max_u64(pool_job_step_units(v->delete_job) / arena_bytes, 1);
-    *count = pool_arena_list(p, v->id, numbers, min_u64(most, DELETE_ARENAS_A_STEP));
+    *count = pool_arena_list(p, v->id, &from, numbers, min_u64(most, DELETE_ARENAS_A_STEP));
     if (!*count) /* the pool forgets the family */
         return pool_arena_return_all(p, v->id);
     int rc = pool_arena_return(p, v->id, numbers, (unsigned)*count);
-    if (!rc)
-        pool_job_advance(v->delete_job, *count * arena_bytes, 0);
-    return rc;
+    if (rc)
+        return rc;
+    v->delete_from = from;
+    pool_job_advance(v->delete_job, *count * arena_bytes, 0);
+    return 0;
 }
 
 static CO int return_arenas(struct volume *v)

@@ -184,6 +184,7 @@ struct volume {
     struct co_queue unpinned;
     struct pool_job *resync_job, *delete_job; /* borrowed; set as long as v is in those lists */
     enum volume_delete_step delete_step;
+    uint64_t delete_from; /* arenas with lower numbers went back                           */
     uint32_t delete_checkpoint;
     uint32_t idle_checkpoint; /* the checkpoint after which deactivation was tried last */
 };
