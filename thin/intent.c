@@ -121,10 +121,10 @@ static CO int intents_commit(struct thin *t)
     return rc;
 }
 
-CO int thin_intent_ensure(struct thin *t, uint64_t vchunk)
+CO int thin_intent_ensure(struct thin *t, struct vchunk vchunk)
 {
     struct thin_intents *in = &t->intents;
-    uint64_t region = vchunk / THIN_REGION_CHUNKS;
+    uint64_t region = vchunk.n / THIN_REGION_CHUNKS;
     if (!io_guard_on(GUARD_INTENT_BEFORE_OVERWRITE)) {
         bitmap_set(in->wanted, region);
         bitmap_set(in->durable, region);
@@ -146,11 +146,11 @@ CO int thin_intent_ensure(struct thin *t, uint64_t vchunk)
     return 0;
 }
 
-unsigned thin_intent_enter(struct thin *t, uint64_t vchunk)
+unsigned thin_intent_enter(struct thin *t, struct vchunk vchunk)
 {
     struct thin_intents *in = &t->intents;
     VP_CHECK(thin_intent_is_durable(in, vchunk), ==, true);
-    bitmap_set(in->touched, vchunk / THIN_REGION_CHUNKS);
+    bitmap_set(in->touched, vchunk.n / THIN_REGION_CHUNKS);
     in->writers[in->epoch]++;
     return in->epoch;
 }
@@ -163,10 +163,10 @@ void thin_intent_leave(struct thin *t, unsigned epoch)
         co_queue_wake_all(&in->drained);
 }
 
-void thin_intent_failed(struct thin *t, uint64_t vchunk)
+void thin_intent_failed(struct thin *t, struct vchunk vchunk)
 {
     struct thin_intents *in = &t->intents;
-    uint64_t region = vchunk / THIN_REGION_CHUNKS;
+    uint64_t region = vchunk.n / THIN_REGION_CHUNKS;
     VP_VERIFY_TRUE(bitmap_test(in->durable, region)); /* while it is under way */
     in->failures++;
     t->resync_next = min_u64(t->resync_next, region);
