@@ -1,13 +1,13 @@
 /*
  * Arenas: leasing them to volumes, taking them back, and finding where a chunk lies.
  *
- * A lease is recorded in its group's GROUP record, and durable before anybody gets it
- * (GUARD_LEASE_BEFORE_USE): what was written there may survive a killed daemon without a commit
- * (keep.h), and the next one must know whose it is. A returned arena is *held* until its return is
- * durable (GUARD_FREE_BEFORE_REUSE); then another volume may lease it.
+ * A lease is recorded in its group's GROUP record, and the record is durable before anybody gets
+ * the arena (GUARD_LEASE_BEFORE_USE). What was written there may survive a killed daemon without a
+ * commit (keep.h), and the next daemon must know whose arena it is. A returned arena is *held*
+ * until its return is durable (GUARD_FREE_BEFORE_REUSE). Then another volume may lease it.
  *
- * A group without leases goes back, but the last one with room of its profile stays: otherwise a
- * volume that frees and takes a chunk would form and drop a group each time.
+ * A group without leases gives its extents back. But the last group of its profile that has room
+ * stays: otherwise a volume that frees and takes a chunk would form and drop a group each time.
  */
 #include "base/verify.h"
 #include "io/guard.h"
@@ -331,8 +331,8 @@ static int lease_many_record(struct pool *p)
     return rc;
 }
 
-/* Counts only: who is leased many finds them with pool_arena_list. The records go out together: one
- * for each group, not one for each arena. */
+/* Only counts the arenas: a caller that leased many finds them with pool_arena_list. The records go
+ * out together, one for each group, not one for each arena. */
 static CO int lease_many_at_home(void *arg)
 {
     struct lease_call *c = arg;
@@ -406,8 +406,8 @@ static void release_held(struct pool *p, const uint64_t *numbers, size_t count)
     }
 }
 
-/* The return could not be recorded: the owner keeps his arenas, or the next record of their groups
- * would give them to somebody else while he goes on writing there. */
+/* The return could not be recorded, so the owner keeps its arenas. Otherwise the next record of
+ * their groups would give them to another volume while the owner goes on writing there. */
 static void take_back_undo(struct pool *p, uint32_t owner, const uint64_t *numbers, size_t count)
 {
     uint32_t a;

@@ -1,16 +1,18 @@
 /*
- * Checkpoints: see docs/design.md, "Metadata". Fuzzy: writes and commits go on while one is made.
+ * Checkpoints: see docs/design.md, "Metadata". A checkpoint is fuzzy: writes and commits go on
+ * while it is made.
  *
  *     cut the log ─ client writes dirty pages, commits ─ table image written ─ log drained ─
  *     flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
  *
- *  C1  What any page or the table image can hold is in the log after the cut, or was before the
- *      cut in a page that is dirty or in the table. So root + log from the cut = the last commit.
- *      The table is written as it is encoded, over many turns, so the image holds a record as it
- *      was at one moment or another of them: what changed after the cut is in the log, and what is
- *      not logged (TREE) changes only before.
- *  C2  The log is drained between the last copy of a record and the root: nothing becomes durable
- *      through the table image whose batch, with the MAP records beside it, is not.
+ *  C1  Everything that any page or the table image can hold is in the log after the cut, or it was
+ *      before the cut in a page that is dirty or in the table. So root + log from the cut = the
+ *      last commit. The table is written as it is encoded, over many turns, so the image holds a
+ *      record as it was in one of these turns. That does no harm: changes after the cut are in the
+ *      log, and records that are not logged (TREE) change only before.
+ *  C2  The log is drained between the last copy of a record and the root. So a record does not
+ *      become durable through the table image before its batch, with the MAP records beside it, is
+ *      durable.
  *  C3  A checkpoint that fails changes nothing durable: the old root, its log and its pages stay.
  */
 #include "pool/keep.h"
@@ -215,7 +217,7 @@ static CO void checkpoint_task(void *arg)
         while (!p->closing && (ck->running || atomic_load(&ck->requested)))
             checkpoint_task_step(p);
         atomic_store(&ck->task, false);
-        /* Who asked before this line has seen a task and started none. */
+        /* A caller that asked before this line has seen a task and started none. */
     } while (!p->closing && atomic_load(&ck->requested) && !atomic_exchange(&ck->task, true));
     co_queue_wake_all(&ck->done);
 }

@@ -4,40 +4,40 @@
  *     roots of all disks ─ the newest counts ─ disk table: who is in service, who is stale
  *       ─ table image ─ log pieces, the open one to its end ─ groups, page bitmaps ─ sealing root
  *
- *  I1  The open piece ends at the first batch that no copy has whole. What was acknowledged is on
- *      every disk that was in service, so on every one that the newest root lets us read.
- *  I2  The sealing root fixes that end: pieces found are closed, a new stream begins. A batch that
- *      was found will be found again (copies were made equal), one that was not never appears.
- *  I3  Nothing is served before the sealing root is durable; a crash until then changes nothing.
- *  I4  A disk that the newest root calls out is stale: not read (GUARD_STALE_DISK). One that the
- *      root counts on but that is not here goes out with the sealing root, if at least half of the
- *      disks and some copy of every group are here. Two disks that each call the other out went
- *      separate ways: VP_E_POOL_SPLIT, nobody can know which one the user wants.
- *
- *  I5  What was found is durable before anything builds upon it (GUARD_IMPORT_FLUSH): a daemon that
- *      was killed leaves it in the disks' caches. The log's tail is written again besides
- *      (log_read.c), so that it does not depend on a flush after a failed one.
+ *  I1  The open piece ends at the first batch that no copy has whole. An acknowledged batch is on
+ *      every disk that was in service, so it is on every disk that the newest root lets us read.
+ *  I2  The sealing root fixes that end: it closes the pieces found, and a new stream begins. A
+ *      batch that was found will be found again, because its copies were made equal. A batch that
+ *      was not found never appears.
+ *  I3  Nothing is served before the sealing root is durable. A crash until then changes nothing.
+ *  I4  A disk that the newest root calls out is stale and is not read (GUARD_STALE_DISK). A disk
+ *      that the root counts on but that is not here goes out with the sealing root, if at least
+ *      half of the disks and some copy of every group are here. Two disks that each call the other
+ *      out went separate ways: VP_E_POOL_SPLIT, since nobody can know which one the user wants.
+ *  I5  What was found is durable before anything builds on it (GUARD_IMPORT_FLUSH), because a
+ *      killed daemon leaves it in the disks' caches. The log's tail is also written again
+ *      (log_read.c), so that it does not depend on a flush that follows a failed one.
  *  I6  What a killed daemon kept in memory goes into the log before anything is served.
  *  I7  What could not be read is not taken for what is not there. Where no copy of the log can be
  *      read, its end is not known (VP_E_LOG_UNREADABLE). A disk whose root slots cannot be read, or
- *      that has no valid root, may know a newer root than the others: nobody else's root counts on
- *      it. It is missing where more than half of the disks in service do know, else the import is
- *      refused (VP_E_ROOT_UNREADABLE).
+ *      that has no valid root, may know a newer root than the others, so no other disk's root
+ *      counts on it. The disk is missing where the roots of more than half of the disks in service
+ *      are known. Else the import is refused (VP_E_ROOT_UNREADABLE).
  *  I8  A disk that does not take a repair of the log goes out only when the groups are known, and
- *      not at all if it holds the last copy of metadata. A flush that fails (I5) is the one thing
- *      that changes something durable before the sealing root: the disk is called out by a root of
- *      its own, with the same table image and log. So it must be, since a later import would find
- *      the disk in order, flush it with success, and believe what the failed flush has lost. That
- *      root is like any other (root.c), and whichever import comes next finds the same log without
- *      that disk. Where the disk has the last copy of data, which would be lost with it, the import
- *      is refused instead, and what was kept is forgotten.
+ *      not at all if it holds the last copy of metadata. A failed flush (I5) is the one thing that
+ *      changes something durable before the sealing root: a root of its own, with the same table
+ *      image and log, calls the disk out. This is needed: a later import would find the disk in
+ *      order, flush it with success, and believe what the failed flush has lost. That root is like
+ *      any other (root.c), and the next import finds the same log without that disk. If the disk
+ *      has the last copy of data, which would be lost with it, the import is refused instead, and
+ *      what was kept is forgotten.
  *  I9  A disk in service whose own newest root is older than it can be was set back (an old image
- *      was put in its place). It is out, like one that is missing.
+ *      was put in its place). It is out, like a missing disk.
  *
- * Each import takes a segment, and a pool whose metadata are full has few to give. So when there
- * are several pieces, because no checkpoint came between imports, the new stream begins with a copy
- * of all their records, and is the only piece. Where the copy finds no room they stay, as long as
- * the root has a place for one more.
+ * Each import takes a segment, and a pool whose metadata are full has few segments to give. So when
+ * there are several pieces, because no checkpoint came between imports, the new stream begins with
+ * a copy of all their records, and is the only piece. Where the copy finds no room the pieces stay,
+ * as long as the root has a place for one more.
  *
  * Everything read here is untrusted. Cost: labels, roots, table image, log.
  */

@@ -1,29 +1,31 @@
 /*
- * The log: commits become runs of batches, runs become durable one after the other.
+ * The log: commits become runs of batches, and runs become durable one after the other.
  *
- * A commit applies its records to the table, queues its bytes and waits. Whoever finds no writer
- * becomes it: it takes what is queued (group commit), writes it as one run, wakes those whose bytes
- * went with it. At most one batch is in flight, with two consequences on which import relies:
+ * A commit applies its records to the table, queues its bytes and waits. A commit that finds no
+ * writer becomes the writer. The writer takes what is queued (group commit), writes it as one run,
+ * and wakes the commits whose bytes went with the run. At most one batch is in flight. Import
+ * relies on two consequences:
  *
- *  L1  a batch follows in the same segment only when the one before was durable on every copy in
- *      service; so a gap with a later batch behind it is damage, never a torn tail;
- *  L2  only the last batch (and the JUMP written beside it) can be missing on some copies.
+ *  L1  A batch follows in the same segment only when the batch before was durable on every copy in
+ *      service. So a gap with a later batch behind it is damage, never a torn tail.
+ *  L2  Only the last batch (and the JUMP written beside it) can be missing on some copies.
  *
- * When metadata outgrow their groups, a segment lies in a group that is formed for it:
+ * When metadata outgrow their groups, a group is formed for the next segment:
  *
- *  L3  the record of that group is in the first run that counts on it, whole or not at all like the
- *      rest of the run (it may even stand in the new segment: walking the log needs no groups). So
- *      such a run takes with it everything that is queued, up to that record.
+ *  L3  The record of that group is in the first run that counts on the group, and like the rest of
+ *      the run it counts whole or not at all. It may even be in the new segment, because walking
+ *      the log needs no groups. So such a run takes everything with it that is queued, up to that
+ *      record.
  *
  *     segment  │ 1 │ 2   │ 3 (MORE) │ JUMP 4 │          segment │ 5 │ 6 …
  *                                      └ written with 5 ─────────┘
  *
  * One page at the end of each segment is kept for the JUMP. A run goes to a new segment when it
- * does not fit in the rest of this one but would fit there; a longer one is cut to fill what there
- * is.
+ * does not fit in the rest of this segment but would fit there. A longer run is cut to fill what
+ * there is.
  *
  * A copy that cannot be written is ejected, durably, by a new root (root.c), before the commit is
- * acknowledged. No copy left: the pool is fenced.
+ * acknowledged. When no copy is left, the pool is fenced.
  *
  * Memory: each stream has one segment's buffer. A commit allocates nothing but table nodes.
  */
@@ -117,8 +119,8 @@ static CO int stream_io_finish(struct pool *p, struct stream_io *io)
 {
     vp_ignore(io_batch_wait(&io->batch), "each op has its own result");
     stream_io_account(io);
-    /* Who goes on without a disk waits until that is durable, whoever took it out. One such call
-     * covers every disk that is out by now. */
+    /* A write that goes on without a disk waits until the ejection of that disk is durable, whoever
+     * ejected it. One such call covers every disk that is out by now. */
     if (io->left_out && io_guard_on(GUARD_EJECT_BEFORE_ACK)) {
         int rc = pool_disk_eject(p, io->left_out, VP_E_RAID_DISK_OUT, "out of service");
         if (rc)

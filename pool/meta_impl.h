@@ -206,7 +206,8 @@ CO int pool_root_repeat(struct pool *p, const uint8_t *block) must_check;
 
 /* ---- checkpoint.c ------------------------------------------------------------------------- */
 
-/* CO. Snapshot of the table, flush, root that names it and `piece`, release. */
+/* CO. Writes the table image, flushes, writes a root that names it and `piece`, and releases the
+ * old pages. */
 CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece) must_check;
 
 /* Import: no checkpoint in the background between them. */

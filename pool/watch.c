@@ -1,15 +1,15 @@
 /*
  * Whether a disk in use is still what it was. Somebody may overwrite its labels and roots (mkfs on
- * the wrong name), truncate its file or remove it: nothing of that fails before the next import,
- * and then the pool is gone. So this is looked at from time to time.
+ * the wrong name), truncate its file, or remove it. Nothing fails then until the next import, and
+ * then the pool is gone. So disks in use are looked at from time to time.
  *
  * Labels and roots that are damaged on a disk in service are written again, since the pool knows
- * all that they say: the labels in all copies, and roots until each slot has one. Not so where a
- * whole label of another pool stands, or a root of this pool that is newer than ours: somebody else
- * has this disk in use, and what it wrote is not ours to overwrite. After a newer root all of the
- * pool is somebody else's, who gives the space to others than we do: the pool is fenced. What is
- * found is kept in the disk's `finding` until the pool closes, since data may have been overwritten
- * as well.
+ * all that they say: the labels in all copies, and roots until each slot has one. There are two
+ * exceptions: a whole label of another pool, and a root of this pool that is newer than ours. Then
+ * somebody else has this disk in use, and what it wrote is not ours to overwrite. After a newer
+ * root all of the pool is in use by another daemon, which gives our space to others: the pool is
+ * fenced. The disk's `finding` says what was found until the pool closes, since data may have been
+ * overwritten as well.
  */
 #include "base/log.h"
 #include "io/buffer.h"
@@ -97,8 +97,8 @@ static CO void roots_look(struct pool *p, const struct pool_disk *d, uint8_t *sl
     }
 }
 
-/* CO. By raid_flush, which alone may flush a disk in use: of a failed flush the kernel tells one
- * caller, and whoever it is must take the disk out of service. */
+/* CO. Flushes by raid_flush, which alone may flush a disk in use. The kernel reports a failed flush
+ * to one caller only, and that caller must take the disk out of service. */
 static CO int disk_flush(struct pool *p, struct pool_disk *d)
 {
     atomic_fetch_add(&d->io.writes_done, 1);

@@ -1,12 +1,13 @@
 /*
  * Finding leased arenas with room that are not in memory: after an import, and when more than
- * THIN_SPARES_MAX had room. Their numbers come from the pool in windows, ascending, and are walked
+ * THIN_SPARES_MAX had room. Their numbers come from the pool in windows, ascending. They are walked
  * lazily, a few leaves of the space tree at a time, when a write needs room. So opening a volume
  * costs nothing for it, memory does not grow with the volume, and an arena that was leased just
  * before a crash and never used is found too.
  *
- * Arenas that the volume leases or returns while a scan is under way: a window that is fetched
- * later has the one and lacks the other. What is known to be leased is passed over.
+ * The volume may lease or return arenas while a scan is under way. A window that is fetched later
+ * has the leased ones and lacks the returned ones. Arenas that are known to be leased are passed
+ * over.
  */
 #include <stdlib.h>
 
