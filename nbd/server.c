@@ -332,8 +332,8 @@ static CO void connections_tell(struct nbdx_server *s, bool cut)
         found = false;
         list_for_each (c, &s->connections, link) {
             /* A connection without an export is still shaking hands: there is nothing to answer. */
-            bool now_cut = cut || !c->export;
-            if (now_cut ? c->cut : c->told)
+            enum nbdx_told what = cut || !c->export ? NBDX_TOLD_TO_GO : NBDX_TOLD_TO_STOP;
+            if (c->told >= what)
                 continue;
             c->told = what;
             c->pins++;
