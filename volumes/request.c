@@ -42,12 +42,6 @@ struct window {
     uint64_t block, count;
 };
 
-static void counter_add(_Atomic uint64_t *c, uint64_t n)
-{
-    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
-                          memory_order_relaxed);
-}
-
 static unsigned flags_of(const struct volume *v)
 {
     return atomic_load_explicit(&v->flags, memory_order_relaxed);
@@ -55,7 +49,7 @@ static unsigned flags_of(const struct volume *v)
 
 static bool in_range(const struct volume *v, uint64_t offset, uint64_t len)
 {
-    uint64_t size = volume_size(v);
+    uint64_t size = atomic_load_explicit(&v->size_bytes, memory_order_relaxed);
     return offset <= size && len <= size - offset;
 }
 
@@ -89,29 +83,39 @@ static bool request_is_aligned(const struct request *r)
     return is_aligned(r->offset | r->len | (uintptr_t)r->data, VOLUME_BLOCK);
 }
 
-static void request_begin(struct volume *v)
+/* Returns when that was, for `request_count`. Of what ends in the turn of the reactor in which it
+ * began all that is known is that it was shorter than the turn. */
+static uint64_t request_begin(struct volume *v)
 {
     v->io->requests++;
+    return reactor_turn_ns();
+}
+
+static inline __attribute__((always_inline)) void
+request_count(_Atomic uint64_t *count, struct histogram *latency, uint64_t begin_ns)
+{
+    figure_add(count, 1);
+    histogram_add(latency, reactor_turn_ns() - begin_ns);
 }
 
 static void request_end(struct volume *v, int rc)
 {
     struct volume_io *io = v->io;
     if (rc == VP_E_CHECKSUM)
-        atomic_fetch_add_explicit(&v->counters.checksum_errors, 1, memory_order_relaxed);
+        figure_add_shared(&v->figures.checksum_errors, 1);
     if (--io->requests == 0)
         co_queue_wake_all(&io->drained);
 }
 
 /* ---- read --------------------------------------------------------------------------------- */
 
-static CO int read_window(struct request *r, const struct window *w, void *buf)
+static CO int read_window(struct volume *v, const struct window *w, void *buf)
 {
-    struct volume_io *io = r->v->io;
+    struct volume_io *io = v->io;
     struct block_lock lock;
     block_lock_take(&io->locks, &lock, w->block, w->count, false);
-    int rc = in_range(r->v, w->offset, w->len) ? thin_read(io->thin, w->block, w->count, buf)
-                                               : VP_E_RANGE;
+    int rc =
+        in_range(v, w->offset, w->len) ? thin_read(io->thin, w->block, w->count, buf) : VP_E_RANGE;
     block_lock_drop(&io->locks, &lock);
     return rc;
 }
@@ -121,7 +125,7 @@ static CO int read_direct(struct request *r)
     int rc = 0;
     while (r->len > 0 && !rc) {
         struct window w = window_next(r, VOLUME_WINDOW_BLOCKS);
-        rc = read_window(r, &w, r->data);
+        rc = read_window(r->v, &w, r->data);
         request_advance(r, &w);
     }
     return rc;
@@ -141,7 +145,7 @@ static CO int read_bounced(struct request *r)
     int rc = 0;
     while (r->len > 0 && !rc) {
         struct window w = window_next(r, bytes / VOLUME_BLOCK);
-        rc = read_window(r, &w, bounce);
+        rc = read_window(r->v, &w, bounce);
         if (!rc)
             memcpy(r->data, bounce + w.offset % VOLUME_BLOCK, w.len);
         request_advance(r, &w);
@@ -156,11 +160,11 @@ int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
     if (rc || len == 0)
         return rc;
     struct request r = {.v = v, .offset = offset, .len = len, .data = buf};
-    request_begin(v);
+    uint64_t begin_ns = request_begin(v);
     rc = request_is_aligned(&r) ? read_direct(&r) : read_bounced(&r);
     request_end(v, rc);
-    counter_add(&v->counters.reads, 1);
-    counter_add(&v->counters.bytes_read, len);
+    request_count(&v->figures.reads, v->figures.read_latency, begin_ns);
+    figure_add(&v->figures.bytes_read, len);
     return rc;
 }
 
@@ -335,10 +339,10 @@ static CO int request_write(struct volume *v, const struct volume_client *client
                         .len = len,
                         .data = (uint8_t *)(uintptr_t)buf,
                         .flags = flags};
-    request_begin(v);
+    uint64_t begin_ns = request_begin(v);
     rc = change_end(&r, write_range(&r));
-    counter_add(&v->counters.writes, 1);
-    counter_add(&v->counters.bytes_written, len);
+    request_count(&v->figures.writes, v->figures.write_latency, begin_ns);
+    figure_add(&v->figures.bytes_written, len);
     return rc;
 }
 
@@ -355,10 +359,10 @@ int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, 
 
 int volume_flush(struct volume *v)
 {
-    request_begin(v);
+    uint64_t begin_ns = request_begin(v);
     int rc = commit_for_client(v);
     request_end(v, rc);
-    counter_add(&v->counters.flushes, 1);
+    request_count(&v->figures.flushes, v->figures.flush_latency, begin_ns);
     return rc;
 }
 
@@ -464,7 +468,7 @@ static CO int zero_end(struct request *r, int rc)
         int freed = volume_full_freed(r->v);
         rc = rc ? rc : freed;
     }
-    counter_add(&r->v->counters.discards, 1);
+    figure_add(&r->v->figures.discards, 1);
     return change_end(r, rc);
 }
 
@@ -477,7 +481,7 @@ static CO int request_zero(struct volume *v, const struct volume_client *client,
     if (rc)
         return rc;
     struct request r = {.v = v, .client = client, .offset = offset, .len = len, .flags = flags};
-    request_begin(v);
+    (void)request_begin(v);
     return zero_end(&r, zero_range(&r));
 }
 
@@ -508,7 +512,7 @@ static CO int request_discard(struct volume *v, const struct volume_client *clie
                         .offset = first,
                         .len = end > first ? end - first : 0,
                         .flags = flags & VOLUME_FUA};
-    request_begin(v);
+    (void)request_begin(v);
     return zero_end(&r, zero_range(&r));
 }
 
@@ -531,7 +535,7 @@ int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
         .past_end = true,
         .full.never_pauses = true,
     };
-    request_begin(v);
+    (void)request_begin(v);
     /* The size has changed: who locks blocks behind it from now on gives up. Who locked them before
      * may be about to fill what still looks like a hole. */
     if (io_guard_on(GUARD_SHRINK_AFTER_WRITERS))
@@ -568,7 +572,7 @@ int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volum
         return rc ? rc : VP_E_INVALID;
     struct thin_extent found[EXTENTS_STEP];
     uint64_t at = offset, end = offset + len;
-    request_begin(v);
+    (void)request_begin(v);
     while (*n < max && at < end && !rc) {
         uint64_t block = at / VOLUME_BLOCK;
         unsigned got, want = (unsigned)min_u64(EXTENTS_STEP, max - *n);
