@@ -79,7 +79,7 @@ help:
 ## make unit        build and run the unit tests
 ## make sim         build and run the simulator as CI does
 ## make soak        hours of it: kills and power cuts on real kernels, integration tests from many seeds (tests/lib/soak)
-## make tidy        format, layers, banned calls, sizes
+## make tidy        format, layers, banned calls, sizes, marks of what yields, names that lead nowhere
 ## make format      rewrite the sources with clang-format
 ## make bench       compare with the peers on this machine
 ## make bench-vm    compare ublk devices with their peers in the test machine (tests/vm/bench)

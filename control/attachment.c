@@ -302,7 +302,7 @@ static CO void end_one(struct control *c, struct attachment *a)
                       err.text);
 }
 
-void attachments_start(struct control *c, struct control_pool *p)
+CO void attachments_start(struct control *c, struct control_pool *p)
 {
     pool_record_each(volumes_pool(p->vs), POOL_RECORD_ATTACHMENT, record_read, p);
     if (resolve_names(p))
@@ -310,7 +310,7 @@ void attachments_start(struct control *c, struct control_pool *p)
     attachments_walk(c, p, restart_one);
 }
 
-void attachments_retry(struct control *c, struct control_pool *p)
+CO void attachments_retry(struct control *c, struct control_pool *p)
 {
     const struct attachment *a;
     bool any = false;
@@ -320,7 +320,7 @@ void attachments_retry(struct control *c, struct control_pool *p)
         attachments_walk(c, p, retry_one);
 }
 
-void attachments_stop(struct control *c, struct control_pool *p, bool leave)
+CO void attachments_stop(struct control *c, struct control_pool *p, bool leave)
 {
     attachments_walk(c, p, leave ? leave_one : end_one);
     while (!list_empty(&p->attachments))
@@ -411,9 +411,9 @@ static CO int attach_new(struct control *c, struct attachment *a, const char *vo
                    vp_err_text(rc));
 }
 
-int attachment_add(struct control *c, struct control_pool *p, const char *volume,
-                   const struct attachment_options *o, struct attachment **out,
-                   struct vp_error *err)
+CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
+                      const struct attachment_options *o, struct attachment **out,
+                      struct vp_error *err)
 {
     const struct export_kind *kind = o->kind;
     struct attachment *a = kind->is_device ? find_device(p, volume) : find(c, o->address);
@@ -439,14 +439,15 @@ int attachment_add(struct control *c, struct control_pool *p, const char *volume
 
 /* ---- who uses it --------------------------------------------------------------------------- */
 
-int attachment_check_unused(const struct attachment *a, struct vp_error *err)
+CO int attachment_check_unused(const struct attachment *a, struct vp_error *err)
 {
     if (!a->served)
         return 0;
     return a->kind->check_unused(a, err);
 }
 
-void attachments_used_by(const struct control_pool *p, const char *volume, char *text, size_t size)
+CO void attachments_used_by(const struct control_pool *p, const char *volume, char *text,
+                            size_t size)
 {
     const struct attachment *a;
     size_t len = 0;
@@ -462,7 +463,7 @@ void attachments_used_by(const struct control_pool *p, const char *volume, char 
     }
 }
 
-void attachments_resize(struct control *c, struct control_pool *p, const char *volume)
+CO void attachments_resize(struct control *c, struct control_pool *p, const char *volume)
 {
     struct attachment *a;
     list_for_each (a, &p->attachments, link) {
@@ -491,7 +492,7 @@ static CO int remove_undo(struct control *c, struct attachment *a, const char *s
     return rc;
 }
 
-int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err)
+CO int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err)
 {
     int rc = record_delete(a);
     if (rc)
@@ -517,7 +518,7 @@ unsigned attachment_count(const struct control_pool *p, const char *volume)
     return count;
 }
 
-json_t *attachment_json(const struct attachment *a)
+CO json_t *attachment_json(const struct attachment *a)
 {
     char subject[VOLUME_FULL_NAME_BYTES];
     control_volume_name(a->pool->name, a->volume, subject);

@@ -88,8 +88,8 @@ static int mode_parse(const char *text, uint16_t *out, struct vp_error *err)
     return 0;
 }
 
-int attachment_socket_parse(const char *owner, const char *group, const char *mode,
-                            struct attachment_socket *out, struct vp_error *err)
+CO int attachment_socket_parse(const char *owner, const char *group, const char *mode,
+                               struct attachment_socket *out, struct vp_error *err)
 {
     *out = attachment_socket_default();
     struct look_up l = {.owner = owner, .group = group, .to = out, .err = err};

@@ -97,7 +97,7 @@ static void tell_ready(struct control *c, int rc, const char *text)
         c->options.ready(c->options.ready_arg, rc, text);
 }
 
-bool control_predecessor_lets_go(struct control *c, int rc)
+CO bool control_predecessor_lets_go(struct control *c, int rc)
 {
     if (rc != VP_E_EXISTS && rc != VP_E_POOL_ACTIVE && rc != VP_E_IO_BUSY_DEVICE)
         return false;
@@ -161,7 +161,7 @@ static CO void stop(struct control *c)
     signal_watch_end(c);
 }
 
-void control_main(void *arg)
+CO void control_main(void *arg)
 {
     struct control *c = arg;
     struct vp_error err = {0};

@@ -13,6 +13,7 @@
 #include "control/rpc.h"
 #include "control/server.h"
 #include "nbd/server.h"
+#include "pool/job.h"
 #include "pool/pool.h"
 #include "volumes/volume.h"
 
@@ -237,6 +238,13 @@ CO void history_save(struct control *c, struct control_pool *p);
 /* Counters start again from zero. */
 CO void history_clear(struct control *c, struct control_pool *p);
 
+/* ---- method_job.c -------------------------------------------------------------------------- */
+
+/* "POOL/N" of the newest job of this kind about a volume. */
+#define JOB_NAME_BYTES (POOL_NAME_MAX + 12)
+void control_job_name(struct control_pool *p, enum pool_job_kind kind, uint32_t volume,
+                      char out[static JOB_NAME_BYTES]);
+
 /* ---- doctor.c ------------------------------------------------------------------------------ */
 
 /* Once an hour: what was kept for pools that never came again goes. */
@@ -258,7 +266,7 @@ void notify_send(const char *text);
 /* ---- methods ------------------------------------------------------------------------------- */
 
 extern const struct method methods_daemon[], methods_pool[], methods_volume[], methods_attach[],
-    methods_ublk[], methods_doctor[];
+    methods_ublk[], methods_job[], methods_doctor[];
 extern const struct method *const methods_all[];
 
 #endif

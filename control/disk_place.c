@@ -66,7 +66,7 @@ static int look(void *arg)
     return 0;
 }
 
-void disk_place_look(struct disk_place *place)
+CO void disk_place_look(struct disk_place *place)
 {
     place->serial[0] = 0;
     vp_ignore(offload_run(look, place), "no thread: no serial number");

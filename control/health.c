@@ -67,7 +67,7 @@ static void note_at_risk(void *arg, uint32_t owner, bool lost)
         v->at_risk_next |= lost ? HEALTH_DAMAGED : HEALTH_DEGRADED;
 }
 
-void health_walk(struct control_pool *p)
+CO void health_walk(struct control_pool *p)
 {
     struct health *h = &p->health;
     struct pool *pool = volumes_pool(p->vs);

@@ -228,7 +228,7 @@ static uint64_t save_events(struct control *c, struct control_pool *p, struct po
     return next;
 }
 
-void history_save(struct control *c, struct control_pool *p)
+CO void history_save(struct control *c, struct control_pool *p)
 {
     unsigned count;
     struct pool *pool = volumes_pool(p->vs);
@@ -256,7 +256,7 @@ void history_save(struct control *c, struct control_pool *p)
     p->history.next_event = next;
 }
 
-void history_clear(struct control *c, struct control_pool *p)
+CO void history_clear(struct control *c, struct control_pool *p)
 {
     unsigned count;
     struct raid_disk *const *io = pool_disks(volumes_pool(p->vs), &count);

@@ -186,7 +186,7 @@ static int list(struct control *c, const void *args, json_t **result, struct vp_
     return 0;
 }
 
-static int status(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int status(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct pool_arg *a = args;
     struct control_pool *p;

@@ -332,12 +332,15 @@ static CO int delete_in(struct control *c, struct control_pool *p, const char *v
         rc = volume_delete(p->vs, volume, err);
     if (rc)
         return rc;
-    if (!a->dry_run)
+    char job[JOB_NAME_BYTES];
+    if (!a->dry_run) {
         control_event(c, VP_LOG_WARN, "volume.deleted", a->volume, "%s were allocated",
                       size_text(info.allocated_bytes));
-    *result = json_pack("{s:s, s:b, s:I, s:I}", "volume", a->volume, "dry_run", a->dry_run,
+        control_job_name(p, POOL_JOB_DELETE, info.id, job);
+    }
+    *result = json_pack("{s:s, s:b, s:I, s:I, s:s?}", "volume", a->volume, "dry_run", a->dry_run,
                         "size_bytes", (json_int_t)info.options.size_bytes, "allocated_bytes",
-                        (json_int_t)info.allocated_bytes);
+                        (json_int_t)info.allocated_bytes, "job", a->dry_run ? NULL : job);
     return 0;
 }
 

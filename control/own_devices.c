@@ -22,7 +22,7 @@ static int add_name(struct control *c, struct ublk_seen *s, void *arg)
     return 0;
 }
 
-int own_devices_get(struct control *c, struct own_devices *out, struct vp_error *err)
+CO int own_devices_get(struct control *c, struct own_devices *out, struct vp_error *err)
 {
     *out = (struct own_devices){0};
     int rc = ublk_each(c, false, add_name, &out->names, err);
@@ -56,8 +56,8 @@ static int refuse_blocking(void *arg)
     return 0;
 }
 
-int own_devices_refuse(const struct own_devices *own, const char *const *paths, unsigned count,
-                       struct vp_error *err)
+CO int own_devices_refuse(const struct own_devices *own, const char *const *paths, unsigned count,
+                          struct vp_error *err)
 {
     struct refusal r = {.own = own, .paths = paths, .count = count};
     int rc = own->names.count ? offload_run(refuse_blocking, &r) : 0;

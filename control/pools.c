@@ -107,7 +107,7 @@ static struct control_pool *pool_new(struct control *c, const char *name, struct
     return p;
 }
 
-void control_pool_detach(struct control_pool *p)
+CO void control_pool_detach(struct control_pool *p)
 {
     list_del(&p->link);
     while (p->users)
@@ -149,8 +149,8 @@ static struct control_pool *find_same(struct control *c, struct vp_uuid uuid)
     return NULL;
 }
 
-int control_pool_add(struct control *c, struct volumes *vs, struct control_pool **out,
-                     struct vp_error *err)
+CO int control_pool_add(struct control *c, struct volumes *vs, struct control_pool **out,
+                        struct vp_error *err)
 {
     const struct pool *pool = volumes_pool(vs);
     struct control_pool *p = find_same(c, pool_uuid(pool));
@@ -187,16 +187,16 @@ static struct volumes_config volumes_config_of(struct control *c)
     };
 }
 
-int control_volumes_create(struct control *c, const struct pool_create_options *o,
-                           const char *const *paths, unsigned count, struct volumes **out,
-                           struct vp_error *err)
+CO int control_volumes_create(struct control *c, const struct pool_create_options *o,
+                              const char *const *paths, unsigned count, struct volumes **out,
+                              struct vp_error *err)
 {
     struct volumes_config config = volumes_config_of(c);
     return volumes_create(o, paths, count, &config, out, err);
 }
 
-int control_pool_import(struct control *c, const struct pool_found *f, struct control_pool **out,
-                        struct vp_error *err)
+CO int control_pool_import(struct control *c, const struct pool_found *f, struct control_pool **out,
+                           struct vp_error *err)
 {
     struct volumes_config config = volumes_config_of(c);
     struct volumes *vs;
@@ -248,7 +248,7 @@ static json_t *cache_json(struct control *c)
     return json_pack("{s:i, s:o}", "version", 1, "pools", pools);
 }
 
-int control_pools_save(struct control *c, struct vp_error *err)
+CO int control_pools_save(struct control *c, struct vp_error *err)
 {
     json_t *cache = cache_json(c);
     char *text = cache ? json_dumps(cache, JSON_INDENT(1)) : NULL;
@@ -269,7 +269,7 @@ int control_pools_save(struct control *c, struct vp_error *err)
     return rc;
 }
 
-void control_pools_save_later(struct control *c)
+CO void control_pools_save_later(struct control *c)
 {
     struct vp_error err;
     vp_ignore(control_pools_save(c, &err), "there is an event, and the monitor tries again");
@@ -328,8 +328,8 @@ static int fail_incomplete(const struct places *l, const struct pool_found *f, u
 
 /* CO. Imports the pool of this uuid from those of the first `count` places whose labels are its, if
  * these are `wanted` disks, or all. VP_E_NOT_FOUND: none is. VP_E_AGAIN: some are missing. */
-static int import_from(struct control *c, const struct places *l, unsigned count,
-                       struct vp_uuid uuid, unsigned wanted, struct vp_error *err)
+static CO int import_from(struct control *c, const struct places *l, unsigned count,
+                          struct vp_uuid uuid, unsigned wanted, struct vp_error *err)
 {
     struct pool_found *found = NULL;
     struct control_pool *p;
@@ -358,8 +358,8 @@ static int import_from(struct control *c, const struct places *l, unsigned count
 /* CO. From the remembered paths, where all disks are there; else from the configured directories
  * too. As many disks are needed as were there last, or any if `partly`. A disk that was missing
  * last time is out of service: it is taken when it is found, and not waited for. */
-static int import_remembered(struct control *c, const json_t *paths, struct vp_uuid uuid,
-                             bool partly, struct vp_error *err)
+static CO int import_remembered(struct control *c, const json_t *paths, struct vp_uuid uuid,
+                                bool partly, struct vp_error *err)
 {
     struct places *l = places_new(c, paths);
     if (!l)
@@ -404,7 +404,7 @@ static void pool_wait_for_disks(struct control *c, struct control_pool *p, const
 }
 
 /* CO. One try; what it said is kept. */
-static int pool_try(struct control *c, struct control_pool *p)
+static CO int pool_try(struct control *c, struct control_pool *p)
 {
     struct vp_error err = {0};
     uint64_t now = reactor_now_ns();
@@ -425,7 +425,7 @@ static int pool_try(struct control *c, struct control_pool *p)
 }
 
 /* CO. A pool that cannot be imported stays on the list, and is tried again later. */
-static void restore_one(struct control *c, const json_t *entry)
+static CO void restore_one(struct control *c, const json_t *entry)
 {
     const char *name = json_string_value(json_object_get(entry, "name"));
     const char *uuid_text = json_string_value(json_object_get(entry, "uuid"));
@@ -461,7 +461,7 @@ static struct control_pool *pool_due(struct control *c, uint64_t now)
     return NULL;
 }
 
-void control_pools_retry(struct control *c)
+CO void control_pools_retry(struct control *c)
 {
     uint64_t now = reactor_now_ns();
     bool any = false;
@@ -472,7 +472,7 @@ void control_pools_retry(struct control *c)
         control_pools_save_later(c);
 }
 
-void control_pools_restore(struct control *c)
+CO void control_pools_restore(struct control *c)
 {
     json_t *cache;
     struct vp_error err = {0};
@@ -487,7 +487,7 @@ void control_pools_restore(struct control *c)
     json_decref(cache);
 }
 
-int control_pools_close(struct control *c)
+CO int control_pools_close(struct control *c)
 {
     int first = 0;
     while (!list_empty(&c->pools)) {

@@ -165,7 +165,7 @@ static char *refuse_big_number(const char *frame, size_t len, size_t *reply_len)
     return finish(error, reply_len);
 }
 
-char *rpc_handle(const struct rpc *rpc, const char *frame, size_t len, size_t *reply_len)
+CO char *rpc_handle(const struct rpc *rpc, const char *frame, size_t len, size_t *reply_len)
 {
     *reply_len = 0;
     if (!frame_is_shallow(frame, len))

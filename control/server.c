@@ -132,8 +132,8 @@ static bool connection_admit(struct connection *c)
     return true;
 }
 
-int control_server_wait(struct control_server *s, struct co_queue *q, uint64_t deadline_ns,
-                        const char *why)
+CO int control_server_wait(struct control_server *s, struct co_queue *q, uint64_t deadline_ns,
+                           const char *why)
 {
     struct connection *c, *mine = NULL;
     list_for_each (c, &s->connections, link)
@@ -320,8 +320,8 @@ static int group_of_socket(struct control_server *s, const char *group, struct v
     return 0;
 }
 
-int control_server_listen(struct control_server *s, const char *path, const char *group,
-                          struct vp_error *err)
+CO int control_server_listen(struct control_server *s, const char *path, const char *group,
+                             struct vp_error *err)
 {
     s->path = path;
     s->listen_fd = -1;
@@ -346,7 +346,7 @@ int control_server_start(struct control_server *s)
     return co_spawn(acceptor_run, s, "control acceptor");
 }
 
-void control_server_stop(struct control_server *s)
+CO void control_server_stop(struct control_server *s)
 {
     s->stopping = true;
     if (s->acceptor)

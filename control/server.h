@@ -33,8 +33,8 @@ struct control_server {
 };
 
 /* Listens on `path`, mode 0660, group `group` ("" = the process's). Errors with a sentence. */
-int control_server_listen(struct control_server *s, const char *path, const char *group,
-                          struct vp_error *err) must_check;
+CO int control_server_listen(struct control_server *s, const char *path, const char *group,
+                             struct vp_error *err) must_check;
 /* Accepts from now on. `rpc`, `connections_max` and `frame_timeout_ns` are set before. */
 int control_server_start(struct control_server *s) must_check;
 /* No new connections; waits for requests under way to be answered, for a second for a client that

@@ -338,7 +338,7 @@ json_t *show_pool_brief(const struct control_pool *p)
                      (int)attachment_count(p, NULL), "space", space_json(&space, &sums));
 }
 
-json_t *show_pool(const struct control_pool *p)
+CO json_t *show_pool(const struct control_pool *p)
 {
     if (!p->vs)
         return closed_pool_json(p);

@@ -92,7 +92,7 @@ static void judge(struct control *c, struct ublk_seen *s)
                                : UBLK_ORPHAN;
 }
 
-int ublk_look(struct control *c, int number, struct ublk_seen *out, struct vp_error *err)
+CO int ublk_look(struct control *c, int number, struct ublk_seen *out, struct vp_error *err)
 {
     struct sight g = {.seen = out, .count = 1, .users = true};
     int rc = ask(number, out);
@@ -126,9 +126,9 @@ static CO int look_at_all(struct sight *g)
     return g->count ? offload_run(look_blocking, g) : 0;
 }
 
-int ublk_each(struct control *c, bool users,
-              int (*fn)(struct control *c, struct ublk_seen *s, void *arg), void *arg,
-              struct vp_error *err)
+CO int ublk_each(struct control *c, bool users,
+                 int (*fn)(struct control *c, struct ublk_seen *s, void *arg), void *arg,
+                 struct vp_error *err)
 {
     struct sight g = {.users = users};
     int rc = look_at_all(&g);
@@ -154,7 +154,7 @@ static int remove_blocking(void *arg)
     return ublk_record_remove(UBLK_RECORD_DIR, ((const struct ublk_record *)arg)->number);
 }
 
-int ublk_device_known(void *arg, int number, bool there, struct vp_error *err)
+CO int ublk_device_known(void *arg, int number, bool there, struct vp_error *err)
 {
     struct ublk_record *r = arg;
     r->number = number;
@@ -178,14 +178,14 @@ static int read_blocking(void *arg)
     return rc ? rc : same ? 0 : VP_E_EXISTS;
 }
 
-bool ublk_device_is_recorded(const struct ublk_record *r, int number)
+CO bool ublk_device_is_recorded(const struct ublk_record *r, int number)
 {
     struct ublk_record wanted = *r;
     wanted.number = number;
     return number >= 0 && offload_run(read_blocking, &wanted) == 0;
 }
 
-int ublk_remove(const struct ublk_seen *s, struct vp_error *err)
+CO int ublk_remove(const struct ublk_seen *s, struct vp_error *err)
 {
     struct ublk_record record = s->record;
     return ublkx_device_discard(&s->device, ublk_device_known, &record, err);
@@ -218,7 +218,7 @@ static int forget_leftovers(void *arg)
     return ublk_records_forget_leftovers(UBLK_RECORD_DIR, CLASS_DIR);
 }
 
-void ublk_report_orphans(struct control *c)
+CO void ublk_report_orphans(struct control *c)
 {
     struct vp_error err = {0};
     int rc = offload_run(forget_leftovers, NULL);

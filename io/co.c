@@ -147,12 +147,12 @@ static struct co *about_to_wait(void)
     return co;
 }
 
-void co_suspend(const char *why)
+CO void co_suspend(const char *why)
 {
     co_suspend_cancellable(why, NULL, NULL);
 }
 
-void co_suspend_cancellable(const char *why, void (*cancel)(void *arg), void *arg)
+CO void co_suspend_cancellable(const char *why, void (*cancel)(void *arg), void *arg)
 {
     struct co *co = about_to_wait();
     co->why = why;
@@ -172,7 +172,7 @@ void co_wake(struct co *co)
     list_add_tail(&co->reactor->ready, &co->link);
 }
 
-void co_yield (void)
+CO void co_yield (void)
 {
     struct co *co = about_to_wait();
     co->state = CO_READY;

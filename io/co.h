@@ -12,7 +12,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Marks a function that may yield. Its comment says what can change meanwhile. */
+/* Marks a function that may yield, in its declaration and in its definition. Its comment says what
+ * can change meanwhile. What calls it is marked too (tests/lib/tidy-yields), so a function without
+ * the mark does not yield. */
 #define CO
 
 struct co;
@@ -80,15 +82,20 @@ void co_mutex_init(struct co_mutex *m);
 CO void co_mutex_lock(struct co_mutex *m);
 void co_mutex_unlock(struct co_mutex *m);
 
-/* CO_NO_YIELD { … }: yielding inside is a broken invariant (checked, in release builds too).
- * Leave the block only through its end. */
+/*
+ * CO_NO_YIELD { … }: yielding inside is a broken invariant, checked in release builds too. Leave
+ * the block only through its end. It is for a part of a CO function that must be one moment for
+ * all others, and for calls through a pointer. Elsewhere, on the data path above all, such a part
+ * is a function of its own without the mark CO, which tests/lib/tidy-yields holds at no cost.
+ */
 void co_no_yield_begin(void);
 void co_no_yield_end(void);
 #define CO_NO_YIELD                                                                                \
     for (int vp_once_ = (co_no_yield_begin(), 1); vp_once_; vp_once_ = (co_no_yield_end(), 0))
 
-/* Waits until a number of spawned parts is finished: group_enter before each co_spawn,
- * group_leave(rc) as each part's last act, group_wait in the parent: the first error, or 0. */
+/* Waits until a number of spawned parts is finished: co_group_enter before each co_spawn,
+ * co_group_leave(rc) as each part's last act, co_group_wait in the parent, which returns the first
+ * error, or 0. */
 struct co_group {
     unsigned running;
     int rc;

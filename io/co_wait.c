@@ -37,7 +37,7 @@ static void waiter_init(struct waiter *w)
     w->rc = 0;
 }
 
-int co_sleep_ns(uint64_t ns)
+CO int co_sleep_ns(uint64_t ns)
 {
     struct waiter w;
     waiter_init(&w);
@@ -54,7 +54,7 @@ void co_queue_init(struct co_queue *q)
     list_init(&q->waiters);
 }
 
-void co_queue_wait(struct co_queue *q, const char *why)
+CO void co_queue_wait(struct co_queue *q, const char *why)
 {
     struct waiter w;
     waiter_init(&w);
@@ -62,7 +62,7 @@ void co_queue_wait(struct co_queue *q, const char *why)
     co_suspend(why);
 }
 
-int co_queue_wait_until(struct co_queue *q, uint64_t deadline_ns, const char *why)
+CO int co_queue_wait_until(struct co_queue *q, uint64_t deadline_ns, const char *why)
 {
     struct waiter w;
     waiter_init(&w);
@@ -108,7 +108,7 @@ void co_mutex_init(struct co_mutex *m)
     co_queue_init(&m->queue);
 }
 
-void co_mutex_lock(struct co_mutex *m)
+CO void co_mutex_lock(struct co_mutex *m)
 {
     struct co *self = co_self();
     VP_VERIFY(self, !=, NULL);
@@ -150,7 +150,7 @@ void co_group_leave(struct co_group *g, int rc)
         co_queue_wake_all(&g->queue);
 }
 
-int co_group_wait(struct co_group *g)
+CO int co_group_wait(struct co_group *g)
 {
     while (g->running > 0)
         co_queue_wait(&g->queue, "group");

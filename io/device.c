@@ -20,7 +20,7 @@ static int open_blocking(void *arg)
     return uring_device_open(o->path, o->flags, o->out, o->err);
 }
 
-int io_dev_open(const char *path, unsigned flags, struct io_dev **out, struct vp_error *err)
+CO int io_dev_open(const char *path, unsigned flags, struct io_dev **out, struct vp_error *err)
 {
     struct opening o = {path, flags, out, err};
     if (reactor_current && reactor_current->config.sim)
@@ -28,7 +28,7 @@ int io_dev_open(const char *path, unsigned flags, struct io_dev **out, struct vp
     return offload_run(open_blocking, &o);
 }
 
-void io_dev_close(struct io_dev *dev)
+CO void io_dev_close(struct io_dev *dev)
 {
     if (dev)
         dev->ops->close(dev);
@@ -39,12 +39,12 @@ const struct io_dev_info *io_dev_info(const struct io_dev *dev)
     return &dev->info;
 }
 
-int io_dev_look(struct io_dev *dev, struct io_dev_sight *out)
+CO int io_dev_look(struct io_dev *dev, struct io_dev_sight *out)
 {
     return dev->ops->look ? dev->ops->look(dev, out) : VP_E_NOT_SUPPORTED;
 }
 
-int io_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len)
+CO int io_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len)
 {
     return dev->ops->preallocate ? dev->ops->preallocate(dev, offset, len) : 0;
 }
@@ -146,7 +146,7 @@ void io_batch_add(struct io_batch *b, struct io_op *op)
     op->dev->ops->submit(op->dev, op);
 }
 
-int io_batch_wait(struct io_batch *b)
+CO int io_batch_wait(struct io_batch *b)
 {
     VP_VERIFY(b->waiter, ==, NULL);
     if (b->pending > 0) {
@@ -211,38 +211,39 @@ static CO int one_slot(struct io_dev *dev, enum io_kind kind, uint64_t offset, u
     return run(&op);
 }
 
-int io_dev_read(struct io_dev *dev, uint64_t offset, void *buf, uint32_t len)
+CO int io_dev_read(struct io_dev *dev, uint64_t offset, void *buf, uint32_t len)
 {
     return one(dev, IO_READ, offset, buf, len, 0);
 }
 
-int io_dev_write(struct io_dev *dev, uint64_t offset, const void *buf, uint32_t len, unsigned flags)
+CO int io_dev_write(struct io_dev *dev, uint64_t offset, const void *buf, uint32_t len,
+                    unsigned flags)
 {
     return one(dev, IO_WRITE, offset, buf, len, flags);
 }
 
-int io_dev_read_slot(struct io_dev *dev, uint64_t offset, unsigned slot, uint32_t len)
+CO int io_dev_read_slot(struct io_dev *dev, uint64_t offset, unsigned slot, uint32_t len)
 {
     return one_slot(dev, IO_READ, offset, slot, len, 0);
 }
 
-int io_dev_write_slot(struct io_dev *dev, uint64_t offset, unsigned slot, uint32_t len,
-                      unsigned flags)
+CO int io_dev_write_slot(struct io_dev *dev, uint64_t offset, unsigned slot, uint32_t len,
+                         unsigned flags)
 {
     return one_slot(dev, IO_WRITE, offset, slot, len, flags);
 }
 
-int io_dev_flush(struct io_dev *dev)
+CO int io_dev_flush(struct io_dev *dev)
 {
     return one(dev, IO_FLUSH, 0, NULL, 0, 0);
 }
 
-int io_dev_discard(struct io_dev *dev, uint64_t offset, uint64_t len)
+CO int io_dev_discard(struct io_dev *dev, uint64_t offset, uint64_t len)
 {
     return one(dev, IO_DISCARD, offset, NULL, len, 0);
 }
 
-int io_dev_zero(struct io_dev *dev, uint64_t offset, uint64_t len)
+CO int io_dev_zero(struct io_dev *dev, uint64_t offset, uint64_t len)
 {
     return one(dev, IO_ZERO, offset, NULL, len, 0);
 }

@@ -76,7 +76,7 @@ static void command_done(struct ring_req *req, int res)
     c->co = NULL;
 }
 
-int io_command_run(struct io_command *c)
+CO int io_command_run(struct io_command *c)
 {
     VP_VERIFY(reactor_current->ring, !=, NULL); /* a simulated world has no drivers */
     c->req.prep = command_prep;

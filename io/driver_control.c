@@ -126,7 +126,7 @@ static int control_job(struct job *job)
     return rc;
 }
 
-int io_control_run(struct io_control *c, unsigned timeout_ms)
+CO int io_control_run(struct io_control *c, unsigned timeout_ms)
 {
     struct job *job = job_new(control_job);
     if (!job)
@@ -150,7 +150,7 @@ static int claimed_job(struct job *job)
     return 0;
 }
 
-int io_block_is_claimed(const char *path, unsigned timeout_ms)
+CO int io_block_is_claimed(const char *path, unsigned timeout_ms)
 {
     struct job *job = job_new(claimed_job);
     if (!job)

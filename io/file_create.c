@@ -30,7 +30,7 @@ static int create_blocking(void *arg)
     return 0;
 }
 
-int io_file_create(const char *path, uint64_t size_bytes, struct vp_error *err)
+CO int io_file_create(const char *path, uint64_t size_bytes, struct vp_error *err)
 {
     struct file_create f = {path, size_bytes, err};
     return offload_run(create_blocking, &f);

@@ -91,8 +91,8 @@ static int listen_unix_blocking(void *arg)
     return 0;
 }
 
-int io_listen_unix(const char *path, unsigned mode, int *out_fd, struct stat *file,
-                   struct vp_error *err)
+CO int io_listen_unix(const char *path, unsigned mode, int *out_fd, struct stat *file,
+                      struct vp_error *err)
 {
     struct listen_unix l = {path, mode, out_fd, file, err};
     return offload_run(listen_unix_blocking, &l);
@@ -112,7 +112,7 @@ static int unlisten_blocking(void *arg)
     return ours ? unlink(u->path) : 0;
 }
 
-void io_unlisten_unix(const char *path, const struct stat *file)
+CO void io_unlisten_unix(const char *path, const struct stat *file)
 {
     struct unlisten u = {path, file};
     vp_ignore(offload_run(unlisten_blocking, &u), "a stale socket is replaced at the next start");

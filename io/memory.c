@@ -57,7 +57,7 @@ static void heap_take(void)
         free(piece[i]);
 }
 
-static void take_buffers(void *arg)
+static CO void take_buffers(void *arg)
 {
     struct reactor *r = arg;
     struct region *g = reactor_region(r);

@@ -117,7 +117,7 @@ static void net_cancel(void *arg)
 
 /* Runs the request; its result or the negative errno is in op->res. An error that comes of our
  * cutting it short is returned by the reason. */
-static int net_run(struct net_op *op, uint64_t deadline_ns, const char *why)
+static CO int net_run(struct net_op *op, uint64_t deadline_ns, const char *why)
 {
     VP_VERIFY(reactor_current->ring, !=, NULL); /* a simulated world has no sockets */
     op->req.prep = net_prep;
@@ -145,7 +145,7 @@ static int net_run(struct net_op *op, uint64_t deadline_ns, const char *why)
 
 /* ---- net.h --------------------------------------------------------------------------------- */
 
-int io_accept(int listen_fd, uint64_t deadline_ns, int *out_fd)
+CO int io_accept(int listen_fd, uint64_t deadline_ns, int *out_fd)
 {
     for (;;) {
         struct net_op op = {.kind = NET_ACCEPT, .fd = listen_fd};
@@ -158,8 +158,8 @@ int io_accept(int listen_fd, uint64_t deadline_ns, int *out_fd)
     }
 }
 
-static int recv_some(int fd, void *buf, size_t len, int flags, uint64_t deadline_ns, size_t *got,
-                     bool *cut)
+static CO int recv_some(int fd, void *buf, size_t len, int flags, uint64_t deadline_ns, size_t *got,
+                        bool *cut)
 {
     struct net_op op = {.kind = NET_RECV, .fd = fd, .buf = buf, .len = len, .flags = flags};
     int rc = net_run(&op, deadline_ns, "recv");
@@ -170,13 +170,13 @@ static int recv_some(int fd, void *buf, size_t len, int flags, uint64_t deadline
     return rc;
 }
 
-int io_recv(int fd, void *buf, size_t len, uint64_t deadline_ns, size_t *got)
+CO int io_recv(int fd, void *buf, size_t len, uint64_t deadline_ns, size_t *got)
 {
     bool cut;
     return recv_some(fd, buf, len, 0, deadline_ns, got, &cut);
 }
 
-int io_recv_all(int fd, void *buf, size_t len, uint64_t deadline_ns)
+CO int io_recv_all(int fd, void *buf, size_t len, uint64_t deadline_ns)
 {
     unsigned char *p = buf;
     while (len > 0) {
@@ -225,7 +225,7 @@ static void send_at_once(int fd, struct iovec **iov, unsigned *count)
     } while (sent > 0 && *count > 0);
 }
 
-int io_sendv_all(int fd, struct iovec *iov, unsigned iov_count, uint64_t deadline_ns)
+CO int io_sendv_all(int fd, struct iovec *iov, unsigned iov_count, uint64_t deadline_ns)
 {
     iov_advance(&iov, &iov_count, 0);           /* empty ones in front */
     VP_VERIFY(reactor_current->ring, !=, NULL); /* a simulated world has no sockets */
@@ -245,13 +245,13 @@ int io_sendv_all(int fd, struct iovec *iov, unsigned iov_count, uint64_t deadlin
     return 0;
 }
 
-int io_send_all(int fd, const void *buf, size_t len, uint64_t deadline_ns)
+CO int io_send_all(int fd, const void *buf, size_t len, uint64_t deadline_ns)
 {
     struct iovec iov = {(void *)(uintptr_t)buf, len};
     return io_sendv_all(fd, &iov, 1, deadline_ns);
 }
 
-int io_poll(int fd, unsigned events, uint64_t deadline_ns, unsigned *revents)
+CO int io_poll(int fd, unsigned events, uint64_t deadline_ns, unsigned *revents)
 {
     struct net_op op = {.kind = NET_POLL, .fd = fd, .events = events};
     int rc = net_run(&op, deadline_ns, "poll");

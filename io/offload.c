@@ -27,7 +27,7 @@ static void *offload_thread(void *arg)
     return NULL;
 }
 
-int offload_run(int (*fn)(void *arg), void *arg)
+CO int offload_run(int (*fn)(void *arg), void *arg)
 {
     if (!reactor_current || reactor_current->config.sim)
         return fn(arg);

@@ -46,12 +46,12 @@ static CO int call_in_lane(struct reactor *to, enum mail_lane lane, int (*fn)(vo
     return call.rc;
 }
 
-int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg)
+CO int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg)
 {
     return call_in_lane(to, MAIL_INTERNAL, fn, arg);
 }
 
-int reactor_call_for_client(struct reactor *to, int (*fn)(void *arg), void *arg)
+CO int reactor_call_for_client(struct reactor *to, int (*fn)(void *arg), void *arg)
 {
     return call_in_lane(to, MAIL_CLIENT, fn, arg);
 }
@@ -103,7 +103,7 @@ void reactor_event_init(struct reactor_event *e)
     e->reply = (struct mail_reply){.co = co_self()};
 }
 
-void reactor_event_wait(struct reactor_event *e)
+CO void reactor_event_wait(struct reactor_event *e)
 {
     unsigned state = EVENT_OPEN;
     if (atomic_compare_exchange_strong(&e->state, &state, EVENT_AWAITED))

@@ -9,7 +9,7 @@
  *
  * What is known about a piece is kept outside of it, with its first page's number. Who does not
  * get a buffer waits in line: nobody overtakes, so that large requests do not starve.
- * One thread. Tested in tests/unit/io/test_buffer.c.
+ * One thread. Tested in tests/unit/io/test_reactor.c.
  */
 #include "io/region_impl.h"
 
@@ -321,7 +321,7 @@ void *io_buffer_try(size_t len)
     return buf;
 }
 
-void *io_buffer_get(size_t len)
+CO void *io_buffer_get(size_t len)
 {
     void *buf = io_buffer_try(len);
     if (buf)

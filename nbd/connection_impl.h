@@ -206,7 +206,7 @@ void nbdx_helper_end(struct nbdx_connection *c);
 /* enum nbdx_error of a request's header, before its payload is looked at. */
 uint32_t nbdx_request_check(const struct nbdx_request *rq);
 /* A coroutine: serves the request, queues its reply (or frees it). */
-void nbdx_request_main(void *arg);
+CO void nbdx_request_main(void *arg);
 /* Ends one of a large write's pieces or its reader; the last one queues the reply. */
 void nbdx_request_piece_end(struct nbdx_request *parent);
 uint32_t nbdx_error_of(int rc, uint16_t command);
@@ -231,7 +231,7 @@ void nbdx_reply_chunk_add(struct nbdx_request *rq, uint64_t offset, size_t len, 
 /* n extents, which the caller has put at rq->buf as struct volume_extent; converted in place. */
 void nbdx_reply_status(struct nbdx_request *rq, unsigned n);
 /* A coroutine: sends all that is queued at once, again and again. */
-void nbdx_writer_main(void *arg);
+CO void nbdx_writer_main(void *arg);
 void nbdx_writer_kick(struct nbdx_connection *c);
 
 /* ---- server.c ------------------------------------------------------------------------------ */

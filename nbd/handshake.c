@@ -53,8 +53,8 @@ bool nbdx_cursor_string(struct nbdx_cursor *d, const char **out, uint32_t *len)
 
 /* ---- replies ------------------------------------------------------------------------------- */
 
-int nbdx_option_reply(struct nbdx_connection *c, uint32_t option, uint32_t type, const void *data,
-                      size_t len)
+CO int nbdx_option_reply(struct nbdx_connection *c, uint32_t option, uint32_t type,
+                         const void *data, size_t len)
 {
     struct nbdx_option_reply h = {be64_make(NBDX_OPTION_REPLY_MAGIC), be32_make(option),
                                   be32_make(type), be32_make((uint32_t)len)};
@@ -62,7 +62,8 @@ int nbdx_option_reply(struct nbdx_connection *c, uint32_t option, uint32_t type,
     return io_sendv_all(c->fd, iov, len ? 2 : 1, c->in.deadline_ns);
 }
 
-int nbdx_option_error(struct nbdx_connection *c, uint32_t option, uint32_t type, const char *text)
+CO int nbdx_option_error(struct nbdx_connection *c, uint32_t option, uint32_t type,
+                         const char *text)
 {
     return nbdx_option_reply(c, option, type, text, strlen(text));
 }
@@ -299,7 +300,7 @@ static CO int option_next(struct nbdx_connection *c)
     return rc ? rc : option_serve(c, option, (struct nbdx_cursor){p, length});
 }
 
-int nbdx_handshake(struct nbdx_connection *c)
+CO int nbdx_handshake(struct nbdx_connection *c)
 {
     int rc = greet(c);
     for (unsigned i = 0; !rc && !c->export; i++)

@@ -78,7 +78,7 @@ static size_t cost_of(size_t len)
     return len <= 4096 ? 4096 : (size_t)1 << (64 - __builtin_clzll(len - 1));
 }
 
-size_t nbdx_buffer_fit(struct nbdx_connection *c, size_t len, size_t extra)
+CO size_t nbdx_buffer_fit(struct nbdx_connection *c, size_t len, size_t extra)
 {
     while (c->buffers.held && !io_share_may_take(&c->buffers, cost_of(len + extra)))
         co_queue_wait(&c->buffer_queue, "nbd: buffers of the connection");
@@ -100,7 +100,7 @@ static CO void buffer_wait(struct nbdx_connection *c)
         cut_longest_stalled(c->stall_ns);
 }
 
-void *nbdx_buffer_get(struct nbdx_connection *c, size_t len)
+CO void *nbdx_buffer_get(struct nbdx_connection *c, size_t len)
 {
     size_t cost = cost_of(len);
     VP_VERIFY(cost, <=, 2 * NBDX_PIECE_BYTES);

@@ -26,7 +26,7 @@ static CO int context_reply(struct nbdx_connection *c, uint32_t option)
     return nbdx_option_reply(c, option, NBDX_REP_META_CONTEXT, &r, sizeof(r));
 }
 
-int nbdx_option_meta(struct nbdx_connection *c, uint32_t option, struct nbdx_cursor d)
+CO int nbdx_option_meta(struct nbdx_connection *c, uint32_t option, struct nbdx_cursor d)
 {
     bool set = option == NBDX_OPT_SET_META_CONTEXT;
     const char *name, *q;

@@ -96,7 +96,7 @@ static CO void batch_send(struct nbdx_connection *c)
     }
 }
 
-void nbdx_writer_main(void *arg)
+CO void nbdx_writer_main(void *arg)
 {
     struct nbdx_connection *c = arg;
     c->writer = co_self();
@@ -177,7 +177,7 @@ void nbdx_reply_end(struct nbdx_request *rq)
     reply_queue(rq);
 }
 
-void nbdx_reply_data(struct nbdx_request *rq, uint64_t offset, size_t len, bool first, bool last)
+CO void nbdx_reply_data(struct nbdx_request *rq, uint64_t offset, size_t len, bool first, bool last)
 {
     rq->iov = rq->own_iov;
     rq->iov_count = 0;
@@ -218,7 +218,7 @@ void nbdx_reply_chunk_add(struct nbdx_request *rq, uint64_t offset, size_t len, 
         iov_add(rq, data, len);
 }
 
-void nbdx_reply_chunks(struct nbdx_request *rq, bool last)
+CO void nbdx_reply_chunks(struct nbdx_request *rq, bool last)
 {
     reply_part(rq, last);
 }

@@ -281,7 +281,7 @@ static CO void request_modify(struct nbdx_request *rq)
     nbdx_request_piece_end(parent);
 }
 
-void nbdx_request_main(void *arg)
+CO void nbdx_request_main(void *arg)
 {
     struct nbdx_request *rq = arg;
     struct nbdx_connection *c = rq->conn;

@@ -111,7 +111,7 @@ static CO void connection_free(struct nbdx_connection *c)
     co_queue_wake_all(&s->changed);
 }
 
-static int transmission_call(void *arg)
+static CO int transmission_call(void *arg)
 {
     return nbdx_transmission(arg);
 }
@@ -134,12 +134,12 @@ static CO int connection_serve(struct nbdx_connection *c)
     return rc == VP_E_CLOSED ? 0 : rc;
 }
 
-static void connection_main(void *arg)
+static CO void connection_main(void *arg)
 {
     vp_ignore(connection_serve(arg), "told in the log, the client knows");
 }
 
-static void connection_begin(struct nbdx_server *s, int fd)
+static CO void connection_begin(struct nbdx_server *s, int fd)
 {
     if (s->connection_count >= s->limits.connections || !total_enter(s->total)) {
         s->refused++;
@@ -156,7 +156,7 @@ static void connection_begin(struct nbdx_server *s, int fd)
         connection_free(c); /* nobody can have pinned it yet */
 }
 
-static void acceptor_main(void *arg)
+static CO void acceptor_main(void *arg)
 {
     struct nbdx_server *s = arg;
     s->acceptor = co_self();
@@ -255,7 +255,7 @@ static int server_new(const struct nbdx_export *exports, unsigned count,
     return 0;
 }
 
-static int server_listen(struct nbdx_server *s, struct vp_error *err)
+static CO int server_listen(struct nbdx_server *s, struct vp_error *err)
 {
     const struct nbdx_address *a = &s->address;
     switch (a->kind) {
@@ -284,8 +284,8 @@ static CO void socket_unlink(const struct nbdx_server *s)
         io_unlisten_unix(s->address.path, &s->file);
 }
 
-int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server **out,
-                      struct vp_error *err)
+CO int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server **out,
+                         struct vp_error *err)
 {
     struct nbdx_server *s;
     int rc = server_new(o->exports, o->export_count, &o->limits, &s, err);
@@ -353,7 +353,7 @@ struct stop_call {
     unsigned deadline_ms;
 };
 
-static int server_stop_here(void *arg)
+static CO int server_stop_here(void *arg)
 {
     struct stop_call *call = arg;
     struct nbdx_server *s = call->server;
@@ -376,7 +376,7 @@ static int server_stop_here(void *arg)
     return 0;
 }
 
-void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms)
+CO void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms)
 {
     struct stop_call call = {s, deadline_ms};
     vp_ignore(reactor_call(s->reactor, server_stop_here, &call), "its reactor has ended");
@@ -429,8 +429,8 @@ static int stats_here(void *arg)
     return 0;
 }
 
-void nbdx_server_stats(struct nbdx_server *s, struct nbdx_server_stats *out,
-                       struct nbdx_connection_info *info, unsigned max, unsigned *count)
+CO void nbdx_server_stats(struct nbdx_server *s, struct nbdx_server_stats *out,
+                          struct nbdx_connection_info *info, unsigned max, unsigned *count)
 {
     struct stats_call call = {s, out, info, max, 0};
     *out = (struct nbdx_server_stats){0};
@@ -452,8 +452,8 @@ unsigned nbdx_server_port(const struct nbdx_server *s)
 
 /* ---- captive servers ----------------------------------------------------------------------- */
 
-int nbdx_serve_fd(int fd, const struct nbdx_export *exports, unsigned export_count,
-                  const struct nbdx_limits *limits)
+CO int nbdx_serve_fd(int fd, const struct nbdx_export *exports, unsigned export_count,
+                     const struct nbdx_limits *limits)
 {
     AUTO_FD int owned = fd;
     struct nbdx_server *s;
@@ -471,7 +471,7 @@ int nbdx_serve_fd(int fd, const struct nbdx_export *exports, unsigned export_cou
     return rc;
 }
 
-static int wait_unused_here(void *arg)
+static CO int wait_unused_here(void *arg)
 {
     struct nbdx_server *s = arg;
     s->waiters++;
@@ -482,7 +482,7 @@ static int wait_unused_here(void *arg)
     return 0;
 }
 
-void nbdx_server_wait_unused(struct nbdx_server *s)
+CO void nbdx_server_wait_unused(struct nbdx_server *s)
 {
     vp_ignore(reactor_call(s->reactor, wait_unused_here, s), "its reactor has ended");
 }

@@ -49,7 +49,7 @@ static CO int stream_fill(struct nbdx_stream *s, size_t want)
     return 0;
 }
 
-int nbdx_stream_take(struct nbdx_stream *s, size_t n, const void **out)
+CO int nbdx_stream_take(struct nbdx_stream *s, size_t n, const void **out)
 {
     VP_VERIFY(n, <=, NBDX_STREAM_BYTES);
     if (s->end - s->start < n) {
@@ -62,7 +62,7 @@ int nbdx_stream_take(struct nbdx_stream *s, size_t n, const void **out)
     return 0;
 }
 
-int nbdx_stream_read(struct nbdx_stream *s, void *to, size_t n)
+CO int nbdx_stream_read(struct nbdx_stream *s, void *to, size_t n)
 {
     size_t have = min_u64(n, s->end - s->start);
     memcpy(to, s->buf + s->start, have);
@@ -73,7 +73,7 @@ int nbdx_stream_read(struct nbdx_stream *s, void *to, size_t n)
     return io_recv_all(s->fd, (char *)to + have, n - have, s->deadline_ns);
 }
 
-int nbdx_stream_skip(struct nbdx_stream *s, uint64_t n)
+CO int nbdx_stream_skip(struct nbdx_stream *s, uint64_t n)
 {
     while (n) {
         if (s->start == s->end) {

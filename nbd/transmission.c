@@ -53,7 +53,7 @@ void nbdx_request_free(struct nbdx_request *rq)
         co_queue_wake_one(&c->request_queue);
 }
 
-static void request_run(void *arg)
+static CO void request_run(void *arg)
 {
     struct nbdx_request *rq = arg;
     struct nbdx_connection *c = rq->conn;
@@ -100,7 +100,7 @@ void nbdx_helper_end(struct nbdx_connection *c)
     co_queue_wake_all(&c->helpers_queue);
 }
 
-static void watcher_main(void *arg)
+static CO void watcher_main(void *arg)
 {
     struct nbdx_connection *c = arg;
     unsigned events;
@@ -295,7 +295,7 @@ static CO void helpers_stop(struct nbdx_connection *c)
         co_queue_wait(&c->helpers_queue, "nbd: helpers of the connection");
 }
 
-int nbdx_transmission(struct nbdx_connection *c)
+CO int nbdx_transmission(struct nbdx_connection *c)
 {
     int rc = transmission_init(c);
     if (rc)

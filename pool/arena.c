@@ -119,7 +119,7 @@ static CO size_t arenas_collect(struct pool *p, uint32_t owner, uint64_t *number
     }
 }
 
-size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max)
+CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max)
 {
     uint64_t number = 0;
     return arenas_collect(p, owner, &number, numbers, max);
@@ -228,7 +228,7 @@ static int lease_one(const struct lease_call *c, struct pool_arena *out)
 }
 
 /* The first error counts when there is no lease; a pool that is fenced meanwhile serves nobody. */
-static int lease_at_home(void *arg)
+static CO int lease_at_home(void *arg)
 {
     struct lease_call *c = arg;
     struct pool *p = c->pool;
@@ -243,8 +243,8 @@ static int lease_at_home(void *arg)
     return !rc && io_guard_on(GUARD_LEASE_BEFORE_USE) ? pool_log_drain(p) : rc;
 }
 
-int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile, unsigned spread,
-                     struct pool_arena *out)
+CO int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile,
+                        unsigned spread, struct pool_arena *out)
 {
     if (!owner || !raid_profile_is_supported(profile))
         return VP_E_INVALID;
@@ -252,8 +252,9 @@ int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile
     return reactor_call(p->home, lease_at_home, &c);
 }
 
-int pool_arena_lease_ahead(struct pool *p, uint32_t owner, struct raid_profile profile,
-                           unsigned spread, struct pool_arena *out, unsigned wanted, unsigned *got)
+CO int pool_arena_lease_ahead(struct pool *p, uint32_t owner, struct raid_profile profile,
+                              unsigned spread, struct pool_arena *out, unsigned wanted,
+                              unsigned *got)
 {
     struct lease_call c = {p, owner, profile, spread, out, .wanted = wanted, .ahead = true};
     int rc = reactor_call(p->home, lease_at_home, &c);
@@ -339,7 +340,7 @@ static int lease_many_record(struct pool *p)
 
 /* Counts only: who is leased many finds them with pool_arena_list. The records go out together: one
  * for each group, not one for each arena. */
-static int lease_many_at_home(void *arg)
+static CO int lease_many_at_home(void *arg)
 {
     struct lease_call *c = arg;
     struct pool *p = c->pool;
@@ -368,8 +369,8 @@ static int lease_many_at_home(void *arg)
     return rc ? rc : pool_log_drain(p);
 }
 
-int pool_arena_lease_many(struct pool *p, uint32_t owner, struct raid_profile profile,
-                          unsigned spread, unsigned wanted, unsigned *got)
+CO int pool_arena_lease_many(struct pool *p, uint32_t owner, struct raid_profile profile,
+                             unsigned spread, unsigned wanted, unsigned *got)
 {
     struct lease_call c = {p, owner, profile, spread, NULL, .wanted = wanted};
     *got = 0;
@@ -427,7 +428,7 @@ static void take_back_undo(struct pool *p, uint32_t owner, const uint64_t *numbe
     }
 }
 
-static int return_arenas(struct pool *p, uint32_t owner, const uint64_t *numbers, size_t count)
+static CO int return_arenas(struct pool *p, uint32_t owner, const uint64_t *numbers, size_t count)
 {
     int rc = take_back(p, owner, numbers, count);
     if (rc)
@@ -459,7 +460,7 @@ static CO int return_all(struct pool *p, uint32_t owner)
     return rc;
 }
 
-static int return_at_home(void *arg)
+static CO int return_at_home(void *arg)
 {
     const struct return_call *c = arg;
     if (c->numbers)
@@ -467,7 +468,7 @@ static int return_at_home(void *arg)
     return return_all(c->pool, c->owner);
 }
 
-int pool_arena_return(struct pool *p, uint32_t owner, const uint64_t *numbers, unsigned count)
+CO int pool_arena_return(struct pool *p, uint32_t owner, const uint64_t *numbers, unsigned count)
 {
     struct return_call c = {p, owner, numbers, count};
     if (!owner || (count && !numbers))
@@ -475,7 +476,7 @@ int pool_arena_return(struct pool *p, uint32_t owner, const uint64_t *numbers, u
     return count ? reactor_call(p->home, return_at_home, &c) : 0;
 }
 
-int pool_arena_return_all(struct pool *p, uint32_t owner)
+CO int pool_arena_return_all(struct pool *p, uint32_t owner)
 {
     struct return_call c = {p, owner, NULL, 0};
     return owner ? reactor_call(p->home, return_at_home, &c) : VP_E_INVALID;
@@ -515,7 +516,7 @@ static bool any_disk_lost_writes(const struct pool *p)
     return false;
 }
 
-static int flush_check_at_home(void *arg)
+static CO int flush_check_at_home(void *arg)
 {
     const struct return_call *c = arg;
     struct pool *p = c->pool;
@@ -532,7 +533,7 @@ static int flush_check_at_home(void *arg)
     return 0;
 }
 
-int pool_flush_check(struct pool *p, uint32_t owner)
+CO int pool_flush_check(struct pool *p, uint32_t owner)
 {
     struct return_call c = {p, owner, NULL, 0};
     if (!atomic_load_explicit(&p->disk_left, memory_order_acquire))

@@ -1,16 +1,17 @@
 /*
  * Checkpoints: see docs/design.md, "Metadata". Fuzzy: writes and commits go on while one is made.
  *
- *     cut the log ─ client writes dirty pages, commits ─ table copied ─ log drained ─ table image
- *     written ─ flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
+ *     cut the log ─ client writes dirty pages, commits ─ table copied ─ table image written ─ log
+ *     drained ─ flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
  *
  *  C1  What any page or the table's copy can hold is in the log after the cut, or was before the
- * cut in a page that is dirty or in the table. So root + log from the cut = the last commit. The
- * copy takes many turns, so it holds a record as it was at one moment or another of them: what
- * changed after the cut is in the log, and what is not logged (TREE) changes only before the copy.
- * C2 The log is drained between the copy of the table and the root: nothing becomes durable through
- * the table image whose batch, with the MAP records beside it, is not. C3  A checkpoint that fails
- * changes nothing durable: the old root, its log and its pages stay.
+ *      cut in a page that is dirty or in the table. So root + log from the cut = the last commit.
+ *      The copy takes many turns, so it holds a record as it was at one moment or another of them:
+ *      what changed after the cut is in the log, and what is not logged (TREE) changes only before
+ *      the copy.
+ *  C2  The log is drained between the copy of the table and the root: nothing becomes durable
+ *      through the table image whose batch, with the MAP records beside it, is not.
+ *  C3  A checkpoint that fails changes nothing durable: the old root, its log and its pages stay.
  */
 #include "pool/keep.h"
 #include "pool/meta_impl.h"
@@ -23,7 +24,7 @@ enum { RETRY_NS = 1000000000, RECORDS_A_TURN = 1024 };
 /* ---- table image and root -------------------------------------------------------------------- */
 
 /* CO. The encoded table as a chain of its own. */
-static int table_image_write(struct pool *p, struct pool_table_image_ref *out)
+static CO int table_image_write(struct pool *p, struct pool_table_image_ref *out)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     if (ck->records.failed)
@@ -38,7 +39,7 @@ static int table_image_write(struct pool *p, struct pool_table_image_ref *out)
 }
 
 /* CO. A large table takes many turns, and changes meanwhile (C1). */
-static void table_image_encode(struct pool *p)
+static CO void table_image_encode(struct pool *p)
 {
     struct pool_batch *b = &p->checkpoint.records;
     pool_batch_clear(b);
@@ -48,7 +49,7 @@ static void table_image_encode(struct pool *p)
     pool_meta_encode(p, b);
 }
 
-int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece)
+CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece)
 {
     struct pool_root next = {
         .checkpoint = p->root.now.checkpoint + 1,
@@ -59,10 +60,9 @@ int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece)
     table_image_encode(p);
     if (!io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
         pool_meta_commit(p); /* a test: what the last root needs is used again too early */
-    int rc = pool_log_drain(p);
+    int rc = table_image_write(p, &next.table_image);
+    /* C2. It may also lie in a group that was formed for it, whose record is only queued yet. */
     if (!rc)
-        rc = table_image_write(p, &next.table_image);
-    if (!rc) /* it may lie in a group that was formed for it, whose record is only queued yet */
         rc = pool_log_drain(p);
     /* The root must name nothing that a power cut could still lose. */
     if (!rc && io_guard_on(GUARD_PAGES_BEFORE_ROOT)) {
@@ -81,7 +81,7 @@ int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece)
 /* ---- a checkpoint ------------------------------------------------------------------------- */
 
 /* CO. */
-static int checkpoint_make(struct pool *p)
+static CO int checkpoint_make(struct pool *p)
 {
     struct pool_log_piece piece;
     if (pool_is_fenced(p))
@@ -112,7 +112,7 @@ static void checkpoint_tell(struct pool *p, int rc)
 }
 
 /* CO. Whoever asked until now is served by this one, or, if it fails, by the next. */
-static void checkpoint_run(struct pool *p)
+static CO void checkpoint_run(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     ck->running = true;
@@ -133,7 +133,7 @@ static void checkpoint_run(struct pool *p)
     co_queue_wake_all(&ck->done);
 }
 
-static int checkpoint_home(void *arg)
+static CO int checkpoint_home(void *arg)
 {
     struct pool *p = arg;
     struct pool_checkpoint_state *ck = &p->checkpoint;
@@ -147,7 +147,7 @@ static int checkpoint_home(void *arg)
     return ck->rc;
 }
 
-int pool_checkpoint(struct pool *p)
+CO int pool_checkpoint(struct pool *p)
 {
     return reactor_call_for_client(p->home, checkpoint_home, p);
 }
@@ -169,7 +169,7 @@ uint64_t pool_checkpoint_took_ns(const struct pool *p)
  * nothing is requested, and a request starts one when there is none. */
 
 /* CO. One step: what runs is waited for; after a failure there is a pause. */
-static void checkpoint_task_step(struct pool *p)
+static CO void checkpoint_task_step(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     uint64_t now = reactor_now_ns(), next = ck->rc ? ck->ended_ns + RETRY_NS : now;
@@ -184,7 +184,7 @@ static void checkpoint_task_step(struct pool *p)
     }
 }
 
-static void checkpoint_task(void *arg)
+static CO void checkpoint_task(void *arg)
 {
     struct pool *p = arg;
     struct pool_checkpoint_state *ck = &p->checkpoint;
@@ -232,7 +232,7 @@ void pool_checkpoints_release(struct pool *p)
     atomic_store(&p->checkpoint.task, false);
 }
 
-void pool_checkpoints_stop(struct pool *p)
+CO void pool_checkpoints_stop(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
     p->closing = true;

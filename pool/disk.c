@@ -109,7 +109,7 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
     return 0;
 }
 
-int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why)
+CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why)
 {
     if (pool_disk_mark_out(p, d, rc, why) != 0) {
         vp_warn("pool %s: disk %u (%s) holds the last copy of metadata and failed: %s: %s", p->name,
@@ -129,14 +129,14 @@ struct eject_call {
     const char *why;
 };
 
-static int eject_at_home(void *arg)
+static CO int eject_at_home(void *arg)
 {
     const struct eject_call *c = arg;
     return pool_disk_eject(c->disk->pool, c->disk, c->rc, c->why);
 }
 
 /* raid_disk.eject: from any reactor. */
-static int eject_from_raid(struct raid_disk *disk, int rc, const char *why)
+static CO int eject_from_raid(struct raid_disk *disk, int rc, const char *why)
 {
     struct eject_call c = {disk->owner, rc, why};
     return reactor_call(c.disk->pool->home, eject_at_home, &c);
@@ -193,7 +193,7 @@ static void free_groups(struct list *groups)
         pool_group_free(container_of(e, struct pool_group, link));
 }
 
-void pool_disks_fini(struct pool *p)
+CO void pool_disks_fini(struct pool *p)
 {
     free_groups(&p->groups);
     free_groups(&p->meta_groups);

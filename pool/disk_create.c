@@ -62,7 +62,7 @@ static CO int open_disk(struct opening *o, const char *path,
     return o->created[i] || options->force ? 0 : pool_disk_probe(o->dev[i], path, err);
 }
 
-void pool_disks_remove_created(struct pool *p)
+CO void pool_disks_remove_created(struct pool *p)
 {
     for (unsigned i = 0; i < p->disk_count; i++)
         if (p->disk[i].created)
@@ -136,8 +136,8 @@ static int check_options(const struct pool_create_options *o, unsigned count, st
     return 0;
 }
 
-int pool_disks_create(struct pool *p, const struct pool_create_options *o, const char *const *paths,
-                      unsigned count, struct vp_error *err)
+CO int pool_disks_create(struct pool *p, const struct pool_create_options *o,
+                         const char *const *paths, unsigned count, struct vp_error *err)
 {
     int rc = check_options(o, count, err);
     if (rc)

@@ -117,7 +117,7 @@ static const char *find_fault(const struct pool *p, uint64_t id, const struct po
     return NULL;
 }
 
-static int load_group(const struct pool_record *r, void *arg)
+static CO int load_group(const struct pool_record *r, void *arg)
 {
     struct load *l = arg;
     struct pool_group_info info;
@@ -133,7 +133,7 @@ static int load_group(const struct pool_record *r, void *arg)
               : 0;
 }
 
-int pool_groups_load(struct pool *p, struct vp_error *err)
+CO int pool_groups_load(struct pool *p, struct vp_error *err)
 {
     int rc = pool_space_map_new(p);
     if (rc)

@@ -29,14 +29,17 @@ static void group_tell_owners(const struct pool_group *g,
     uint32_t last = 0;
     for (uint32_t i = 0; i < g->arenas; i++) {
         uint32_t owner = g->arena_owner[i];
-        if (owner && owner != last)
-            fn(arg, owner, lost);
+        if (owner && owner != last) {
+            CO_NO_YIELD {
+                fn(arg, owner, lost);
+            }
+        }
         last = owner;
     }
 }
 
-void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
-                         void *arg)
+CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
+                            void *arg)
 {
     if (pool_disks_out(p) == 0)
         return;

@@ -53,7 +53,7 @@ enum {
     GROUPS_A_TURN = 512,
 };
 
-void pool_import_state_free(struct pool_import_state *im)
+CO void pool_import_state_free(struct pool_import_state *im)
 {
     if (!im)
         return;
@@ -168,7 +168,7 @@ static CO int run_add(struct pool_import_state *im, const struct log_batch *b, b
 }
 
 /* CO. */
-static int import_table_image(struct pool_import_state *im)
+static CO int import_table_image(struct pool_import_state *im)
 {
     const struct pool_table_image_ref *s = &im->image.root.table_image;
     struct log_reader *r = &im->reader;
@@ -192,7 +192,7 @@ static int import_table_image(struct pool_import_state *im)
 }
 
 /* CO. Walks a piece; sets the last sequence number of its last whole run. */
-static int piece_walk(struct pool_import_state *im, struct pool_log_piece *piece)
+static CO int piece_walk(struct pool_import_state *im, struct pool_log_piece *piece)
 {
     bool open = piece->last_seq == POOL_LOG_OPEN;
     struct log_reader *r = &im->reader;
@@ -222,7 +222,7 @@ static int piece_walk(struct pool_import_state *im, struct pool_log_piece *piece
 
 /* CO. All pieces; im->next.piece becomes what the sealing root says of them. An ejection on the way
  * writes the newest root again, with its last piece open. */
-static int import_log(struct pool_import_state *im)
+static CO int import_log(struct pool_import_state *im)
 {
     struct pool_root *root = &im->next;
     *root = im->p->root.now;
@@ -239,7 +239,7 @@ static int import_log(struct pool_import_state *im)
     return 0;
 }
 
-static int import_records(struct pool_import_state *im)
+static CO int import_records(struct pool_import_state *im)
 {
     int rc = log_reader_init(&im->reader, im->p);
     if (rc)
@@ -338,7 +338,7 @@ static int disks_leave(struct pool_import_state *im)
     return 0;
 }
 
-static int import_space(struct pool_import_state *im)
+static CO int import_space(struct pool_import_state *im)
 {
     int rc = pool_groups_load(im->p, im->err);
     if (!rc)
@@ -361,7 +361,7 @@ static int import_space(struct pool_import_state *im)
 
 /* CO. After a kill what we read may be in the disks' caches only, written by a daemon that nobody
  * counts for any more. */
-static int flush_what_was_found(struct pool_import_state *im)
+static CO int flush_what_was_found(struct pool_import_state *im)
 {
     struct pool *p = im->p;
     if (!io_guard_on(GUARD_IMPORT_FLUSH))
@@ -393,7 +393,7 @@ static void merged_pieces_free(struct pool_import_state *im)
 }
 
 /* CO. */
-static int import_seal(struct pool_import_state *im)
+static CO int import_seal(struct pool_import_state *im)
 {
     struct pool *p = im->p;
     struct pool_root next = im->next;
@@ -424,12 +424,12 @@ static int import_seal(struct pool_import_state *im)
 
 /* CO. The root's last piece, as it was found, tells whether what was kept is ours; also where it is
  * empty, and im->next does not count it any more. */
-static int import_keeps_find(struct pool_import_state *im)
+static CO int import_keeps_find(struct pool_import_state *im)
 {
     return pool_keeps_find(im->p, &im->next.piece[im->image.root.pieces - 1], &im->keeps);
 }
 
-static int import_run(struct pool_import_state *im)
+static CO int import_run(struct pool_import_state *im)
 {
     int rc = pool_import_roots(im);
     if (!rc)
@@ -440,11 +440,13 @@ static int import_run(struct pool_import_state *im)
         rc = import_keeps_find(im);
     if (!rc)
         rc = import_seal(im);
-    return rc ? rc : pool_keeps_replay(im->p, &im->keeps);
+    if (!rc)
+        rc = pool_keeps_replay(im->p, &im->keeps);
+    return rc ? rc : pool_jobs_load(im->p);
 }
 
-int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
-                struct pool **out, struct vp_error *err)
+CO int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
+                   struct pool **out, struct vp_error *err)
 {
     struct pool *p = *out = pool_new();
     if (!p)

@@ -31,7 +31,7 @@ static void root_op_set(struct pool_import_state *im, unsigned i, unsigned slot,
 }
 
 /* CO. Slot by slot, after all of a side could not be read at once; two tries each. */
-static void roots_read_single(struct pool_import_state *im, unsigned i)
+static CO void roots_read_single(struct pool_import_state *im, unsigned i)
 {
     for (unsigned slot = 0; slot < POOL_ROOT_SLOTS; slot++) {
         int rc = VP_E_IO;
@@ -51,7 +51,7 @@ static void roots_read_single(struct pool_import_state *im, unsigned i)
 }
 
 /* CO. All slots of all candidates; what cannot be read is zero, and a bit in im->unread. */
-static int roots_read(struct pool_import_state *im)
+static CO int roots_read(struct pool_import_state *im)
 {
     struct io_batch batch;
     unsigned n = im->candidates;
@@ -382,7 +382,7 @@ static int disks_adopt(struct pool_import_state *im)
     return 0;
 }
 
-int pool_import_roots_level(struct pool_import_state *im)
+CO int pool_import_roots_level(struct pool_import_state *im)
 {
     uint64_t slot = im->image.root.number % POOL_ROOT_SLOTS, number;
     bool level = true;
@@ -396,7 +396,7 @@ int pool_import_roots_level(struct pool_import_state *im)
     return level ? 0 : pool_root_repeat(im->p, im->newest[im->winner]);
 }
 
-int pool_import_roots(struct pool_import_state *im)
+CO int pool_import_roots(struct pool_import_state *im)
 {
     int rc = roots_read(im);
     if (!rc)

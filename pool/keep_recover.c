@@ -113,7 +113,7 @@ static int find_one(const char *name, void *found)
 
 /* CO. Its owner lives: its pool's disks are not these, but what these are a copy of. A process that
  * was killed may take a moment to be gone, until `deadline_ns` for all. */
-static bool belongs_to_the_living(const struct keep_found *f, uint64_t deadline_ns)
+static CO bool belongs_to_the_living(const struct keep_found *f, uint64_t deadline_ns)
 {
     while (io_keep_is_owned(f->name) && reactor_now_ns() < deadline_ns)
         if (co_sleep_ns(OWNER_PAUSE_NS))
@@ -122,8 +122,8 @@ static bool belongs_to_the_living(const struct keep_found *f, uint64_t deadline_
 }
 
 /* CO. *use: it is ours. What cannot be anybody's goes (K5); what cannot be read stays. */
-static int consider(struct pool *p, struct keep_found *f, const struct pool_log_piece *last,
-                    uint64_t deadline_ns, bool *use)
+static CO int consider(struct pool *p, struct keep_found *f, const struct pool_log_piece *last,
+                       uint64_t deadline_ns, bool *use)
 {
     *use = false;
     bool foreign = belongs_to_the_living(f, deadline_ns);
@@ -151,7 +151,7 @@ static int consider(struct pool *p, struct keep_found *f, const struct pool_log_
     return 0;
 }
 
-int pool_keeps_find(struct pool *p, const struct pool_log_piece *last, struct list *found)
+CO int pool_keeps_find(struct pool *p, const struct pool_log_piece *last, struct list *found)
 {
     char prefix[POOL_KEEP_PREFIX_BYTES];
     struct keep_found *f, *next;
@@ -398,7 +398,7 @@ static int keep_drop(const struct keep_found *f)
 }
 
 /* CO. */
-static int keep_replay(struct pool *p, const struct keep_found *f)
+static CO int keep_replay(struct pool *p, const struct keep_found *f)
 {
     struct pool_batch b;
     pool_batch_init(&b);
@@ -418,7 +418,7 @@ static int keep_replay(struct pool *p, const struct keep_found *f)
     return rc;
 }
 
-int pool_keeps_replay(struct pool *p, struct list *found)
+CO int pool_keeps_replay(struct pool *p, struct list *found)
 {
     const struct keep_found *f;
     int rc = 0;

@@ -106,7 +106,7 @@ static int worse(int a, int b)
 }
 
 /* CO. A copy, read twice before it counts as unreadable, which is one more damaged copy. */
-static int label_copy_read(struct io_dev *dev, uint64_t at, void *block, struct pool_label *out)
+static CO int label_copy_read(struct io_dev *dev, uint64_t at, void *block, struct pool_label *out)
 {
     int rc = io_dev_read(dev, at, block, POOL_BLOCK);
     if (rc && rc != VP_E_IO_NO_DEVICE)
@@ -116,8 +116,8 @@ static int label_copy_read(struct io_dev *dev, uint64_t at, void *block, struct 
 
 /* CO. The copies from `first` on, to *out whatever is better than what stands there by `result`.
  * Returns the new result. */
-static int label_copies_read(struct io_dev *dev, uint64_t tail, unsigned first, int result,
-                             struct pool_label *out)
+static CO int label_copies_read(struct io_dev *dev, uint64_t tail, unsigned first, int result,
+                                struct pool_label *out)
 {
     uint64_t size = io_dev_info(dev)->size_bytes;
     void *block = io_buffer_get(POOL_BLOCK);
@@ -141,7 +141,7 @@ static int label_copies_read(struct io_dev *dev, uint64_t tail, unsigned first, 
 
 /* CO. A disk that has grown, and whose labels at the start are damaged: where its second area is
  * says one of the sizes in the disk table of its roots. */
-static int label_read_by_roots(struct io_dev *dev, int result, struct pool_label *out)
+static CO int label_read_by_roots(struct io_dev *dev, int result, struct pool_label *out)
 {
     uint64_t size = io_dev_info(dev)->size_bytes;
     uint8_t *block = io_buffer_get(ROOT_BYTES);
@@ -164,7 +164,7 @@ static int label_read_by_roots(struct io_dev *dev, int result, struct pool_label
     return result;
 }
 
-int pool_label_read(struct io_dev *dev, struct pool_label *out)
+CO int pool_label_read(struct io_dev *dev, struct pool_label *out)
 {
     uint64_t size = io_dev_info(dev)->size_bytes;
     if (size < pool_disk_min_bytes(POOL_EXTENT_MIN))
@@ -180,7 +180,7 @@ static const char *write_error_text(int rc)
     return rc == VP_E_NO_SPACE ? "the file system that holds it is full" : vp_err_text(rc);
 }
 
-static int write_disk_labels(struct pool *p, struct pool_disk *d, void *block)
+static CO int write_disk_labels(struct pool *p, struct pool_disk *d, void *block)
 {
     struct pool_label l = {
         .pool_uuid = p->uuid,
@@ -204,7 +204,7 @@ static int write_disk_labels(struct pool *p, struct pool_disk *d, void *block)
     return 0;
 }
 
-int pool_label_write(struct pool_disk *d)
+CO int pool_label_write(struct pool_disk *d)
 {
     void *block = io_buffer_get(POOL_BLOCK);
     int rc = write_disk_labels(d->pool, d, block);
@@ -212,7 +212,7 @@ int pool_label_write(struct pool_disk *d)
     return rc;
 }
 
-int pool_labels_write(struct pool *p, struct vp_error *err)
+CO int pool_labels_write(struct pool *p, struct vp_error *err)
 {
     void *block = io_buffer_get(POOL_BLOCK);
     int rc = 0;
@@ -230,7 +230,7 @@ int pool_labels_write(struct pool *p, struct vp_error *err)
 }
 
 /* Labels go first: without them no other zeroed part of the disk is looked for. */
-static int wipe_disk(struct pool_disk *d)
+static CO int wipe_disk(struct pool_disk *d)
 {
     int first_rc = 0;
     for (unsigned copy = 0; copy < POOL_LABEL_COPIES; copy++) {
@@ -249,7 +249,7 @@ static int wipe_disk(struct pool_disk *d)
     return first_rc ? first_rc : rc;
 }
 
-int pool_disks_wipe(struct pool *p, struct vp_error *err)
+CO int pool_disks_wipe(struct pool *p, struct vp_error *err)
 {
     int first_rc = 0;
     for (unsigned i = 0; i < p->disk_count; i++) {

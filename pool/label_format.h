@@ -18,7 +18,7 @@
 #define POOL_LABEL_VERSION 1U
 #define POOL_LABEL_COPIES  4U
 
-/* Features: an unknown compat bit is ignored; an unknown ro_compat or incompat bit refuses the
+/* Features: an unknown COMPAT bit is ignored; an unknown RO_COMPAT or INCOMPAT bit refuses the
  * import (this release has no read-only import). None is in use yet. */
 #define POOL_FEATURES_COMPAT    UINT64_C(0)
 #define POOL_FEATURES_RO_COMPAT UINT64_C(0)

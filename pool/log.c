@@ -113,7 +113,7 @@ static bool stream_io_survived(const struct stream_io *io)
 }
 
 /* CO. Waits, ejects what failed. */
-static int stream_io_finish(struct pool *p, struct stream_io *io)
+static CO int stream_io_finish(struct pool *p, struct stream_io *io)
 {
     vp_ignore(io_batch_wait(&io->batch), "each op has its own result");
     stream_io_account(io);
@@ -251,7 +251,7 @@ static size_t queue_take(struct pool_log *l, struct list *run)
 }
 
 /* CO. The next batch of the run, with a JUMP before it where it needs one. */
-static int stream_write_batch(struct pool *p, struct pool_stream *s, struct run *r)
+static CO int stream_write_batch(struct pool *p, struct pool_stream *s, struct run *r)
 {
     struct stream_io io = {0};
     io_batch_init(&io.batch);
@@ -278,8 +278,8 @@ static int stream_write_batch(struct pool *p, struct pool_stream *s, struct run 
 }
 
 /* CO. All entries as one run; from `log`, if it is that, more may come. */
-static int stream_write_run(struct pool *p, struct pool_stream *s, struct pool_log *log,
-                            struct list *entries, size_t total)
+static CO int stream_write_run(struct pool *p, struct pool_stream *s, struct pool_log *log,
+                               struct list *entries, size_t total)
 {
     struct run r = {
         .log = log,
@@ -297,7 +297,7 @@ static int stream_write_run(struct pool *p, struct pool_stream *s, struct pool_l
     return 0;
 }
 
-int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes, size_t len)
+CO int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes, size_t len)
 {
     struct log_entry e = {.bytes = bytes, .len = len};
     struct list entries;
@@ -350,7 +350,7 @@ static void entry_finish(struct log_entry *e, int rc)
 }
 
 /* CO. As the writer: one run. */
-static void log_write_some(struct pool *p)
+static CO void log_write_some(struct pool *p)
 {
     struct pool_log *l = &p->log;
     struct list run;
@@ -368,7 +368,7 @@ static void log_write_some(struct pool *p)
 }
 
 /* CO. */
-static int log_wait(struct pool *p, struct log_entry *e)
+static CO int log_wait(struct pool *p, struct log_entry *e)
 {
     struct pool_log *l = &p->log;
     while (!e->done) {
@@ -385,7 +385,7 @@ static int log_wait(struct pool *p, struct log_entry *e)
 }
 
 /* CO. Becomes the writer without writing. */
-static void writer_enter(struct pool_log *l)
+static CO void writer_enter(struct pool_log *l)
 {
     if (l->writing)
         co_queue_wait(&l->idle, "log writer"); /* writer_leave hands its place over */
@@ -419,7 +419,7 @@ static void log_enqueue(struct pool_log *l, struct log_entry *e)
     l->queued_bytes += e->len;
 }
 
-int pool_commit_home(struct pool *p, struct pool_batch *b)
+CO int pool_commit_home(struct pool *p, struct pool_batch *b)
 {
     int rc = commit_apply(p, b);
     if (rc)
@@ -457,19 +457,19 @@ struct commit_call {
     struct pool_batch *b;
 };
 
-static int commit_call_run(void *arg)
+static CO int commit_call_run(void *arg)
 {
     struct commit_call *c = arg;
     return pool_commit_home(c->p, c->b);
 }
 
-int pool_commit(struct pool *p, struct pool_batch *b)
+CO int pool_commit(struct pool *p, struct pool_batch *b)
 {
     struct commit_call c = {p, b};
     return reactor_call(p->home, commit_call_run, &c);
 }
 
-int pool_log_drain(struct pool *p)
+CO int pool_log_drain(struct pool *p)
 {
     if (list_empty(&p->log.queue) && !p->log.writing)
         return pool_is_fenced(p) ? VP_E_POOL_FENCED : 0;
@@ -512,7 +512,7 @@ struct pool_log_piece pool_log_piece_here(const struct pool *p)
 }
 
 /* CO. As the writer. */
-static int log_cut_now(struct pool *p, struct pool_log_piece *piece)
+static CO int log_cut_now(struct pool *p, struct pool_log_piece *piece)
 {
     struct pool_stream *s = &p->log.stream;
     struct stream_io io = {0};
@@ -532,7 +532,7 @@ static int log_cut_now(struct pool *p, struct pool_log_piece *piece)
     return stream_io_finish(p, &io);
 }
 
-int pool_log_cut(struct pool *p, struct pool_log_piece *piece)
+CO int pool_log_cut(struct pool *p, struct pool_log_piece *piece)
 {
     writer_enter(&p->log);
     int rc = log_cut_now(p, piece);

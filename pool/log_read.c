@@ -84,8 +84,8 @@ static int reader_enter(struct log_reader *r, const struct pool_segment *s)
     return r->enter ? r->enter(r->enter_arg, s) : 0;
 }
 
-int log_reader_start(struct log_reader *r, const struct pool_segment *at, uint64_t stream,
-                     uint64_t seq, bool all_copies)
+CO int log_reader_start(struct log_reader *r, const struct pool_segment *at, uint64_t stream,
+                        uint64_t seq, bool all_copies)
 {
     r->stream = stream;
     r->seq = seq;
@@ -94,8 +94,8 @@ int log_reader_start(struct log_reader *r, const struct pool_segment *at, uint64
     return reader_enter(r, at);
 }
 
-static int copy_read(struct log_reader *r, struct pool_disk *d, unsigned copy, uint32_t page,
-                     uint32_t pages)
+static CO int copy_read(struct log_reader *r, struct pool_disk *d, unsigned copy, uint32_t page,
+                        uint32_t pages)
 {
     uint64_t at = r->segment.place.at_bytes[copy] + (uint64_t)page * POOL_PAGE;
     return io_dev_read(d->io.dev, at, copy_at(r, copy, page), pages * POOL_PAGE);
@@ -103,7 +103,7 @@ static int copy_read(struct log_reader *r, struct pool_disk *d, unsigned copy, u
 
 /* CO. After the copy could not be read as a whole. A page has two tries; a disk that is gone has
  * none. */
-static void copy_read_pages(struct log_reader *r, struct pool_disk *d, unsigned copy)
+static CO void copy_read_pages(struct log_reader *r, struct pool_disk *d, unsigned copy)
 {
     int rc = 0;
     for (uint32_t page = 0; page < r->segment.pages; page++) {
@@ -121,7 +121,7 @@ static void copy_read_pages(struct log_reader *r, struct pool_disk *d, unsigned 
 }
 
 /* CO. Once for each segment. False: the copy's disk is not in service. */
-static bool copy_load(struct log_reader *r, unsigned copy)
+static CO bool copy_load(struct log_reader *r, unsigned copy)
 {
     struct pool_disk *d = copy_disk(r, copy);
     if (r->loaded[copy] || !d)
@@ -154,8 +154,9 @@ static bool copy_lacks(const struct log_reader *r, unsigned copy)
 
 /* CO. Pages of a copy of the segment, unless its disk failed such a write before. The disk that has
  * them now; NULL: it has not, or is not in service. */
-static struct pool_disk *copy_write(struct log_reader *r, const struct pool_segment *s,
-                                    unsigned copy, uint32_t page, const void *buf, uint32_t pages)
+static CO struct pool_disk *copy_write(struct log_reader *r, const struct pool_segment *s,
+                                       unsigned copy, uint32_t page, const void *buf,
+                                       uint32_t pages)
 {
     struct pool_disk *d = segment_disk(r, s, copy);
     if (!d || r->repair_rc[d->io.index])
@@ -167,7 +168,7 @@ static struct pool_disk *copy_write(struct log_reader *r, const struct pool_segm
 }
 
 /* CO. Puts the batch onto a copy that lacks it. */
-static void copy_repair(struct log_reader *r, unsigned copy, unsigned from, uint32_t pages)
+static CO void copy_repair(struct log_reader *r, unsigned copy, unsigned from, uint32_t pages)
 {
     struct pool_disk *d =
         copy_write(r, &r->segment, copy, r->page, copy_at(r, from, r->page), pages);
@@ -175,7 +176,7 @@ static void copy_repair(struct log_reader *r, unsigned copy, unsigned from, uint
         d->io.healed_blocks += pages * (POOL_PAGE / POOL_BLOCK);
 }
 
-void log_reader_settle(struct log_reader *r)
+CO void log_reader_settle(struct log_reader *r)
 {
     if (!r->last_pages || !io_guard_on(GUARD_LOG_TAIL_WRITTEN))
         return;
@@ -187,7 +188,7 @@ void log_reader_settle(struct log_reader *r)
 }
 
 /* CO. True: found on some copy, the others are equal or their disks noted. */
-static bool reader_find(struct log_reader *r, struct log_batch *out)
+static CO bool reader_find(struct log_reader *r, struct log_batch *out)
 {
     unsigned copies = r->segment.place.copies, good = copies, lacking = 0;
     for (unsigned i = 0; i < copies && (good == copies || r->all_copies); i++) {
@@ -262,7 +263,7 @@ static int reader_jump(struct log_reader *r, const struct log_batch *b)
     return reader_enter(r, &to);
 }
 
-int log_reader_next(struct log_reader *r, struct log_batch *out)
+CO int log_reader_next(struct log_reader *r, struct log_batch *out)
 {
     for (;;) {
         if (r->page >= r->segment.pages)

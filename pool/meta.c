@@ -266,10 +266,20 @@ static bool page_take(struct pool *p, uint64_t *addr)
     return false;
 }
 
-static void meta_group_has_free(struct pool *p, const struct pool_meta_group *g)
+/* Of the group, pages came free: the next search begins at its front, and at no later group. */
+static void meta_group_has_free(struct pool *p, struct pool_meta_group *g)
 {
+    g->next = 0;
     if (g->free && g->index < p->meta.first)
         p->meta.first = g->index;
+}
+
+static void meta_group_recount(struct pool *p, struct pool_meta_group *g)
+{
+    uint32_t before = g->free;
+    g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
+    p->meta.pages_free += g->free - before;
+    meta_group_has_free(p, g);
 }
 
 static void page_give(struct pool *p, uint64_t addr)
@@ -281,8 +291,6 @@ static void page_give(struct pool *p, uint64_t addr)
     g->free++;
     p->meta.pages_free++;
     meta_group_has_free(p, g);
-    if (page < g->next)
-        g->next = (uint32_t)page;
 }
 
 struct page_call {
@@ -308,7 +316,7 @@ static int page_alloc_home(void *arg)
     return 0;
 }
 
-int pool_page_alloc(struct pool *p, unsigned count, uint64_t *addr)
+CO int pool_page_alloc(struct pool *p, unsigned count, uint64_t *addr)
 {
     struct page_call c = {.p = p, .count = count, .addr = addr};
     return reactor_call(p->home, page_alloc_home, &c);
@@ -330,7 +338,7 @@ static int page_release_home(void *arg)
     return 0;
 }
 
-void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count)
+CO void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count)
 {
     struct page_call c = {.p = p, .count = count, .released = addr};
     vp_ignore(reactor_call(p->home, page_release_home, &c),
@@ -350,7 +358,7 @@ static bool page_locate(struct pool *p, uint64_t addr, struct raid_io *io)
     return true;
 }
 
-int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
+CO int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
 {
     struct raid_io io;
     if (!page_locate(p, ref.addr, &io))
@@ -368,7 +376,7 @@ int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
     return VP_E_PAGE_UNREADABLE;
 }
 
-int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages, unsigned count)
+CO int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages, unsigned count)
 {
     struct raid_io io[PAGE_IO_MAX];
     while (count) {
@@ -568,17 +576,13 @@ void pool_meta_encode(struct pool *p, struct pool_batch *b)
 
 static void group_commit(struct pool *p, struct pool_meta_group *g)
 {
-    uint32_t before = g->free;
     for (uint64_t i = 0; i < bitmap_words(g->pages); i++) {
         g->used[i] &= ~g->freeing[i];
         g->segment[i] &= ~g->freeing[i];
         g->freeing[i] = 0;
         g->young[i] = 0;
     }
-    g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
-    g->next = 0;
-    p->meta.pages_free += g->free - before;
-    meta_group_has_free(p, g);
+    meta_group_recount(p, g);
 }
 
 void pool_meta_commit(struct pool *p)
@@ -595,7 +599,6 @@ void pool_meta_commit(struct pool *p)
 
 static void group_rollback(struct pool *p, struct pool_meta_group *g)
 {
-    uint32_t before = g->free;
     for (uint64_t w = 0; w < bitmap_words(g->pages); w++) {
         g->released[w] |= g->freeing[w] & ~g->segment[w];
         g->freeing[w] = 0;
@@ -605,10 +608,7 @@ static void group_rollback(struct pool *p, struct pool_meta_group *g)
         g->released[w] &= ~unnamed;
         g->young[w] &= ~unnamed;
     }
-    g->free = g->pages - (uint32_t)bitmap_count(g->used, g->pages);
-    g->next = 0;
-    p->meta.pages_free += g->free - before;
-    meta_group_has_free(p, g);
+    meta_group_recount(p, g);
 }
 
 /* A root that could not be written may be durable on a disk all the same: then the pool is fenced,

@@ -200,7 +200,7 @@ void pool_checkpoints_release(struct pool *p);
 
 /* ---- import.c, pool.c --------------------------------------------------------------------- */
 
-void pool_import_state_free(struct pool_import_state *im);
-struct pool *pool_new(void);
+CO void pool_import_state_free(struct pool_import_state *im);
+CO struct pool *pool_new(void);
 
 #endif

@@ -16,7 +16,7 @@ static void pool_init_queues(struct pool *p)
     pool_batch_init(&p->checkpoint.records);
 }
 
-struct pool *pool_new(void)
+CO struct pool *pool_new(void)
 {
     struct pool *p = calloc(1, sizeof(*p));
     if (!p)
@@ -24,6 +24,7 @@ struct pool *pool_new(void)
     p->home = reactor_self();
     pool_init_queues(p);
     pool_meta_init(p);
+    pool_jobs_init(&p->jobs);
     p->root.page = aligned_alloc(ROOT_BYTES, ROOT_BYTES);
     if (!p->root.page || pool_records_init(&p->records)) {
         pool_abandon(p);
@@ -32,7 +33,7 @@ struct pool *pool_new(void)
     return p;
 }
 
-void pool_meta_fini(struct pool *p)
+CO void pool_meta_fini(struct pool *p)
 {
     pool_import_state_free(p->import);
     pool_log_fini(p);
@@ -40,10 +41,11 @@ void pool_meta_fini(struct pool *p)
     pool_batch_fini(&p->checkpoint.records);
     pool_pages_fini(p);
     pool_records_fini(&p->records);
+    pool_jobs_fini(&p->jobs);
     free(p->root.page);
 }
 
-void pool_abandon(struct pool *p)
+CO void pool_abandon(struct pool *p)
 {
     if (!p)
         return;
@@ -93,7 +95,7 @@ static int create_properties(struct pool *p, const struct pool_create_options *o
 /* CO. On disks that are files the file system below gives room for the first metadata group at
  * once: when it runs full later, what was written can still be committed. The label areas, with the
  * roots, have their room since they were wiped. */
-static int preallocate_metadata(struct pool *p, struct vp_error *err)
+static CO int preallocate_metadata(struct pool *p, struct vp_error *err)
 {
     const struct pool_group *g;
     uint64_t len = min_u64(p->geometry.extent_bytes, PREALLOCATED_MAX);
@@ -111,7 +113,7 @@ static int preallocate_metadata(struct pool *p, struct vp_error *err)
 }
 
 /* CO. The first metadata group, table image, log and root. */
-static int create_metadata(struct pool *p, struct vp_error *err)
+static CO int create_metadata(struct pool *p, struct vp_error *err)
 {
     pool_meta_room_update(p);
     int rc = pool_meta_group_add(p);
@@ -130,8 +132,8 @@ static int create_metadata(struct pool *p, struct vp_error *err)
     return rc;
 }
 
-static int create_run(struct pool *p, const struct pool_create_options *o, const char *const *paths,
-                      unsigned count, struct vp_error *err)
+static CO int create_run(struct pool *p, const struct pool_create_options *o,
+                         const char *const *paths, unsigned count, struct vp_error *err)
 {
     size_t len = strlen(o->name);
     if (!len || len > POOL_NAME_MAX)
@@ -162,8 +164,8 @@ static int create_run(struct pool *p, const struct pool_create_options *o, const
     return rc;
 }
 
-int pool_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
-                struct pool **out, struct vp_error *err)
+CO int pool_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
+                   struct pool **out, struct vp_error *err)
 {
     struct pool *p = *out = pool_new();
     if (!p)
@@ -182,7 +184,7 @@ int pool_create(const struct pool_create_options *o, const char *const *paths, u
 /* ---- the end ------------------------------------------------------------------------------ */
 
 /* CO. Nobody waits for room or works in the background any more. */
-static void pool_quiesce(struct pool *p)
+static CO void pool_quiesce(struct pool *p)
 {
     pool_checkpoints_stop(p);
     while (!co_queue_is_empty(&p->room)) {
@@ -191,7 +193,7 @@ static void pool_quiesce(struct pool *p)
     }
 }
 
-int pool_close(struct pool *p, bool mark_exported)
+CO int pool_close(struct pool *p, bool mark_exported)
 {
     pool_quiesce(p);
     /* The client has given up its changes, so a checkpoint now would be without them: where the one
@@ -205,7 +207,7 @@ int pool_close(struct pool *p, bool mark_exported)
     return rc;
 }
 
-int pool_destroy(struct pool *p, struct vp_error *err)
+CO int pool_destroy(struct pool *p, struct vp_error *err)
 {
     pool_quiesce(p);
     int rc = pool_disks_wipe(p, err);
@@ -261,7 +263,7 @@ const char *pool_property_get(struct pool *p, const char *name)
     return text + len + 1;
 }
 
-int pool_property_set(struct pool *p, const char *name, const char *value)
+CO int pool_property_set(struct pool *p, const char *name, const char *value)
 {
     struct pool_batch b;
     uint64_t key;

@@ -198,7 +198,7 @@ CO int pool_wait_for_room(struct pool *p) must_check;
 #define POOL_PAGE 4096U
 
 /* A pointer to a page: where, what checksum, which checkpoint. addr 0 = no page. In memory; thin/
- * stores it as struct pool_page_ref_disk. */
+ * stores it as struct thin_page_ref_disk. */
 struct pool_page_ref {
     uint64_t addr;
     uint32_t crc;
@@ -327,7 +327,7 @@ CO int pool_close(struct pool *p, bool mark_exported) must_check;
 /* Closes and wipes the labels. */
 CO int pool_destroy(struct pool *p, struct vp_error *err) must_check;
 /* Simulated power cut or SIGKILL-like end: frees memory, does no I/O. */
-void pool_abandon(struct pool *p);
+CO void pool_abandon(struct pool *p);
 
 /* ---- looking ------------------------------------------------------------------------------- */
 

@@ -21,6 +21,7 @@
 #include "base/verify.h"
 #include "io/device.h"
 #include "io/reactor.h"
+#include "pool/job.h"
 #include "pool/pool.h"
 #include "raid/raid.h"
 
@@ -280,6 +281,8 @@ struct pool {
     struct pool_root_state root;
     struct pool_checkpoint_state checkpoint;
     struct pool_import_state *import; /* while importing */
+
+    struct pool_jobs jobs; /* job.c */
 };
 
 /* ==== what the disk side offers ============================================================= */
@@ -310,8 +313,8 @@ CO int pool_labels_write(struct pool *p, struct vp_error *err) must_check;
  */
 CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
                             unsigned *out_count, struct vp_error *err) must_check;
-void pool_candidates_free(struct pool_candidate *c,
-                          unsigned count); /* closes what was not adopted */
+CO void pool_candidates_free(struct pool_candidate *c,
+                             unsigned count); /* closes what was not adopted */
 
 /* Makes p->disk[index] (uuid, state, size and extents set from the root's table before) usable:
  * raid_disk, path, extent map (empty), in_service when ONLINE. Takes c->dev. */
@@ -364,7 +367,7 @@ static inline uint32_t pool_out_after(uint64_t root_number)
  */
 CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why) must_check;
 /* Closes devices, frees disks, groups, arenas. No I/O. */
-void pool_disks_fini(struct pool *p);
+CO void pool_disks_fini(struct pool *p);
 /* After metadata groups were formed or extents freed: recompute what waits for room. No yield. */
 void pool_space_changed(struct pool *p);
 
@@ -404,6 +407,6 @@ static inline bool pool_is_fenced(const struct pool *p)
 }
 
 /* Frees records, log, page store. No I/O. */
-void pool_meta_fini(struct pool *p);
+CO void pool_meta_fini(struct pool *p);
 
 #endif

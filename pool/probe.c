@@ -57,7 +57,7 @@ static int probe_blocking(void *arg)
     return rc;
 }
 
-int pool_disk_probe(struct io_dev *dev, const char *path, struct vp_error *err)
+CO int pool_disk_probe(struct io_dev *dev, const char *path, struct vp_error *err)
 {
     struct pool_label l;
     int rc = pool_label_read(dev, &l);

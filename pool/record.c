@@ -329,7 +329,10 @@ int pool_record_each(struct pool *p, enum pool_record_kind kind,
     struct record *r;
     list_for_each (r, &p->records.kind[kind], link) {
         struct pool_record v = record_as_public(r);
-        int rc = fn(&v, arg);
+        int rc = 0;
+        CO_NO_YIELD {
+            rc = fn(&v, arg);
+        }
         if (rc)
             return rc;
     }

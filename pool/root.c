@@ -213,7 +213,7 @@ static void roots_end(struct pool_disk *d, int rc)
 }
 
 /* CO. p->root.page to the slot of all heads, or all tails. Marks out what fails; *again then. */
-static int write_side(struct pool *p, uint64_t number, bool tail, bool *again)
+static CO int write_side(struct pool *p, uint64_t number, bool tail, bool *again)
 {
     struct io_batch batch;
     struct io_op op[POOL_DISKS_MAX];
@@ -260,7 +260,7 @@ static void data_disks_have_root(struct pool *p)
 }
 
 /* CO. Under the lock. */
-static int root_write_locked(struct pool *p, const struct pool_root *next)
+static CO int root_write_locked(struct pool *p, const struct pool_root *next)
 {
     struct pool_root root = *next;
     root.number = p->root.now.number;
@@ -285,7 +285,7 @@ static int root_write_locked(struct pool *p, const struct pool_root *next)
     return 0;
 }
 
-int pool_root_write(struct pool *p, const struct pool_root *next)
+CO int pool_root_write(struct pool *p, const struct pool_root *next)
 {
     co_mutex_lock(&p->root.lock);
     int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : root_write_locked(p, next);
@@ -293,7 +293,7 @@ int pool_root_write(struct pool *p, const struct pool_root *next)
     return rc;
 }
 
-int pool_root_repeat(struct pool *p, const uint8_t *block)
+CO int pool_root_repeat(struct pool *p, const uint8_t *block)
 {
     bool failed = false;
     co_mutex_lock(&p->root.lock);
@@ -305,7 +305,7 @@ int pool_root_repeat(struct pool *p, const uint8_t *block)
     return rc;
 }
 
-int pool_root_update(struct pool *p)
+CO int pool_root_update(struct pool *p)
 {
     int rc = 0;
     co_mutex_lock(&p->root.lock);

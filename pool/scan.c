@@ -175,8 +175,8 @@ static CO int scan_place(struct scan *s, const char *path, const struct pool_sca
     return rc;
 }
 
-int pool_scan(const char *const *paths, unsigned count, const struct pool_scan_filter *filter,
-              struct pool_found **out, unsigned *out_count, struct vp_error *err)
+CO int pool_scan(const char *const *paths, unsigned count, const struct pool_scan_filter *filter,
+                 struct pool_found **out, unsigned *out_count, struct vp_error *err)
 {
     struct scan s = {0};
     int rc = 0;
@@ -264,8 +264,8 @@ static int find_repeats_blocking(void *arg)
     return 0;
 }
 
-int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
-                         unsigned *out_count, struct vp_error *err)
+CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
+                            unsigned *out_count, struct vp_error *err)
 {
     if (count == 0 || count > POOL_DISKS_MAX)
         return vp_fail(err, VP_E_INVALID, "%u disks are given: a pool has 1 to %u", count,
@@ -304,7 +304,7 @@ int pool_candidates_open(const char *const *paths, unsigned count, struct pool_c
     return rc;
 }
 
-void pool_candidates_free(struct pool_candidate *c, unsigned count)
+CO void pool_candidates_free(struct pool_candidate *c, unsigned count)
 {
     for (unsigned i = 0; c && i < count; i++)
         io_dev_close(c[i].dev);

@@ -119,7 +119,7 @@ void pool_space_changed(struct pool *p)
 
 /* Room that came between the failed lease and this call must not be slept through: room_events says
  * whether there was any since the last failure. */
-static int wait_at_home(void *arg)
+static CO int wait_at_home(void *arg)
 {
     struct pool *p = arg;
     if (!p->closing && p->space->room_events == p->space->failed_at) {
@@ -130,7 +130,7 @@ static int wait_at_home(void *arg)
     return p->closing ? VP_E_CANCELLED : 0;
 }
 
-int pool_wait_for_room(struct pool *p)
+CO int pool_wait_for_room(struct pool *p)
 {
     return reactor_call(p->home, wait_at_home, p);
 }

@@ -34,7 +34,7 @@ static bool is_beyond_end(int rc)
 }
 
 /* CO. */
-static void labels_look(const struct pool_disk *d, void *block, struct sight *s)
+static CO void labels_look(const struct pool_disk *d, void *block, struct sight *s)
 {
     for (unsigned copy = 0; copy < POOL_LABEL_COPIES; copy++) {
         struct pool_label l;
@@ -51,7 +51,8 @@ static void labels_look(const struct pool_disk *d, void *block, struct sight *s)
 }
 
 /* CO. Of the newest root, which stands still meanwhile. */
-static void roots_look(struct pool *p, const struct pool_disk *d, uint8_t *block, struct sight *s)
+static CO void roots_look(struct pool *p, const struct pool_disk *d, uint8_t *block,
+                          struct sight *s)
 {
     co_mutex_lock(&p->root.lock);
     uint64_t number = p->root.now.number, found;
@@ -67,7 +68,7 @@ static void roots_look(struct pool *p, const struct pool_disk *d, uint8_t *block
 
 /* CO. By raid_flush, which alone may flush a disk in use: of a failed flush the kernel tells one
  * caller, and whoever it is must take the disk out of service. */
-static int disk_flush(struct pool *p, struct pool_disk *d)
+static CO int disk_flush(struct pool *p, struct pool_disk *d)
 {
     atomic_fetch_add(&d->io.writes_done, 1);
     int rc = raid_flush(&p->raid_disk[d->io.index], 1);
@@ -78,7 +79,7 @@ static int disk_flush(struct pool *p, struct pool_disk *d)
 
 /* CO. Labels, and a root for each slot. The last block is unused; a file that was truncated is as
  * long again with it. */
-static int disk_write_again(struct pool *p, struct pool_disk *d)
+static CO int disk_write_again(struct pool *p, struct pool_disk *d)
 {
     int rc = io_dev_write(d->io.dev, d->size_bytes - POOL_BLOCK, io_zeros, POOL_BLOCK, 0);
     if (!rc)
@@ -132,7 +133,7 @@ static CO void look_at_name(struct pool_disk *d)
         d->finding[0] = 0;
 }
 
-void pool_disk_look(struct pool *p, unsigned i)
+CO void pool_disk_look(struct pool *p, unsigned i)
 {
     struct pool_disk *d = &p->disk[i];
     if (!d->io.dev || !(atomic_load(&d->io.in_service) || raid_disk_is_data_only(&d->io)))

@@ -110,7 +110,7 @@ static void turn_finish(struct flush_turn *t)
 }
 
 /* CO. For a turn that did not lead: until another flush, begun after it came, has ended. */
-static void turn_await(struct flush_turn *t)
+static CO void turn_await(struct flush_turn *t)
 {
     reactor_event_wait(&t->ready);
     if (!t->leads)
@@ -140,7 +140,7 @@ static unsigned flush_submit(struct raid_disk *const *disks, unsigned count, str
     return n;
 }
 
-static int flush_window(struct raid_disk *const *disks, unsigned count)
+static CO int flush_window(struct raid_disk *const *disks, unsigned count)
 {
     struct flush_turn turn[FLUSH_WINDOW];
     bool waits[FLUSH_WINDOW];
@@ -164,7 +164,7 @@ static int flush_window(struct raid_disk *const *disks, unsigned count)
     return first_rc;
 }
 
-int raid_flush(struct raid_disk *const *disks, unsigned count)
+CO int raid_flush(struct raid_disk *const *disks, unsigned count)
 {
     int first_rc = 0;
     for (unsigned i = 0; i < count; i += FLUSH_WINDOW) {

@@ -61,7 +61,8 @@ static int choose_copy(const struct raid_group *g, uint64_t at_bytes)
     return -1;
 }
 
-int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, void *buf, uint32_t len)
+CO int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, void *buf,
+                      uint32_t len)
 {
     VP_VERIFY(copy, <, g->width);
     raid_check_bounds(g, at_bytes, len);
@@ -121,7 +122,7 @@ static void count_healed(const struct raid_io *io, struct raid_disk *d, uint32_t
 
 /* Writes the good run over its bad copies. Failure leaves what was bad as bad as it was: the
  * checksum (or the unreadable sector) goes on saying so. */
-static void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
+static CO void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
 {
     struct raid_group *g = io->group;
     uint64_t at = io->at_bytes + (uint64_t)from * RAID_BLOCK;
@@ -141,7 +142,7 @@ static void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struct b
     }
 }
 
-static void heal_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
+static CO void heal_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
 {
     if (atomic_exchange(&io->group->healing, true))
         return;
@@ -150,8 +151,8 @@ static void heal_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_
 }
 
 /* Tries every copy not known bad for the run as a whole. 0 when it is good, and healed. */
-static int recover_from_copies(struct raid_io *io, uint32_t from, uint32_t to,
-                               struct bad_copies *bad)
+static CO int recover_from_copies(struct raid_io *io, uint32_t from, uint32_t to,
+                                  struct bad_copies *bad)
 {
     struct raid_group *g = io->group;
     for (unsigned c = 0; c < raid_copies(g); c++) {
@@ -180,7 +181,7 @@ static void count_lost_block(const struct raid_io *io, uint32_t mismatched)
 }
 
 /* Recovers a run whose copies in `bad` are known bad. */
-static int recover_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
+static CO int recover_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
 {
     struct bad_copies found = bad;
     int first_rc = recover_from_copies(io, from, to, &found);
@@ -213,7 +214,7 @@ static void leave_if_gone(struct raid_group *g, int copy, int rc)
 }
 
 /* `copy` failed with `rc`, or (0) does not match in some block. */
-static __attribute__((noinline)) int raid_recover(struct raid_io *io, int copy, int rc)
+static CO __attribute__((noinline)) int raid_recover(struct raid_io *io, int copy, int rc)
 {
     uint32_t blocks = io->len / RAID_BLOCK;
     struct bad_copies bad = {0};
@@ -239,7 +240,7 @@ static __attribute__((noinline)) int raid_recover(struct raid_io *io, int copy, 
 /* ---- reading ------------------------------------------------------------------------------ */
 
 /* Up to RAID_WINDOW pieces at once. */
-static int read_window(struct raid_io *io, unsigned count)
+static CO int read_window(struct raid_io *io, unsigned count)
 {
     struct io_op op[RAID_WINDOW];
     int8_t copy[RAID_WINDOW];
@@ -272,7 +273,7 @@ static int read_window(struct raid_io *io, unsigned count)
     return first_rc;
 }
 
-int raid_read(struct raid_io *io, unsigned count)
+CO int raid_read(struct raid_io *io, unsigned count)
 {
     int first_rc = 0;
     while (count) {

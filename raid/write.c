@@ -83,7 +83,7 @@ static int finish_piece(struct write_window *w, const struct raid_io *io, unsign
 }
 
 /* Writes as many pieces as fit into a window; returns their number. */
-static unsigned write_window(struct raid_io *io, unsigned count, int *first_rc)
+static CO unsigned write_window(struct raid_io *io, unsigned count, int *first_rc)
 {
     struct write_window w;
     uint8_t ops[RAID_WINDOW];
@@ -107,7 +107,7 @@ static unsigned write_window(struct raid_io *io, unsigned count, int *first_rc)
     return pieces;
 }
 
-int raid_write(struct raid_io *io, unsigned count)
+CO int raid_write(struct raid_io *io, unsigned count)
 {
     int first_rc = 0;
     while (count) {
@@ -118,8 +118,8 @@ int raid_write(struct raid_io *io, unsigned count)
     return first_rc;
 }
 
-int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, const void *buf,
-                    uint32_t len)
+CO int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, const void *buf,
+                       uint32_t len)
 {
     VP_VERIFY(copy, <, g->width);
     raid_check_bounds(g, at_bytes, len);
@@ -131,7 +131,7 @@ int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, cons
     return rc;
 }
 
-void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len)
+CO void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len)
 {
     struct io_op op[RAID_WIDTH_MAX];
     struct io_batch batch;

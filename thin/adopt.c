@@ -101,7 +101,27 @@ static CO int piece_record(struct thin *t, uint64_t vchunk, const struct adopt_p
     return 0;
 }
 
-/* The next run of valid blocks in [*first, end); count 0: none. No yield after the look-up. */
+/* Where the valid blocks of an entry lie that begin at or after *first, and their checksums. */
+static int piece_take(struct thin *t, struct thin_map_entry e, unsigned *first, unsigned end,
+                      struct adopt_piece *p)
+{
+    while (*first < end && !thin_map_is_valid(e, *first))
+        (*first)++;
+    if (*first >= end || !thin_map_pchunk(e))
+        return 0;
+    struct pchunk c = {thin_map_pchunk(e)};
+    p->first = *first;
+    p->count = (unsigned)min_u64(thin_map_run(e, *first, end), PIECE);
+    for (unsigned i = 0; i < p->count; i++)
+        p->crc[i] = le32_get(e.crc[*first + i]);
+    *first += p->count;
+    if (!pool_chunk_locate(t->pool, c, &p->group, &p->at_bytes))
+        return VP_E_MAP_BAD;
+    p->at_bytes += (uint64_t)p->first * POOL_BLOCK;
+    return 0;
+}
+
+/* The next run of valid blocks in [*first, end); count 0: none. */
 static CO int piece_find(struct thin *t, uint64_t vchunk, unsigned *first, unsigned end,
                          struct adopt_piece *p)
 {
@@ -110,20 +130,7 @@ static CO int piece_find(struct thin *t, uint64_t vchunk, unsigned *first, unsig
     int rc = thin_tree_get(&t->map, vchunk, false, &leaf);
     if (rc || !leaf)
         return rc;
-    struct thin_map_entry e = thin_map_at(t, leaf, vchunk);
-    while (*first < end && !thin_map_is_valid(e, *first))
-        (*first)++;
-    if (*first < end && thin_map_pchunk(e)) {
-        p->first = *first;
-        p->count = (unsigned)min_u64(thin_map_run(e, *first, end), PIECE);
-        for (unsigned i = 0; i < p->count; i++)
-            p->crc[i] = le32_get(e.crc[*first + i]);
-        if (!pool_chunk_locate(t->pool, (struct pchunk){thin_map_pchunk(e)}, &p->group,
-                               &p->at_bytes))
-            rc = VP_E_MAP_BAD;
-        p->at_bytes += (uint64_t)*first * POOL_BLOCK;
-        *first += p->count;
-    }
+    rc = piece_take(t, thin_map_at(t, leaf, vchunk), first, end, p);
     thin_page_unpin(leaf);
     return rc;
 }

@@ -13,7 +13,7 @@ enum { ARENAS_A_TURN = 256 };
 #define SCAN_FORGOTTEN (UINT64_C(1) << 63) /* in the list, which is in ascending order */
 
 /* Home: fetches the numbers of all leased arenas. */
-static int scan_fetch(void *arg)
+static CO int scan_fetch(void *arg)
 {
     struct thin *t = arg;
     struct thin_space *s = &t->space;

@@ -213,5 +213,6 @@ struct thin_stats thin_stats(const struct thin *t)
         .intents_set = t->intents.set,
         .regions_to_resync = t->intents.recovered_count,
         .adopted_blocks = t->adopted_blocks,
+        .region_bytes = (uint64_t)THIN_REGION_CHUNKS * t->chunk_bytes,
     };
 }

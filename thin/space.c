@@ -247,7 +247,7 @@ static CO void lease_ahead(struct thin *t)
     }
 }
 
-static void lease_ahead_main(void *arg)
+static CO void lease_ahead_main(void *arg)
 {
     struct thin *t = arg;
     lease_ahead(t);

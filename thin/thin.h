@@ -123,8 +123,8 @@ CO int thin_resize(struct thin *t, uint64_t size_blocks) must_check;
 
 /*
  * Checkpoint, in pool_client.checkpoint's order: thin_checkpoint_pages writes dirty pages;
- * thin_commit covers what they hold; thin_checkpoint_records (at HOME, after both, thin's reactor
- * idle or not) yields the TREE records. See docs/design.md.
+ * thin_commit covers what they hold; thin_checkpoint_roots, after both, gives what the TREE records
+ * name. See docs/design.md.
  */
 CO int thin_checkpoint_pages(struct thin *t) must_check;
 struct thin_roots {
@@ -153,6 +153,7 @@ CO int thin_resync_step(struct thin *t, bool *more) must_check;
 struct thin_stats {
     uint64_t allocated_chunks, valid_blocks, leased_arenas;
     uint64_t commits, intents_set, regions_to_resync, adopted_blocks;
+    uint64_t region_bytes; /* what thin_resync_step does in one call, at most */
 };
 struct thin_stats thin_stats(const struct thin *t);
 

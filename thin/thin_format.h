@@ -52,7 +52,7 @@ static_assert(THIN_FANOUT == 252, "pointers in an interior page");
  */
 struct thin_map_entry_disk {
     struct le64 pchunk;           /* 0 = not mapped                                          */
-    struct le32 generation_flags; /* low 28 bits: generation of the first write; flags: 0     */
+    struct le32 generation_flags; /* low 28 bits: generation at the last write; flags: 0      */
 } __attribute__((packed));
 static_assert(sizeof(struct thin_map_entry_disk) == 12, "map entry");
 #define THIN_GENERATION_MASK 0x0fffffffU

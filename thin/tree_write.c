@@ -87,17 +87,20 @@ static CO void batch_finish(struct write_batch *b, struct thin_tree *tree, int r
 {
     uint64_t gone[THIN_WRITE_BATCH];
     unsigned n = 0;
-    for (unsigned i = 0; i < b->count; i++) {
-        struct thin_page *p = b->page[i];
-        p->writing = false;
-        if (rc) {
-            thin_page_mark_dirty(p);
-            continue;
+    /* All of them at one moment: a page whose writing has ended is where its parent says. */
+    CO_NO_YIELD {
+        for (unsigned i = 0; i < b->count; i++) {
+            struct thin_page *p = b->page[i];
+            p->writing = false;
+            if (rc) {
+                thin_page_mark_dirty(p);
+                continue;
+            }
+            uint64_t old = page_set_ref(p, b->ref[i]);
+            thin_page_due_update(p);
+            if (old)
+                gone[n++] = old;
         }
-        uint64_t old = page_set_ref(p, b->ref[i]);
-        thin_page_due_update(p);
-        if (old)
-            gone[n++] = old;
     }
     if (rc)
         pool_page_release(tree->owner->pool, b->addr, b->full);

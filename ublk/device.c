@@ -85,7 +85,7 @@ static CO int simple(uint32_t op, unsigned number, uint64_t word, unsigned timeo
     return res < 0 ? failed(res, what, number, err) : 0;
 }
 
-int ublkx_features(uint64_t *out, struct vp_error *err)
+CO int ublkx_features(uint64_t *out, struct vp_error *err)
 {
     *out = 0;
     int res = command(UBLKX_CTL_GET_FEATURES, UINT32_MAX, out, sizeof(*out), 0, TIMEOUT_MS);
@@ -103,14 +103,14 @@ int ublkx_features(uint64_t *out, struct vp_error *err)
     return 0;
 }
 
-int ublkx_device_info(int number, struct ublkx_dev_info *out, struct vp_error *err)
+CO int ublkx_device_info(int number, struct ublkx_dev_info *out, struct vp_error *err)
 {
     memset(out, 0, sizeof(*out));
     int res = command(UBLKX_CTL_GET_DEV_INFO, (unsigned)number, out, sizeof(*out), 0, TIMEOUT_MS);
     return res < 0 ? failed(res, "asking for", (unsigned)number, err) : 0;
 }
 
-int ublkx_device_add(struct ublkx_dev_info *info, struct vp_error *err)
+CO int ublkx_device_add(struct ublkx_dev_info *info, struct vp_error *err)
 {
     uint64_t asked = info->flags;
     int res = command(UBLKX_CTL_ADD_DEV, info->dev_id, info, sizeof(*info), 0, TIMEOUT_MS);
@@ -175,7 +175,7 @@ static void params_fill(const struct ublkx_target *t, struct ublkx_params *p)
     p->discard.max_write_zeroes_sectors = many;
 }
 
-int ublkx_device_params(const struct ublkx_target *t, struct vp_error *err)
+CO int ublkx_device_params(const struct ublkx_target *t, struct vp_error *err)
 {
     struct ublkx_params p;
     params_fill(t, &p);
@@ -183,7 +183,7 @@ int ublkx_device_params(const struct ublkx_target *t, struct vp_error *err)
     return res < 0 ? failed(res, "describing", t->info.dev_id, err) : 0;
 }
 
-int ublkx_device_has_cache(const struct ublkx_target *t, bool *out, struct vp_error *err)
+CO int ublkx_device_has_cache(const struct ublkx_target *t, bool *out, struct vp_error *err)
 {
     struct ublkx_params p = {.len = sizeof(p)};
     int res = command(UBLKX_CTL_GET_PARAMS, t->info.dev_id, &p, sizeof(p), 0, TIMEOUT_MS);
@@ -191,20 +191,20 @@ int ublkx_device_has_cache(const struct ublkx_target *t, bool *out, struct vp_er
     return res < 0 ? failed(res, "asking for", t->info.dev_id, err) : 0;
 }
 
-int ublkx_device_start(const struct ublkx_target *t, struct vp_error *err)
+CO int ublkx_device_start(const struct ublkx_target *t, struct vp_error *err)
 {
     return simple(UBLKX_CTL_START_DEV, t->info.dev_id, (uint64_t)getpid(), TIMEOUT_MS, "starting",
                   err);
 }
 
-int ublkx_device_stop(unsigned number, struct vp_error *err)
+CO int ublkx_device_stop(unsigned number, struct vp_error *err)
 {
     return simple(UBLKX_CTL_STOP_DEV, number, 0, STOP_TIMEOUT_MS, "stopping", err);
 }
 
 /* The device goes at once, but its number is free only when the last who has it open closes it:
  * that is waited for shortly, and is no failure. Linux 6.5 and 6.6 know only how to wait. */
-int ublkx_device_delete(unsigned number, struct vp_error *err)
+CO int ublkx_device_delete(unsigned number, struct vp_error *err)
 {
     uint64_t deadline = reactor_now_ns() + NUMBER_FREE_NS;
     if (command(UBLKX_CTL_DEL_DEV_ASYNC, number, NULL, 0, 0, TIMEOUT_MS) < 0)
@@ -221,13 +221,13 @@ int ublkx_device_delete(unsigned number, struct vp_error *err)
     return 0;
 }
 
-int ublkx_device_resize(const struct ublkx_target *t, struct vp_error *err)
+CO int ublkx_device_resize(const struct ublkx_target *t, struct vp_error *err)
 {
     uint64_t sectors = t->backend.ops->size(t->backend.arg) >> SECTOR_SHIFT;
     return simple(UBLKX_CTL_UPDATE_SIZE, t->info.dev_id, sectors, TIMEOUT_MS, "resizing", err);
 }
 
-int ublkx_device_recovery_begin(unsigned number, struct vp_error *err)
+CO int ublkx_device_recovery_begin(unsigned number, struct vp_error *err)
 {
     uint64_t deadline = reactor_now_ns() + PREDECESSOR_NS;
     for (;;) {
@@ -241,7 +241,7 @@ int ublkx_device_recovery_begin(unsigned number, struct vp_error *err)
     }
 }
 
-int ublkx_device_recovery_end(const struct ublkx_target *t, struct vp_error *err)
+CO int ublkx_device_recovery_end(const struct ublkx_target *t, struct vp_error *err)
 {
     return simple(UBLKX_CTL_END_RECOVERY, t->info.dev_id, (uint64_t)getpid(), TIMEOUT_MS,
                   "taking over", err);
@@ -257,7 +257,7 @@ static enum ublkx_life life_of(unsigned state)
                                          : UBLKX_UNSTARTED;
 }
 
-int ublkx_device_look(int number, struct ublkx_device *out, struct vp_error *err)
+CO int ublkx_device_look(int number, struct ublkx_device *out, struct vp_error *err)
 {
     struct ublkx_dev_info info;
     int rc = ublkx_device_info(number, &info, err);
@@ -270,9 +270,10 @@ int ublkx_device_look(int number, struct ublkx_device *out, struct vp_error *err
     return 0;
 }
 
-int ublkx_device_discard(const struct ublkx_device *d,
-                         CO int (*known)(void *arg, int number, bool there, struct vp_error *err),
-                         void *arg, struct vp_error *err)
+CO int ublkx_device_discard(const struct ublkx_device *d,
+                            CO int (*known)(void *arg, int number, bool there,
+                                            struct vp_error *err),
+                            void *arg, struct vp_error *err)
 {
     struct ublkx_device now;
     int rc = ublkx_device_look(d->number, &now, err);

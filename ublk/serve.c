@@ -211,7 +211,7 @@ static void part_ended(struct ublkx_target *t)
     co_queue_wake_all(&t->changed);
 }
 
-static void tag_main(void *arg)
+static CO void tag_main(void *arg)
 {
     struct ublkx_tag *tag = arg;
     struct ublkx_target *t = tag->queue->target;
@@ -299,7 +299,7 @@ static int tags_spawn(struct ublkx_target *t)
     return 0;
 }
 
-int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
+CO int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
 {
     char path[32];
     (void)snprintf(path, sizeof(path), "/dev/ublkc%u", t->info.dev_id);
@@ -328,7 +328,7 @@ int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
     return 0;
 }
 
-void ublkx_serve_end(struct ublkx_target *t)
+CO void ublkx_serve_end(struct ublkx_target *t)
 {
     if (t->leaving) {
         t->backend.ops->go(t->backend.arg); /* what is not committed is issued again */

@@ -28,13 +28,13 @@ struct begin_call {
     struct vp_error *err;
 };
 
-static int begin_here(void *arg)
+static CO int begin_here(void *arg)
 {
     struct begin_call *call = arg;
     return ublkx_serve_begin(call->target, call->err);
 }
 
-static int end_here(void *arg)
+static CO int end_here(void *arg)
 {
     ublkx_serve_end(arg);
     return 0;
@@ -49,7 +49,7 @@ static int stopping_here(void *arg)
     return 0;
 }
 
-static int leaving_here(void *arg)
+static CO int leaving_here(void *arg)
 {
     struct ublkx_target *t = arg;
     t->leaving = true;
@@ -275,8 +275,8 @@ static CO int discard_unstarted(struct ublkx_dev_info *info, bool *found, struct
     return ublkx_device_delete(info->dev_id, err);
 }
 
-int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
-                       struct vp_error *err)
+CO int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
+                          struct vp_error *err)
 {
     uint64_t features;
     struct ublkx_dev_info info;
@@ -309,17 +309,17 @@ int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
 
 /* ---- stop, leave --------------------------------------------------------------------------- */
 
-int ublkx_target_check_unclaimed(const struct ublkx_target *t)
+CO int ublkx_target_check_unclaimed(const struct ublkx_target *t)
 {
     return io_block_is_claimed(t->path, CLAIM_MS);
 }
 
-int ublkx_target_stop(struct ublkx_target **t, struct vp_error *err)
+CO int ublkx_target_stop(struct ublkx_target **t, struct vp_error *err)
 {
     return take_down(t, err);
 }
 
-void ublkx_target_leave(struct ublkx_target *t)
+CO void ublkx_target_leave(struct ublkx_target *t)
 {
     vp_ignore(reactor_call(t->backend.reactor, leaving_here, t),
               "its reactor runs as long as what it serves");
@@ -328,7 +328,7 @@ void ublkx_target_leave(struct ublkx_target *t)
 
 /* ---- resize, figures ----------------------------------------------------------------------- */
 
-int ublkx_target_resize(struct ublkx_target *t, struct vp_error *err)
+CO int ublkx_target_resize(struct ublkx_target *t, struct vp_error *err)
 {
     if (!(t->features & UBLKX_F_UPDATE_SIZE))
         return vp_fail(err, VP_E_NOT_SUPPORTED,

@@ -50,7 +50,7 @@ struct open_call {
     struct thin *thin;
 };
 
-static int open_on_reactor(void *arg)
+static CO int open_on_reactor(void *arg)
 {
     struct open_call *c = arg;
     return thin_open(&c->config, c->state, &c->thin);
@@ -87,7 +87,7 @@ static CO int open_thin(struct volume *v, const struct volumes_slot *slot,
     return rc;
 }
 
-int volume_thin_open_durable(struct volume *v, struct reactor **reactor, struct thin **out)
+CO int volume_thin_open_durable(struct volume *v, struct reactor **reactor, struct thin **out)
 {
     struct volumes_slot *slot = volumes_slot_choose(v->vs);
     *reactor = slot->reactor;
@@ -114,7 +114,7 @@ static struct volume_io *io_new(void)
     return io;
 }
 
-static int close_on_reactor(void *arg)
+static CO int close_on_reactor(void *arg)
 {
     struct volume_io *io = arg;
     VP_VERIFY(io->requests, ==, 0U);
@@ -143,7 +143,7 @@ static void activated(struct volume *v, struct volumes_slot *slot, struct volume
     volume_replay_drop(v);
 }
 
-int volume_activate_opening(struct volume *v, bool reserve)
+CO int volume_activate_opening(struct volume *v, bool reserve)
 {
     if (v->io)
         return 0;
@@ -170,7 +170,7 @@ int volume_activate_opening(struct volume *v, bool reserve)
     return rc;
 }
 
-int volume_activate(struct volume *v, bool reserve)
+CO int volume_activate(struct volume *v, bool reserve)
 {
     co_mutex_lock(&v->opening);
     int rc = volume_activate_opening(v, reserve);
@@ -180,7 +180,7 @@ int volume_activate(struct volume *v, bool reserve)
 
 /* ---- commit, settle, close ---------------------------------------------------------------- */
 
-int volume_io_commit(struct volume_io *io)
+CO int volume_io_commit(struct volume_io *io)
 {
     io->uncommitted = false;
     int rc = thin_commit(io->thin);
@@ -189,13 +189,13 @@ int volume_io_commit(struct volume_io *io)
     return rc;
 }
 
-static int commit_on_reactor(void *arg)
+static CO int commit_on_reactor(void *arg)
 {
     struct volume_io *io = arg;
     return io->uncommitted ? volume_io_commit(io) : 0;
 }
 
-int volume_commit(struct volume *v)
+CO int volume_commit(struct volume *v)
 {
     return reactor_call(v->reactor, commit_on_reactor, v->io);
 }
@@ -207,7 +207,7 @@ struct settle_call {
 
 /* All I/O has ended and is committed, so every intent can go: the second call clears those that
  * the first one saw as recently used. */
-static int settle_on_reactor(void *arg)
+static CO int settle_on_reactor(void *arg)
 {
     struct settle_call *c = arg;
     struct volume_io *io = c->v->io;
@@ -225,13 +225,13 @@ static int settle_on_reactor(void *arg)
     return rc;
 }
 
-int volume_settle(struct volume *v)
+CO int volume_settle(struct volume *v)
 {
     struct settle_call c = {.v = v};
     return reactor_call(v->reactor, settle_on_reactor, &c);
 }
 
-void volume_detach(struct volume *v)
+CO void volume_detach(struct volume *v)
 {
     struct volume_io *io = v->io;
     if (!io)
@@ -244,7 +244,7 @@ void volume_detach(struct volume *v)
     vp_ignore(reactor_call(slot->reactor, close_on_reactor, io), "it cannot fail");
 }
 
-int volume_deactivate(struct volume *v, bool *done)
+CO int volume_deactivate(struct volume *v, bool *done)
 {
     *done = false;
     if (!v->io || v->open_count > 0 || v->pins > 0)
@@ -288,8 +288,8 @@ static CO int open_locked(struct volume *v, struct volume **out, struct vp_error
     return 0;
 }
 
-int volume_open(struct volumes *vs, const char *name, bool read_only, struct volume **out,
-                struct vp_error *err)
+CO int volume_open(struct volumes *vs, const char *name, bool read_only, struct volume **out,
+                   struct vp_error *err)
 {
     (void)read_only; /* the export refuses writes; all opens share one volume */
     struct volume *v = NULL;
@@ -303,7 +303,7 @@ int volume_open(struct volumes *vs, const char *name, bool read_only, struct vol
     return rc;
 }
 
-void volume_close(struct volume *v)
+CO void volume_close(struct volume *v)
 {
     co_mutex_lock(&v->control);
     VP_VERIFY(v->open_count, >, 0U);
@@ -321,14 +321,14 @@ struct memory_call {
     bool survives_kill;
 };
 
-static int take_memory_on_reactor(void *arg)
+static CO int take_memory_on_reactor(void *arg)
 {
     struct memory_call *c = arg;
     c->survives_kill = thin_take_memory(c->thin);
     return 0;
 }
 
-bool volume_take_memory(struct volume *v)
+CO bool volume_take_memory(struct volume *v)
 {
     struct memory_call c = {.thin = v->io->thin};
     vp_ignore(reactor_call(v->reactor, take_memory_on_reactor, &c), "it cannot fail");

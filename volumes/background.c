@@ -1,17 +1,17 @@
 /*
- * What goes on without being asked: deletions, recovered regions (resync), volumes that can become
- * inactive, and a commit every few seconds of what clients do not flush. Coroutines at home; the
- * simulator has none and calls volumes_background_step.
+ * What goes on without being asked: deletions and resyncs, which are jobs (pool/job.h), volumes
+ * that can become inactive, and a commit every few seconds of what clients do not flush. Coroutines
+ * at home; the simulator has none and calls volumes_background_step.
  *
- * A job that fails is tried again with the next round: what stops it (a fenced pool, memory) also
- * stops the clients, who report it.
+ * A step that fails is tried again with the next round: what stops it (a fenced pool, memory) also
+ * stops the clients, which report it.
  */
 #include "base/log.h"
 #include "volumes/volumes_impl.h"
 
-/* ---- jobs --------------------------------------------------------------------------------- */
+/* ---- steps -------------------------------------------------------------------------------- */
 
-static CO int job_delete(struct volumes *vs, bool *more)
+static CO int delete_next(struct volumes *vs, bool *more)
 {
     struct volume *v;
     list_for_each (v, &vs->deleting, delete_link) {
@@ -23,62 +23,9 @@ static CO int job_delete(struct volumes *vs, bool *more)
     return 0;
 }
 
-struct resync_call {
-    struct volume *v;
-    bool more;
-};
-
-static int resync_on_reactor(void *arg)
-{
-    struct resync_call *c = arg;
-    struct volume_io *io = c->v->io;
-    io->uncommitted = true;
-    return thin_resync_step(io->thin, &c->more);
-}
-
-static CO int resync_activate(struct volume *v)
-{
-    co_mutex_lock(&v->control);
-    int rc = v->state == VOLUME_ONLINE ? volume_activate(v, false) : VP_E_VOLUME_FAULTED;
-    co_mutex_unlock(&v->control);
-    return rc;
-}
-
-/* Volumes in which an overwrite failed since the last look. */
-static void resync_collect(struct volumes *vs)
-{
-    struct volume *v;
-    list_for_each (v, &vs->active, active_link)
-        if (atomic_exchange_explicit(&v->resync_wanted, false, memory_order_relaxed) &&
-            v->state == VOLUME_ONLINE && list_empty(&v->resync_link))
-            list_add_tail(&vs->resync, &v->resync_link);
-}
-
-/* One region of the first volume that has some; a volume is done, or given up, when it leaves the
- * list: what stays recovered is looked at again when it is read. */
-static CO int job_resync(struct volumes *vs, bool *more)
-{
-    resync_collect(vs);
-    if (list_empty(&vs->resync))
-        return 0;
-    struct resync_call c = {.v = list_first(&vs->resync, struct volume, resync_link)};
-    *more = true;
-    volume_pin(c.v);
-    int rc = resync_activate(c.v);
-    if (!rc)
-        rc = reactor_call(c.v->reactor, resync_on_reactor, &c);
-    if (rc && rc != VP_E_VOLUME_FAULTED)
-        vp_warn("volume %s: a region that was being overwritten could not be verified: %s",
-                volume_full_name(c.v), vp_err_text(rc));
-    if (!c.more)
-        list_del(&c.v->resync_link);
-    volume_unpin(c.v);
-    return 0;
-}
-
 /* Volumes that nobody has open become inactive, once for each checkpoint: before it they have
  * dirty pages. */
-static CO int job_idle(struct volumes *vs, bool *more)
+static CO int idle_next(struct volumes *vs, bool *more)
 {
     uint32_t now = pool_checkpoint_number(vs->pool);
     struct volume *v;
@@ -98,14 +45,14 @@ static CO int job_idle(struct volumes *vs, bool *more)
     return 0;
 }
 
-int volumes_background_step(struct volumes *vs, bool *more)
+CO int volumes_background_step(struct volumes *vs, bool *more)
 {
     *more = false;
-    int rc = job_delete(vs, more);
+    int rc = delete_next(vs, more);
     if (!rc)
-        rc = job_resync(vs, more);
+        rc = volume_resync_step(vs, more);
     if (!rc)
-        rc = job_idle(vs, more);
+        rc = idle_next(vs, more);
     return rc;
 }
 
@@ -115,7 +62,7 @@ int volumes_background_step(struct volumes *vs, bool *more)
 #define BACKGROUND_PAUSE_NS UINT64_C(2000000)
 #define BACKGROUND_IDLE_NS  UINT64_C(1000000000)
 
-static void background(void *arg)
+static CO void background(void *arg)
 {
     struct volumes *vs = arg;
     while (!vs->closing) {
@@ -148,7 +95,7 @@ static CO void commit_all(struct volumes *vs)
         vp_debug("timed commit of pool %s: %s", pool_name(vs->pool), vp_err_text(rc));
 }
 
-static void commit_timer(void *arg)
+static CO void commit_timer(void *arg)
 {
     struct volumes *vs = arg;
     while (!vs->closing) {
@@ -180,7 +127,7 @@ int volumes_background_start(struct volumes *vs)
     return rc;
 }
 
-void volumes_background_stop(struct volumes *vs)
+CO void volumes_background_stop(struct volumes *vs)
 {
     co_queue_wake_all(&vs->work);
     co_queue_wake_all(&vs->timer);

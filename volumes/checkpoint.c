@@ -104,7 +104,7 @@ struct checkpoint_call {
     struct pool_batch intents;
 };
 
-static int checkpoint_on_reactor(void *arg)
+static CO int checkpoint_on_reactor(void *arg)
 {
     struct checkpoint_call *c = arg;
     struct volume_io *io = c->v->io;
@@ -195,7 +195,7 @@ static int collect(struct volumes *vs, struct sweep *sweep)
     return sweep->failed ? VP_E_NO_MEMORY : 0;
 }
 
-static int checkpoint(void *arg)
+static CO int checkpoint(void *arg)
 {
     struct volumes *vs = arg;
     struct sweep sweep = {0};

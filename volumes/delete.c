@@ -2,18 +2,20 @@
  * Deletion in the background, after the VOLUME record says DELETING; resumed from there after a
  * crash. Each step may run twice.
  *
- * 1. VOLUME_DELETE_ARENAS: the map is closed as it is, and every arena goes back. Data space is
- * free.
- * 2. VOLUME_DELETE_PAGES: inside a checkpoint the pages that the TREE records reach are released
+ * 1. VOLUME_DELETE_MAP: the map is closed as it is.
+ * 2. VOLUME_DELETE_ARENAS: the arenas go back, some at a step. Data space is free.
+ * 3. VOLUME_DELETE_PAGES: inside a checkpoint the pages that the TREE records reach are released
  *    and the table image gets empty TREE records: old root with all pages, or new root with none.
  *    (Released earlier, pages could be used again while a durable TREE record still names them;
  *    records deleted earlier, a crash would leak the pages.)
- * 3. VOLUME_DELETE_RECORDS: once that checkpoint is complete, the records go.
+ * 4. VOLUME_DELETE_RECORDS: once that checkpoint is complete, the records go.
  */
 #include "base/log.h"
 #include "base/verify.h"
 #include "pool/keep.h"
 #include "volumes/volumes_impl.h"
+
+enum { DELETE_ARENAS_A_STEP = 1024 };
 
 static bool has_tree(struct volume *v)
 {
@@ -22,15 +24,52 @@ static bool has_tree(struct volume *v)
            pool_record_get(v->vs->pool, POOL_RECORD_TREE, v->id, POOL_TREE_SPACE, &r);
 }
 
+uint64_t volume_delete_bytes(const struct volume *v)
+{
+    struct pool *p = v->vs->pool;
+    return pool_arena_count(p, v->id) * pool_arena_bytes(p, v->options.profile);
+}
+
+int volume_delete_take_job(struct volume *v)
+{
+    if (v->delete_job)
+        return 0;
+    v->delete_job = pool_job_take(v->vs->pool, POOL_JOB_DELETE, v->id, volume_text(v));
+    if (!v->delete_job)
+        return VP_E_NO_MEMORY;
+    pool_job_count(v->delete_job, volume_delete_bytes(v));
+    return 0;
+}
+
+static CO void close_map(struct volume *v)
+{
+    volume_detach(v);
+    pool_keep_forget(v->vs->pool, v->id); /* what it wrote there may soon be somebody else's */
+    volume_replay_drop(v);
+    v->delete_step = VOLUME_DELETE_ARENAS;
+}
+
+static CO int return_some(struct volume *v, size_t *count)
+{
+    uint64_t numbers[DELETE_ARENAS_A_STEP];
+    struct pool *p = v->vs->pool;
+    *count = pool_arena_list(p, v->id, numbers, DELETE_ARENAS_A_STEP);
+    if (!*count) /* the pool forgets the family */
+        return pool_arena_return_all(p, v->id);
+    int rc = pool_arena_return(p, v->id, numbers, (unsigned)*count);
+    if (!rc)
+        pool_job_advance(v->delete_job, *count * pool_arena_bytes(p, v->options.profile), 0);
+    return rc;
+}
+
 static CO int return_arenas(struct volume *v)
 {
     struct volumes *vs = v->vs;
-    volume_detach(v);
-    pool_keep_forget(vs->pool, v->id); /* what it wrote there may soon be somebody else's */
-    volume_replay_drop(v);
-    int rc = pool_arena_return_all(vs->pool, v->id);
-    if (rc)
+    size_t count;
+    int rc = return_some(v, &count);
+    if (rc || count)
         return rc;
+    pool_job_ending(v->delete_job);
     if (!has_tree(v)) {
         v->delete_step = VOLUME_DELETE_RECORDS;
         return 0;
@@ -44,7 +83,7 @@ struct destroy_call {
     struct thin *thin;
 };
 
-static int destroy_on_reactor(void *arg)
+static CO int destroy_on_reactor(void *arg)
 {
     struct destroy_call *c = arg;
     int rc = thin_destroy_pages(c->thin);
@@ -70,7 +109,7 @@ static CO int destroy_tree(struct volume *v)
     return 0;
 }
 
-int volume_delete_pages(struct volume *v)
+CO int volume_delete_pages(struct volume *v)
 {
     if (v->delete_step != VOLUME_DELETE_PAGES)
         return 0;
@@ -110,6 +149,7 @@ static CO int delete_records(struct volume *v)
     pool_batch_delete(&d.batch, POOL_RECORD_COUNTER, v->id, POOL_COUNTER_COMMITS);
     pool_batch_delete(&d.batch, POOL_RECORD_COUNTER, v->id, VOLUME_COUNTER_ERRORS);
     pool_batch_delete(&d.batch, POOL_RECORD_VOLUME, v->id, 0);
+    pool_job_remove(v->delete_job, &d.batch);
     int rc = pool_commit(p, &d.batch);
     pool_batch_fini(&d.batch);
     return rc;
@@ -118,6 +158,8 @@ static CO int delete_records(struct volume *v)
 static CO int delete_step_locked(struct volume *v, bool *gone)
 {
     *gone = false;
+    if (v->delete_step == VOLUME_DELETE_MAP)
+        close_map(v);
     if (v->delete_step == VOLUME_DELETE_ARENAS)
         return return_arenas(v);
     if (v->delete_step != VOLUME_DELETE_RECORDS ||
@@ -131,8 +173,10 @@ static CO int delete_step_locked(struct volume *v, bool *gone)
 bool volume_delete_can_go_on(const struct volume *v)
 {
     switch (v->delete_step) {
-    case VOLUME_DELETE_ARENAS:
+    case VOLUME_DELETE_MAP:
         return true;
+    case VOLUME_DELETE_ARENAS:
+        return !v->delete_job || pool_job_may_go_on(v->delete_job);
     case VOLUME_DELETE_PAGES:
         return false; /* the next checkpoint does it */
     case VOLUME_DELETE_RECORDS:
@@ -145,19 +189,25 @@ bool volume_delete_can_go_on(const struct volume *v)
 static CO void delete_control_take(struct volume *v)
 {
     co_mutex_lock(&v->control);
-    while (v->delete_step == VOLUME_DELETE_ARENAS && v->pins > 0) {
+    while (v->delete_step == VOLUME_DELETE_MAP && v->pins > 0) {
         co_mutex_unlock(&v->control);
         co_queue_wait(&v->unpinned, "volume to be deleted");
         co_mutex_lock(&v->control);
     }
 }
 
-int volume_delete_step(struct volume *v)
+CO int volume_delete_step(struct volume *v)
 {
     bool gone;
+    int rc = volume_delete_take_job(v);
+    if (rc)
+        return rc;
     delete_control_take(v);
-    int rc = delete_step_locked(v, &gone);
+    rc = delete_step_locked(v, &gone);
     co_mutex_unlock(&v->control);
+    v->delete_job->rc = rc;
+    if (gone)
+        pool_job_end(v->vs->pool, v->delete_job, POOL_JOB_DONE);
     /* Nobody finds it by name any more; who waited for the mutex, or pinned it, is let through
      * before it is freed. */
     while (gone && (v->control.owner || v->pins > 0))

@@ -50,7 +50,7 @@ static void errors_put(struct volume *v, uint64_t save, struct pool_batch *b)
     v->errors.save = save;
 }
 
-int volumes_errors_save(struct volumes *vs)
+CO int volumes_errors_save(struct volumes *vs)
 {
     uint64_t save = ++vs->errors_save;
     struct pool_batch b;

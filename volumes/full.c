@@ -42,7 +42,7 @@ static CO void room_announce(struct volumes *vs)
     }
 }
 
-static void room_watcher(void *arg)
+static CO void room_watcher(void *arg)
 {
     struct volumes *vs = arg;
     vs->room_watcher = co_self();
@@ -68,7 +68,7 @@ int volumes_room_start(struct volumes *vs)
     return rc;
 }
 
-void volumes_room_stop(struct volumes *vs)
+CO void volumes_room_stop(struct volumes *vs)
 {
     co_queue_wake_all(&vs->room_news);
     if (vs->room_watcher)
@@ -76,7 +76,7 @@ void volumes_room_stop(struct volumes *vs)
     vp_ignore(co_group_wait(&vs->room_workers), "the watcher returns no error");
 }
 
-static int give_back_on_reactor(void *arg)
+static CO int give_back_on_reactor(void *arg)
 {
     struct volume_io *io = arg;
     return thin_give_back(io->thin);
@@ -121,7 +121,7 @@ static CO void give_back_all(struct volumes *vs)
     co_queue_wake_all(&vs->given_back);
 }
 
-static int waiter_arrives(void *arg)
+static CO int waiter_arrives(void *arg)
 {
     struct volumes *vs = arg;
     vs->room_waiters++;
@@ -154,7 +154,7 @@ static bool must_not_wait(const struct volume_io *io, const struct volume_client
     return io->closing || (client && client->state != VOLUME_CLIENT_HERE);
 }
 
-int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_client *client)
+CO int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_client *client)
 {
     struct volume_io *io = v->io;
     if (!w->counted) {
@@ -176,14 +176,14 @@ int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_
     return 0;
 }
 
-void volume_full_done(struct volume *v, struct full_wait *w)
+CO void volume_full_done(struct volume *v, struct full_wait *w)
 {
     w->counted = false;
     figure_add(&v->figures.waiting_for_space, UINT64_MAX);
     vp_ignore(reactor_call(pool_home(v->vs->pool), waiter_leaves, v->vs), "home outlives requests");
 }
 
-int volume_full_freed(struct volume *v)
+CO int volume_full_freed(struct volume *v)
 {
     struct volume_io *io = v->io;
     atomic_fetch_add_explicit(&v->vs->frees, 1, memory_order_relaxed);

@@ -57,7 +57,7 @@ static int stats_on_reactor(void *arg)
     return 0;
 }
 
-int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out)
+CO int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out)
 {
     struct volume *v = volume_find(vs, name);
     if (!v)
@@ -108,7 +108,9 @@ int volume_each(struct volumes *vs, int (*fn)(const struct volume_info *info, vo
     for (size_t i = 0; i < n && !rc; i++) {
         struct volume_info info;
         info_fill(sorted[i], &info);
-        rc = fn(&info, arg);
+        CO_NO_YIELD {
+            rc = fn(&info, arg);
+        }
     }
     free(sorted);
     return rc;
@@ -130,7 +132,9 @@ void volume_each_in_trouble(struct volumes *vs,
         if (!is_listed(v) || (!t.faulted && !t.waiting_for_space && !t.checksum_errors))
             continue;
         t.name = volume_text(v);
-        fn(&t, arg);
+        CO_NO_YIELD {
+            fn(&t, arg);
+        }
     }
 }
 

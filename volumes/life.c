@@ -105,8 +105,9 @@ static CO void undo_open(struct volumes *vs)
     volumes_free(vs);
 }
 
-int volumes_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
-                   const struct volumes_config *config, struct volumes **out, struct vp_error *err)
+CO int volumes_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
+                      const struct volumes_config *config, struct volumes **out,
+                      struct vp_error *err)
 {
     struct volumes *vs;
     int rc = volumes_new(config, &vs);
@@ -140,8 +141,18 @@ static int import_intent(const struct pool_record *r, void *arg)
 {
     struct volumes *vs = arg;
     struct volume *v = volume_find_id(vs, r->scope);
-    if (v && v->state == VOLUME_ONLINE && list_empty(&v->resync_link))
-        list_add_tail(&vs->resync, &v->resync_link);
+    return v && v->state == VOLUME_ONLINE ? volume_resync_add(v) : 0;
+}
+
+/* Deletions go on where they were. */
+static int import_deletions(struct volumes *vs)
+{
+    struct volume *v;
+    list_for_each (v, &vs->deleting, delete_link) {
+        int rc = volume_delete_take_job(v);
+        if (rc)
+            return rc;
+    }
     return 0;
 }
 
@@ -159,11 +170,15 @@ static int import_records(struct volumes *vs)
         rc = volumes_replay_assign(vs);
     if (!rc)
         rc = pool_record_each(vs->pool, POOL_RECORD_INTENT, import_intent, vs);
+    if (!rc)
+        rc = import_deletions(vs);
+    if (!rc)
+        pool_jobs_forget_left(vs->pool);
     return rc;
 }
 
-int volumes_import(const char *const *paths, unsigned count, const struct volumes_config *config,
-                   struct volumes **out, struct vp_error *err)
+CO int volumes_import(const char *const *paths, unsigned count, const struct volumes_config *config,
+                      struct volumes **out, struct vp_error *err)
 {
     struct volumes *vs;
     int rc = volumes_new(config, &vs);
@@ -188,7 +203,7 @@ int volumes_import(const char *const *paths, unsigned count, const struct volume
 
 /* ---- end ---------------------------------------------------------------------------------- */
 
-static int drain_on_reactor(void *arg)
+static CO int drain_on_reactor(void *arg)
 {
     struct volume *v = arg;
     volume_full_close(v->io);
@@ -220,7 +235,7 @@ static CO int settle_all(struct volumes *vs)
     return rc || !sweep.failed ? rc : VP_E_NO_MEMORY;
 }
 
-int volumes_close(struct volumes *vs, bool mark_exported)
+CO int volumes_close(struct volumes *vs, bool mark_exported)
 {
     workers_stop(vs);
     drain_all(vs);
@@ -234,7 +249,7 @@ int volumes_close(struct volumes *vs, bool mark_exported)
     return rc ? rc : close_rc;
 }
 
-int volumes_destroy(struct volumes *vs, struct vp_error *err)
+CO int volumes_destroy(struct volumes *vs, struct vp_error *err)
 {
     workers_stop(vs);
     drain_all(vs);
@@ -246,7 +261,7 @@ int volumes_destroy(struct volumes *vs, struct vp_error *err)
 }
 
 /* One thread, and its coroutines were abandoned: the maps are closed from here. */
-void volumes_abandon(struct volumes *vs)
+CO void volumes_abandon(struct volumes *vs)
 {
     struct volume *v;
     list_for_each (v, &vs->active, active_link) {

@@ -97,8 +97,8 @@ static uint64_t mask_of(uint64_t first, uint64_t count)
     return (count == LOCK_REGION_BLOCKS ? UINT64_MAX : (UINT64_C(1) << count) - 1) << first;
 }
 
-void block_lock_take(struct lock_table *t, struct block_lock *l, uint64_t block, uint64_t count,
-                     bool exclusive)
+CO void block_lock_take(struct lock_table *t, struct block_lock *l, uint64_t block, uint64_t count,
+                        bool exclusive)
 {
     VP_VERIFY(count, <=, VOLUME_WINDOW_BLOCKS);
     l->count = 0;
@@ -142,7 +142,7 @@ static const struct lock_entry *bucket_find_from(const struct list *bucket, uint
     return NULL;
 }
 
-void block_lock_drain(struct lock_table *t, uint64_t block)
+CO void block_lock_drain(struct lock_table *t, uint64_t block)
 {
     for (unsigned i = 0; i < LOCK_BUCKETS; i++) {
         const struct lock_entry *e;

@@ -76,8 +76,8 @@ int volume_record_decode(const void *bytes, size_t len, struct volume_record *ou
     return raid_profile_is_supported(out->options.profile) ? 0 : VP_E_RECORD_BAD;
 }
 
-int volume_record_commit(struct volume *v, const char *name, const struct volume_options *o,
-                         bool deleting)
+void volume_record_put(const struct volume *v, const char *name, const struct volume_options *o,
+                       bool deleting, struct pool_batch *b)
 {
     struct volume_record r = {.uuid = v->uuid,
                               .created_seconds = v->created_seconds,
@@ -87,11 +87,17 @@ int volume_record_commit(struct volume *v, const char *name, const struct volume
     uint8_t bytes[VOLUME_RECORD_BYTES_MAX];
     size_t len = volume_record_encode(&r, bytes);
 
+    pool_batch_set(b, POOL_RECORD_VOLUME, v->id, 0, bytes, len);
+    struct le64 next = le64_make(v->vs->next_id);
+    pool_batch_set(b, POOL_RECORD_COUNTER, 0, VOLUME_COUNTER_NEXT_ID, &next, sizeof(next));
+}
+
+CO int volume_record_commit(struct volume *v, const char *name, const struct volume_options *o,
+                            bool deleting)
+{
     struct pool_batch b;
     pool_batch_init(&b);
-    pool_batch_set(&b, POOL_RECORD_VOLUME, v->id, 0, bytes, len);
-    struct le64 next = le64_make(v->vs->next_id);
-    pool_batch_set(&b, POOL_RECORD_COUNTER, 0, VOLUME_COUNTER_NEXT_ID, &next, sizeof(next));
+    volume_record_put(v, name, o, deleting, &b);
     int rc = pool_commit(v->vs->pool, &b);
     pool_batch_fini(&b);
     return rc;

@@ -154,7 +154,7 @@ static CO int read_bounced(struct request *r)
     return rc;
 }
 
-int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
+CO int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
 {
     int rc = range_check(v, offset, len, VOLUME_REQUEST_MAX);
     if (rc || len == 0)
@@ -346,18 +346,19 @@ static CO int request_write(struct volume *v, const struct volume_client *client
     return rc;
 }
 
-int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf, unsigned flags)
+CO int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf,
+                    unsigned flags)
 {
     return request_write(v, NULL, offset, len, buf, flags);
 }
 
-int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf,
-                        unsigned flags)
+CO int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf,
+                           unsigned flags)
 {
     return request_write(c->volume, c, offset, len, buf, flags);
 }
 
-int volume_flush(struct volume *v)
+CO int volume_flush(struct volume *v)
 {
     uint64_t begin_ns = request_begin(v);
     int rc = commit_for_client(v);
@@ -485,12 +486,12 @@ static CO int request_zero(struct volume *v, const struct volume_client *client,
     return zero_end(&r, zero_range(&r));
 }
 
-int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+CO int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
 {
     return request_zero(v, NULL, offset, len, flags);
 }
 
-int volume_client_zero(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
+CO int volume_client_zero(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
 {
     return request_zero(c->volume, c, offset, len, flags);
 }
@@ -516,17 +517,17 @@ static CO int request_discard(struct volume *v, const struct volume_client *clie
     return zero_end(&r, zero_range(&r));
 }
 
-int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+CO int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
 {
     return request_discard(v, NULL, offset, len, flags);
 }
 
-int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
+CO int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
 {
     return request_discard(c->volume, c, offset, len, flags);
 }
 
-int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
+CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
 {
     struct request r = {
         .v = v,
@@ -563,8 +564,8 @@ static unsigned extents_clip(const struct thin_extent *in, unsigned n, uint64_t 
 
 #define EXTENTS_STEP 64U
 
-int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
-                   unsigned max, unsigned *n)
+CO int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
+                      unsigned max, unsigned *n)
 {
     *n = 0;
     int rc = range_check(v, offset, len, UINT64_MAX);

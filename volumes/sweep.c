@@ -36,14 +36,14 @@ static CO void work(struct sweep *s)
     }
 }
 
-static void worker(void *arg)
+static CO void worker(void *arg)
 {
     struct sweep *s = arg;
     work(s);
     co_group_leave(&s->workers, 0);
 }
 
-int sweep_run(struct sweep *s, int (*fn)(struct volume *v), bool stop_on_error)
+CO int sweep_run(struct sweep *s, int (*fn)(struct volume *v), bool stop_on_error)
 {
     s->fn = fn;
     s->stop_on_error = stop_on_error;

@@ -262,12 +262,13 @@ static CO int create_reserve(struct volume *v, struct vp_error *err)
     v->fault = NULL;
     v->state = VOLUME_DELETING;
     list_add_tail(&vs->deleting, &v->delete_link);
+    vp_ignore(volume_delete_take_job(v), "no memory: its first step tries again");
     co_queue_wake_all(&vs->work);
     return rc;
 }
 
-int volume_create(struct volumes *vs, const char *name, const struct volume_options *options,
-                  struct vp_error *err)
+CO int volume_create(struct volumes *vs, const char *name, const struct volume_options *options,
+                     struct vp_error *err)
 {
     struct volume_options o = *options;
     if (!o.sector_bytes)
@@ -303,8 +304,8 @@ int volume_create(struct volumes *vs, const char *name, const struct volume_opti
 /* ---- delete, rename ----------------------------------------------------------------------- */
 
 /* Finds v by name and takes its control mutex; the name may have gone while waiting. */
-int volume_control_begin(struct volumes *vs, const char *name, struct volume **out,
-                         struct vp_error *err)
+CO int volume_control_begin(struct volumes *vs, const char *name, struct volume **out,
+                            struct vp_error *err)
 {
     struct volume *v = volume_find(vs, name);
     uint32_t id = v ? v->id : 0;
@@ -319,13 +320,34 @@ int volume_control_begin(struct volumes *vs, const char *name, struct volume **o
     return vp_fail(err, VP_E_NOT_FOUND, "no volume %s/%s", pool_name(vs->pool), name);
 }
 
+/* The record says that v goes, and its job is there, or neither. */
+static CO int delete_commit(struct volume *v, const char *name)
+{
+    struct pool *p = v->vs->pool;
+    struct pool_job *job = pool_job_new(p, POOL_JOB_DELETE, v->id, name);
+    if (!job)
+        return VP_E_NO_MEMORY;
+    pool_job_count(job, volume_delete_bytes(v));
+    struct pool_batch b;
+    pool_batch_init(&b);
+    volume_record_put(v, name, &v->options, true, &b);
+    pool_job_put(p, job, &b);
+    int rc = pool_commit(p, &b);
+    pool_batch_fini(&b);
+    if (rc)
+        pool_job_drop(job);
+    else
+        v->delete_job = job;
+    return rc;
+}
+
 static CO int delete_locked(struct volume *v, const char *name, struct vp_error *err)
 {
     struct volumes *vs = v->vs;
     if (v->open_count > 0)
         return vp_fail(err, VP_E_BUSY, "volume %s is in use; detach it first", volume_full_name(v));
     v->name->pending = true; /* nobody opens it from here on */
-    int rc = volume_record_commit(v, name, &v->options, true);
+    int rc = delete_commit(v, name);
     if (rc) {
         v->name->pending = false;
         return vp_fail(err, rc, "the deletion could not be recorded: %s", vp_err_text(rc));
@@ -333,13 +355,13 @@ static CO int delete_locked(struct volume *v, const char *name, struct vp_error 
     hash_del(&vs->by_name, &v->name->node);
     vs->count--;
     v->state = VOLUME_DELETING;
-    list_del(&v->resync_link);
+    volume_resync_end(v, POOL_JOB_CANCELLED);
     list_add_tail(&vs->deleting, &v->delete_link);
     co_queue_wake_all(&vs->work);
     return 0;
 }
 
-int volume_delete(struct volumes *vs, const char *name, struct vp_error *err)
+CO int volume_delete(struct volumes *vs, const char *name, struct vp_error *err)
 {
     struct volume *v;
     int rc = volume_control_begin(vs, name, &v, err);
@@ -350,7 +372,7 @@ int volume_delete(struct volumes *vs, const char *name, struct vp_error *err)
     return rc;
 }
 
-int volume_rename(struct volumes *vs, const char *name, const char *to, struct vp_error *err)
+CO int volume_rename(struct volumes *vs, const char *name, const char *to, struct vp_error *err)
 {
     struct volume *v;
     int rc = volume_control_begin(vs, name, &v, err);
@@ -385,7 +407,7 @@ struct resize_call {
     uint64_t zeroed_to; /* … [new_bytes, this) is gone    */
 };
 
-static int resize_map(void *arg)
+static CO int resize_map(void *arg)
 {
     const struct resize_call *c = arg;
     return thin_resize(c->v->io->thin, div_up(c->new_bytes, VOLUME_BLOCK));
@@ -394,7 +416,7 @@ static int resize_map(void *arg)
 /* Requests see the new end already. What lies behind it is zeroed under the block locks, so also
  * behind writes that were under way, and durable before the record says that it is gone: a volume
  * that grows again shows zeros there. */
-static int shrink_tail(void *arg)
+static CO int shrink_tail(void *arg)
 {
     struct resize_call *c = arg;
     c->zeroing = true;
@@ -470,8 +492,8 @@ static CO int resize_locked(struct volume *v, uint64_t size_bytes, bool force, s
     return 0;
 }
 
-int volume_resize(struct volumes *vs, const char *name, uint64_t size_bytes, bool force,
-                  struct vp_error *err)
+CO int volume_resize(struct volumes *vs, const char *name, uint64_t size_bytes, bool force,
+                     struct vp_error *err)
 {
     struct volume *v;
     int rc = volume_control_begin(vs, name, &v, err);
@@ -530,8 +552,8 @@ static CO int property_locked(struct volume *v, const char *key, const char *val
     return 0;
 }
 
-int volume_property_set(struct volumes *vs, const char *name, const char *key, const char *value,
-                        struct vp_error *err)
+CO int volume_property_set(struct volumes *vs, const char *name, const char *key, const char *value,
+                           struct vp_error *err)
 {
     struct volume *v;
     int rc = volume_control_begin(vs, name, &v, err);

@@ -47,7 +47,7 @@ CO int volumes_import(const char *const *paths, unsigned count, const struct vol
 CO int volumes_close(struct volumes *vs, bool mark_exported) must_check;
 CO int volumes_destroy(struct volumes *vs, struct vp_error *err) must_check;
 /* Simulated power cut: frees memory, no I/O. */
-void volumes_abandon(struct volumes *vs);
+CO void volumes_abandon(struct volumes *vs);
 struct pool *volumes_pool(const struct volumes *vs);
 /* HOME. One step of each background job; *more is false when all are idle. */
 CO int volumes_background_step(struct volumes *vs, bool *more) must_check;

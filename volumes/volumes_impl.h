@@ -7,7 +7,8 @@
  *     activate.c  from name to open map and back      place.c       choice of reactor
  *     request.c   any byte range → whole blocks       lock.c        block locks
  *     full.c      out of space                        checkpoint.c  the pool's client
- *     background.c  commit timer, resync, idle volumes               delete.c  space comes back
+ *     background.c  steps of jobs, commit timer, idle volumes        delete.c  space comes back
+ *     resync.c    regions of cut-off overwrites
  *     info.c      what `vpool volume show` says     sweep.c       the same for many volumes
  *     errors.c    counters of errors, over restarts
  *
@@ -22,6 +23,7 @@
 #include "base/list.h"
 #include "io/co.h"
 #include "io/reactor.h"
+#include "pool/job.h"
 #include "pool/pool.h"
 #include "thin/thin.h"
 #include "volumes/volume.h"
@@ -111,6 +113,7 @@ struct volume_errors {
 };
 
 enum volume_delete_step {
+    VOLUME_DELETE_MAP,     /* the map is to be closed                                       */
     VOLUME_DELETE_ARENAS,  /* arenas are to be returned                                     */
     VOLUME_DELETE_PAGES,   /* tree pages go with the next checkpoint                        */
     VOLUME_DELETE_RECORDS, /* once that checkpoint is complete (delete_checkpoint)          */
@@ -149,6 +152,7 @@ struct volume {
     unsigned pins;         /* background work that uses `io` */
     uint64_t pin_sequence; /* counts pins ever taken          */
     struct co_queue unpinned;
+    struct pool_job *resync_job, *delete_job; /* borrowed; set as long as v is in those lists */
     enum volume_delete_step delete_step;
     uint32_t delete_checkpoint;
     uint32_t idle_checkpoint; /* the checkpoint after which deactivation was tried last */
@@ -204,6 +208,8 @@ struct volume_record {
 size_t volume_record_encode(const struct volume_record *r, uint8_t out[VOLUME_RECORD_BYTES_MAX]);
 /* VP_E_RECORD_BAD. */
 int volume_record_decode(const void *bytes, size_t len, struct volume_record *out) must_check;
+void volume_record_put(const struct volume *v, const char *name, const struct volume_options *o,
+                       bool deleting, struct pool_batch *b);
 /* Makes v's record, with `name`, durable. */
 CO int volume_record_commit(struct volume *v, const char *name, const struct volume_options *o,
                             bool deleting) must_check;
@@ -330,7 +336,19 @@ CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end) must_c
 /* Goes on with the counters of errors that the pool has; from zero when it has none. */
 void volume_errors_load(struct volume *v);
 
-/* ---- delete.c, background.c --------------------------------------------------------------- */
+/* ---- resync.c, delete.c, background.c ------------------------------------------------------- */
+
+/* HOME, no yield. v's recovered regions are to be visited. VP_E_NO_MEMORY. */
+int volume_resync_add(struct volume *v) must_check;
+/* HOME, no yield. They are not any more; harmless where they never were. */
+void volume_resync_end(struct volume *v, enum pool_job_state state);
+/* HOME. One region of the first volume whose job may go on; *more when there was one. */
+CO int volume_resync_step(struct volumes *vs, bool *more) must_check;
+
+/* HOME, no yield. The job of v's deletion, unless v has it. VP_E_NO_MEMORY. */
+int volume_delete_take_job(struct volume *v) must_check;
+/* HOME, no yield. The bytes that a deletion of v has to give back. */
+uint64_t volume_delete_bytes(const struct volume *v);
 
 /* HOME. One step of the deletion of v, which may free it. */
 CO int volume_delete_step(struct volume *v) must_check;

@@ -114,7 +114,7 @@ static CO int request(struct load *l, uint8_t *buf, uint32_t len, uint64_t unit)
     return t->write(t->arg, offset, buf, len);
 }
 
-static void worker(void *arg)
+static CO void worker(void *arg)
 {
     struct load *l = arg;
     uint32_t len = l->filling ? 1U << 20 : l->o->block_bytes;
@@ -183,8 +183,8 @@ static CO int measure(struct load *l)
     return rc;
 }
 
-int bench_run(const struct bench_options *o, const struct bench_target *target,
-              struct bench_result *out)
+CO int bench_run(const struct bench_options *o, const struct bench_target *target,
+                 struct bench_result *out)
 {
     struct load l = {.o = o, .target = target, .result = out, .random = 0x9e3779b97f4a7c15ULL};
     int rc = o->first_write ? 0 : fill(&l);

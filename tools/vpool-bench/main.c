@@ -32,15 +32,15 @@ struct program {
 
 /* ---- the io layer alone ------------------------------------------------------------------- */
 
-static int raw_read(void *arg, uint64_t offset, void *buf, uint32_t len)
+static CO int raw_read(void *arg, uint64_t offset, void *buf, uint32_t len)
 {
     return io_dev_read(arg, offset, buf, len);
 }
-static int raw_write(void *arg, uint64_t offset, const void *buf, uint32_t len)
+static CO int raw_write(void *arg, uint64_t offset, const void *buf, uint32_t len)
 {
     return io_dev_write(arg, offset, buf, len, 0);
 }
-static int raw_flush(void *arg)
+static CO int raw_flush(void *arg)
 {
     return io_dev_flush(arg);
 }
@@ -59,15 +59,15 @@ static CO int run_raw(struct program *p)
 
 /* ---- a volume of a pool ------------------------------------------------------------------- */
 
-static int volume_bench_read(void *arg, uint64_t offset, void *buf, uint32_t len)
+static CO int volume_bench_read(void *arg, uint64_t offset, void *buf, uint32_t len)
 {
     return volume_read(arg, offset, len, buf);
 }
-static int volume_bench_write(void *arg, uint64_t offset, const void *buf, uint32_t len)
+static CO int volume_bench_write(void *arg, uint64_t offset, const void *buf, uint32_t len)
 {
     return volume_write(arg, offset, len, buf, 0);
 }
-static int volume_bench_flush(void *arg)
+static CO int volume_bench_flush(void *arg)
 {
     return volume_flush(arg);
 }
@@ -116,7 +116,7 @@ static CO int run_pool(struct program *p)
     return rc;
 }
 
-static void first(void *arg)
+static CO void first(void *arg)
 {
     struct program *p = arg;
     switch (p->options.mode) {

@@ -177,7 +177,7 @@ static CO int serve(const struct bench_options *o, struct ublkx_backend backend,
     return waited ? vp_fail(err, waited, "waiting for a signal: %s", vp_err_text(waited)) : 0;
 }
 
-int bench_serve_disk(const struct bench_options *o, struct vp_error *err)
+CO int bench_serve_disk(const struct bench_options *o, struct vp_error *err)
 {
     struct disk d = {.checksum = o->checksum};
     int rc = io_dev_open(o->disks[0], 0, &d.dev, err);
@@ -188,7 +188,7 @@ int bench_serve_disk(const struct bench_options *o, struct vp_error *err)
     return rc;
 }
 
-int bench_serve_volume(const struct bench_options *o, struct volume *v, struct vp_error *err)
+CO int bench_serve_volume(const struct bench_options *o, struct volume *v, struct vp_error *err)
 {
     struct volume_client client;
     return serve(o, ublkx_volume_backend(v, &client), err);

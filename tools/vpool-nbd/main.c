@@ -186,7 +186,7 @@ static bool is_socket(int fd)
 
 /* ---- serving ------------------------------------------------------------------------------- */
 
-static int serve_connected(const struct nbdx_export *export, struct vp_error *err)
+static CO int serve_connected(const struct nbdx_export *export, struct vp_error *err)
 {
     if (run.signalled) {
         io_close(options.fd);
@@ -198,7 +198,7 @@ static int serve_connected(const struct nbdx_export *export, struct vp_error *er
     return 0;
 }
 
-static int serve_listening(const struct nbdx_export *export, struct vp_error *err)
+static CO int serve_listening(const struct nbdx_export *export, struct vp_error *err)
 {
     struct nbdx_server_options o = {.exports = export, .export_count = 1};
     o.address = (struct nbdx_address){.kind = NBDX_FD, .fd = options.fd};
@@ -219,7 +219,7 @@ static int serve_listening(const struct nbdx_export *export, struct vp_error *er
     return 0;
 }
 
-static int serve_volume(struct volumes *vs, struct vp_error *err)
+static CO int serve_volume(struct volumes *vs, struct vp_error *err)
 {
     struct volume *v;
     int rc = volume_open(vs, options.volume, options.read_only, &v, err);
@@ -233,8 +233,8 @@ static int serve_volume(struct volumes *vs, struct vp_error *err)
 }
 
 /* The disks of the pool that is asked for, among what lies in the given places. */
-static int find_disks(struct pool_found **found, const struct pool_found **pool,
-                      struct vp_error *err)
+static CO int find_disks(struct pool_found **found, const struct pool_found **pool,
+                         struct vp_error *err)
 {
     unsigned count = 0, matching = 0;
     int rc = pool_scan(options.paths, options.path_count, NULL, found, &count, err);
@@ -257,7 +257,7 @@ static int find_disks(struct pool_found **found, const struct pool_found **pool,
                               options.path_count > 1 ? " and the other places" : "");
 }
 
-static int open_pool(struct volumes **out, struct vp_error *err)
+static CO int open_pool(struct volumes **out, struct vp_error *err)
 {
     struct pool_found *found = NULL;
     const struct pool_found *pool = NULL;
@@ -278,7 +278,7 @@ static int open_pool(struct volumes **out, struct vp_error *err)
 /* ---- signals ------------------------------------------------------------------------------- */
 
 /* SIGTERM and SIGINT end service in order: what started is finished, the pool is closed. */
-static void watch_signals(void *arg)
+static CO void watch_signals(void *arg)
 {
     (void)arg;
     unsigned events;
@@ -310,7 +310,7 @@ static int block_signals(struct vp_error *err)
 
 /* ---- main ---------------------------------------------------------------------------------- */
 
-static int serve(struct vp_error *err)
+static CO int serve(struct vp_error *err)
 {
     struct volumes *vs;
     int rc = open_pool(&vs, err);
@@ -324,7 +324,7 @@ static int serve(struct vp_error *err)
     return rc;
 }
 
-static void run_main(void *arg)
+static CO void run_main(void *arg)
 {
     struct vp_error *err = arg;
     co_queue_init(&run.watcher_over);

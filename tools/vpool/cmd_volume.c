@@ -244,9 +244,11 @@ static int cmd_rename(struct cli *cli, int argc, char **argv)
 static void print_deleted(const json_t *r)
 {
     bool dry = json_is_true(json_object_get(r, "dry_run"));
-    printf("%s %s, which has %s allocated%s\n", dry ? "would delete" : "deleted",
-           json_text(r, "volume"), size_text(json_number(r, "allocated_bytes")),
-           dry ? "" : "; the space comes back in the background");
+    printf("%s %s, which has %s allocated", dry ? "would delete" : "deleted",
+           json_text(r, "volume"), size_text(json_number(r, "allocated_bytes")));
+    if (!dry)
+        printf("; the space comes back in the background, by job %s", json_text(r, "job"));
+    putchar('\n');
 }
 
 static int cmd_delete(struct cli *cli, int argc, char **argv)

@@ -313,6 +313,50 @@ static void an_arena_is_leased_again_only_when_its_return_is_durable(void **stat
     in_world(1, body_not_held);
 }
 
+/* ---- many arenas --------------------------------------------------------------------------- */
+
+/* More than one commit returns, whose first ends amid a group: it has an arena of somebody else. */
+static void body_many(void *arg)
+{
+    (void)arg;
+    enum { MANY = 1100 };
+    static const char *const name = "large";
+    const struct pool_create_options o = {
+        .name = "tank",
+        .profile = single,
+        .geometry = {.chunk_bytes = 16 << 10, .extent_bytes = 16 << 20, .log_segment_bytes = 65536},
+        .force = true,
+    };
+    struct pool *p;
+    unsigned leased = 0, got = 1;
+    check_ok(pool_create(&o, &name, 1, &p, NULL));
+    check_ok(pool_arena_lease(p, 9, single, 0, &arena[0]));
+    while (leased < MANY && got) {
+        check_ok(pool_arena_lease_many(p, 7, single, 0, MANY - leased, &got));
+        leased += got;
+    }
+    check_equal(pool_arena_count(p, 7), MANY);
+    check_ok(pool_arena_return_all(p, 7));
+    check_equal(pool_arena_count(p, 7), 0);
+    check_equal(pool_arena_count(p, 9), 1);
+    check_figures(p);
+    check_ok(pool_close(p, false));
+}
+static void more_arenas_than_a_commit_returns_are_all_returned(void **state)
+{
+    (void)state;
+    const struct sim_disk_config config = {.name = "large",
+                                           .size_bytes = UINT64_C(1536) << 20,
+                                           .sector_bytes = 4096,
+                                           .atomic_bytes = 4096,
+                                           .latency_max_ns = 1000};
+    world = sim_pool_world(5, 0);
+    (void)sim_disk_add(world, &config);
+    sim_pool_run(world, body_many, NULL);
+    sim_world_free(world);
+    assert_checked();
+}
+
 /* ---- room ---------------------------------------------------------------------------------- */
 
 static void body_reserve(void *arg)
@@ -359,6 +403,29 @@ static void a_mirror_without_one_disk_still_takes_new_data(void **state)
 {
     (void)state;
     in_world(2, body_degraded);
+}
+
+/* An empty group, which stays open for its profile, goes out of service with its disk. */
+static void body_dead_group(void *arg)
+{
+    (void)arg;
+    struct pool *p = open_new();
+    struct raid_disk *d = pool_disks(p, &(unsigned){0})[0];
+    check_ok(pool_arena_lease(p, 7, single, 0, &arena[0]));
+    check_equal(arena[0].group->disk[0]->index, 0);
+    check_ok(pool_arena_return(p, 7, &arena[0].number, 1));
+    check_ok(d->eject(d, VP_E_IO, "a test"));
+    check_figures(p);
+    unsigned n = fill(p, 7, single, arena);
+    for (unsigned i = 0; i < n; i++)
+        check(arena[i].group->disk[0]->index != 0);
+    check_figures(p);
+    check_ok(pool_close(p, false));
+}
+static void nothing_is_leased_on_a_disk_that_has_left(void **state)
+{
+    (void)state;
+    in_world(2, body_dead_group);
 }
 
 static void wait_then_note(void *arg)
@@ -549,6 +616,8 @@ int main(void)
         cmocka_unit_test(an_arena_is_leased_again_only_when_its_return_is_durable),
         cmocka_unit_test(data_leave_the_extents_that_metadata_may_need),
         cmocka_unit_test(a_mirror_without_one_disk_still_takes_new_data),
+        cmocka_unit_test(nothing_is_leased_on_a_disk_that_has_left),
+        cmocka_unit_test(more_arenas_than_a_commit_returns_are_all_returned),
         cmocka_unit_test(who_waits_for_room_is_woken),
         cmocka_unit_test(a_group_record_that_can_not_be_is_refused),
         cmocka_unit_test(garbage_never_reaches_past_a_record),

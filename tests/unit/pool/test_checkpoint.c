@@ -101,6 +101,45 @@ static void a_failed_checkpoint_changes_nothing_and_does_not_fence(void **state)
     assert_checked();
 }
 
+static bool slow_commit_done;
+
+static void commit_slowly(void *arg)
+{
+    (void)arg;
+    check_ok(fake_commit(&client, 3, 33, 0));
+    slow_commit_done = true;
+}
+
+/* Its write takes longer than all that is left of the checkpoint would. */
+static int begin_a_slow_commit(void *arg)
+{
+    struct sim_world *w = arg;
+    sim_disk_inject(sim_disk_find(w, "d0"), SIM_FAULT_STALL, 1U << IO_WRITE, 0, 1000000000);
+    check_ok(co_spawn(commit_slowly, NULL, "committer"));
+    co_yield ();
+    return 0;
+}
+
+static void checkpoint_amid_a_commit(void *arg)
+{
+    start();
+    const struct pool_client c = {.checkpoint = begin_a_slow_commit, .arg = arg};
+    pool_set_client(pool, &c);
+    check_ok(pool_checkpoint(pool));
+    check(slow_commit_done);
+}
+
+/* C2: the table that its root names has the commit's records, so the log must have it as well. */
+static void a_root_does_not_come_before_the_commits_that_its_table_has(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(1, disks);
+    sim_pool_run(w, checkpoint_amid_a_commit, w);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
 static unsigned joined;
 
 static void join(void *arg)
@@ -411,6 +450,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_log_that_outgrows_its_limit_is_shortened_and_nothing_is_lost),
         cmocka_unit_test(a_failed_checkpoint_changes_nothing_and_does_not_fence),
+        cmocka_unit_test(a_root_does_not_come_before_the_commits_that_its_table_has),
         cmocka_unit_test(a_failed_checkpoint_gives_back_what_it_wrote),
         cmocka_unit_test(a_request_that_comes_while_a_checkpoint_runs_makes_another),
         cmocka_unit_test(a_checkpoint_that_failed_is_tried_until_it_succeeds),

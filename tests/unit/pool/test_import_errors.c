@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/crc.h"
+#include "io/guard.h"
 #include "pool/meta_impl.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_pool.h"
@@ -301,6 +302,98 @@ static void a_page_that_cannot_be_read_loses_no_commit(void **state)
     assert_checked();
 }
 
+static void commit_into_a_new_segment_body(void *arg)
+{
+    (void)arg;
+    committed = 0;
+    check_ok(sim_pool_create(1, &pool, &err));
+    commits_make(KEYS);
+    while (pool->log.stream.used_pages != 1)
+        commits_make(1);
+}
+
+/* A bad page where nothing was written yet does not hide what stands before it. */
+static void a_bad_page_behind_the_end_of_the_log_is_no_obstacle(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(5, 1);
+    sim_pool_run(w, commit_into_a_new_segment_body, NULL);
+    const struct pool_segment *s = &pool->log.stream.segment;
+    uint64_t at = s->place.at_bytes[0] + (uint64_t)(s->pages - 1) * POOL_PAGE;
+    pool_leave();
+    w = sim_pool_reboot(w, 77);
+    sim_disk_set_unreadable(sim_disk_find(w, "d0"), at);
+    struct attempt a = {.disks = 1};
+    sim_pool_run(w, import_body, &a);
+    assert_int_equal(a.rc, 0);
+    pool_leave();
+    sim_world_free(w);
+    assert_checked();
+}
+
+/* ---- the log's tail ------------------------------------------------------------------------ */
+
+static struct sim_snapshot *moment[400];
+static unsigned moments;
+static uint64_t found;
+
+static bool moment_take(struct sim_world *w, uint64_t event, void *arg)
+{
+    (void)event;
+    (void)arg;
+    if (moments < sizeof(moment) / sizeof(moment[0]))
+        moment[moments++] = sim_snapshot_take(w);
+    return true;
+}
+
+static void commit_one_by_one_body(void *arg)
+{
+    struct sim_world *w = arg;
+    check_ok(sim_pool_create(1, &pool, &err));
+    sim_world_on_event(w, moment_take, NULL);
+    for (uint64_t i = 1; i <= 9; i++) /* into a third segment */
+        check_ok(sim_pool_commit_counter(pool, 1, i));
+    sim_world_on_event(w, NULL, NULL);
+}
+
+static void import_counter_body(void *arg)
+{
+    (void)arg;
+    check_ok(sim_pool_import(1, NULL, &pool, &err));
+    found = pool ? sim_pool_counter(pool, 1) : 0;
+}
+
+/* What an import found in a disk's cache is durable without its flush, which may follow a failed
+ * one (GUARD_LOG_TAIL_WRITTEN): the last batch, and the JUMP that leads to it. */
+static void the_tail_that_was_found_is_there_after_a_power_cut(void **state)
+{
+    (void)state;
+    static struct sim_choice all[64];
+    struct sim_world *w = sim_pool_world(5, 1);
+    moments = 0;
+    sim_pool_run(w, commit_one_by_one_body, w);
+    pool_leave();
+    sim_world_free(w);
+    for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        all[i].fate = SIM_KEEP;
+    for (unsigned i = 0; i < moments; i++) {
+        assert_in_range(sim_snapshot_pending(moment[i]), 0, sizeof(all) / sizeof(all[0]));
+        w = sim_world_after_kill(moment[i], all, i);
+        io_guard_disabled[GUARD_IMPORT_FLUSH] = true;
+        sim_pool_run(w, import_counter_body, NULL);
+        io_guard_disabled[GUARD_IMPORT_FLUSH] = false;
+        pool_leave();
+        uint64_t first = found;
+        w = sim_pool_power_cut(w, i);
+        sim_pool_run(w, import_counter_body, NULL);
+        pool_leave();
+        assert_int_equal(found, first);
+        sim_world_free(w);
+        sim_snapshot_free(moment[i]);
+    }
+    assert_checked();
+}
+
 /* ---- set back ----------------------------------------------------------------------------- */
 
 static uint8_t old_image[SIM_POOL_DISK_BYTES];
@@ -351,6 +444,44 @@ static void a_disk_that_was_set_back_is_out_by_name(void **state)
     pool_leave();
     sim_world_free(w);
     assert_checked();
+}
+
+/* A disk that left goes on with what has no other copy there; the pool's roots tell the disk from
+ * an image of it, also from one that was made after it had left (root.c, R4). */
+static void eject_and_go_on_body(void *arg)
+{
+    struct sim_world *w = arg;
+    committed = 0;
+    check_ok(sim_pool_create(2, &pool, &err));
+    commits_make(15);
+    check_ok(pool_disk_eject(pool, &pool->disk[0], VP_E_IO, "test"));
+    sim_disk_peek(sim_disk_find(w, "d0"), 0, old_image, sizeof(old_image));
+    for (unsigned i = 0; i < 3; i++)
+        check_ok(pool_checkpoint(pool));
+}
+
+static void import_an_image_of_it(bool image, bool served)
+{
+    struct attempt a = {.disks = 2};
+    struct sim_world *w = sim_pool_world(5, 2);
+    sim_pool_run(w, eject_and_go_on_body, w);
+    pool_leave();
+    w = sim_pool_reboot(w, 6);
+    if (image)
+        sim_disk_poke(sim_disk_find(w, "d0"), 0, old_image, sizeof(old_image));
+    sim_pool_run(w, import_body, &a);
+    assert_int_equal(a.rc, 0);
+    assert_int_equal(raid_disk_is_data_only(&pool->disk[0].io), served);
+    pool_leave();
+    sim_world_free(w);
+    assert_checked();
+}
+
+static void an_image_of_a_disk_that_had_left_is_not_served(void **state)
+{
+    (void)state;
+    import_an_image_of_it(false, true);
+    import_an_image_of_it(true, false);
 }
 
 /* ---- crashes in a row --------------------------------------------------------------------- */
@@ -450,7 +581,10 @@ int main(void)
         cmocka_unit_test(roots_that_cannot_be_read_do_not_set_the_pool_back),
         cmocka_unit_test(writes_and_flushes_that_fail_lose_no_commit),
         cmocka_unit_test(a_page_that_cannot_be_read_loses_no_commit),
+        cmocka_unit_test(a_bad_page_behind_the_end_of_the_log_is_no_obstacle),
+        cmocka_unit_test(the_tail_that_was_found_is_there_after_a_power_cut),
         cmocka_unit_test(a_disk_that_was_set_back_is_out_by_name),
+        cmocka_unit_test(an_image_of_a_disk_that_had_left_is_not_served),
         cmocka_unit_test(crashes_in_a_row_do_not_make_a_disk_look_set_back),
         cmocka_unit_test(a_disk_that_failed_one_of_two_repairs_is_out),
         cmocka_unit_test(a_repair_that_fails_does_not_eject_the_last_holder_of_metadata),

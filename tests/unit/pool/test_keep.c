@@ -440,6 +440,44 @@ static void an_import_that_fails_leaves_it_for_the_next_one(void **state)
     in_world(body_failed_import);
 }
 
+/* A flush that failed has lost what the next one would seem to make durable. */
+static void body_failed_flush(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    pool_keep_close(keep);
+    pool_abandon(pool);
+    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_FLUSH, 0, 0);
+    check(sim_pool_import(1, &client, &pool, NULL) != 0);
+    check(!something_is_kept());
+    check_ok(sim_pool_import(1, &client, &pool, NULL));
+    check_equal(map.records, 0);
+    check_ok(pool_close(pool, false));
+}
+static void an_import_whose_flush_fails_forgets_it(void **state)
+{
+    (void)state;
+    in_world(body_failed_flush);
+}
+
+static void body_checkpoint_flush(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_FLUSH, 0, 0);
+    check(pool_checkpoint(pool) != 0);
+    kill_and_import();
+    check_equal(map.records, 0);
+    check_ok(pool_close(pool, false));
+}
+static void a_checkpoint_whose_flush_fails_forgets_it(void **state)
+{
+    (void)state;
+    in_world(body_checkpoint_flush);
+}
+
 /* The flush that every import begins with fails on one of two disks; then the import itself
  * fails. */
 static void body_ejection(void *arg)
@@ -668,6 +706,8 @@ int main(void)
         cmocka_unit_test(what_an_older_release_kept_is_taken),
         cmocka_unit_test(what_has_a_living_owner_is_left_alone),
         cmocka_unit_test(an_import_that_fails_leaves_it_for_the_next_one),
+        cmocka_unit_test(an_import_whose_flush_fails_forgets_it),
+        cmocka_unit_test(a_checkpoint_whose_flush_fails_forgets_it),
         cmocka_unit_test(an_ejection_in_an_import_leaves_a_pool_that_can_be_imported),
         cmocka_unit_test(two_full_areas_fit_into_the_log_of_a_small_pool),
         cmocka_unit_test(of_each_key_only_the_last_record_goes_into_the_log),

@@ -207,6 +207,73 @@ static void free_space_on_one_disk_is_no_room_for_a_mirror(void **state)
     assert_checked();
 }
 
+/* ---- where pages lie ----------------------------------------------------------------------- */
+
+static int no_checkpoint(void *arg)
+{
+    (void)arg;
+    return *(const int *)arg;
+}
+
+/* Pages of a small tree, written again and again. Checkpoints fail with `rc`, if it is not 0. */
+static void pages_come_and_go(void *arg)
+{
+    struct pool_client c = {.checkpoint = no_checkpoint, .arg = arg};
+    uint64_t addr[8], last = 0;
+    check_ok(sim_pool_create(2, &pool, NULL));
+    pool_set_client(pool, &c);
+    for (unsigned i = 0; i < 100; i++) {
+        check_ok(pool_page_alloc(pool, 8, addr));
+        pool_page_release(pool, addr, 8);
+        check_equal(pool_checkpoint(pool), *(const int *)arg);
+        last = max_u64(last, addr[7]);
+    }
+    /* At the front, where they leave the log whole segments behind them. */
+    check((last & ((1U << POOL_META_PAGES_BITS) - 1)) < 64);
+    check_equal(pool->meta.groups, 1);
+}
+
+static void single_pages_stay_at_the_front_of_a_group(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(3, 2);
+    sim_pool_run(w, pages_come_and_go, &(int){0});
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
+static void free_pages_are_found(void *arg)
+{
+    uint64_t first, addr[64];
+    struct pool_batch b;
+    (void)arg;
+    check_ok(sim_pool_create(2, &pool, NULL));
+    check_ok(pool_page_alloc(pool, 1, &first));
+    while (pool->meta.pages_free || pool->meta.formable_pages)
+        check_ok(pool_page_alloc(pool, 1, addr));
+    /* in the first group, where the last search did not begin */
+    pool_batch_init(&b);
+    pool_page_release(pool, &first, 1);
+    pool_meta_encode(pool, &b); /* as a checkpoint does, for which there is no room here */
+    pool_meta_commit(pool);
+    pool_batch_fini(&b);
+    /* those that were taken before the rest could not be had */
+    check_equal(pool_page_alloc(pool, 64, addr), VP_E_POOL_FULL_META);
+    check_ok(pool_page_alloc(pool, 1, addr));
+    check_equal(addr[0], first);
+}
+
+static void pages_that_came_free_are_found(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(3, 2);
+    sim_pool_run(w, free_pages_are_found, NULL);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +281,8 @@ int main(void)
         cmocka_unit_test(metadata_grow_while_extents_are_free_and_keep_what_a_checkpoint_needs),
         cmocka_unit_test(a_small_disk_does_not_keep_data_from_the_large_ones),
         cmocka_unit_test(free_space_on_one_disk_is_no_room_for_a_mirror),
+        cmocka_unit_test(single_pages_stay_at_the_front_of_a_group),
+        cmocka_unit_test(pages_that_came_free_are_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
