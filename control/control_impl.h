@@ -238,12 +238,18 @@ CO void history_save(struct control *c, struct control_pool *p);
 /* Counters start again from zero. */
 CO void history_clear(struct control *c, struct control_pool *p);
 
-/* ---- method_job.c -------------------------------------------------------------------------- */
+/* ---- jobs.c -------------------------------------------------------------------------------- */
 
-/* "POOL/N" of the newest job of this kind about a volume. */
+/* "POOL/VOL" of a job, by the volume's present name or by the one that it had. */
+void control_job_volume(const struct control_pool *p, const struct pool_job *j,
+                        char out[static VOLUME_FULL_NAME_BYTES]);
+/* Adds events for jobs that began, ended, or were paused, since the last look. */
+void jobs_look(struct control *c, struct control_pool *p);
+
+/* "POOL/N" */
 #define JOB_NAME_BYTES (POOL_NAME_MAX + 12)
-void control_job_name(struct control_pool *p, enum pool_job_kind kind, uint32_t volume,
-                      char out[static JOB_NAME_BYTES]);
+const char *control_job_name(const struct control_pool *p, uint32_t id,
+                             char out[static JOB_NAME_BYTES]);
 
 /* ---- doctor.c ------------------------------------------------------------------------------ */
 

@@ -69,7 +69,7 @@ static CO int server_start(struct control *c, const struct attachment *a,
                            struct vp_error *err)
 {
     struct nbdx_export export = {
-        .name = volume_full_name(a->v), .volume = a->v, .read_only = a->read_only};
+        .name = volume_full_name(a->v), .front = volume_front(a->v), .read_only = a->read_only};
     struct nbdx_server_options o = {
         .address = *address,
         .exports = &export,

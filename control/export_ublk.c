@@ -23,8 +23,8 @@
 /* attachment.served */
 struct export_device {
     struct ublkx_target *target;
-    struct volume_client client; /* the device, towards the volume */
-    struct ublk_record record;   /* of the device */
+    struct front_client client; /* the device, towards the volume */
+    struct ublk_record record;  /* of the device */
 };
 
 struct address {

@@ -98,7 +98,7 @@ static inline void nbdx_count(_Atomic uint64_t *counter, uint64_t n)
 
 struct nbdx_served {
     char *name, *description; /* description "" = none */
-    struct volume *volume;
+    struct front *front;
     bool read_only;
 };
 
@@ -123,7 +123,7 @@ struct nbdx_connection {
     const struct nbdx_served *meta_export; /* what SET_META_CONTEXT chose base:allocation for  */
     uint16_t transmission_flags;
 
-    struct volume_client client; /* of the export's volume; transmission only */
+    struct front_client client; /* of the export's front; transmission only */
 
     /* Transmission; states below only ever change from false to true. */
     bool gone;        /* nobody is there: what has not started is dropped, nothing is sent       */

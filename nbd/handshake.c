@@ -90,7 +90,7 @@ static uint16_t flags_of(const struct nbdx_connection *c, const struct nbdx_serv
     unsigned f = NBDX_FLAG_HAS_FLAGS | NBDX_FLAG_SEND_FLUSH | NBDX_FLAG_SEND_FUA |
                  NBDX_FLAG_SEND_TRIM | NBDX_FLAG_SEND_WRITE_ZEROES | NBDX_FLAG_CAN_MULTI_CONN |
                  NBDX_FLAG_SEND_CACHE | NBDX_FLAG_SEND_FAST_ZERO;
-    if (e->read_only || volume_is_read_only(e->volume))
+    if (e->read_only || front_is_read_only(e->front))
         f |= NBDX_FLAG_READ_ONLY;
     if (c->structured)
         f |= NBDX_FLAG_SEND_DF;
@@ -117,7 +117,7 @@ static CO int option_export_name(struct nbdx_connection *c, struct nbdx_cursor d
         struct nbdx_export_name_reply reply;
         unsigned char zeros[NBDX_EXPORT_NAME_ZEROES];
     } __attribute__((packed))
-    r = {.reply = {be64_make(volume_size(e->volume)), be16_make(c->transmission_flags)}};
+    r = {.reply = {be64_make(front_size(e->front)), be16_make(c->transmission_flags)}};
     return io_send_all(c->fd, &r, c->no_zeroes ? sizeof(r.reply) : sizeof(r), c->in.deadline_ns);
 }
 
@@ -161,7 +161,7 @@ static CO int info_item(struct nbdx_connection *c, uint32_t option, const struct
 {
     switch (type) {
     case NBDX_INFO_EXPORT: {
-        struct nbdx_info_export r = {be16_make(type), be64_make(volume_size(e->volume)),
+        struct nbdx_info_export r = {be16_make(type), be64_make(front_size(e->front)),
                                      be16_make(flags_of(c, e))};
         return nbdx_option_reply(c, option, NBDX_REP_INFO, &r, sizeof(r));
     }
@@ -170,7 +170,7 @@ static CO int info_item(struct nbdx_connection *c, uint32_t option, const struct
     case NBDX_INFO_DESCRIPTION:
         return e->description[0] ? info_text(c, option, type, e->description) : 0;
     case NBDX_INFO_BLOCK_SIZE: {
-        uint32_t sector = volume_sector_bytes(e->volume);
+        uint32_t sector = front_sector_bytes(e->front);
         struct nbdx_info_block_size r = {be16_make(type), be32_make(NBDX_BLOCK_MIN),
                                          be32_make((uint32_t)max_u64(sector, NBDX_BLOCK_PREFERRED)),
                                          be32_make(NBDX_BLOCK_MAX)};

@@ -75,7 +75,7 @@ static uint32_t length_check(const struct nbdx_request *rq)
     /* Without fragments it must fit one piece; up to 64 KiB is guaranteed by the specification. */
     if ((rq->flags & NBDX_CMD_FLAG_DF) && rq->length > NBDX_PIECE_BYTES)
         return NBDX_EOVERFLOW;
-    uint64_t size = volume_size(rq->conn->export->volume);
+    uint64_t size = front_size(rq->conn->export->front);
     if (rq->offset > size || rq->length > size - rq->offset)
         return nbdx_error_of(VP_E_RANGE, rq->command);
     return NBDX_OK;
@@ -114,7 +114,7 @@ static CO int read_plain(struct nbdx_request *rq, uint64_t offset, size_t len, b
     buffer_for(rq, len);
     if (rq->conn->gone)
         return VP_E_SHUTDOWN;
-    int rc = volume_read(rq->conn->export->volume, offset, len, rq->buf);
+    int rc = front_read(&rq->conn->client, offset, len, rq->buf);
     if (rc)
         return rc;
     nbdx_reply_data(rq, offset, len, offset == rq->offset, last);
@@ -135,7 +135,7 @@ static CO int read_extents(struct nbdx_request *rq, uint64_t offset, size_t len,
     for (unsigned i = 0; i < n; i++) {
         char *data = e[i].zero ? NULL : (char *)rq->buf + (e[i].offset - offset);
         if (data) {
-            int rc = volume_read(rq->conn->export->volume, e[i].offset, e[i].len, data);
+            int rc = front_read(&rq->conn->client, e[i].offset, e[i].len, data);
             if (rc)
                 return rc;
         }
@@ -152,7 +152,7 @@ static CO int read_sparse(struct nbdx_request *rq, uint64_t offset, size_t len, 
 {
     struct volume_extent e[NBDX_CHUNKS_MAX];
     unsigned n = 0;
-    int rc = volume_extents(rq->conn->export->volume, offset, len, e, NBDX_CHUNKS_MAX - 1, &n);
+    int rc = front_extents(&rq->conn->client, offset, len, e, NBDX_CHUNKS_MAX - 1, &n);
     if (rc)
         return rc;
     uint64_t known = e[n - 1].offset + e[n - 1].len;
@@ -205,11 +205,16 @@ static CO void request_read(struct nbdx_request *rq)
         return;
     }
     for (uint64_t at = rq->offset, len; at < end; at += len) {
+        int rc = front_pass(&c->client);
+        if (rc) {
+            read_failed(rq, rc, at == rq->offset);
+            return;
+        }
         len = piece_length(rq, end - at);
         bool last = at + len == end;
         bool sparse =
             c->structured && len >= NBDX_SPARSE_READ_BYTES && !(rq->flags & NBDX_CMD_FLAG_DF);
-        int rc = sparse ? read_sparse(rq, at, len, last) : read_plain(rq, at, len, last);
+        rc = sparse ? read_sparse(rq, at, len, last) : read_plain(rq, at, len, last);
         if (rc == READ_SMALLER) {
             len = 0;
             continue;
@@ -230,10 +235,13 @@ static CO void request_read(struct nbdx_request *rq)
 static CO int status_reply(struct nbdx_request *rq)
 {
     unsigned max = rq->flags & NBDX_CMD_FLAG_REQ_ONE ? 1 : STATUS_EXTENTS_MAX, n = 0;
+    int rc = front_pass(&rq->conn->client);
+    if (rc)
+        return rc;
     buffer_for(rq, max * sizeof(struct volume_extent));
     if (rq->conn->gone)
         return VP_E_SHUTDOWN;
-    int rc = volume_extents(rq->conn->export->volume, rq->offset, rq->length, rq->buf, max, &n);
+    rc = front_extents(&rq->conn->client, rq->offset, rq->length, rq->buf, max, &n);
     if (rc)
         return rc;
     nbdx_reply_status(rq, n);
@@ -242,19 +250,19 @@ static CO int status_reply(struct nbdx_request *rq)
 
 static CO int volume_command(const struct nbdx_request *rq)
 {
-    struct volume_client *client = &rq->conn->client;
+    struct front_client *client = &rq->conn->client;
     unsigned flags = rq->flags & NBDX_CMD_FLAG_FUA ? VOLUME_FUA : 0;
     switch (rq->command) {
     case NBDX_CMD_WRITE:
-        return rq->length ? volume_client_write(client, rq->offset, rq->length, rq->buf, flags) : 0;
+        return rq->length ? front_write(client, rq->offset, rq->length, rq->buf, flags) : 0;
     case NBDX_CMD_TRIM:
-        return rq->length ? volume_client_discard(client, rq->offset, rq->length, flags) : 0;
+        return rq->length ? front_discard(client, rq->offset, rq->length, flags) : 0;
     case NBDX_CMD_WRITE_ZEROES:
         if (rq->flags & NBDX_CMD_FLAG_NO_HOLE)
             flags |= VOLUME_NO_HOLE;
-        return rq->length ? volume_client_zero(client, rq->offset, rq->length, flags) : 0;
+        return rq->length ? front_zero(client, rq->offset, rq->length, flags) : 0;
     case NBDX_CMD_FLUSH:
-        return volume_flush(client->volume);
+        return front_flush(client);
     default:
         return 0; /* CACHE: a hint */
     }

@@ -125,7 +125,7 @@ static CO int connection_serve(struct nbdx_connection *c)
         s->handshakes_failed += rc != VP_E_CLOSED;
         vp_debug("nbd: %s: handshake: %s", c->peer, vp_err_text(rc));
     } else {
-        c->reactor = volume_reactor(c->export->volume);
+        c->reactor = front_reactor(c->export->front);
         rc = reactor_call_for_client(c->reactor, transmission_call, c);
         if (rc)
             vp_info("nbd: %s on %s was hung up: %s", c->peer, c->export->name, vp_err_text(rc));
@@ -216,7 +216,7 @@ static int exports_copy(struct nbdx_server *s, const struct nbdx_export *e, unsi
         struct nbdx_served *to = &s->exports[s->export_count++];
         to->name = strdup(e[i].name);
         to->description = strdup(e[i].description ? e[i].description : "");
-        to->volume = e[i].volume;
+        to->front = e[i].front;
         to->read_only = e[i].read_only;
         if (!to->name || !to->description)
             return VP_E_NO_MEMORY;
@@ -293,7 +293,7 @@ CO int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server
         return rc;
     s->address = o->address;
     s->total = o->total;
-    s->reactor = s->export_count == 1 ? volume_reactor(s->exports[0].volume) : reactor_self();
+    s->reactor = s->export_count == 1 ? front_reactor(s->exports[0].front) : reactor_self();
     rc = server_listen(s, err);
     if (!rc) {
         rc = reactor_call(s->reactor, server_begin, s);

@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "io/co.h"
-#include "volumes/volume.h"
+#include "volumes/front.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -43,7 +43,7 @@ int nbdx_address_parse(const char *text, struct nbdx_address *out, struct vp_err
 struct nbdx_export {
     const char *name;        /* "POOL/VOL"; copied                                              */
     const char *description; /* NULL: none; copied                                              */
-    struct volume *volume;   /* opened by the caller, who closes it after nbdx_server_stop      */
+    struct front *front;     /* of a volume that is open until nbdx_server_stop has returned    */
     bool read_only;          /* in addition to the volume's own property                        */
 };
 

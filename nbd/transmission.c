@@ -81,7 +81,7 @@ void nbdx_connection_cut(struct nbdx_connection *c)
     c->gone = true;
     io_shutdown(c->fd);
     if (c->requests)
-        volume_client_go(&c->client);
+        front_client_go(&c->client);
     nbdx_writer_kick(c); /* a part that nobody may follow now */
 }
 
@@ -91,7 +91,7 @@ void nbdx_connection_shutdown(struct nbdx_connection *c)
         return;
     c->stopping = true;
     if (c->requests)
-        volume_client_leave(&c->client);
+        front_client_leave(&c->client);
 }
 
 void nbdx_helper_end(struct nbdx_connection *c)
@@ -148,7 +148,7 @@ static CO int header_read(struct nbdx_connection *c, struct wire_request *w)
     return 0;
 }
 
-/* Receives `len` bytes of payload into a buffer of `rq`. */
+/* Receives `len` bytes of payload into a buffer of `rq`, which has passed the volume's front. */
 static CO int payload_receive(struct nbdx_request *rq, size_t len)
 {
     struct nbdx_connection *c = rq->conn;
@@ -162,26 +162,37 @@ static CO int payload_receive(struct nbdx_request *rq, size_t len)
     return rc;
 }
 
+/* The next piece of a large write, `done` bytes into it. */
+static CO int piece_receive(struct nbdx_request *piece, struct nbdx_request *rq, uint64_t done)
+{
+    struct nbdx_connection *c = rq->conn;
+    int rc = done ? front_pass(&c->client) : 0; /* the first: before it was cut */
+    if (rc)
+        return rc;
+    uint64_t len = nbdx_buffer_fit(c, min_u64(rq->length - done, NBDX_PIECE_BYTES), 0);
+    piece->parent = rq;
+    piece->command = rq->command;
+    piece->flags = rq->flags;
+    piece->offset = rq->offset + done;
+    piece->length = len;
+    return payload_receive(piece, len);
+}
+
 /* A large write runs in pieces while later ones still arrive. */
 static CO int write_in_pieces(struct nbdx_request *rq)
 {
     struct nbdx_connection *c = rq->conn;
     int rc = 0;
     rq->pieces = 1;
-    for (uint64_t done = 0, len; done < rq->length && !rc; done += len) {
+    for (uint64_t done = 0; done < rq->length && !rc;) {
         struct nbdx_request *piece = request_get(c);
-        len = nbdx_buffer_fit(c, min_u64(rq->length - done, NBDX_PIECE_BYTES), 0);
-        piece->parent = rq;
-        piece->command = rq->command;
-        piece->flags = rq->flags;
-        piece->offset = rq->offset + done;
-        piece->length = len;
-        rc = payload_receive(piece, len);
+        rc = piece_receive(piece, rq, done);
         if (rc) {
             nbdx_request_free(piece);
             rq->error = NBDX_EIO;
             break;
         }
+        done += piece->length;
         rq->pieces++;
         request_start(piece);
     }
@@ -213,6 +224,11 @@ static CO int request_accept(struct nbdx_request *rq, uint64_t payload)
     rq->error = c->stopping ? NBDX_ESHUTDOWN : nbdx_request_check(rq);
     int rc = 0;
     if (!rq->error && payload) {
+        rc = front_pass(&c->client);
+        if (rc) {
+            nbdx_request_free(rq);
+            return rc;
+        }
         nbdx_count(&c->counters.bytes_written, payload);
         if (payload > NBDX_PIECE_BYTES || payload > nbdx_buffer_fit(c, payload, 0))
             return write_in_pieces(rq);
@@ -262,7 +278,7 @@ static int transmission_init(struct nbdx_connection *c)
     co_queue_init(&c->request_queue);
     co_queue_init(&c->buffer_queue);
     co_queue_init(&c->helpers_queue);
-    volume_client_init(&c->client, c->export->volume);
+    front_client_init(&c->client, c->export->front);
     c->requests = calloc(c->request_count, sizeof(*c->requests));
     if (!c->requests)
         return VP_E_NO_MEMORY;
@@ -315,5 +331,5 @@ CO int nbdx_transmission(struct nbdx_connection *c)
     nbdx_memory_leave(c);
     free(c->requests);
     c->requests = NULL;
-    return rc == VP_E_CLOSED ? 0 : rc;
+    return rc == VP_E_CLOSED || rc == VP_E_CANCELLED ? 0 : rc;
 }

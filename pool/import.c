@@ -34,8 +34,10 @@
  *  I9  A disk in service whose own newest root is older than it can be was set back (an old image
  *      was put in its place). It is out, like one that is missing.
  *
- * When the root has no place for one more piece, the new stream begins with a copy of all records
- * of the old ones, and is the only piece.
+ * Each import takes a segment, and a pool whose metadata are full has few to give. So when there
+ * are several pieces, because no checkpoint came between imports, the new stream begins with a copy
+ * of all their records, and is the only piece. Where the copy finds no room they stay, as long as
+ * the root has a place for one more.
  *
  * Everything read here is untrusted. Cost: labels, roots, table image, log.
  */
@@ -48,8 +50,9 @@
 #include <stdlib.h>
 
 enum {
-    PIECES_WANTED = 4,       /* beyond, the next commit asks for a checkpoint */
-    APPLY_A_TURN = 64 << 10, /* bytes of records */
+    PIECES_WANTED = 4,          /* beyond, the next commit asks for a checkpoint */
+    MERGE_BYTES_MAX = 64 << 20, /* of records, unless pieces must be merged */
+    APPLY_A_TURN = 64 << 10,    /* bytes of records */
     GROUPS_A_TURN = 512,
 };
 
@@ -145,11 +148,24 @@ static CO int run_apply_in_turns(struct pool_records *t, const uint8_t *bytes, s
     return rc ? rc : pool_records_apply(t, bytes + from, len - from);
 }
 
+/* For merging the pieces, which has to be only when the root is full. */
+static int run_keep(struct pool_import_state *im, const uint8_t *bytes, size_t len)
+{
+    struct pool_batch *keep = &im->keep;
+    bool must = im->image.root.pieces == POOL_LOG_PIECES;
+    if (im->image.root.pieces == 1 || keep->failed)
+        return 0;
+    int rc =
+        must || keep->len + len <= MERGE_BYTES_MAX ? bytes_append(keep, bytes, len) : VP_E_TOO_BIG;
+    keep->failed = rc != 0;
+    return must ? rc : 0;
+}
+
 static CO int run_apply(struct pool_import_state *im, const uint8_t *bytes, size_t len, bool is_log)
 {
     int rc = run_replay(im, bytes, len, is_log);
-    if (!rc && is_log && im->image.root.pieces == POOL_LOG_PIECES)
-        rc = bytes_append(&im->keep, bytes, len);
+    if (!rc && is_log)
+        rc = run_keep(im, bytes, len);
     return rc ? rc : run_apply_in_turns(&im->p->records, bytes, len);
 }
 
@@ -392,11 +408,22 @@ static void merged_pieces_free(struct pool_import_state *im)
     pool_meta_room_update(im->p);
 }
 
+/* Whether the new stream replaces the pieces that were found: when the root has no place for one
+ * more; and else when there are several and whole segments for the copy. */
+static bool pieces_are_to_merge(const struct pool_import_state *im)
+{
+    unsigned pieces = im->next.pieces;
+    return pieces == POOL_LOG_PIECES ||
+           (pieces > 1 && !im->keep.failed &&
+            pool_run_segments(im->p, im->keep.len) <= pool_segments_free(im->p));
+}
+
 /* CO. */
 static CO int import_seal(struct pool_import_state *im)
 {
     struct pool *p = im->p;
     struct pool_root next = im->next;
+    bool merge = pieces_are_to_merge(im);
     int rc = pool_import_roots_level(im);
     if (!rc)
         rc = pool_log_open(p);
@@ -407,18 +434,19 @@ static CO int import_seal(struct pool_import_state *im)
     if (rc)
         return rc;
     next.exported = false;
-    if (next.pieces == POOL_LOG_PIECES)
-        next.pieces = 0;
+    next.pieces = merge ? 0 : next.pieces;
     next.piece[next.pieces++] = pool_log_piece_here(p);
-    if (next.pieces == 1 && im->keep.len)
+    if (merge)
         rc = pool_stream_write(p, &p->log.stream, im->keep.bytes, im->keep.len);
     if (!rc) /* the record of a group that was formed for the new segment */
         rc = pool_log_drain(p);
     if (!rc)
         rc = pool_root_write(p, &next);
-    if (!rc && next.pieces == 1)
+    if (!rc && merge)
         merged_pieces_free(im);
-    p->log.stream.total_pages = next.pieces > PIECES_WANTED ? p->log.limit_pages : im->log_pages;
+    if (!merge)
+        p->log.stream.total_pages =
+            next.pieces > PIECES_WANTED ? p->log.limit_pages : im->log_pages;
     return rc;
 }
 

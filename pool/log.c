@@ -180,6 +180,11 @@ static size_t body_room(uint32_t pages)
     return pages ? (size_t)pages * POOL_PAGE - sizeof(struct log_batch_header) : 0;
 }
 
+uint64_t pool_run_segments(const struct pool *p, size_t bytes)
+{
+    return div_up(bytes, body_room(pool_segment_pages(p) - 1));
+}
+
 /* Pages for batches that the segment has left. */
 static uint32_t stream_room_pages(const struct pool_stream *s)
 {
@@ -397,8 +402,7 @@ static CO void writer_enter(struct pool_log *l)
 /* Room for what is queued and `len` more is certain, also if it needs new segments. */
 static bool log_has_room(const struct pool *p, size_t len)
 {
-    uint64_t payload = body_room(pool_segment_pages(p) - 1);
-    uint64_t segments = div_up(p->log.queued_bytes + len, payload) + 1;
+    uint64_t segments = pool_run_segments(p, p->log.queued_bytes + len) + 1;
     return segments * pool_segment_pages(p) <= p->meta.pages_free + p->meta.formable_pages;
 }
 

@@ -409,21 +409,26 @@ static void segment_describe(const struct pool_meta_group *g, uint64_t page, uin
     }
 }
 
-/* The last free run, so aligned, in the group. */
+/* Where the last free run, so aligned, of the first `end` pages of the group ends; 0: there is
+ * none. */
+static uint64_t segment_end(const struct pool_meta_group *g, uint32_t pages, uint64_t end)
+{
+    for (end -= end % pages; g->free >= pages && end >= pages; end -= pages)
+        if (bitmap_find(g->used, end, end - pages, true) == end)
+            return end;
+    return 0;
+}
+
 static bool segment_take(struct pool *p, struct pool_meta_group *g, uint32_t pages,
                          struct pool_segment *out)
 {
-    if (g->free < pages)
+    uint64_t end = segment_end(g, pages, g->pages);
+    if (!end)
         return false;
-    for (uint64_t end = g->pages - g->pages % pages; end >= pages; end -= pages) {
-        if (bitmap_find(g->used, end, end - pages, true) != end)
-            continue;
-        take(p, g, end - pages, pages);
-        bitmap_set_range(g->segment, end - pages, pages);
-        segment_describe(g, end - pages, pages, out);
-        return true;
-    }
-    return false;
+    take(p, g, end - pages, pages);
+    bitmap_set_range(g->segment, end - pages, pages);
+    segment_describe(g, end - pages, pages, out);
+    return true;
 }
 
 static bool segment_find(struct pool *p, uint32_t pages, struct pool_segment *out)
@@ -432,6 +437,18 @@ static bool segment_find(struct pool *p, uint32_t pages, struct pool_segment *ou
         if (segment_take(p, p->meta.group[i], pages, out))
             return true;
     return false;
+}
+
+uint64_t pool_segments_free(const struct pool *p)
+{
+    uint32_t pages = pool_segment_pages(p);
+    uint64_t n = p->meta.formable_pages / pages;
+    for (unsigned i = 0; i < p->meta.groups; i++) {
+        const struct pool_meta_group *g = p->meta.group[i];
+        for (uint64_t end = g->pages; (end = segment_end(g, pages, end)) != 0; end -= pages)
+            n++;
+    }
+    return n;
 }
 
 int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out)

@@ -57,6 +57,8 @@ void pool_stream_close(struct pool_stream *s);
 CO int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes,
                          size_t len) must_check;
 uint32_t pool_segment_pages(const struct pool *p);
+/* Segments of full length that a run of so many bytes takes. */
+uint64_t pool_run_segments(const struct pool *p, size_t bytes);
 
 /* ---- batch.c: one batch in memory ---------------------------------------------------------- */
 
@@ -134,6 +136,8 @@ int pool_meta_group_add(struct pool *p) must_check;
 int pool_meta_group_attach(struct pool *p, struct pool_group *g) must_check;
 /* A segment of up to want_pages; VP_E_POOL_FULL_META. */
 int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out) must_check;
+/* Segments of full length that there is room for. */
+uint64_t pool_segments_free(const struct pool *p);
 /* Import: gives back a segment that was marked, once no durable root names it. */
 void pool_segment_free(struct pool *p, const struct pool_segment *s);
 /* It belongs to a table image that no root names yet. */

@@ -165,7 +165,7 @@ static void params_fill(const struct ublkx_target *t, struct ublkx_params *p)
     p->basic.io_opt_shift = shift_of(b->optimal_bytes);
     p->basic.max_sectors = t->info.max_io_buf_bytes >> SECTOR_SHIFT;
     p->basic.dev_sectors = b->ops->size(b->arg) >> SECTOR_SHIFT;
-    if (t->zero_copy) { /* what is given to us goes to a disk as it is */
+    if (t->copies == UBLKX_NO_COPY) { /* what is given to us goes to a disk as it is */
         p->types |= UBLKX_PARAM_DMA_ALIGN;
         p->dma.mask = b->sector_bytes - 1;
     }

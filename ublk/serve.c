@@ -109,6 +109,9 @@ static CO int copy_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len,
     struct ublkx_buffers *b = is_read ? &t->reads : &t->writes;
     int rc = 0;
     for (uint32_t done = 0, part; done < len && !rc; done += part) {
+        rc = t->backend.ops->pass(t->backend.arg);
+        if (rc)
+            return rc;
         part = len - done;
         void *buf = buffer_get(b, &part);
         uint64_t copy_at = copy_offset(tag) + done;
@@ -122,9 +125,9 @@ static CO int copy_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len,
 static CO int read_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
 {
     struct ublkx_target *t = tag->queue->target;
-    if (t->zero_copy)
+    if (t->copies == UBLKX_NO_COPY)
         return t->backend.ops->read_slot(t->backend.arg, offset, len, tag->slot);
-    if (!t->user_copy)
+    if (t->copies == UBLKX_KERNEL_COPIES)
         return t->backend.ops->read(t->backend.arg, offset, len, tag->buf);
     return copy_request(tag, offset, len, true, 0);
 }
@@ -132,9 +135,9 @@ static CO int read_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len)
 static CO int write_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len, unsigned flags)
 {
     struct ublkx_target *t = tag->queue->target;
-    if (t->zero_copy)
+    if (t->copies == UBLKX_NO_COPY)
         return t->backend.ops->write_slot(t->backend.arg, offset, len, tag->slot, flags);
-    if (!t->user_copy)
+    if (t->copies == UBLKX_KERNEL_COPIES)
         return t->backend.ops->write(t->backend.arg, offset, len, tag->buf, flags);
     return copy_request(tag, offset, len, false, flags);
 }
@@ -215,10 +218,10 @@ static CO void tag_main(void *arg)
 {
     struct ublkx_tag *tag = arg;
     struct ublkx_target *t = tag->queue->target;
-    int res = t->leaving ? -ECANCELED : fetch(tag, UBLKX_IO_FETCH, -1);
-    while (res == 0 && !t->leaving) {
+    int res = t->state == UBLKX_LEFT ? -ECANCELED : fetch(tag, UBLKX_IO_FETCH, -1);
+    while (res == 0 && t->state != UBLKX_LEFT) {
         int result = serve(tag);
-        if (t->leaving)
+        if (t->state == UBLKX_LEFT)
             break; /* not committed: the kernel issues it again to the next server */
         res = fetch(tag, UBLKX_IO_COMMIT_AND_FETCH, result);
     }
@@ -252,7 +255,7 @@ static bool queue_init(struct ublkx_target *t, uint16_t id)
     q->id = id;
     q->desc = io_driver_map(t->fd, at, desc_bytes(t));
     q->tags = calloc(t->info.queue_depth, sizeof(*q->tags));
-    bool kernel_copies = !t->user_copy && !t->zero_copy;
+    bool kernel_copies = t->copies == UBLKX_KERNEL_COPIES, no_copy = t->copies == UBLKX_NO_COPY;
     q->memory = kernel_copies ? io_pages_new(memory_bytes(t)) : NULL;
     t->queue_count = id + 1U;
     if (!q->desc || !q->tags || (kernel_copies && !q->memory))
@@ -261,24 +264,25 @@ static bool queue_init(struct ublkx_target *t, uint16_t id)
         q->tags[i].queue = q;
         q->tags[i].tag = i;
         q->tags[i].buf = q->memory ? q->memory + (size_t)i * t->info.max_io_buf_bytes : NULL;
-        q->tags[i].slot = t->zero_copy ? t->first_slot + (unsigned)id * t->info.queue_depth + i : 0;
+        q->tags[i].slot = no_copy ? t->first_slot + (unsigned)id * t->info.queue_depth + i : 0;
     }
     return true;
 }
 
 static void serve_close(struct ublkx_target *t)
 {
+    bool left = t->state == UBLKX_LEFT;
     for (unsigned i = 0; i < t->queue_count; i++) {
         struct ublkx_queue *q = &t->queues[i];
         io_driver_unmap(q->desc, desc_bytes(t));
         q->desc = NULL;
-        if (t->leaving)
+        if (left)
             continue; /* the commands that were left, and where the kernel may still copy to */
         io_pages_free(q->memory, memory_bytes(t));
         free(q->tags);
     }
-    t->queue_count = t->leaving ? t->queue_count : 0;
-    if (t->first_slot && !t->leaving) {
+    t->queue_count = left ? t->queue_count : 0;
+    if (t->first_slot && !left) {
         io_driver_slots_put();
         t->first_slot = 0;
     }
@@ -306,7 +310,7 @@ CO int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
     t->fd = io_driver_open(path);
     if (t->fd < 0)
         return vp_fail_errno(err, VP_E_UBLK_REFUSED, -t->fd, "cannot open %s", path);
-    if (t->zero_copy && !(t->first_slot = io_driver_slots_get(tag_count(t)))) {
+    if (t->copies == UBLKX_NO_COPY && !(t->first_slot = io_driver_slots_get(tag_count(t)))) {
         serve_close(t);
         return vp_fail(err, VP_E_NOT_SUPPORTED,
                        "%s: zero copy needs a table of buffers for %u requests, and this reactor's "
@@ -320,6 +324,7 @@ CO int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
         }
     io_serve_page_cache();
     buffers_join(t);
+    ublkx_target_move(t, UBLKX_SERVING);
     int rc = tags_spawn(t);
     if (rc)
         return vp_fail(err, rc,
@@ -330,7 +335,7 @@ CO int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err)
 
 CO void ublkx_serve_end(struct ublkx_target *t)
 {
-    if (t->leaving) {
+    if (t->state == UBLKX_LEFT) {
         t->backend.ops->go(t->backend.arg); /* what is not committed is issued again */
         for (unsigned i = 0; i < t->queue_count; i++)
             for (unsigned k = 0; k < t->info.queue_depth; k++)
@@ -339,4 +344,6 @@ CO void ublkx_serve_end(struct ublkx_target *t)
     while (t->running)
         co_queue_wait(&t->changed, "ublk: requests in flight");
     serve_close(t);
+    if (t->state != UBLKX_LEFT)
+        ublkx_target_move(t, UBLKX_CLOSED);
 }

@@ -21,6 +21,21 @@
 #define DEPTH_DEFAULT 64U
 #define CLAIM_MS      10000U
 
+/* ---- states -------------------------------------------------------------------------------- */
+
+void ublkx_target_move(struct ublkx_target *t, enum ublkx_state to)
+{
+    static const unsigned next[] = {
+        [UBLKX_NEW] = 1U << UBLKX_SERVING | 1U << UBLKX_STOPPING | 1U << UBLKX_LEFT,
+        [UBLKX_SERVING] = 1U << UBLKX_STOPPING | 1U << UBLKX_LEFT,
+        [UBLKX_STOPPING] = 1U << UBLKX_STOPPING | 1U << UBLKX_CLOSED | 1U << UBLKX_LEFT,
+        [UBLKX_CLOSED] = 0,
+        [UBLKX_LEFT] = 0,
+    };
+    VP_VERIFY(next[t->state] & 1U << to, !=, 0U);
+    t->state = to;
+}
+
 /* ---- calls to the backend's reactor -------------------------------------------------------- */
 
 struct begin_call {
@@ -44,7 +59,8 @@ static CO int end_here(void *arg)
  * pool that would wait for space. */
 static int stopping_here(void *arg)
 {
-    const struct ublkx_target *t = arg;
+    struct ublkx_target *t = arg;
+    ublkx_target_move(t, UBLKX_STOPPING);
     t->backend.ops->leave(t->backend.arg);
     return 0;
 }
@@ -52,7 +68,7 @@ static int stopping_here(void *arg)
 static CO int leaving_here(void *arg)
 {
     struct ublkx_target *t = arg;
-    t->leaving = true;
+    ublkx_target_move(t, UBLKX_LEFT);
     ublkx_serve_end(t);
     return 0;
 }
@@ -93,7 +109,7 @@ static struct ublkx_target *target_new(const struct ublkx_options *o, uint64_t f
     t->known = o->known;
     t->known_arg = o->known_arg;
     t->read_only = o->read_only || o->backend.read_only;
-    t->zero_copy = o->zero_copy;
+    t->copies = o->zero_copy ? UBLKX_NO_COPY : UBLKX_KERNEL_COPIES;
     co_queue_init(&t->changed);
     list_init(&t->left_link);
     t->info = (struct ublkx_dev_info){
@@ -103,7 +119,7 @@ static struct ublkx_target *target_new(const struct ublkx_options *o, uint64_t f
         .dev_id = (uint32_t)o->number,
         .server_flags = o->tag,
         .flags = UBLKX_F_USER_RECOVERY | UBLKX_F_RECOVERY_REISSUE | UBLKX_F_IOCTL_ENCODE};
-    if (t->zero_copy)
+    if (o->zero_copy)
         t->info.flags |= UBLKX_F_AUTO_BUF_REG;
     else if (!o->no_user_copy)
         t->info.flags |= features & UBLKX_F_USER_COPY;
@@ -112,7 +128,8 @@ static struct ublkx_target *target_new(const struct ublkx_options *o, uint64_t f
 
 static void target_name(struct ublkx_target *t)
 {
-    t->user_copy = t->info.flags & UBLKX_F_USER_COPY;
+    if (t->info.flags & UBLKX_F_USER_COPY)
+        t->copies = UBLKX_WE_COPY;
     (void)snprintf(t->path, sizeof(t->path), "/dev/ublkb%u", t->info.dev_id);
 }
 
@@ -352,7 +369,7 @@ struct ublkx_stats ublkx_target_stats(const struct ublkx_target *t)
 {
     return (struct ublkx_stats){.queues = t->info.nr_hw_queues,
                                 .depth = t->info.queue_depth,
-                                .user_copy = t->user_copy,
+                                .user_copy = t->copies == UBLKX_WE_COPY,
                                 .recovered = t->recovered,
                                 .requests = t->requests,
                                 .errors = t->errors,

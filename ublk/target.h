@@ -33,6 +33,8 @@ enum ublkx_write_flags {
 /* All run on the backend's reactor, many at a time. Ranges are multiples of `sector_bytes`, those
  * of discard and zero of any length. VP_E_CANCELLED: `leave` or `go` ended the request. */
 struct ublkx_backend_ops {
+    /* Before a request takes a buffer: waits while the backend lets no request through. */
+    CO int (*pass)(void *arg);
     CO int (*read)(void *arg, uint64_t offset, uint32_t len, void *buf);
     CO int (*write)(void *arg, uint64_t offset, uint32_t len, const void *buf, unsigned flags);
     CO int (*flush)(void *arg); /* all that was answered before is durable */

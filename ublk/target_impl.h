@@ -37,12 +37,36 @@ struct ublkx_buffers {
     struct co_queue queue;
 };
 
+/*
+ * The life of a target. Its reactor moves it, and only so (ublkx_target_move):
+ *
+ *     NEW -> SERVING -> STOPPING -> CLOSED
+ *     NEW -> STOPPING                          the start failed before anything was fetched
+ *     STOPPING -> STOPPING                     the kernel did not stop the device the last time
+ *     NEW, SERVING, STOPPING -> LEFT
+ */
+enum ublkx_state {
+    UBLKX_NEW,      /* nothing is fetched yet                                                  */
+    UBLKX_SERVING,  /* every tag fetches, serves and commits                                   */
+    UBLKX_STOPPING, /* the kernel was asked to stop; what it sends does not wait for room      */
+    UBLKX_CLOSED,   /* no tag is left, and nothing is open                                      */
+    UBLKX_LEFT,     /* nothing is fetched or committed any more; what the kernel has stays      */
+};
+
+/* How data get from the kernel's requests to the backend, and back. */
+enum ublkx_copies {
+    UBLKX_KERNEL_COPIES, /* into memory that each tag keeps                              */
+    UBLKX_WE_COPY,       /* "user copy": into a buffer while the tag is busy             */
+    UBLKX_NO_COPY,       /* "zero copy": the request's own pages, in the tag's slot      */
+};
+
 struct ublkx_target {
     struct ublkx_backend backend;
     /* All below is its reactor's, once serving. */
     struct ublkx_dev_info info;
     uint64_t features;
-    bool user_copy, zero_copy; /* neither: the kernel copies */
+    enum ublkx_state state;
+    enum ublkx_copies copies;
     bool read_only, recovered;
     CO int (*known)(void *known_arg, int number, bool there, struct vp_error *err);
     void *known_arg;
@@ -50,11 +74,10 @@ struct ublkx_target {
     int fd; /* /dev/ublkcN; -1: closed */
     struct ublkx_queue queues[UBLKX_QUEUES_MAX];
     unsigned queue_count;
-    unsigned first_slot; /* zero copy: of the tags of all queues; 0: not ours */
+    unsigned first_slot; /* NO_COPY: of the tags of all queues; 0: not ours */
     unsigned running;    /* coroutines of tags */
     struct co_queue changed;
-    struct ublkx_buffers reads, writes; /* user copy */
-    bool leaving;                       /* nothing is committed or fetched any more */
+    struct ublkx_buffers reads, writes; /* WE_COPY */
     int fetch_errno; /* why a tag could not be fetched, for the message of a failed start */
     _Atomic uint64_t requests, errors, bytes_read, bytes_written;
     struct list left_link; /* in the list of targets that were left */
@@ -84,7 +107,13 @@ CO int ublkx_device_recovery_end(const struct ublkx_target *t, struct vp_error *
 
 /* Opens and maps the char device and fetches every tag. */
 CO int ublkx_serve_begin(struct ublkx_target *t, struct vp_error *err) must_check;
-/* Waits until every tag has ended (the device was stopped, or `leaving` is set), and closes. */
+/* The target is STOPPING, and the device was stopped, or it is LEFT. Waits until every tag has
+ * ended, and closes. */
 CO void ublkx_serve_end(struct ublkx_target *t);
+
+/* ---- target.c -------------------------------------------------------------------------------- */
+
+/* On the target's reactor. */
+void ublkx_target_move(struct ublkx_target *t, enum ublkx_state to);
 
 #endif

@@ -8,55 +8,56 @@
  */
 #include "ublk/volume_backend.h"
 
-static struct volume *volume_of(void *client)
+static CO int backend_pass(void *arg)
 {
-    return ((struct volume_client *)client)->volume;
+    return front_pass(arg);
 }
 
 static CO int backend_read(void *arg, uint64_t offset, uint32_t len, void *buf)
 {
-    return volume_read(volume_of(arg), offset, len, buf);
+    return front_read(arg, offset, len, buf);
 }
 
 static CO int backend_write(void *arg, uint64_t offset, uint32_t len, const void *buf,
                             unsigned flags)
 {
-    return volume_client_write(arg, offset, len, buf, flags & UBLKX_DURABLE ? VOLUME_FUA : 0);
+    return front_write(arg, offset, len, buf, flags & UBLKX_DURABLE ? VOLUME_FUA : 0);
 }
 
 static CO int backend_flush(void *arg)
 {
-    return volume_flush(volume_of(arg));
+    return front_flush(arg);
 }
 
 static CO int backend_discard(void *arg, uint64_t offset, uint64_t len)
 {
-    return volume_client_discard(arg, offset, len, 0);
+    return front_discard(arg, offset, len, 0);
 }
 
 static CO int backend_zero(void *arg, uint64_t offset, uint64_t len, unsigned flags)
 {
-    return volume_client_zero(arg, offset, len,
-                              (flags & UBLKX_DURABLE ? VOLUME_FUA : 0) |
-                                  (flags & UBLKX_NO_HOLE ? VOLUME_NO_HOLE : 0));
+    return front_zero(arg, offset, len,
+                      (flags & UBLKX_DURABLE ? VOLUME_FUA : 0) |
+                          (flags & UBLKX_NO_HOLE ? VOLUME_NO_HOLE : 0));
 }
 
 static void backend_leave(void *arg)
 {
-    volume_client_leave(arg);
+    front_client_leave(arg);
 }
 
 static void backend_go(void *arg)
 {
-    volume_client_go(arg);
+    front_client_go(arg);
 }
 
 static uint64_t backend_size(void *arg)
 {
-    return volume_size(volume_of(arg));
+    return front_size(((struct front_client *)arg)->front);
 }
 
-static const struct ublkx_backend_ops volume_ops = {.read = backend_read,
+static const struct ublkx_backend_ops volume_ops = {.pass = backend_pass,
+                                                    .read = backend_read,
                                                     .write = backend_write,
                                                     .flush = backend_flush,
                                                     .discard = backend_discard,
@@ -65,9 +66,9 @@ static const struct ublkx_backend_ops volume_ops = {.read = backend_read,
                                                     .go = backend_go,
                                                     .size = backend_size};
 
-CO struct ublkx_backend ublkx_volume_backend(struct volume *v, struct volume_client *client)
+CO struct ublkx_backend ublkx_volume_backend(struct volume *v, struct front_client *client)
 {
-    volume_client_init(client, v);
+    front_client_init(client, volume_front(v));
     return (struct ublkx_backend){.ops = &volume_ops,
                                   .arg = client,
                                   .reactor = volume_reactor(v),

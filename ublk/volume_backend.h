@@ -3,10 +3,10 @@
 #define VP_UBLK_VOLUME_BACKEND_H
 
 #include "ublk/target.h"
-#include "volumes/volume.h"
+#include "volumes/front.h"
 
 /* On the home reactor. `v` is open, and is closed by the caller after its target was stopped or
  * left; until then it keeps `client`, which is set up here. */
-CO struct ublkx_backend ublkx_volume_backend(struct volume *v, struct volume_client *client);
+CO struct ublkx_backend ublkx_volume_backend(struct volume *v, struct front_client *client);
 
 #endif

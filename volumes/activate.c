@@ -108,7 +108,6 @@ static struct volume_io *io_new(void)
     struct volume_io *io = calloc(1, sizeof(*io));
     if (!io)
         return NULL;
-    co_queue_init(&io->drained);
     co_queue_init(&io->room);
     lock_table_init(&io->locks);
     return io;
@@ -117,7 +116,7 @@ static struct volume_io *io_new(void)
 static CO int close_on_reactor(void *arg)
 {
     struct volume_io *io = arg;
-    VP_VERIFY(io->requests, ==, 0U);
+    VP_VERIFY_TRUE(front_is_idle(&io->front));
     thin_quiesce(io->thin);
     thin_close(io->thin);
     free(io);
@@ -135,6 +134,7 @@ void volume_replay_drop(struct volume *v)
 
 static void activated(struct volume *v, struct volumes_slot *slot, struct volume_io *io)
 {
+    front_init(&io->front, v, slot->reactor);
     v->io = io;
     v->reactor = slot->reactor;
     slot->active++;

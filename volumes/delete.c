@@ -2,8 +2,10 @@
  * Deletion in the background, after the VOLUME record says DELETING; resumed from there after a
  * crash. Each step may run twice.
  *
- * 1. VOLUME_DELETE_MAP: the map is closed as it is.
- * 2. VOLUME_DELETE_ARENAS: the arenas go back, some at a step. Data space is free.
+ * 1. VOLUME_DELETE_MAP: the map is closed as it is, also of a paused deletion: dirty pages of a map
+ *    that no checkpoint writes any more would take memory from others.
+ * 2. VOLUME_DELETE_ARENAS: the arenas go back, some at a step. Data space is free. This is the part
+ *    that can be paused and limited; what follows is short.
  * 3. VOLUME_DELETE_PAGES: inside a checkpoint the pages that the TREE records reach are released
  *    and the table image gets empty TREE records: old root with all pages, or new root with none.
  *    (Released earlier, pages could be used again while a durable TREE record still names them;
@@ -53,12 +55,14 @@ static CO int return_some(struct volume *v, size_t *count)
 {
     uint64_t numbers[DELETE_ARENAS_A_STEP];
     struct pool *p = v->vs->pool;
-    *count = pool_arena_list(p, v->id, numbers, DELETE_ARENAS_A_STEP);
+    uint64_t arena_bytes = pool_arena_bytes(p, v->options.profile);
+    uint64_t most = max_u64(pool_job_step_units(v->delete_job) / arena_bytes, 1);
+    *count = pool_arena_list(p, v->id, numbers, min_u64(most, DELETE_ARENAS_A_STEP));
     if (!*count) /* the pool forgets the family */
         return pool_arena_return_all(p, v->id);
     int rc = pool_arena_return(p, v->id, numbers, (unsigned)*count);
     if (!rc)
-        pool_job_advance(v->delete_job, *count * pool_arena_bytes(p, v->options.profile), 0);
+        pool_job_advance(v->delete_job, *count * arena_bytes, 0);
     return rc;
 }
 
@@ -67,7 +71,7 @@ static CO int return_arenas(struct volume *v)
     struct volumes *vs = v->vs;
     size_t count;
     int rc = return_some(v, &count);
-    if (rc || count)
+    if (rc || count || v->delete_job->state == POOL_JOB_PAUSED)
         return rc;
     pool_job_ending(v->delete_job);
     if (!has_tree(v)) {
@@ -158,8 +162,10 @@ static CO int delete_records(struct volume *v)
 static CO int delete_step_locked(struct volume *v, bool *gone)
 {
     *gone = false;
-    if (v->delete_step == VOLUME_DELETE_MAP)
+    if (v->delete_step == VOLUME_DELETE_MAP) {
         close_map(v);
+        return 0;
+    }
     if (v->delete_step == VOLUME_DELETE_ARENAS)
         return return_arenas(v);
     if (v->delete_step != VOLUME_DELETE_RECORDS ||

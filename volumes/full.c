@@ -149,12 +149,7 @@ static CO int release_pending(struct volume *v)
     return rc;
 }
 
-static bool must_not_wait(const struct volume_io *io, const struct volume_client *client)
-{
-    return io->closing || (client && client->state != VOLUME_CLIENT_HERE);
-}
-
-CO int volume_full_wait(struct volume *v, struct full_wait *w, const struct volume_client *client)
+CO int volume_full_wait(struct volume *v, struct full_wait *w, const struct front_request *r)
 {
     struct volume_io *io = v->io;
     if (!w->counted) {
@@ -168,12 +163,11 @@ CO int volume_full_wait(struct volume *v, struct full_wait *w, const struct volu
     }
     if (w->never_pauses || atomic_load_explicit(&v->flags, memory_order_relaxed) & VOLUME_IS_ENOSPC)
         return VP_E_NO_SPACE;
-    while (io->room_sequence == w->room_sequence && !must_not_wait(io, client))
+    int rc;
+    while (!(rc = front_request_verdict(r)) && io->room_sequence == w->room_sequence)
         co_queue_wait(&io->room, "room in the pool");
-    if (must_not_wait(io, client))
-        return VP_E_CANCELLED;
     w->room_sequence = io->room_sequence;
-    return 0;
+    return rc;
 }
 
 CO void volume_full_done(struct volume *v, struct full_wait *w)
@@ -194,33 +188,8 @@ CO int volume_full_freed(struct volume *v)
     return rc;
 }
 
-void volume_full_close(struct volume_io *io)
+void volume_full_rouse(void *arg)
 {
-    io->closing = true;
-    co_queue_wake_all(&io->room);
-}
-
-/* ---- clients ------------------------------------------------------------------------------ */
-
-void volume_client_init(struct volume_client *c, struct volume *v)
-{
-    *c = (struct volume_client){.volume = v, .state = VOLUME_CLIENT_HERE};
-}
-
-static void client_move(struct volume_client *c, enum volume_client_state to)
-{
-    if (c->state >= to)
-        return;
-    c->state = to;
-    co_queue_wake_all(&c->volume->io->room); /* its own see that they are meant */
-}
-
-void volume_client_leave(struct volume_client *c)
-{
-    client_move(c, VOLUME_CLIENT_LEAVING);
-}
-
-void volume_client_go(struct volume_client *c)
-{
-    client_move(c, VOLUME_CLIENT_GONE);
+    struct volume *v = arg;
+    co_queue_wake_all(&v->io->room);
 }

@@ -206,9 +206,7 @@ CO int volumes_import(const char *const *paths, unsigned count, const struct vol
 static CO int drain_on_reactor(void *arg)
 {
     struct volume *v = arg;
-    volume_full_close(v->io);
-    while (v->io->requests > 0)
-        co_queue_wait(&v->io->drained, "requests to end");
+    front_end(&v->io->front);
     return 0;
 }
 

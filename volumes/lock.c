@@ -123,35 +123,3 @@ void block_lock_drop(struct lock_table *t, struct block_lock *l)
         entry_drop(t, &l->entry[i]);
     l->count = 0;
 }
-
-/* The blocks of a region from `block` on, as a mask. */
-static uint64_t mask_from(uint64_t region, uint64_t block)
-{
-    uint64_t first = region * LOCK_REGION_BLOCKS;
-    if (block <= first)
-        return UINT64_MAX;
-    return block - first < LOCK_REGION_BLOCKS ? UINT64_MAX << (block - first) : 0;
-}
-
-static const struct lock_entry *bucket_find_from(const struct list *bucket, uint64_t block)
-{
-    struct lock_entry *e;
-    list_for_each (e, bucket, link)
-        if (e->mask & mask_from(e->region, block))
-            return e;
-    return NULL;
-}
-
-CO void block_lock_drain(struct lock_table *t, uint64_t block)
-{
-    for (unsigned i = 0; i < LOCK_BUCKETS; i++) {
-        const struct lock_entry *e;
-        while ((e = bucket_find_from(&t->bucket[i], block))) {
-            struct block_lock l;
-            uint64_t first = max_u64(block, e->region * LOCK_REGION_BLOCKS);
-            uint64_t count = LOCK_REGION_BLOCKS - first % LOCK_REGION_BLOCKS;
-            block_lock_take(t, &l, first, count, true);
-            block_lock_drop(t, &l);
-        }
-    }
-}

@@ -10,8 +10,8 @@
  * 2. The bounce buffer is taken before the locks (lock.c, rule 2).
  * 3. Where the volume's size is no multiple of a block, the rest of the last block is zero:
  *    writes stop at the size, and shrinking zeroes what it cuts off.
- * 4. The size is looked at again under the locks, because a volume may shrink while a request
- *    waits.
+ * 4. The size is looked at once, when a request has passed the gate: no volume shrinks while a
+ *    request is in flight (table.c, GUARD_SHRINK_AFTER_WRITERS).
  * 5. Under the locks of every window, a change also looks whether its client is gone: what came
  *    instead of that client may have written there already (GUARD_CLIENT_GONE).
  *
@@ -24,13 +24,10 @@
 enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_ZERO };
 enum { ZERO_WINDOWS_A_TURN = 8 };
 
+/* A change at work. */
 struct request {
     struct volume *v;
-    const struct volume_client *client; /* NULL: nobody who could go away */
-    uint64_t offset, len;               /* what is left to do */
-    uint8_t *data;                      /* read: to; write: from */
-    unsigned flags;
-    bool past_end; /* shrinking: beyond the size on purpose */
+    struct front_request *q; /* with what is left to do; its client is NULL: a shrink */
     void *bounce;
     size_t bounce_len;
     struct full_wait full;
@@ -47,64 +44,41 @@ static unsigned flags_of(const struct volume *v)
     return atomic_load_explicit(&v->flags, memory_order_relaxed);
 }
 
-static bool in_range(const struct volume *v, uint64_t offset, uint64_t len)
-{
-    uint64_t size = atomic_load_explicit(&v->size_bytes, memory_order_relaxed);
-    return offset <= size && len <= size - offset;
-}
-
 static int range_check(const struct volume *v, uint64_t offset, uint64_t len, uint64_t max)
 {
-    if (!in_range(v, offset, len))
+    uint64_t size = atomic_load_explicit(&v->size_bytes, memory_order_relaxed);
+    if (offset > size || len > size - offset)
         return VP_E_RANGE;
     return len <= max ? 0 : VP_E_TOO_BIG;
 }
 
 /* The next window of at most `max_blocks`. */
-static struct window window_next(const struct request *r, uint64_t max_blocks)
+static struct window window_next(const struct front_request *q, uint64_t max_blocks)
 {
-    struct window w = {.offset = r->offset, .block = r->offset / VOLUME_BLOCK};
-    uint64_t end = min_u64(r->offset + r->len, (w.block + max_blocks) * VOLUME_BLOCK);
-    w.len = end - r->offset;
+    struct window w = {.offset = q->offset, .block = q->offset / VOLUME_BLOCK};
+    uint64_t end = min_u64(q->offset + q->len, (w.block + max_blocks) * VOLUME_BLOCK);
+    w.len = end - q->offset;
     w.count = div_up(end, VOLUME_BLOCK) - w.block;
     return w;
 }
 
-static void request_advance(struct request *r, const struct window *w)
+static void request_advance(struct front_request *q, uint64_t len)
 {
-    r->offset += w->len;
-    r->len -= w->len;
-    if (r->data)
-        r->data += w->len;
+    q->offset += len;
+    q->len -= len;
+    if (q->data)
+        q->data = (uint8_t *)q->data + len;
 }
 
-static bool request_is_aligned(const struct request *r)
+static bool request_is_aligned(const struct front_request *q)
 {
-    return is_aligned(r->offset | r->len | (uintptr_t)r->data, VOLUME_BLOCK);
-}
-
-/* Returns when that was, for `request_count`. Of what ends in the turn of the reactor in which it
- * began all that is known is that it was shorter than the turn. */
-static uint64_t request_begin(struct volume *v)
-{
-    v->io->requests++;
-    return reactor_turn_ns();
-}
-
-static inline __attribute__((always_inline)) void
-request_count(_Atomic uint64_t *count, struct histogram *latency, uint64_t begin_ns)
-{
-    figure_add(count, 1);
-    histogram_add(latency, reactor_turn_ns() - begin_ns);
+    return is_aligned(q->offset | q->len | (uintptr_t)q->data, VOLUME_BLOCK);
 }
 
 static void request_end(struct volume *v, int rc)
 {
-    struct volume_io *io = v->io;
     if (rc == VP_E_CHECKSUM)
         figure_add_shared(&v->figures.checksum_errors, 1);
-    if (--io->requests == 0)
-        co_queue_wake_all(&io->drained);
 }
 
 /* ---- read --------------------------------------------------------------------------------- */
@@ -114,56 +88,55 @@ static CO int read_window(struct volume *v, const struct window *w, void *buf)
     struct volume_io *io = v->io;
     struct block_lock lock;
     block_lock_take(&io->locks, &lock, w->block, w->count, false);
-    int rc =
-        in_range(v, w->offset, w->len) ? thin_read(io->thin, w->block, w->count, buf) : VP_E_RANGE;
+    int rc = thin_read(io->thin, w->block, w->count, buf);
     block_lock_drop(&io->locks, &lock);
     return rc;
 }
 
-static CO int read_direct(struct request *r)
+static CO int read_direct(struct volume *v, struct front_request *q)
 {
     int rc = 0;
-    while (r->len > 0 && !rc) {
-        struct window w = window_next(r, VOLUME_WINDOW_BLOCKS);
-        rc = read_window(r->v, &w, r->data);
-        request_advance(r, &w);
+    while (q->len > 0 && !rc) {
+        struct window w = window_next(q, VOLUME_WINDOW_BLOCKS);
+        rc = read_window(v, &w, q->data);
+        request_advance(q, w.len);
     }
     return rc;
 }
 
 /* A bounce buffer for what is left of a request: one window's. */
-static uint64_t bounce_bytes(const struct request *r)
+static uint64_t bounce_bytes(const struct front_request *q)
 {
-    uint64_t span = r->offset % VOLUME_BLOCK + r->len;
+    uint64_t span = q->offset % VOLUME_BLOCK + q->len;
     return min_u64(align_up(span, VOLUME_BLOCK), VOLUME_BOUNCE_BLOCKS * VOLUME_BLOCK);
 }
 
-static CO int read_bounced(struct request *r)
+static CO int read_bounced(struct volume *v, struct front_request *q)
 {
-    uint64_t bytes = bounce_bytes(r);
+    uint64_t bytes = bounce_bytes(q);
     uint8_t *bounce = io_buffer_get(bytes);
     int rc = 0;
-    while (r->len > 0 && !rc) {
-        struct window w = window_next(r, bytes / VOLUME_BLOCK);
-        rc = read_window(r->v, &w, bounce);
+    while (q->len > 0 && !rc) {
+        struct window w = window_next(q, bytes / VOLUME_BLOCK);
+        rc = read_window(v, &w, bounce);
         if (!rc)
-            memcpy(r->data, bounce + w.offset % VOLUME_BLOCK, w.len);
-        request_advance(r, &w);
+            memcpy(q->data, bounce + w.offset % VOLUME_BLOCK, w.len);
+        request_advance(q, w.len);
     }
     io_buffer_put(bounce, bytes);
     return rc;
 }
 
-CO int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
+static CO int volume_run_read(void *arg, struct front_request *q)
 {
-    int rc = range_check(v, offset, len, VOLUME_REQUEST_MAX);
+    struct volume *v = arg;
+    uint64_t len = q->len;
+    int rc = range_check(v, q->offset, len, VOLUME_REQUEST_MAX);
     if (rc || len == 0)
         return rc;
-    struct request r = {.v = v, .offset = offset, .len = len, .data = buf};
-    uint64_t begin_ns = request_begin(v);
-    rc = request_is_aligned(&r) ? read_direct(&r) : read_bounced(&r);
+    rc = request_is_aligned(q) ? read_direct(v, q) : read_bounced(v, q);
     request_end(v, rc);
-    request_count(&v->figures.reads, v->figures.read_latency, begin_ns);
+    figure_add(&v->figures.reads, 1);
     figure_add(&v->figures.bytes_read, len);
     return rc;
 }
@@ -171,7 +144,7 @@ CO int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
 /* ---- write -------------------------------------------------------------------------------- */
 
 /* Length of the run of blocks at `buf` that are all zero, or all not. */
-static uint64_t zero_run(const uint8_t *buf, uint64_t count, bool *zero)
+static uint64_t zero_run_length(const uint8_t *buf, uint64_t count, bool *zero)
 {
     *zero = bytes_are_zero(buf, VOLUME_BLOCK);
     uint64_t n = 1;
@@ -185,7 +158,7 @@ static CO int write_detecting(struct thin *t, uint64_t block, uint64_t count, co
     int rc = 0;
     while (count > 0 && !rc) {
         bool zero;
-        uint64_t n = zero_run(buf, count, &zero);
+        uint64_t n = zero_run_length(buf, count, &zero);
         rc = zero ? thin_zero(t, block, n, false) : thin_write(t, block, n, buf);
         block += n;
         count -= n;
@@ -226,8 +199,8 @@ static CO int merge_window(struct request *r, const struct window *w)
         rc = thin_read(t, w->block + last, 1, bounce + last * VOLUME_BLOCK);
     if (rc)
         return rc;
-    if (r->data)
-        memcpy(bounce + skip, r->data, w->len);
+    if (r->q->data)
+        memcpy(bounce + skip, r->q->data, w->len);
     else
         memset(bounce + skip, 0, w->len);
     return 0;
@@ -235,9 +208,7 @@ static CO int merge_window(struct request *r, const struct window *w)
 
 static CO int write_window_locked(struct request *r, const struct window *w)
 {
-    if (!r->past_end && !in_range(r->v, w->offset, w->len))
-        return VP_E_RANGE;
-    const void *buf = r->data;
+    const void *buf = r->q->data;
     if (r->bounce) {
         int rc = merge_window(r, w);
         if (rc)
@@ -249,7 +220,8 @@ static CO int write_window_locked(struct request *r, const struct window *w)
 
 static bool client_is_gone(const struct request *r)
 {
-    return r->client && r->client->state == VOLUME_CLIENT_GONE && io_guard_on(GUARD_CLIENT_GONE);
+    const struct front_client *c = r->q->client;
+    return c && c->state == FRONT_CLIENT_GONE && io_guard_on(GUARD_CLIENT_GONE);
 }
 
 /* Without the bounce buffer, which others need; its contents are made anew under the locks. */
@@ -257,7 +229,7 @@ static CO int room_wait(struct request *r)
 {
     if (r->bounce)
         io_buffer_put(r->bounce, r->bounce_len);
-    int rc = volume_full_wait(r->v, &r->full, r->client);
+    int rc = volume_full_wait(r->v, &r->full, r->q);
     if (r->bounce)
         r->bounce = io_buffer_get(r->bounce_len);
     return rc;
@@ -284,17 +256,18 @@ static CO int window_run(struct request *r, const struct window *w,
 static CO int write_range(struct request *r)
 {
     uint64_t bytes = 0;
-    if (!request_is_aligned(r)) {
-        bytes = bounce_bytes(r);
+    if (!request_is_aligned(r->q)) {
+        bytes = bounce_bytes(r->q);
         r->bounce = io_buffer_get(bytes);
         r->bounce_len = bytes;
     }
     uint64_t max_blocks = r->bounce ? bytes / VOLUME_BLOCK : VOLUME_WINDOW_BLOCKS;
     int rc = 0;
-    while (r->len > 0 && !rc) {
-        struct window w = window_next(r, max_blocks);
+    while (r->q->len > 0 && !rc) {
+        struct window w = window_next(r->q, max_blocks);
         rc = window_run(r, &w, write_window_locked);
-        request_advance(r, &w);
+        if (!rc)
+            request_advance(r->q, w.len);
     }
     if (r->bounce)
         io_buffer_put(r->bounce, bytes);
@@ -319,51 +292,36 @@ static CO int change_end(struct request *r, int rc)
     struct volume *v = r->v;
     if (r->full.counted)
         volume_full_done(v, &r->full);
-    if (!rc && ((r->flags & VOLUME_FUA) || (flags_of(v) & VOLUME_IS_SYNC_ALWAYS)))
+    if (!rc && ((r->q->flags & VOLUME_FUA) || (flags_of(v) & VOLUME_IS_SYNC_ALWAYS)))
         rc = commit_for_client(v);
     request_end(v, rc);
     return rc;
 }
 
-static CO int request_write(struct volume *v, const struct volume_client *client, uint64_t offset,
-                            uint64_t len, const void *buf, unsigned flags)
+static CO int volume_run_write(void *arg, struct front_request *q)
 {
+    struct volume *v = arg;
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
         return VP_E_READ_ONLY;
-    int rc = range_check(v, offset, len, VOLUME_REQUEST_MAX);
+    uint64_t len = q->len;
+    int rc = range_check(v, q->offset, len, VOLUME_REQUEST_MAX);
     if (rc)
         return rc;
-    struct request r = {.v = v,
-                        .client = client,
-                        .offset = offset,
-                        .len = len,
-                        .data = (uint8_t *)(uintptr_t)buf,
-                        .flags = flags};
-    uint64_t begin_ns = request_begin(v);
+    struct request r = {.v = v, .q = q};
     rc = change_end(&r, write_range(&r));
-    request_count(&v->figures.writes, v->figures.write_latency, begin_ns);
-    figure_add(&v->figures.bytes_written, len);
+    bool again = rc == FRONT_COME_AGAIN;
+    figure_add(&v->figures.writes, !again);
+    figure_add(&v->figures.bytes_written, again ? len - q->len : len);
     return rc;
 }
 
-CO int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf,
-                    unsigned flags)
+static CO int volume_run_flush(void *arg, struct front_request *q)
 {
-    return request_write(v, NULL, offset, len, buf, flags);
-}
-
-CO int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf,
-                           unsigned flags)
-{
-    return request_write(c->volume, c, offset, len, buf, flags);
-}
-
-CO int volume_flush(struct volume *v)
-{
-    uint64_t begin_ns = request_begin(v);
+    struct volume *v = arg;
+    (void)q;
     int rc = commit_for_client(v);
     request_end(v, rc);
-    request_count(&v->figures.flushes, v->figures.flush_latency, begin_ns);
+    figure_add(&v->figures.flushes, 1);
     return rc;
 }
 
@@ -371,9 +329,7 @@ CO int volume_flush(struct volume *v)
 
 static CO int zero_window_locked(struct request *r, const struct window *w)
 {
-    if (!r->past_end && !in_range(r->v, w->offset, w->len))
-        return VP_E_RANGE;
-    int rc = thin_zero(r->v->io->thin, w->block, w->count, r->flags & VOLUME_NO_HOLE);
+    int rc = thin_zero(r->v->io->thin, w->block, w->count, r->q->flags & VOLUME_NO_HOLE);
     r->v->io->uncommitted = true;
     return rc;
 }
@@ -382,46 +338,51 @@ static CO int zero_window_locked(struct request *r, const struct window *w)
  * not visit each of its chunks. Without locks: the answer was true at one moment of the request. */
 static CO int zero_skip_hole(struct request *r, bool *skipped)
 {
-    uint64_t block = r->offset / VOLUME_BLOCK, next;
+    struct front_request *q = r->q;
+    uint64_t block = q->offset / VOLUME_BLOCK, next;
     *skipped = false;
-    if ((r->flags & VOLUME_NO_HOLE) || r->len <= VOLUME_WINDOW_BLOCKS * VOLUME_BLOCK)
+    if ((q->flags & VOLUME_NO_HOLE) || q->len <= VOLUME_WINDOW_BLOCKS * VOLUME_BLOCK)
         return 0;
-    int rc = thin_next_mapped(r->v->io->thin, block, block + r->len / VOLUME_BLOCK, &next);
+    int rc = thin_next_mapped(r->v->io->thin, block, block + q->len / VOLUME_BLOCK, &next);
     if (rc || next == block)
         return rc;
-    struct window hole = {.len = (next - block) * VOLUME_BLOCK};
-    request_advance(r, &hole);
+    request_advance(q, (next - block) * VOLUME_BLOCK);
     *skipped = true;
     return 0;
 }
 
-/* Whole blocks only. A range may be in memory as a whole, so others get their turn in between. */
+/* Others get their turn, and a gate that closes does not wait for the end of a long range. */
+static CO int zero_pause(const struct request *r)
+{
+    co_yield ();
+    int verdict = r->q->client ? front_request_verdict(r->q) : 0;
+    return verdict == FRONT_COME_AGAIN ? verdict : 0;
+}
+
+/* Whole blocks only. A range may be in memory as a whole. */
 static CO int zero_blocks(struct request *r)
 {
-    for (unsigned windows = 1; r->len > 0; windows++) {
+    struct front_request *q = r->q;
+    int rc = 0;
+    for (unsigned windows = 1; q->len > 0 && !rc; windows++) {
         bool skipped;
-        int rc = zero_skip_hole(r, &skipped);
-        if (rc)
-            return rc;
-        if (!skipped) {
-            struct window w = window_next(r, VOLUME_WINDOW_BLOCKS);
+        rc = zero_skip_hole(r, &skipped);
+        if (!rc && !skipped) {
+            struct window w = window_next(q, VOLUME_WINDOW_BLOCKS);
             rc = window_run(r, &w, zero_window_locked);
-            if (rc)
-                return rc;
-            request_advance(r, &w);
+            if (!rc)
+                request_advance(q, w.len);
         }
-        if (windows % ZERO_WINDOWS_A_TURN == 0)
-            co_yield ();
+        if (!rc && windows % ZERO_WINDOWS_A_TURN == 0)
+            rc = zero_pause(r);
     }
-    return 0;
+    return rc;
 }
 
 /* A part of one block: zeros are merged in; a block that becomes all zero is unmapped, and one that
  * is a hole stays one. */
 static CO int zero_part_locked(struct request *r, const struct window *w)
 {
-    if (!r->past_end && !in_range(r->v, w->offset, w->len))
-        return VP_E_RANGE;
     int rc = merge_window(r, w);
     if (rc)
         return rc;
@@ -432,7 +393,7 @@ static CO int zero_part_locked(struct request *r, const struct window *w)
 
 static CO int zero_part(struct request *r, uint64_t len)
 {
-    struct window w = {r->offset, len, r->offset / VOLUME_BLOCK, 1};
+    struct window w = {r->q->offset, len, r->q->offset / VOLUME_BLOCK, 1};
     if (len == 0)
         return 0;
     r->bounce = io_buffer_get(VOLUME_BLOCK);
@@ -441,108 +402,74 @@ static CO int zero_part(struct request *r, uint64_t len)
     io_buffer_put(r->bounce, VOLUME_BLOCK);
     r->bounce = NULL;
     if (!rc)
-        request_advance(r, &w);
+        request_advance(r->q, len);
     return rc;
 }
 
-/* Head, whole blocks, tail. What was not done is left in r. */
+/* Head, whole blocks, tail. What was not done is left in the request. */
 static CO int zero_range(struct request *r)
 {
-    uint64_t head = min_u64(align_up(r->offset, VOLUME_BLOCK) - r->offset, r->len);
-    int rc = zero_part(r, head);
+    struct front_request *q = r->q;
+    int rc = zero_part(r, min_u64(align_up(q->offset, VOLUME_BLOCK) - q->offset, q->len));
     if (rc)
         return rc;
-    struct request whole = *r;
-    whole.len = align_down(r->len, VOLUME_BLOCK);
-    rc = zero_blocks(&whole);
-    struct window done = {.len = whole.offset - r->offset};
-    r->full = whole.full;
-    request_advance(r, &done);
-    return rc ? rc : zero_part(r, r->len);
+    uint64_t tail = q->len % VOLUME_BLOCK;
+    q->len -= tail;
+    rc = zero_blocks(r);
+    q->len += tail;
+    return rc ? rc : zero_part(r, tail);
 }
 
 /* The common end of zero and discard: freed chunks may be what other requests wait for, also when
- * the client went in the middle. */
+ * the client went in the middle, or the request comes again. */
 static CO int zero_end(struct request *r, int rc)
 {
-    if (!rc || rc == VP_E_CANCELLED) {
+    if (!rc || rc == VP_E_CANCELLED || rc == FRONT_COME_AGAIN) {
         int freed = volume_full_freed(r->v);
         rc = rc ? rc : freed;
     }
-    figure_add(&r->v->figures.discards, 1);
+    if (rc != FRONT_COME_AGAIN)
+        figure_add(&r->v->figures.discards, 1);
     return change_end(r, rc);
 }
 
-static CO int request_zero(struct volume *v, const struct volume_client *client, uint64_t offset,
-                           uint64_t len, unsigned flags)
+static CO int volume_run_zero(void *arg, struct front_request *q)
 {
+    struct volume *v = arg;
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
         return VP_E_READ_ONLY;
-    int rc = range_check(v, offset, len, UINT64_MAX);
+    int rc = range_check(v, q->offset, q->len, UINT64_MAX);
     if (rc)
         return rc;
-    struct request r = {.v = v, .client = client, .offset = offset, .len = len, .flags = flags};
-    (void)request_begin(v);
+    struct request r = {.v = v, .q = q};
     return zero_end(&r, zero_range(&r));
 }
 
-CO int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
+static CO int volume_run_discard(void *arg, struct front_request *q)
 {
-    return request_zero(v, NULL, offset, len, flags);
-}
-
-CO int volume_client_zero(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
-{
-    return request_zero(c->volume, c, offset, len, flags);
-}
-
-static CO int request_discard(struct volume *v, const struct volume_client *client, uint64_t offset,
-                              uint64_t len, unsigned flags)
-{
+    struct volume *v = arg;
     if (flags_of(v) & VOLUME_IS_READ_ONLY)
         return VP_E_READ_ONLY;
-    int rc = range_check(v, offset, len, UINT64_MAX);
+    int rc = range_check(v, q->offset, q->len, UINT64_MAX);
     if (rc)
         return rc;
-    uint64_t end = offset + len, first = align_up(offset, VOLUME_BLOCK);
+    uint64_t end = q->offset + q->len;
     /* The last block of an odd size counts as whole: its rest is zero anyway. */
     if (end != volume_size(v))
         end = align_down(end, VOLUME_BLOCK);
-    struct request r = {.v = v,
-                        .client = client,
-                        .offset = first,
-                        .len = end > first ? end - first : 0,
-                        .flags = flags & VOLUME_FUA};
-    (void)request_begin(v);
+    q->offset = align_up(q->offset, VOLUME_BLOCK);
+    q->len = end > q->offset ? end - q->offset : 0;
+    q->flags &= VOLUME_FUA;
+    struct request r = {.v = v, .q = q};
     return zero_end(&r, zero_range(&r));
-}
-
-CO int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
-{
-    return request_discard(v, NULL, offset, len, flags);
-}
-
-CO int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
-{
-    return request_discard(c->volume, c, offset, len, flags);
 }
 
 CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
 {
-    struct request r = {
-        .v = v,
-        .offset = *offset,
-        .len = end - *offset,
-        .past_end = true,
-        .full.never_pauses = true,
-    };
-    (void)request_begin(v);
-    /* The size has changed: who locks blocks behind it from now on gives up. Who locked them before
-     * may be about to fill what still looks like a hole. */
-    if (io_guard_on(GUARD_SHRINK_AFTER_WRITERS))
-        block_lock_drain(&v->io->locks, div_up(*offset, VOLUME_BLOCK));
+    struct front_request q = {.offset = *offset, .len = end - *offset};
+    struct request r = {.v = v, .q = &q, .full.never_pauses = true};
     int rc = zero_range(&r);
-    *offset = r.offset;
+    *offset = q.offset;
     return zero_end(&r, rc);
 }
 
@@ -564,16 +491,12 @@ static unsigned extents_clip(const struct thin_extent *in, unsigned n, uint64_t 
 
 #define EXTENTS_STEP 64U
 
-CO int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
-                      unsigned max, unsigned *n)
+static CO int extents_find(struct volume *v, uint64_t offset, uint64_t len,
+                           struct volume_extent *out, unsigned max, unsigned *n)
 {
-    *n = 0;
-    int rc = range_check(v, offset, len, UINT64_MAX);
-    if (rc || len == 0 || max == 0)
-        return rc ? rc : VP_E_INVALID;
     struct thin_extent found[EXTENTS_STEP];
     uint64_t at = offset, end = offset + len;
-    (void)request_begin(v);
+    int rc = 0;
     while (*n < max && at < end && !rc) {
         uint64_t block = at / VOLUME_BLOCK;
         unsigned got, want = (unsigned)min_u64(EXTENTS_STEP, max - *n);
@@ -583,6 +506,30 @@ CO int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct vo
         *n += extents_clip(found, got, at, end, out + *n);
         at = (found[got - 1].block + found[got - 1].count) * VOLUME_BLOCK;
     }
+    return rc;
+}
+
+static CO int volume_run_extents(void *arg, struct front_request *q)
+{
+    struct volume *v = arg;
+    struct front_extents_request *e = container_of(q, struct front_extents_request, request);
+    *e->n = 0;
+    int rc = range_check(v, q->offset, q->len, UINT64_MAX);
+    if (rc || q->len == 0 || e->max == 0)
+        return rc ? rc : VP_E_INVALID;
+    rc = extents_find(v, q->offset, q->len, q->data, e->max, e->n);
     request_end(v, rc);
     return rc;
 }
+
+/* ---- behind the front --------------------------------------------------------------------- */
+
+const struct front_ops volume_front_ops = {
+    .run = {[FRONT_READ] = volume_run_read,
+            [FRONT_WRITE] = volume_run_write,
+            [FRONT_FLUSH] = volume_run_flush,
+            [FRONT_DISCARD] = volume_run_discard,
+            [FRONT_ZERO] = volume_run_zero,
+            [FRONT_EXTENTS] = volume_run_extents},
+    .rouse = volume_full_rouse,
+};

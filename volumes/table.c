@@ -7,6 +7,7 @@
  *    twice, so a stale record or log entry cannot be taken for another volume's.
  */
 #include "base/verify.h"
+#include "io/guard.h"
 #include "volumes/volumes_impl.h"
 
 #include <stdio.h>
@@ -400,11 +401,15 @@ CO int volume_rename(struct volumes *vs, const char *name, const char *to, struc
 
 /* ---- resize ------------------------------------------------------------------------------- */
 
+/* Requests that are at work when a volume shrinks have this long to end. */
+#define SHRINK_WAIT_S 10U
+
 struct resize_call {
     struct volume *v;
     uint64_t old_bytes, new_bytes;
-    bool zeroing;       /* shrinking: it has begun, and … */
-    uint64_t zeroed_to; /* … [new_bytes, this) is gone    */
+    struct front_late late; /* shrinking: requests that did not end in time */
+    bool zeroing;           /* shrinking: it has begun, and …               */
+    uint64_t zeroed_to;     /* … [new_bytes, this) is gone                  */
 };
 
 static CO int resize_map(void *arg)
@@ -413,9 +418,25 @@ static CO int resize_map(void *arg)
     return thin_resize(c->v->io->thin, div_up(c->new_bytes, VOLUME_BLOCK));
 }
 
-/* Requests see the new end already. What lies behind it is zeroed under the block locks, so also
- * behind writes that were under way, and durable before the record says that it is gone: a volume
- * that grows again shows zeros there. */
+/* Requests see the new end from now on, and none is at work that saw the old one: such a write
+ * could fill again what the shrink has zeroed, or what still looked like a hole to it. */
+static CO int shrink_size(void *arg)
+{
+    struct resize_call *c = arg;
+    struct front *front = volume_front(c->v);
+    uint64_t deadline_ns = reactor_now_ns() + SHRINK_WAIT_S * UINT64_C(1000000000);
+    bool freeze = io_guard_on(GUARD_SHRINK_AFTER_WRITERS);
+    int rc = freeze ? front_freeze(front, deadline_ns, &c->late) : 0;
+    if (rc)
+        return rc;
+    atomic_store_explicit(&c->v->size_bytes, c->new_bytes, memory_order_relaxed);
+    if (freeze)
+        front_thaw(front);
+    return 0;
+}
+
+/* Requests see the new end already. What lies behind it is zeroed, and durably so before the record
+ * says that it is gone: a volume that grows again shows zeros there. */
 static CO int shrink_tail(void *arg)
 {
     struct resize_call *c = arg;
@@ -430,8 +451,9 @@ static CO int shrink(struct volume *v, struct resize_call *c, const struct volum
     if (rc)
         return rc;
     volume_pin(v);
-    atomic_store_explicit(&v->size_bytes, c->new_bytes, memory_order_relaxed);
-    rc = reactor_call(v->reactor, shrink_tail, c);
+    rc = reactor_call_for_client(v->reactor, shrink_size, c);
+    if (!rc)
+        rc = reactor_call(v->reactor, shrink_tail, c);
     if (!rc)
         rc = volume_record_commit(v, volume_text(v), o, false);
     if (!rc)
@@ -456,6 +478,12 @@ static CO int grow(struct volume *v, struct resize_call *c, const struct volume_
  * done in part. */
 static int resize_fail(const struct resize_call *c, int rc, struct vp_error *err)
 {
+    if (c->late.count)
+        return vp_fail(
+            err, rc,
+            "%s could not be shrunk and is as it was: requests in flight (%s) did not end within "
+            "%u s. Try again",
+            volume_full_name(c->v), c->late.text, SHRINK_WAIT_S);
     if (!c->zeroing)
         return vp_fail(err, rc, "%s could not be resized and is as it was: %s",
                        volume_full_name(c->v), vp_err_text(rc));

@@ -159,6 +159,8 @@ bool volume_is_read_only(const struct volume *v);
 CO bool volume_take_memory(struct volume *v);
 
 /* ---- requests (on the volume's reactor; CO) -----------------------------------------------------
+ *
+ * Of somebody who does not go away. Exports send the same requests of clients (volumes/front.h).
  */
 
 enum volume_flags {
@@ -190,35 +192,5 @@ struct volume_extent {
 /* Block status from `offset`: up to `max` merged extents, *n ≥ 1, ending at most at offset+len. */
 CO int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
                       unsigned max, unsigned *n) must_check;
-
-/* ---- clients (on the volume's reactor) ------------------------------------------------------- */
-
-/*
- * One that sends requests and may go away: a connection of NBD, a block device. It lies in the
- * structure of what serves it, which outlives its requests. A state never goes back.
- */
-enum volume_client_state {
-    VOLUME_CLIENT_HERE,
-    VOLUME_CLIENT_LEAVING, /* its requests do not wait for space any more    */
-    VOLUME_CLIENT_GONE,    /* its requests change nothing more */
-};
-struct volume_client {
-    struct volume *volume;
-    enum volume_client_state state;
-};
-void volume_client_init(struct volume_client *c, struct volume *v);
-/* Its requests that wait for space, now or later, end with VP_E_CANCELLED; others go on. */
-void volume_client_leave(struct volume_client *c);
-/* Of its requests, only what holds its block locks now still lands; the rest ends with
- * VP_E_CANCELLED. So whatever is sent on behalf of the same user afterwards is newer. */
-void volume_client_go(struct volume_client *c);
-
-/* volume_write, volume_discard and volume_zero, of a client. */
-CO int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf,
-                           unsigned flags) must_check;
-CO int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len,
-                             unsigned flags) must_check;
-CO int volume_client_zero(struct volume_client *c, uint64_t offset, uint64_t len,
-                          unsigned flags) must_check;
 
 #endif

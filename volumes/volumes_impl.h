@@ -5,6 +5,7 @@
  *     life.c      a pool's volumes come and go        table.c       names, create … resize
  *     record.c    the VOLUME record                   option.c      "key=value"
  *     activate.c  from name to open map and back      place.c       choice of reactor
+ *     front.c     the way of every request, the gate
  *     request.c   any byte range → whole blocks       lock.c        block locks
  *     full.c      out of space                        checkpoint.c  the pool's client
  *     background.c  steps of jobs, commit timer, idle volumes        delete.c  space comes back
@@ -26,6 +27,7 @@
 #include "pool/job.h"
 #include "pool/pool.h"
 #include "thin/thin.h"
+#include "volumes/front.h"
 #include "volumes/volume.h"
 #include "volumes/volume_format.h"
 
@@ -68,8 +70,32 @@ bool lock_table_is_empty(const struct lock_table *t);
 CO void block_lock_take(struct lock_table *t, struct block_lock *l, uint64_t block, uint64_t count,
                         bool exclusive);
 void block_lock_drop(struct lock_table *t, struct block_lock *l);
-/* Waits until nobody who has asked for a block ≥ `block` so far holds it or waits for it. */
-CO void block_lock_drain(struct lock_table *t, uint64_t block);
+
+/* ---- front.c ------------------------------------------------------------------------------ */
+
+enum front_gate {
+    FRONT_OPEN,
+    FRONT_CLOSING, /* waits for what is in flight                           */
+    FRONT_FROZEN,  /* nothing is in flight                                  */
+    FRONT_OPENING, /* what was held passes, before whatever arrives         */
+    FRONT_ENDED,   /* the pool is being closed: nothing passes any more     */
+};
+struct front {
+    struct volume *volume;
+    struct reactor *reactor;
+    enum front_gate gate;
+    const struct front_ops *ops;   /* what is behind, and … */
+    void *arg;                     /* … its argument        */
+    unsigned running[FRONT_KINDS]; /* requests in flight */
+    struct list held;              /* requests that wait at the gate, in front.c */
+    struct co_queue quiet;         /* waits until nothing is in flight */
+    struct front_client nobody;    /* sends requests of volumes/volume.h; never goes */
+};
+void front_init(struct front *f, struct volume *v, struct reactor *reactor);
+/* No request is in flight or held. */
+bool front_is_idle(const struct front *f);
+/* Ends whatever waits, with VP_E_CANCELLED, and waits until no request is left. For good. */
+CO void front_end(struct front *f);
 
 /* ---- volumes ------------------------------------------------------------------------------ */
 
@@ -93,14 +119,12 @@ enum volume_flag_bits {
 
 /* Of one volume, on its reactor, while it is active. */
 struct volume_io {
+    struct front front;
     struct thin *thin;
-    unsigned requests; /* running */
-    bool uncommitted;  /* written to since the last commit began */
-    struct co_queue drained;
+    bool uncommitted; /* written to since the last commit began */
     /* full.c: requests that wait for room */
     struct co_queue room;
     uint64_t room_sequence; /* changes whenever room may have appeared */
-    bool closing;           /* nothing waits for room any more         */
     struct lock_table locks;
 };
 
@@ -280,17 +304,16 @@ struct full_wait {
     bool never_pauses; /* whatever the policy: the caller holds a control lock */
     uint64_t room_sequence;
 };
-/* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result. `client` may
- * be NULL; it may have gone meanwhile. */
+/* After VP_E_NO_SPACE, with no locks held: 0 = try again, else the request's result, or
+ * FRONT_COME_AGAIN. `r` is NULL where `never_pauses`. */
 CO int volume_full_wait(struct volume *v, struct full_wait *w,
-                        const struct volume_client *client) must_check;
+                        const struct front_request *r) must_check;
 /* At the end of a request that is counted. */
 CO void volume_full_done(struct volume *v, struct full_wait *w);
 /* On v's reactor: chunks were freed; lets v's own waiting writers have them. */
 CO int volume_full_freed(struct volume *v) must_check;
-/* On v's reactor: the pool is being closed; requests that wait for room, now or later, end with
- * VP_E_CANCELLED. */
-void volume_full_close(struct volume_io *io);
+/* On v's reactor: requests that wait for room ask front_request_verdict again. */
+void volume_full_rouse(void *v);
 int volumes_room_start(struct volumes *vs) must_check;
 CO void volumes_room_stop(struct volumes *vs);
 
@@ -326,9 +349,12 @@ int volume_roots_put(struct volume *v, const struct thin_roots *roots) must_chec
 
 /* ---- request.c ---------------------------------------------------------------------------- */
 
-/* Zeroes bytes [*offset, end), which are past the size that clients see now (shrinking), when the
- * requests that are at work there have ended. *offset moves up to what was not done. On v's
- * reactor. VP_E_NO_SPACE at once in a full pool: it does not wait for room. */
+/* What is behind a volume's front: the volume. */
+extern const struct front_ops volume_front_ops;
+
+/* Zeroes bytes [*offset, end), which are past the size that requests see now (shrinking). *offset
+ * moves up to what was not done. On v's reactor. VP_E_NO_SPACE at once in a full pool: it does not
+ * wait for room. */
 CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end) must_check;
 
 /* ---- errors.c ----------------------------------------------------------------------------- */

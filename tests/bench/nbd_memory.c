@@ -8,13 +8,13 @@
 
 #include <stdio.h>
 
-static struct volume volume;
+static struct front volume;
 static const char *path;
 
 static void begin(void *arg)
 {
     (void)arg;
-    struct nbdx_export export = {.name = "memory", .volume = &volume};
+    struct nbdx_export export = {.name = "memory", .front = &volume};
     struct nbdx_server_options o = {.exports = &export, .export_count = 1};
     struct nbdx_server *server;
     struct vp_error err = {0};

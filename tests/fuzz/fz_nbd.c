@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define VOLUME_BYTES (1U << 20)
 
 static struct reactor *reactor;
-static struct volume volume;
+static struct front volume;
 static _Atomic bool serving;
 
 static void drop_line(enum vp_log_level level, const char *line, void *arg)
@@ -55,7 +55,7 @@ static void start(void)
 
 static void serve(void *arg)
 {
-    struct nbdx_export export = {.name = "p/v", .description = "fuzz", .volume = &volume};
+    struct nbdx_export export = {.name = "p/v", .description = "fuzz", .front = &volume};
     struct nbdx_limits limits = {.requests = 16, .buffer_bytes = (size_t)4 << 20};
     vp_ignore(nbdx_serve_fd((int)(intptr_t)arg, &export, 1, &limits), "most inputs are garbage");
     serving = false;

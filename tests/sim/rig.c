@@ -300,7 +300,7 @@ static enum model_result result_of(int rc, const struct op *op)
 struct change {
     struct rig *r;
     struct op op;
-    struct volume_client client;
+    struct front_client client;
     void *buf; /* of a write; zeros written as data */
     bool done, orphan;
     int rc;
@@ -311,7 +311,7 @@ static struct change *change_new(struct rig *r, const struct op *op, struct volu
     struct change *c = calloc(1, sizeof(*c));
     VP_VERIFY_TRUE(c != NULL);
     *c = (struct change){.r = r, .op = *op};
-    volume_client_init(&c->client, v);
+    front_client_init(&c->client, volume_front(v));
     if (op->kind == OP_WRITE || (op->kind == OP_ZERO && op->flags & OP_AS_DATA)) {
         c->buf = aligned(op->count * STAMP_SECTOR);
         memset(c->buf, 0, op->count * STAMP_SECTOR);
@@ -353,9 +353,9 @@ static CO int change_run(struct change *c)
                      (op->flags & OP_NO_HOLE ? (unsigned)VOLUME_NO_HOLE : 0U);
     uint64_t offset = op->at * STAMP_SECTOR, len = op->count * STAMP_SECTOR;
     if (c->buf)
-        return volume_client_write(&c->client, offset, len, c->buf, flags);
-    return op->kind == OP_DISCARD ? volume_client_discard(&c->client, offset, len, flags)
-                                  : volume_client_zero(&c->client, offset, len, flags);
+        return front_write(&c->client, offset, len, c->buf, flags);
+    return op->kind == OP_DISCARD ? front_discard(&c->client, offset, len, flags)
+                                  : front_zero(&c->client, offset, len, flags);
 }
 
 static void change_main(void *arg)
@@ -387,7 +387,7 @@ static CO bool change_dies(struct change *c)
     vp_ignore(co_sleep_ns(lives_ns), "nobody cancels clients");
     if (c->done)
         return false;
-    volume_client_go(&c->client);
+    front_client_go(&c->client);
     c->orphan = true;
     return true;
 }

@@ -8,7 +8,7 @@
 #include "io/co.h"
 #include "io/sim.h"
 #include "tests/sim/model.h"
-#include "volumes/volume.h"
+#include "volumes/front.h"
 
 enum { RIG_DISKS_MAX = 6, RIG_OPEN_MAX = 16 };
 

@@ -63,6 +63,12 @@ static CO int disk_write(void *arg, uint64_t offset, uint32_t len, const void *b
     return io_dev_write(d->dev, offset, buf, len, flags & UBLKX_DURABLE ? IO_FUA : 0);
 }
 
+static CO int disk_pass(void *arg)
+{
+    (void)arg;
+    return 0;
+}
+
 static CO int disk_read_slot(void *arg, uint64_t offset, uint32_t len, unsigned slot)
 {
     struct disk *d = arg;
@@ -119,7 +125,8 @@ static uint64_t disk_size(void *arg)
     return io_dev_info(d->dev)->size_bytes;
 }
 
-static const struct ublkx_backend_ops disk_ops = {.read = disk_read,
+static const struct ublkx_backend_ops disk_ops = {.pass = disk_pass,
+                                                  .read = disk_read,
                                                   .write = disk_write,
                                                   .flush = disk_flush,
                                                   .discard = disk_discard,
@@ -190,6 +197,6 @@ CO int bench_serve_disk(const struct bench_options *o, struct vp_error *err)
 
 CO int bench_serve_volume(const struct bench_options *o, struct volume *v, struct vp_error *err)
 {
-    struct volume_client client;
+    struct front_client client;
     return serve(o, ublkx_volume_backend(v, &client), err);
 }

@@ -226,7 +226,7 @@ static CO int serve_volume(struct volumes *vs, struct vp_error *err)
     if (rc)
         return rc;
     struct nbdx_export export = {
-        .name = options.full_name, .volume = v, .read_only = options.read_only};
+        .name = options.full_name, .front = volume_front(v), .read_only = options.read_only};
     rc = options.where == CONNECTED ? serve_connected(&export, err) : serve_listening(&export, err);
     volume_close(v);
     return rc;

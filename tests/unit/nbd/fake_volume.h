@@ -1,10 +1,10 @@
 /*
- * A volume in memory with the interface of volumes/volume.h, so that nbd/ is tested alone. Include
+ * A volume in memory with the interface of volumes/front.h, so that nbd/ is tested alone. Include
  * it in one file of a program: its definitions take the place of the engine's.
  *
  * Knobs: `hold` keeps requests waiting in the volume, `fail` is what they return, `waiting` counts
  * those held; `cancelled` counts clients that left or went. `busy` keeps them at work before that:
- * there they cannot be cancelled.
+ * there they cannot be cancelled. `closed` closes the gate: `at_gate` counts those who wait there.
  */
 #ifndef VP_TESTS_NBD_FAKE_VOLUME_H
 #define VP_TESTS_NBD_FAKE_VOLUME_H
@@ -12,7 +12,7 @@
 #include "base/bitmap.h"
 #include "io/co.h"
 #include "io/reactor.h"
-#include "volumes/volume.h"
+#include "volumes/front.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@
 
 #define FAKE_BLOCK 4096U
 
-struct volume {
+struct front {
     struct reactor *reactor;
     uint64_t size;
     unsigned char *data;
@@ -28,35 +28,36 @@ struct volume {
     bool read_only;
     bool synchronous; /* requests complete without yielding */
 
-    _Atomic bool busy, hold;
+    _Atomic bool busy, hold, closed;
     _Atomic int fail;
-    _Atomic unsigned held, cancelled, reads, writes, flushes, fua, discards, zeros, no_hole;
+    _Atomic unsigned at_gate, held, cancelled, reads, writes, flushes, fua, discards, zeros,
+        no_hole;
     struct co_queue queue;
 };
 
-static inline void fake_volume_init(struct volume *v, struct reactor *r, uint64_t size)
+static inline void fake_volume_init(struct front *v, struct reactor *r, uint64_t size)
 {
-    *v = (struct volume){.reactor = r, .size = size};
+    *v = (struct front){.reactor = r, .size = size};
     v->data = calloc(1, size + FAKE_BLOCK);
     v->valid = calloc(1, size / FAKE_BLOCK + 1);
     co_queue_init(&v->queue);
 }
 
-static inline void fake_volume_fini(struct volume *v)
+static inline void fake_volume_fini(struct front *v)
 {
     free(v->data);
     free(v->valid);
 }
 
 /* What every request goes through. */
-static int fake_pass_of(struct volume *v, const struct volume_client *c)
+static int fake_pass_of(struct front *v, const struct front_client *c)
 {
     if (!v->synchronous)
         co_yield ();
     while (v->busy)
         co_yield ();
     while (v->hold) {
-        if (c && c->state != VOLUME_CLIENT_HERE)
+        if (c && c->state != FRONT_CLIENT_HERE)
             return VP_E_CANCELLED;
         v->held++;
         co_queue_wait(&v->queue, "held by the test");
@@ -65,62 +66,73 @@ static int fake_pass_of(struct volume *v, const struct volume_client *c)
     return v->fail;
 }
 
-static int fake_pass(struct volume *v)
+int front_pass(struct front_client *c)
+{
+    struct front *v = c->front;
+    v->at_gate++;
+    while (v->closed && c->state != FRONT_CLIENT_GONE)
+        co_queue_wait(&v->queue, "at the closed gate");
+    v->at_gate--;
+    return c->state == FRONT_CLIENT_GONE ? VP_E_CANCELLED : 0;
+}
+
+static int fake_pass(struct front *v)
 {
     return fake_pass_of(v, NULL);
 }
 
 static inline int fake_release_here(void *arg)
 {
-    struct volume *v = arg;
-    v->hold = false;
+    struct front *v = arg;
+    v->hold = v->closed = false;
     co_queue_wake_all(&v->queue);
     return 0;
 }
 
-static bool fake_outside(const struct volume *v, uint64_t offset, uint64_t len)
+static bool fake_outside(const struct front *v, uint64_t offset, uint64_t len)
 {
     return offset > v->size || len > v->size - offset;
 }
 
-struct reactor *volume_reactor(const struct volume *v)
+struct reactor *front_reactor(const struct front *v)
 {
     return v->reactor;
 }
-uint64_t volume_size(const struct volume *v)
+uint64_t front_size(const struct front *v)
 {
     return v->size;
 }
-uint32_t volume_sector_bytes(const struct volume *v)
+uint32_t front_sector_bytes(const struct front *v)
 {
     (void)v;
     return 512;
 }
-bool volume_is_read_only(const struct volume *v)
+bool front_is_read_only(const struct front *v)
 {
     return v->read_only;
 }
-void volume_client_init(struct volume_client *c, struct volume *v)
+void front_client_init(struct front_client *c, struct front *v)
 {
-    *c = (struct volume_client){.volume = v};
+    *c = (struct front_client){.front = v};
 }
-static void fake_client_move(struct volume_client *c, enum volume_client_state to)
+static void fake_client_move(struct front_client *c, enum front_client_state to)
 {
-    c->volume->cancelled++;
+    c->front->cancelled++;
     c->state = to;
-    co_queue_wake_all(&c->volume->queue);
+    co_queue_wake_all(&c->front->queue);
 }
-void volume_client_leave(struct volume_client *c)
+void front_client_leave(struct front_client *c)
 {
-    fake_client_move(c, VOLUME_CLIENT_LEAVING);
+    fake_client_move(c, FRONT_CLIENT_LEAVING);
 }
-void volume_client_go(struct volume_client *c)
+void front_client_go(struct front_client *c)
 {
-    fake_client_move(c, VOLUME_CLIENT_GONE);
+    fake_client_move(c, FRONT_CLIENT_GONE);
 }
 
-int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
+int front_read(struct front_client *c, uint64_t offset, uint64_t len, void *buf)
 {
+    struct front *v = c->front;
     v->reads++;
     int rc = fake_pass(v);
     if (rc)
@@ -130,10 +142,10 @@ int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
     memcpy(buf, v->data + offset, len);
     return 0;
 }
-int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, const void *buf,
-                        unsigned flags)
+int front_write(struct front_client *c, uint64_t offset, uint64_t len, const void *buf,
+                unsigned flags)
 {
-    struct volume *v = c->volume;
+    struct front *v = c->front;
     v->writes++;
     v->fua += flags & VOLUME_FUA ? 1 : 0;
     int rc = fake_pass_of(v, c);
@@ -148,14 +160,15 @@ int volume_client_write(struct volume_client *c, uint64_t offset, uint64_t len, 
            (offset + len - 1) / FAKE_BLOCK - offset / FAKE_BLOCK + 1);
     return 0;
 }
-int volume_flush(struct volume *v)
+int front_flush(struct front_client *c)
 {
+    struct front *v = c->front;
     v->flushes++;
     return fake_pass(v);
 }
-int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
+int front_discard(struct front_client *c, uint64_t offset, uint64_t len, unsigned flags)
 {
-    struct volume *v = c->volume;
+    struct front *v = c->front;
     v->discards++;
     v->fua += flags & VOLUME_FUA ? 1 : 0;
     int rc = fake_pass_of(v, c);
@@ -170,21 +183,22 @@ int volume_client_discard(struct volume_client *c, uint64_t offset, uint64_t len
     }
     return 0;
 }
-int volume_client_zero(struct volume_client *c, uint64_t offset, uint64_t len, unsigned flags)
+int front_zero(struct front_client *c, uint64_t offset, uint64_t len, unsigned flags)
 {
-    struct volume *v = c->volume;
+    struct front *v = c->front;
     v->zeros++;
     v->no_hole += flags & VOLUME_NO_HOLE ? 1 : 0;
     uint64_t at = offset, n = len;
-    int rc = volume_client_discard(c, offset, len, flags & ~(unsigned)VOLUME_NO_HOLE);
+    int rc = front_discard(c, offset, len, flags & ~(unsigned)VOLUME_NO_HOLE);
     v->discards--;
     if (!rc)
         memset(v->data + at, 0, n);
     return rc;
 }
-int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
-                   unsigned max, unsigned *n)
+int front_extents(struct front_client *c, uint64_t offset, uint64_t len, struct volume_extent *out,
+                  unsigned max, unsigned *n)
 {
+    struct front *v = c->front;
     int rc = fake_pass(v);
     if (rc)
         return rc;

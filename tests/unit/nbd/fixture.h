@@ -27,7 +27,7 @@
 struct fixture {
     struct reactor *reactor;
     pthread_t thread;
-    struct volume volume, other;
+    struct front volume, other;
     struct nbdx_export exports[2];
     unsigned export_count;
     struct nbdx_limits limits;
@@ -67,9 +67,9 @@ static inline int fixture_up(void **state)
     }
     fake_volume_init(&fx.volume, fx.reactor, FIXTURE_SIZE);
     fake_volume_init(&fx.other, fx.reactor, FIXTURE_SIZE / 2);
-    fx.exports[0] = (struct nbdx_export){.name = "p/v", .volume = &fx.volume};
+    fx.exports[0] = (struct nbdx_export){.name = "p/v", .front = &fx.volume};
     fx.exports[1] =
-        (struct nbdx_export){.name = "p/other", .description = "another", .volume = &fx.other};
+        (struct nbdx_export){.name = "p/other", .description = "another", .front = &fx.other};
     fx.export_count = 1;
     return pthread_create(&fx.thread, NULL, fixture_thread, NULL);
 }

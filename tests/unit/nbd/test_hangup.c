@@ -56,6 +56,39 @@ static void a_request_that_waits_for_space_survives_another_clients_end(void **s
     client_leave(b, SIMPLE);
 }
 
+/* A read, and the reader with a write whose payload it has not received. */
+static void requests_wait_at_a_closed_gate_without_a_buffer_and_go_on(void **state)
+{
+    (void)state;
+    int fd = client_ready(SIMPLE);
+    fx.volume.closed = true;
+    memset(data, 7, 512);
+    command_send(fd, SIMPLE, NBDX_CMD_READ, 0, 1, 4096, 512);
+    command_send(fd, SIMPLE, NBDX_CMD_WRITE, 0, 2, 0, 512);
+    client_send(fd, data, 512);
+    wait_for(fx.volume.at_gate == 2);
+    assert_int_equal(fx.volume.reads + fx.volume.writes, 0);
+    assert_int_equal(reactor_call_blocking(fx.reactor, fake_release_here, &fx.volume), 0);
+    simple_expect(fd, 1, 0);
+    client_recv(fd, data, 512);
+    simple_expect(fd, 2, 0);
+    assert_int_equal(fx.volume.data[0], 7);
+    client_leave(fd, SIMPLE);
+}
+
+static void a_client_that_vanishes_waits_at_no_gate(void **state)
+{
+    (void)state;
+    int fd = client_ready(SIMPLE);
+    fx.volume.closed = true;
+    command_send(fd, SIMPLE, NBDX_CMD_READ, 0, 1, 4096, 512);
+    command_send(fd, SIMPLE, NBDX_CMD_WRITE, 0, 2, 0, 512);
+    wait_for(fx.volume.at_gate == 2);
+    close(fd);
+    wait_for(fx.serving == 0);
+    assert_int_equal(fx.volume.reads + fx.volume.writes, 0);
+}
+
 /* It was at work when its client went. */
 static void a_request_that_finds_no_space_after_the_hangup_ends_too(void **state)
 {
@@ -426,6 +459,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         nbd_test(writes_queued_by_a_client_that_vanished_are_dropped),
         nbd_test(a_request_that_waits_for_space_survives_another_clients_end),
+        nbd_test(requests_wait_at_a_closed_gate_without_a_buffer_and_go_on),
+        nbd_test(a_client_that_vanishes_waits_at_no_gate),
         nbd_test(a_request_that_finds_no_space_after_the_hangup_ends_too),
         nbd_test(a_write_whose_payload_is_cut_at_any_byte_does_not_happen),
         nbd_test(a_client_that_never_reads_is_stopped_and_harms_nobody),

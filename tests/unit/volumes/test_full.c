@@ -367,7 +367,7 @@ static void a_reserve_is_honoured_in_a_full_pool_or_refused_at_once(void **state
 /* ---- clients that go ---------------------------------------------------------------------- */
 
 struct change {
-    struct volume_client client;
+    struct front_client client;
     int (*run)(struct change *c);
     bool done;
     int rc;
@@ -377,23 +377,23 @@ static uint8_t large[MIB(1) + 4096] __attribute__((aligned(4096)));
 
 static CO int change_zero(struct change *c)
 {
-    return volume_client_zero(&c->client, 0, MIB(16), 0);
+    return front_zero(&c->client, 0, MIB(16), 0);
 }
 
 static CO int change_discard(struct change *c)
 {
-    return volume_client_discard(&c->client, 0, MIB(16), 0);
+    return front_discard(&c->client, 0, MIB(16), 0);
 }
 
 /* Of more blocks than a bounce buffer has. */
 static CO int change_write_unaligned(struct change *c)
 {
-    return volume_client_write(&c->client, 512, MIB(1), large, 0);
+    return front_write(&c->client, 512, MIB(1), large, 0);
 }
 
 static CO int change_write_large(struct change *c)
 {
-    return volume_client_write(&c->client, 0, STEP, data, 0);
+    return front_write(&c->client, 0, STEP, data, 0);
 }
 
 static void change_run(void *arg)
@@ -405,7 +405,7 @@ static void change_run(void *arg)
 
 static CO int change_in_the_way(struct change *c)
 {
-    return volume_client_write(&c->client, MIB(5), STEP, data, 0);
+    return front_write(&c->client, MIB(5), STEP, data, 0);
 }
 
 /* The client goes after the first window, while the second waits for another's locks or the first
@@ -420,13 +420,13 @@ static CO void client_goes(struct sim_volumes *s, int (*run)(struct change *c), 
     check_ok(volume_flush(v));
     struct change c = {.run = run}, other = {.run = change_in_the_way};
     memset(large, 0x11, sizeof(large));
-    volume_client_init(&other.client, v);
+    front_client_init(&other.client, volume_front(v));
     check_ok(co_spawn(change_run, &other, "change"));
-    volume_client_init(&c.client, v);
+    front_client_init(&c.client, volume_front(v));
     check_ok(co_spawn(change_run, &c, "change"));
     co_yield ();
     check(!c.done);
-    volume_client_go(&c.client);
+    front_client_go(&c.client);
     while (!other.done)
         vp_ignore(co_sleep_ns(1000000), "nobody cancels");
     check_ok(other.rc);
@@ -469,17 +469,17 @@ static CO void wait_of_a_client_that_goes(struct sim_volumes *s)
     struct volume *small = sim_volumes_volume(s, "small", MIB(64));
     check(fill_pool(s, &end) != NULL);
     struct change c = {.run = change_write_large}, other = c;
-    volume_client_init(&c.client, small);
-    volume_client_init(&other.client, small);
+    front_client_init(&c.client, volume_front(small));
+    front_client_init(&other.client, volume_front(small));
     check_ok(co_spawn(change_run, &c, "change"));
     check_ok(co_spawn(change_run, &other, "change"));
     vp_ignore(co_sleep_ns(50000000), "nobody cancels");
     check(!c.done && !other.done);
-    volume_client_go(&c.client);
+    front_client_go(&c.client);
     vp_ignore(co_sleep_ns(50000000), "nobody cancels");
     check(c.done && !other.done);
     check_equal(c.rc, VP_E_CANCELLED);
-    volume_client_leave(&other.client);
+    front_client_leave(&other.client);
     vp_ignore(co_sleep_ns(50000000), "nobody cancels");
     check(other.done);
     check_equal(other.rc, VP_E_CANCELLED);

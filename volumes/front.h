@@ -1,0 +1,147 @@
+/*
+ * The front of a volume: what exports hold instead of the volume. It knows the volume's reactor,
+ * its gate, the requests in flight, its clients, and what is behind it.
+ *
+ * A request of a client goes this way:
+ *
+ *     front_pass     waits while the gate is closed, and holds no buffer yet
+ *     (the export takes a buffer, and receives its payload)
+ *     front_write …  waits while the gate is closed; then the request is in flight
+ *     what is behind the front does the work and answers
+ *
+ * Threads: everything here runs on the front's reactor, but for what says that it does not. A front
+ * lives as long as its volume is open, and its reactor never changes.
+ */
+#ifndef VP_VOLUMES_FRONT_H
+#define VP_VOLUMES_FRONT_H
+
+#include "base/list.h"
+#include "volumes/volume.h"
+
+struct front;
+
+/* The front of an open volume. Any reactor, while the caller has the volume open. */
+struct front *volume_front(struct volume *v);
+struct reactor *front_reactor(const struct front *f); /* any reactor                 */
+uint64_t front_size(const struct front *f);           /* bytes, now; any reactor     */
+uint32_t front_sector_bytes(const struct front *f);   /* any reactor                 */
+bool front_is_read_only(const struct front *f);       /* now; any reactor            */
+
+/* ---- clients --------------------------------------------------------------------------------- */
+
+/*
+ * One that sends requests and may go away: a connection of NBD, a block device. It lies in the
+ * structure of what serves it, which outlives its requests. A state never goes back.
+ */
+enum front_client_state {
+    FRONT_CLIENT_HERE,
+    FRONT_CLIENT_LEAVING, /* its requests do not wait for space any more */
+    FRONT_CLIENT_GONE,    /* its requests change nothing more            */
+};
+struct front_client {
+    struct front *front;
+    enum front_client_state state;
+};
+void front_client_init(struct front_client *c, struct front *f);
+/* Its requests that wait for space, now or later, end with VP_E_CANCELLED; others go on, and those
+ * that wait at the gate go on waiting. */
+void front_client_leave(struct front_client *c);
+/* Of its requests, only what holds its block locks now still lands; the rest ends with
+ * VP_E_CANCELLED, also at a closed gate. So whatever is sent on behalf of the same user afterwards
+ * is newer. */
+void front_client_go(struct front_client *c);
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+/*
+ * Before a request takes a buffer: waits while the gate is closed, so that a frozen volume keeps no
+ * buffers from others. A request in several pieces calls it before each. VP_E_CANCELLED: the client
+ * has gone, or the pool is being closed.
+ */
+CO int front_pass(struct front_client *c) must_check;
+
+/*
+ * The requests of volumes/volume.h, of a client, with the same errors. While the gate is closed
+ * they wait; those that waited run in the order in which they arrived, each once.
+ */
+CO int front_read(struct front_client *c, uint64_t offset, uint64_t len, void *buf) must_check;
+CO int front_write(struct front_client *c, uint64_t offset, uint64_t len, const void *buf,
+                   unsigned flags) must_check;
+CO int front_flush(struct front_client *c) must_check;
+CO int front_discard(struct front_client *c, uint64_t offset, uint64_t len,
+                     unsigned flags) must_check;
+CO int front_zero(struct front_client *c, uint64_t offset, uint64_t len, unsigned flags) must_check;
+CO int front_extents(struct front_client *c, uint64_t offset, uint64_t len,
+                     struct volume_extent *out, unsigned max, unsigned *n) must_check;
+
+/* ---- the gate -------------------------------------------------------------------------------- */
+
+/* Requests that had not ended when a deadline passed. */
+struct front_late {
+    unsigned count;
+    char text[96]; /* "2 writes, 1 flush" */
+};
+
+/*
+ * Closes the gate and waits until no request is in flight. A request that waits for space, or a
+ * discard or zero between two of its parts, comes back to the gate with what is left of it. Only
+ * requests of clients are held: checkpoints, commits of the pool and its background work go on.
+ *
+ * 0: the volume is frozen until front_thaw.
+ * VP_E_TIMED_OUT: `deadline_ns` of the reactor's clock has passed (0: there is none). The gate is
+ * open again, and *late says which requests were in flight.
+ * VP_E_BUSY: somebody else freezes the volume.
+ * VP_E_CANCELLED: the caller was cancelled (the gate is open), or the pool is being closed.
+ *
+ * Whoever freezes a volume has it open or pinned until it is thawed.
+ */
+CO int front_freeze(struct front *f, uint64_t deadline_ns, struct front_late *late) must_check;
+/* Opens the gate of a frozen volume. */
+void front_thaw(struct front *f);
+
+/* ---- what is behind -------------------------------------------------------------------------- */
+
+enum front_kind {
+    FRONT_READ,
+    FRONT_WRITE,
+    FRONT_FLUSH,
+    FRONT_DISCARD,
+    FRONT_ZERO,
+    FRONT_EXTENTS,
+    FRONT_KINDS
+};
+
+/* A request on its way; it lies in the frame of its call. */
+struct front_request {
+    struct front_client *client;
+    uint64_t offset, len; /* what is left to do             */
+    void *data;           /* read, extents: to; write: from */
+    unsigned flags;       /* enum volume_flags              */
+    enum front_kind kind;
+};
+struct front_extents_request {
+    struct front_request request; /* its data: struct volume_extent[max] */
+    unsigned max;
+    unsigned *n;
+};
+
+/* Instead of an error (which is negative): the request has come back to the gate; its offset, len
+ * and data are what is left of it. */
+#define FRONT_COME_AGAIN 1
+
+struct front_ops {
+    CO int (*run[FRONT_KINDS])(void *arg, struct front_request *r);
+    /* Requests that wait for as long as others decide (for space) ask front_request_verdict again,
+     * and whoever asks it has no yield between the question and its wait. */
+    void (*rouse)(void *arg);
+};
+
+/* Puts something else behind the front of a frozen volume: what was held goes there. A request that
+ * came back goes there with what is left of it. The volume keeps its name, size and properties. */
+void front_swap(struct front *f, const struct front_ops *ops, void *arg);
+
+/* What a request that waits for space, or is between two parts, does: 0 = goes on,
+ * FRONT_COME_AGAIN = returns this, VP_E_CANCELLED = ends with it. */
+int front_request_verdict(const struct front_request *r);
+
+#endif
