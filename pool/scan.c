@@ -1,7 +1,6 @@
 /*
- * Finding disks of pools. pool_scan only looks (read-only, shared); pool_candidates_open takes the
- * disks of one pool for itself: the exclusive lock on each device is what keeps a second daemon
- * away.
+ * Finding disks of pools. pool_scan only looks (read-only, shared). pool_candidates_open takes the
+ * disks of one pool for itself. The exclusive lock on each device keeps a second daemon away.
  */
 #include "base/attr.h"
 #include "base/log.h"
@@ -194,7 +193,7 @@ CO int pool_scan(const char *const *paths, unsigned count, const struct pool_sca
 
 /* ---- taking the disks of one pool ---------------------------------------------------------- */
 
-/* Somebody has the device: says who, as far as its label tells. */
+/* Somebody has the device. The sentence names the owner, as far as the disk's label tells it. */
 static CO int fail_busy(const char *path, struct vp_error *err)
 {
     struct io_dev *dev;

@@ -61,6 +61,10 @@ same "$(job '.state + " " + (.limit|tostring) + " " + .volume' "$job")" "paused 
 held=$(leased)
 [ "$held" -gt 8388608 ] || fail "only $held bytes are leased"
 refused "has not ended after 1 s: it is paused" vpool jobs wait "$job" -t 1
+same "$(field '.pools[0].health|join(",")' vpool list)" jobs "health"
+out=$(vpool status -x) && fail "status -x exited with 0: $out"
+grep -q "job $job, the deletion of tank/c, is paused and holds [0-9]" <<<"$out" || fail "status -x: $out"
+same "$(field '.findings[0].command' vpool doctor)" "vpool jobs resume $job" "what doctor advises"
 same "$(leased)" "$held" "what a paused deletion holds"
 ok vpool jobs resume "$job"
 until_ok 10 eval '[ "$(leased)" -lt "$held" ]' || fail "nothing comes back: $(vpool jobs)"
@@ -70,6 +74,30 @@ same "$(job '.rate > 0 and .seconds_left > 0' "$job")" true "rate and time left"
 ok vpool jobs limit "$job" none
 ok vpool jobs wait "$job" -t 60
 same "$(leased)" 0 "leased"
+ok vpool status -x
+
+step "a write that needs the space of a paused deletion waits, health says so, and it ends after the resume"
+ok vpool create small --size 64M -o extent=4M "$T/e0"
+ok vpool volume create small/old --size 32M
+ok vpool attach small/old --nbd "unix:$T/old"
+ok nbdsh -u "$(uri small/old "$T/old")" -c 'h.pwrite(b"o" * (32 << 20), 0); h.flush()'
+ok vpool detach small/old
+small=$(vpool volume delete small/old --limit 256K --json | jq -r .job)
+ok vpool jobs pause "$small"
+ok vpool volume create small/new --size 32M
+ok vpool attach small/new --nbd "unix:$T/new"
+nbdsh -u "$(uri small/new "$T/new")" -c 'h.pwrite(b"n" * (32 << 20), 0); h.flush()' >"$T/writer" 2>&1 &
+writer=$!
+waits_for_space() { [ "$(field '.health|join(",")' vpool volume show small/new)" = paused ]; }
+until_ok 20 waits_for_space || fail "it does not wait: $(vpool status small)"
+pool_tells_both() { [ "$(field '.pools[]|select(.name=="small").health|join(",")' vpool list)" = paused,space,jobs ]; }
+until_ok 10 pool_tells_both || fail "health: $(vpool list)"
+ok vpool jobs limit "$small" none
+waits_for_space || fail "it does not wait any more: $(vpool status small)"
+ok vpool jobs resume "$small"
+wait $writer || fail "the write failed: $(cat "$T/writer")"
+ok vpool jobs wait "$small" -t 60
+ok vpool detach small/new --force
 
 step "what cannot be done is refused, with the reason"
 refused 'has ended: done' vpool jobs pause "$job"

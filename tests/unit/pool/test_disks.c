@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "pool/disk_impl.h"
+#include "pool/label_format.h"
 #include "pool/meta_impl.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_pool.h"
@@ -559,14 +560,14 @@ static void a_flush_that_fails_while_labels_are_written_again_ejects(void **stat
     in_world(2, overwrite_labels_and_fail_flush);
 }
 
-/* Looks at d0 after `block` was put there: it is left. */
-static void check_left_alone(struct pool *p, uint64_t at, const void *block)
+/* Looks at d0 after `block` was put there: it is left, and `finding` says so. */
+static void check_left_alone(struct pool *p, uint64_t at, const void *block, const char *finding)
 {
     static uint8_t now[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
     sim_disk_poke(sim_disk_find(world, "d0"), at, block, POOL_BLOCK);
     p->disk[0].finding[0] = 0;
     pool_disk_look(p, 0);
-    check(strstr(p->disk[0].finding, "were left as they are") != NULL);
+    check(strstr(p->disk[0].finding, finding) != NULL);
     check_ok(io_dev_read(p->disk[0].io.dev, at, now, sizeof(now)));
     check(memcmp(now, block, sizeof(now)) == 0);
 }
@@ -579,15 +580,19 @@ static void take_disk_away(void *arg)
     struct pool_label l;
     if (!p)
         return;
-    struct pool_root newer = p->root.now;
-    newer.number += POOL_ROOT_SLOTS;
-    root_block_encode(p, &newer, block);
-    check_left_alone(p, POOL_ROOT_AT + newer.number % POOL_ROOT_SLOTS * ROOT_BYTES, block);
     check_ok(io_dev_read(p->disk[0].io.dev, 0, block, sizeof(block)));
     check_ok(pool_label_decode(block, &l));
     l.pool_uuid.b[0] ^= 1;
     pool_label_encode(&l, block);
-    check_left_alone(p, 0, block);
+    check_left_alone(p, 0, block, "were left as they are");
+    check_ok(sim_pool_commit_counter(p, 1, 1));
+    struct pool_root newer = p->root.now;
+    newer.number++;
+    root_block_encode(p, &newer, block);
+    check_left_alone(p, POOL_ROOT_AT + newer.number % POOL_ROOT_SLOTS * ROOT_BYTES, block,
+                     "a newer root");
+    /* What it gives to others, and we to ours, is the same space. */
+    check_equal(sim_pool_commit_counter(p, 1, 2), VP_E_POOL_FENCED);
     pool_abandon(p);
 }
 
@@ -595,6 +600,36 @@ static void what_another_pool_or_daemon_wrote_to_a_disk_is_left_alone(void **sta
 {
     (void)state;
     in_world(2, take_disk_away);
+}
+
+static void look_at_first_disk(void *arg)
+{
+    pool_disk_look(arg, 0);
+}
+
+static void look_and_checkpoint(void *arg)
+{
+    (void)arg;
+    struct pool *p = open_new(2);
+    if (!p)
+        return;
+    /* The newest root at the head, after the labels. */
+    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_STALL, 1U << IO_READ, POOL_LABEL_COPIES,
+                    UINT64_C(60000000000));
+    check_ok(co_spawn(look_at_first_disk, p, "look"));
+    check_ok(co_sleep_ns(UINT64_C(1000000000)));
+    uint64_t began_ns = reactor_now_ns();
+    check_ok(pool_checkpoint(p));
+    check(reactor_now_ns() - began_ns < UINT64_C(1000000000));
+    check_ok(co_sleep_ns(UINT64_C(60000000000)));
+    check_equal(p->disk[0].finding[0], 0);
+    check_ok(pool_close(p, false));
+}
+
+static void a_look_at_a_disk_that_does_not_answer_holds_up_no_root(void **state)
+{
+    (void)state;
+    in_world(2, look_and_checkpoint);
 }
 
 int main(void)
@@ -623,6 +658,7 @@ int main(void)
         cmocka_unit_test(labels_and_roots_that_are_overwritten_are_written_again),
         cmocka_unit_test(a_flush_that_fails_while_labels_are_written_again_ejects),
         cmocka_unit_test(what_another_pool_or_daemon_wrote_to_a_disk_is_left_alone),
+        cmocka_unit_test(a_look_at_a_disk_that_does_not_answer_holds_up_no_root),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
