@@ -90,6 +90,36 @@ static void pools_are_found_by_their_labels(void **state)
     in_world(4, body_scan);
 }
 
+static void scan_and_count(unsigned pools, unsigned disks_of_first, uint64_t most_ns)
+{
+    struct pool_found *found = NULL;
+    unsigned count = 0;
+    uint64_t began_ns = reactor_now_ns();
+    check_ok(pool_scan(paths_of, 3, NULL, &found, &count, NULL));
+    check(reactor_now_ns() - began_ns <= most_ns);
+    check_equal(count, pools);
+    check_equal(found[0].disks_found, disks_of_first);
+    free(found);
+}
+
+static void body_silent(void *arg)
+{
+    (void)arg;
+    const uint64_t second = 1000000000;
+    check_ok(create("one", paths_of, 2, false));
+    check_ok(create("two", paths_of + 2, 1, false));
+    sim_disk_inject(sim_disk_find(world, "d1"), SIM_FAULT_STALL, 1U << IO_READ, 0, 120 * second);
+    scan_and_count(2, 1, 30 * second);
+    scan_and_count(2, 1, second);
+    check_ok(co_sleep_ns(120 * second));
+    scan_and_count(2, 2, second);
+}
+static void a_disk_that_does_not_answer_holds_up_no_scan_for_long(void **state)
+{
+    (void)state;
+    in_world(3, body_silent);
+}
+
 static void body_swapped(void *arg)
 {
     (void)arg;
@@ -637,6 +667,7 @@ int main(void)
     vp_log_set_sink(drop_line, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pools_are_found_by_their_labels),
+        cmocka_unit_test(a_disk_that_does_not_answer_holds_up_no_scan_for_long),
         cmocka_unit_test(disks_are_told_by_label_not_by_path),
         cmocka_unit_test(a_disk_of_another_pool_or_of_none_is_refused),
         cmocka_unit_test(copies_of_one_disk_are_refused_together),
