@@ -298,8 +298,10 @@ static void record_remove(struct pool_records *t, struct record *r)
 {
     if (t->encode_next == &r->link)
         t->encode_next = r->link.next;
-    if (!r->deleted)
+    if (!r->deleted) {
+        VP_VERIFY(t->bytes[r->kind], >=, record_size(r->len));
         t->bytes[r->kind] -= record_size(r->len);
+    }
     changed_forget(t, r);
     hash_del(&t->table, &r->node);
     list_del(&r->link);
