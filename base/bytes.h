@@ -119,9 +119,9 @@ bool bytes_parse_size(const char *text, uint64_t *out);
 /* "64K", "1.5G": the shortest human form with at most one decimal. `buf` has at least 16 bytes. */
 const char *bytes_format_size(uint64_t v, char *buf, size_t buf_size);
 
-/* Puts '?' for every byte that is not part of whole, well-formed UTF-8, which is all that JSON
- * carries, and for control characters, which a terminal obeys: in a sentence that was cut in the
- * middle of a character, in a file's name, in a disk's serial number. */
+/* Puts '?' in place of every byte that is not part of whole, well-formed UTF-8 (JSON carries
+ * nothing else), and of every control character (a terminal would obey it). Such bytes come from a
+ * sentence cut in the middle of a character, from a file's name, or from a disk's serial number. */
 void bytes_make_printable(char *text);
 
 struct vp_uuid {

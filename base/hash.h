@@ -1,6 +1,6 @@
 /*
- * An intrusive chained hash table keyed by 64 bits, that doubles when it is full. The owner embeds
- * a hash_node and keeps what it needs beyond the key.
+ * An intrusive chained hash table keyed by 64 bits. The table doubles when it is full. The owner
+ * embeds a hash_node and keeps what it needs beyond the key.
  */
 #ifndef VP_BASE_HASH_H
 #define VP_BASE_HASH_H

@@ -45,6 +45,14 @@ static inline struct list *list_pop(struct list *l)
     list_del(e);
     return e;
 }
+static inline struct list *list_pop_tail(struct list *l)
+{
+    struct list *e = l->prev;
+    if (list_empty(l))
+        return NULL;
+    list_del(e);
+    return e;
+}
 /* Appends all of `from` to `to`; `from` becomes empty. */
 static inline void list_splice_tail(struct list *to, struct list *from)
 {

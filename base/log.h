@@ -13,8 +13,8 @@ void vp_log_set_level(enum vp_log_level level);
 /* "error", "warn", "info", "debug" → level; -1 for anything else. */
 int vp_log_level_parse(const char *name);
 
-/* How lines on stderr begin: with the level; with the time and the level; with the priority that
- * journald takes ("<3>"). The default is the first, for tools. Any thread. */
+/* The start of each line on stderr: the level; the time and the level; or the priority that
+ * journald takes ("<3>"). The default is the level alone, for tools. Any thread. */
 enum vp_log_form { VP_LOG_PLAIN, VP_LOG_WITH_TIME, VP_LOG_FOR_JOURNAL };
 void vp_log_set_form(enum vp_log_form form);
 

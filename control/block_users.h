@@ -1,9 +1,9 @@
 /*
  * Who uses a block device, for messages and lists: mounts, swap, processes that have it open, and
- * devices made from it (device-mapper, md), of the device itself, its partitions and, in turn, of
- * those devices. It is what can be seen from here: mounts of other mount namespaces are not, and
- * processes only with the right to look at them (CAP_SYS_PTRACE). Only the kernel knows for certain
- * that nobody does.
+ * devices made from it (device-mapper, md). The device itself, its partitions and in turn those
+ * devices count. Only what can be seen from here is found: not mounts of other mount namespaces,
+ * and processes only with the right to look at them (CAP_SYS_PTRACE). Only the kernel knows for
+ * certain that nobody uses a device.
  */
 #ifndef VP_CONTROL_BLOCK_USERS_H
 #define VP_CONTROL_BLOCK_USERS_H

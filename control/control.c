@@ -1,11 +1,13 @@
 /*
  * Life of the daemon: start, serve, stop; and how methods are run.
  *
- * Order of the start: the state directory's lock was taken by main; the control socket listens (a
- * second daemon on it is refused here); pools and attachments come back under the lock; requests
- * are answered. Of the stop: no new requests, those under way are answered, exports end (NBD's
- * connections are hung up, block devices stay without a server), pools commit, checkpoint and
- * close, reactors stop.
+ * The start: main has taken the lock of the state directory. The control socket listens; a second
+ * daemon on it is refused here. Pools and attachments come back under control.lock. Requests are
+ * answered.
+ *
+ * The stop: new requests are refused, and those under way are answered. Exports end: NBD's
+ * connections are hung up, and block devices stay without a server. Pools commit, write a
+ * checkpoint and close. Reactors stop.
  */
 #include "control/ublk_devices.h"
 

@@ -35,9 +35,9 @@ struct pool_seen {
 };
 
 /*
- * A pool that the daemon knows: open, or one that could not be imported and says why. Owned by
- * control.pools. Who yields while using one holds a reference (control_pool_get … _put); export and
- * destroy take it off the list first and wait until nobody does.
+ * A pool that the daemon knows: open, or one that could not be imported and says why. control.pools
+ * owns it. A caller that yields while it uses a pool holds a reference (control_pool_get … _put).
+ * Export and destroy first take the pool off the list and then wait until nobody holds a reference.
  */
 struct control_pool {
     struct list link;
@@ -182,16 +182,16 @@ struct attachment_options {
 CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
                       const struct attachment_options *o, struct attachment **out,
                       struct vp_error *err) must_check;
-/* VP_E_BUSY, naming who uses it: clients, mounts, swap, processes. It waits a moment for what lets
- * go by itself. */
+/* VP_E_BUSY, naming the users: clients, mounts, swap, processes. Waits a moment for users that let
+ * go by themselves. */
 CO int attachment_check_unused(const struct attachment *a, struct vp_error *err) must_check;
-/* Who uses the volume through its attachments now, for a sentence; "" when nobody does. The caller
- * holds control.lock. */
+/* Names who uses the volume through its attachments now, for a sentence; "" when nobody does. The
+ * caller holds control.lock. */
 CO void attachments_used_by(const struct control_pool *p, const char *volume, char *text,
                             size_t size);
 /* Tells those who use a volume its new size; the caller holds control.lock. */
 CO void attachments_resize(struct control *c, struct control_pool *p, const char *volume);
-/* Ends one for good, whoever uses it. */
+/* Ends an attachment for good, whoever uses it. */
 CO int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err) must_check;
 unsigned attachment_count(const struct control_pool *p, const char *volume);
 CO json_t *attachment_json(const struct attachment *a);
@@ -233,12 +233,18 @@ CO void history_save(struct control *c, struct control_pool *p);
 /* Counters start again from zero. */
 CO void history_clear(struct control *c, struct control_pool *p);
 
-/* ---- method_job.c -------------------------------------------------------------------------- */
+/* ---- jobs.c -------------------------------------------------------------------------------- */
 
-/* "POOL/N" of the newest job of this kind about a volume. */
+/* "POOL/VOL" of a job, by the volume's present name or by the one that it had. */
+void control_job_volume(const struct control_pool *p, const struct pool_job *j,
+                        char out[static VOLUME_FULL_NAME_BYTES]);
+/* Adds events for jobs that began, ended, or were paused, since the last look. */
+void jobs_look(struct control *c, struct control_pool *p);
+
+/* "POOL/N" */
 #define JOB_NAME_BYTES (POOL_NAME_MAX + 12)
-void control_job_name(struct control_pool *p, enum pool_job_kind kind, uint32_t volume,
-                      char out[static JOB_NAME_BYTES]);
+const char *control_job_name(const struct control_pool *p, uint32_t id,
+                             char out[static JOB_NAME_BYTES]);
 
 /* ---- doctor.c ------------------------------------------------------------------------------ */
 

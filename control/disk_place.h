@@ -1,4 +1,4 @@
-/* Where a disk is and which one it is, in the words of somebody who looks for it in a machine. */
+/* Where a disk is and which disk it is, in words for a person who looks for it in a machine. */
 #ifndef VP_CONTROL_DISK_PLACE_H
 #define VP_CONTROL_DISK_PLACE_H
 

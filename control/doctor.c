@@ -1,6 +1,7 @@
 /*
- * `vpool doctor`: what is open, each finding with the command that helps. And what a killed daemon
- * has left in memory for a pool that never came again, which is collected after a day.
+ * `vpool doctor`: everything that needs attention, each finding with the command that helps. Also:
+ * what a killed daemon has left in memory for a pool that never came again. It is collected after a
+ * day.
  */
 #include "control/ublk_devices.h"
 
@@ -74,7 +75,7 @@ void doctor_collect(struct control *c)
             continue;
         pool_keeps_left_forget(left[i].pool);
         control_event(c, VP_LOG_WARN, "daemon.kept-memory", vp_uuid_format(left[i].pool, uuid),
-                      "nobody came for what was kept: %s of memory were collected",
+                      "no pool took what a killed daemon had kept: %s of memory were freed",
                       bytes_format_size(left[i].bytes, size, sizeof(size)));
     }
     free(left);

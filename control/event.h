@@ -34,7 +34,7 @@ struct event_ring {
 int event_ring_init(struct event_ring *r) must_check;
 void event_ring_fini(struct event_ring *r);
 
-/* Adds one, logs it, and wakes who waits. */
+/* Adds an event, logs it, and wakes the callers that wait for events. */
 void event_add(struct event_ring *r, uint64_t seconds, enum vp_log_level level, const char *kind,
                const char *subject, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 

@@ -22,17 +22,17 @@ struct export_kind {
     /* Serves a->v, which is open. Sets a->served, a->uri, and a->address to what brings the same
      * export back after a restart. */
     CO int (*start)(struct control *c, struct attachment *a, struct vp_error *err);
-    /* Ends the export for those who use it. After an error with a->served still set the export is
-     * served on, and can be stopped again, or left. After another error the export has ended, and
+    /* Ends the export for its users. After an error with a->served still set the export is served
+     * on, and can be stopped again, or left. After another error the export has ended, and
      * something of it remains. */
     CO int (*stop)(struct attachment *a, struct vp_error *err);
-    /* The next daemon goes on with the export. It ends here so that those who use it wait, or come
+    /* The next daemon goes on with the export. It ends here so that its users wait, or come
      * again. */
     CO void (*leave)(struct attachment *a);
-    /* Tells those who use it the volume's new size. NULL: they ask by themselves. */
+    /* Tells the export's users the volume's new size. NULL: they ask by themselves. */
     CO int (*resize)(struct attachment *a, struct vp_error *err);
 
-    /* VP_E_BUSY, naming who uses it. It waits a moment for what lets go by itself. */
+    /* VP_E_BUSY, naming the users. Waits a moment for users that let go by themselves. */
     CO int (*check_unused)(const struct attachment *a, struct vp_error *err);
     /* The same for a sentence, "" when nobody is seen. */
     CO void (*users)(const struct attachment *a, char *text, size_t size);

@@ -12,7 +12,7 @@
 
 static const char *const flag_names[] = {"unavailable", "fenced", "faulted", "damaged",
                                          "degraded",    "paused", "space",   "errors",
-                                         "attachments", "disks"};
+                                         "attachments", "disks",  "jobs"};
 #define FLAGS (sizeof(flag_names) / sizeof(flag_names[0]))
 
 void health_init(struct health *h)
@@ -185,6 +185,14 @@ static unsigned health_of_disks(const struct pool *pool)
     return flags;
 }
 
+static int note_paused(struct pool_job *j, void *arg)
+{
+    unsigned *flags = arg;
+    if (j->state == POOL_JOB_PAUSED)
+        *flags |= HEALTH_JOBS;
+    return 0;
+}
+
 unsigned health_of_pool(const struct control_pool *p)
 {
     unsigned flags = 0;
@@ -198,6 +206,7 @@ unsigned health_of_pool(const struct control_pool *p)
     if (pool_level(pool) != POOL_OK)
         flags |= HEALTH_SPACE;
     flags |= health_of_disks(pool);
+    vp_ignore(pool_job_each(volumes_pool(p->vs), note_paused, &flags), "note_paused never fails");
     const struct volume_health *v;
     list_for_each (v, &p->health.all, link)
         flags |= v->now;

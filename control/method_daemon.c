@@ -84,8 +84,9 @@ struct leave_args {
 static const struct param leave_params[] = {
     PARAM(struct leave_args, pid, PARAM_NUMBER, true, 1, INT32_MAX), {0}};
 
-/* Not one of those that wait for their turn: who asks has a daemon waiting, and is told at once.
- * Who is to leave is named: of two that ask, the second may have come to the first one's daemon. */
+/* This method does not wait for its turn: its caller has a daemon that waits, and is told at once.
+ * The caller names the daemon that is to leave. Of two callers, the second one may have reached the
+ * daemon that the first one started. */
 static int daemon_leave(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct leave_args *a = args;

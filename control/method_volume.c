@@ -313,34 +313,50 @@ static CO int rename_volume(struct control *c, const void *args, json_t **result
 
 struct delete_args {
     const char *volume;
+    uint64_t limit;
     bool dry_run;
 };
 static const struct param delete_params[] = {
     PARAM(struct delete_args, volume, PARAM_STRING, true, 0, 0),
+    PARAM(struct delete_args, limit, PARAM_NUMBER, false, 0, INT64_MAX),
     PARAM(struct delete_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
+
+/* The limit holds from the first step on: nothing yields before it is set. */
+static CO int delete_now(struct control *c, struct control_pool *p, const char *volume,
+                         const struct volume_info *info, const struct delete_args *a, uint32_t *job,
+                         struct vp_error *err)
+{
+    int rc = volume_delete(p->vs, volume, err);
+    if (rc)
+        return rc;
+    const struct pool_job *j = pool_job_find_of(volumes_pool(p->vs), POOL_JOB_DELETE, info->id);
+    *job = j ? j->id : 0;
+    if (a->limit && j)
+        rc = pool_job_limit(volumes_pool(p->vs), *job, a->limit, err);
+    control_event(c, VP_LOG_WARN, "volume.deleted", a->volume, "%s were allocated",
+                  size_text(info->allocated_bytes));
+    return rc;
+}
 
 static CO int delete_in(struct control *c, struct control_pool *p, const char *volume,
                         const struct delete_args *a, json_t **result, struct vp_error *err)
 {
     struct volume_info info;
+    uint32_t id = 0;
+    char job[JOB_NAME_BYTES];
     int rc = volume_info_get(p->vs, volume, &info);
     if (rc)
         return not_found(err, rc, a->volume);
     rc = refuse_when_attached(p, volume, "delete", err);
     if (rc == 0 && !a->dry_run)
-        rc = volume_delete(p->vs, volume, err);
+        rc = delete_now(c, p, volume, &info, a, &id, err);
     if (rc)
         return rc;
-    char job[JOB_NAME_BYTES];
-    if (!a->dry_run) {
-        control_event(c, VP_LOG_WARN, "volume.deleted", a->volume, "%s were allocated",
-                      size_text(info.allocated_bytes));
-        control_job_name(p, POOL_JOB_DELETE, info.id, job);
-    }
     *result = json_pack("{s:s, s:b, s:I, s:I, s:s?}", "volume", a->volume, "dry_run", a->dry_run,
                         "size_bytes", (json_int_t)info.options.size_bytes, "allocated_bytes",
-                        (json_int_t)info.allocated_bytes, "job", a->dry_run ? NULL : job);
+                        (json_int_t)info.allocated_bytes, "job",
+                        a->dry_run ? NULL : control_job_name(p, id, job));
     return 0;
 }
 

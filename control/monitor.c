@@ -89,6 +89,7 @@ void monitor_look(struct control *c)
             continue;
         look_at_pool(c, p);
         health_look(c, p);
+        jobs_look(c, p);
     }
 }
 

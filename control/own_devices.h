@@ -9,8 +9,8 @@ struct own_devices {
     struct block_names names; /* owned */
 };
 
-/* The block devices that this daemon serves, and those of vpool's that have no server: whoever
- * reads one of these waits. Errors with a sentence. */
+/* The block devices that this daemon serves, and vpool's devices without a server. A read of one of
+ * these waits. Errors with a sentence. */
 CO int own_devices_get(struct control *c, struct own_devices *out, struct vp_error *err) must_check;
 void own_devices_free(struct own_devices *own);
 

@@ -14,8 +14,8 @@ struct peer {
     size_t group_count;
 };
 
-/* Root, the daemon's own user, and members of the socket's group. There are no lesser rights: who
- * may call may destroy. */
+/* Root, the daemon's own user, and members of the socket's group. There are no lesser rights: a
+ * user that may call may destroy. */
 bool peer_is_allowed(const struct peer *p, uid_t daemon_uid, gid_t socket_gid);
 
 /* Fills in from the kernel; false when it does not say. */

@@ -417,7 +417,7 @@ static CO int pool_try(struct control *c, struct control_pool *p)
         pool_wait_for_disks(c, p, err.text);
         return rc;
     }
-    p->wait_until_ns = 0; /* who comes later is waited for again */
+    p->wait_until_ns = 0; /* disks that come later are waited for again */
     (void)snprintf(p->error, sizeof(p->error), "%s", err.text);
     p->retry_after_ns = min_u64(2 * p->retry_after_ns, RETRY_MAX_NS);
     p->retry_ns = reactor_now_ns() + p->retry_after_ns;

@@ -1,8 +1,9 @@
 /*
- * The control socket. Whoever is not at work must not keep others out: where places are short, a
- * new connection takes the one of that which waits longest for its client (for a request, for its
- * reply to be taken, for events), of the user who has the most. A call that is worked on is never
- * cut. When all are at work, a few places are left for root.
+ * The control socket. A connection that is not at work must not keep others out. Where places are
+ * short, a new connection takes the place of a connection that waits for its client: for a request,
+ * for its reply to be taken, or for events. Of the connections of the user with the most, the one
+ * that has waited longest goes. A call that is worked on is never cut. When all are at work, a few
+ * places are left for root.
  */
 #include "control/server.h"
 

@@ -10,6 +10,7 @@
 
 #define INT(v)           ((json_int_t)(v))
 #define VOLUMES_NAMED    8 /* in the warnings of a pool */
+#define JOBS_NAMED       8 /* likewise */
 #define UNUSABLE_PERCENT 5 /* of a pool: worth a warning */
 
 const char *show_level(enum pool_level level)
@@ -280,6 +281,42 @@ static void warn_volumes(json_t *list, const struct control_pool *p)
              count - VOLUMES_NAMED);
 }
 
+struct jobs_paused {
+    json_t *list;
+    const struct control_pool *p;
+    unsigned count;
+};
+
+/* What a paused job leaves undone; a job has no other that speaks for it. */
+static int warn_job(struct pool_job *j, void *arg)
+{
+    struct jobs_paused *w = arg;
+    char job[JOB_NAME_BYTES], volume[VOLUME_FULL_NAME_BYTES], size[24], command[100];
+    if (j->state != POOL_JOB_PAUSED || w->count++ >= JOBS_NAMED)
+        return 0;
+    control_job_name(w->p, j->id, job);
+    control_job_volume(w->p, j, volume);
+    if (j->kind == POOL_JOB_DELETE)
+        warn(w->list, "resume the job: writes that wait for space may need what it holds",
+             "job %s, the deletion of %s, is paused and holds %s", job, volume,
+             bytes_format_size(j->total - j->done, size, sizeof(size)));
+    else
+        warn(w->list, "resume the job",
+             "job %s, the resync of %s, is paused: until it ends, copies may differ", job, volume);
+    json_t *last = json_array_get(w->list, json_array_size(w->list) - 1);
+    (void)snprintf(command, sizeof(command), "vpool jobs resume %s", job);
+    (void)json_object_set_new(last, "command", json_string(command)); /* no memory: without it */
+    return 0;
+}
+
+static void warn_jobs(json_t *list, const struct control_pool *p)
+{
+    struct jobs_paused w = {.list = list, .p = p};
+    vp_ignore(pool_job_each(volumes_pool(p->vs), warn_job, &w), "warn_job never fails");
+    if (w.count > JOBS_NAMED)
+        warn(list, "`vpool jobs` shows all", "%u more jobs are paused", w.count - JOBS_NAMED);
+}
+
 static json_t *warnings_json(const struct control_pool *p, const struct pool_space *space)
 {
     json_t *list = json_array();
@@ -290,6 +327,7 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
     warn_disks(list, p);
     warn_space(list, space);
     warn_volumes(list, p);
+    warn_jobs(list, p);
     const struct attachment *a;
     list_for_each (a, &p->attachments, link)
         if (!a->served)

@@ -1,10 +1,10 @@
 /*
  * The kernel's ublk devices as this daemon sees them.
  *
- * Ours is a device for which there is a record (ublk_record.h) with its tag: a number of 64 bits
- * that is a volume's identity, written by root into a directory of root's. All others are somebody
- * else's and are never touched. An orphan is one of ours without a server: its users wait for a
- * daemon that imports its pool, or until somebody removes it.
+ * A device is ours if there is a record (ublk_record.h) for it with its tag. The tag is a number of
+ * 64 bits, the identity of a volume, and root wrote it into a directory of root's. No other device
+ * is ever touched. An orphan is a device of ours without a server: its users wait for a daemon that
+ * imports its pool, or until somebody removes the device.
  */
 #include "control/ublk_devices.h"
 

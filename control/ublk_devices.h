@@ -1,5 +1,5 @@
-/* The kernel's ublk devices, whoever's: what `vpool ublk` shows and removes. Home reactor; the
- * caller holds control.lock, so that attachments stay. */
+/* All ublk devices of the kernel, whoever made them: what `vpool ublk` shows and removes. Home
+ * reactor. The caller holds control.lock, so that attachments stay. */
 #ifndef VP_CONTROL_UBLK_DEVICES_H
 #define VP_CONTROL_UBLK_DEVICES_H
 
@@ -30,9 +30,9 @@ struct ublk_seen {
 /* VP_E_NOT_FOUND, VP_E_UBLK_…, VP_E_NO_MEMORY, with a sentence. */
 CO int ublk_look(struct control *c, int number, struct ublk_seen *out,
                  struct vp_error *err) must_check;
-/* All that the kernel has, by number, until `fn` fails; none without the driver. One that does not
- * answer has its error and is UBLK_UNKNOWN, unless it is served here. Who uses them only if asked
- * for. */
+/* Calls `fn` for all devices of the kernel, by number, until `fn` fails; for none without the
+ * driver. A device that does not answer has its error and is UBLK_UNKNOWN, unless it is served
+ * here. Users of devices are looked for only if asked. */
 CO int ublk_each(struct control *c, bool users,
                  int (*fn)(struct control *c, struct ublk_seen *s, void *arg), void *arg,
                  struct vp_error *err) must_check;
@@ -41,7 +41,7 @@ CO int ublk_each(struct control *c, bool users,
 CO int ublk_device_known(void *record, int number, bool there, struct vp_error *err) must_check;
 /* Whether the record of device `number` says what `r` does. */
 CO bool ublk_device_is_recorded(const struct ublk_record *r, int number);
-/* Removes an orphan; what waits ends with errors. As ublkx_device_discard. */
+/* Removes an orphan. Requests that wait end with errors. As ublkx_device_discard. */
 CO int ublk_remove(const struct ublk_seen *s, struct vp_error *err) must_check;
 
 /* At the start, when attachments are back: an event for each orphan; records without a device

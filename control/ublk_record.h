@@ -42,9 +42,9 @@ int ublk_record_read(const char *dir, int number, struct ublk_record *out) must_
 int ublk_record_remove(const char *dir, int number) must_check;
 
 /*
- * Removes the records of devices that are not there: somebody else removed those. Each device is
- * looked for in `class_dir` (the kernel's: "ublkcN") just before its record goes; where it cannot
- * be told, the record stays. An errno's code, the last of several.
+ * Removes the records of devices that are not there, because somebody else removed those. Each
+ * device is looked for in `class_dir` (the kernel's: "ublkcN") just before its record goes. Where
+ * it cannot be told, the record stays. An errno's code, the last of several.
  */
 int ublk_records_forget_leftovers(const char *dir, const char *class_dir) must_check;
 

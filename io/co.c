@@ -7,8 +7,8 @@
  *      |                   +---co_yield-----+  |
  *      +--------------- fn returned -----------+
  *
- * An idle coroutine is a stack whose co_main waits for the next fn, so that a spawn is a few
- * stores. Stacks of coroutines that a power cut abandoned are set up anew.
+ * An idle coroutine is a stack whose co_main waits for the next fn, so a spawn is a few stores.
+ * Stacks of coroutines that a power cut abandoned are set up anew.
  */
 #include "base/verify.h"
 #include "io/reactor_impl.h"

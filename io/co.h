@@ -1,7 +1,7 @@
 /*
- * Stackful coroutines. A coroutine lives and dies on the reactor that spawned it; only one runs at
- * a time there, and it is left only at a call marked CO. What other coroutines share with it can
- * change during such a call and at no other moment.
+ * Stackful coroutines. A coroutine lives and dies on the reactor that spawned it. Only one
+ * coroutine runs there at a time, and another one runs only at a call marked CO. State that
+ * coroutines share can change during such a call, and at no other moment.
  */
 #ifndef VP_IO_CO_H
 #define VP_IO_CO_H
@@ -12,9 +12,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Marks a function that may yield, in its declaration and in its definition. Its comment says what
- * can change meanwhile. What calls it is marked too (tests/lib/tidy-yields), so a function without
- * the mark does not yield. */
+/* Marks a function that may yield, in its declaration and in its definition. The function's comment
+ * says what can change meanwhile. A function that calls a marked function is marked too
+ * (tests/lib/tidy-yields). So a function without the mark does not yield. */
 #define CO
 
 struct co;
@@ -28,14 +28,14 @@ struct reactor;
 int co_spawn(void (*fn)(void *arg), void *arg, const char *name) must_check;
 
 /*
- * The same for what must get on while requests hold all other coroutines, because they wait for it:
- * a reserve is kept for it. It must end without waiting for any request, so it never waits for
- * room, for a client, or for a call of the kind of reactor_call_for_client.
+ * The same, for work for which requests may wait while they hold all other coroutines. A reserve of
+ * coroutines is kept for such work. The work must end without waiting for any request: it never
+ * waits for room, for a client, or for a call like reactor_call_for_client.
  */
 int co_spawn_reserved(void (*fn)(void *arg), void *arg, const char *name) must_check;
 
-/* How many coroutines this reactor has besides the reserve: who holds some for as long as others
- * decide takes only a share of them (io/share.h). */
+/* The number of coroutines of this reactor besides the reserve. A holder that keeps coroutines for
+ * as long as others decide takes only a share of them (io/share.h). */
 unsigned co_clients_max(void);
 
 /* The running coroutine; NULL in the reactor's own context. */
@@ -51,13 +51,14 @@ void co_wake(struct co *co);
 /* Goes behind every coroutine that is ready now. */
 CO void co_yield (void);
 
-/* Sleeps for `ns` of the reactor's clock. VP_E_CANCELLED when co_cancel cut it short. */
+/* Sleeps for `ns` of the reactor's clock. Returns VP_E_CANCELLED when co_cancel ended the sleep. */
 CO int co_sleep_ns(uint64_t ns);
 
 /*
- * Cancels what `co` waits for, when it waits in co_sleep_ns, co_queue_wait_until or a call of
- * io/net.h: that call returns VP_E_CANCELLED (or its result, when it was just finishing). Device
- * I/O is not cancelled: its buffer belongs to the kernel until it completes. Otherwise no effect.
+ * Cancels the wait of `co` in co_sleep_ns, co_queue_wait_until or a call of io/net.h. That call
+ * returns VP_E_CANCELLED, or its result when it was just finishing. In any other wait co_cancel has
+ * no effect. Device I/O is not cancelled, because its buffer belongs to the kernel until it
+ * completes.
  */
 void co_cancel(struct co *co);
 
@@ -83,18 +84,19 @@ CO void co_mutex_lock(struct co_mutex *m);
 void co_mutex_unlock(struct co_mutex *m);
 
 /*
- * CO_NO_YIELD { … }: yielding inside is a broken invariant, checked in release builds too. Leave
- * the block only through its end. It is for a part of a CO function that must be one moment for
- * all others, and for calls through a pointer. Elsewhere, on the data path above all, such a part
- * is a function of its own without the mark CO, which tests/lib/tidy-yields holds at no cost.
+ * CO_NO_YIELD { … }: a yield inside the block is a broken invariant, which is checked in release
+ * builds too. Leave the block only through its end. It is for a part of a CO function that must be
+ * one moment for all others, and for calls through a pointer. Elsewhere, on the data path above
+ * all, such a part is a function of its own without the mark CO. tests/lib/tidy-yields checks that
+ * at no cost.
  */
 void co_no_yield_begin(void);
 void co_no_yield_end(void);
 #define CO_NO_YIELD                                                                                \
     for (int vp_once_ = (co_no_yield_begin(), 1); vp_once_; vp_once_ = (co_no_yield_end(), 0))
 
-/* Waits until a number of spawned parts is finished: co_group_enter before each co_spawn,
- * co_group_leave(rc) as each part's last act, co_group_wait in the parent, which returns the first
+/* Waits until a number of spawned parts has finished. Call co_group_enter before each co_spawn, and
+ * co_group_leave(rc) as the last act of each part. co_group_wait in the parent returns the first
  * error, or 0. */
 struct co_group {
     unsigned running;

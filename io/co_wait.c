@@ -1,5 +1,6 @@
-/* What coroutines wait on: time, queues, mutexes, groups. Waiters live on the stacks of those who
- * wait; whoever ends a wait takes the waiter out of its queue and its timer first. */
+/* What coroutines wait for: time, queues, mutexes, groups. A waiter is on the stack of the
+ * coroutine that waits. Whoever ends a wait first takes the waiter out of its queue and its
+ * timer. */
 #include "base/verify.h"
 #include "io/co_impl.h"
 #include "io/reactor.h"
@@ -73,7 +74,7 @@ CO int co_queue_wait_until(struct co_queue *q, uint64_t deadline_ns, const char 
     return w.rc;
 }
 
-/* Ends the wait of the first in the queue, who is returned; NULL when nobody waits. */
+/* Ends the wait of the first coroutine in the queue and returns it; NULL when nobody waits. */
 static struct co *queue_pop(struct co_queue *q)
 {
     if (list_empty(&q->waiters))

@@ -1,4 +1,4 @@
-/* The part of devices that is the same for all: batches, single operations, completion. */
+/* What is the same for all devices: batches, single operations, completion. */
 #include "io/device.h"
 
 #include "base/log.h"
@@ -64,16 +64,18 @@ bool io_dev_is_full(const struct io_dev *dev)
 
 #define SHORT_RETRY_NS  20000000U    /* all operations of a reactor that wait are tried again   */
 #define SHORT_REPORT_NS 60000000000U /* a full file system is reported once in this time        */
-/* What the kernel lacks for longer than this is a failed disk, since a device that is gone may
- * answer in any way for ever. Room below a file is waited for without end. */
+/* When the kernel lacks memory or answers EAGAIN for longer than this, the disk has failed: a
+ * device that is gone may answer in any way for ever. Room below a file is waited for without
+ * end. */
 #define SHORT_AGAIN_NS  1000000000U
 #define SHORT_MEMORY_NS 10000000000U
 
 /*
- * Whether the failure is about what the kernel lacks, and not about the disk. Not so for a flush
- * without memory: that may report writes which the kernel has given up, and must not be asked again
- * and believed (raid/flush.c). A flush without room reports no write of ours: each of them reached
- * the disk before it completed, or is the kernel's to write no more (uring_open.c, W1).
+ * Whether the failure is about what the kernel lacks, and not about the disk. A flush without
+ * memory is a failure of the disk: it may report writes that the kernel has given up, so it must
+ * not be asked again and believed (raid/flush.c). A flush without room reports no write of ours.
+ * Each write reached the disk before it completed, or the kernel need not write it any more
+ * (uring_open.c, W1).
  */
 static bool op_is_short(const struct io_op *op, int rc)
 {

@@ -1,13 +1,16 @@
 /*
- * Devices: the one table behind which a block device, a file and a simulated disk look the same.
+ * Devices: one table of functions, behind which a block device, a file and a simulated disk look
+ * the same.
  *
  * Offsets, lengths and addresses of buffers are multiples of info.sector_bytes (4096 always works).
- * A transfer is whole or an error: short transfers, EINTR and EAGAIN are dealt with below. A
- * transfer for which the kernel has no memory says nothing about the disk: it is tried again, for
- * as long as that lasts; likewise a write to a file whose file system is full, and a flush of that
- * file (io_dev_wait_for_room). A flush makes durable every write that had completed on this device,
- * from whatever reactor, before the flush was submitted. A write with IO_FUA is durable when it
- * completes. After a failed flush nothing unflushed may be believed: the caller ejects the disk.
+ * A transfer is whole or an error: this layer handles short transfers, EINTR and EAGAIN. A transfer
+ * for which the kernel has no memory says nothing about the disk, so it is tried again. So are a
+ * write to a file whose file system is full, and a flush of that file (io_dev_wait_for_room).
+ * device.c has the limits.
+ *
+ * A flush makes every write durable that had completed on this device, from whatever reactor,
+ * before the flush was submitted. A write with IO_FUA is durable when it completes. After a failed
+ * flush nothing unflushed may be believed: the caller ejects the disk.
  */
 #ifndef VP_IO_DEVICE_H
 #define VP_IO_DEVICE_H
@@ -41,10 +44,10 @@ enum io_open_flags {
 
 /*
  * Opens a block device (O_DIRECT, O_EXCL) or a regular file (O_DIRECT where the file system takes
- * it, an OFD lock). In a simulated world `path` names one of its disks. Usable from any reactor;
- * what may wait for the device runs on a thread of its own. Errors, each with a sentence:
- * VP_E_NOT_FOUND, VP_E_PERMISSION, VP_E_IO_BUSY_DEVICE (somebody has it), VP_E_NOT_SUPPORTED (not a
- * disk), VP_E_SYSTEM.
+ * it, an OFD lock). In a simulated world `path` names one of its disks. The device can be used from
+ * any reactor. Calls that may wait for the device run on a thread of their own. Errors, each with a
+ * sentence: VP_E_NOT_FOUND, VP_E_PERMISSION, VP_E_IO_BUSY_DEVICE (somebody has it),
+ * VP_E_NOT_SUPPORTED (not a disk), VP_E_SYSTEM.
  */
 CO int io_dev_open(const char *path, unsigned flags, struct io_dev **out,
                    struct vp_error *err) must_check;
@@ -59,12 +62,12 @@ struct io_dev_sight {
 };
 /* VP_E_NO_MEMORY, VP_E_SYSTEM; VP_E_NOT_SUPPORTED in a simulated world. */
 CO int io_dev_look(struct io_dev *dev, struct io_dev_sight *out) must_check;
-/* A file's file system gives it room for this part now, so that writes there will find it. Where it
- * cannot promise room, and for what is no file, this does nothing. VP_E_NO_SPACE,
- * VP_E_NO_MEMORY. */
+/* Makes a file's file system allocate room for this part now, so that writes there will find it.
+ * Does nothing where the file system cannot promise room, and for a device that is no file.
+ * VP_E_NO_SPACE, VP_E_NO_MEMORY. */
 CO int io_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len) must_check;
 /* From now on a write or a flush that finds no room in the file system below waits until there is
- * some. NULL is fine. */
+ * room. NULL is fine. */
 void io_dev_wait_for_room(struct io_dev *dev);
 /* ANY. Whether writes wait for room now. */
 bool io_dev_is_full(const struct io_dev *dev);
@@ -79,8 +82,8 @@ const struct io_dev_info *io_dev_info(const struct io_dev *dev);
 CO int io_dev_read(struct io_dev *dev, uint64_t offset, void *buf, uint32_t len) must_check;
 CO int io_dev_write(struct io_dev *dev, uint64_t offset, const void *buf, uint32_t len,
                     unsigned flags) must_check;
-/* The same with the buffer that a driver has put into this slot of the reactor's ring
- * (io/driver.h), from its beginning. Not in a simulated world. */
+/* The same, with the buffer that a driver has put into this slot of the reactor's ring
+ * (io/driver.h), from the start of the slot. Not in a simulated world. */
 CO int io_dev_read_slot(struct io_dev *dev, uint64_t offset, unsigned slot,
                         uint32_t len) must_check;
 CO int io_dev_write_slot(struct io_dev *dev, uint64_t offset, unsigned slot, uint32_t len,
@@ -109,8 +112,8 @@ struct io_batch {
     struct co *waiter;
 };
 
-/* Caller's storage; with its buffer it belongs to the device from io_batch_add until
- * io_batch_wait has returned. */
+/* The caller's storage. From io_batch_add until io_batch_wait has returned, the storage and its
+ * buffer belong to the device. */
 struct io_op {
     struct io_dev *dev;
     enum io_kind kind;
@@ -138,7 +141,7 @@ struct io_op {
 void io_batch_init(struct io_batch *b);
 /* Starts `op`, filled in by io_op_set. Never yields. */
 void io_batch_add(struct io_batch *b, struct io_op *op);
-/* Until every op is complete: the first error, or 0. Each op's rc tells more. */
+/* Waits until every op is complete. Returns the first error, or 0. Each op's rc tells more. */
 CO int io_batch_wait(struct io_batch *b);
 
 /* Fills in an op. */

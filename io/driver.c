@@ -1,7 +1,7 @@
 /*
- * Pass-through commands in the reactor's ring, and small system calls around them. Commands wait
- * for ever (a fetched tag of an idle device), so they are requests of the free kind, one for each
- * coroutine (ring_impl.h).
+ * Pass-through commands in the reactor's ring, and small system calls around them. A command may
+ * wait for ever (the fetch of an idle device's tag). So commands are ring requests of the free
+ * kind, one for each coroutine (ring_impl.h).
  */
 #include "io/driver.h"
 

@@ -1,7 +1,7 @@
 /*
- * Drivers that are served from user space through a character device: commands passed through the
- * ring (IORING_OP_URING_CMD), shared memory, and control commands, which may block for long and so
- * run on a thread of their own.
+ * Drivers that are served from user space through a character device. Their commands pass through
+ * the ring (IORING_OP_URING_CMD). They share memory with us. Their control commands may block for
+ * long, so these run on threads of their own.
  */
 #ifndef VP_IO_DRIVER_H
 #define VP_IO_DRIVER_H
@@ -30,8 +30,8 @@ void io_pages_free(void *pages, size_t len);
 
 #define IO_COMMAND_BYTES 16 /* that a 64-byte entry carries */
 
-/* Caller's storage, for one command at a time; the kernel's from run to return, or after
- * io_command_abandon until the process ends. */
+/* The caller's storage for one command at a time. It belongs to the kernel while io_command_run
+ * runs, and after io_command_abandon until the process ends. */
 struct io_command {
     struct ring_req req;
     int fd;
@@ -43,27 +43,27 @@ struct io_command {
     bool abandoned;
 };
 
-/* Runs c->op with c->payload on c->fd and returns the driver's result, which may take for ever;
- * -ECANCELED when it was abandoned. One at a time for each coroutine. */
+/* Runs c->op with c->payload on c->fd and returns the driver's result. This may take for ever.
+ * Returns -ECANCELED when the command was abandoned. A coroutine runs one command at a time. */
 CO int io_command_run(struct io_command *c) must_check;
 
 /*
- * For the end of the process: whoever waits for `c` goes on, but the driver keeps it until the ring
- * is closed, and nobody learns its result. Its storage must stay. Same reactor; without effect when
- * nobody waits.
+ * For the end of the process. The coroutine that waits for `c` goes on. The driver keeps the
+ * command until the ring is closed, and nobody learns its result, so its storage must stay. Call it
+ * on the same reactor. Without effect when nobody waits.
  */
 void io_command_abandon(struct io_command *c);
 
-/* Copies between `buf` and the driver's memory at `offset` of its device. A plain system call,
- * since it is a copy and waits for nobody. Bytes copied, or a negative errno. */
+/* Copies between `buf` and the driver's memory at `offset` of its device. This is a plain system
+ * call, because a copy waits for nobody. Returns the bytes copied, or a negative errno. */
 int64_t io_driver_copy_in(int fd, uint64_t offset, void *buf, size_t len) must_check;
 int64_t io_driver_copy_out(int fd, uint64_t offset, const void *buf, size_t len) must_check;
 
 /*
- * Buffers that the driver puts into the ring's table, and takes out again: `count` consecutive
- * slots, of those that reactor_config.driver_buffers asked for. io_dev_read_slot and
- * io_dev_write_slot use them. One owner at a time. The first slot; 0: there are not so many, or
- * somebody has them.
+ * Slots of the ring's table of buffers that the driver fills and empties: `count` consecutive slots
+ * of those that reactor_config.driver_buffers asked for. io_dev_read_slot and io_dev_write_slot use
+ * them. One owner at a time. Returns the first slot; 0 when there are not so many or somebody has
+ * them.
  */
 unsigned io_driver_slots_get(unsigned count) must_check;
 void io_driver_slots_put(void);
@@ -83,32 +83,34 @@ struct io_control {
 
 /*
  * Runs one control command on a thread and a ring of its own. Returns the driver's result (a
- * negative errno when it refused or when there is no such device) and the data it filled in;
- * -ETIMEDOUT when it is still at it after `timeout_ms`: then the thread stays with it, and nobody
- * learns the result.
+ * negative errno when the driver refused or there is no such device) and the data that it filled
+ * in. Returns -ETIMEDOUT when the command still runs after `timeout_ms`. Then the thread stays with
+ * the command, and nobody learns the result.
  */
 CO int io_control_run(struct io_control *c, unsigned timeout_ms) must_check;
 
-/* Is the block device open by somebody who wants it for himself (mounted, in a volume group, swap)?
- * 0, VP_E_BUSY, or another error. On a thread of its own, as opening may need the device served. */
+/* Whether the block device is open exclusively (mounted, in a volume group, swap). 0, VP_E_BUSY, or
+ * another error. Runs on a thread of its own, since opening a device may need the device to be
+ * served. */
 CO int io_block_is_claimed(const char *path, unsigned timeout_ms) must_check;
 
 /* ---- serving what the page cache writes back to: memory.c ------------------------------------ */
 
 /*
- * Who serves a block device may be what the kernel waits for while it looks for memory. A thread
- * that waits for memory then waits for itself. So what requests need is taken before they come.
+ * When the kernel looks for memory it may wait for a process that serves a block device. If that
+ * process waits for memory itself, it waits for itself. So the memory that requests need is taken
+ * before the requests come.
  */
 
 /* The process's memory stays in RAM, once touched. False when not permitted. */
 bool io_memory_lock(void);
 /*
- * From now on this reactor serves what the page cache writes back to. Its thread's allocations no
- * longer wait for write-back (PR_SET_IO_FLUSHER; not permitted without CAP_SYS_RESOURCE, which is
- * logged). The memory that its requests may need is taken, as far as there is any: the stacks of
- * coroutines from now on, some heap, which may be gone before the next device is served, and, a
- * little later since users may be waiting, all its buffers (buffer_bytes). To be called for each
- * device.
+ * From now on this reactor serves a device to which the page cache writes back. Allocations of its
+ * thread no longer wait for write-back (PR_SET_IO_FLUSHER; without CAP_SYS_RESOURCE it is not
+ * permitted, and that is logged). The memory that the reactor's requests may need is taken, as far
+ * as there is any. This is the stacks of coroutines from now on, some heap (which may be gone
+ * before the next device is served), and all its buffers (buffer_bytes). The buffers are taken a
+ * little later, because users may be waiting. Call it for each device.
  */
 void io_serve_page_cache(void);
 

@@ -1,8 +1,8 @@
 /*
- * Blocking calls about drivers, each on a thread of its own: adding or starting a device may take
- * for ever on some kernels, and opening a block device may read from it, which the calling reactor
- * has to serve. A job is shared by the thread and the coroutine that waits for it; the last of them
- * frees it, so that a thread which the kernel keeps can do no harm.
+ * Blocking calls about drivers, each on a thread of its own. Adding or starting a device may take
+ * for ever on some kernels. Opening a block device may read from it, and the calling reactor has to
+ * serve that read. The thread and the coroutine that waits for it share a job, and the last of them
+ * frees it. So a thread that the kernel keeps can do no harm.
  */
 #include "io/driver.h"
 #include "io/net.h"

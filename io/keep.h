@@ -1,9 +1,10 @@
 /*
- * Memory that outlives this process, but not the machine: POSIX shared memory under a name. What a
- * killed daemon leaves there its successor finds; after a power cut or a reboot it is gone, and so
- * it must be (pool/keep.h). In a simulated world it is a part of that world.
+ * Memory that outlives this process but not the machine: POSIX shared memory under a name. The
+ * successor of a killed daemon finds there what the daemon left. After a power cut or a reboot the
+ * memory is gone, as it must be (pool/keep.h). In a simulated world the memory is part of that
+ * world.
  *
- * Any thread. Nothing here waits, but io_keep_reserve: for memory.
+ * Any thread may call. Only io_keep_reserve waits, for memory.
  */
 #ifndef VP_IO_KEEP_H
 #define VP_IO_KEEP_H
@@ -16,7 +17,7 @@
 
 #define IO_KEEP_NAME_MAX 95U
 
-/* A mapping; `capacity` bytes from `base`, of which those that were reserved may be touched. */
+/* A mapping of `capacity` bytes from `base`. Only bytes that were reserved may be touched. */
 struct io_keep {
     unsigned char *base; /* NULL: closed */
     size_t capacity;
@@ -25,35 +26,37 @@ struct io_keep {
 };
 
 /*
- * Makes one of `capacity` bytes, a multiple of 4096, all zero, and none of it reserved. One of this
- * name that exists is replaced. `name` has no slash. Errors: VP_E_KEEP_NONE (no shared memory in
- * this system, or no right to it), VP_E_NO_MEMORY (nor descriptors; not now).
+ * Makes an object of `capacity` bytes, a multiple of 4096. All of it is zero, and nothing is
+ * reserved. An existing object of this name is replaced. `name` has no slash. Errors:
+ * VP_E_KEEP_NONE (no shared memory in this system, or no right to it), VP_E_NO_MEMORY (no memory or
+ * no descriptor now).
  */
 int io_keep_new(const char *name, size_t capacity, struct io_keep *out) must_check;
 /* Takes memory for `len` bytes at `offset` (multiples of 4096) now, so that touching them neither
  * fails nor waits. VP_E_NO_MEMORY. */
 int io_keep_reserve(struct io_keep *k, size_t offset, size_t len) must_check;
-/* Whether half of what the system gives to this kind of memory would be left to others if `len`
- * bytes were reserved. */
+/* Whether half of the system's shared memory would be left to others if `len` bytes were
+ * reserved. */
 bool io_keep_has_room(const struct io_keep *k, size_t len);
-/* Unmaps, and is no owner any more; what is there stays under its name. */
+/* Unmaps the object and gives up its ownership. The contents stay under the name. */
 void io_keep_close(struct io_keep *k);
 
 /* ---- by name: what somebody else left -------------------------------------------------------- */
 
-/* `len` bytes at `offset`. VP_E_NOT_FOUND; VP_E_PERMISSION: it is not this user's; VP_E_IO_SHORT:
- * it is smaller; VP_E_IO. */
+/* Reads `len` bytes at `offset`. VP_E_NOT_FOUND; VP_E_PERMISSION (the object is not this user's);
+ * VP_E_IO_SHORT (it is smaller); VP_E_IO. */
 int io_keep_read(const char *name, size_t offset, void *bytes, size_t len) must_check;
-/* Changes `len` bytes at `offset`; eight aligned ones change at once. VP_E_NOT_FOUND, VP_E_IO. */
+/* Changes `len` bytes at `offset`. Eight aligned bytes change at once. VP_E_NOT_FOUND, VP_E_IO. */
 int io_keep_poke(const char *name, size_t offset, const void *bytes, size_t len) must_check;
 void io_keep_remove(const char *name);
-/* Whether a process (this one, too) has it from io_keep_new and did not close it or end. */
+/* Whether a process (this one too) owns the object: it called io_keep_new, and neither closed the
+ * object nor ended. */
 bool io_keep_is_owned(const char *name);
-/* What memory it takes, and how long ago it was changed last. VP_E_NOT_FOUND: there is none, or it
- * is not this user's; in a simulated world always. */
+/* The memory that the object takes, and the time since its last change. VP_E_NOT_FOUND: there is no
+ * such object, or it is not this user's, or this is a simulated world. */
 int io_keep_look(const char *name, uint64_t *bytes, uint64_t *age_seconds) must_check;
-/* Calls fn for each name that begins with `prefix`, until it returns non-zero, which is returned.
- * fn may remove, and does not yield. */
+/* Calls fn for each name that begins with `prefix`, until fn returns non-zero; returns that value.
+ * fn may remove the object, and does not yield. */
 int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), void *arg) must_check;
 
 /* Different after each start of the machine. */

@@ -1,6 +1,6 @@
-/* Listening sockets and who is at the other end; control path. A socket's file may be in a file
- * system on a disk that this very reactor serves, so what touches it runs on a thread of its
- * own. */
+/* Listening sockets, and who is at the other end. Control path only. A socket's file may be in a
+ * file system on a disk that this very reactor serves. So calls that touch the file run on a thread
+ * of their own. */
 #include "io/net.h"
 
 #include "base/attr.h"

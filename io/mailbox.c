@@ -177,7 +177,7 @@ void mailbox_awake(struct mailbox *m)
 void mailbox_close(struct mailbox *m)
 {
     atomic_store(&m->closed, true);
-    /* Who is inside has at most an eventfd write to do. */
+    /* A thread that is inside has at most an eventfd write to do. */
     while (atomic_load(&m->senders) != 0)
         sched_yield();
 }

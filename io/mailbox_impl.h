@@ -1,14 +1,15 @@
 /*
- * A reactor's mailbox, private to io/: three lock-free lanes into its thread.
+ * A reactor's mailbox, private to io/: three lock-free lanes into the reactor's thread.
  *
- * Requests ("spawn fn(arg)") come through two bounded rings (D. Vyukov's multi-producer queue: each
- * slot has a sequence number that says whose turn it is): a request of a client that waits for a
- * coroutine does not keep back internal ones, which the client may be waiting for. Replies to our
- * own calls come through an intrusive stack whose elements are the callers' own storage: they need
- * no room, so that two reactors whose rings are both full of requests can still answer each other.
+ * Requests ("spawn fn(arg)") come through two bounded rings. Each is D. Vyukov's multi-producer
+ * queue, where a sequence number in each slot says whose turn it is. There are two rings because a
+ * client's request may wait for a coroutine. It must not keep back internal requests, for which the
+ * client may be waiting. Replies to our own calls come through an intrusive stack, whose elements
+ * are the callers' own storage. Replies need no room, so two reactors whose rings are both full of
+ * requests can still answer each other.
  *
- * A reactor that goes to sleep sets `sleeping` and looks into all lanes once more; who finds it
- * set after putting something in clears it and writes to the eventfd.
+ * A reactor that goes to sleep sets `sleeping` and looks into all lanes once more. A sender that
+ * put something in and finds `sleeping` set clears it and writes to the eventfd.
  */
 #ifndef VP_IO_MAILBOX_IMPL_H
 #define VP_IO_MAILBOX_IMPL_H
@@ -32,8 +33,8 @@ struct mail_slot {
     struct mail mail;
 };
 
-/* MAIL_CLIENT may last as long as a client likes, or wait for a checkpoint; it leaves the reserve
- * of coroutines to MAIL_INTERNAL, which ends by itself (io/README.md). */
+/* A MAIL_CLIENT request may last as long as a client likes, or wait for a checkpoint. It leaves the
+ * reserve of coroutines to MAIL_INTERNAL requests, which end by themselves (io/README.md). */
 enum mail_lane { MAIL_INTERNAL, MAIL_CLIENT, MAIL_LANES };
 
 struct mail_ring {
@@ -64,7 +65,8 @@ void mailbox_reply(struct mailbox *m, struct mail_reply *reply);
 /* ---- the reader's ------------------------------------------------------------------------- */
 
 bool mailbox_is_empty(struct mailbox *m);
-/* Wakes those whose replies came, and spawns requests while there are coroutines for them. */
+/* Wakes the coroutines whose replies came, and spawns requests while there are coroutines for
+ * them. */
 void mailbox_receive(struct mailbox *m);
 /* Before waiting: false when something came and there is no time to sleep. */
 bool mailbox_sleep(struct mailbox *m);

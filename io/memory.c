@@ -1,10 +1,10 @@
 /*
- * Memory that is had before it is needed. A page that is touched for the first time is a page that
- * the kernel has to find, and it may look for it in the caches of the very devices that are served
- * here (driver.h).
+ * Memory that is taken before it is needed. When a page is touched for the first time the kernel
+ * has to find memory for it. It may look for that memory in the caches of the very devices that are
+ * served here (driver.h).
  *
- * Only what requests use is taken. A control command may still wait for memory, and so does a
- * request that needs more stack or heap than any before it.
+ * Only memory that requests use is taken. A control command may still wait for memory, and so may a
+ * request that needs more stack or heap than any request before it.
  */
 #include "io/memory_impl.h"
 

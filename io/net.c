@@ -1,10 +1,10 @@
 /*
  * Socket operations as ring requests.
  *
- * A coroutine that waits for one can be cut short by a deadline or by co_cancel. The kernel may be
- * using the buffer meanwhile, so the request is cancelled in the ring and the coroutine goes on
- * waiting for its completion: what the request still brought (bytes, a connection) is its result
- * and is not lost.
+ * A deadline or co_cancel can end the wait of a coroutine for such an operation. The kernel may be
+ * using the buffer at that moment. So the request is cancelled in the ring, and the coroutine still
+ * waits for its completion. What the request brought all the same (bytes, a connection) is its
+ * result and is not lost.
  */
 #include "io/net.h"
 
@@ -115,8 +115,8 @@ static void net_cancel(void *arg)
     net_cut(arg, VP_E_CANCELLED);
 }
 
-/* Runs the request; its result or the negative errno is in op->res. An error that comes of our
- * cutting it short is returned by the reason. */
+/* Runs the request. Its result or the negative errno is in op->res. When a deadline or a
+ * cancellation ended the request, that reason is returned. */
 static CO int net_run(struct net_op *op, uint64_t deadline_ns, const char *why)
 {
     VP_VERIFY(reactor_current->ring, !=, NULL); /* a simulated world has no sockets */
@@ -212,8 +212,8 @@ static unsigned iov_limit(unsigned count)
     return count < IOV_MAX ? count : IOV_MAX;
 }
 
-/* What the socket's buffer takes at once needs no ring request: that is most answers. Errors are
- * left to the ring request that follows. */
+/* What the socket's buffer takes at once needs no ring request, and that is most answers. Errors
+ * are left to the ring request that follows. */
 static void send_at_once(int fd, struct iovec **iov, unsigned *count)
 {
     ssize_t sent;

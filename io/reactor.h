@@ -1,10 +1,10 @@
 /*
- * A reactor: one thread, one io_uring (or one simulated world), one loop. Everything waits in that
- * ring. Above io/ nothing else makes a system call that waits, reads a clock or draws a random
- * number.
+ * A reactor: one thread, one io_uring (or one simulated world), one loop. All waits of the thread
+ * are in that ring. Nothing above io/ makes a system call that waits, reads a clock or draws a
+ * random number.
  *
- * A turn of the loop: run the ready coroutines; run due timers and messages; submit what they
- * queued and wait, in one system call; complete what came back.
+ * A turn of the loop runs the ready coroutines, then due timers and messages. It submits what they
+ * queued and waits, in one system call. Then it completes what came back.
  */
 #ifndef VP_IO_REACTOR_H
 #define VP_IO_REACTOR_H
@@ -34,7 +34,7 @@ struct reactor_config {
     struct sim_world *sim;   /* not NULL: no ring, the simulated world drives (io/sim.h)      */
 };
 
-/* Ring features found at run time, for `vpool status` and for tests which switch them off by the
+/* The ring's features found at run time, for `vpool status`. Tests switch them off with the
  * environment variable VPOOL_IO_DISABLE (a comma list of these names). */
 struct reactor_features {
     bool single_issuer, defer_taskrun, fixed_buffers, fixed_files;
@@ -64,11 +64,11 @@ struct reactor *reactor_self(void);
 unsigned reactor_index(const struct reactor *r);
 struct reactor_features reactor_features(const struct reactor *r);
 
-/* Nanoseconds of a monotonic clock (simulated in the simulator). Exact when called outside a hot
- * path; reactor_turn_ns is the time at the start of this turn, free to read. */
+/* Nanoseconds of a monotonic clock (simulated in the simulator). reactor_now_ns reads the clock.
+ * reactor_turn_ns is the time at the start of this turn; reading it costs nothing. */
 uint64_t reactor_now_ns(void);
 uint64_t reactor_turn_ns(void);
-/* Seconds since 1970, for names of events and creation times. */
+/* Seconds since 1970, for times of events and of creation. */
 uint64_t reactor_wall_seconds(void);
 
 /* Random bytes for identities (getrandom; the seed in the simulator). */
@@ -89,21 +89,21 @@ void timer_disarm(struct timer *t);
 /* ---- messages between reactors ----------------------------------------------------------- */
 
 /*
- * Runs fn(arg) as a coroutine on `to` and returns what it returned. From `to` itself it is a plain
- * call. Everything may change meanwhile. Bounded: when the ring of `to` is full, the caller waits.
- * Errors: fn's; VP_E_SHUTDOWN when `to` does not run any more.
+ * Runs fn(arg) as a coroutine on `to` and returns what fn returned. From `to` itself it is a plain
+ * call. Everything may change meanwhile. When the ring of `to` is full, the caller waits. Errors:
+ * those of fn; VP_E_SHUTDOWN when `to` does not run any more.
  */
 CO int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
 
 /*
- * As reactor_call, for fn that lasts as long as a client likes, or waits for a checkpoint or for
- * other reactors: it waits while only the reserve of coroutines is left on `to`, without keeping
- * reactor_call back.
+ * As reactor_call, for an fn that lasts as long as a client likes, or that waits for a checkpoint
+ * or for other reactors. The call waits while only the reserve of coroutines is left on `to`. It
+ * does not keep reactor_call back.
  */
 CO int reactor_call_for_client(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
 
 /*
- * As reactor_call, from a thread without a reactor (start-up, tests): blocks the thread.
+ * As reactor_call, from a thread without a reactor (start-up, tests). Blocks the thread.
  */
 int reactor_call_blocking(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
 
@@ -111,15 +111,15 @@ int reactor_call_blocking(struct reactor *to, int (*fn)(void *arg), void *arg) m
  * when the ring of `to` is full and this thread is a reactor (any other thread waits for room). */
 int reactor_post(struct reactor *to, void (*fn)(void *arg), void *arg, const char *name) must_check;
 
-/* A wake-up for a coroutine of some reactor; the inside of io/ (mailbox_impl.h). */
+/* A wake-up for a coroutine of some reactor. Only io/ looks inside (mailbox_impl.h). */
 struct mail_reply {
     struct mail_reply *next;
     struct co *co; /* woken on its own reactor */
 };
 
 /*
- * Something that happens once and that one coroutine waits for, whichever thread makes it happen.
- * It belongs to the waiter, on its stack: after reactor_event_set the setter does not touch it.
+ * An event that happens once and for which one coroutine waits. Any thread may set it. The event
+ * belongs to the waiter and is on its stack. After reactor_event_set the setter does not touch it.
  */
 struct reactor_event {
     _Atomic unsigned state;
@@ -129,7 +129,7 @@ struct reactor_event {
 /* By the coroutine that will wait. */
 void reactor_event_init(struct reactor_event *e);
 CO void reactor_event_wait(struct reactor_event *e);
-/* Once; any thread. What was written before is seen by the waiter. */
+/* Call it once; from any thread. The waiter sees everything that was written before. */
 void reactor_event_set(struct reactor_event *e);
 
 /* ---- figures ------------------------------------------------------------------------------ */

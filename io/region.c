@@ -1,15 +1,15 @@
 /*
  * I/O buffers, cut from a region of address space by a buddy allocator.
  *
- * The region consists of slabs of 4 MiB, the largest buffer. A slab is opened (and registered with
- * the ring, which pins its memory) when no open one has room: memory grows with use, unless it was
- * taken before (memory.c). Within a slab a free piece of 2^n pages merges with its buddy. In front
- * of that, a few free pieces of each size stay unmerged in a stack, so that get and put are a few
- * instructions; they are merged when somebody finds no piece of his size.
+ * The region consists of slabs of 4 MiB, the largest buffer. A slab is opened when no open slab has
+ * room. Opening it registers it with the ring, which pins its memory. So memory grows with use,
+ * unless it was taken before (memory.c). Within a slab a free piece of 2^n pages merges with its
+ * buddy. A few free pieces of each size stay unmerged in a stack in front of that, so that get and
+ * put are a few instructions. They are merged when a caller finds no piece of its size.
  *
- * What is known about a piece is kept outside of it, with its first page's number. Who does not
- * get a buffer waits in line: nobody overtakes, so that large requests do not starve.
- * One thread. Tested in tests/unit/io/test_reactor.c.
+ * What is known about a piece is stored outside of the piece, under the number of its first page. A
+ * caller that gets no buffer waits in line. Nobody overtakes, so large requests do not starve. One
+ * thread. Tested in tests/unit/io/test_reactor.c.
  */
 #include "io/region_impl.h"
 
@@ -275,7 +275,7 @@ bool region_take_slab(struct region *g)
     uint32_t slab = g->slabs_open - 1;
     if (!g->slab_fixed[slab])
         vp_ignore(io_fault_in(g->base + slab * SLAB_BYTES, SLAB_BYTES),
-                  "what is not there now is found when it is used");
+                  "memory that is not there now is taken when it is used");
     return true;
 }
 

@@ -1,16 +1,16 @@
 /*
  * The reactor's io_uring.
  *
- * One io_uring_enter a turn submits everything queued and waits. The completion queue has room for
- * the requests of sockets (one for each coroutine, and one that cancels it), which may take for
- * ever, and for `limit` others; what is beyond that limit waits here, first in first out. So
- * completions never overflow, idle sockets never keep disks waiting, and a cancellation always gets
- * through. Were the queue to overflow, the kernel keeps completions and they are fetched all the
- * same (tested by switching the limit off).
+ * One io_uring_enter in a turn submits everything that is queued and waits. The completion queue
+ * has room for two kinds of requests. Socket requests (one for each coroutine, and one that cancels
+ * it) may take for ever. Of the others `limit` fit. Requests beyond that limit wait here, first in
+ * first out. So completions never overflow, idle sockets never keep disks waiting, and a
+ * cancellation always gets through. If the queue overflowed all the same, the kernel would keep the
+ * completions and they would still be fetched (tested by switching the limit off).
  *
- * What the kernel offers is tried, best first, and used where it works: single issuer with deferred
- * task work (6.1), cooperative task work (5.19), none; registered files and buffers. Each can be
- * switched off by its name in VPOOL_IO_DISABLE (a comma list), for tests.
+ * The kernel's features are tried, best first, and used where they work: single issuer with
+ * deferred task work (6.1), cooperative task work (5.19), none; registered files and buffers. For
+ * tests, VPOOL_IO_DISABLE (a comma list) switches each of them off by its name.
  */
 #include "io/ring_impl.h"
 

@@ -1,11 +1,12 @@
 /*
- * Registered descriptors: a request that names a registered file saves the kernel two atomic
+ * Registered descriptors. A request that names a registered file saves the kernel two atomic
  * operations on a counter that all reactors share.
  *
- * A device takes a slot number, the same in all rings, and each ring registers the descriptor when
- * its reactor first uses the device. A registered file stays open (and exclusively ours) until
- * every ring has let go of it, which only the ring's own thread can do. So ring_file_fini marks the
- * slot, wakes those rings, and waits for them: a reactor that is at its loop takes a turn.
+ * A device takes a slot number, which is the same in all rings. Each ring registers the descriptor
+ * when its reactor first uses the device. A registered file stays open (and exclusively ours) until
+ * every ring has let go of it, and only the ring's own thread can let go. So ring_file_fini marks
+ * the slot, wakes those rings, and waits for them. A reactor that waits in its loop takes a turn
+ * then.
  */
 #include "base/verify.h"
 #include "io/ring_struct_impl.h"

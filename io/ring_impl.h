@@ -21,16 +21,16 @@ void ring_free(struct ring *ring);
 void ring_start(struct ring *ring);
 void ring_stop(struct ring *ring);
 
-/* Queues a request; its prep fills in the entry (not user_data), now or when there is room; its
+/* Queues a request. Its prep fills in the entry (not user_data), now or when there is room. Its
  * done is called from a later ring_turn, never from here. */
 void ring_submit(struct ring *ring, struct ring_req *req);
-/* The same for requests that may take for ever, at most one for each coroutine, and for those that
- * cancel them: they wait for nobody. */
+/* The same for requests that may take for ever (at most one for each coroutine), and for requests
+ * that cancel them. They wait for no other request. */
 void ring_submit_free(struct ring *ring, struct ring_req *req);
 /* Takes back a request that the kernel has not seen; false when it has. Its done is not called. */
 bool ring_withdraw(struct ring *ring, struct ring_req *req);
-/* `count` requests given to ring_submit_free will not be waited for any more; -1: one of them came
- * to its end after all. */
+/* `count` requests given to ring_submit_free will not be waited for any more. -1: one of them
+ * completed after all. */
 void ring_forget(struct ring *ring, int count);
 /* Fills in an entry that cancels `req`, which was given to ring_submit_free. */
 void ring_prep_cancel(struct io_uring_sqe *sqe, struct ring_req *req);

@@ -1,15 +1,17 @@
 /*
- * Fair shares of something of a reactor that holders keep for as long as others decide (a client's
- * pace, room in a pool): buffers, coroutines. So that a holder who keeps its part for ever takes
+ * Fair shares of a resource of a reactor (buffers, coroutines) that holders keep for as long as
+ * others decide (a client's pace, room in a pool). A holder that keeps its part for ever takes
  * nothing from the others:
  *
  * 1. Half of `max` is for guarantees, `guarantee` for each holder.
  * 2. Of the other half a holder takes at most as much as is left for the others afterwards. So a
  *    few holders never use it up.
- * 3. A holder that holds something waits for its own parts only, and is not woken for others'.
+ * 3. A holder that holds something waits only for its own parts, and parts of others do not wake
+ *    it.
  *
- * With more holders than there are guarantees, one that holds nothing may find nothing
- * (io_share_may_take is false): its caller knows what to do. On one reactor; nothing here waits.
+ * With more holders than guarantees, a holder that holds nothing may find nothing
+ * (io_share_may_take is false). Its caller decides what to do then. On one reactor; nothing here
+ * waits.
  */
 #ifndef VP_IO_SHARE_H
 #define VP_IO_SHARE_H

@@ -110,8 +110,8 @@ struct sim_world *sim_world_from_snapshot(const struct sim_snapshot *s,
                                           const struct sim_choice *choices, uint64_t seed);
 
 /*
- * When it was not the power that went but the process that was killed: completed writes are there,
- * in the disks' caches if they were not flushed; those in flight landed (SIM_KEEP) or did not; kept
+ * A new world after a kill of the process. The power stayed: completed writes are there, in the
+ * disks' caches if they were not flushed. Writes in flight landed (SIM_KEEP) or did not. Kept
  * memory (io/keep.h) is there.
  */
 struct sim_world *sim_world_after_kill(const struct sim_snapshot *s,
@@ -120,7 +120,7 @@ struct sim_world *sim_world_after_kill(const struct sim_snapshot *s,
 void sim_world_limit_keeps(struct sim_world *w, unsigned pages);
 bool sim_snapshot_is_complete(const struct sim_snapshot *s, unsigned i);
 uint64_t sim_snapshot_keeps_hash(const struct sim_snapshot *s);
-/* The disks were set back: what is kept is what it was at `s`, with these disks or others. */
+/* The disks were set back: kept memory is as it was at `s`, with these disks or others. */
 void sim_world_set_keeps(struct sim_world *w, const struct sim_snapshot *s);
 
 #endif

@@ -1,10 +1,10 @@
 /*
- * A simulated disk as a device: see sim_world_impl.h for the states of a write.
+ * A simulated disk as a device. sim_world_impl.h has the states of a write.
  *
- * What the product must never do, and dies of here at once, because no promise could be kept on a
- * real disk: two writes (or discards, zeroes) in flight at the same sectors, unless they write the
- * same bytes (two readers that heal), and transfers that are not aligned. A read during a write of
- * the same sectors gets each atomic unit old or new.
+ * Two things end the program at once, because no promise could be kept on a real disk after them.
+ * One is two writes (or discards, zeroes) in flight at the same sectors, unless they write the same
+ * bytes (two readers that heal). The other is a transfer that is not aligned. A read during a write
+ * of the same sectors gets each atomic unit old or new.
  */
 #include "io/sim_world_impl.h"
 

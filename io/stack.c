@@ -1,7 +1,7 @@
 /*
- * Stacks of coroutines. Mapping one, with its guard page, costs microseconds and two entries in
- * the kernel's list of mappings, so they are kept: by the reactor while it lives, then in a cache
- * of the whole process, from which the next reactor takes them (a simulator makes thousands of
+ * Stacks of coroutines. Mapping a stack with its guard page costs microseconds and two entries in
+ * the kernel's list of mappings. So stacks are kept: by the reactor while it lives, then in a cache
+ * of the whole process. The next reactor takes them from there (a simulator makes thousands of
  * reactors a second).
  */
 #include "io/co_impl.h"
@@ -90,7 +90,7 @@ void co_stack_fault_in(struct co *co)
     uintptr_t bottom = (uintptr_t)co->map + PAGE;
     uintptr_t from = top - bottom > USUAL_BYTES ? top - USUAL_BYTES : bottom;
     vp_ignore(io_fault_in((void *)from, top - from),
-              "what is not there now is found when it is used");
+              "memory that is not there now is taken when it is used");
 }
 
 void co_stack_put_list(struct list *idle)

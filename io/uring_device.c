@@ -1,13 +1,13 @@
 /*
  * I/O on block devices and regular files through the reactor's ring.
  *
- * An operation is one ring request at a time, resubmitted for the rest after a short transfer.
+ * An operation is one ring request at a time. After a short transfer the rest is submitted again.
  * Discard on a block device is the ring's discard command (6.12) where the kernel has it, else a
- * hole punched by fallocate, which releases and zeros; on a file it is a punched hole. Zeroing
+ * hole punched by fallocate, which releases and zeros. On a file discard is a punched hole. Zeroing
  * punches a hole, or writes zeros by FALLOC_FL_ZERO_RANGE where holes are not known.
  *
- * On memory file systems the kernel hands each request to a worker thread, which costs several
- * times the copy itself. There the transfer is done by a plain system call, which never waits.
+ * On memory file systems the kernel hands each ring request to a worker thread, which costs several
+ * times the copy itself. There a plain system call does the transfer. It never waits.
  */
 #include "base/verify.h"
 #include "io/offload.h"

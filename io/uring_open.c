@@ -1,11 +1,11 @@
 /*
  * Opening a block device or a file, exclusively, and finding out what it can do.
  *
- *  W1  No completed write of a file waits in the kernel's page cache for somebody to write it: it
- *      went around the cache (O_DIRECT), or it was written through (RWF_DSYNC), or memory is all
- *      there is (tmpfs). So a file system that runs full says so to the write itself, which is
- *      tried again with its data at hand, and a flush that fails for lack of room has lost none of
- *      our writes: it can be tried again and believed.
+ * W1  No completed write of a file waits in the kernel's page cache. Either the write went around
+ *     the cache (O_DIRECT), or it was written through (RWF_DSYNC), or memory is all there is
+ *     (tmpfs). So a full file system reports the lack of room to the write itself, and the write is
+ *     tried again while its data are at hand. A flush that fails for lack of room has lost none of
+ *     our writes, so it can be tried again and believed.
  */
 #include "io/uring_device_impl.h"
 
@@ -134,7 +134,8 @@ static int lock_file(int fd, const char *path, unsigned flags, struct vp_error *
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
         return 0;
     if (errno == EAGAIN || errno == EACCES)
-        return vp_fail(err, VP_E_IO_BUSY_DEVICE, "%s is in use by another process, or twice", path);
+        return vp_fail(err, VP_E_IO_BUSY_DEVICE,
+                       "%s is in use by another process, or it is named twice", path);
     return vp_fail_errno(err, VP_E_SYSTEM, errno, "cannot lock %s", path);
 }
 

@@ -1,6 +1,6 @@
 /*
- * Connection, frames, and the JSON-RPC envelope. A reply is bounded by what fits in memory: it
- * comes from a daemon that the caller trusts with its data.
+ * Connection, frames, and the JSON-RPC envelope. Only memory bounds a reply, because it comes from
+ * a daemon that the caller trusts with its data.
  */
 #include "lib/client_impl.h"
 

@@ -50,17 +50,18 @@ VPOOL_API int vpool_call(struct vpool_client *c, const char *method, const char 
 
 /* ---- pools ---------------------------------------------------------------------------------- */
 
-/* `raid` NULL: single. `size_bytes` > 0: missing files are created. `force`: disks that hold
- * something else are overwritten. */
+/* `raid` NULL means single. With `size_bytes` > 0 missing files are created. With `force`, disks
+ * that hold something else are overwritten. */
 VPOOL_API int vpool_pool_create(struct vpool_client *c, const char *pool, const char *raid,
                                 uint64_t size_bytes, const char *const *disks, unsigned disk_count,
                                 bool force, struct vpool_error *err);
 VPOOL_API int vpool_pool_destroy(struct vpool_client *c, const char *pool, struct vpool_error *err);
-/* `force`: also when clients, mounts or processes use its attachments, which see errors then;
- * without it BUSY, and nothing ends. */
+/* `force` exports also when clients, mounts or processes use the pool's attachments; they see
+ * errors then. Without `force` that is BUSY, and nothing ends. */
 VPOOL_API int vpool_pool_export(struct vpool_client *c, const char *pool, bool force,
                                 struct vpool_error *err);
-/* `paths`: disks or directories to look at; none: those of the daemon's configuration. */
+/* `paths` are disks or directories to look at. Without paths the daemon looks where its
+ * configuration says. */
 VPOOL_API int vpool_pool_import(struct vpool_client *c, const char *pool, const char *const *paths,
                                 unsigned path_count, struct vpool_error *err);
 
@@ -91,7 +92,7 @@ VPOOL_API int vpool_volume_delete(struct vpool_client *c, const char *volume,
  * be freed with free(). */
 VPOOL_API int vpool_attach_nbd(struct vpool_client *c, const char *volume, const char *address,
                                bool read_only, char **uri, struct vpool_error *err);
-/* `address` NULL: the only one, or with `all` every one. `force` as above. */
+/* `address` NULL means the only attachment, or with `all` every one. `force` as above. */
 VPOOL_API int vpool_detach(struct vpool_client *c, const char *volume, const char *address,
                            bool all, bool force, struct vpool_error *err);
 

@@ -105,8 +105,8 @@ static void export_choose(struct nbdx_connection *c, const struct nbdx_served *e
 
 /* ---- options: each returns 0 to go on negotiating -------------------------------------------- */
 
-/* The old way to choose: no header, no error reply; who asks for what is not there is hung up on.
- */
+/* The old way to choose an export: no header, no error reply. A client that asks for a missing
+ * export is hung up on. */
 static CO int option_export_name(struct nbdx_connection *c, struct nbdx_cursor d)
 {
     const struct nbdx_served *e = nbdx_export_find(c, (const char *)d.at, d.left);

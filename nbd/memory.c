@@ -1,21 +1,21 @@
 /*
- * Buffers of payload, and coroutines of requests. Three bounds: a connection's own; the share that
- * all NBD connections of a reactor may hold of its I/O buffers (half of them), so that the volumes
- * below always find buffers for what they must copy, and of its coroutines; and what is fair
- * (io/share.h). A buffer counts as the power of two that it takes up.
+ * Buffers of payload, and coroutines of requests. There are three bounds: the connection's own
+ * bound; the share of the reactor's I/O buffers and coroutines that all NBD connections may hold
+ * (half of the buffers, so that the volumes below always find buffers for what they must copy); and
+ * what is fair (io/share.h). A buffer counts as the power of two that it takes up.
  *
- * Buffers and coroutines are held for as long as others decide: by a read whose client does not
- * fetch the reply, by a write whose payload does not come, by a write that waits for space. So that
- * only those clients pay for it:
+ * Others decide how long buffers and coroutines are held: a read holds them while its client does
+ * not fetch the reply, and a write while its payload does not come or while it waits for space.
+ * Only those clients may pay for that:
  *
  * 1. With its guarantee of buffers, NBDX_GUARANTEE bytes, a connection always goes on, because
  *    pieces get smaller (nbdx_buffer_fit) for a connection that holds nothing.
  * 2. Where a connection may have no further coroutine, its reader serves the request itself.
  *
- * Only with more connections than the share has guarantees for (128 of 32 MiB), and for an answer
- * that may not be cut into pieces, is it others that a connection waits for. When it has waited for
- * limits.stall_ms, the connection whose client has kept it waiting longest, and longer than that,
- * is hung up. A stalled client that nobody suffers from is left alone.
+ * A connection waits for others only when there are more connections than the share has guarantees
+ * for (128 of 32 MiB), or for an answer that may not be cut into pieces. When it has waited for
+ * limits.stall_ms, the connection is hung up whose client has kept it waiting longest, and longer
+ * than that. A stalled client that harms nobody is left alone.
  */
 #include "nbd/connection_impl.h"
 

@@ -1,11 +1,12 @@
 /*
- * The outgoing half of a connection. Whoever has an answer puts it into the queue; one coroutine
- * sends everything that is queued with one sendmsg. It is woken behind the requests that completed
- * in the same turn of the loop, so their answers travel together.
+ * The outgoing half of a connection. A request that has an answer puts it into the queue. One
+ * coroutine, the writer, sends everything that is queued with one sendmsg. The writer is woken
+ * behind the requests that completed in the same turn of the loop, so their answers travel
+ * together.
  *
- * A simple reply's data must follow its header without anything between. A large read is answered
- * in parts, so from its first part to its last it has the stream to itself (`exclusive`). It holds
- * the buffer that it needs, so it waits for nobody who waits for the stream.
+ * The data of a simple reply must follow its header with nothing between. A large read is answered
+ * in parts, so from its first part to its last it has the stream to itself (`exclusive`). It
+ * already holds the buffer that it needs, so it waits for no request that waits for the stream.
  */
 #include "nbd/connection_impl.h"
 

@@ -1,6 +1,6 @@
 /*
- * One request against the volume. Each runs in its own coroutine, so they overtake each other
- * freely; the volume orders those that touch the same blocks.
+ * One request against the volume. Each request runs in its own coroutine, so requests overtake each
+ * other freely. The volume orders those that touch the same blocks.
  */
 #include "nbd/connection_impl.h"
 

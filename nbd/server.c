@@ -1,7 +1,7 @@
 /*
  * A listening socket, its exports and its connections. A connection is one coroutine on the
- * server's reactor, which for the transmission phase calls over to the volume's; so everything here
- * is touched by one thread only.
+ * server's reactor. For the transmission phase it calls over to the volume's reactor. So only one
+ * thread touches everything here.
  */
 #include "nbd/server.h"
 
@@ -331,7 +331,7 @@ static CO void connections_tell(struct nbdx_server *s, bool cut)
         struct nbdx_connection *c;
         found = false;
         list_for_each (c, &s->connections, link) {
-            /* Who has no export yet is still shaking hands: there is nothing to answer. */
+            /* A connection without an export is still shaking hands: there is nothing to answer. */
             bool now_cut = cut || !c->export;
             if (now_cut ? c->cut : c->told)
                 continue;

@@ -1,9 +1,11 @@
 /*
- * The NBD server: one `struct nbdx_server` per attachment, a listening socket and the exports that
- * are reached through it. nbd/README.md has the structure, docs/nbd.md what clients get.
+ * The NBD server. One `struct nbdx_server` for each attachment has a listening socket and the
+ * exports that are reached through it. nbd/README.md has the structure, docs/nbd.md says what
+ * clients get.
  *
- * Threads: a server belongs to the reactor that started it; its functions are called there (CO
- * ones may be called from any reactor). Requests of a volume run on the volume's reactor.
+ * Threads: a server belongs to the reactor that started it, and its functions are called there
+ * (those marked CO may be called from any reactor). Requests of a volume run on the volume's
+ * reactor.
  */
 #ifndef VP_NBD_SERVER_H
 #define VP_NBD_SERVER_H
@@ -53,8 +55,9 @@ struct nbdx_total {
     _Atomic unsigned used;
 };
 
-/* 0 = the default in brackets. Reaching `connections` or the total closes the newcomer; reaching
- * the others stops reading from that connection until something has been answered. */
+/* 0 means the default, which is in brackets. At the limit of `connections`, or of the total, a new
+ * connection is closed. At the other limits the server reads no more from that connection until
+ * something has been answered. */
 struct nbdx_limits {
     unsigned connections;  /* of this server [64]                                               */
     unsigned handshake_ms; /* from connect to the start of transmission [10000]                 */
@@ -76,20 +79,20 @@ struct nbdx_server_options {
 struct nbdx_server;
 
 /*
- * Listens and serves from now on. With one export everything runs on its volume's reactor; with
- * several, handshakes run on the calling reactor and a connection then moves to its volume's.
- * CO: the listener may be started on another reactor. Errors: VP_E_INVALID, VP_E_EXISTS (somebody
- * listens there), VP_E_PERMISSION, VP_E_SYSTEM, VP_E_NO_MEMORY, VP_E_IO_TOO_MANY_COROUTINES.
+ * CO. Listens, and serves from now on. With one export everything runs on the reactor of its
+ * volume. With several, handshakes run on the calling reactor, and a connection then moves to the
+ * reactor of its volume. Errors: VP_E_INVALID, VP_E_EXISTS (somebody listens there),
+ * VP_E_PERMISSION, VP_E_SYSTEM, VP_E_NO_MEMORY, VP_E_IO_TOO_MANY_COROUTINES.
  */
 CO int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server **out,
                          struct vp_error *err) must_check;
 
 /*
- * Ends service and frees the server. No new connections; the socket file is unlinked; requests that
- * have started are answered as they end, all others with NBD_ESHUTDOWN; requests that wait for
- * space are cancelled. Connections that are still there after `deadline_ms` are cut (0: at once and
- * without an answer, for a server that comes back); requests which a disk still holds are always
- * waited for, so afterwards nothing of a client can land.
+ * Ends the service and frees the server. There are no new connections, and the socket file is
+ * unlinked. Requests that have started are answered as they end, and all others with NBD_ESHUTDOWN.
+ * Requests that wait for space are cancelled. Connections that are still there after `deadline_ms`
+ * are cut (0: at once and without an answer, for a server that comes back). Requests that a disk
+ * still holds are always waited for. So nothing of a client can land afterwards.
  */
 CO void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms);
 
@@ -130,7 +133,7 @@ CO int nbdx_serve_fd(int fd, const struct nbdx_export *exports, unsigned export_
 
 /* Returns when at least one client came and all are gone, or the server stops. */
 CO void nbdx_server_wait_unused(struct nbdx_server *s);
-/* Makes it return now (a signal came). On the server's reactor. */
+/* Makes nbdx_server_wait_unused return now (a signal came). On the server's reactor. */
 void nbdx_server_end_wait(struct nbdx_server *s);
 
 #endif

@@ -1,9 +1,9 @@
 /*
- * The transmission phase. Coroutines of a connection: the reader (this one, which also ends it),
- * the writer (reply.c), one for each request (request.c), and a watcher that learns at once when
- * the peer hangs up, also while the reader waits for a request or a buffer to come free: what such
- * a client still has queued here must not be executed after it was sent again elsewhere
- * (nbd/README.md, invariant 1).
+ * The transmission phase. A connection has these coroutines: the reader (this one, which also ends
+ * the connection), the writer (reply.c), one for each request (request.c), and a watcher. The
+ * watcher learns at once when the peer hangs up, also while the reader waits for a request or a
+ * buffer to come free. Requests that such a client still has queued here must not be executed after
+ * they were sent again elsewhere (nbd/README.md, invariant 1).
  */
 #include "nbd/connection_impl.h"
 

@@ -1,13 +1,13 @@
 /*
  * Arenas: leasing them to volumes, taking them back, and finding where a chunk lies.
  *
- * A lease is recorded in its group's GROUP record, and durable before anybody gets it
- * (GUARD_LEASE_BEFORE_USE): what was written there may survive a killed daemon without a commit
- * (keep.h), and the next one must know whose it is. A returned arena is *held* until its return is
- * durable (GUARD_FREE_BEFORE_REUSE); then another volume may lease it.
+ * A lease is recorded in its group's GROUP record, and the record is durable before anybody gets
+ * the arena (GUARD_LEASE_BEFORE_USE). What was written there may survive a killed daemon without a
+ * commit (keep.h), and the next daemon must know whose arena it is. A returned arena is *held*
+ * until its return is durable (GUARD_FREE_BEFORE_REUSE). Then another volume may lease it.
  *
- * A group without leases goes back, but the last one with room of its profile stays: otherwise a
- * volume that frees and takes a chunk would form and drop a group each time.
+ * A group without leases gives its extents back. But the last group of its profile that has room
+ * stays: otherwise a volume that frees and takes a chunk would form and drop a group each time.
  */
 #include "base/verify.h"
 #include "io/guard.h"
@@ -101,28 +101,21 @@ static size_t slot_collect(const struct pool *p, uint32_t owner, uint64_t *numbe
     return n;
 }
 
-/* Others lease and return meanwhile. */
-static CO size_t arenas_collect(struct pool *p, uint32_t owner, uint64_t *number, uint64_t *numbers,
-                                size_t max)
+CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *from, uint64_t *numbers,
+                          size_t max)
 {
     size_t n = 0;
     for (unsigned slots = 1;; slots++) {
         const struct pool_owner *o = pool_owner_find(p, owner);
         if (!o || n == max || n == o->arenas)
             return n;
-        *number = max_u64(*number, o->first_slot << p->space->slot_shift);
-        if (*number >> p->space->slot_shift > o->last_slot)
+        *from = max_u64(*from, o->first_slot << p->space->slot_shift);
+        if (*from >> p->space->slot_shift > o->last_slot)
             return n;
-        n += slot_collect(p, owner, number, numbers + n, max - n);
+        n += slot_collect(p, owner, from, numbers + n, max - n);
         if (slots % SLOTS_A_TURN == 0)
             co_yield ();
     }
-}
-
-CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max)
-{
-    uint64_t number = 0;
-    return arenas_collect(p, owner, &number, numbers, max);
 }
 
 /* ---- leasing ------------------------------------------------------------------------------- */
@@ -338,8 +331,8 @@ static int lease_many_record(struct pool *p)
     return rc;
 }
 
-/* Counts only: who is leased many finds them with pool_arena_list. The records go out together: one
- * for each group, not one for each arena. */
+/* Only counts the arenas: a caller that leased many finds them with pool_arena_list. The records go
+ * out together, one for each group, not one for each arena. */
 static CO int lease_many_at_home(void *arg)
 {
     struct lease_call *c = arg;
@@ -413,8 +406,8 @@ static void release_held(struct pool *p, const uint64_t *numbers, size_t count)
     }
 }
 
-/* The return could not be recorded: the owner keeps his arenas, or the next record of their groups
- * would give them to somebody else while he goes on writing there. */
+/* The return could not be recorded, so the owner keeps its arenas. Otherwise the next record of
+ * their groups would give them to another volume while the owner goes on writing there. */
 static void take_back_undo(struct pool *p, uint32_t owner, const uint64_t *numbers, size_t count)
 {
     uint32_t a;
@@ -453,7 +446,7 @@ static CO int return_all(struct pool *p, uint32_t owner)
     uint64_t numbers[RETURN_MANY], next = 0;
     size_t count;
     int rc = 0;
-    while (!rc && (count = arenas_collect(p, owner, &next, numbers, RETURN_MANY)) != 0)
+    while (!rc && (count = pool_arena_list(p, owner, &next, numbers, RETURN_MANY)) != 0)
         rc = return_arenas(p, owner, numbers, count);
     if (!rc)
         pool_owner_forget(p, owner);

@@ -1,16 +1,18 @@
 /*
- * Checkpoints: see docs/design.md, "Metadata". Fuzzy: writes and commits go on while one is made.
+ * Checkpoints: see docs/design.md, "Metadata". A checkpoint is fuzzy: writes and commits go on
+ * while it is made.
  *
- *     cut the log ─ client writes dirty pages, commits ─ table copied ─ table image written ─ log
- *     drained ─ flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
+ *     cut the log ─ client writes dirty pages, commits ─ table image written ─ log drained ─
+ *     flush (GUARD_PAGES_BEFORE_ROOT) ─ root ─ old pages free (GUARD_ROOT_BEFORE_RELEASE)
  *
- *  C1  What any page or the table's copy can hold is in the log after the cut, or was before the
- *      cut in a page that is dirty or in the table. So root + log from the cut = the last commit.
- *      The copy takes many turns, so it holds a record as it was at one moment or another of them:
- *      what changed after the cut is in the log, and what is not logged (TREE) changes only before
- *      the copy.
- *  C2  The log is drained between the copy of the table and the root: nothing becomes durable
- *      through the table image whose batch, with the MAP records beside it, is not.
+ *  C1  Everything that any page or the table image can hold is in the log after the cut, or it was
+ *      before the cut in a page that is dirty or in the table. So root + log from the cut = the
+ *      last commit. The table is written as it is encoded, over many turns, so the image holds a
+ *      record as it was in one of these turns. That does no harm: changes after the cut are in the
+ *      log, and records that are not logged (TREE) change only before.
+ *  C2  The log is drained between the last copy of a record and the root. So a record does not
+ *      become durable through the table image before its batch, with the MAP records beside it, is
+ *      durable.
  *  C3  A checkpoint that fails changes nothing durable: the old root, its log and its pages stay.
  */
 #include "pool/keep.h"
@@ -19,34 +21,58 @@
 #include "base/log.h"
 #include "io/guard.h"
 
-enum { RETRY_NS = 1000000000, RECORDS_A_TURN = 1024 };
+enum { RETRY_NS = 1000000000, RECORDS_A_TURN = 128 };
 
 /* ---- table image and root -------------------------------------------------------------------- */
 
-/* CO. The encoded table as a chain of its own. */
-static CO int table_image_write(struct pool *p, struct pool_table_image_ref *out)
+/* CO. Of what is encoded, writes as much as fills segments. */
+static CO int table_image_write_full(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
-    if (ck->records.failed)
-        return VP_E_NO_MEMORY;
-    int rc = pool_stream_open(p, &ck->stream, false);
-    if (rc)
-        return rc;
-    *out = (struct pool_table_image_ref){.start = ck->stream.segment, .stream = ck->stream.id};
-    rc = pool_stream_write(p, &ck->stream, ck->records.bytes, ck->records.len);
-    out->batches = ck->stream.next_seq - 1;
+    struct pool_batch *b = &ck->records;
+    size_t at = 0, room;
+    int rc = b->failed ? VP_E_NO_MEMORY : 0;
+    while (!rc && b->len - at > (room = pool_stream_room(p, &ck->stream))) {
+        rc = pool_stream_write(p, &ck->stream, b->bytes + at, room, true);
+        at += room;
+    }
+    if (at)
+        memmove(b->bytes, b->bytes + at, b->len - at);
+    b->len -= at;
     return rc;
 }
 
 /* CO. A large table takes many turns, and changes meanwhile (C1). */
-static CO void table_image_encode(struct pool *p)
+static CO int table_image_write_records(struct pool *p)
 {
     struct pool_batch *b = &p->checkpoint.records;
+    int rc = 0;
     pool_batch_clear(b);
     pool_records_encode_begin(&p->records);
-    while (pool_records_encode_some(&p->records, b, RECORDS_A_TURN))
+    while (!rc && pool_records_encode_some(&p->records, b, RECORDS_A_TURN)) {
         co_yield ();
-    pool_meta_encode(p, b);
+        rc = table_image_write_full(p);
+    }
+    for (unsigned i = 0; !rc && i < p->meta.groups; i++) {
+        pool_meta_encode(p->meta.group[i], b);
+        rc = table_image_write_full(p);
+    }
+    return rc;
+}
+
+/* CO. The table as a chain of its own; memory for one segment of it does. */
+static CO int table_image_write(struct pool *p, struct pool_table_image_ref *out)
+{
+    struct pool_checkpoint_state *ck = &p->checkpoint;
+    int rc = pool_stream_open(p, &ck->stream, false);
+    if (rc)
+        return rc;
+    *out = (struct pool_table_image_ref){.start = ck->stream.segment, .stream = ck->stream.id};
+    rc = table_image_write_records(p);
+    if (!rc)
+        rc = pool_stream_write(p, &ck->stream, ck->records.bytes, ck->records.len, false);
+    out->batches = ck->stream.next_seq - 1;
+    return rc;
 }
 
 CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece)
@@ -57,7 +83,6 @@ CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piec
         .piece[0] = *piece,
         .pieces = 1,
     };
-    table_image_encode(p);
     if (!io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
         pool_meta_commit(p); /* a test: what the last root needs is used again too early */
     int rc = table_image_write(p, &next.table_image);
@@ -192,7 +217,7 @@ static CO void checkpoint_task(void *arg)
         while (!p->closing && (ck->running || atomic_load(&ck->requested)))
             checkpoint_task_step(p);
         atomic_store(&ck->task, false);
-        /* Who asked before this line has seen a task and started none. */
+        /* A caller that asked before this line has seen a task and started none. */
     } while (!p->closing && atomic_load(&ck->requested) && !atomic_exchange(&ck->task, true));
     co_queue_wake_all(&ck->done);
 }

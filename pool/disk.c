@@ -1,16 +1,16 @@
 /*
  * Disks of an open pool: taking them into use, and taking them out of service.
  *
- * Ejection: in memory first (nobody starts I/O on the disk any more), then a root that says so, and
- * only then does whoever noticed the failure go on. Until then `io.eject_pending` is set, and who
- * finds the disk out of service and would rely on that comes here as well, and waits for that root.
- * A disk that carries the last copy of some metadata cannot go: the pool is fenced instead and
- * serves reads.
+ * An ejection has three steps. The disk leaves service in memory, so nobody starts I/O on it any
+ * more. Then a root records that. Only then the caller that noticed the failure goes on. Until the
+ * root is durable `io.eject_pending` is set. A caller that finds the disk out of service and would
+ * rely on that comes here as well, and waits for the root. A disk that holds the last copy of some
+ * metadata cannot go: the pool is fenced instead and serves reads.
  *
- * What a disk missed has another copy, so its groups of one member are current: they are served
- * from it further on, and after an import (io.data_only, out_after), until one of its flushes
- * fails. New groups are not formed there. It takes no metadata but roots, of which nothing depends
- * on its copy (root.c, R4).
+ * Everything that the disk missed has another copy, so its groups of one member are current. They
+ * are still served from it, also after an import (io.data_only, out_after), until one of its
+ * flushes fails. New groups are not formed there. The disk takes no metadata but roots, and no root
+ * depends on its copy there (root.c, R4).
  *
  * A device stays open until the pool closes, since I/O may be in flight on it when it is ejected.
  */
@@ -18,6 +18,7 @@
 #include "io/guard.h"
 #include "pool/disk_impl.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,19 +187,22 @@ int pool_disk_adopt_missing(struct pool *p, unsigned index, const char *reason)
     return rc;
 }
 
-static void free_groups(struct list *groups)
+bool pool_groups_free_some(struct pool *p, unsigned count)
 {
-    struct list *e;
-    while ((e = list_pop(groups)))
-        pool_group_free(container_of(e, struct pool_group, link));
+    struct list *groups[] = {&p->groups, &p->meta_groups, p->space ? &p->space->dead : NULL};
+    for (unsigned i = 0; i < 3 && groups[i]; i++)
+        for (; !list_empty(groups[i]); count--) {
+            if (!count)
+                return true;
+            pool_group_free(container_of(list_pop_tail(groups[i]), struct pool_group, link));
+        }
+    return false;
 }
 
 CO void pool_disks_fini(struct pool *p)
 {
-    free_groups(&p->groups);
-    free_groups(&p->meta_groups);
-    if (p->space)
-        free_groups(&p->space->dead);
+    while (pool_groups_free_some(p, UINT_MAX))
+        ;
     pool_space_map_free(p);
     for (unsigned i = 0; i < p->disk_count; i++) {
         io_dev_close(p->disk[i].io.dev);

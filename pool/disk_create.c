@@ -1,6 +1,6 @@
 /*
- * The disks of a new pool: opened or created, examined, measured. Nothing is written to them here;
- * the labels come last of all (pool_labels_write), so that a crash leaves nothing that imports.
+ * The disks of a new pool: opened or created, examined, measured. Nothing is written to them here.
+ * The labels are written last of all (pool_labels_write), so a crash leaves nothing that imports.
  */
 #include "io/offload.h"
 #include "pool/disk_impl.h"

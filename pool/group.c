@@ -102,8 +102,6 @@ static void group_publish(struct pool *p, struct pool_group *g)
 
 void pool_group_free(struct pool_group *g)
 {
-    free(g->arena_owner);
-    free(g->held_map);
     free(g);
 }
 
@@ -128,17 +126,30 @@ static bool group_restore_owners(struct pool *p, struct pool_group *g,
     return true;
 }
 
+/* With what it has of each arena behind it: one allocation, since there are very many groups. */
+static struct pool_group *group_new(uint32_t arenas)
+{
+    size_t words = bitmap_words(arenas);
+    struct pool_group *g =
+        calloc(1, sizeof(*g) + words * sizeof(*g->held_map) + arenas * sizeof(*g->arena_owner));
+    if (!g)
+        return NULL;
+    g->arenas = arenas;
+    g->held_map = (uint64_t *)(g + 1);
+    g->arena_owner = (uint32_t *)(g->held_map + words);
+    return g;
+}
+
 /* From a description that was checked (import), or chosen (new). */
 int pool_group_restore(struct pool *p, uint32_t id, const struct pool_group_info *info)
 {
-    struct pool_group *g = calloc(1, sizeof(*g));
+    struct pool_group *g = group_new(info->arenas);
     if (!g)
         return VP_E_NO_MEMORY;
     list_init(&g->open_link);
     list_init(&g->empty_link);
     list_init(&g->due_link);
     g->role = info->role;
-    g->arenas = info->arenas;
     g->slots = info->slots;
     g->first_slot = info->first_slot;
     g->raid.id = id;
@@ -156,9 +167,7 @@ int pool_group_restore(struct pool *p, uint32_t id, const struct pool_group_info
         g->raid.unit_bytes = p->geometry.chunk_bytes;
         g->arena_chunks = pool_group_shape(&p->geometry, info->profile).arena_chunks;
         g->kin = pool_open_groups_need(p, info->profile);
-        g->arena_owner = calloc(g->arenas, sizeof(*g->arena_owner));
-        g->held_map = calloc(bitmap_words(g->arenas), sizeof(uint64_t));
-        if (!g->kin || !g->arena_owner || !g->held_map || !group_restore_owners(p, g, info)) {
+        if (!g->kin || !group_restore_owners(p, g, info)) {
             pool_group_free(g);
             return VP_E_NO_MEMORY;
         }

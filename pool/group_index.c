@@ -1,13 +1,13 @@
 /*
- * What is asked about groups again and again. A pool of 100 TiB has hundreds of thousands of them,
- * so no answer may walk over all:
+ * Answers about groups that are needed again and again. A pool of 100 TiB has hundreds of thousands
+ * of groups, so no answer may walk over all of them:
  *
- *   open groups   of a profile, beginning on a disk: where the next arena is leased
- *   owners        how many arenas a volume leases, and between which slots they lie
- *   figures       bytes leased and bytes that can be leased, summed up over all groups
+ *     open groups   of a profile, beginning on a disk: where the next arena is leased
+ *     owners        how many arenas a volume leases, and between which slots they lie
+ *     figures       bytes leased and bytes that can be leased, summed up over all groups
  *
- * All three follow each change of a lease or a hold (pool_group_update_lists). What depends on
- * disks in service is looked at again, in the open groups, when a disk leaves.
+ * All three follow each change of a lease or a hold (pool_group_update_lists). When a disk leaves,
+ * the open groups are looked at again, because they depend on the disks in service.
  */
 #include "base/verify.h"
 #include "pool/disk_impl.h"

@@ -2,6 +2,7 @@
 #include "pool/group_format.h"
 
 #include "pool/disk_impl.h"
+#include "pool/meta_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -77,12 +78,9 @@ int pool_group_decode(const void *value, size_t len, struct pool_group_info *out
 
 /* ---- import -------------------------------------------------------------------------------- */
 
-enum { GROUPS_A_TURN = 512 };
-
 struct load {
     struct pool *pool;
     struct vp_error *err;
-    unsigned groups;
 };
 
 /* What in the record disagrees with the pool; NULL for nothing. */
@@ -117,12 +115,10 @@ static const char *find_fault(const struct pool *p, uint64_t id, const struct po
     return NULL;
 }
 
-static CO int load_group(const struct pool_record *r, void *arg)
+static int load_group(const struct pool_record *r, void *arg)
 {
     struct load *l = arg;
     struct pool_group_info info;
-    if (++l->groups % GROUPS_A_TURN == 0)
-        co_yield (); /* the table does not change during an import */
     int rc = pool_group_decode(r->value, r->len, &info);
     const char *fault = rc ? "it does not decode" : find_fault(l->pool, r->key, &info);
     if (fault)
@@ -139,7 +135,7 @@ CO int pool_groups_load(struct pool *p, struct vp_error *err)
     if (rc)
         return vp_fail(err, rc, "the group table: %s", vp_err_text(rc));
     struct load l = {.pool = p, .err = err};
-    rc = pool_record_each(p, POOL_RECORD_GROUP, load_group, &l);
+    rc = pool_record_each_in_turns(p, POOL_RECORD_GROUP, load_group, &l);
     if (rc == 0)
         pool_space_changed(p);
     return rc;

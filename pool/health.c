@@ -1,5 +1,5 @@
 /*
- * Whose data are at stake: disks that left service, seen from the volumes that have data on them.
+ * Which volumes are concerned when a disk left service: the owners of the data on it.
  */
 #include "pool/disk_impl.h"
 
@@ -21,7 +21,7 @@ static bool group_is_whole(const struct pool_group *g)
     return true;
 }
 
-/* Neighbours have one owner most of the time, who is told once then. */
+/* Neighbours have the same owner most of the time. That owner is told once then. */
 static void group_tell_owners(const struct pool_group *g,
                               void (*fn)(void *arg, uint32_t owner, bool lost), void *arg)
 {

@@ -4,38 +4,40 @@
  *     roots of all disks ─ the newest counts ─ disk table: who is in service, who is stale
  *       ─ table image ─ log pieces, the open one to its end ─ groups, page bitmaps ─ sealing root
  *
- *  I1  The open piece ends at the first batch that no copy has whole. What was acknowledged is on
- *      every disk that was in service, so on every one that the newest root lets us read.
- *  I2  The sealing root fixes that end: pieces found are closed, a new stream begins. A batch that
- *      was found will be found again (copies were made equal), one that was not never appears.
- *  I3  Nothing is served before the sealing root is durable; a crash until then changes nothing.
- *  I4  A disk that the newest root calls out is stale: not read (GUARD_STALE_DISK). One that the
- *      root counts on but that is not here goes out with the sealing root, if at least half of the
- *      disks and some copy of every group are here. Two disks that each call the other out went
- *      separate ways: VP_E_POOL_SPLIT, nobody can know which one the user wants.
- *
- *  I5  What was found is durable before anything builds upon it (GUARD_IMPORT_FLUSH): a daemon that
- *      was killed leaves it in the disks' caches. The log's tail is written again besides
- *      (log_read.c), so that it does not depend on a flush after a failed one.
+ *  I1  The open piece ends at the first batch that no copy has whole. An acknowledged batch is on
+ *      every disk that was in service, so it is on every disk that the newest root lets us read.
+ *  I2  The sealing root fixes that end: it closes the pieces found, and a new stream begins. A
+ *      batch that was found will be found again, because its copies were made equal. A batch that
+ *      was not found never appears.
+ *  I3  Nothing is served before the sealing root is durable. A crash until then changes nothing.
+ *  I4  A disk that the newest root calls out is stale and is not read (GUARD_STALE_DISK). A disk
+ *      that the root counts on but that is not here goes out with the sealing root, if at least
+ *      half of the disks and some copy of every group are here. Two disks that each call the other
+ *      out went separate ways: VP_E_POOL_SPLIT, since nobody can know which one the user wants.
+ *  I5  What was found is durable before anything builds on it (GUARD_IMPORT_FLUSH), because a
+ *      killed daemon leaves it in the disks' caches. The log's tail is also written again
+ *      (log_read.c), so that it does not depend on a flush that follows a failed one.
  *  I6  What a killed daemon kept in memory goes into the log before anything is served.
  *  I7  What could not be read is not taken for what is not there. Where no copy of the log can be
  *      read, its end is not known (VP_E_LOG_UNREADABLE). A disk whose root slots cannot be read, or
- *      that has no valid root, may know a newer root than the others: nobody else's root counts on
- *      it. It is missing where more than half of the disks in service do know, else the import is
- *      refused (VP_E_ROOT_UNREADABLE).
+ *      that has no valid root, may know a newer root than the others, so no other disk's root
+ *      counts on it. The disk is missing where the roots of more than half of the disks in service
+ *      are known. Else the import is refused (VP_E_ROOT_UNREADABLE).
  *  I8  A disk that does not take a repair of the log goes out only when the groups are known, and
- *      not at all if it holds the last copy of metadata. A flush that fails (I5) is the one thing
- *      that changes something durable before the sealing root: the disk is called out by a root of
- *      its own, with the same table image and log. So it must be, since a later import would find
- *      the disk in order, flush it with success, and believe what the failed flush has lost. That
- *      root is like any other (root.c), and whichever import comes next finds the same log without
- *      that disk. Where the disk has the last copy of data, which would be lost with it, the import
- *      is refused instead, and what was kept is forgotten.
+ *      not at all if it holds the last copy of metadata. A failed flush (I5) is the one thing that
+ *      changes something durable before the sealing root: a root of its own, with the same table
+ *      image and log, calls the disk out. This is needed: a later import would find the disk in
+ *      order, flush it with success, and believe what the failed flush has lost. That root is like
+ *      any other (root.c), and the next import finds the same log without that disk. If the disk
+ *      has the last copy of data, which would be lost with it, the import is refused instead, and
+ *      what was kept is forgotten.
  *  I9  A disk in service whose own newest root is older than it can be was set back (an old image
- *      was put in its place). It is out, like one that is missing.
+ *      was put in its place). It is out, like a missing disk.
  *
- * When the root has no place for one more piece, the new stream begins with a copy of all records
- * of the old ones, and is the only piece.
+ * Each import takes a segment, and a pool whose metadata are full has few segments to give. So when
+ * there are several pieces, because no checkpoint came between imports, the new stream begins with
+ * a copy of all their records, and is the only piece. Where the copy finds no room the pieces stay,
+ * as long as the root has a place for one more.
  *
  * Everything read here is untrusted. Cost: labels, roots, table image, log.
  */
@@ -48,8 +50,10 @@
 #include <stdlib.h>
 
 enum {
-    PIECES_WANTED = 4,       /* beyond, the next commit asks for a checkpoint */
-    APPLY_A_TURN = 64 << 10, /* bytes of records */
+    PIECES_WANTED = 4,          /* beyond, the next commit asks for a checkpoint */
+    MERGE_BYTES_MAX = 64 << 20, /* of records, unless pieces must be merged */
+    APPLY_A_TURN = 64 << 10,    /* bytes of records */
+    RECORDS_A_TURN = 1024,
     GROUPS_A_TURN = 512,
 };
 
@@ -106,13 +110,17 @@ static int bytes_append(struct pool_batch *b, const uint8_t *bytes, size_t len)
 }
 
 /* Checks all records of a whole run; hands those of trees to the client. */
-static int run_replay(struct pool_import_state *im, const uint8_t *bytes, size_t len, bool is_log)
+static CO int run_replay(struct pool_import_state *im, const uint8_t *bytes, size_t len,
+                         bool is_log)
 {
     const struct pool_client *client = &im->p->client;
     struct record_view v;
     size_t at = 0;
+    unsigned n = 0;
     int rc;
     while ((rc = record_decode(bytes, len, &at, &v)) > 0) {
+        if (++n % RECORDS_A_TURN == 0)
+            co_yield ();
         bool is_tree = v.r.kind >= POOL_RECORD_TABLE_MAX;
         if (is_tree ? !is_log : is_log && v.r.kind == POOL_RECORD_METAMAP)
             return VP_E_RECORD_MISPLACED;
@@ -145,26 +153,62 @@ static CO int run_apply_in_turns(struct pool_records *t, const uint8_t *bytes, s
     return rc ? rc : pool_records_apply(t, bytes + from, len - from);
 }
 
+/* For merging the pieces, which has to be only when the root is full. */
+static int run_keep(struct pool_import_state *im, const uint8_t *bytes, size_t len)
+{
+    struct pool_batch *keep = &im->keep;
+    bool must = im->image.root.pieces == POOL_LOG_PIECES;
+    if (im->image.root.pieces == 1 || keep->failed)
+        return 0;
+    int rc =
+        must || keep->len + len <= MERGE_BYTES_MAX ? bytes_append(keep, bytes, len) : VP_E_TOO_BIG;
+    keep->failed = rc != 0;
+    return must ? rc : 0;
+}
+
 static CO int run_apply(struct pool_import_state *im, const uint8_t *bytes, size_t len, bool is_log)
 {
     int rc = run_replay(im, bytes, len, is_log);
-    if (!rc && is_log && im->image.root.pieces == POOL_LOG_PIECES)
-        rc = bytes_append(&im->keep, bytes, len);
+    if (!rc && is_log)
+        rc = run_keep(im, bytes, len);
     return rc ? rc : run_apply_in_turns(&im->p->records, bytes, len);
 }
 
-/* Adds a batch to its run; applies the run when it is whole. */
-static CO int run_add(struct pool_import_state *im, const struct log_batch *b, bool is_log)
+/* Adds a batch of the log to its run; applies the run when it is whole. */
+static CO int run_add(struct pool_import_state *im, const struct log_batch *b)
 {
     bool more = b->flags & LOG_BATCH_MORE;
     if (!more && !im->run.len)
-        return run_apply(im, b->body, b->body_bytes, is_log);
+        return run_apply(im, b->body, b->body_bytes, true);
     int rc = bytes_append(&im->run, b->body, b->body_bytes);
     if (rc || more)
         return rc;
-    rc = run_apply(im, im->run.bytes, im->run.len, is_log);
+    rc = run_apply(im, im->run.bytes, im->run.len, true);
     im->run.len = 0;
     return rc;
+}
+
+/* The image is one run, too, and as long as the table. But no part of it counts unless the import
+ * succeeds, so its records are applied as they come. What is left of im->run begins a record that
+ * the next batch ends. */
+static CO int table_image_add(struct pool_import_state *im, const struct log_batch *b)
+{
+    struct pool_batch *run = &im->run;
+    struct record_view v;
+    size_t whole = 0;
+    int rc = bytes_append(run, b->body, b->body_bytes);
+    while (!rc && (rc = record_decode(run->bytes, run->len, &whole, &v)) > 0)
+        rc = 0;
+    if (rc == VP_E_RECORD_SHORT && b->flags & LOG_BATCH_MORE)
+        rc = 0;
+    if (!rc)
+        rc = run_apply(im, run->bytes, whole, false);
+    if (rc)
+        return rc;
+    run->len -= whole;
+    memmove(run->bytes, run->bytes + whole, run->len);
+    co_yield ();
+    return 0;
 }
 
 /* CO. */
@@ -179,7 +223,7 @@ static CO int import_table_image(struct pool_import_state *im)
         if (rc == 0 || rc == VP_E_LOG_DAMAGED)
             rc = VP_E_TABLE_IMAGE_DAMAGED;
         if (rc == 1)
-            rc = run_add(im, &b, false);
+            rc = table_image_add(im, &b);
     }
     if (!rc && (b.flags & LOG_BATCH_MORE))
         rc = VP_E_TABLE_IMAGE_DAMAGED;
@@ -204,7 +248,7 @@ static CO int piece_walk(struct pool_import_state *im, struct pool_log_piece *pi
         rc = log_reader_next(r, &b);
         if (rc <= 0)
             break;
-        rc = run_add(im, &b, true);
+        rc = run_add(im, &b);
         im->log_pages += div_up(b.bytes, POOL_PAGE);
         if (rc || (b.flags & LOG_BATCH_MORE))
             continue;
@@ -392,11 +436,22 @@ static void merged_pieces_free(struct pool_import_state *im)
     pool_meta_room_update(im->p);
 }
 
+/* Whether the new stream replaces the pieces that were found: when the root has no place for one
+ * more; and else when there are several and whole segments for the copy. */
+static bool pieces_are_to_merge(const struct pool_import_state *im)
+{
+    unsigned pieces = im->next.pieces;
+    return pieces == POOL_LOG_PIECES ||
+           (pieces > 1 && !im->keep.failed &&
+            pool_run_segments(im->p, im->keep.len) <= pool_segments_free(im->p));
+}
+
 /* CO. */
 static CO int import_seal(struct pool_import_state *im)
 {
     struct pool *p = im->p;
     struct pool_root next = im->next;
+    bool merge = pieces_are_to_merge(im);
     int rc = pool_import_roots_level(im);
     if (!rc)
         rc = pool_log_open(p);
@@ -407,18 +462,19 @@ static CO int import_seal(struct pool_import_state *im)
     if (rc)
         return rc;
     next.exported = false;
-    if (next.pieces == POOL_LOG_PIECES)
-        next.pieces = 0;
+    next.pieces = merge ? 0 : next.pieces;
     next.piece[next.pieces++] = pool_log_piece_here(p);
-    if (next.pieces == 1 && im->keep.len)
-        rc = pool_stream_write(p, &p->log.stream, im->keep.bytes, im->keep.len);
+    if (merge)
+        rc = pool_stream_write(p, &p->log.stream, im->keep.bytes, im->keep.len, false);
     if (!rc) /* the record of a group that was formed for the new segment */
         rc = pool_log_drain(p);
     if (!rc)
         rc = pool_root_write(p, &next);
-    if (!rc && next.pieces == 1)
+    if (!rc && merge)
         merged_pieces_free(im);
-    p->log.stream.total_pages = next.pieces > PIECES_WANTED ? p->log.limit_pages : im->log_pages;
+    if (!merge)
+        p->log.stream.total_pages =
+            next.pieces > PIECES_WANTED ? p->log.limit_pages : im->log_pages;
     return rc;
 }
 
@@ -473,7 +529,7 @@ CO int pool_import(const char *const *paths, unsigned count, const struct pool_c
     }
     if (err && err->rc != rc)
         vp_ignore(vp_fail(err, rc, "pool %s: %s", p->name, vp_err_text(rc)), "rc says it");
+    pool_abandon_in_turns(p);
     *out = NULL;
-    pool_abandon(p);
     return rc;
 }

@@ -23,7 +23,7 @@ struct pool_import_state {
 
     struct log_reader reader;
     struct pool_batch run;        /* bytes of a run of several batches                          */
-    struct pool_batch keep;       /* bytes of the whole log, when pieces are to be merged       */
+    struct pool_batch keep;       /* bytes of the whole log, for merging pieces; failed: not all */
     struct pool_segment *segment; /* walked                                             */
     unsigned segments, segments_kept, segment_capacity;
     unsigned segments_of_table_image; /* the first ones */

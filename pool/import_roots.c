@@ -1,6 +1,6 @@
 /*
- * The first half of an import: all roots, the newest of them, and which disks it may count on. See
- * import.c, I4, I7, I9.
+ * The first half of an import: all roots, the newest of them, and the disks on which it may count.
+ * See import.c, I4, I7, I9.
  */
 #include "pool/import_impl.h"
 
@@ -253,9 +253,10 @@ static bool newest_was_at_all_heads(const struct pool_import_state *im)
 }
 
 /*
- * The disk was set back. Each root was at its head before the next one was begun (root.c, R3), so
- * it has the one before the newest at least. It has the newest too when somebody's tail has; where
- * that one rotted at the disk's head, what is there is neither zeros nor an older root.
+ * The disk was set back. Each root was at the disk's head before the next root was begun (root.c,
+ * R3), so the disk has at least the root before the newest. It has the newest root too when the
+ * tail of some disk has it. If that root rotted at the disk's head, neither zeros nor an older root
+ * is there.
  */
 static bool disk_was_set_back(const struct pool_import_state *im, unsigned candidate)
 {

@@ -16,13 +16,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MARK_NS UINT64_C(10000000000)
+#define MARK_NS     UINT64_C(10000000000)
+#define SECOND_NS   UINT64_C(1000000000)
+#define COST_MAX_NS 1e18 /* of a step, under a limit: 30 years */
 
 static const struct {
     const char *name, *unit;
+    const char *keeps_on; /* why it cannot be cancelled */
 } kinds[] = {
-    [POOL_JOB_DELETE] = {"delete", "bytes"},
-    [POOL_JOB_RESYNC] = {"resync", "bytes"},
+    [POOL_JOB_DELETE] = {"delete", "bytes",
+                         "a deletion cannot be cancelled: its volume is gone already, and only the "
+                         "space comes back; it can be paused"},
+    [POOL_JOB_RESYNC] =
+        {"resync", "bytes",
+         "a resync cannot be cancelled: until it ends, copies may differ; it can be "
+         "paused or limited"},
 };
 
 static bool kind_is_known(unsigned kind)
@@ -46,7 +54,8 @@ static const struct {
     const char *name;
     unsigned next; /* bits: states that may follow */
 } states[] = {
-    [POOL_JOB_RUNNING] = {"running", 1U << POOL_JOB_ENDING},
+    [POOL_JOB_RUNNING] = {"running", 1U << POOL_JOB_PAUSED | 1U << POOL_JOB_ENDING},
+    [POOL_JOB_PAUSED] = {"paused", 1U << POOL_JOB_RUNNING | 1U << POOL_JOB_ENDING},
     [POOL_JOB_ENDING] = {"ending",
                          1U << POOL_JOB_DONE | 1U << POOL_JOB_FAILED | 1U << POOL_JOB_CANCELLED},
     [POOL_JOB_DONE] = {"done", 0},
@@ -141,6 +150,13 @@ struct pool_job *pool_job_find_of(struct pool *p, enum pool_job_kind kind, uint3
     return newest;
 }
 
+int pool_job_not_found(const struct pool *p, uint32_t id, struct vp_error *err)
+{
+    return vp_fail(err, VP_E_NOT_FOUND,
+                   "no job %s/%u: `vpool jobs %s` shows all; one that ended long ago is forgotten",
+                   p->name, id, p->name);
+}
+
 int pool_job_each(struct pool *p, int (*fn)(struct pool_job *j, void *arg), void *arg)
 {
     struct list *const lists[] = {&p->jobs.running, &p->jobs.ended};
@@ -164,11 +180,13 @@ void pool_job_put(const struct pool *p, const struct pool_job *j, struct pool_ba
 {
     struct le64 next = le64_make(p->jobs.next_id);
     struct job_record_disk d = {.kind = (uint8_t)j->kind,
-                                .state = JOB_RECORD_RUNNING,
+                                .state = j->state == POOL_JOB_PAUSED ? JOB_RECORD_PAUSED
+                                                                     : JOB_RECORD_RUNNING,
                                 .volume = le32_make(j->volume),
                                 .started = le64_make(j->started),
                                 .total = le64_make(j->total),
-                                .done = le64_make(j->done)};
+                                .done = le64_make(j->done),
+                                .limit = le64_make(j->limit)};
     pool_batch_set(b, POOL_RECORD_COUNTER, 0, JOB_COUNTER_KEY, &next, sizeof(next));
     pool_batch_set(b, POOL_RECORD_COUNTER, j->id, JOB_COUNTER_KEY, &d, sizeof(d));
 }
@@ -231,11 +249,12 @@ static int job_load(const struct pool_record *r, void *arg)
         return VP_E_NO_MEMORY;
     j->id = r->scope;
     j->kind = (enum pool_job_kind)d.kind;
-    j->state = j->told = POOL_JOB_RUNNING;
+    j->state = j->told = d.state == JOB_RECORD_PAUSED ? POOL_JOB_PAUSED : POOL_JOB_RUNNING;
     j->volume = le32_get(d.volume);
     j->started = le64_get(d.started);
     j->total = le64_get(d.total);
     j->done = le64_get(d.done);
+    j->limit = le64_get(d.limit);
     marks_reset(j);
     list_add_tail(&jobs->running, &j->link);
     return 0;
@@ -288,7 +307,32 @@ void pool_job_count(struct pool_job *j, uint64_t left)
 
 bool pool_job_may_go_on(const struct pool_job *j)
 {
-    return j->state == POOL_JOB_RUNNING;
+    return j->state == POOL_JOB_RUNNING && reactor_now_ns() >= j->due_ns;
+}
+
+uint64_t pool_job_step_units(const struct pool_job *j)
+{
+    return j->limit ? j->limit : UINT64_MAX;
+}
+
+uint64_t pool_jobs_due_ns(const struct pool *p)
+{
+    uint64_t due_ns = UINT64_MAX;
+    const struct pool_job *j;
+    list_for_each (j, &p->jobs.running, link)
+        if (j->state == POOL_JOB_RUNNING && j->limit)
+            due_ns = min_u64(due_ns, j->due_ns);
+    return due_ns;
+}
+
+/* What a step took, and what it began too late, is made up for, up to a second. */
+static void limit_apply(struct pool_job *j, uint64_t units, uint64_t now_ns)
+{
+    double cost_ns = j->limit ? (double)units * 1e9 / (double)j->limit : 0;
+    if (!j->limit)
+        return;
+    uint64_t from_ns = max_u64(j->due_ns, now_ns > SECOND_NS ? now_ns - SECOND_NS : 0);
+    j->due_ns = from_ns + (cost_ns < COST_MAX_NS ? (uint64_t)cost_ns : (uint64_t)COST_MAX_NS);
 }
 
 void pool_job_advance(struct pool_job *j, uint64_t units, int rc)
@@ -301,6 +345,7 @@ void pool_job_advance(struct pool_job *j, uint64_t units, int rc)
     }
     j->done += units;
     j->total = max_u64(j->total, j->done);
+    limit_apply(j, units, now);
     if (!rc)
         return;
     j->failed += units;
@@ -325,6 +370,92 @@ void pool_job_ending(struct pool_job *j)
 {
     if (j->state != POOL_JOB_ENDING)
         job_move(j, POOL_JOB_ENDING);
+}
+
+/* ---- commands -------------------------------------------------------------------------------- */
+
+/* One that a command can still change. */
+static int job_find_changeable(struct pool *p, uint32_t id, struct pool_job **out,
+                               struct vp_error *err)
+{
+    struct pool_job *j = *out = pool_job_find(p, id);
+    if (!j)
+        return pool_job_not_found(p, id, err);
+    if (pool_job_has_ended(j))
+        return vp_fail(err, VP_E_NOT_FOUND, "job %s/%u has ended: %s", p->name, id,
+                       states[j->state].name);
+    if (j->state == POOL_JOB_ENDING)
+        return vp_fail(err, VP_E_BUSY, "job %s/%u is ending: what is left to do is short", p->name,
+                       id);
+    return 0;
+}
+
+/* The job may end while its record becomes durable. When that fails: the state and the limit that
+ * it had before. */
+static CO int job_commit(struct pool *p, uint32_t id, const struct pool_job *before,
+                         struct vp_error *err)
+{
+    struct pool_batch b;
+    pool_batch_init(&b);
+    pool_job_put(p, pool_job_find(p, id), &b);
+    int rc = pool_commit(p, &b);
+    pool_batch_fini(&b);
+    if (!rc)
+        return 0;
+    struct pool_job *j = pool_job_find(p, id);
+    if (j && (j->state == POOL_JOB_RUNNING || j->state == POOL_JOB_PAUSED)) {
+        if (j->state != before->state)
+            job_move(j, before->state);
+        j->limit = before->limit;
+    }
+    return vp_fail(err, rc, "the change of job %s/%u could not be recorded: %s", p->name, id,
+                   vp_err_text(rc));
+}
+
+static CO int job_set_state(struct pool *p, uint32_t id, enum pool_job_state to,
+                            struct vp_error *err)
+{
+    struct pool_job *j;
+    int rc = job_find_changeable(p, id, &j, err);
+    if (rc)
+        return rc;
+    const struct pool_job before = *j;
+    if (j->state != to)
+        job_move(j, to);
+    marks_reset(j);
+    return job_commit(p, id, &before, err);
+}
+
+CO int pool_job_pause(struct pool *p, uint32_t id, struct vp_error *err)
+{
+    return job_set_state(p, id, POOL_JOB_PAUSED, err);
+}
+
+CO int pool_job_resume(struct pool *p, uint32_t id, struct vp_error *err)
+{
+    return job_set_state(p, id, POOL_JOB_RUNNING, err);
+}
+
+CO int pool_job_limit(struct pool *p, uint32_t id, uint64_t limit, struct vp_error *err)
+{
+    struct pool_job *j;
+    int rc = job_find_changeable(p, id, &j, err);
+    if (rc)
+        return rc;
+    const struct pool_job before = *j;
+    j->limit = limit;
+    j->due_ns = 0; /* what the old limit asked for does not count */
+    marks_reset(j);
+    return job_commit(p, id, &before, err);
+}
+
+int pool_job_cancel(struct pool *p, uint32_t id, struct vp_error *err)
+{
+    struct pool_job *j;
+    int rc = job_find_changeable(p, id, &j, err);
+    return rc ? rc
+              : vp_fail(err, VP_E_NOT_SUPPORTED, "job %s/%u: %s", p->name, id,
+                        kinds[j->kind].keeps_on);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */

@@ -27,9 +27,12 @@ enum pool_job_kind { POOL_JOB_DELETE = 1, POOL_JOB_RESYNC = 2 };
 
 /*
  *     RUNNING ──→ ENDING ──→ DONE | FAILED | CANCELLED
+ *      ↓   ↑        ↑
+ *      PAUSED ──────┘ the step that was under way was the last one, or its work is gone
  */
 enum pool_job_state {
     POOL_JOB_RUNNING = 1,
+    POOL_JOB_PAUSED,    /* begins no step                                                 */
     POOL_JOB_ENDING,    /* what is left is short                                          */
     POOL_JOB_DONE,      /* … and from here on it has ended                                */
     POOL_JOB_FAILED,    /* some of its units could not be done: `failed`, `rc`            */
@@ -49,6 +52,8 @@ struct pool_job {
     char name[POOL_JOB_NAME_MAX + 1]; /* of the volume, when the job began */
     uint64_t started, ended;          /* seconds since 1970 */
     uint64_t total, done, failed;     /* units; total 0: not counted yet; done includes failed */
+    uint64_t limit;                   /* units a second, on average; 0: none */
+    uint64_t due_ns;                  /* with a limit: when the next step may begin */
     bool counted;                     /* in this life of the pool */
     bool taken;                       /* somebody works on it, in this life of the pool */
     int rc;                           /* the last error */
@@ -66,9 +71,11 @@ struct pool_jobs { /* part of struct pool */
 
 /* ---- for whoever looks ----------------------------------------------------------------------- */
 
+/* VP_E_NOT_FOUND, with a sentence. */
+int pool_job_not_found(const struct pool *p, uint32_t id, struct vp_error *err);
 /* "delete", "resync" */
 const char *pool_job_kind_name(enum pool_job_kind kind);
-/* "running", "ending", "done", "failed", "cancelled" */
+/* "running", "paused", "ending", "done", "failed", "cancelled" */
 const char *pool_job_state_name(enum pool_job_state state);
 /* What is counted: "bytes". */
 const char *pool_job_unit(enum pool_job_kind kind);
@@ -88,6 +95,20 @@ uint64_t pool_job_rate(const struct pool_job *j);
 /* Seconds until the end, as it goes now; -1: nobody knows. */
 int64_t pool_job_seconds_left(const struct pool_job *j);
 
+/* ---- for commands ---------------------------------------------------------------------------- */
+
+/*
+ * A paused job begins no step until it is resumed; the step under way ends. A limit says how many
+ * units a second a job does on average (0: none). All three are durable when they return, and hold
+ * over restarts. Errors: VP_E_NOT_FOUND (no such job, or it has ended), VP_E_BUSY (it is ending),
+ * those of pool_commit; then all is as it was.
+ */
+CO int pool_job_pause(struct pool *p, uint32_t id, struct vp_error *err) must_check;
+CO int pool_job_resume(struct pool *p, uint32_t id, struct vp_error *err) must_check;
+CO int pool_job_limit(struct pool *p, uint32_t id, uint64_t limit, struct vp_error *err) must_check;
+/* VP_E_NOT_SUPPORTED, with the reason: no kind of today can be cancelled. */
+int pool_job_cancel(struct pool *p, uint32_t id, struct vp_error *err) must_check;
+
 /* ---- for the owner of the work --------------------------------------------------------------- */
 
 /* A new job, whose record the caller commits with what starts the work (pool_job_put); NULL: no
@@ -105,7 +126,12 @@ void pool_jobs_forget_left(struct pool *p);
 
 /* So many units are left to do, as the owner has just counted: `total` and `done` follow. */
 void pool_job_count(struct pool_job *j, uint64_t left);
+/* Whether the next step may begin: the job is neither paused nor ahead of its limit. */
 bool pool_job_may_go_on(const struct pool_job *j);
+/* How many units the next step should do at most: with a limit, what that allows in a second. */
+uint64_t pool_job_step_units(const struct pool_job *j);
+/* When the next job that waits for its limit may go on; UINT64_MAX: none waits. */
+uint64_t pool_jobs_due_ns(const struct pool *p);
 /* A step has ended: `units` more are done, or with `rc` tried and failed. */
 void pool_job_advance(struct pool_job *j, uint64_t units, int rc);
 /* Only a short rest is left. Idempotent. */

@@ -1,16 +1,18 @@
 /*
  * Kept memory: writing it. See keep.h for what it is for.
  *
- * Two areas take turns, so that appending never waits for a commit: a commit that begins covers the
- * area in use and appends go on in the other one; when it is durable, the covered area is emptied.
+ * Two areas take turns, so that appending never waits for a commit. A commit that begins covers the
+ * area in use, and appends go on in the other area. When the commit is durable, the covered area is
+ * emptied.
  *
  *     append ──▶ [ area 0 ]        commit begins        [ area 0 ] covered ──durable──▶ empty
  *                [ area 1 ] empty  ─────────────▶  append ──▶ [ area 1 ]
  *
- * After a failed commit both may be in use; then the next one that succeeds empties the older.
+ * After a failed commit both areas may be in use. Then the next commit that succeeds empties the
+ * older one.
  *
  * A kill comes between any two instructions. A group counts once `used` covers it, by one store
- * after its bytes; an area is emptied by one store as well.
+ * after its bytes. An area is emptied by one store as well.
  */
 #include "pool/keep_impl.h"
 

@@ -20,16 +20,17 @@ int keep_groups_decode(const uint8_t *bytes, size_t used, uint32_t volume, uint6
 
 /* ---- keep_recover.c: `found` is a list of what was found ------------------------------------- */
 
-/* CO. Of the incarnation whose log ends with this piece, as it was found, after the records were
- * read; all else stays where it is, but for what cannot be anybody's (K5). VP_E_NO_MEMORY; errors
- * of reading. */
+/* CO. Finds the kept memory of the incarnation whose log ends with this piece, as it was found,
+ * after the records were read. All other memory stays where it is, except memory that cannot be
+ * anybody's (K5). VP_E_NO_MEMORY; errors of reading. */
 CO int pool_keeps_find(struct pool *p, const struct pool_log_piece *last,
                        struct list *found) must_check;
-/* They are to be taken for those of `stream`, too. */
+/* Marks the memory as belonging to `stream`, too. */
 int pool_keeps_accept(const struct list *found, uint64_t stream) must_check;
 /* They are not to be believed. */
 void pool_keeps_forget(const struct list *found);
-/* CO. Into the log and to the client; durable on return. Errors: those of a commit. */
+/* CO. Puts the records into the log and hands them to the client; durable on return. Errors: those
+ * of a commit. */
 CO int pool_keeps_replay(struct pool *p, struct list *found) must_check;
 void pool_keeps_free(struct list *found);
 

@@ -1,4 +1,4 @@
-/* Kept memory that nobody has: of pools that never came again. */
+/* Kept memory without an owner: of pools that never came again. */
 #include "pool/keep_impl.h"
 
 #include <stdlib.h>

@@ -1,16 +1,16 @@
 /*
  * Kept memory: what the next import does with it. See keep.h for what it is for.
  *
- *     find ─ those of the incarnation that the newest root names, if its log has all that was
- *              durable; others are of another time or other disks, and stay (K5)
- *     accept ─ they belong to our incarnation as well, before its root is written: whichever root
- *              the next import finds, it takes them
- *     replay ─ records into the log, handed to the volumes; they go. What they name is durable: the
- *              import has flushed the disks (GUARD_IMPORT_FLUSH)
+ *     find ─ the memory of the incarnation that the newest root names, if its log has all that was
+ *            durable; other memory is of another time or other disks, and stays (K5)
+ *     accept ─ the memory belongs to our incarnation as well, before its root is written: whichever
+ *            root the next import finds, it takes the memory
+ *     replay ─ the records go into the log and to the volumes, and the memory is removed. What they
+ *            name is durable: the import has flushed the disks (GUARD_IMPORT_FLUSH)
  *
  * So the import ends the dead daemon's commit in its place. A kill or a power cut at any point
- * leaves records that are in the log, or still kept, or both, which is as good: they are absolute,
- * and end with the newest.
+ * leaves records that are in the log, or still kept, or both. Both does no harm: records are
+ * absolute, and the newest comes last.
  */
 #include "pool/keep_impl.h"
 
@@ -138,7 +138,7 @@ static CO int consider(struct pool *p, struct keep_found *f, const struct pool_l
     if (rc && rc != VP_E_IO_SHORT)
         return rc;
     if (rc || !is_whole(f) || !is_of_now(p, f)) {
-        vp_info("pool %s: %s is left from another time and goes", p->name, f->name);
+        vp_info("pool %s: %s is damaged or from before a reboot: it is removed", p->name, f->name);
         io_keep_remove(f->name);
         return 0;
     }
@@ -362,7 +362,7 @@ static int collapse(struct pool_batch *b)
 
 /* ---- replay ---------------------------------------------------------------------------------- */
 
-/* The map's records, to those who keep it. */
+/* Hands the map's records to the volumes. */
 static int client_replay(struct pool *p, const struct pool_batch *b)
 {
     const struct pool_client *client = &p->client;

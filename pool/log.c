@@ -1,29 +1,31 @@
 /*
- * The log: commits become runs of batches, runs become durable one after the other.
+ * The log: commits become runs of batches, and runs become durable one after the other.
  *
- * A commit applies its records to the table, queues its bytes and waits. Whoever finds no writer
- * becomes it: it takes what is queued (group commit), writes it as one run, wakes those whose bytes
- * went with it. At most one batch is in flight, with two consequences on which import relies:
+ * A commit applies its records to the table, queues its bytes and waits. A commit that finds no
+ * writer becomes the writer. The writer takes what is queued (group commit), writes it as one run,
+ * and wakes the commits whose bytes went with the run. At most one batch is in flight. Import
+ * relies on two consequences:
  *
- *  L1  a batch follows in the same segment only when the one before was durable on every copy in
- *      service; so a gap with a later batch behind it is damage, never a torn tail;
- *  L2  only the last batch (and the JUMP written beside it) can be missing on some copies.
+ *  L1  A batch follows in the same segment only when the batch before was durable on every copy in
+ *      service. So a gap with a later batch behind it is damage, never a torn tail.
+ *  L2  Only the last batch (and the JUMP written beside it) can be missing on some copies.
  *
- * When metadata outgrow their groups, a segment lies in a group that is formed for it:
+ * When metadata outgrow their groups, a group is formed for the next segment:
  *
- *  L3  the record of that group is in the first run that counts on it, whole or not at all like the
- *      rest of the run (it may even stand in the new segment: walking the log needs no groups). So
- *      such a run takes with it everything that is queued, up to that record.
+ *  L3  The record of that group is in the first run that counts on the group, and like the rest of
+ *      the run it counts whole or not at all. It may even be in the new segment, because walking
+ *      the log needs no groups. So such a run takes everything with it that is queued, up to that
+ *      record.
  *
  *     segment  │ 1 │ 2   │ 3 (MORE) │ JUMP 4 │          segment │ 5 │ 6 …
  *                                      └ written with 5 ─────────┘
  *
  * One page at the end of each segment is kept for the JUMP. A run goes to a new segment when it
- * does not fit in the rest of this one but would fit there; a longer one is cut to fill what there
- * is.
+ * does not fit in the rest of this segment but would fit there. A longer run is cut to fill what
+ * there is.
  *
  * A copy that cannot be written is ejected, durably, by a new root (root.c), before the commit is
- * acknowledged. No copy left: the pool is fenced.
+ * acknowledged. When no copy is left, the pool is fenced.
  *
  * Memory: each stream has one segment's buffer. A commit allocates nothing but table nodes.
  */
@@ -117,8 +119,8 @@ static CO int stream_io_finish(struct pool *p, struct stream_io *io)
 {
     vp_ignore(io_batch_wait(&io->batch), "each op has its own result");
     stream_io_account(io);
-    /* Who goes on without a disk waits until that is durable, whoever took it out. One such call
-     * covers every disk that is out by now. */
+    /* A write that goes on without a disk waits until the ejection of that disk is durable, whoever
+     * ejected it. One such call covers every disk that is out by now. */
     if (io->left_out && io_guard_on(GUARD_EJECT_BEFORE_ACK)) {
         int rc = pool_disk_eject(p, io->left_out, VP_E_RAID_DISK_OUT, "out of service");
         if (rc)
@@ -180,10 +182,21 @@ static size_t body_room(uint32_t pages)
     return pages ? (size_t)pages * POOL_PAGE - sizeof(struct log_batch_header) : 0;
 }
 
+uint64_t pool_run_segments(const struct pool *p, size_t bytes)
+{
+    return div_up(bytes, body_room(pool_segment_pages(p) - 1));
+}
+
 /* Pages for batches that the segment has left. */
 static uint32_t stream_room_pages(const struct pool_stream *s)
 {
     return s->segment.pages - 1 - s->used_pages;
+}
+
+size_t pool_stream_room(const struct pool *p, const struct pool_stream *s)
+{
+    size_t here = body_room(stream_room_pages(s));
+    return here ? here : body_room(pool_segment_pages(p) - 1);
 }
 
 static bool stream_must_jump(const struct pool *p, const struct pool_stream *s, size_t left)
@@ -213,6 +226,7 @@ struct run {
     struct list *entries;
     struct log_entry *entry;
     size_t offset, left;
+    bool more; /* what is here is not the end of the run */
 };
 
 static void run_take(struct run *r, uint8_t *to, size_t len)
@@ -269,7 +283,7 @@ static CO int stream_write_batch(struct pool *p, struct pool_stream *s, struct r
     size_t body = min_u64(r->left, body_room(stream_room_pages(s)));
     run_take(r, s->buf + sizeof(struct log_batch_header), body);
     uint32_t pages = log_batch_seal(s->buf, p->uuid, s->id, s->next_seq++,
-                                    r->left ? LOG_BATCH_MORE : 0, (uint32_t)body);
+                                    r->left || r->more ? LOG_BATCH_MORE : 0, (uint32_t)body);
     bool durable = s->durable && io_guard_on(GUARD_LOG_FLUSH);
     stream_io_add(p, &io, &s->segment, s->used_pages, s->buf, pages, durable);
     s->used_pages += pages;
@@ -277,33 +291,39 @@ static CO int stream_write_batch(struct pool *p, struct pool_stream *s, struct r
     return stream_io_finish(p, &io);
 }
 
-/* CO. All entries as one run; from `log`, if it is that, more may come. */
-static CO int stream_write_run(struct pool *p, struct pool_stream *s, struct pool_log *log,
-                               struct list *entries, size_t total)
+static CO int stream_write_run(struct pool *p, struct pool_stream *s, struct run *r)
 {
-    struct run r = {
-        .log = log,
-        .entries = entries,
-        .entry = list_first(entries, struct log_entry, link),
-        .left = total,
-    };
-    while (r.left) {
+    while (r->left) {
         if (pool_is_fenced(p))
             return VP_E_POOL_FENCED;
-        int rc = stream_write_batch(p, s, &r);
+        int rc = stream_write_batch(p, s, r);
         if (rc)
             return rc;
     }
     return 0;
 }
 
-CO int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes, size_t len)
+/* All entries as one run; from `log`, if it is that, more may come. */
+static struct run run_of(struct pool_log *log, struct list *entries, size_t total)
+{
+    return (struct run){
+        .log = log,
+        .entries = entries,
+        .entry = list_first(entries, struct log_entry, link),
+        .left = total,
+    };
+}
+
+CO int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes, size_t len,
+                         bool more)
 {
     struct log_entry e = {.bytes = bytes, .len = len};
     struct list entries;
     list_init(&entries);
     list_add_tail(&entries, &e.link);
-    return stream_write_run(p, s, NULL, &entries, len);
+    struct run r = run_of(NULL, &entries, len);
+    r.more = more;
+    return stream_write_run(p, s, &r);
 }
 
 /* ---- the writer --------------------------------------------------------------------------- */
@@ -356,7 +376,8 @@ static CO void log_write_some(struct pool *p)
     struct list run;
     list_init(&run);
     size_t total = queue_take(l, &run);
-    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : stream_write_run(p, &l->stream, l, &run, total);
+    struct run r = run_of(l, &run, total);
+    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : stream_write_run(p, &l->stream, &r);
     if (rc)
         pool_fence(p, "the metadata log cannot be extended");
     else /* before whoever waits for one of these commits goes on */
@@ -397,8 +418,7 @@ static CO void writer_enter(struct pool_log *l)
 /* Room for what is queued and `len` more is certain, also if it needs new segments. */
 static bool log_has_room(const struct pool *p, size_t len)
 {
-    uint64_t payload = body_room(pool_segment_pages(p) - 1);
-    uint64_t segments = div_up(p->log.queued_bytes + len, payload) + 1;
+    uint64_t segments = pool_run_segments(p, p->log.queued_bytes + len) + 1;
     return segments * pool_segment_pages(p) <= p->meta.pages_free + p->meta.formable_pages;
 }
 

@@ -1,19 +1,19 @@
 /*
  * Walking a chain of segments, of the log or of a table image, over all copies. Untrusted.
  *
- * A batch counts when any copy has it whole. Copies that were looked at and lack it are rewritten
- * from the one that has it: in an open piece all of them, so that the tail found here cannot
- * differ at the next import whichever disks are there then.
+ * A batch counts when any copy has it whole. Copies that were looked at and lack the batch are
+ * rewritten from the copy that has it. In an open piece these are all copies, so the tail found
+ * here cannot differ at the next import, whichever disks are there then.
  *
- * What cannot be read is not taken for what is not there. A segment is read at once, and page by
- * page after that failed. An acknowledged batch is on every copy in service, so one copy that was
- * read and lacks the batch says where the log ends; where every copy is unreadable at that place,
+ * What cannot be read is not taken for what is not there. A segment is read at once; if that fails
+ * it is read page by page. An acknowledged batch is on every copy in service. So one copy that was
+ * read and lacks the batch says where the log ends. Where every copy is unreadable at that place,
  * nobody knows (GUARD_LOG_END_WAS_READ), and the walk ends with VP_E_LOG_UNREADABLE.
  *
- * What can be read need not be durable: when the writer was killed, the last batch and the JUMP
- * beside it (log.c, L2) may be in the disks' caches only. Before a root says that the piece ends
- * there they are written once more (GUARD_LOG_TAIL_WRITTEN). A flush is not enough, since it may
- * follow a failed one, which has lost them while reads still show them.
+ * What can be read need not be durable. When the writer was killed, the last batch and the JUMP
+ * beside it (log.c, L2) may be only in the disks' caches. They are written once more before a root
+ * says that the piece ends there (GUARD_LOG_TAIL_WRITTEN). A flush is not enough: it may follow a
+ * failed flush, which has lost them while reads still show them.
  */
 #include "pool/meta_impl.h"
 

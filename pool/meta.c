@@ -1,37 +1,36 @@
 /*
  * The page store: which metadata pages are in use, and when they may be used again.
  *
- * A metadata group has five bitmaps. A page's way:
+ * A metadata group has five bitmaps. The way of a page:
  *
- *     free ──alloc──▶ used ──pool_page_release──▶ released ─┐
- *                      │                                     ├─ encode ─▶ freeing ──root durable──▶
- * free └─ segment (log, table image) ─── cut ───┘
+ *     free ─alloc─▶ used ──pool_page_release──▶ released ─┐
+ *                    │                                    ├ encode ─▶ freeing ─root durable─▶ free
+ *                    └─ segment (log, table image) ─ cut ─┘
  *
- * What a checkpoint wrote is `young` until its root is durable. When it fails, its table image, and
- * the pages that were released although no durable root ever named them, are free at once.
+ * What a checkpoint wrote is `young` until its root is durable. When the checkpoint fails, two
+ * things are free at once: its table image, and released pages that no durable root ever named.
  *
  *  M1  A page is free only when no durable root needs it: neither its tree, its table image nor its
  *      log (GUARD_ROOT_BEFORE_RELEASE).
  *  M2  The METAMAP records of a table image name the tree pages that its root needs, no more.
- *      Segments are found by walking, and pages that were allocated after the table image belong to
+ *      Segments are found by walking. Pages that were allocated after the table image belong to
  *      nobody at the next import.
  *
- * Single pages are taken from the front of groups, segments from the back, so that the ones do not
- * cut up the others' room.
+ * Single pages are taken from the front of a group and from the first group on. Segments are taken
+ * from the back of a group and from the last group back. Pages come free one by one where single
+ * pages are taken, so segments find room in one piece.
  *
- * Single pages are taken from the first group on, segments from the last one back: pages that come
- * free one by one lie where single pages are taken, and segments find room in one piece.
+ * Room: pool_meta_has_room promises that the next checkpoint can be written. So it counts the pages
+ * dirty now, twice the log's limit, and twice the table image as it would be now. Every group that
+ * could be formed of free extents counts as room. Data take no extent that promised metadata may
+ * need, and none of the reserve (pool_meta_reserve_groups).
  *
- * Room: pool_meta_has_room promises that the next checkpoint can be written, so it counts the pages
- * dirty now, twice the log's limit and twice the table image as it would be now. Every group that
- * free extents would give counts as room; data take no extent that what is promised already may
- * need, and none of the reserve (pool_meta_reserve_groups). A tree page is dirty, for this,
- * together with all its ancestors and from before its change begins (thin_page_due_update); records
- * that are not committed yet are counted as pages of the log. What changes only what is there may
- * go further, by half of what the log has (`working`), so growth can never make it impossible; then
- * it waits for a checkpoint, which gives back what it used. So at each moment there is room for all
- * that is due, two table images, and once more the log's limit for commits, deletions, and the next
- * import's log.
+ * For this count a tree page is dirty together with all its ancestors, from before its change
+ * begins (thin_page_due_update). Records that are not committed yet are counted as pages of the
+ * log. A change of what is there already may go further, by half of what the log has (`working`),
+ * so growth can never make it impossible. Then it waits for a checkpoint, which gives back what it
+ * used. So at each moment there is room for all that is due, for two table images, and once more
+ * for the log's limit: for commits, deletions, and the next import's log.
  */
 #include "pool/meta_impl.h"
 
@@ -409,21 +408,26 @@ static void segment_describe(const struct pool_meta_group *g, uint64_t page, uin
     }
 }
 
-/* The last free run, so aligned, in the group. */
+/* Where the last free run, so aligned, of the first `end` pages of the group ends; 0: there is
+ * none. */
+static uint64_t segment_end(const struct pool_meta_group *g, uint32_t pages, uint64_t end)
+{
+    for (end -= end % pages; g->free >= pages && end >= pages; end -= pages)
+        if (bitmap_find(g->used, end, end - pages, true) == end)
+            return end;
+    return 0;
+}
+
 static bool segment_take(struct pool *p, struct pool_meta_group *g, uint32_t pages,
                          struct pool_segment *out)
 {
-    if (g->free < pages)
+    uint64_t end = segment_end(g, pages, g->pages);
+    if (!end)
         return false;
-    for (uint64_t end = g->pages - g->pages % pages; end >= pages; end -= pages) {
-        if (bitmap_find(g->used, end, end - pages, true) != end)
-            continue;
-        take(p, g, end - pages, pages);
-        bitmap_set_range(g->segment, end - pages, pages);
-        segment_describe(g, end - pages, pages, out);
-        return true;
-    }
-    return false;
+    take(p, g, end - pages, pages);
+    bitmap_set_range(g->segment, end - pages, pages);
+    segment_describe(g, end - pages, pages, out);
+    return true;
 }
 
 static bool segment_find(struct pool *p, uint32_t pages, struct pool_segment *out)
@@ -432,6 +436,18 @@ static bool segment_find(struct pool *p, uint32_t pages, struct pool_segment *ou
         if (segment_take(p, p->meta.group[i], pages, out))
             return true;
     return false;
+}
+
+uint64_t pool_segments_free(const struct pool *p)
+{
+    uint32_t pages = pool_segment_pages(p);
+    uint64_t n = p->meta.formable_pages / pages;
+    for (unsigned i = 0; i < p->meta.groups; i++) {
+        const struct pool_meta_group *g = p->meta.group[i];
+        for (uint64_t end = g->pages; (end = segment_end(g, pages, end)) != 0; end -= pages)
+            n++;
+    }
+    return n;
 }
 
 int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out)
@@ -547,7 +563,7 @@ void pool_meta_cut(struct pool *p)
     }
 }
 
-static void metamap_encode(struct pool_meta_group *g, struct pool_batch *b)
+void pool_meta_encode(struct pool_meta_group *g, struct pool_batch *b)
 {
     uint64_t words = bitmap_words(g->pages);
     struct le64 *map = malloc(words * sizeof(*map));
@@ -566,12 +582,6 @@ static void metamap_encode(struct pool_meta_group *g, struct pool_batch *b)
     if (any)
         pool_batch_set(b, POOL_RECORD_METAMAP, 0, g->group->raid.id, map, words * sizeof(*map));
     free(map);
-}
-
-void pool_meta_encode(struct pool *p, struct pool_batch *b)
-{
-    for (unsigned i = 0; i < p->meta.groups; i++)
-        metamap_encode(p->meta.group[i], b);
 }
 
 static void group_commit(struct pool *p, struct pool_meta_group *g)

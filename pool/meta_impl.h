@@ -21,9 +21,16 @@ int record_decode(const uint8_t *bytes, size_t len, size_t *at, struct record_vi
 
 int pool_records_init(struct pool_records *t) must_check;
 void pool_records_fini(struct pool_records *t);
+/* Before pool_records_fini: frees up to `count` records. False when none is left. From the first
+ * call on nobody looks at the table. */
+bool pool_records_free_some(struct pool_records *t, unsigned count);
 /* Applies table records in order (MAP and SPACE are passed over); all or, without memory, none.
  * VP_E_NO_MEMORY, VP_E_RECORD_BAD. */
 int pool_records_apply(struct pool_records *t, const uint8_t *bytes, size_t len) must_check;
+/* pool_record_each for an import, when nobody changes the table: others have their turns. */
+CO int pool_record_each_in_turns(struct pool *p, enum pool_record_kind kind,
+                                 int (*fn)(const struct pool_record *r, void *arg),
+                                 void *arg) must_check;
 /* Removes all records of a kind. */
 void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind);
 /* Appends all records as sets, `count` at a time; false when that was the rest. A failure to
@@ -53,10 +60,15 @@ CO int pool_log_drain(struct pool *p) must_check;
 
 int pool_stream_open(struct pool *p, struct pool_stream *s, bool durable) must_check;
 void pool_stream_close(struct pool_stream *s);
-/* CO. Appends bytes as one run. One caller at a time. VP_E_POOL_FENCED, VP_E_POOL_FULL_META. */
-CO int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes,
-                         size_t len) must_check;
+/* CO. Appends bytes as one run, or, with `more`, as a part of one that the next call goes on with.
+ * One caller at a time. VP_E_POOL_FENCED, VP_E_POOL_FULL_META. */
+CO int pool_stream_write(struct pool *p, struct pool_stream *s, const uint8_t *bytes, size_t len,
+                         bool more) must_check;
+/* Bytes of records that fill the present segment, or, when it is full, the next one. */
+size_t pool_stream_room(const struct pool *p, const struct pool_stream *s);
 uint32_t pool_segment_pages(const struct pool *p);
+/* Segments of full length that a run of so many bytes takes. */
+uint64_t pool_run_segments(const struct pool *p, size_t bytes);
 
 /* ---- batch.c: one batch in memory ---------------------------------------------------------- */
 
@@ -134,6 +146,8 @@ int pool_meta_group_add(struct pool *p) must_check;
 int pool_meta_group_attach(struct pool *p, struct pool_group *g) must_check;
 /* A segment of up to want_pages; VP_E_POOL_FULL_META. */
 int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out) must_check;
+/* Segments of full length that there is room for. */
+uint64_t pool_segments_free(const struct pool *p);
 /* Import: gives back a segment that was marked, once no durable root names it. */
 void pool_segment_free(struct pool *p, const struct pool_segment *s);
 /* It belongs to a table image that no root names yet. */
@@ -147,10 +161,11 @@ int pool_segment_mark(struct pool *p, const struct pool_segment *s) must_check;
 int pool_meta_load(struct pool *p) must_check;
 
 /* The three steps of giving pages back around a root (meta.c, head). */
-void pool_meta_cut(struct pool *p);                          /* at the log's cut        */
-void pool_meta_encode(struct pool *p, struct pool_batch *b); /* METAMAP records         */
-void pool_meta_commit(struct pool *p);                       /* the root is durable     */
-void pool_meta_rollback(struct pool *p);                     /* the checkpoint failed   */
+void pool_meta_cut(struct pool *p); /* at the log's cut        */
+/* a group's METAMAP record */
+void pool_meta_encode(struct pool_meta_group *g, struct pool_batch *b);
+void pool_meta_commit(struct pool *p);   /* the root is durable     */
+void pool_meta_rollback(struct pool *p); /* the checkpoint failed   */
 
 /* Enough free pages for a checkpoint, else forms groups while that is possible. */
 void pool_meta_prepare(struct pool *p);
@@ -191,7 +206,8 @@ CO int pool_root_repeat(struct pool *p, const uint8_t *block) must_check;
 
 /* ---- checkpoint.c ------------------------------------------------------------------------- */
 
-/* CO. Snapshot of the table, flush, root that names it and `piece`, release. */
+/* CO. Writes the table image, flushes, writes a root that names it and `piece`, and releases the
+ * old pages. */
 CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece) must_check;
 
 /* Import: no checkpoint in the background between them. */

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { FREED_A_TURN = 2048 }; /* records or groups */
+
 /* ---- memory ------------------------------------------------------------------------------- */
 
 static void pool_init_queues(struct pool *p)
@@ -52,6 +54,16 @@ CO void pool_abandon(struct pool *p)
     pool_meta_fini(p);
     pool_disks_fini(p);
     free(p);
+}
+
+/* A pool of 100 TiB has some hundred thousand groups and records of them. */
+CO void pool_abandon_in_turns(struct pool *p)
+{
+    while (pool_records_free_some(&p->records, FREED_A_TURN))
+        co_yield ();
+    while (pool_groups_free_some(p, FREED_A_TURN))
+        co_yield ();
+    pool_abandon(p);
 }
 
 /* ---- creation ----------------------------------------------------------------------------- */
@@ -203,7 +215,7 @@ CO int pool_close(struct pool *p, bool mark_exported)
         p->checkpoint.exporting = mark_exported;
         rc = pool_checkpoint(p);
     }
-    pool_abandon(p);
+    pool_abandon_in_turns(p);
     return rc;
 }
 
@@ -212,7 +224,7 @@ CO int pool_destroy(struct pool *p, struct vp_error *err)
     pool_quiesce(p);
     int rc = pool_disks_wipe(p, err);
     pool_keep_forget_all(p);
-    pool_abandon(p);
+    pool_abandon_in_turns(p);
     return rc;
 }
 

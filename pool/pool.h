@@ -1,9 +1,9 @@
 /*
- * The pool: disks, extents, groups, arenas, and the metadata that all above is made of.
+ * The pool: disks, extents, groups, arenas, and the metadata on which everything above rests.
  *
- * Threads: a pool has a home reactor; functions marked HOME run there, functions marked ANY run on
- * any reactor (they go home by reactor_call where needed). pool->records, the group table's content
- * and disk states change only at home.
+ * Threads: a pool has a home reactor. Functions marked HOME run there. Functions marked ANY run on
+ * any reactor (they go home by reactor_call where needed). pool->records, the content of the group
+ * table, and disk states change only at home.
  *
  * Words: docs/glossary.md. Algorithms, orderings, recovery: docs/design.md. Bytes: docs/format.md.
  */
@@ -52,10 +52,10 @@ struct pool_geometry {
 /* ---- records ------------------------------------------------------------------------------ */
 
 /*
- * All metadata that is not a tree page is a record: (kind, scope, key) → value. Records below
- * POOL_RECORD_TABLE_MAX live in the pool's in-memory table and in every table image; MAP and SPACE
- * records exist in the log only and update trees. Setting is absolute, so replaying twice is
- * harmless.
+ * All metadata that are not tree pages are records: (kind, scope, key) → value. Records below
+ * POOL_RECORD_TABLE_MAX are in the pool's in-memory table and in every table image. MAP and SPACE
+ * records exist only in the log and change trees. A record sets an absolute value, so replaying it
+ * twice is harmless.
  */
 enum pool_record_kind {
     POOL_RECORD_DISK = 1,       /* key: disk index                                  pool/    */
@@ -92,8 +92,8 @@ struct pool_batch {
 void pool_batch_init(struct pool_batch *b);
 void pool_batch_fini(struct pool_batch *b);
 void pool_batch_clear(struct pool_batch *b);
-/* Room for `capacity` bytes of records, memory included; it stays until pool_batch_fini. False when
- * there is none: the batch is as it was. */
+/* Makes room for `capacity` bytes of records, memory included. The room stays until
+ * pool_batch_fini. False when there is no memory; the batch is as it was then. */
 bool pool_batch_take_memory(struct pool_batch *b, size_t capacity) must_check;
 void pool_batch_set(struct pool_batch *b, enum pool_record_kind kind, uint32_t scope, uint64_t key,
                     const void *value, size_t len);
@@ -101,11 +101,11 @@ void pool_batch_delete(struct pool_batch *b, enum pool_record_kind kind, uint32_
                        uint64_t key);
 
 /*
- * ANY. Applies table records in memory and makes the batch durable in the log (group commit with
- * whoever commits at the same time). When it returns 0, the batch and every batch committed before
- * is durable (GUARD_LOG_FLUSH). Errors: VP_E_POOL_FENCED (no copy of the log can be written any
- * more: nothing more is acknowledged), VP_E_NO_MEMORY. Batches become durable in the order in
- * which their commits reached home.
+ * ANY. Applies table records in memory and makes the batch durable in the log, together with other
+ * commits of the same moment (group commit). When it returns 0, the batch and every batch committed
+ * before are durable (GUARD_LOG_FLUSH). Batches become durable in the order in which their commits
+ * reached home. Errors: VP_E_POOL_FENCED (no copy of the log can be written any more: nothing more
+ * is acknowledged), VP_E_NO_MEMORY.
  */
 CO int pool_commit(struct pool *p, struct pool_batch *b) must_check;
 
@@ -127,8 +127,8 @@ bool pool_record_get(struct pool *p, enum pool_record_kind kind, uint32_t scope,
  * returned. fn must not yield or change records. */
 int pool_record_each(struct pool *p, enum pool_record_kind kind,
                      int (*fn)(const struct pool_record *r, void *arg), void *arg);
-/* HOME, inside pool_client.checkpoint only: changes the table without the log, for what the
- * table image that is about to be written shall hold (TREE records). `value` NULL removes. */
+/* HOME, inside pool_client.checkpoint only. Changes the table without the log, for records of the
+ * table image that is about to be written (TREE records). `value` NULL removes the record. */
 int pool_record_put_in_table_image(struct pool *p, enum pool_record_kind kind, uint32_t scope,
                                    uint64_t key, const void *value, size_t len) must_check;
 
@@ -142,27 +142,28 @@ struct pool_arena {
 };
 
 /*
- * ANY. Leases a free arena of the profile to family `owner`, forming a group from the disks with
- * most room when none is free; `spread` rotates over disks (pass 0, 1, 2 … for successive leases
- * so that successive chunks land on successive disks). The lease is durable when it returns
- * (GUARD_LEASE_BEFORE_USE). Errors: VP_E_NO_SPACE (what is left is reserved for
- * metadata, or no set of disks has room), VP_E_POOL_FENCED.
+ * ANY. Leases a free arena of the profile to family `owner`. When no arena is free, forms a group
+ * from the disks with most room. `spread` rotates over disks: pass 0, 1, 2 … for successive leases,
+ * so that successive chunks are on successive disks. The lease is durable when it returns
+ * (GUARD_LEASE_BEFORE_USE). Errors: VP_E_NO_SPACE (what is left is reserved for metadata, or no set
+ * of disks has room), VP_E_POOL_FENCED.
  */
 CO int pool_arena_lease(struct pool *p, uint32_t owner, struct raid_profile profile,
                         unsigned spread, struct pool_arena *out) must_check;
-/* The same for many at once, by one run of the log: up to `wanted` and POOL_LEASE_MANY, *got of
- * them. Which they are is pool_arena_list's to say. VP_E_NO_SPACE only when there is none. */
+/* The same for many arenas at once, in one run of the log: up to `wanted` and POOL_LEASE_MANY. *got
+ * says how many were leased, and pool_arena_list says which. VP_E_NO_SPACE only when there is
+ * none. */
 enum { POOL_LEASE_MANY = 1024 };
 CO int pool_arena_lease_many(struct pool *p, uint32_t owner, struct raid_profile profile,
                              unsigned spread, unsigned wanted, unsigned *got) must_check;
-/* The same for up to `wanted` arenas that are not needed yet, by one commit, as long as the pool's
- * level is ok; *got of them, which may be 0. */
+/* The same for up to `wanted` arenas that are not needed yet, in one commit, as long as the pool's
+ * level is ok. *got says how many were leased; it may be 0. */
 CO int pool_arena_lease_ahead(struct pool *p, uint32_t owner, struct raid_profile profile,
                               unsigned spread, struct pool_arena *out, unsigned wanted,
                               unsigned *got) must_check;
-/* ANY. Gives arenas back; they are leased again only once the return is durable
- * (GUARD_FREE_BEFORE_REUSE). The caller's own unmapping was committed before. A group that has no
- * leased arena left gives its extents back. */
+/* ANY. Gives arenas back. They are leased again only once the return is durable
+ * (GUARD_FREE_BEFORE_REUSE). The caller committed its own unmapping before. A group without leased
+ * arenas gives its extents back. */
 CO int pool_arena_return(struct pool *p, uint32_t owner, const uint64_t *numbers,
                          unsigned count) must_check;
 /* ANY. Gives back all arenas of a family (volume deletion). */
@@ -177,37 +178,38 @@ bool pool_arena_find(struct pool *p, uint64_t number, struct pool_arena *out);
 uint64_t pool_arena_bytes(const struct pool *p, struct raid_profile profile);
 /* HOME, no yield: how many arenas a family leases. */
 uint64_t pool_arena_count(const struct pool *p, uint32_t owner);
-/* HOME: its arenas, ascending, into numbers[0 … max-1]; returns how many. Others lease and return
- * meanwhile; the family does not. */
-CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *numbers, size_t max);
+/* HOME: its arenas from the number *from on, ascending, into numbers[0 … max-1]; returns how many,
+ * and *from moves behind them. Others lease and return meanwhile; the family does not. */
+CO size_t pool_arena_list(struct pool *p, uint32_t owner, uint64_t *from, uint64_t *numbers,
+                          size_t max);
 
 /*
- * ANY. Asked after the flush of a family's data, before a client is told that it succeeded:
+ * ANY. Asked after the flush of a family's data, before a client is told that the flush succeeded.
  * VP_E_RAID_NO_COPY when the family leases arenas in a group that cannot be read any more and that
- * lost writes which no flush had covered. (A mirror has them elsewhere; and a later flush, which
- * finds the disk out of service, would have nothing to complain of.)
+ * lost writes which no flush had covered. A mirror has these writes elsewhere. Without this
+ * question a later flush, which finds the disk out of service, would succeed.
  */
 CO int pool_flush_check(struct pool *p, uint32_t owner) must_check;
 
-/* Waiting for room (HOME queue woken whenever arenas become free); returns after a wake-up, the
- * caller tries again. ANY. VP_E_CANCELLED when the pool closes. */
+/* ANY. Waits for room, in a queue at home that is woken whenever arenas become free. Returns after
+ * a wake-up; the caller tries again. VP_E_CANCELLED when the pool closes. */
 CO int pool_wait_for_room(struct pool *p) must_check;
 
 /* ---- metadata pages (page store, copy-on-write) ------------------------------------------- */
 
 #define POOL_PAGE 4096U
 
-/* A pointer to a page: where, what checksum, which checkpoint. addr 0 = no page. In memory; thin/
- * stores it as struct thin_page_ref_disk. */
+/* A pointer to a page: its address, its checksum, and the checkpoint that wrote it. addr 0 means no
+ * page. This is the form in memory; thin/ stores it as struct thin_page_ref_disk. */
 struct pool_page_ref {
     uint64_t addr;
     uint32_t crc;
     uint32_t generation;
 };
 
-/* ANY. Reads and verifies (GUARD_PAGE_CHECKSUM) a page; heals copies that differ from the
- * pointer. Errors: VP_E_PAGE_DAMAGED; VP_E_PAGE_UNREADABLE, which says nothing about the page: two
- * tries failed, a later one may not. `buf` is POOL_PAGE bytes, aligned. */
+/* ANY. Reads and verifies a page (GUARD_PAGE_CHECKSUM), and heals copies that do not match the
+ * pointer. `buf` is POOL_PAGE bytes, aligned. Errors: VP_E_PAGE_DAMAGED; VP_E_PAGE_UNREADABLE,
+ * which says nothing about the page: two tries failed, and a later one may succeed. */
 CO int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf) must_check;
 /* ANY. Writes `count` pages (each to all copies) in parallel; durable only at the checkpoint's
  * flush. */
@@ -216,24 +218,24 @@ CO int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages,
 /* ANY. Allocates pages for a checkpoint. Never fails for lack of room as long as
  * pool_meta_has_room was respected. */
 CO int pool_page_alloc(struct pool *p, unsigned count, uint64_t *addr) must_check;
-/* ANY. Pages that the next root no longer needs; reusable once that root is durable
- * (GUARD_ROOT_BEFORE_RELEASE). */
+/* ANY. Releases pages that the next root no longer needs. They are used again once that root is
+ * durable (GUARD_ROOT_BEFORE_RELEASE). */
 CO void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count);
 /*
- * ANY, no yield: whether `new_pages` more dirty metadata pages may come into being so that the next
- * checkpoint and the log still find room. When false, writes that need new metadata are treated as
- * out of space, and a checkpoint is requested.
+ * ANY, no yield. Whether `new_pages` more metadata pages may become dirty, so that the next
+ * checkpoint and the log still find room. When false, a write that needs new metadata is out of
+ * space, and a checkpoint is requested.
  */
 bool pool_meta_has_room(struct pool *p, uint64_t new_pages);
 /*
- * ANY, no yield: the same for changes of what is there, which use no more pages after a checkpoint
- * than before. When false, they wait for a checkpoint, while they hold nothing; unless the room is
- * exhausted, so that no checkpoint would help: then they are out of space.
+ * ANY, no yield. The same for changes that use no more pages after a checkpoint than before. When
+ * false, such a change waits for a checkpoint and holds nothing meanwhile. When the room is
+ * exhausted no checkpoint would help, and the change is out of space.
  */
 bool pool_meta_may_change(struct pool *p, uint64_t pages);
 bool pool_meta_is_exhausted(struct pool *p, uint64_t pages);
-/* ANY, no yield: `pages` more (fewer, when negative) pages of trees and records are due by the next
- * checkpoint. pool_meta_has_room counts with it. */
+/* ANY, no yield. `pages` more (fewer, when negative) pages of trees and records are to be written
+ * by the next checkpoint. pool_meta_has_room counts them. */
 void pool_meta_dirty_add(struct pool *p, int64_t pages);
 
 /* ---- checkpoints --------------------------------------------------------------------------- */
@@ -245,29 +247,29 @@ struct pool_client {
     int (*replay)(void *arg, enum pool_record_kind kind, bool is_delete, uint32_t scope,
                   uint64_t key, const void *value, uint32_t len);
     /*
-     * Writes every dirty tree page (pool_page_alloc/write/release), then commits all families
-     * (data flush + pool_commit), then puts TREE records by pool_record_put_in_table_image, and
-     * INTENT records of regions gone quiet are removed likewise. New writes go on meanwhile.
+     * Writes every dirty tree page (pool_page_alloc/write/release), then commits all families (data
+     * flush + pool_commit). Then it puts TREE records by pool_record_put_in_table_image, and
+     * removes INTENT records of quiet regions in the same way. New writes go on meanwhile.
      */
     int (*checkpoint)(void *arg);
-    /* A checkpoint failed: ends what waits for its pages to become clean. May be NULL. */
+    /* A checkpoint failed. Ends every wait for pages to become clean. May be NULL. */
     void (*checkpoint_failed)(void *arg, int rc);
 };
 void pool_set_client(struct pool *p, const struct pool_client *client);
 
-/* ANY. Writes a checkpoint now (or joins the one that is under way and then makes one that starts
- * after this call). Errors: VP_E_POOL_FENCED, or a damaged page that could not be loaded. */
+/* ANY. Writes a checkpoint now. If one is under way, joins it and then makes one that starts after
+ * this call. Errors: VP_E_POOL_FENCED, or a damaged page that could not be loaded. */
 CO int pool_checkpoint(struct pool *p) must_check;
 /*
- * ANY, no yield: asks for one that begins from now on. It is tried until it succeeds; each failure
- * is told to the client. Errors, when there will be none: VP_E_POOL_FENCED; VP_E_SHUTDOWN;
- * VP_E_AGAIN: home's mailbox is full.
+ * ANY, no yield. Asks for a checkpoint that begins after this call. It is tried until it succeeds,
+ * and the client is told of each failure. Errors mean that there will be none: VP_E_POOL_FENCED;
+ * VP_E_SHUTDOWN; VP_E_AGAIN (home's mailbox is full).
  */
 int pool_checkpoint_ask(struct pool *p) must_check;
-/* The same, for those who do not rely on it. */
+/* The same, for a caller that does not rely on it. */
 void pool_checkpoint_request(struct pool *p);
-/* HOME. No more checkpoints in the background; one under way has ended on return. Before the client
- * gives up what its `checkpoint` uses; pool_close and pool_destroy do it, too. */
+/* HOME. Stops checkpoints in the background; one under way has ended on return. Call it before the
+ * client gives up what its `checkpoint` uses. pool_close and pool_destroy call it, too. */
 CO void pool_checkpoints_stop(struct pool *p);
 /* HOME: number of the last completed checkpoint; becomes `generation` of pages. */
 uint32_t pool_checkpoint_number(const struct pool *p);
@@ -286,10 +288,10 @@ struct pool_create_options {
     unsigned property_count;
 };
 
-/* HOME = the calling reactor, for all of these. Errors carry a sentence. The pool is created and
- * left open. While pool_create and pool_import run, *out is what pool_abandon would have to free if
- * they never returned (a simulated power cut); after an error it is NULL. Errors:
- * VP_E_DISK_HOLDS_DATA, VP_E_DISK_TOO_SMALL, VP_E_DISK_TOO_FEW, VP_E_EXISTS… */
+/* HOME is the calling reactor for all of these. Errors carry a sentence. The pool is created and
+ * left open. While pool_create and pool_import run, *out is what pool_abandon has to free if they
+ * never return (a simulated power cut). After an error *out is NULL. Errors: VP_E_DISK_HOLDS_DATA,
+ * VP_E_DISK_TOO_SMALL, VP_E_DISK_TOO_FEW, VP_E_EXISTS… */
 CO int pool_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
                    struct pool **out, struct vp_error *err) must_check;
 
@@ -301,7 +303,7 @@ struct pool_found { /* a pool seen while scanning */
     char paths[POOL_DISKS_MAX][256];
     unsigned path_count;
 };
-/* What a scan does not even open. Asked on a thread that may wait; NULL for none. */
+/* Paths that a scan does not even open. Asked on a thread that may wait; NULL for none. */
 struct pool_scan_filter {
     bool (*leave_out)(void *arg, const char *path);
     void *arg;
@@ -312,22 +314,24 @@ CO int pool_scan(const char *const *paths, unsigned count, const struct pool_sca
                  struct pool_found **out, unsigned *out_count, struct vp_error *err) must_check;
 
 /*
- * Opens a pool from its disks: newest root, table image, log replay (`client->replay` is called
- * during import, so the client is given here), new incarnation. Cost: labels, table image, log;
- * never the pool. Errors: VP_E_POOL_MISSING_DISK, VP_E_ROOT_NONE, VP_E_POOL_ACTIVE,
- * VP_E_FEATURE_UNKNOWN, …
+ * Opens a pool from its disks: newest root, table image, log replay, new incarnation.
+ * `client->replay` is called during the import, so the client is given here. The cost depends on
+ * labels, table image and log, never on the size of the pool. Errors: VP_E_POOL_MISSING_DISK,
+ * VP_E_ROOT_NONE, VP_E_POOL_ACTIVE, VP_E_FEATURE_UNKNOWN, …
  */
 CO int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
                    struct pool **out, struct vp_error *err) must_check;
 
-/* Checkpoint and close. The client has ended its I/O, and made a checkpoint: when the last one
- * failed there is no other, its error is returned, and the next import is one after a crash. Frees
- * p whatever the result. */
+/* Writes a checkpoint and closes the pool. The client has ended its I/O and made a checkpoint. If
+ * that one failed there is no other: its error is returned, and the next import is one after a
+ * crash. Frees p whatever the result. */
 CO int pool_close(struct pool *p, bool mark_exported) must_check;
 /* Closes and wipes the labels. */
 CO int pool_destroy(struct pool *p, struct vp_error *err) must_check;
 /* Simulated power cut or SIGKILL-like end: frees memory, does no I/O. */
 CO void pool_abandon(struct pool *p);
+/* The same, where others are to have their turns meanwhile. None of them looks at the pool. */
+CO void pool_abandon_in_turns(struct pool *p);
 
 /* ---- looking ------------------------------------------------------------------------------- */
 
@@ -376,14 +380,14 @@ struct pool_disk_info {
 /* HOME. */
 unsigned pool_disk_count(const struct pool *p);
 void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info *out);
-/* HOME. Looks whether the disk still is what it was: labels, newest root, file, path. Labels and
- * roots that something else has overwritten are written again; `finding` says what was found. */
+/* HOME. Looks whether the disk is still what it was: labels, newest root, file, path. Labels and
+ * roots that something else has overwritten are written again. `finding` says what was found. */
 CO void pool_disk_look(struct pool *p, unsigned i);
 /* HOME. Disks that are not in service, whatever the reason. */
 unsigned pool_disks_out(const struct pool *p);
-/* HOME. Calls fn, once or more, for each owner of data that lack a copy because a disk is out;
- * `lost`: some cannot be read at all. fn does not yield; this does, and groups come and go
- * meanwhile. */
+/* HOME. Calls fn, once or more, for each owner of data that lack a copy because a disk is out.
+ * `lost`: some of its data cannot be read at all. fn does not yield. This function does, and groups
+ * come and go meanwhile. */
 CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
                             void *arg);
 const char *pool_state(const struct pool *p); /* "online", "degraded", "fenced" */

@@ -8,9 +8,9 @@
  *
  * All of it is touched at home only, except what is marked ANY or _Atomic.
  *
- * Where the state of disks is durable: in the disk table of the *root*, not in records. An ejection
- * is a new root with the same table image and log and one more disk marked out (pool_root_update);
- * so it needs no log, which may be what failed, and "newest root wins" also says which disks count.
+ * The state of disks is durable in the disk table of the *root*, not in records. An ejection is a
+ * new root with the same table image and log and one more disk marked out (pool_root_update). So it
+ * needs no log, which may be what failed, and "newest root wins" also says which disks count.
  */
 #ifndef VP_POOL_POOL_IMPL_H
 #define VP_POOL_POOL_IMPL_H
@@ -118,7 +118,7 @@ struct pool_group {
     uint64_t first_slot;
     uint32_t slots, arena_chunks;
     uint32_t arenas, arenas_leased, arenas_held;
-    uint32_t *arena_owner;        /* volume id, 0 = free                                         */
+    uint32_t *arena_owner;        /* volume id, 0 = free; both stand behind the struct           */
     uint64_t *held_map;           /* bit: returned, not durable yet                              */
     struct pool_open_groups *kin; /* groups of its profile; NULL for metadata            */
     struct pool_group_figures counted; /* what the pool's sums have of it               */
@@ -305,11 +305,10 @@ CO int pool_disks_wipe(struct pool *p, struct vp_error *err) must_check;
 CO int pool_labels_write(struct pool *p, struct vp_error *err) must_check;
 
 /*
- * For pool_import: opens what has a label. Files that are not labelled, and the disks of other
- * pools than the first path's, are an error with a sentence; a disk whose label cannot be read any
- * more is left out with a warning, as long as another one is there. *out is malloc'ed, and holds
- * what is open so far all the while, so that it can be freed after a power cut; NULL after an
- * error.
+ * For pool_import: opens the disks that have a label. A file without a label, and a disk of another
+ * pool than the first path's, are an error with a sentence. A disk whose label cannot be read any
+ * more is left out with a warning, as long as another disk is there. *out is malloc'ed. It always
+ * holds what is open so far, so that it can be freed after a power cut; it is NULL after an error.
  */
 CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
                             unsigned *out_count, struct vp_error *err) must_check;
@@ -361,13 +360,17 @@ static inline uint32_t pool_out_after(uint64_t root_number)
 }
 
 /*
- * Home. Takes a disk out: pool_disk_mark_out, then pool_root_update (also when it was marked
- * already: whoever ejects it returns only once that is durable). VP_E_POOL_FENCED: no metadata
- * would be left. raid_disk.eject of every disk comes here (by reactor_call from elsewhere).
+ * Home. Takes a disk out: pool_disk_mark_out, then pool_root_update. The root is written also when
+ * the disk was marked already, because each caller returns only once the ejection is durable.
+ * VP_E_POOL_FENCED: no metadata would be left. raid_disk.eject of every disk comes here (by
+ * reactor_call from elsewhere).
  */
 CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why) must_check;
 /* Closes devices, frees disks, groups, arenas. No I/O. */
 CO void pool_disks_fini(struct pool *p);
+/* Before it: frees up to `count` groups. False when none is left. From the first call on nobody
+ * looks at groups. */
+bool pool_groups_free_some(struct pool *p, unsigned count);
 /* After metadata groups were formed or extents freed: recompute what waits for room. No yield. */
 void pool_space_changed(struct pool *p);
 
@@ -377,9 +380,9 @@ void pool_space_changed(struct pool *p);
  * all that they can hold. */
 void pool_records_reserve(struct pool *p);
 
-/* Applies the records and queues them: they precede in the log whatever is committed afterwards.
- * No yield, no I/O. Takes the batch's bytes (it is empty afterwards). VP_E_NO_MEMORY: nothing was
- * applied. */
+/* Applies the records and queues them, so they come in the log before anything that is committed
+ * afterwards. No yield, no I/O. Takes the batch's bytes (the batch is empty afterwards).
+ * VP_E_NO_MEMORY: nothing was applied. */
 int pool_log_append_nowait(struct pool *p, struct pool_batch *b) must_check;
 /* pool_commit for callers that are at home already. */
 CO int pool_commit_home(struct pool *p, struct pool_batch *b) must_check;
@@ -388,8 +391,8 @@ CO int pool_commit_home(struct pool *p, struct pool_batch *b) must_check;
  * out as well. Durable on return. VP_E_POOL_FENCED: no disk could be written. */
 CO int pool_root_update(struct pool *p) must_check;
 
-/* Metadata groups that data must leave formable: a share of the pool, or as many as what was
- * promised (pool_meta_has_room) needs. */
+/* The number of metadata groups that data must leave formable: a share of the pool, or as many as
+ * promised metadata need (pool_meta_has_room). */
 unsigned pool_meta_reserve_groups(const struct pool *p);
 /* Copies that a metadata group has in this pool now. */
 unsigned pool_meta_copies(const struct pool *p);

@@ -8,7 +8,10 @@
 #include "pool/keep.h"
 #include "pool/meta_impl.h"
 
+#include <limits.h>
 #include <stdlib.h>
+
+enum { VISITED_A_TURN = 512 };
 
 /* ---- batches ------------------------------------------------------------------------------ */
 
@@ -233,12 +236,25 @@ void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind)
         record_remove(t, list_first(&t->kind[kind], struct record, link));
 }
 
+/* The newest first, here and with groups: so the heap shrinks as they go, not by all of it with the
+ * last one. */
+bool pool_records_free_some(struct pool_records *t, unsigned count)
+{
+    for (unsigned k = 0; t->table.bucket && k < POOL_RECORD_TABLE_MAX; k++)
+        for (; !list_empty(&t->kind[k]); count--) {
+            if (!count)
+                return true;
+            free(container_of(list_pop_tail(&t->kind[k]), struct record, link));
+        }
+    return false;
+}
+
 void pool_records_fini(struct pool_records *t)
 {
     if (!t->table.bucket)
         return;
-    for (unsigned k = 0; k < POOL_RECORD_TABLE_MAX; k++)
-        pool_records_clear_kind(t, k);
+    while (pool_records_free_some(t, UINT_MAX))
+        ;
     hash_fini(&t->table);
 }
 
@@ -322,19 +338,41 @@ bool pool_record_get(struct pool *p, enum pool_record_kind kind, uint32_t scope,
     return true;
 }
 
+static int record_visit(const struct record *r, int (*fn)(const struct pool_record *r, void *arg),
+                        void *arg)
+{
+    struct pool_record v = record_as_public(r);
+    int rc = 0;
+    CO_NO_YIELD {
+        rc = fn(&v, arg);
+    }
+    return rc;
+}
+
 int pool_record_each(struct pool *p, enum pool_record_kind kind,
                      int (*fn)(const struct pool_record *r, void *arg), void *arg)
 {
     VP_VERIFY((unsigned)kind, <, (unsigned)POOL_RECORD_TABLE_MAX);
     struct record *r;
     list_for_each (r, &p->records.kind[kind], link) {
-        struct pool_record v = record_as_public(r);
-        int rc = 0;
-        CO_NO_YIELD {
-            rc = fn(&v, arg);
-        }
+        int rc = record_visit(r, fn, arg);
         if (rc)
             return rc;
+    }
+    return 0;
+}
+
+CO int pool_record_each_in_turns(struct pool *p, enum pool_record_kind kind,
+                                 int (*fn)(const struct pool_record *r, void *arg), void *arg)
+{
+    struct record *r;
+    unsigned n = 0;
+    list_for_each (r, &p->records.kind[kind], link) {
+        int rc = record_visit(r, fn, arg);
+        if (rc)
+            return rc;
+        if (++n % VISITED_A_TURN == 0)
+            co_yield ();
     }
     return 0;
 }

@@ -2,24 +2,24 @@
  * Roots: the block from which everything else is found, and the disk table.
  *
  * Root n goes to slot n mod 8, first to the heads of all disks in service, then to their tails,
- * each with FUA. It is durable when all of them have it; only then is anything reused that it
- * replaced.
+ * each with FUA. The root is durable when all of them have it. Only then is anything used again
+ * that it replaced.
  *
- *  R1  At any moment of a write of root n+1, some whole copy of what slot (n+1) mod 8 held before
- *      or of root n+1 itself exists: heads and tails are never in flight together. So when import
- *      finds root n, and the next slot damaged in *every* copy, then n+1 was durable once and n may
- *      lead to pages used again: it refuses (VP_E_ROOT_STALE) instead of losing what n+1 knew. An
- *      empty slot is damaged as well. A new pool begins with root 9, after 1 to 8 with the same
- *      content, so that no slot of it is empty; pools of early releases had empty slots up to root
- *      8.
+ *  R1  At any moment of a write of root n+1, slot (n+1) mod 8 has some whole copy: of root n+1
+ *      itself, or of what it held before. The reason is that heads and tails are never in flight
+ *      together. So when an import finds root n, and the next slot damaged in *every* copy, then
+ *      n+1 was durable once, and n may lead to pages used again. The import refuses
+ *      (VP_E_ROOT_STALE) instead of losing what n+1 knew. An empty slot is damaged as well. A new
+ *      pool begins with root 9, after roots 1 to 8 with the same content, so none of its slots is
+ *      empty. Pools of early releases had empty slots up to root 8.
  *  R2  A disk that fails the write is marked out, and the root is written again with the next
- * number.
+ *      number.
  *  R3  Root n+1 is begun when n is on all disks in service. After a crash in the middle of n the
  *      import sees to that (pool_root_repeat). Otherwise a few crashes in a row could leave a disk
  *      in service with a root so old that the disk seems to have been set back (import.c, I9).
  *  R4  A disk that is out but serves its data (disk.c) gets the roots as well, so that an image of
  *      it can be told from the disk: out_after in its row of the table says the newest root that it
- *      has. Nobody waits for more from it: when it fails a root, it gets none any more, and
+ *      has. Nobody waits for more from it. When it fails a root, it gets none any more, and
  *      out_after stays.
  */
 #include "pool/meta_impl.h"

@@ -1,7 +1,6 @@
 /*
- * Finding disks of pools. pool_scan only looks (read-only, shared); pool_candidates_open takes the
- * disks of one pool for itself: the exclusive lock on each device is what keeps a second daemon
- * away.
+ * Finding disks of pools. pool_scan only looks (read-only, shared). pool_candidates_open takes the
+ * disks of one pool for itself. The exclusive lock on each device keeps a second daemon away.
  */
 #include "base/attr.h"
 #include "base/log.h"
@@ -16,12 +15,15 @@
 
 /* ---- scanning ------------------------------------------------------------------------------ */
 
+#define LOOK_WAIT_NS (UINT64_C(20) * 1000000000) /* a disk may have to spin up */
+typedef char scan_path[sizeof(((struct pool_found *)0)->paths[0])];
+
 struct scan {
     struct pool_found *found;
     unsigned count, capacity;
     struct scan_disk {
         struct vp_uuid uuid;
-        char path[sizeof(((struct pool_found *)0)->paths[0])];
+        scan_path path;
     } * seen; /* what was found already: a disk may have several names, or copies */
     unsigned seen_count, seen_capacity;
 };
@@ -110,28 +112,95 @@ static CO int scan_add(struct scan *s, const char *path, const struct pool_label
     return 0;
 }
 
+/* A look at one path, in a coroutine of its own: the disk may not answer. The scan waits for it no
+ * longer than LOOK_WAIT_NS; a look that it left ends whenever the disk answers after all. */
+struct look {
+    struct list link; /* in `left`, or nowhere */
+    scan_path path;
+    struct pool_label label;
+    int rc;
+    bool ended;
+    struct co_queue end;
+};
+/* At home. As long as a disk is silent, later scans do not wait for it again. */
+static struct list left = {&left, &left};
+
+static CO int look_at(const char *path, struct pool_label *label)
+{
+    struct io_dev *dev;
+    struct vp_error err = {0};
+    int rc = io_dev_open(path, IO_OPEN_READ_ONLY | IO_OPEN_SHARED, &dev, &err);
+    if (rc) {
+        vp_debug("scan: %s", err.text);
+        return rc;
+    }
+    rc = pool_label_read(dev, label);
+    io_dev_close(dev);
+    if (rc && rc != VP_E_LABEL_NONE)
+        vp_warn("scan: %s: %s", path, vp_err_text(rc));
+    return rc;
+}
+
+static CO void look_run(void *arg)
+{
+    struct look *l = arg;
+    l->rc = look_at(l->path, &l->label);
+    l->ended = true;
+    co_queue_wake_all(&l->end);
+    if (list_empty(&l->link))
+        return;
+    vp_info("scan: %s answers again", l->path);
+    list_del(&l->link);
+    free(l);
+}
+
+static bool is_silent(const char *path)
+{
+    const struct look *l;
+    list_for_each (l, &left, link)
+        if (strcmp(l->path, path) == 0)
+            return true;
+    return false;
+}
+
+/* Until the look has ended, or too long. */
+static CO int look_wait(struct look *l)
+{
+    uint64_t deadline_ns = reactor_now_ns() + LOOK_WAIT_NS;
+    int rc = 0;
+    while (!l->ended && !rc)
+        rc = co_queue_wait_until(&l->end, deadline_ns, "a disk to answer a scan");
+    return l->ended ? 0 : rc;
+}
+
 /* Only lack of memory, and more disks than a pool can have, are errors: what cannot be read is no
  * disk of ours. */
 static CO int scan_disk(struct scan *s, const char *path)
 {
-    struct io_dev *dev;
-    struct vp_error err = {0};
-    if (io_dev_open(path, IO_OPEN_READ_ONLY | IO_OPEN_SHARED, &dev, &err) != 0) {
-        vp_debug("scan: %s", err.text);
+    if (is_silent(path))
         return 0;
-    }
-    struct pool_label l;
-    int rc = pool_label_read(dev, &l);
-    io_dev_close(dev);
+    struct look *l = calloc(1, sizeof(*l));
+    if (!l)
+        return VP_E_NO_MEMORY;
+    (void)snprintf(l->path, sizeof(l->path), "%s", path);
+    list_init(&l->link);
+    co_queue_init(&l->end);
+    int rc = co_spawn(look_run, l, "scan");
     if (rc) {
-        if (rc != VP_E_LABEL_NONE)
-            vp_warn("scan: %s: %s", path, vp_err_text(rc));
-        return 0;
+        free(l);
+        return rc;
     }
-    return scan_add(s, path, &l);
+    rc = look_wait(l);
+    if (rc) {
+        list_add_tail(&left, &l->link);
+        vp_warn("scan: %s does not answer and is left out until it does", path);
+        return rc == VP_E_TIMED_OUT ? 0 : rc;
+    }
+    if (!l->rc)
+        rc = scan_add(s, path, &l->label);
+    free(l);
+    return rc;
 }
-
-typedef char scan_path[sizeof(((struct pool_found *)0)->paths[0])];
 
 /* What is to be looked at, before any of it is opened: a disk, or what a directory has. */
 struct listing {
@@ -194,7 +263,7 @@ CO int pool_scan(const char *const *paths, unsigned count, const struct pool_sca
 
 /* ---- taking the disks of one pool ---------------------------------------------------------- */
 
-/* Somebody has the device: says who, as far as its label tells. */
+/* Somebody has the device. The sentence names the owner, as far as the disk's label tells it. */
 static CO int fail_busy(const char *path, struct vp_error *err)
 {
     struct io_dev *dev;

@@ -1,13 +1,15 @@
 /*
  * Whether a disk in use is still what it was. Somebody may overwrite its labels and roots (mkfs on
- * the wrong name), truncate its file or remove it: nothing of that fails before the next import,
- * and then the pool is gone. So this is looked at from time to time.
+ * the wrong name), truncate its file, or remove it. Nothing fails then until the next import, and
+ * then the pool is gone. So disks in use are looked at from time to time.
  *
  * Labels and roots that are damaged on a disk in service are written again, since the pool knows
- * all that they say: the labels in all copies, and roots until each slot has one. Not so where a
- * whole label of another pool stands, or a root of this pool that is newer than ours: somebody else
- * has this disk in use, and what it wrote is not ours to overwrite. What is found is kept in
- * the disk's `finding` until the pool closes, since data may have been overwritten as well.
+ * all that they say: the labels in all copies, and roots until each slot has one. There are two
+ * exceptions: a whole label of another pool, and a root of this pool that is newer than ours. Then
+ * somebody else has this disk in use, and what it wrote is not ours to overwrite. After a newer
+ * root all of the pool is in use by another daemon, which gives our space to others: the pool is
+ * fenced. The disk's `finding` says what was found until the pool closes, since data may have been
+ * overwritten as well.
  */
 #include "base/log.h"
 #include "io/buffer.h"
@@ -19,12 +21,14 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { ROOT_TRIES = 3, SLOTS_BYTES = POOL_ROOT_SLOTS * ROOT_BYTES };
 static const char moved[] = "it is not at its path any more";
 
 /* What was found in the places of labels and of the newest root. */
 struct sight {
     unsigned labels, roots; /* damaged copies */
-    bool foreign;           /* some copy is whole, and somebody else's */
+    bool foreign;           /* some label is whole, and another pool's */
+    bool newer;             /* some root is whole, and newer than ours */
 };
 
 /* What cannot be read for another reason is for the error counters to tell. */
@@ -50,24 +54,51 @@ static CO void labels_look(const struct pool_disk *d, void *block, struct sight 
     }
 }
 
-/* CO. Of the newest root, which stands still meanwhile. */
-static CO void roots_look(struct pool *p, const struct pool_disk *d, uint8_t *block,
-                          struct sight *s)
+/* CO. Of the newest root, once none is being written. */
+static CO uint64_t root_number(struct pool *p)
 {
     co_mutex_lock(&p->root.lock);
-    uint64_t number = p->root.now.number, found;
-    uint64_t at = POOL_ROOT_AT + number % POOL_ROOT_SLOTS * ROOT_BYTES;
-    for (unsigned tail = 0; tail < 2; tail++) {
-        int rc = io_dev_read(d->io.dev, at + (tail ? d->tail_bytes : 0), block, ROOT_BYTES);
-        bool whole = !rc && root_block_check(block, p->uuid, &found);
-        s->roots += rc ? is_beyond_end(rc) : !whole || found != number;
-        s->foreign |= whole && found > number;
-    }
+    uint64_t number = p->root.now.number;
     co_mutex_unlock(&p->root.lock);
+    return number;
 }
 
-/* CO. By raid_flush, which alone may flush a disk in use: of a failed flush the kernel tells one
- * caller, and whoever it is must take the disk out of service. */
+/* CO. Whether root `number` is in its slot, and no newer one in any. */
+static CO void slots_look(const struct pool_disk *d, uint64_t number, uint8_t *slots,
+                          struct sight *s)
+{
+    for (unsigned tail = 0; tail < 2; tail++) {
+        uint64_t at = POOL_ROOT_AT + (tail ? d->tail_bytes : 0), found;
+        int rc = io_dev_read(d->io.dev, at, slots, SLOTS_BYTES);
+        bool damaged = !rc || is_beyond_end(rc);
+        for (unsigned i = 0; !rc && i < POOL_ROOT_SLOTS; i++) {
+            if (!root_block_check(slots + (size_t)i * ROOT_BYTES, d->pool->uuid, &found))
+                continue;
+            damaged &= i != number % POOL_ROOT_SLOTS || found != number;
+            s->newer |= found > number;
+        }
+        s->roots += damaged;
+    }
+}
+
+/* CO. Roots are written meanwhile, since the disk may not answer for long: then it is looked at
+ * again, or the next time. */
+static CO void roots_look(struct pool *p, const struct pool_disk *d, uint8_t *slots,
+                          struct sight *s)
+{
+    for (unsigned tries = ROOT_TRIES; tries; tries--) {
+        uint64_t number = root_number(p);
+        struct sight seen = *s;
+        slots_look(d, number, slots, &seen);
+        if (root_number(p) != number)
+            continue;
+        *s = seen;
+        return;
+    }
+}
+
+/* CO. Flushes by raid_flush, which alone may flush a disk in use. The kernel reports a failed flush
+ * to one caller only, and that caller must take the disk out of service. */
 static CO int disk_flush(struct pool *p, struct pool_disk *d)
 {
     atomic_fetch_add(&d->io.writes_done, 1);
@@ -94,11 +125,19 @@ static CO int disk_write_again(struct pool *p, struct pool_disk *d)
 static CO void look_at_blocks(struct pool *p, struct pool_disk *d)
 {
     struct sight s = {0};
-    void *block = io_buffer_get(POOL_BLOCK);
+    void *block = io_buffer_get(SLOTS_BYTES);
     labels_look(d, block, &s);
     if (d->state == POOL_DISK_ONLINE)
         roots_look(p, d, block, &s);
-    io_buffer_put(block, POOL_BLOCK);
+    io_buffer_put(block, SLOTS_BYTES);
+    if (s.newer) {
+        pool_fence(p, "a disk has a newer root, so another daemon has the pool in use");
+        (void)snprintf(
+            d->finding, sizeof(d->finding),
+            "another daemon that has the pool in use wrote a newer root to it; end one of "
+            "them");
+        return;
+    }
     if (!s.labels && !s.roots)
         return;
     bool writable = !s.foreign && atomic_load(&d->io.in_service) && !pool_is_fenced(p);
@@ -108,10 +147,9 @@ static CO void look_at_blocks(struct pool *p, struct pool_disk *d)
     (void)snprintf(d->finding, sizeof(d->finding),
                    "%u copies of its label and %u of the newest root were overwritten by %s",
                    s.labels, s.roots,
-                   s.foreign
-                       ? "another pool or daemon that has this disk, and were left as they are"
-                   : rc ? "something else, and could not be written again"
-                        : "something else, and have been written again");
+                   s.foreign ? "another pool that has this disk, and were left as they are"
+                   : rc      ? "something else, and could not be written again"
+                             : "something else, and have been written again");
 }
 
 static CO void look_at_name(struct pool_disk *d)

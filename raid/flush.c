@@ -1,15 +1,16 @@
 /*
  * Making completed writes durable.
  *
- * A disk counts the writes that completed (writes_done) and remembers the count that a successful
- * flush covered (writes_flushed). The count is taken before the flush is submitted: a write that
- * completes meanwhile may or may not be covered by the device, and is taken as not covered.
+ * A disk counts the writes that completed (writes_done). It also remembers the count that a
+ * successful flush covered (writes_flushed). The count is taken before the flush is submitted. A
+ * write that completes while the flush is in flight may or may not be covered by the device, so it
+ * counts as not covered.
  *
- * After a failed flush nobody knows what the device's cache still holds, and the kernel reports it
- * once only: the disk is ejected, never flushed again and believed. So two flushes of one disk are
- * never in flight together: one of them could take the report, and the other would say that all is
- * well. Callers that come while a flush is in flight wait for it, and the next one serves them all,
- * whichever reactors they are on.
+ * After a failed flush nobody knows what the device's cache still holds, and the kernel reports the
+ * failure only once. So the disk is ejected: it is never flushed again and believed. For the same
+ * reason two flushes of one disk are never in flight together. One of them could take the report,
+ * and the other would say that all is well. A caller that comes while a flush is in flight waits
+ * for it. The next flush serves all callers that waited, on whichever reactors they are.
  */
 #include "io/reactor.h"
 #include "raid/raid_impl.h"
@@ -46,7 +47,7 @@ struct flush_turn {
 /* raid_disk.flush_turn: NULL when no flush is in flight, &flush_alone when nobody waits for it. */
 static struct flush_turn flush_alone;
 
-/* True: it leads. False: turn_await says when its flush is done. */
+/* True: the caller leads and flushes. False: turn_await says when its flush is done. */
 static bool turn_enter(struct flush_turn *t, struct raid_disk *d)
 {
     struct flush_turn *seen = atomic_load(&d->flush_turn);
@@ -61,8 +62,8 @@ static bool turn_enter(struct flush_turn *t, struct raid_disk *d)
     return !seen;
 }
 
-/* The device has answered the leader: its followers are done as well, and whoever came meanwhile
- * has the next turn, one for all of them. */
+/* The device has answered the leader, so its followers are done as well. The callers that came
+ * meanwhile get the next turn, one flush for all of them. */
 static void turn_leave(struct flush_turn *t)
 {
     for (struct flush_turn *f = t->followers, *next; f; f = next) {
@@ -109,7 +110,8 @@ static void turn_finish(struct flush_turn *t)
     turn_leave(t);
 }
 
-/* CO. For a turn that did not lead: until another flush, begun after it came, has ended. */
+/* CO. For a turn that did not lead: waits until a flush has ended that began after this turn
+ * came. */
 static CO void turn_await(struct flush_turn *t)
 {
     reactor_event_wait(&t->ready);
@@ -151,7 +153,8 @@ static CO int flush_window(struct raid_disk *const *disks, unsigned count)
     for (unsigned i = 0; i < n; i++)
         if (!waits[i])
             turn_finish(&turn[i]);
-    /* All turns end before an ejection is waited for: others may wait for a turn inherited here. */
+    /* All turns end before an ejection is waited for, because others may wait for a turn inherited
+     * here. */
     for (unsigned i = 0; i < n; i++)
         if (waits[i])
             turn_await(&turn[i]);

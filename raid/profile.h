@@ -1,6 +1,6 @@
 /*
- * Redundancy profiles: single, mirror:N, and the parity profiles raid5, raid6, raid:K+M, which have
- * their encoding here already so that they need no change of format.
+ * Redundancy profiles: single, mirror:N, and the parity profiles raid5, raid6, raid:K+M. The parity
+ * profiles have their encoding here already, so that serving them will need no change of format.
  */
 #ifndef VP_RAID_PROFILE_H
 #define VP_RAID_PROFILE_H
@@ -23,10 +23,10 @@ struct raid_profile {
 
 #define RAID_PROFILE_TEXT 16
 
-/* "single", "mirror" (= mirror:2), "mirror:N", "raid5:K+1" …: false when malformed. */
+/* Parses "single", "mirror" (= mirror:2), "mirror:N", "raid5:K+1" …; false when malformed. */
 bool raid_profile_parse(const char *text, struct raid_profile *out);
 const char *raid_profile_format(struct raid_profile p, char out[RAID_PROFILE_TEXT]);
-/* A profile that this release serves (from disk: untrusted). */
+/* Whether this release serves the profile, which may come from a disk (untrusted). */
 bool raid_profile_is_supported(struct raid_profile p);
 bool raid_profile_equal(struct raid_profile a, struct raid_profile b);
 

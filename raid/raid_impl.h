@@ -6,8 +6,9 @@
 #include "io/guard.h"
 #include "raid/raid.h"
 
-/* Operations in flight for one call at a time: they stand on the coroutine's stack, 104 bytes
- * each. A request of 32 MiB reaches raid/ as up to 16 pieces, twice that with two copies. */
+/* Operations in flight for one call at a time. They are on the coroutine's stack, 104 bytes each. A
+ * request of 32 MiB reaches raid/ as up to 16 pieces, which is twice as many operations with two
+ * copies. */
 #define RAID_WINDOW 32U
 
 static inline void raid_count(_Atomic uint64_t *counter, uint64_t n)
@@ -21,9 +22,9 @@ static inline bool raid_disk_is_in_service(const struct raid_disk *d)
 }
 
 /*
- * Whether a disk serves a group of so many members. A disk that is out missed only writes that
+ * Whether a disk serves a group of `width` members. A disk that is out missed only writes that
  * another copy has: a failed write of a group with one member is reported and never acknowledged.
- * So such groups go on there, until a flush fails.
+ * So the disk goes on with groups of one member until a flush fails.
  */
 static inline bool raid_disk_serves(const struct raid_disk *d, unsigned width)
 {
@@ -65,8 +66,7 @@ static inline int raid_disk_leave(struct raid_disk *d, int why_rc, const char *w
     return 0;
 }
 
-/* CO. For a disk found out of service: waits until that is durable, when somebody is still about
- * recording it. */
+/* CO. For a disk found out of service: if its ejection is not durable yet, waits until it is. */
 static inline int raid_disk_settle(struct raid_disk *d)
 {
     if (!atomic_load_explicit(&d->eject_pending, memory_order_acquire))

@@ -1,24 +1,25 @@
 /*
- * Reading a group: choosing a copy, verifying it, falling back and healing.
+ * Reading a group: choosing a copy, verifying it, falling back to other copies, and healing.
  *
- * The hot path is one operation a piece, in windows on the stack. Only when an operation failed or
- * a block does not match its checksum does raid_recover go through the piece: runs of bad blocks
- * are read from the other copies, first as a whole, then block by block, and what turned out good
- * is written over the copies that were bad. A copy that failed to read as a whole may still have
- * any block by itself, so block by block every copy is asked again, the first one too. The caller
- * keeps writers of these blocks away, but not other readers: two that heal one block at a time
- * would have two writes in flight at one place, so one reader of a group heals and others only
- * serve (the next reader sees what they left).
+ * The hot path is one operation for each piece, in windows on the stack. raid_recover looks at a
+ * piece only when its operation failed or a block does not match its checksum. It reads runs of bad
+ * blocks from the other copies, first as a whole, then block by block, and writes what is good over
+ * the copies that were bad. A copy that failed to read as a whole may still have any single block.
+ * So block by block every copy is asked again, the first one too.
  *
- * What a failed read means for its disk: nothing, as long as the block can be rewritten. A disk
- * that is gone altogether is ejected, once another copy has the data.
+ * The caller keeps writers of these blocks away, but not other readers. Two readers that heal one
+ * block at a time would have two writes in flight at one place. So only one reader of a group heals
+ * at a time. Other readers only serve, and the next reader finds what they left.
+ *
+ * A failed read means nothing for its disk as long as the block can be rewritten. A disk that is
+ * gone altogether is ejected once another copy has the data.
  */
 #include "base/crc.h"
 #include "base/log.h"
 #include "raid/raid_impl.h"
 
-/* A run of so many bytes stays on one disk, so that sequential reads remain sequential there. An
- * arena of default chunks is as long. */
+/* Reads of so many bytes in a row use the same disk, so that sequential reads remain sequential
+ * there. An arena of default chunks is as long. */
 #define REGION_SHIFT 22
 
 unsigned raid_copies(const struct raid_group *g)
@@ -103,7 +104,7 @@ static bool run_matches(const struct raid_io *io, uint32_t from, uint32_t to)
 /* ---- recovering --------------------------------------------------------------------------- */
 
 /* Which copies of a run were found bad, as a bit mask. A copy that mismatched is bad in every block
- * of the run; one that is unreadable is only known to have a block that cannot be read. */
+ * of the run. A copy that is unreadable has at least one block that cannot be read. */
 struct bad_copies {
     uint32_t unreadable, mismatched;
 };
@@ -120,8 +121,8 @@ static void count_healed(const struct raid_io *io, struct raid_disk *d, uint32_t
         raid_count(io->healed, blocks);
 }
 
-/* Writes the good run over its bad copies. Failure leaves what was bad as bad as it was: the
- * checksum (or the unreadable sector) goes on saying so. */
+/* Writes the good run over its bad copies. When that fails, the bad copies stay bad, and the
+ * checksum (or the unreadable sector) still says so. */
 static CO void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
 {
     struct raid_group *g = io->group;
@@ -172,7 +173,7 @@ static CO int recover_from_copies(struct raid_io *io, uint32_t from, uint32_t to
     return bad->mismatched ? VP_E_CHECKSUM : VP_E_RAID_NO_COPY;
 }
 
-/* Counts what could not be healed, where it was seen. */
+/* Counts a block that could not be healed, at the disk where it was seen. */
 static void count_lost_block(const struct raid_io *io, uint32_t mismatched)
 {
     for (unsigned c = 0; c < raid_copies(io->group); c++)
@@ -191,7 +192,7 @@ static CO int recover_run(struct raid_io *io, uint32_t from, uint32_t to, struct
         count_lost_block(io, found.mismatched);
         return first_rc;
     }
-    /* No copy has the whole run; each block by itself may have one that does. */
+    /* No copy has the whole run. Each single block may be whole on some copy. */
     first_rc = 0;
     for (uint32_t b = from; b < to; b++) {
         found = (struct bad_copies){.mismatched = bad.mismatched};
@@ -204,8 +205,8 @@ static CO int recover_run(struct raid_io *io, uint32_t from, uint32_t to, struct
     return first_rc;
 }
 
-/* The disk does not answer any more: it leaves service, since others have the data. A read does
- * not depend on that being recorded. */
+/* The disk does not answer any more. It leaves service, since others have the data. A read does not
+ * depend on the record of that. */
 static void leave_if_gone(struct raid_group *g, int copy, int rc)
 {
     if (rc == VP_E_IO_NO_DEVICE && raid_disk_is_in_service(g->disk[copy]))
@@ -213,7 +214,7 @@ static void leave_if_gone(struct raid_group *g, int copy, int rc)
                   "eject reports by itself, and the data were read from another copy");
 }
 
-/* `copy` failed with `rc`, or (0) does not match in some block. */
+/* `copy` failed with `rc`, or some of its blocks do not match (rc is 0). */
 static CO __attribute__((noinline)) int raid_recover(struct raid_io *io, int copy, int rc)
 {
     uint32_t blocks = io->len / RAID_BLOCK;

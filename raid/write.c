@@ -1,14 +1,14 @@
 /*
- * Writing a group: every member that serves it gets the data, in windows of operations on the
- * stack.
+ * Writing a group: every member that serves the group gets the data, in windows of operations on
+ * the stack.
  *
- * What makes a degraded write safe to acknowledge (GUARD_EJECT_BEFORE_ACK): a member that missed
- * it must be known to be out before anybody relies on the write, or after a crash it would come
- * back with old data and be read. So a failing member is ejected before the write returns, and a
- * write that finds a member out of service already waits until that is on record.
+ * A degraded write is safe to acknowledge only when the member that missed it is known to be out,
+ * durably (GUARD_EJECT_BEFORE_ACK). Otherwise that member would come back after a crash with old
+ * data, and would be read. So a failing member is ejected before the write returns. A write that
+ * finds a member already out of service waits until the ejection is durable.
  *
- * Disks may leave service while operations are in flight. What counts as a copy is therefore
- * decided afterwards: a member that took the write and serves the group still.
+ * Disks may leave service while operations are in flight. So a member counts as a copy only if it
+ * took the write and still serves the group afterwards.
  */
 #include "raid/raid_impl.h"
 
@@ -35,8 +35,8 @@ static void add_piece(struct write_window *w, struct raid_io *io)
     }
 }
 
-/* Members outside `written` are out of service, or leave it now; then the write may be
- * acknowledged when one of `written` is left. */
+/* Members outside `written` are out of service, or leave it now. Then the write may be acknowledged
+ * if a member of `written` still serves. */
 static __attribute__((noinline)) int settle_degraded(struct raid_group *g, uint32_t written,
                                                      uint32_t failed, int fail_rc)
 {

@@ -1,16 +1,18 @@
 /*
- * After a crash, or after an overwrite that failed: regions that count as recovered. A block there
- * may have been under way in place, so its copies may differ from its logged checksum and from each
+ * Recovered regions, after a crash or a failed overwrite. A block in such a region may have been
+ * overwritten at that moment. So its copies may differ from its logged checksum and from each
  * other.
  *
- * A copy that matches the checksum is the truth; where none does, the first readable one is
+ * A copy that matches the checksum is the truth. Where no copy matches, the first readable one is
  * adopted. All copies are written (GUARD_ADOPT_EQUALISE): the others to be equal, and the adopted
- * one too, since after a failed flush it may be in the disk's cache only and never leave it. That,
- * with the new checksum, is committed before the block is served, so that two reads never disagree,
- * whatever fails later. Readers do so for the blocks they read, under their block locks; a
- * background job (thin_resync_step) for whole chunks, whose writers it keeps out by
- * thin->resync_chunk. It knows those that began since the region is recovered (thin->active); older
- * ones it lets end first.
+ * copy too, because after a failed flush it may be only in the disk's cache and never leave it. The
+ * copies and the new checksum are committed before the block is served. So two reads never
+ * disagree, whatever fails later.
+ *
+ * Readers do this for the blocks that they read, under their block locks. A background job
+ * (thin_resync_step) does it for whole chunks. It keeps writers out of a chunk by
+ * thin->resync_chunk. It knows the writers that began after the region was recovered
+ * (thin->active). It first lets older writers end.
  */
 #include <stdlib.h>
 #include <string.h>

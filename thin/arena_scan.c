@@ -1,36 +1,51 @@
 /*
  * Finding leased arenas with room that are not in memory: after an import, and when more than
- * THIN_SPARES_MAX had room. The list of leased arenas comes from the pool and is walked lazily, a
- * few leaves of the space tree at a time, when a write needs room; so opening a volume costs
- * nothing for it, and an arena that was leased just before a crash and never used is found too. The
- * list takes 8 bytes an arena (2 bytes for each MiB of the volume) until it is walked through.
+ * THIN_SPARES_MAX had room. Their numbers come from the pool in windows, ascending. They are walked
+ * lazily, a few leaves of the space tree at a time, when a write needs room. So opening a volume
+ * costs nothing for it, memory does not grow with the volume, and an arena that was leased just
+ * before a crash and never used is found too.
+ *
+ * The volume may lease or return arenas while a scan is under way. A window that is fetched later
+ * has the leased ones and lacks the returned ones. Arenas that are known to be leased are passed
+ * over.
  */
 #include <stdlib.h>
 
 #include "thin/thin_impl.h"
 
-enum { ARENAS_A_TURN = 256 };
-#define SCAN_FORGOTTEN (UINT64_C(1) << 63) /* in the list, which is in ascending order */
+enum {
+    WINDOW = 256, /* numbers fetched at once: half of what a leaf of the space tree holds */
+    ARENAS_A_TURN = 256,
+};
+#define SCAN_FORGOTTEN (UINT64_C(1) << 63) /* in the window, which is in ascending order */
 
-/* Home: fetches the numbers of all leased arenas. */
-static CO int scan_fetch(void *arg)
+/* Home: fetches the next window. */
+static CO int window_fetch(void *arg)
 {
     struct thin *t = arg;
     struct thin_space *s = &t->space;
-    size_t n = pool_arena_count(t->pool, t->id);
-    uint64_t *numbers = malloc((n ? n : 1) * sizeof(*numbers));
-    if (!numbers)
-        return VP_E_NO_MEMORY;
-    s->scan_left = pool_arena_list(t->pool, t->id, numbers, n);
-    s->scan = numbers;
+    s->scan_at = 0;
+    s->scan_count = pool_arena_list(t->pool, t->id, &s->scan_from, s->scan, WINDOW);
     return 0;
 }
 
-/* The next arena of the list, when it has room and is not known. `*loaded`: its leaf had to be. */
+static bool window_is_done(const struct thin_space *s)
+{
+    return s->scan_at == s->scan_count;
+}
+
+/* A window that is not full was the last one. */
+static bool scan_is_over(const struct thin_space *s)
+{
+    return window_is_done(s) && s->scan_count < WINDOW;
+}
+
+/* The next arena of the window, when it has room and is not known. `*loaded`: its leaf had to be
+ * loaded. */
 static CO int scan_next(struct thin *t, bool *loaded, struct thin_arena **found)
 {
     struct thin_space *s = &t->space;
-    uint64_t number = s->scan[--s->scan_left];
+    uint64_t number = s->scan[s->scan_at++];
     struct pool_arena at;
     if (number & SCAN_FORGOTTEN || thin_arena_find(t, number) ||
         !pool_arena_find(t->pool, number, &at))
@@ -62,11 +77,14 @@ static CO int scan_next(struct thin *t, bool *loaded, struct thin_arena **found)
 static CO int scan_begin(struct thin *t)
 {
     struct thin_space *s = &t->space;
-    thin_quiesce(t);        /* a lease that is not durable yet must not be found */
+    thin_quiesce(t); /* a lease that is not durable yet must not be found */
+    s->scan = malloc(WINDOW * sizeof(*s->scan));
+    if (!s->scan)
+        return VP_E_NO_MEMORY;
     s->scan_needed = false; /* what is forgotten from now on needs another one */
-    int rc = reactor_call(pool_home(t->pool), scan_fetch, t);
-    s->scan_needed |= rc != 0;
-    return rc;
+    s->scan_from = 0;
+    s->scan_at = s->scan_count = WINDOW;
+    return 0;
 }
 
 CO int thin_space_scan(struct thin *t, unsigned budget, struct thin_arena **found)
@@ -74,20 +92,21 @@ CO int thin_space_scan(struct thin *t, unsigned budget, struct thin_arena **foun
     struct thin_space *s = &t->space;
     *found = NULL;
     int rc = s->scan_needed && !s->scan ? scan_begin(t) : 0;
-    if (rc)
+    if (rc || !s->scan)
         return rc;
     unsigned leaves = 0, looked_at = 0;
-    while (s->scan_left && leaves < budget && !*found) {
-        bool loaded = false;
-        rc = scan_next(t, &loaded, found);
-        s->scan_left += rc == VP_E_NO_MEMORY; /* it is looked at again, not lost */
+    while (!scan_is_over(s) && leaves < budget && !*found) {
+        bool loaded = false, fetch = window_is_done(s);
+        rc = fetch ? reactor_call(pool_home(t->pool), window_fetch, t)
+                   : scan_next(t, &loaded, found);
+        s->scan_at -= rc == VP_E_NO_MEMORY && !fetch; /* it is looked at again, not lost */
         if (rc)
             return rc;
         leaves += loaded;
         if (++looked_at % ARENAS_A_TURN == 0)
             co_yield (); /* the leaves may all be in memory */
     }
-    if (!s->scan_left) {
+    if (scan_is_over(s)) {
         free(s->scan);
         s->scan = NULL;
     }
@@ -96,15 +115,17 @@ CO int thin_space_scan(struct thin *t, unsigned budget, struct thin_arena **foun
 
 void thin_space_scan_forget(struct thin *t, uint64_t number)
 {
-    uint64_t *scan = t->space.scan;
-    size_t low = 0, high = t->space.scan_left;
+    struct thin_space *s = &t->space;
+    if (!s->scan)
+        return;
+    size_t low = s->scan_at, high = s->scan_count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if ((scan[middle] & ~SCAN_FORGOTTEN) < number)
+        if ((s->scan[middle] & ~SCAN_FORGOTTEN) < number)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low < t->space.scan_left && scan[low] == number)
-        scan[low] |= SCAN_FORGOTTEN;
+    if (low < s->scan_count && s->scan[low] == number)
+        s->scan[low] |= SCAN_FORGOTTEN;
 }

@@ -1,23 +1,24 @@
 /*
- * Page cache of one reactor, with a limit. Memory comes in slabs and is kept until the cache goes.
+ * The page cache of one reactor, with a limit. Memory comes in slabs and is kept until the cache
+ * goes.
  *
- * Clean pages are in a clock list; who is at its head is evicted unless it was used since the hand
- * passed, or cannot go (thin_impl.h, invariant 3). Dirty pages are in their trees' lists until a
- * checkpoint wrote them.
+ * Clean pages are in a clock list. The page at its head is evicted unless it was used since the
+ * hand passed, or cannot go (thin_impl.h, invariant 3). Dirty pages are in the lists of their trees
+ * until a checkpoint wrote them.
  *
- * Why nothing here can deadlock: a page is never waited for while another is pinned. When nothing
- * can be evicted the limit is exceeded instead, which is bounded, because an operation that dirties
- * pages first passes thin_throttle, where it waits without any pin; a checkpoint needs no page but
- * those that are dirty, which are loaded with their parents, and has its own write buffer.
+ * Nothing here can deadlock, because a page is never waited for while another is pinned. When
+ * nothing can be evicted the limit is exceeded instead. That is bounded: an operation that dirties
+ * pages first passes thin_throttle, and waits there without any pin. A checkpoint needs only dirty
+ * pages, which are loaded with their parents, and it has its own write buffer.
  *
  *     dirty pages  0 ─── ¼ of the limit ────────── ½ ───────────── ¾ ─────────
  *                          a checkpoint is asked    changes are     they wait
  *                          for                      slowed down     for one
  *
- * Slowed down: each is given a time to start, behind the one before it, by what a page costs in the
- * checkpoints of the time being (all of a checkpoint's duration over the pages that it cleaned
- * here): the nearer to ¾, the further apart. So what comes in and what goes out meet before
- * anything has to stop. Whoever waits at ¾ is woken when pages were written, and when the
+ * A change that is slowed down gets a time to start, behind the change before it. The distance is
+ * what a page costs in the current checkpoints (the duration of a checkpoint divided by the pages
+ * that it cleaned here), and it grows towards ¾. So what comes in and what goes out meet before
+ * anything has to stop. A change that waits at ¾ is woken when pages were written, and when the
  * checkpoint fails.
  */
 #include <stdlib.h>

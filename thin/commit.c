@@ -3,11 +3,11 @@
  *
  * A commit (a) collects the records of everything that was acknowledged, at one moment, (b) flushes
  * the disks, so that what the records point at is durable (GUARD_DATA_BEFORE_LOG), (c) appends the
- * records to the log. One commit of a volume runs at a time; who comes meanwhile is covered by the
- * next one, which the first of them runs for all.
+ * records to the log. One commit of a volume runs at a time. Callers that arrive meanwhile are
+ * covered by the next commit, which the first of them runs for all.
  *
- * A commit that failed keeps its records and sends them again, alone, before newer ones are
- * collected: they are absolute, so the order is all that matters, and the batch does not grow.
+ * A commit that failed keeps its records. They are sent again, alone, before newer ones are
+ * collected. Records are absolute, so only their order matters, and the batch does not grow.
  */
 #include "io/guard.h"
 #include "io/reactor.h"

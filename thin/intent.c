@@ -1,22 +1,24 @@
 /*
- * Write intents: one durable bit for each region of 1024 chunks says that blocks there may differ
- * from their logged checksums after a crash, because they were being changed in place.
+ * Write intents: one durable bit for each region of 1024 chunks. It says that blocks there may
+ * differ from their logged checksums after a crash, because they were being changed in place.
  *
- *  - Set, durably, before the first change in place of a region (GUARD_INTENT_BEFORE_OVERWRITE);
- *    who needs regions at the same time shares a commit. Only one such commit runs at a time, so
- *    that the records of a word reach the log in the order of their values.
- *  - Cleared at a checkpoint, when nothing was changed in place since the checkpoint before and
- *    nothing is under way: in memory first; then the checkpoint's commit makes those data and their
- *    checksums durable; then the root, whose table image lacks the bit. Who writes meanwhile sets
- *    the bit again through the log, which is replayed over the table image.
+ *  - A bit is set, durably, before the first change in place of its region
+ *    (GUARD_INTENT_BEFORE_OVERWRITE). Requests that need regions at the same time share a commit.
+ *    Only one such commit runs at a time, so the records of a word reach the log in the order of
+ *    their values.
+ *  - A bit is cleared at a checkpoint, when nothing was changed in place in its region since the
+ *    checkpoint before and nothing is under way. It is cleared in memory first. Then the
+ *    checkpoint's commit makes the data and their checksums durable. Then the root becomes durable,
+ *    whose table image lacks the bit. A write that comes meanwhile sets the bit again through the
+ *    log, which is replayed over the table image.
  *
  * A change in place belongs to the epoch in which it began. An epoch ends at a checkpoint, but only
- * when all changes of the epoch before have ended: so everything under way at that moment is marked
- * in `touched`. An epoch may end earlier (thin_intents_drain) under the same condition: what is
+ * when all changes of the epoch before have ended. So everything under way at that moment is marked
+ * in `touched`. An epoch may end earlier (thin_intents_drain) under the same condition. What is
  * under way then belongs to an epoch that began after the last clearing, so its mark is there.
  *
- * A change in place that failed leaves what a crash leaves: some blocks are new, some old, and
- * which ones is not known. The intent is durable, so the region counts as recovered from then on
+ * A change in place that failed leaves what a crash leaves: some blocks are new, some are old, and
+ * nobody knows which. The intent is durable, so the region counts as recovered from then on
  * (adopt.c).
  */
 #include <stdlib.h>

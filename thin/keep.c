@@ -1,11 +1,12 @@
 /*
  * Before a change is acknowledged its records are kept in memory that outlives the daemon
- * (pool/keep.h), so that a daemon which is killed has not forgotten it.
+ * (pool/keep.h). So a kill of the daemon does not lose the change.
  *
- * An append takes all entries that changed since the last one, whoever changed them: a chunk that
- * one request allocated may hold the first blocks of another one, which ends before it. So what is
- * kept is the state of one moment, as in a commit; and an entry stays marked until an append took
- * it, even if a commit did before, since that commit may never become durable.
+ * An append takes all entries that changed since the last append, whichever request changed them.
+ * This is needed because a chunk that one request allocated may hold the first blocks of another
+ * request, which ends earlier. So what is kept is the state of one moment, as in a commit. An entry
+ * stays marked until an append took it, even if a commit took it before, since that commit may
+ * never become durable.
  */
 #include "io/guard.h"
 #include "thin/thin_impl.h"
@@ -68,7 +69,9 @@ void thin_keep_commit_end(struct thin *t, bool durable)
         t->keep_blocked = false;
 }
 
-/* Each record of a commit was appended after the commit before it began, but for the last few. */
+/* Takes memory for a commit. Nearly all records of a commit are in appends since the commit before
+ * it began, so pool_keep_bytes_max bounds them. UNKEPT_BYTES_MAX bounds the last few, which are not
+ * kept yet. */
 static CO void batch_take(struct thin *t)
 {
     while (t->committing)

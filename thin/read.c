@@ -1,7 +1,8 @@
 /*
- * Reading. A request is cut into windows of pieces that are read in parallel; blocks without a
- * valid bit are zeros. Nothing is pinned while the devices work: the caller's block locks keep
- * every block that is read valid, so its chunk cannot be freed, and the checksums are copied.
+ * Reading. A request is cut into windows of pieces, and the pieces of a window are read in
+ * parallel. Blocks without a valid bit are zeros. Nothing is pinned while the devices work: the
+ * caller's block locks keep every block that is read valid, so its chunk cannot be freed, and the
+ * checksums are copied.
  */
 #include <string.h>
 

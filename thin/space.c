@@ -1,18 +1,20 @@
 /*
  * Space of a volume: which chunks of its leased arenas are in use.
  *
- * The truth is the space tree (arena → bitmap). In memory are the arenas that matter now: up to
- * eight *open* ones, on different disks, which give chunks in turn, so that successive chunks lie
- * on successive disks; *spares* with room; and those with chunks in *quarantine*: freed, but the
- * commit that says so is not durable yet, or the devices are still being told
- * (GUARD_FREE_BEFORE_REUSE).
+ * The space tree (arena → bitmap) holds the truth. The arenas that matter now are in memory:
+ *
+ *  - up to eight *open* arenas on different disks. They give chunks in turn, so that successive
+ *    chunks are on successive disks;
+ *  - *spares* with room;
+ *  - arenas with chunks in *quarantine*: the chunks were freed, but the commit that says so is not
+ *    durable yet, or the devices are still being told (GUARD_FREE_BEFORE_REUSE).
  *
  *     used ──free──▶ freed ──commit begins──▶ committing ──durable──▶ discarding ──▶ free
  *                      ◀──────────── commit failed ──────┘
  *
  * An open slot that is used up is filled from the spares, from leased arenas that were not looked
- * at since the volume was opened (arena_scan.c), or by a new lease, in this order. All of it waits
- * and runs under space->lock; taking a chunk does neither.
+ * at since the volume was opened (arena_scan.c), or by a new lease, in this order. All of this
+ * waits, and runs under space->lock. Taking a chunk does neither.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -509,8 +511,7 @@ static CO void empties_return(struct thin *t, size_t keep)
     struct thin_space *s = &t->space;
     struct thin_arena *a[RETURN_BATCH];
     if (s->lock.owner)
-        return; /* somebody looks for room: the empty ones are for him; a later commit returns the
-                   rest */
+        return; /* somebody looks for room and gets the empties; a later commit returns the rest */
     co_mutex_lock(&s->lock);
     unsigned n;
     int rc = 0;

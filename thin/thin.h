@@ -1,11 +1,11 @@
 /*
- * A thin volume's blocks: the map from chunk numbers to the pool's chunks, allocation on write,
- * valid bits, checksums, write intents, commits and checkpoints.
+ * The blocks of a thin volume: the map from chunk numbers to the pool's chunks, allocation on
+ * write, valid bits, checksums, write intents, commits and checkpoints.
  *
- * One `struct thin` is a volume family of one: its map tree, its space tree (which chunks of its
- * leased arenas are in use) and its intents belong to one reactor; every function here runs there.
- * Offsets and counts are in blocks of 4096 bytes. The caller (volumes/) holds block locks: two
- * writes, or a read and a write, never work on the same block at the same time; reads share.
+ * One `struct thin` is a volume family of one. Its map tree, its space tree (which chunks of its
+ * leased arenas are in use) and its intents belong to one reactor, and every function here runs
+ * there. Offsets and counts are in blocks of 4096 bytes. The caller (volumes/) holds block locks:
+ * two writes, or a read and a write, never work on the same block at the same time. Reads share.
  *
  * Algorithms and orderings: docs/design.md, "Thin volumes". Bytes: thin/thin_format.h.
  */
@@ -30,7 +30,7 @@ struct vchunk {
 /* Metadata memory shared by all volumes of one reactor: a page cache with a limit. */
 struct thin_cache;
 int thin_cache_new(size_t limit_bytes, struct thin_cache **out) must_check;
-/* On its reactor: what waits there for pages to become clean ends with rc. */
+/* On the cache's reactor. Every wait there for pages to become clean ends with rc. */
 void thin_cache_checkpoint_failed(struct thin_cache *c, int rc);
 void thin_cache_free(struct thin_cache *c);
 struct thin_cache_stats {
@@ -60,46 +60,46 @@ struct thin_state {
 };
 
 /*
- * Opens a volume; `state` NULL for a new one. Loads roots only; applying `replay` loads the leaves
- * it names. Errors: VP_E_PAGE_DAMAGED, VP_E_MAP_BAD (the volume is then faulted by the caller,
- * others go on), VP_E_PAGE_UNREADABLE, VP_E_NO_MEMORY, VP_E_NO_SPACE (reserve).
+ * Opens a volume; `state` is NULL for a new one. Loads only the roots; applying `replay` loads the
+ * leaves that it names. Errors: VP_E_PAGE_DAMAGED, VP_E_MAP_BAD (the caller then faults this
+ * volume, others go on), VP_E_PAGE_UNREADABLE, VP_E_NO_MEMORY, VP_E_NO_SPACE (reserve).
  */
 CO int thin_open(const struct thin_config *config, const struct thin_state *state,
                  struct thin **out) must_check;
-/* All I/O has ended; waits for what goes on in the background. Before thin_close. */
+/* Waits for work in the background, when all I/O has ended. Before thin_close. */
 CO void thin_quiesce(struct thin *t);
-/* Does not commit: the caller did, or means to abandon. */
+/* Closes without a commit: the caller committed before, or means to abandon. */
 void thin_close(struct thin *t);
 
-/* Reads; invalid blocks read as zeros. Errors: VP_E_CHECKSUM, VP_E_RAID_NO_COPY,
- * VP_E_PAGE_DAMAGED, VP_E_PAGE_UNREADABLE. */
+/* Reads blocks. A block without a valid bit reads as zeros. Errors: VP_E_CHECKSUM,
+ * VP_E_RAID_NO_COPY, VP_E_PAGE_DAMAGED, VP_E_PAGE_UNREADABLE. */
 CO int thin_read(struct thin *t, uint64_t block, uint64_t count, void *buf) must_check;
 
 /*
- * Writes whole blocks. When it returns 0 later reads see the data; they survive a power cut after
- * the next thin_commit, and a kill of the daemon at once (where thin_take_memory says so). Errors:
- * VP_E_NO_SPACE (the blocks keep their old content), those of raid_write.
+ * Writes whole blocks. When it returns 0 later reads see the data. The data survive a power cut
+ * after the next thin_commit, and a kill of the daemon at once (where thin_take_memory says so).
+ * Errors: VP_E_NO_SPACE (the blocks keep their old content), those of raid_write.
  */
 CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *buf) must_check;
 
-/* Blocks read as zeros afterwards; a chunk without valid blocks is freed, unless `keep_allocated`:
- * then missing chunks are allocated instead (NBD's NO_HOLE). Errors: VP_E_NO_SPACE (only with
- * keep_allocated), VP_E_PAGE_DAMAGED, VP_E_PAGE_UNREADABLE, VP_E_POOL_FENCED. */
+/* The blocks read as zeros afterwards. A chunk without valid blocks is freed. With `keep_allocated`
+ * no chunk is freed, and missing chunks are allocated (NBD's NO_HOLE). Errors: VP_E_NO_SPACE (only
+ * with keep_allocated), VP_E_PAGE_DAMAGED, VP_E_PAGE_UNREADABLE, VP_E_POOL_FENCED. */
 CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_allocated) must_check;
 
 /*
- * P1: everything completed before the call survives. Group commit: flush of data disks
- * (GUARD_DATA_BEFORE_LOG), then the log. Errors: VP_E_POOL_FENCED.
+ * P1: everything that completed before the call survives. Group commit: flushes the data disks
+ * (GUARD_DATA_BEFORE_LOG), then writes the log. Errors: VP_E_POOL_FENCED.
  */
 CO int thin_commit(struct thin *t) must_check;
 
-/* Takes the memory that requests may need, so that none has to wait for it: what is kept, what a
- * commit collects, and map pages, as many as the map has or the cache's limit allows. Returns
- * whether what was acknowledged survives a kill of the daemon: not where the system has no shared
- * memory. */
+/* Takes the memory that requests may need, so that no request has to wait for it: kept memory, what
+ * a commit collects, and map pages (as many as the map has or the cache's limit allows). Returns
+ * whether acknowledged changes survive a kill of the daemon. They do not where the system has no
+ * shared memory. */
 CO bool thin_take_memory(struct thin *t);
 
-/* Somebody else needs room: commits when chunks were freed, and gives back the arenas that hold
+/* Makes room for others: commits when chunks were freed, and gives back the arenas that hold
  * nothing, also those that an earlier life of the volume leased (a part of the space tree may be
  * read for that). Errors: those of reading and of thin_commit. */
 CO int thin_give_back(struct thin *t) must_check;
@@ -115,16 +115,16 @@ CO int thin_extents(struct thin *t, uint64_t block, uint64_t count, struct thin_
                     unsigned max, unsigned *n) must_check;
 
 /* The first block in [block, end) that lies in an allocated chunk; `end` when there is none. Looks
- * no further than there. */
+ * no further than that block. */
 CO int thin_next_mapped(struct thin *t, uint64_t block, uint64_t end, uint64_t *next) must_check;
 
-/* Grows, or shrinks (the caller discarded the rest before). */
+/* Grows the volume, or shrinks it (the caller discarded the rest before). */
 CO int thin_resize(struct thin *t, uint64_t size_blocks) must_check;
 
 /*
- * Checkpoint, in pool_client.checkpoint's order: thin_checkpoint_pages writes dirty pages;
- * thin_commit covers what they hold; thin_checkpoint_roots, after both, gives what the TREE records
- * name. See docs/design.md.
+ * A checkpoint, in the order of pool_client.checkpoint: thin_checkpoint_pages writes dirty pages,
+ * thin_commit covers what they hold, and then thin_checkpoint_roots gives what the TREE records
+ * name. See docs/design.md, "Checkpoint".
  */
 CO int thin_checkpoint_pages(struct thin *t) must_check;
 struct thin_roots {
@@ -139,8 +139,9 @@ void thin_tree_record(struct pool_page_ref root, uint8_t height,
 bool thin_is_dirty(const struct thin *t);
 /* How many INTENT records (keys 0 …) a volume of so many chunks can have. */
 uint64_t thin_intent_words(uint64_t chunks);
-/* Clears in memory the intents of regions not written since the last call, before the checkpoint's
- * commit; fills `removed`/`changed` records into b for the table image's table. */
+/* Clears, in memory and before the checkpoint's commit, the intents of regions not written since
+ * the last call. Adds the records that are removed or changed to b, for the table of the table
+ * image. */
 void thin_checkpoint_intents(struct thin *t, struct pool_batch *b);
 
 /* Releases every page of the volume's trees (deletion; arenas were returned as a whole). */

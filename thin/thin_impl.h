@@ -38,14 +38,15 @@ struct thin_marks {
 /* ==== pages (cache.c) ======================================================================= */
 
 /*
- * A page in memory, in the bytes of the disk. Owned by the cache; its tree reaches it through its
+ * A page in memory, in the bytes of the disk. The cache owns it. Its tree reaches it through its
  * parent's child[] (or tree->root). Invariants:
- *  1. a loaded page's parent is loaded (children counts them);
- *  2. a page that is not dirty equals what its parent's reference names (no reference: all zero);
- *  3. evicted are only pages that are clean, unpinned, childless, committed, kept, and not being
- *     loaded or written;
- *  4. a page is due exactly when it, or a page below it, is dirty, being written, or about to be
- *     changed; due_children counts the pages right below that are.
+ *
+ * 1. A loaded page's parent is loaded (children counts them).
+ * 2. A page that is not dirty equals what its parent's reference names (no reference: all zero).
+ * 3. Only pages are evicted that are clean, unpinned, childless, committed, kept, and not being
+ *    loaded or written.
+ * 4. A page is due exactly when it, or a page below it, is dirty, being written, or about to be
+ *    changed. due_children counts the due pages right below it.
  */
 struct thin_page {
     struct list clock_link; /* cache->clean, while not dirty; cache->unused              */
@@ -91,11 +92,11 @@ struct thin_cache {
  * VP_E_NO_MEMORY. */
 int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, uint64_t index,
                   struct thin_page **out) must_check;
-/* Memory for all pages that this volume's trees can have at its size, within three quarters of the
- * limit for all such volumes; other volumes leave it to them. What is not there now is asked for
- * again when it is used. */
+/* Takes memory for all pages that this volume's trees can have at its size. All such volumes
+ * together get three quarters of the limit, and other volumes leave that to them. Memory that is
+ * not there now is asked for again when it is used. */
 CO void thin_cache_take(struct thin *t);
-/* Takes it out of its tree and frees it, whatever its state. */
+/* Takes the page out of its tree and frees it, whatever its state. */
 void thin_page_drop(struct thin_page *p);
 void thin_page_mark_dirty(struct thin_page *p);
 void thin_page_mark_clean(struct thin_page *p);
@@ -164,7 +165,7 @@ void thin_tree_fini(struct thin_tree *tree);
 /* The leaf of `key` when it is in memory, else NULL; not pinned. No yield. */
 struct thin_page *thin_tree_peek(struct thin_tree *tree, uint64_t key);
 /*
- * The leaf of `key`, pinned; NULL when there is none and not `create`. Everything may change
+ * Gives the leaf of `key`, pinned; NULL when there is none and not `create`. Everything may change
  * meanwhile, but the leaf, once pinned, stays. VP_E_PAGE_DAMAGED, VP_E_PAGE_UNREADABLE,
  * VP_E_NO_MEMORY, VP_E_MAP_BAD.
  */
@@ -226,9 +227,9 @@ struct thin_map_entry {
 enum thin_arena_state { THIN_ARENA_OPEN, THIN_ARENA_SPARE, THIN_ARENA_IDLE };
 
 /*
- * A leased arena that has something to remember: it is allocated from, could be, or holds chunks
- * that were freed and are not durable yet. Others are in the space tree only. A chunk is free when
- * no mask has its bit.
+ * A leased arena that has something to remember: chunks are taken from it, or could be, or it holds
+ * chunks that were freed and are not durable yet. Other arenas are in the space tree only. A chunk
+ * is free when no mask has its bit.
  */
 struct thin_arena {
     struct hash_node node;    /* space->arenas, by number                     */
@@ -260,8 +261,11 @@ struct thin_space {
     uint64_t quarantined;   /* chunks in the three masks of all arenas                    */
     uint64_t leased, leased_min;
     struct co_mutex lock; /* leasing, scanning, returning                               */
-    uint64_t *scan;       /* numbers of leased arenas not looked at yet                 */
-    size_t scan_left;
+    /* A scan that is under way (arena_scan.c), else NULL: a window of the numbers of leased arenas,
+     * those from scan_at to scan_count not looked at yet; the next window begins at scan_from. */
+    uint64_t *scan;
+    size_t scan_at, scan_count;
+    uint64_t scan_from;
     bool scan_needed; /* arenas with room may exist that are not in memory          */
 };
 
@@ -276,7 +280,7 @@ CO int thin_space_refill(struct thin *t) must_check;
 /* Marks a chunk free, in quarantine until the next commit. `leaf` is its arena's leaf of the space
  * tree. VP_E_NO_MEMORY, VP_E_MAP_BAD: nothing changed. No yield. */
 int thin_space_free(struct thin *t, struct thin_page *leaf, struct pchunk c) must_check;
-/* A commit collects: what is freed so far becomes free when it is durable. */
+/* A commit collects its records. What is freed so far becomes free when that commit is durable. */
 void thin_space_commit_begin(struct thin *t);
 void thin_space_commit_end(struct thin *t, bool durable);
 /* After a commit: tells devices, makes chunks allocatable, gives empty arenas back. */
@@ -287,7 +291,7 @@ uint64_t thin_arena_free_mask(const struct thin_arena *a);
 struct thin_arena *thin_arena_find(struct thin *t, uint64_t number);
 int thin_arena_add(struct thin *t, const struct pool_arena *at, uint64_t used,
                    struct thin_arena **out) must_check;
-/* Keeps it as a spare or forgets it, whichever fits what it holds. */
+/* Keeps the arena as a spare or forgets it, whichever fits what it holds. */
 void thin_arena_settle(struct thin *t, struct thin_arena *a);
 /* Looks at leased arenas that are not in memory until one with room is found, or `budget` leaves
  * were loaded; *found NULL otherwise. */
@@ -391,8 +395,8 @@ struct thin {
     size_t pages;          /* in the cache                                        */
     size_t wanted_pages;   /* its part of the cache's, when its memory was taken */
     uint64_t unkept_bytes; /* of records that the next append will have, at most */
-    /* Too much was changed for an append: the next commit stands in for it, and while it is not
-     * durable nothing can be appended. */
+    /* Too much was changed for an append. The next commit stands in for it, and nothing can be
+     * appended until that commit is durable. */
     bool keep_by_commit, keep_blocked;
 
     /* Adoption after a crash (adopt.c): one at a time; writers keep out of resync_chunk. */
@@ -418,8 +422,8 @@ static inline void thin_stat_changed(struct thin *t)
 }
 /* The record of the counters. */
 void thin_stat_collect(struct thin *t, struct pool_batch *b);
-/* Right before a change is acknowledged: a daemon that is killed from now on has not forgotten it
- * (keep.c). May commit. */
+/* Keeps a change right before it is acknowledged, so that a daemon that is killed from now on has
+ * not forgotten it (keep.c). May commit. */
 CO int thin_keep(struct thin *t) must_check;
 /* A commit collected everything; it is durable. No yield. */
 void thin_keep_commit_begin(struct thin *t);
@@ -430,12 +434,12 @@ CO void thin_resync_wait(struct thin *t, uint64_t vchunk);
 bool thin_has_meta_room(struct thin *t);
 /* Whether a leaf of the map, and one of the space tree, that are not due yet may change now. */
 bool thin_may_change(struct thin *t);
-/* What a change that may not be made now waits for, while it holds nothing: a checkpoint.
- * VP_E_NO_SPACE: none would help. */
+/* Waits for a checkpoint, for a change that may not be made now and holds nothing. VP_E_NO_SPACE:
+ * no checkpoint would help. */
 CO int thin_change_wait(struct thin *t) must_check;
 #define THIN_COMMIT_BYTES_MAX (UINT64_C(8) << 20) /* of records: then changes commit first */
-/* The next commit's records are longer by so much, less than a page; the second function tells the
- * pool of one more page of them. */
+/* The next commit's records are longer by so much, which is less than a page. The second function
+ * tells the pool of one more page of them. */
 void thin_uncommitted_page(struct thin *t);
 static inline void thin_uncommitted_add(struct thin *t, uint32_t bytes)
 {
@@ -443,9 +447,9 @@ static inline void thin_uncommitted_add(struct thin *t, uint32_t bytes)
     if (__builtin_expect(t->uncommitted_bytes > t->uncommitted_pages * POOL_PAGE, 0))
         thin_uncommitted_page(t);
 }
-/* Back-pressure, at the start of an operation that dirties pages, while it holds no pin: commits
- * when there is much to commit; slows down, or waits for a checkpoint, when much is dirty. Errors
- * of these. */
+/* Back-pressure at the start of an operation that dirties pages, while it holds no pin. Commits
+ * when there is much to commit. Slows down, or waits for a checkpoint, when much is dirty. Errors:
+ * those of a commit and of a checkpoint. */
 CO int thin_throttle_slow(struct thin *t) must_check;
 static inline CO must_check int thin_throttle(struct thin *t)
 {

@@ -1,12 +1,12 @@
 /*
  * Radix trees of pages: look-up, loading on demand, growth, the lists of changed entries.
- * Writing them out is in tree_write.c.
+ * tree_write.c writes them out.
  *
- * The page at level l and index i holds the keys [i × span(l), (i+1) × span(l)), span(0) = entries
- * in a leaf, span(l+1) = span(l) × 252. The tree grows at the top, so a page's level and index
- * never change. In memory a page has pointers to its loaded children beside their references; a
- * page that is being loaded is there already, marked, and whoever needs it waits and starts again
- * at the top.
+ * The page at level l and index i holds the keys [i × span(l), (i+1) × span(l)), with span(0) =
+ * entries in a leaf and span(l+1) = span(l) × 252. The tree grows at the top, so a page's level and
+ * index never change. In memory a page has pointers to its loaded children beside their references.
+ * A page that is being loaded is there already and is marked. A caller that needs it waits and
+ * starts again at the top.
  */
 #include <string.h>
 

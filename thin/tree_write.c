@@ -1,11 +1,11 @@
 /*
  * Writing a tree's dirty pages at a checkpoint, and releasing a whole tree.
  *
- * Level by level from the leaves: a page is copied at one moment (it is clean from then on; who
- * changes it makes it dirty again, for the next checkpoint), written to a new address, and then its
- * reference in the parent changes, which makes the parent dirty before its level's turn comes. The
- * old address is released. Requests go on meanwhile. A page that holds nothing but zeros is not
- * written: its reference becomes empty, which says the same.
+ * Pages are written level by level from the leaves. A page is copied at one moment and is clean
+ * from then on. A later change makes it dirty again, for the next checkpoint. The copy is written
+ * to a new address. Then the reference in the parent changes, which makes the parent dirty before
+ * its level's turn comes. The old address is released. Requests go on meanwhile. A page that holds
+ * nothing but zeros is not written: its reference becomes empty, which says the same.
  */
 #include <string.h>
 

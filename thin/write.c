@@ -1,16 +1,16 @@
 /*
  * Writing. A request is cut into windows of parts, one part a chunk. Each part is prepared: its
- * leaf in memory and pinned, a chunk allocated where there is none, the region's intent durable
- * where valid blocks are overwritten. Then the window's data are written in parallel. Then, part by
- * part, valid bits and checksums change in memory, which a commit makes durable later.
+ * leaf is in memory and pinned, a chunk is allocated where there is none, and the region's intent
+ * is durable where valid blocks are overwritten. Then the window's data are written in parallel.
+ * Then, part by part, valid bits and checksums change in memory. A commit makes them durable later.
  *
- * From its preparation on a part's leaf is due (thin_page_enter), so the room that the change will
- * need at the next checkpoint is promised before anything is written. A part that has to wait for a
- * checkpoint ends its window: the parts before it are written first.
+ * From its preparation on the leaf of a part is due (thin_page_enter). So the room that the change
+ * will need at the next checkpoint is promised before anything is written. A part that has to wait
+ * for a checkpoint ends its window: the parts before it are written first.
  *
- * What keeps a chunk from being freed under a writer: valid blocks that he overwrites are locked by
- * him, so they stay valid; who writes the first data into blocks is in thin->active, and the last
- * one out of there frees a chunk that has no valid block.
+ * Two rules keep a chunk from being freed under a writer. The valid blocks that a writer overwrites
+ * are locked by it, so they stay valid. A writer that writes the first data into blocks is in
+ * thin->active, and the last writer to leave that table frees a chunk that has no valid block.
  */
 #include <string.h>
 

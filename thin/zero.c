@@ -1,10 +1,10 @@
 /*
- * Discard and write-zeroes: blocks lose their valid bits, and a chunk without any is freed.
+ * Discard and write-zeroes: blocks lose their valid bits, and a chunk without valid bits is freed.
  *
- * A chunk that is freed as a whole needs no intent: nobody writes to it before its release is
- * durable. When only some bits go, a later write to these blocks may reach the disk before the new
- * map does, so that the map of a crash names old checksums for new data: as for an overwrite, the
- * region's intent comes first.
+ * A chunk that is freed as a whole needs no intent, because nobody writes to it before its release
+ * is durable. When only some bits go, a later write to these blocks may reach the disk before the
+ * new map does. Then the map after a crash names old checksums for new data. So the region's intent
+ * comes first, as for an overwrite.
  */
 #include "thin/thin_impl.h"
 

@@ -202,8 +202,8 @@ CO int ublkx_device_stop(unsigned number, struct vp_error *err)
     return simple(UBLKX_CTL_STOP_DEV, number, 0, STOP_TIMEOUT_MS, "stopping", err);
 }
 
-/* The device goes at once, but its number is free only when the last who has it open closes it:
- * that is waited for shortly, and is no failure. Linux 6.5 and 6.6 know only how to wait. */
+/* The device goes at once, but its number is free only when its last user closes it. That is waited
+ * for shortly, and is no failure. Linux 6.5 and 6.6 know only how to wait. */
 CO int ublkx_device_delete(unsigned number, struct vp_error *err)
 {
     uint64_t deadline = reactor_now_ns() + NUMBER_FREE_NS;

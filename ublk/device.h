@@ -1,6 +1,6 @@
 /*
- * The ublk devices of this kernel, whoever made them: what a daemon that starts finds, and what
- * becomes of a device whose daemon never comes back. A target of this process is stopped by
+ * The ublk devices of this kernel, whoever made them: what a starting daemon finds, and what
+ * happens to a device whose daemon never comes back. A target of this process is stopped by
  * target.h.
  */
 #ifndef VP_UBLK_DEVICE_H
@@ -30,11 +30,11 @@ struct ublkx_device {
 CO int ublkx_device_look(int number, struct ublkx_device *out, struct vp_error *err) must_check;
 
 /*
- * Takes away the device that was looked at: requests that wait end with errors, whoever has it open
- * gets errors from now on. `known(arg, number, false)` is called when nobody sees the device any
- * more and its number is not yet free; with `true` if it could then not be deleted, so that this
- * can be tried again. VP_E_BUSY: it is served, or is another one by now; VP_E_NOT_FOUND,
- * VP_E_UBLK_… CO.
+ * CO. Removes the device that was looked at. Requests that wait end with errors, and users that
+ * have the device open get errors from now on. `known(arg, number, false)` is called when nobody
+ * sees the device any more and its number is not yet free. If the device could then not be deleted,
+ * it is called with `true`, so that this can be tried again. VP_E_BUSY: the device is served, or is
+ * another one by now; VP_E_NOT_FOUND, VP_E_UBLK_…
  */
 CO int ublkx_device_discard(const struct ublkx_device *d,
                             CO int (*known)(void *arg, int number, bool there,

@@ -1,20 +1,23 @@
 /*
  * Requests of a ublk device.
  *
- * Every tag of every queue is one coroutine on the backend's reactor: it fetches, serves, and
- * commits the result with the next fetch, in one command. So nothing is allocated or spawned on the
- * data path, and all commands of a queue come from the thread that fetched first, as kernels before
- * 6.16 demand. Data are copied once: by the kernel into memory that each tag keeps, or (user copy)
- * by us between the kernel's request and an I/O buffer, which the tag holds only while it is busy.
- * Of these buffers all devices of a reactor have a share, and each device a fair part of it for its
- * reads and one for its writes (io/share.h). So writes that wait for space keep no buffers from
- * another device, nor from reads of their own. Reads or writes that hold no buffer get a piece of
- * one request done at a time, however many others there are. With zero copy data are not copied:
- * each tag has a slot in the ring's table of buffers, where the kernel puts its request's pages
- * before the fetch completes, and from which it takes them with the commit. Nobody uses the slot
- * after the backend has returned.
+ * Every tag of every queue is one coroutine on the backend's reactor. It fetches a request, serves
+ * it, and commits the result with the next fetch, in one command. So nothing is allocated or
+ * spawned on the data path. And all commands of a queue come from the thread that fetched first, as
+ * kernels before 6.16 demand.
  *
- * The descriptors are written by the kernel, so they are trusted; a volume checks ranges anyhow.
+ * Data are copied once. Either the kernel copies into memory that each tag keeps, or (user copy) we
+ * copy between the kernel's request and an I/O buffer, which the tag holds only while it is busy.
+ * All devices of a reactor have a share of these buffers, and each device has a fair part of that
+ * share for its reads and one for its writes (io/share.h). So writes that wait for space take no
+ * buffers away from another device, nor from reads of their own device. When reads (or writes) hold
+ * no buffer, one request at a time gets a piece done, however many others there are.
+ *
+ * With zero copy no data are copied. Each tag has a slot in the ring's table of buffers. The kernel
+ * puts the request's pages there before the fetch completes, and takes them back with the commit.
+ * Nobody uses the slot after the backend has returned.
+ *
+ * The kernel writes the descriptors, so they are trusted. A volume checks ranges anyhow.
  */
 #include "ublk/target_impl.h"
 

@@ -30,8 +30,9 @@ enum ublkx_write_flags {
     UBLKX_NO_HOLE = 2, /* zero: keep or make space allocated                               */
 };
 
-/* All run on the backend's reactor, many at a time. Ranges are multiples of `sector_bytes`, those
- * of discard and zero of any length. VP_E_CANCELLED: `leave` or `go` ended the request. */
+/* All of these run on the backend's reactor, many at a time. Ranges are multiples of
+ * `sector_bytes`; those of discard and zero have any length. VP_E_CANCELLED: `leave` or `go` ended
+ * the request. */
 struct ublkx_backend_ops {
     /* The begin of a request, before it takes a buffer: waits until the backend takes one more that
      * moves `bytes` (0: none). */
@@ -81,9 +82,9 @@ struct ublkx_options {
     bool
         take_over; /* it is known that a device with this number and tag is the caller's          */
     /* May be NULL. Called with `there` when the device has its number and nobody has seen it yet
-     * (before it is started; an error ends the start), or is about to be taken over; without it
-     * when nobody sees it any more and the number is not yet free. Home reactor; `known_arg` lives
-     * as long as the target, `err` may be NULL. */
+     * (it is not started; an error ends the start), or when it is about to be taken over. Called
+     * without `there` when nobody sees the device any more and its number is not yet free. Home
+     * reactor. `known_arg` lives as long as the target; `err` may be NULL. */
     CO int (*known)(void *known_arg, int number, bool there, struct vp_error *err);
     void *known_arg;
 };
@@ -91,27 +92,27 @@ struct ublkx_options {
 struct ublkx_target;
 
 /*
- * The device exists and serves when this returns. When device `number` is there, is ours
- * (`take_over`, our tag, and all else that our devices have) and lost its server, it is taken over
- * (recovery): its queues and depth are what they were, and requests that wait are served. Errors:
- * VP_E_UBLK_NONE, VP_E_PERMISSION, VP_E_UBLK_TOO_OLD, VP_E_EXISTS (the number is somebody else's,
- * or its server lives), what `known` gave, VP_E_INVALID, VP_E_UBLK_REFUSED, VP_E_UBLK_STUCK,
- * VP_E_NO_MEMORY, VP_E_IO_TOO_MANY_COROUTINES.
+ * The device exists and serves when this returns. An existing device `number` is taken over
+ * (recovery) if it is ours and lost its server. It is ours by `take_over`, our tag, and all else
+ * that our devices have. A device that is taken over keeps its queues and depth, and requests that
+ * wait are served. Errors: VP_E_UBLK_NONE, VP_E_PERMISSION, VP_E_UBLK_TOO_OLD, VP_E_EXISTS (the
+ * number is somebody else's, or its server lives), what `known` gave, VP_E_INVALID,
+ * VP_E_UBLK_REFUSED, VP_E_UBLK_STUCK, VP_E_NO_MEMORY, VP_E_IO_TOO_MANY_COROUTINES.
  */
 CO int ublkx_target_start(const struct ublkx_options *o, struct ublkx_target **out,
                           struct vp_error *err) must_check;
 
 /*
- * The device goes away: requests in flight are answered, those that wait for space end with an
- * error, whoever has it open gets errors from now on. Frees the target, and *t is NULL then. It is
- * not when the kernel does not stop the device (VP_E_UBLK_STUCK, VP_E_UBLK_REFUSED,
- * VP_E_PERMISSION): that is served on, and can be stopped again, or left. Another error: the device
- * is stopped, and could not be deleted.
+ * Removes the device. Requests in flight are answered, requests that wait for space end with an
+ * error, and users that have the device open get errors from now on. Frees the target and sets *t
+ * to NULL. When the kernel does not stop the device (VP_E_UBLK_STUCK, VP_E_UBLK_REFUSED,
+ * VP_E_PERMISSION), the target stays: the device is served on, and can be stopped again, or left.
+ * Any other error means that the device is stopped and could not be deleted.
  */
 CO int ublkx_target_stop(struct ublkx_target **t, struct vp_error *err) must_check;
 
-/* The end of the process: serving ends, the device stays and makes its users wait for the next
- * process, which takes it over. Frees the target, as far as the kernel allows. */
+/* For the end of the process. Serving ends, and the device stays. Its users wait for the next
+ * process, which takes the device over. Frees the target, as far as the kernel allows. */
 CO void ublkx_target_leave(struct ublkx_target *t);
 
 /* The backend's size has changed. VP_E_NOT_SUPPORTED (before Linux 6.16): the device keeps its
@@ -120,8 +121,8 @@ CO int ublkx_target_resize(struct ublkx_target *t, struct vp_error *err) must_ch
 
 int ublkx_target_number(const struct ublkx_target *t);
 const char *ublkx_target_path(const struct ublkx_target *t); /* "/dev/ublkbN" */
-/* 0: nobody has it for himself (a mount, LVM, swap); VP_E_BUSY: somebody has; or it cannot be
- * told. */
+/* 0: nobody has the device exclusively (a mount, LVM, swap). VP_E_BUSY: somebody has. Another
+ * error: it cannot be told. */
 CO int ublkx_target_check_unclaimed(const struct ublkx_target *t) must_check;
 
 struct ublkx_stats {

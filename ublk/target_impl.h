@@ -86,7 +86,7 @@ struct ublkx_target {
 /* ---- device.c: all return 0 or an error with a sentence -------------------------------------- */
 
 CO int ublkx_device_info(int number, struct ublkx_dev_info *out, struct vp_error *err) must_check;
-/* 0: the device has this tag, and all the rest that we give our own, so it may be taken over.
+/* 0: the device has this tag, and all else that we give our own devices, so it may be taken over.
  * VP_E_EXISTS: it is somebody else's. */
 int ublkx_device_check_ours(const struct ublkx_dev_info *info, uint64_t tag,
                             struct vp_error *err) must_check;

@@ -1,10 +1,11 @@
 /*
- * The kernel above a block device does not learn that the daemon was killed, so what it was told is
- * written must be there when the next one serves. Where a volume's answered writes survive that
- * (pool/keep.h) the device has a volatile cache, as most disks have; elsewhere every write is
- * durable when it is answered.
+ * The kernel above a block device does not learn that the daemon was killed. So every write that
+ * the kernel was told is complete must be there when the next daemon serves. Where the answered
+ * writes of a volume survive a kill (pool/keep.h), the device has a volatile cache, as most disks
+ * have. Elsewhere every write is durable when it is answered.
  *
- * The kernel may also need the device to find memory, so a volume's requests find theirs taken.
+ * The kernel may also need the device to find memory. So the memory of a volume's requests is taken
+ * in advance.
  */
 #include "ublk/volume_backend.h"
 

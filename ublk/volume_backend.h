@@ -5,8 +5,8 @@
 #include "ublk/target.h"
 #include "volumes/front.h"
 
-/* On the home reactor. `v` is open, and is closed by the caller after its target was stopped or
- * left; until then it keeps `client`, which is set up here. */
+/* On the home reactor. `v` is open. The caller closes it after the target was stopped or left.
+ * Until then the volume keeps `client`, which is set up here. */
 CO struct ublkx_backend ublkx_volume_backend(struct volume *v, struct front_client *client);
 
 #endif

@@ -19,6 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { WORDS_A_TURN = 4096 };
+
 /* ---- records of one volume ---------------------------------------------------------------- */
 
 static void gather_one(struct volume *v, struct pool_batch *b, enum pool_record_kind kind,
@@ -29,7 +31,9 @@ static void gather_one(struct volume *v, struct pool_batch *b, enum pool_record_
         pool_batch_set(b, kind, v->id, key, r.value, r.len);
 }
 
-static int gather(struct volume *v, struct pool_batch *b)
+/* Others have their turns between the words of intents: those of a volume that is not open do not
+ * change. */
+static CO int gather(struct volume *v, struct pool_batch *b)
 {
     pool_batch_init(b);
     gather_one(v, b, POOL_RECORD_TREE, POOL_TREE_MAP);
@@ -37,8 +41,11 @@ static int gather(struct volume *v, struct pool_batch *b)
     gather_one(v, b, POOL_RECORD_STAT, 0);
     gather_one(v, b, POOL_RECORD_COUNTER, POOL_COUNTER_COMMITS);
     uint64_t words = thin_intent_words(div_up(v->options.size_bytes, volume_chunk_bytes(v)));
-    for (uint64_t word = 0; word < words; word++)
+    for (uint64_t word = 0; word < words; word++) {
         gather_one(v, b, POOL_RECORD_INTENT, word);
+        if (word % WORDS_A_TURN == WORDS_A_TURN - 1)
+            co_yield (); /* a large volume has very many, most of them without a record */
+    }
     return b->failed ? VP_E_NO_MEMORY : 0;
 }
 

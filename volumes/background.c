@@ -70,9 +70,14 @@ static CO void background(void *arg)
         int rc = volumes_background_step(vs, &more);
         if (rc)
             vp_debug("background work of pool %s: %s", pool_name(vs->pool), vp_err_text(rc));
-        uint64_t pause = more && !rc ? BACKGROUND_PAUSE_NS : BACKGROUND_IDLE_NS;
+        uint64_t now_ns = reactor_now_ns(), at_ns = now_ns + BACKGROUND_PAUSE_NS;
+        if (!more || rc)
+            at_ns = now_ns + BACKGROUND_IDLE_NS;
+        if (!more)
+            at_ns =
+                min_u64(at_ns, max_u64(pool_jobs_due_ns(vs->pool), now_ns + BACKGROUND_PAUSE_NS));
         if (!vs->closing)
-            vp_ignore(co_queue_wait_until(&vs->work, reactor_now_ns() + pause, "background work"),
+            vp_ignore(co_queue_wait_until(&vs->work, at_ns, "background work"),
                       "time or work, both mean: look again");
     }
     co_group_leave(&vs->workers, 0);

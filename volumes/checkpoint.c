@@ -4,17 +4,18 @@
  * Import: MAP and SPACE records of the log are kept, volume by volume, in order, until the volume
  * is activated. Records of volumes that are gone or being deleted are dropped.
  *
- * Checkpoint, for every volume that is active or has such records, several at a time:
+ * A checkpoint does the following for every volume that is active or has such records, several at a
+ * time:
  *
- * 1. thin_checkpoint_intents: intents of quiet regions go from memory.
+ * 1. thin_checkpoint_intents clears the intents of quiet regions in memory.
  * 2. thin_checkpoint_pages, then thin_commit: see docs/design.md, "Checkpoint".
- * 3. At home: TREE and INTENT records go into the table image, not into the log: an intent that is
- *    set again meanwhile is in the log behind the cut, and replayed over the table image.
+ * 3. At home, TREE and INTENT records go into the table image, not into the log. An intent that is
+ *    set again meanwhile is in the log behind the cut, and is replayed over the table image.
  *
- * A volume that was inactive when the checkpoint began, and has nothing to replay, needs nothing:
- * its TREE records are true, and what it does from now on is in the log behind the cut.
- * A volume that cannot be opened keeps its changes all the same: its records are committed once
- * more, behind the cut.
+ * A volume that was inactive when the checkpoint began, and has nothing to replay, needs nothing.
+ * Its TREE records are true, and what it does from now on is in the log behind the cut. A volume
+ * that cannot be opened keeps its changes all the same: its records are committed once more, behind
+ * the cut.
  */
 #include "base/log.h"
 #include "volumes/volumes_impl.h"

@@ -1,13 +1,16 @@
 /*
- * Deletion in the background, after the VOLUME record says DELETING; resumed from there after a
- * crash. Each step may run twice.
+ * Deletion in the background, after the VOLUME record says DELETING. After a crash it goes on from
+ * there. Each step may run twice.
  *
- * 1. VOLUME_DELETE_MAP: the map is closed as it is.
- * 2. VOLUME_DELETE_ARENAS: the arenas go back, some at a step. Data space is free.
- * 3. VOLUME_DELETE_PAGES: inside a checkpoint the pages that the TREE records reach are released
- *    and the table image gets empty TREE records: old root with all pages, or new root with none.
- *    (Released earlier, pages could be used again while a durable TREE record still names them;
- *    records deleted earlier, a crash would leak the pages.)
+ * 1. VOLUME_DELETE_MAP: the map is closed as it is, also the map of a paused deletion: dirty pages
+ *    of a map that no checkpoint writes any more would take memory from others.
+ * 2. VOLUME_DELETE_ARENAS: the arenas go back, some at a step. Then their data space is free. This
+ *    part can be paused and limited. The parts that follow are short.
+ * 3. VOLUME_DELETE_PAGES: inside a checkpoint the pages that the TREE records reach are released,
+ *    and the table image gets empty TREE records. So a crash finds the old root with all pages, or
+ *    the new root with none. (If pages were released earlier, they could be used again while a
+ *    durable TREE record still names them. If records were deleted earlier, a crash would leak the
+ *    pages.)
  * 4. VOLUME_DELETE_RECORDS: once that checkpoint is complete, the records go.
  */
 #include "base/log.h"
@@ -51,15 +54,19 @@ static CO void close_map(struct volume *v)
 
 static CO int return_some(struct volume *v, size_t *count)
 {
-    uint64_t numbers[DELETE_ARENAS_A_STEP];
+    uint64_t numbers[DELETE_ARENAS_A_STEP], from = v->delete_from;
     struct pool *p = v->vs->pool;
-    *count = pool_arena_list(p, v->id, numbers, DELETE_ARENAS_A_STEP);
+    uint64_t arena_bytes = pool_arena_bytes(p, v->options.profile);
+    uint64_t most = max_u64(pool_job_step_units(v->delete_job) / arena_bytes, 1);
+    *count = pool_arena_list(p, v->id, &from, numbers, min_u64(most, DELETE_ARENAS_A_STEP));
     if (!*count) /* the pool forgets the family */
         return pool_arena_return_all(p, v->id);
     int rc = pool_arena_return(p, v->id, numbers, (unsigned)*count);
-    if (!rc)
-        pool_job_advance(v->delete_job, *count * pool_arena_bytes(p, v->options.profile), 0);
-    return rc;
+    if (rc)
+        return rc;
+    v->delete_from = from;
+    pool_job_advance(v->delete_job, *count * arena_bytes, 0);
+    return 0;
 }
 
 static CO int return_arenas(struct volume *v)
@@ -67,7 +74,7 @@ static CO int return_arenas(struct volume *v)
     struct volumes *vs = v->vs;
     size_t count;
     int rc = return_some(v, &count);
-    if (rc || count)
+    if (rc || count || v->delete_job->state == POOL_JOB_PAUSED)
         return rc;
     pool_job_ending(v->delete_job);
     if (!has_tree(v)) {
@@ -158,8 +165,10 @@ static CO int delete_records(struct volume *v)
 static CO int delete_step_locked(struct volume *v, bool *gone)
 {
     *gone = false;
-    if (v->delete_step == VOLUME_DELETE_MAP)
+    if (v->delete_step == VOLUME_DELETE_MAP) {
         close_map(v);
+        return 0;
+    }
     if (v->delete_step == VOLUME_DELETE_ARENAS)
         return return_arenas(v);
     if (v->delete_step != VOLUME_DELETE_RECORDS ||
@@ -208,8 +217,8 @@ CO int volume_delete_step(struct volume *v)
     v->delete_job->rc = rc;
     if (gone)
         pool_job_end(v->vs->pool, v->delete_job, POOL_JOB_DONE);
-    /* Nobody finds it by name any more; who waited for the mutex, or pinned it, is let through
-     * before it is freed. */
+    /* Nobody finds the volume by name any more. Callers that wait for the mutex, or have the volume
+     * pinned, are let through before it is freed. */
     while (gone && (v->control.owner || v->pins > 0))
         co_yield ();
     if (gone)

@@ -1,11 +1,12 @@
 /*
- * Errors of volumes over restarts: a volume's counters of errors, and since when they count, are
- * kept in a COUNTER record (volume_format.h). Who has a clock saves them (control/history.c): every
- * few seconds, and before the pool closes. A kill loses the errors that came after the last save.
+ * Errors of volumes over restarts. A volume's counters of errors, and the time since which they
+ * count, are kept in a COUNTER record (volume_format.h). control/history.c, which has a clock,
+ * saves them every few seconds, and before the pool closes. A kill loses the errors that came after
+ * the last save.
  *
- * A volume without errors has no record until it had some. A record goes with its volume
- * (delete.c), and none is written for a volume that is being deleted: between the look at its state
- * and pool_commit, which puts the record into the table at once, nothing yields.
+ * A volume has no record until it had some error. The record goes with its volume (delete.c), and
+ * none is written for a volume that is being deleted: nothing yields between the look at the
+ * volume's state and pool_commit, which puts the record into the table at once.
  */
 #include "base/verify.h"
 #include "volumes/volumes_impl.h"

@@ -9,7 +9,7 @@
  *     front_write …  waits while the gate is closed; then the request is in flight
  *     what is behind the front does the work and answers
  *
- * Threads: everything here runs on the front's reactor, but for what says that it does not. A front
+ * Threads: everything here runs on the front's reactor, except what is marked otherwise. A front
  * lives as long as its volume is open, and its reactor never changes.
  */
 #ifndef VP_VOLUMES_FRONT_H
@@ -30,8 +30,9 @@ bool front_is_read_only(const struct front *f);       /* now; any reactor       
 /* ---- clients --------------------------------------------------------------------------------- */
 
 /*
- * One that sends requests and may go away: a connection of NBD, a block device. It lies in the
- * structure of what serves it, which outlives its requests. A state never goes back.
+ * A client sends requests and may go away: an NBD connection, a block device. Its structure is part
+ * of the structure of what serves it, and that outlives the client's requests. A state never goes
+ * back.
  */
 enum front_client_state {
     FRONT_CLIENT_HERE,
@@ -43,29 +44,30 @@ struct front_client {
     enum front_client_state state;
 };
 void front_client_init(struct front_client *c, struct front *f);
-/* Its requests that wait for space, now or later, end with VP_E_CANCELLED; others go on, and those
- * that wait at the gate go on waiting. */
+/* The client's requests that wait for space, now or later, end with VP_E_CANCELLED. Its other
+ * requests go on, and those that wait at the gate go on waiting. */
 void front_client_leave(struct front_client *c);
-/* Of its requests, only what holds its block locks now still lands; the rest ends with
- * VP_E_CANCELLED, also at a closed gate. So whatever is sent on behalf of the same user afterwards
- * is newer. */
+/* Of the client's requests, only the windows that hold their block locks now still land. The rest
+ * ends with VP_E_CANCELLED, also at a closed gate. So everything that is sent for the same user
+ * afterwards is newer. */
 void front_client_go(struct front_client *c);
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
 /*
- * The begin of every request of an export, before it takes a buffer: waits for tokens of `bytes` of
- * data (0: it moves none) where the volume has a limit, and then as front_pass does.
+ * Begins every request of an export, before the request takes a buffer. It waits for tokens of
+ * `bytes` of data where the volume has a limit (0: the request moves no data). Then it waits while
+ * the gate is closed, so that a frozen volume keeps no buffers from others.
  * VP_E_CANCELLED: the client has gone, or the pool is being closed.
  */
 CO int front_admit(struct front_client *c, uint64_t bytes) must_check;
-/* Before a further buffer of the same request: waits while the gate is closed, so that a frozen
- * volume keeps no buffers from others. VP_E_CANCELLED as above. */
+/* Call it before a further buffer of the same request: waits while the gate is closed.
+ * VP_E_CANCELLED as above. */
 CO int front_pass(struct front_client *c) must_check;
 
 /*
- * The requests of volumes/volume.h, of a client, with the same errors. While the gate is closed
- * they wait; those that waited run in the order in which they arrived, each once.
+ * The requests of volumes/volume.h, sent by a client, with the same errors. While the gate is
+ * closed they wait. Requests that waited run in the order in which they arrived, each once.
  */
 CO int front_read(struct front_client *c, uint64_t offset, uint64_t len, void *buf) must_check;
 CO int front_write(struct front_client *c, uint64_t offset, uint64_t len, const void *buf,
@@ -131,7 +133,7 @@ enum front_kind {
     FRONT_KINDS
 };
 
-/* A request on its way; it lies in the frame of its call. */
+/* A request on its way. It is in the frame of its call. */
 struct front_request {
     struct front_client *client;
     uint64_t offset, len; /* what is left to do             */
@@ -151,17 +153,18 @@ struct front_extents_request {
 
 struct front_ops {
     CO int (*run[FRONT_KINDS])(void *arg, struct front_request *r);
-    /* Requests that wait for as long as others decide (for space) ask front_request_verdict again,
-     * and whoever asks it has no yield between the question and its wait. */
+    /* Wakes requests that wait for as long as others decide (for space), so that they ask
+     * front_request_verdict again. A request does not yield between that question and its wait. */
     void (*rouse)(void *arg);
 };
 
-/* Puts something else behind the front of a frozen volume: what was held goes there. A request that
- * came back goes there with what is left of it. The volume keeps its name, size and properties. */
+/* Puts something else behind the front of a frozen volume. Held requests go there, and a request
+ * that came back goes there with what is left of it. The volume keeps its name, size and
+ * properties. */
 void front_swap(struct front *f, const struct front_ops *ops, void *arg);
 
-/* What a request that waits for space, or is between two parts, does: 0 = goes on,
- * FRONT_COME_AGAIN = returns this, VP_E_CANCELLED = ends with it. */
+/* What a request does that waits for space, or is between two parts: 0 = it goes on,
+ * FRONT_COME_AGAIN = it returns this, VP_E_CANCELLED = it ends with this. */
 int front_request_verdict(const struct front_request *r);
 
 #endif

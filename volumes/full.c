@@ -2,16 +2,17 @@
  * Out of space is a state, not a fault (docs/design.md, "Out of space").
  *
  * A write that finds no chunk first has all volumes commit, which sets quarantined chunks free, and
- * give back the arenas that they do not use; then it follows the volume's policy: `enospc` fails
- * it, `pause` waits. Nothing waits with block locks held, so reads, overwrites and discards of the
- * same blocks go on.
+ * give back the arenas that they do not use. Then the volume's policy decides: with `enospc` the
+ * write fails, with `pause` it waits. Nothing waits with block locks held, so reads, overwrites and
+ * discards of the same blocks go on.
  *
  * No wake-up is lost:
- * 1. A waiter is counted and remembers room_sequence before it tries; it sleeps only if the
+ *
+ * 1. A waiter is counted and remembers room_sequence before it tries. It sleeps only if the
  *    sequence is still the same after the try failed.
  * 2. The sequence moves when the volume itself freed chunks (volume_full_freed), and when the pool
- *    has room: that is waited for, while there are waiters, by one coroutine at home, the watcher,
- *    which then tells every volume that has waiters. pool_wait_for_room does not sleep through room
+ *    has room. While there are waiters, one coroutine at home, the watcher, waits for room in the
+ *    pool, and then tells every volume with waiters. pool_wait_for_room does not sleep through room
  *    that came after the last failed lease, so nothing is lost while the watcher is busy.
  */
 #include "volumes/volumes_impl.h"

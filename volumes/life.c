@@ -101,7 +101,7 @@ static CO void undo_open(struct volumes *vs)
     workers_stop(vs);
     pool_checkpoints_stop(vs->pool);
     detach_all(vs);
-    pool_abandon(vs->pool);
+    pool_abandon_in_turns(vs->pool);
     volumes_free(vs);
 }
 

@@ -1,15 +1,16 @@
 /*
  * Block locks: a block is not read or written while it is being written (GUARD_RANGE_LOCK).
  *
- * The volume is seen in regions of 64 blocks; a lock is a mask of blocks in one region, shared or
- * exclusive, and lies in its request's frame, in the list of the bucket that its region hashes to.
- * A request that spans regions takes one lock for each, in ascending order.
+ * The volume is divided into regions of 64 blocks. A lock is a mask of blocks in one region, shared
+ * or exclusive. It is part of its request's frame, and it is in the list of the bucket to which its
+ * region hashes. A request that spans regions takes one lock for each, in ascending order.
  *
  * 1. A list is in order of arrival. A lock is granted when no earlier entry of its region, granted
- *    or not, conflicts with it: so nobody is overtaken by somebody it conflicts with, and a
+ *    or not, conflicts with it. So no entry is overtaken by an entry that conflicts with it, and a
  *    stream of readers does not starve a writer.
- * 2. Whoever holds locks waits for locks of higher regions only: no cycles, no deadlock. Requests
- *    get their bounce buffer before they lock, and never wait for room while they hold locks.
+ * 2. A request that holds locks waits only for locks of higher regions: no cycles, no deadlock.
+ *    Requests get their bounce buffer before they lock, and never wait for room while they hold
+ *    locks.
  *
  * One reactor; tested by tests/unit/volumes/test_lock.c.
  */

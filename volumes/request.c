@@ -1,19 +1,19 @@
 /*
  * Requests: any byte range of a volume, turned into whole blocks under block locks.
  *
- * A request is worked on in windows, in ascending order; a window is locked, done, unlocked. So a
- * request of any length needs bounded locks and buffers, and is atomic for each block, not as a
+ * A request is worked on in windows, in ascending order. A window is locked, done and unlocked. So
+ * a request of any length needs bounded locks and buffers. It is atomic for each block, not as a
  * whole, which is what disks promise too.
  *
  * 1. Whole blocks with an aligned buffer go down as they are. Everything else goes through a bounce
- *    buffer; a write reads the blocks that it changes in part, under their exclusive lock.
+ *    buffer. A write reads the blocks that it changes in part, under their exclusive lock.
  * 2. The bounce buffer is taken before the locks (lock.c, rule 2).
- * 3. Where the volume's size is no multiple of a block, the rest of the last block is zero:
- *    writes stop at the size, and shrinking zeroes what it cuts off.
+ * 3. Where the volume's size is no multiple of a block, the rest of the last block is zero: writes
+ *    stop at the size, and shrinking zeroes what it cuts off.
  * 4. The size is looked at once, when a request has passed the gate: no volume shrinks while a
  *    request is in flight (table.c, GUARD_SHRINK_AFTER_WRITERS).
- * 5. Under the locks of every window, a change also looks whether its client is gone: what came
- *    instead of that client may have written there already (GUARD_CLIENT_GONE).
+ * 5. Under the locks of every window, a change also looks whether its client is gone. Whatever
+ *    replaced that client may have written there already (GUARD_CLIENT_GONE).
  *
  * On the volume's reactor; nothing here allocates.
  */

@@ -1,5 +1,5 @@
 /*
- * The same for many volumes, several at a time: commits that run together share the log's next
+ * One operation on many volumes, several at a time: commits that run together share the log's next
  * write, and volumes of different reactors work in parallel. At home.
  */
 #include "volumes/volumes_impl.h"

@@ -35,14 +35,14 @@ struct volumes_config {
                         simulator calls volumes_background_step instead */
 };
 
-/* HOME. pool_create / pool_import with the volumes on top; `config` is copied. */
+/* HOME. pool_create and pool_import, with the volumes on top. `config` is copied. */
 CO int volumes_create(const struct pool_create_options *o, const char *const *paths, unsigned count,
                       const struct volumes_config *config, struct volumes **out,
                       struct vp_error *err) must_check;
 CO int volumes_import(const char *const *paths, unsigned count, const struct volumes_config *config,
                       struct volumes **out, struct vp_error *err) must_check;
-/* HOME. Ends background work, waits for requests in flight, checkpoints, closes. Attachments were
- * stopped by the caller. Frees vs whatever the result. */
+/* HOME. Ends background work, waits for requests in flight, writes a checkpoint and closes. The
+ * caller has stopped the attachments before. Frees vs whatever the result. */
 CO int volumes_close(struct volumes *vs, bool mark_exported) must_check;
 CO int volumes_destroy(struct volumes *vs, struct vp_error *err) must_check;
 /* Simulated power cut: frees memory, no I/O. */
@@ -92,11 +92,13 @@ bool volume_name_is_valid(const char *name);
 
 CO int volume_create(struct volumes *vs, const char *name, const struct volume_options *o,
                      struct vp_error *err) must_check;
-/* The name is free at once and the space comes back in the background. VP_E_BUSY while open. */
+/* Deletes a volume. The name is free at once, and the space comes back in the background. VP_E_BUSY
+ * while the volume is open. */
 CO int volume_delete(struct volumes *vs, const char *name, struct vp_error *err) must_check;
 CO int volume_rename(struct volumes *vs, const char *name, const char *to,
                      struct vp_error *err) must_check;
-/* Shrinking needs `force` (VP_E_SHRINK_REFUSED). Works while open: clients see the new size. */
+/* Changes the size, also while the volume is open: clients see the new size. Shrinking needs
+ * `force` (VP_E_SHRINK_REFUSED). */
 CO int volume_resize(struct volumes *vs, const char *name, uint64_t size_bytes, bool force,
                      struct vp_error *err) must_check;
 /* "key=value" of volume_options by their command-line names: full-policy, zero-detect, sync,
@@ -134,11 +136,11 @@ unsigned volumes_count(const struct volumes *vs);
 /* ---- open volumes -----------------------------------------------------------------------------
  */
 
-/* HOME. Opens for I/O (loads the map's root on its reactor); counted. Errors: VP_E_NOT_FOUND,
- * VP_E_VOLUME_FAULTED (with the reason), VP_E_NO_MEMORY. */
+/* HOME. Opens a volume for I/O (loads the map's root on the volume's reactor). Opens are counted.
+ * Errors: VP_E_NOT_FOUND, VP_E_VOLUME_FAULTED (with the reason), VP_E_NO_MEMORY. */
 CO int volume_open(struct volumes *vs, const char *name, bool read_only, struct volume **out,
                    struct vp_error *err) must_check;
-/* HOME. Requests of the caller have ended. */
+/* HOME. The caller's requests have ended. */
 CO void volume_close(struct volume *v);
 
 struct reactor *volume_reactor(const struct volume *v);
@@ -148,9 +150,9 @@ uint64_t volume_size(const struct volume *v); /* bytes, now */
 uint32_t volume_sector_bytes(const struct volume *v);
 uint32_t volume_chunk_bytes(const struct volume *v);
 bool volume_is_read_only(const struct volume *v);
-/* HOME. Takes the memory for metadata that requests may need, so that none waits for it. Returns
- * whether what was answered survives a kill of the daemon (else only what was flushed): not in a
- * system without shared memory. */
+/* HOME. Takes the memory for metadata that requests may need, so that no request waits for it.
+ * Returns whether answered writes survive a kill of the daemon. In a system without shared memory
+ * only flushed writes do. */
 CO bool volume_take_memory(struct volume *v);
 
 /* ---- requests (on the volume's reactor; CO) -----------------------------------------------------
@@ -164,17 +166,18 @@ enum volume_flags {
 };
 
 /*
- * Any byte range inside the volume, at most VOLUME_REQUEST_MAX bytes (discard and zero: any
- * length). Aligned buffers (4096) of aligned ranges go to the device as they are; others are
- * copied. Errors: VP_E_RANGE (beyond the end), VP_E_READ_ONLY, VP_E_NO_SPACE (policy enospc;
- * with policy pause the request waits), VP_E_CHECKSUM, VP_E_RAID_NO_COPY, VP_E_POOL_FENCED,
+ * A request covers any byte range inside the volume, at most VOLUME_REQUEST_MAX bytes (discard and
+ * zero: any length). An aligned buffer (4096) of an aligned range goes to the device as it is;
+ * others are copied. Errors: VP_E_RANGE (beyond the end), VP_E_READ_ONLY, VP_E_NO_SPACE (policy
+ * enospc; with policy pause the request waits), VP_E_CHECKSUM, VP_E_RAID_NO_COPY, VP_E_POOL_FENCED,
  * VP_E_VOLUME_FAULTED, VP_E_CANCELLED (the client went, or the pool is being closed).
  */
 CO int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf) must_check;
 CO int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf,
                     unsigned flags) must_check;
 CO int volume_flush(struct volume *v) must_check;
-/* Discard: whole blocks inside the range read as zeros afterwards, the rest is untouched. */
+/* Discard: whole blocks inside the range read as zeros afterwards. The rest of the range is
+ * untouched. */
 CO int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags) must_check;
 /* Zero: every byte of the range reads as zero afterwards. */
 CO int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags) must_check;

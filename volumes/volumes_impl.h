@@ -95,7 +95,7 @@ struct front {
 void front_init(struct front *f, struct volume *v, struct reactor *reactor);
 /* No request is in flight or held. */
 bool front_is_idle(const struct front *f);
-/* Ends whatever waits, with VP_E_CANCELLED, and waits until no request is left. For good. */
+/* Ends all waits with VP_E_CANCELLED, and waits until no request is left. For good. */
 CO void front_end(struct front *f);
 
 /* ---- volumes ------------------------------------------------------------------------------ */
@@ -177,8 +177,8 @@ struct volume {
     struct pool_batch *replay; /* MAP and SPACE records of the log, not yet applied */
 
     struct co_mutex control; /* activation, deactivation, resize, properties, deletion */
-    /* Inside control, around activation alone. Checkpoints take it without control: whoever holds
-     * control may wait for a checkpoint, whoever holds this may not. */
+    /* Taken inside `control`, around activation alone. Checkpoints take it without `control`: a
+     * holder of `control` may wait for a checkpoint, a holder of this lock may not. */
     struct co_mutex opening;
     unsigned open_count;
     unsigned pins;         /* background work that uses `io` */
@@ -186,6 +186,7 @@ struct volume {
     struct co_queue unpinned;
     struct pool_job *resync_job, *delete_job; /* borrowed; set as long as v is in those lists */
     enum volume_delete_step delete_step;
+    uint64_t delete_from; /* arenas with lower numbers went back                           */
     uint32_t delete_checkpoint;
     uint32_t idle_checkpoint; /* the checkpoint after which deactivation was tried last */
 };
@@ -275,8 +276,9 @@ int volume_adopt_record(struct volumes *vs, const struct pool_record *r) must_ch
 
 /* ---- activate.c --------------------------------------------------------------------------- */
 
-/* Makes v active; its control mutex is held. With `reserve` its reserve must be leased, else it
- * is best effort. Errors: those of thin_open; damage leaves the volume faulted. */
+/* Makes v active; its control mutex is held. With `reserve` the volume's reserve must be leased;
+ * without it the reserve is best effort. Errors: those of thin_open. Damage leaves the volume
+ * faulted. */
 CO int volume_activate(struct volume *v, bool reserve) must_check;
 /* The same; v->opening is held, and control need not be. */
 CO int volume_activate_opening(struct volume *v, bool reserve) must_check;

@@ -116,7 +116,7 @@ ok vpool checkpoint tank
 ok vpool version
 grep -qE 'vpool [0-9.]+, daemon [0-9.]+' <<<"$out" || fail "version: $out"
 ok vpool help
-for c in create list status destroy import export scan get set 'volume create' 'volume list' 'volume show' 'volume resize' 'volume rename' 'volume delete' attach detach attachments doctor clear 'ublk list' 'ublk remove' jobs events iostat info log-level checkpoint version help; do
+for c in create list status destroy import export scan get set 'volume create' 'volume list' 'volume show' 'volume resize' 'volume rename' 'volume delete' attach detach attachments doctor clear 'ublk list' 'ublk remove' jobs 'jobs pause' 'jobs resume' 'jobs limit' 'jobs wait' 'jobs cancel' events iostat info log-level checkpoint version help; do
     # shellcheck disable=SC2086
     ok vpool $c --help
 done

@@ -1,7 +1,7 @@
 /*
- * What a volume must read as: one sequence number a block, 0 = zeros. Blocks that are written say
- * in their bytes which write and which block they are, so that a block that reads as something else
- * also says as what.
+ * What a volume must read as: one sequence number for each block, 0 for zeros. The bytes of a
+ * written block say which write and which block they are. So a block that reads wrong also says
+ * what it is instead.
  */
 #ifndef VP_TESTS_BLOCK_MODEL_H
 #define VP_TESTS_BLOCK_MODEL_H
@@ -37,8 +37,8 @@ CO int block_model_commit(struct block_model *m, struct thin *t);
 void block_model_is_committed(struct block_model *m, uint64_t block);
 /* Blocks that do not read as they must; prints the first. */
 CO uint64_t block_model_compare(struct block_model *m, struct thin *t);
-/* After a crash: every block is the committed one or a later one; the model becomes what was read.
- * Returns the number of blocks that are neither. */
+/* After a crash, every block must be the committed one or a later one. The model takes over what
+ * was read. Returns the number of blocks that are neither. */
 CO uint64_t block_model_recover(struct block_model *m, struct thin *t);
 
 #endif

@@ -14,7 +14,7 @@ void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_realloc(void *p, size_t n);
 void *__wrap_aligned_alloc(size_t align, size_t n);
 
-/* A failure is armed by programs of one thread; in the others fail_in is only read. */
+/* Only programs of one thread arm a failure. In the others fail_in is only read. */
 static bool allocation_fails(void)
 {
     return fail_in >= 0 && fail_in-- == 0;

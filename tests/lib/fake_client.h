@@ -1,7 +1,7 @@
 /*
- * A pool's client for tests: an array of numbers as a one-page "tree". MAP records set numbers, the
- * page is written at checkpoints, an import reads the page and then replays. Every commit sets the
- * same number in a COUNTER record, so that a commit of which only half survived shows.
+ * A pool's client for tests: an array of numbers as a one-page "tree". MAP records set numbers, a
+ * checkpoint writes the page, and an import reads the page and then replays. Every commit also sets
+ * the same number in a COUNTER record, so a commit of which only half survived is noticed.
  */
 #ifndef VP_TESTS_FAKE_CLIENT_H
 #define VP_TESTS_FAKE_CLIENT_H

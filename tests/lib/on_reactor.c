@@ -65,7 +65,6 @@ void on_reactor(const struct reactor_config *config, void (*body)(void *arg), vo
 {
     struct reactor *r = make(config);
     struct body b = {body, arg};
-    (void)check_failures();
     reactor_run(r, run_body, &b);
     reactor_free(r);
 }

@@ -1,6 +1,6 @@
 /*
  * Running a test's body as a coroutine. cmocka's assertions leave a test by longjmp, which must not
- * happen on a coroutine's stack: inside, use check(), which notes a failure and goes on.
+ * happen on a coroutine's stack. Inside, use check(), which notes a failure and goes on.
  */
 #ifndef VP_TESTS_ON_REACTOR_H
 #define VP_TESTS_ON_REACTOR_H
@@ -25,7 +25,7 @@ unsigned check_failures(void);
 void on_reactor(const struct reactor_config *config, void (*body)(void *arg), void *arg);
 
 /* False under valgrind, which lets one thread run at a time and (3.19) does not know that
- * io_uring_enter may block: two reactors would stand still. The test then skips. */
+ * io_uring_enter may block. Two reactors would stand still there. The test then skips. */
 bool reactor_threads_work(void);
 
 /* A reactor on a thread of its own. */

@@ -22,7 +22,8 @@ CO int sim_pool_create(unsigned disks, struct pool **out, struct vp_error *err);
 CO int sim_pool_import(unsigned disks, const struct pool_client *client, struct pool **out,
                        struct vp_error *err);
 
-/* A cut without loss of what had completed: the durable image, all pending writes kept. Frees w. */
+/* A power cut that loses nothing that had completed: the durable image with all pending writes
+ * kept. Frees w. */
 struct sim_world *sim_pool_reboot(struct sim_world *w, uint64_t seed);
 /* The same, but every pending write is lost. */
 struct sim_world *sim_pool_power_cut(struct sim_world *w, uint64_t seed);

@@ -1,6 +1,6 @@
 /*
- * A small pool with one thin volume on simulated disks, for tests of thin/ and above: it plays the
- * part of volumes/ (keeps replayed records, writes checkpoints).
+ * A small pool with one thin volume on simulated disks, for tests of thin/ and above. It plays the
+ * part of volumes/: it keeps replayed records and writes checkpoints.
  *
  *     struct sim_thin *st = sim_thin_new(&config);
  *     sim_thin_run(st, body, arg);       // body is a coroutine; it begins with sim_thin_create
@@ -44,7 +44,7 @@ struct sim_thin {
 
 struct sim_thin *sim_thin_new(const struct sim_thin_config *config);
 void sim_thin_free(struct sim_thin *st);
-/* Runs body on a reactor of the world. What it left open is abandoned. */
+/* Runs body on a reactor of the world, and abandons what the body left open. */
 void sim_thin_run(struct sim_thin *st, void (*body)(struct sim_thin *st, void *arg), void *arg);
 struct sim_disk *sim_thin_disk(struct sim_thin *st, unsigned i);
 /* Between runs: each write that no flush covered is kept, dropped or torn, as the seed says. */
@@ -55,8 +55,8 @@ CO int sim_thin_create(struct sim_thin *st) must_check;
 CO int sim_thin_import(struct sim_thin *st) must_check;
 /* Commit, checkpoint, close. */
 CO int sim_thin_close(struct sim_thin *st) must_check;
-/* The end of a killed daemon: nothing is written, nothing that completed is lost. What it kept is
- * taken over only if the pool has a VOLUME record for volume 1. */
+/* The end of a killed daemon: nothing is written, and nothing that completed is lost. What the
+ * daemon kept is taken over only if the pool has a VOLUME record for volume 1. */
 void sim_thin_abandon(struct sim_thin *st);
 
 #endif

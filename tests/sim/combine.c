@@ -1,8 +1,9 @@
 /*
- * Combinations of operations: most crash-consistency bugs need no more than three operations on
- * something small and fresh, so all pairs and triples of a vocabulary are explored.
+ * Combinations of operations. Most crash-consistency bugs need no more than three operations on
+ * something small and fresh. So all pairs and triples of a vocabulary are explored.
  *
- * The words work on a volume "a" of 64 blocks whose blocks 0 … 11 are written, in chunks of 4.
+ * The words of the vocabulary work on a volume "a" of 64 blocks, in chunks of 4. Its blocks 0 … 11
+ * are written.
  */
 #include "tests/sim/explore.h"
 

@@ -96,8 +96,8 @@ static uint64_t first_read_event(const struct observation *o)
     return first;
 }
 
-/* Recovery is crashed before each of its own events, by a power cut, or by a kill if it follows
- * one. What it had shown by then stays. */
+/* Crashes the recovery before each of its own events: by a power cut, or by a kill if the recovery
+ * follows a kill. What the recovery had shown by then stays. */
 static void crash_recovery(struct deep *d, struct sim_snapshot **end)
 {
     struct verify_output out = {
@@ -113,7 +113,8 @@ static void crash_recovery(struct deep *d, struct sim_snapshot **end)
     d->at.killed_first = d->s->killed;
     position.step = "recovery crashed";
     uint64_t first_read = first_read_event(d->observed), last = 0;
-    /* The last ones first: equal states, but more that must not change. */
+    /* The last crash points come first: their states are equal to earlier ones, but more must not
+     * change. */
     for (unsigned i = d->points.count; d->ok && i-- > 0;) {
         const struct point *p = &d->points.at[i];
         uint64_t now = point_signature(p);
@@ -130,7 +131,7 @@ static void crash_recovery(struct deep *d, struct sim_snapshot **end)
     points_fini(&d->points);
 }
 
-/* After a recovery that showed everything any one disk is lost: nothing may change. */
+/* After a recovery that showed everything, loses any one disk. Nothing may change. */
 static void lose_disks(struct deep *d, const struct sim_snapshot *end)
 {
     d->at = *d->s;

@@ -307,7 +307,7 @@ static bool only_choice(struct explorer *x)
     return ok;
 }
 
-/* The states that can follow a point: after a power cut, or a kill. */
+/* The states that can follow a point, after a power cut or a kill. */
 static bool explore_point(struct explorer *x, const struct point *p, bool killed)
 {
     x->state.killed = position.killed = killed;
@@ -315,8 +315,8 @@ static bool explore_point(struct explorer *x, const struct point *p, bool killed
                   : choices_each(p->snapshot, x->depth, on_choice, x);
 }
 
-/* Disks as they were before the body, which is no more than a power cut, with what was kept at `p`:
- * they must not take it. */
+/* Looks at disks as they were before the body, with what was kept at `p`. That is no more than a
+ * power cut, and the disks must not take what was kept. */
 static bool look_set_back(struct explorer *x, const struct point *p)
 {
     const struct point *back = &x->points.at[0];
@@ -376,8 +376,8 @@ static bool explore_points(struct explorer *x)
     return true;
 }
 
-/* One run of the workload and all states that it could leave; with a dead disk both with it still
- * dead and with it back. False to stop: a failure, or enough states. */
+/* One run of the workload and all states that it could leave. A dead disk is tried both still dead
+ * and back. False to stop: a failure, or enough states. */
 static bool explore_run(struct explorer *x)
 {
     if (!record(x))
@@ -395,7 +395,7 @@ static bool explore_run(struct explorer *x)
     return go_on;
 }
 
-/* The workload again for each event before which something could happen to a disk. */
+/* Runs the workload again for each event before which something could happen to a disk. */
 static bool explore_mishaps(struct explorer *x, enum mishap kind, uint64_t from, uint64_t to)
 {
     x->depth = CHOICES_THIN;

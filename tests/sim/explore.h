@@ -1,7 +1,7 @@
 /*
- * Exhaustive exploration: a workload is run once and the world is snapshotted before every disk
- * event; each snapshot is a crash point, each combination of fates of its pending writes a state,
- * each distinct state is recovered and checked, some of them deeper.
+ * Exhaustive exploration. A workload is run once, and the world is snapshotted before every disk
+ * event. Each snapshot is a crash point. Each combination of fates of its pending writes is a
+ * state. Each distinct state is recovered and checked, and some of them are looked at deeper.
  */
 #ifndef VP_TESTS_SIM_EXPLORE_H
 #define VP_TESTS_SIM_EXPLORE_H
@@ -27,8 +27,8 @@ enum scenario_flags {
     SCENARIO_SURVIVES_LOSS = 4, /* any disk may be lost after a recovery                     */
     SCENARIO_ROT = 8, /* a copy is damaged: overwrites are not crashed (docs/testing.md)     */
     SCENARIO_IMPORT_FAULTS = 16, /* the deeper look is import_faults_look                    */
-    /* Also: killed, and the disks set back to before the body, which begins with something in the
-     * log that is no volume's commit. */
+    /* Also: the process is killed and the disks are set back to before the body. The body begins
+     * with something in the log that is no volume's commit. */
     SCENARIO_SET_BACK = 32,
 };
 
@@ -90,8 +90,8 @@ struct points {
 };
 void points_add(struct points *p, struct sim_world *w, uint64_t event);
 void points_fini(struct points *p);
-/* The states that can follow a point depend on what is durable and pending: equal signatures,
- * equal states. */
+/* What is durable and pending at a point decides which states can follow it. So points with equal
+ * signatures have equal states. */
 uint64_t point_signature(const struct point *p);
 
 /* Where we are, and how to come back: printed with every failure, also from abort(). */
@@ -112,7 +112,7 @@ bool mishap_parse(const char *text, struct mishap_at *out);
 void position_catch_signals(void);
 void position_report(const char *why);
 
-/* Of this process: others on the machine do not count. */
+/* The CPU time of this process. Other processes on the machine do not count. */
 double cpu_seconds(void);
 
 /* Which part of the exploration is wanted. */
@@ -137,21 +137,21 @@ bool choices_each(const struct sim_snapshot *s, enum choice_depth depth, choice_
 /* The same for a killed process: completed writes are kept, those in flight land or do not. */
 bool choices_each_kill(const struct sim_snapshot *s, enum choice_depth depth, choice_fn fn,
                        void *arg);
-/* What tells states apart besides the image and what was promised: kept memory. */
+/* Kept memory, which tells states apart besides the image and what was promised. */
 uint64_t choices_kill_key(const struct sim_snapshot *s, const struct model *m, uint64_t event);
 void choices_format(const struct sim_choice *c, unsigned n, bool killed, char *out, size_t size);
 /* Parses what choices_format made; false when malformed. */
 bool choices_parse(const char *text, struct sim_choice *c, unsigned n, bool *killed);
 
-/* A deeper look at one state that was found good: recovery crashed at each of its events, another
- * disk lost, life going on and crashed again. `seen` removes duplicates. */
+/* A deeper look at one state that was found good. The recovery is crashed at each of its events,
+ * another disk is lost, and life goes on and is crashed again. `seen` removes duplicates. */
 bool deep_look(const struct crash_state *s, unsigned flags, struct seen *seen,
                struct explore_counts *counts, char *why, size_t size);
 
 /* The same: every operation and every allocation of the import fails, one at a time. */
 bool import_faults_look(const struct crash_state *s, struct seen *seen,
                         struct explore_counts *counts, char *why, size_t size);
-/* One fault, drawn from `rng`: of an operation of `disk` (negative: of any), or of an
+/* One fault drawn from `rng`: of an operation of `disk` (negative: of any disk), or of an
  * allocation. */
 bool import_faults_one(const struct crash_state *s, uint64_t rng, int disk,
                        struct explore_counts *counts, char *why, size_t size);

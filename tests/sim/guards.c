@@ -78,7 +78,8 @@ static void read_line(int fd, char *line, size_t size)
     line[strcspn(line, "\n")] = '\0';
 }
 
-/* Whether the scenario (NULL: random runs) notices that the guard (GUARD_COUNT: none) is off. */
+/* Whether the scenario (NULL: random runs) notices that the guard is off (GUARD_COUNT: no
+ * guard). */
 static bool notices(enum io_guard guard, const struct scenario *sc, char *line, size_t size)
 {
     int fd[2];

@@ -1,11 +1,12 @@
 /*
- * Imports that meet a fault. An import of a state is run once to count its operations, by disk and
- * kind, and its allocations, up to the moment when all volumes are open. Then it is run again for
- * each operation with each way in which that one can fail, and for each allocation.
+ * Imports that meet a fault. An import of a state is run once to count its operations (by disk and
+ * kind) and its allocations, up to the moment when all volumes are open. Then the import is run
+ * again for each operation with each way in which the operation can fail, and for each allocation.
  *
- * An import may fail, when it says why. Then the same process imports again without faults; and
- * power goes, or the process is killed, and the next one imports. Nothing acknowledged may be lost,
- * then or where the import succeeded with its fault. What was read after it stays.
+ * An import may fail if it says why. Then the same process imports again without faults. After that
+ * the power goes, or the process is killed, and the next process imports. Nothing acknowledged may
+ * be lost in any of these imports, nor where the import succeeded with its fault. What was read
+ * after such an import stays.
  */
 #include "tests/sim/explore.h"
 
@@ -98,8 +99,8 @@ static void fault_ends(struct attempt *a, struct rig *r)
     }
 }
 
-/* CO. A volume that cannot be opened now can be when the fault has ended: the reader tries
- * again. */
+/* CO. A volume that cannot be opened now may be opened when the fault has ended. So the reader
+ * tries again. */
 static void open_volumes(const struct attempt *a, struct rig *r)
 {
     bool allowed = r->errors_allowed;
@@ -184,7 +185,7 @@ static bool look_at_end(struct look *x, struct crash_state *at, enum sim_fate fa
     return ok;
 }
 
-/* Power goes, or the process is killed if that had happened before. */
+/* The power goes, or the process is killed if it had been killed before. */
 static bool look_at_ends(struct look *x, const struct crash_state *s,
                          const struct sim_snapshot *end, const struct observation *prior)
 {
@@ -208,8 +209,8 @@ static bool is_single(const struct crash_state *s)
     return strcmp(s->config->profile, "single") == 0;
 }
 
-/* After an import that showed everything a disk is lost: any, or if one is out the one with the
- * fault. */
+/* After an import that showed everything, loses a disk: any disk, or the one with the fault if a
+ * disk is out already. */
 static bool look_without_disks(struct look *x, const struct attempt *a,
                                const struct sim_snapshot *end, const struct observation *prior)
 {
@@ -247,7 +248,7 @@ static bool a_disk_died_before(void)
     return position.mishap.kind == MISHAP_DEAD || position.mishap.kind == MISHAP_BACK;
 }
 
-/* After a kill, what nobody had flushed is in the disks' caches, and perhaps nowhere else. */
+/* After a kill, what nobody had flushed is in the caches of the disks, and perhaps nowhere else. */
 static bool is_beyond_promises(const struct attempt *a)
 {
     return a->way && a->way->fails_flush && (is_single(a->s) || a_disk_died_before());
@@ -288,8 +289,8 @@ static bool attempt_make(struct look *x, struct attempt *a)
 
 /* ---- all of them --------------------------------------------------------------------------- */
 
-/* A disk that dies after a kill and comes back is beyond all promises (decision 0006), and so is
- * one that dies after the other: the first one alone does not know that it is stale. */
+/* No promise covers a disk that dies after a kill and comes back (decision 0006). The same holds
+ * for a disk that dies after the other one: the first disk alone does not know that it is stale. */
 static bool way_applies(const struct crash_state *s, const struct way *way, enum io_kind kind)
 {
     bool deaths = !s->killed && !a_disk_died_before();

@@ -194,13 +194,13 @@ struct model_view model_view_kill(const struct model_volume *v, uint64_t event, 
     return view;
 }
 
-/* What was called and answered without a disk event between them has happened, too. */
+/* A call that was answered without a disk event in between has happened, too. */
 static bool is_called(const struct model_call *c, uint64_t event)
 {
     return c->called.event < event || c->answered.event <= event;
 }
 
-/* A killed process may have kept in memory what it was doing without a disk event. */
+/* A killed process may have kept in memory what it did without a disk event. */
 static bool is_visible(const struct model_version *x, const struct model_view *view)
 {
     if (x->void_)
@@ -256,8 +256,8 @@ static void lay(const struct model_version *x, struct model_sectors *s)
 
 enum { HISTORY_MAX = 512 };
 
-/* The block's visible versions, oldest first; false when their order is not known (concurrent or
- * failed ones) or they are too many. */
+/* The visible versions of the block, oldest first. False when their order is not known (concurrent
+ * or failed writes) or there are too many. */
 static bool ordered_history(const struct model *m, const struct model_volume *v, uint64_t block,
                             const struct model_view *view, const struct model_version **out,
                             unsigned *count)

@@ -1,17 +1,20 @@
 /*
- * The oracle: what clients asked for and what they were told, and from that what every block may
- * show at any moment, live or after a power cut.
+ * The oracle. It records what clients asked for and what they were told, and derives what every
+ * block may show at any moment, live or after a power cut.
  *
- * Time is double. A *tick* orders the clients' calls and their returns. An *event* is the number
- * of disk events that had happened: a snapshot taken before event k knows the calls made at events
- * below k and the answers given at events up to k.
+ * There are two clocks. A *tick* orders the clients' calls and their returns. An *event* is the
+ * number of disk events that had happened. A snapshot taken before event k knows the calls made at
+ * events below k and the answers given at events up to k.
  *
- * A write is *settled* when nothing older may show any more: live, once it was acknowledged; after
- * a power cut at k, once a flush that was called after its acknowledgement was itself acknowledged
- * by k, or with FUA once it was acknowledged by k. Of a sector, permitted are all writes called by
- * then except those that were acknowledged before a settled one was called; and, when none is
- * settled, what the volume held at first. Where a disk's atomic unit is the block, the eight
- * sectors of a block must moreover be those of one moment in the sequence of its writes.
+ * A write is *settled* when nothing older may show any more. Live, a write is settled once it was
+ * acknowledged. After a power cut at k, a write is settled once a flush that was called after the
+ * write's acknowledgement was itself acknowledged by k. With FUA, the write is settled once it was
+ * acknowledged by k.
+ *
+ * A sector may show every write called by then, except the writes that were acknowledged before a
+ * settled write was called. When no write is settled, the sector may also show what the volume held
+ * at first. Where the atomic unit of a disk is the block, the eight sectors of a block must also be
+ * of one moment in the sequence of its writes.
  */
 #ifndef VP_TESTS_SIM_MODEL_H
 #define VP_TESTS_SIM_MODEL_H
@@ -30,8 +33,8 @@ struct model_time {
     uint64_t tick, event;
 };
 
-/* A call and its answer. Not answered, or with an error: it may or may not have happened. Both,
- * answered and failed: nobody waits for it any more (MODEL_GONE). */
+/* A call and its answer. A call without an answer, or with an error, may or may not have happened.
+ * A call that is both answered and failed: nobody waits for it any more (MODEL_GONE). */
 struct model_call {
     struct model_time called, answered;
     bool failed;
@@ -101,7 +104,7 @@ struct model_volume *model_volume_add(struct model *m, const char *name, uint64_
 struct model_volume *model_volume_find(struct model *m, const char *name);
 
 void model_call(struct model *m, struct model_call *c);
-/* `promises`: from now on something may not happen any more. */
+/* `promises`: the answer promises that something may not happen any more. */
 void model_answer(struct model *m, struct model_call *c, bool failed, bool promises);
 
 /* A write or zero of a range of sectors: versions first … first + count - 1, all with one call. */
@@ -127,8 +130,8 @@ unsigned model_size_call(struct model *m, struct model_volume *v, uint64_t block
 
 /* ---- asking ------------------------------------------------------------------------------- */
 
-/* From where one looks: after a power cut before event `event`, or live by a read that was called
- * at `tick`. */
+/* The point from which one looks: after a power cut before event `event`, or live by a read that
+ * was called at `tick`. */
 struct model_view {
     bool crash;
     bool kill;         /* of the process: whatever was answered has happened        */
@@ -139,7 +142,7 @@ struct model_view {
 };
 struct model_view model_view_live(struct model_time called, bool whole_blocks);
 struct model_view model_view_crash(const struct model_volume *v, uint64_t event, bool whole_blocks);
-/* Of the process. With `power_cut`, power went in the recovery, after it. */
+/* After a kill of the process. With `power_cut`, the power went later, during the recovery. */
 struct model_view model_view_kill(const struct model_volume *v, uint64_t event, bool whole_blocks,
                                   bool power_cut);
 
@@ -150,10 +153,10 @@ bool model_permits(const struct model *m, const struct model_volume *v, uint64_t
 bool model_may_exist(const struct model_volume *v, uint64_t event);
 bool model_must_exist(const struct model_volume *v, uint64_t event);
 bool model_permits_size(const struct model_volume *v, uint64_t event, uint64_t blocks);
-/* How many promises had been made by `event`: two equal images with equal promises need be looked
- * at once. */
+/* The number of promises made by `event`. Of two equal images with equal promises only one need be
+ * looked at. */
 uint64_t model_promises_at(const struct model *m, uint64_t event);
-/* The same for kills: how many answers there were. */
+/* The same for kills: the number of answers. */
 uint64_t model_answers_at(const struct model *m, uint64_t event);
 
 #endif

@@ -1,12 +1,12 @@
 /*
  * Random runs. A seed draws a configuration (disks, profile, atomic unit, cache, latencies, sizes),
- * some rounds of clients working at the same time, a plan of faults, and where power goes. Each
- * round ends in a crash; some of the states that it could have left are checked, and the next
- * round goes on from one of them.
+ * some rounds of clients that work at the same time, a plan of faults, and the moments when the
+ * power goes. Each round ends in a crash. Some of the states that the round could have left are
+ * checked, and the next round goes on from one of them.
  *
- * The fault planner keeps what happens within what every volume survives: all faults of a seed hit
- * one disk, and only where the profile is a mirror; or blocks cannot be read on any disk but one;
- * or disks are short of something for a moment, which no volume may notice.
+ * The planner keeps the faults within what every volume survives. Either all faults of a seed hit
+ * one disk, and only where the profile is a mirror. Or blocks cannot be read on any disk but one.
+ * Or disks lack something for a moment, which no volume may notice.
  *
  * Some runs have next to nothing of a resource: coroutines, I/O buffers, page cache, metadata, kept
  * memory.
@@ -71,7 +71,7 @@ static uint64_t below(struct random_world *x, uint64_t bound)
     return draw(x) % bound;
 }
 
-/* Without a draw: what else a seed means does not depend on it. */
+/* Decides without a draw, so that nothing else of the seed changes its meaning. */
 static uint64_t aside(const struct random_world *x, unsigned salt, uint64_t bound)
 {
     return hash_mix(x->rng + salt) % bound;
@@ -180,7 +180,7 @@ static struct sim_disk *disk_number(struct sim_world *w, unsigned i)
     return sim_disk_find(w, name);
 }
 
-/* A disk that has no other copy, too: the operation waits, and succeeds. */
+/* This may hit a disk without another copy, too: the operation waits and succeeds. */
 static void plan_shortage(struct random_world *x, struct sim_world *w)
 {
     if (sim_now_ns(w) < x->calm_until_ns)
@@ -286,7 +286,7 @@ static void run_with_few_buffers(struct random_world *x, struct rig *r)
         io_buffer_put(held[n], len *= 2);
 }
 
-/* Between the clients' work: what needs a volume for itself. */
+/* Operations that need a volume for themselves, between the clients' work. */
 static void control_op(struct random_world *x, struct rig *r)
 {
     const char *name = names[below(x, NAMES)];
@@ -398,10 +398,10 @@ static bool fail(const char *why)
 }
 
 /*
- * A dead disk may come back, and some of what its cache had is gone. After a power cut nobody
- * relies on that. After a kill the next daemon does, unless the killed one had noticed: the one
- * state that the engine gives no promise about (docs/decisions/0006-kept-memory.md), so it is left
- * out.
+ * A dead disk may come back without some of what its cache had. After a power cut nobody relies on
+ * that cache. After a kill the next daemon relies on it, unless the killed daemon had noticed the
+ * death. The engine gives no promise about this one state (docs/decisions/0006-kept-memory.md), so
+ * it is left out.
  */
 static unsigned draw_back_disks(struct random_world *x, bool killed)
 {

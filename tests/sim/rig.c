@@ -166,7 +166,7 @@ static bool on_world_event(struct sim_world *w, uint64_t event, void *arg)
     (void)w;
     if (r->on_event)
         r->on_event(r, event);
-    /* The model counts from 1, so that what a run starts with lies before its first event. */
+    /* The model counts from 1, so that what a run starts with is before its first event. */
     if (r->model)
         r->model->event = event + 2;
     if (event == EVENTS_MAX)
@@ -174,7 +174,8 @@ static bool on_world_event(struct sim_world *w, uint64_t event, void *arg)
     return event < EVENTS_MAX;
 }
 
-/* Devices fail what carries a sector of the write that is to fail, each in part. */
+/* The devices fail each write that carries a sector of the write that is to fail, and do a part of
+ * it. */
 static bool on_device_write(const void *buf, uint64_t len, void *arg)
 {
     const struct rig *r = arg;
@@ -373,8 +374,8 @@ static void change_main(void *arg)
     co_group_leave(&r->dying, 0);
 }
 
-/* Its client dies after a moment; false when the change had ended by then, or has not begun: no
- * coroutine was left for it. */
+/* The client of the change dies after a moment. False when the change had ended by then, or has not
+ * begun because no coroutine was left for it. */
 static CO bool change_dies(struct change *c)
 {
     struct rig *r = c->r;
@@ -463,7 +464,7 @@ static int op_resize(struct rig *r, const struct op *op, struct model_volume *mv
     struct vp_error err = {0};
     uint64_t blocks = op->count / STAMP_BLOCK_SECTORS;
     unsigned size = model_size_call(r->model, mv, blocks);
-    /* What lies beyond reads as zeros should the volume grow again. */
+    /* What is beyond the new end must read as zeros if the volume grows again. */
     struct model_write cut = model_write_call(
         r->model, mv, op->count, (mv->blocks_max - blocks) * STAMP_BLOCK_SECTORS, true, true);
     r->resizes++;
@@ -511,7 +512,7 @@ static int op_rot(struct rig *r, const struct op *op)
     return 0;
 }
 
-/* Nobody gives them back: the pool's metadata are at their limit from now on. */
+/* Nobody gives these pages back: from now on the pool's metadata are at their limit. */
 static int op_hog(struct rig *r)
 {
     struct pool *pool = volumes_pool(r->vs);
@@ -522,8 +523,9 @@ static int op_hog(struct rig *r)
     return rc;
 }
 
-/* Of each volume's block that is stored, all disks but one lose the power to read it: which one,
- * goes round with the block's number. What is spare on a mirror is so lost, and nothing else. */
+/* Each stored block of a volume becomes unreadable on all disks but one. Which disk keeps it goes
+ * round with the number of the block. So the spare copies of a mirror are lost, and nothing
+ * else. */
 static int op_unreadable(struct rig *r)
 {
     uint64_t end = r->config->disk_bytes - LABEL_AREA_BYTES, sector;

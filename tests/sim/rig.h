@@ -1,6 +1,6 @@
 /*
- * The engine in a simulated world, and clients that drive it: operations as data, each recorded in
- * the model when it is called and when it is answered.
+ * The engine in a simulated world, and clients that drive it. Operations are data. The model
+ * records each operation when it is called and when it is answered.
  */
 #ifndef VP_TESTS_SIM_RIG_H
 #define VP_TESTS_SIM_RIG_H

@@ -1,8 +1,8 @@
 /*
- * The scenarios. Each is small enough to be explored exhaustively; together they touch every
+ * The scenarios. Each is small enough to be explored exhaustively. Together they touch every
  * ordering of docs/design.md.
  *
- * A block of the comments is 4 KiB; chunks have 4 blocks (16 KiB), log segments 4 pages.
+ * In the comments a block is 4 KiB, a chunk has 4 blocks (16 KiB), and a log segment has 4 pages.
  */
 #include "tests/sim/explore.h"
 
@@ -138,8 +138,8 @@ static const struct op wide_volume[] = {
     {OP_CREATE, "a", 0, BLOCKS(1200), 0},
     {OP_END, NULL, 0, 0, 0},
 };
-/* The write needs a lease, so it waits; its place looks like a hole to the shrink, which goes over
- * holes of more than a window without locks. */
+/* The write needs a lease, so it waits. Meanwhile its place looks like a hole to the shrink, which
+ * goes over holes of more than a window without locks. */
 static const struct op shrink_race[] = {
     {OP_WRITE, "a", BLOCKS(30), BLOCKS(4), OP_WITH_NEXT},
     {OP_WRITE, "a", BLOCKS(5), BLOCKS(3), OP_WITH_NEXT},
@@ -151,7 +151,8 @@ static const struct op shrink_race[] = {
     {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
-/* Clients die in the middle of requests of several windows; who comes after them writes there. */
+/* Clients die in the middle of requests of several windows. The client that comes after them writes
+ * to the same blocks. */
 static const struct op client_gone[] = {
     {OP_WRITE, "a", BLOCKS(0) + 1, BLOCKS(270), OP_DIES},
     {OP_WRITE, "a", BLOCKS(260), BLOCKS(4), 0},
@@ -200,8 +201,8 @@ static const struct op mishaps[] = {
     {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
-/* One block in each chunk until there is no room, then chunk 0 and 1 are freed: their space can be
- * written again, and the last block of the volume never fits. */
+/* Writes one block in each chunk until there is no room, then frees chunks 0 and 1. Their space can
+ * be written again, and the last block of the volume never fits. */
 static const struct op nearly_full[] = {
     {OP_CREATE, "a", 0, BLOCKS(1024), 0},
     {OP_FILL, "a", BLOCKS(0), BLOCKS(16), 0},
@@ -240,7 +241,7 @@ static const struct op waiting[] = {
     {OP_READ, "p", BLOCKS(0), BLOCKS(64), 0},
     {OP_END, NULL, 0, 0, 0},
 };
-/* Metadata at their limit: what changes only what is there goes on, new chunks are refused. */
+/* Metadata are at their limit. Changes of what is there go on, and new chunks are refused. */
 static const struct op hogged_volume[] = {
     {OP_CREATE, "a", 0, BLOCKS(64), 0},
     {OP_CREATE, "b", 0, BLOCKS(64), 0},
@@ -319,8 +320,8 @@ static const struct op race[] = {
 static const struct op rot_first[] = ROT(0);
 static const struct op rot_second[] = ROT(1);
 
-/* Of each block one copy is left, in turn on one disk and the other; a read of several has no whole
- * copy. */
+/* Each block has one readable copy left, in turn on one disk and the other. A read of several
+ * blocks has no whole copy. */
 static const struct op unreadable[] = {
     {OP_UNREADABLE, NULL, 0, 0, 0},
     {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
@@ -353,7 +354,7 @@ static const struct op failed_overwrite[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
-/* A commit takes the first half of a long write, of which nothing is kept yet; what was kept
+/* A commit takes the first half of a long write, of which nothing is kept yet. What was kept
  * before, of the same chunks and counts, is older than the commit. */
 static const struct op half_kept[] = {
     {OP_WRITE, "a", BLOCKS(20), BLOCKS(1), 0},

@@ -1,6 +1,6 @@
 /*
- * What clients write: every 512-byte sector says of which volume, which sector and which write it
- * is, so that whatever comes back names its origin: old, new, torn, foreign or invented.
+ * What clients write. Every 512-byte sector says of which volume, which sector and which write it
+ * is. So whatever comes back names its origin: old, new, torn, foreign or invented.
  */
 #ifndef VP_TESTS_SIM_STAMP_H
 #define VP_TESTS_SIM_STAMP_H

@@ -109,7 +109,8 @@ static bool was_there(const struct model_volume *mv, uint64_t block)
            (mv->initial && memcmp(&mv->initial[block], &nothing, sizeof(nothing)) != 0);
 }
 
-/* What to read at *at: windows; of large volumes only what was ever written, and samples. */
+/* What to read at *at. Volumes are read in windows; of large volumes only what was ever written,
+ * and samples. */
 static uint64_t next_window(const struct model_volume *mv, uint64_t *at, uint64_t blocks)
 {
     if (blocks <= READ_ALL_BLOCKS)
@@ -148,7 +149,7 @@ static uint64_t new_chunks(uint64_t from, uint64_t len, uint64_t chunk, uint64_t
     return end > first ? (end - first) / chunk : 0;
 }
 
-/* What the volume says that it uses is what its block status shows. */
+/* The space that the volume claims to use must be what its block status shows. */
 static void check_usage(struct check *c, struct volume *v, const char *name)
 {
     struct volume_info info;

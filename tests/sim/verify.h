@@ -6,7 +6,7 @@
 
 #include "tests/sim/rig.h"
 
-/* What a recovery showed. Owned by whoever calls observation_new. */
+/* What a recovery showed. The caller of observation_new owns it. */
 struct observation {
     struct {
         bool exists;
@@ -36,7 +36,7 @@ struct crash_state {
     unsigned back_disks; /* bits: these are back at import, if they were dead */
     bool faults_planned; /* errors may be logged */
 
-    /* A recovery that was itself interrupted: what it had read by then must not change. */
+    /* A recovery that was itself interrupted. What it had read by then must not change. */
     const struct observation *prior;
     uint64_t prior_event; /* the model's event of that recovery */
 };

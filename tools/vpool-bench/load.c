@@ -69,8 +69,8 @@ static uint64_t load_random(struct load *l)
     return l->random * 0x2545f4914f6cdd1dULL;
 }
 
-/* Visits every number below a power of two once, in no visible order; those beyond `units` are
- * skipped. */
+/* Visits every number below a power of two once, in no visible order, and skips those beyond
+ * `units`. */
 static bool first_write_next(struct load *l, uint64_t *unit)
 {
     uint64_t mask = 1;

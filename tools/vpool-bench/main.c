@@ -1,7 +1,7 @@
 /*
- * vpool-bench: what the engine does without a daemon and without NBD, in one process and on one
+ * vpool-bench measures the engine without a daemon and without NBD, in one process and on one
  * reactor. It makes a pool of its own on the given files, runs a load (or serves a volume to
- * whoever has one) and removes the pool.
+ * whoever has a load), and removes the pool.
  */
 #include "bench.h"
 
@@ -209,7 +209,7 @@ static const char usage[] =
     "  --disk FILE        a disk of the pool; created, sparse, if it is missing\n"
     "  --raw              without a pool: the device layer on FILE (overwrites it)\n"
     "  --ublk-volume      serve the volume as a ublk device until SIGTERM or SIGINT\n"
-    "  --ublk-pass DISK   serve DISK so, as it is\n"
+    "  --ublk-pass DISK   the same for the bare DISK\n"
     "  --checksum         compute the checksums that a volume would\n"
     "  --zero-copy        the kernel's pages go to DISK as they are (Linux 6.16)\n"
     "POOL:\n"

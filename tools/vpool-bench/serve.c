@@ -1,7 +1,7 @@
 /*
  * Serving instead of measuring: a bare disk, or a volume of a pool made for it, becomes a ublk
- * device on which others put their load. The bare disk goes through the same target as a volume, so
- * that the difference between the two is the engine's, and the rest is the price of ublk.
+ * device on which others put their load. The bare disk goes through the same target as a volume. So
+ * the difference between the two is the cost of the engine, and the rest is the cost of ublk.
  */
 #include "bench.h"
 
@@ -40,7 +40,7 @@ struct disk {
     uint32_t sum; /* of all checksums: somebody uses them */
 };
 
-/* What a volume cannot do without: what it costs here. */
+/* The checksum that a volume needs, so that its cost shows here too. */
 static void checksum(struct disk *d, const unsigned char *buf, uint32_t len)
 {
     for (uint32_t at = 0; d->checksum && at < len; at += 4096)

@@ -1,7 +1,8 @@
 /*
- * The chains: table image and log. Each batch is looked for on every copy of its segment; one good
- * copy is enough to go on, and a disk in service that lacks it while another has it is a problem,
- * unless it is the last batch of the open log, which a power cut may leave on some copies only.
+ * The chains: table image and log. Each batch is looked for on every copy of its segment. One good
+ * copy is enough to go on. A disk in service that lacks a batch while another disk has it is a
+ * problem, with one exception: a power cut may leave the last batch of the open log on some copies
+ * only.
  */
 #include "tools/vpool-check/check.h"
 
@@ -22,7 +23,7 @@ struct chain {
     uint8_t *run; /* bodies of a run of batches */
     size_t run_len;
     unsigned batches;
-    /* Copies that lack the last batch, and the JUMP written beside it: whether that is wrong is
+    /* Copies that lack the last batch, and the JUMP written beside it. Whether that is wrong is
      * known when another batch follows. */
     struct lack {
         struct pool_segment segment;
@@ -40,7 +41,8 @@ static const struct check_disk *copy_disk(const struct chain *ch, const struct p
     return disk && disk->counts ? disk : NULL;
 }
 
-/* Page by page, after all at once failed: what cannot be read holds no batch. */
+/* Reads page by page, after reading all at once failed. A page that cannot be read holds no
+ * batch. */
 static void load_pages(struct chain *ch, const struct check_disk *d, unsigned copy)
 {
     uint64_t at = ch->segment.place.at_bytes[copy], first = 0;
@@ -96,7 +98,7 @@ static void report_lack(struct chain *ch, struct lack *l, bool is_end)
     l->copies = 0;
 }
 
-/* Copies that hold damage where the next batch should be, not what was there before. */
+/* Copies that hold damage in the place of the next batch, and not what was there before. */
 static unsigned damaged_copies(const struct chain *ch)
 {
     unsigned mask = 0;
@@ -107,7 +109,8 @@ static unsigned damaged_copies(const struct chain *ch)
     return mask;
 }
 
-/* Another batch was found: what lacks the ones before is wrong, but for a JUMP just before it. */
+/* Another batch was found. So a copy that lacks earlier batches is wrong, except for a JUMP just
+ * before this batch. */
 static void note_lack(struct chain *ch, unsigned copies, bool is_jump)
 {
     report_lack(ch, &ch->last, false);
@@ -151,8 +154,8 @@ static bool find_batch(struct chain *ch, struct log_batch *out)
     return found;
 }
 
-/* A later batch behind a gap, or one that was whole once: the chain did not end here, it is
- * broken. */
+/* A later batch is behind a gap, or the missing batch was whole once. So the chain did not end
+ * here; it is broken. */
 static bool is_broken(const struct chain *ch)
 {
     if (ch->page < ch->segment.pages && damaged_copies(ch))

@@ -1,14 +1,14 @@
 /*
- * vpool-check: looks at the disks of a pool without the engine running, explains what is there and
- * says what is wrong. Read-only, but for the damage generator (damage.c).
+ * vpool-check looks at the disks of a pool without the engine running, explains what is there and
+ * says what is wrong. It changes nothing, except in the damage generator (damage.c).
  *
- * Nothing on the disks is believed before it was checked, and everything goes on as far as it can
- * after something was found bad. The decoders are the engine's own; walking, counting and comparing
- * are done once more here, so that a mistake of the engine shows.
+ * Nothing on the disks is believed before it was checked. After something was found bad everything
+ * goes on as far as it can. The decoders are the engine's own. Walking, counting and comparing are
+ * done once more here, so that a mistake of the engine is noticed.
  *
  *     disk.c    devices, labels          records.c  the table, records as JSON
  *     root.c    roots, disk table        group.c    groups, extents, metadata pages
- *     chain.c   table image and log         tree.c     pages of one volume's trees
+ *     chain.c   table image and log      tree.c     pages of one volume's trees
  *     volume.c  maps against space       damage.c   damage for tests
  */
 #ifndef VP_TOOLS_VPOOL_CHECK_H
@@ -134,13 +134,15 @@ void check_target_add(struct check *c, const char *kind, const struct check_disk
 
 /* ---- root.c -------------------------------------------------------------------------------- */
 
-/* Reads roots, chooses the newest, matches disks with its table. False: there is none. */
+/* Reads the roots, chooses the newest one, and matches the disks with its table. False: there is no
+ * root. */
 bool check_roots(struct check *c);
 
 /* ---- records.c ----------------------------------------------------------------------------- */
 
 void check_records_add(struct check_records *t, const struct record_view *v);
-/* Sorts by kind, scope, key; of equal ones the last counts; with `drop` deletes go. */
+/* Sorts by kind, scope and key. Of equal records the last one counts. With `drop`, deletes are
+ * removed. */
 void check_records_fold(struct check_records *t, bool drop);
 void check_records_copy(struct check_records *to, const struct check_records *from);
 void check_records_free(struct check_records *t);
@@ -170,8 +172,8 @@ const struct check_group *check_chunk_find(const struct check *c, uint64_t pchun
                                            uint32_t *owner);
 /* Who leases an arena; false when it does not exist. */
 bool check_arena_owner(const struct check *c, uint64_t number, uint32_t *owner);
-/* Marks a page of a tree; false, and a problem, when somebody has it already or it does not
- * exist. */
+/* Marks a page of a tree. False, and a problem, when the page does not exist or is marked
+ * already. */
 bool check_page_mark(struct check *c, uint64_t addr, const char *what);
 /* Marks the segments of table image and log. */
 void check_segments_mark(struct check *c);
@@ -182,8 +184,8 @@ void check_metadata_space(struct check *c);
 
 /* One entry of a tree, replayed records included, in the order of keys. */
 typedef void check_entry_fn(struct check *c, uint64_t key, const uint8_t *entry);
-/* Walks a tree of c->volume as the table image names it (perhaps not at all: empty) under the log's
- * records; without `fn` only the pages are looked at. */
+/* Walks a tree of c->volume as the table image names it (an unnamed tree is empty), with the log's
+ * records applied. Without `fn` only the pages are looked at. */
 void check_tree(struct check *c, enum pool_tree kind, check_entry_fn *fn, json_t *pages);
 
 /* ---- volume.c ------------------------------------------------------------------------------ */

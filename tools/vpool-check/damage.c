@@ -1,11 +1,13 @@
 /*
- * The damage generator, for tests of the engine and of this tool: a place is chosen by kind and
- * seed among those that a check has just walked over, and a bit flipped there or all of it zeroed,
- * on one copy or on all. Something changes that a check must notice: what reads as zeros is not
- * zeroed, and of swapped extents one holds a page or data that the other has not. Not chosen are
- * blocks of regions that were being overwritten, which nobody can judge. One exception is left: the
- * log's last batch, which on the disks looks like one that was never finished (a note says where
- * the log ends).
+ * The damage generator, for tests of the engine and of this tool. A kind and a seed choose a place
+ * among those that a check has just walked over. There a bit is flipped, or everything is zeroed,
+ * on one copy or on all.
+ *
+ * Something changes that a check must notice. A place that reads as zeros is not zeroed. Of two
+ * extents that are swapped, one holds a page or data that the other has not. Blocks of regions that
+ * were being overwritten are not chosen, because nobody can judge them. One exception is left: the
+ * log's last batch. On the disks a damaged last batch looks like one that was never finished (a
+ * note says where the log ends).
  */
 #include "tools/vpool-check/check.h"
 

@@ -50,7 +50,7 @@ static bool disk_size(int fd, uint64_t *out)
     return S_ISREG(st.st_mode);
 }
 
-/* A lock that a daemon's exclusive one refuses: what changes meanwhile cannot be checked. */
+/* A lock that excludes a daemon's exclusive lock: disks that change meanwhile cannot be checked. */
 static bool lock_disk(int fd, bool writable)
 {
     struct flock lock = {.l_type = writable ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
@@ -160,7 +160,7 @@ static void check_labels(struct check *c, struct check_disk *d, json_t *out)
                   POOL_LABEL_COPIES);
 }
 
-/* The pool is that of the first label. Disks of others take no part. */
+/* The pool is that of the first label. Disks of other pools take no part. */
 static bool choose_pool(struct check *c)
 {
     const struct check_disk *first = NULL;

@@ -1,9 +1,9 @@
 /*
- * Roots: which one counts, what it says of the disks.
+ * Roots: which one counts, and what it says of the disks.
  *
- * After a power cut the newest root may be missing on some disks, and its slot torn: that is no
- * problem as long as one whole copy is there. A slot that was written by this pool and does not
- * match its checksum is damage, unless it is the one that the next root would have taken.
+ * After a power cut the newest root may be missing on some disks, and its slot may be torn. That is
+ * no problem as long as one whole copy is there. A slot that this pool wrote and that does not
+ * match its checksum is damage, unless it is the slot that the next root would have taken.
  */
 #include "tools/vpool-check/check.h"
 
@@ -86,7 +86,7 @@ static uint64_t newest_root_of(const struct check *c, const struct check_disk *d
     return newest;
 }
 
-/* A disk that is out serves what has no other copy, unless it was set back
+/* A disk that is out serves data without another copy, unless the disk was set back
  * (pool/import_roots.c). */
 static void check_disk_out(struct check *c, unsigned index, struct check_disk *d)
 {
@@ -143,8 +143,8 @@ static bool is_damaged_root(const struct check *c, const uint8_t *block)
            memcmp(b->pool_uuid, c->pool.b, sizeof(c->pool.b)) == 0;
 }
 
-/* The slot of the newest root on a disk in service: a power cut may have left there what was
- * before, which is nothing only while the pool is young. */
+/* The slot of the newest root on a disk in service. A power cut may have left the older root there.
+ * An empty slot is right only while the pool is young. */
 static void check_newest_slot(struct check *c, const struct check_disk *d, unsigned s,
                               const uint8_t *block)
 {
@@ -182,8 +182,8 @@ static void check_slots(struct check *c, const struct check_disk *d, json_t *lis
     }
 }
 
-/* Every copy of the slot after the newest root's is damaged, or empty though a root stood there
- * before: then the next root was durable once, and the one found may lead to pages that are used
+/* Every copy of the slot after the newest root's is damaged, or empty though a root was there
+ * before. Then the next root was durable once, and the one found may lead to pages that are used
  * again (pool/root.c, R1). Only in a pool of an early release a slot may be empty. */
 static void check_next_root(struct check *c)
 {

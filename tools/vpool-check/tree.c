@@ -1,6 +1,6 @@
 /*
- * The pages of one tree, from the root that the table image names, with the log's records laid
- * over: both come in the order of keys and are merged on the way.
+ * The pages of one tree, from the root that the table image names, with the log's records applied.
+ * Pages and records come in the order of keys and are merged on the way.
  */
 #include "tools/vpool-check/check.h"
 
@@ -53,7 +53,7 @@ static void emit_leaf(struct walk *w, const uint8_t *page, uint64_t index)
     }
 }
 
-/* Reads the page from a copy that matches; reports those that do not. */
+/* Reads the page from a copy that matches, and reports the copies that do not. */
 static bool read_page(struct walk *w, const struct thin_page_ref_disk *ref, uint8_t *page)
 {
     struct check *c = w->c;

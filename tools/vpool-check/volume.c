@@ -1,6 +1,7 @@
 /*
- * Volumes: what their maps use against what their space trees say, what arenas they lease, and what
- * their STAT records count; with --data every valid block of every copy against its checksum.
+ * Volumes: compares what their maps use with their space trees, the arenas that they lease, and the
+ * counts in their STAT records. With --data it also verifies every valid block of every copy
+ * against its checksum.
  */
 #include "tools/vpool-check/check.h"
 
@@ -226,7 +227,8 @@ static json_t *volume_report(struct check *c, const struct check_record *record,
     return o;
 }
 
-/* `record` is NULL for a volume that was deleted since the table image: only its pages count. */
+/* `record` is NULL for a volume that was deleted since the table image. Only its pages count
+ * then. */
 static void check_volume(struct check *c, uint32_t id, const struct check_record *record,
                          json_t *list)
 {
@@ -302,7 +304,7 @@ void check_volumes(struct check *c)
         if (r->kind == POOL_RECORD_VOLUME && r->key == 0)
             check_volume(c, r->scope, r, list);
     }
-    /* Deleted since the table image: until the next checkpoint their pages are theirs. */
+    /* A volume deleted since the table image owns its pages until the next checkpoint. */
     for (size_t i = 0; i < c->table_image.count; i++) {
         const struct check_record *r = &c->table_image.r[i];
         bool again = i && c->table_image.r[i - 1].kind == r->kind &&

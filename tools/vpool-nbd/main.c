@@ -1,7 +1,7 @@
 /*
- * vpool-nbd: a captive NBD server. Opens a pool without a daemon, serves one volume until its
- * client is gone, closes the pool. For `nbdcopy -- [ vpool-nbd … ] out.img`, socket activation and
- * rescue.
+ * vpool-nbd is a captive NBD server. It opens a pool without a daemon, serves one volume until its
+ * client is gone, and closes the pool. It serves `nbdcopy -- [ vpool-nbd … ] out.img`, socket
+ * activation and rescue.
  */
 #include "base/error.h"
 #include "base/log.h"
@@ -232,7 +232,7 @@ static CO int serve_volume(struct volumes *vs, struct vp_error *err)
     return rc;
 }
 
-/* The disks of the pool that is asked for, among what lies in the given places. */
+/* Finds the disks of the pool that is asked for, in the given places. */
 static CO int find_disks(struct pool_found **found, const struct pool_found **pool,
                          struct vp_error *err)
 {
@@ -248,13 +248,13 @@ static CO int find_disks(struct pool_found **found, const struct pool_found **po
     }
     if (matching == 1)
         return 0;
-    return matching ? vp_fail(err, VP_E_EXISTS,
-                              "%u pools there are named '%s': name the disks with --disk", matching,
-                              options.pool)
-                    : vp_fail(err, VP_E_NOT_FOUND,
-                              "no disk of a pool '%s' found in %s%s: name them with --disk or -d",
-                              options.pool, options.paths[0],
-                              options.path_count > 1 ? " and the other places" : "");
+    return matching
+               ? vp_fail(err, VP_E_EXISTS, "%u pools are named '%s': name the disks with --disk",
+                         matching, options.pool)
+               : vp_fail(err, VP_E_NOT_FOUND,
+                         "no disk of a pool '%s' found in %s%s: name them with --disk or -d",
+                         options.pool, options.paths[0],
+                         options.path_count > 1 ? " and the other places" : "");
 }
 
 static CO int open_pool(struct volumes **out, struct vp_error *err)
@@ -277,7 +277,8 @@ static CO int open_pool(struct volumes **out, struct vp_error *err)
 
 /* ---- signals ------------------------------------------------------------------------------- */
 
-/* SIGTERM and SIGINT end service in order: what started is finished, the pool is closed. */
+/* SIGTERM and SIGINT end the service in order: requests that have started are finished, and the
+ * pool is closed. */
 static CO void watch_signals(void *arg)
 {
     (void)arg;

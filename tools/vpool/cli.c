@@ -135,8 +135,8 @@ static int take_code(struct cli *cli, const struct opt *opts, const struct getop
            1;
 }
 
-/* The argument of the command that stands at `position` (0 is the first), as its help has it:
- * "POOL --size BYTES [KEY] DISK…" has POOL and DISK. An empty string: there is none. */
+/* The argument of the command at `position` (0 is the first), as its help names it: "POOL --size
+ * BYTES [KEY] DISK…" has POOL and DISK. An empty string: there is none. */
 static void argument_name(const struct command *command, int position, char *to, size_t size)
 {
     const char *at = command->args;

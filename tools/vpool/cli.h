@@ -45,9 +45,10 @@ struct opt {
 };
 
 /*
- * Parses options and positional arguments in any order; --json and --help are understood
- * everywhere. Returns the number of positional arguments, moved to argv[1…], when it is between
- * `min` and `max`; else a negative exit code - 1 after having said why (opts_failed, opts_exit).
+ * Parses options and positional arguments in any order. --json and --help are understood
+ * everywhere. When the number of positional arguments is between `min` and `max`, returns that
+ * number, and the arguments are moved to argv[1…]. Otherwise says what is wrong (opts_failed,
+ * opts_exit) and returns a negative number: - exit code - 1.
  */
 int opts_parse(struct cli *cli, int argc, char **argv, const struct opt *opts, int min, int max);
 static inline bool opts_failed(int n)
@@ -71,7 +72,7 @@ json_t *cli_paths(char *const *argv, int count);
 /* Calls the daemon; takes the reference of params (NULL: none). On failure prints the sentence and
  * returns the exit code; *result (may be NULL) is a new reference. */
 int cli_call(struct cli *cli, const char *method, json_t *params, json_t **result);
-/* The same, then with --json prints the result, else calls `print` (may be NULL). NULL params could
+/* The same; then prints the result with --json, else calls `print` (may be NULL). NULL params could
  * not be made. */
 int cli_show(struct cli *cli, const char *method, json_t *params,
              void (*print)(const json_t *result));

@@ -93,7 +93,7 @@ const struct command commands_ublk[] = {
      "  unknown    the kernel does not say",
      cmd_list},
     {"ublk remove", "N [--dry-run] [--force]",
-     "Removes /dev/ublkbN, whose daemon does not come back; what waits ends with errors.\n"
+     "Removes /dev/ublkbN, whose daemon does not come back. Requests that wait end with errors.\n"
      "Refused for devices that are served and for those of other programs.\n"
      "  -f, --force      also when it is in use, or this daemon knows its pool\n"
      "  -n, --dry-run    only say what would be done",

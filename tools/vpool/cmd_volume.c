@@ -253,13 +253,17 @@ static void print_deleted(const json_t *r)
 
 static int cmd_delete(struct cli *cli, int argc, char **argv)
 {
+    uint64_t limit = 0;
     bool dry_run = false;
-    const struct opt opts[] = {{"dry-run", 'n', OPT_FLAG, &dry_run}, {0}};
+    const struct opt opts[] = {
+        {"limit", 0, OPT_SIZE, &limit}, {"dry-run", 'n', OPT_FLAG, &dry_run}, {0}};
     int n = opts_parse(cli, argc, argv, opts, 1, 1);
     if (opts_failed(n))
         return opts_exit(n);
     return cli_show(cli, "volume.delete",
-                    json_pack("{s:s, s:b}", "volume", argv[1], "dry_run", dry_run), print_deleted);
+                    json_pack("{s:s, s:I, s:b}", "volume", argv[1], "limit", (json_int_t)limit,
+                              "dry_run", dry_run),
+                    print_deleted);
 }
 
 const struct command commands_volume[] = {
@@ -280,8 +284,9 @@ const struct command commands_volume[] = {
      cmd_resize},
     {"volume rename", "POOL/VOL NEWNAME", "Gives a volume another name; not while it is attached.",
      cmd_rename},
-    {"volume delete", "POOL/VOL [--dry-run]",
-     "Deletes a volume and its data; not while it is attached.\n"
+    {"volume delete", "POOL/VOL [--limit SIZE] [--dry-run]",
+     "Deletes a volume and its data; not while it is attached. A job gives the space back.\n"
+     "  --limit SIZE     the job gives back so much a second (`vpool jobs limit`)\n"
      "  -n, --dry-run    only say what would be lost",
      cmd_delete},
     {0}};

@@ -229,7 +229,7 @@ const struct command commands_watch[] = {
      "  --since N        only events after number N",
      cmd_events},
     {"doctor", "[--forget UUID]",
-     "What is open, each finding with the command that helps; exits with 3 when there is any.\n"
+     "What needs attention, each finding with the command that helps. Exits with 3 if any.\n"
      "  --forget UUID    frees what a killed daemon kept in memory for this pool",
      cmd_doctor},
     {"iostat", "[-i SECONDS] [-c COUNT] [POOL]",

@@ -150,7 +150,8 @@ static int parse_global(struct cli *cli, int argc, char **argv)
     return 0;
 }
 
-/* Before anything else is looked at, so that what is wrong with it is said in that form too. */
+/* Asked before anything else, so that a wrong command line is reported in the form that was asked
+ * for. */
 static bool wants_json(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
@@ -159,7 +160,8 @@ static bool wants_json(int argc, char **argv)
     return false;
 }
 
-/* The daemon is spoken to in UTF-8: what is not would be dropped. 0, or an exit code. */
+/* The daemon is spoken to in UTF-8. Arguments that are not UTF-8 are refused, because their bytes
+ * would be dropped. 0, or an exit code. */
 static int check_utf8(const struct cli *cli, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -171,7 +173,7 @@ static int check_utf8(const struct cli *cli, int argc, char **argv)
     return 0;
 }
 
-/* What could not be written out is not done. */
+/* A command whose output could not be written has failed. */
 static int finish_output(const struct cli *cli, int rc)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))

@@ -1,5 +1,6 @@
 /*
- * vpoold: options, configuration, signals, reactors and their threads; all else is in control/.
+ * vpoold: options, configuration, signals, reactors and their threads. Everything else is in
+ * control/.
  */
 #include "base/error.h"
 #include "base/log.h"
@@ -25,8 +26,8 @@
 
 #define DEFAULT_CONFIG "/etc/vpool/vpoold.conf"
 
-/* Scanning for disks (libblkid) and JSON run on a coroutine's stack; untouched pages cost nothing.
- */
+/* Scanning for disks (libblkid) and JSON run on a coroutine's stack. Untouched pages of a stack
+ * cost nothing. */
 #define STACK_BYTES (256U << 10)
 
 struct options {
@@ -150,7 +151,8 @@ static unsigned reactors_of(const struct control_config *c)
 
 /* ---- background ------------------------------------------------------------------------------ */
 
-/* The parent: prints what the child says until it is ready, and takes its outcome as exit code. */
+/* The parent prints what the child says until the child is ready, and takes the child's outcome as
+ * its exit code. */
 static _Noreturn void wait_for_child(int fd)
 {
     char text[600];
@@ -197,7 +199,8 @@ static void reopen_log(void *arg)
         vp_warn("%s; the log stays where it was", err.text);
 }
 
-/* Lines for journald have its priority and no time, since it has its own; others have the time. */
+/* Lines for journald have journald's priority and no time, since journald adds the time. Other
+ * lines have the time. */
 static void choose_log_form(void)
 {
     const char *journal = getenv("JOURNAL_STREAM"); /* DEVICE:INODE, systemd.exec(5) */
@@ -258,7 +261,7 @@ static void *reactor_thread(void *arg)
     return NULL;
 }
 
-/* Blocks the signals in this thread and those to come; the home reactor reads them. */
+/* Blocks the signals in this thread and in later ones. The home reactor reads them. */
 static int block_signals(struct daemon *d, struct vp_error *err)
 {
     sigset_t set;
@@ -311,7 +314,8 @@ static void end_threads(struct daemon *d)
 
 /* ---- main ------------------------------------------------------------------------------------ */
 
-/* The place of the running daemon, when all that can fail without it has not; or just the lock. */
+/* Takes the place of the running daemon once everything has succeeded that can fail without that
+ * place. Without a running daemon it only takes the lock. */
 static int take_over(struct daemon *d, struct takeover *t, struct vp_error *err)
 {
     int rc = t->found ? takeover_run(&d->config, t, err) : 0;
@@ -324,7 +328,7 @@ static int start(struct daemon *d, const struct options *o, struct vp_error *err
     int rc = o->foreground ? 0 : go_to_background(d, err);
     if (rc == 0 && o->takeover)
         rc = takeover_check(&d->config, &t, err);
-    /* The lock first: it creates the directory in which the log may be. */
+    /* The lock comes first, because taking it creates the directory in which the log may be. */
     if (rc == 0 && !t.found)
         rc = state_lock(d->config.state_dir, &d->lock_fd, err);
     if (rc == 0)

@@ -47,9 +47,9 @@ static int check_group(const char *group, struct vp_error *err)
                    "socket-group '%s' does not exist: the running daemon was left alone", group);
 }
 
-/* Whom to wait for and to kill is the kernel's word, not the other side's. The pidfd is there
- * before the first answer: who answers then has not ended since, so it is its own and not a
- * successor's. */
+/* The kernel says which process to wait for and to kill, not the other side. The pidfd is there
+ * before the first answer. A process that answers after that has not ended since, so the answer is
+ * its own and not a successor's. */
 static int check_peer(const struct control_config *c, const struct vpool_client *client,
                       struct takeover *t, struct vp_error *err)
 {
@@ -111,7 +111,7 @@ static int check_daemon(const struct control_config *c, struct vpool_client *cli
     return rc;
 }
 
-/* What this one cannot have before the other has left, as far as it can be tried. */
+/* Tries, as far as possible, what this daemon cannot have before the other one has left. */
 static int check_place(const struct control_config *c, struct vp_error *err)
 {
     struct vp_error why = {0};
@@ -157,8 +157,8 @@ int takeover_check(const struct control_config *c, struct takeover *t, struct vp
 
 /* ---- the hand-over --------------------------------------------------------------------------- */
 
-/* What is in the checkpoint need not be written while users wait. A pool that cannot write one is
- * closed without as well. */
+/* What the checkpoint holds need not be written while users wait. A pool that cannot write a
+ * checkpoint is closed without one as well. */
 static void write_checkpoints(struct vpool_client *client)
 {
     struct vpool_error e;
@@ -176,8 +176,8 @@ static void write_checkpoints(struct vpool_client *client)
     json_decref(list);
 }
 
-/* Both signals are blocked, and the new daemon reads them first of all: with the old one gone, no
- * daemon would be left. */
+/* Both signals are blocked, and the new daemon would read them first of all. With the old daemon
+ * gone, no daemon would be left. */
 static int check_signals(struct vp_error *err)
 {
     sigset_t pending;
@@ -212,7 +212,8 @@ static int wait_for_end(const struct takeover *t, struct vp_error *err)
         t->pid);
 }
 
-/* It may have agreed, or be ending by itself, or never have seen the question: it is not killed. */
+/* The old daemon may have agreed, or be ending by itself, or never have seen the question. So it is
+ * not killed. */
 static int wait_unanswered(const struct takeover *t, const struct vpool_error *e,
                            struct vp_error *err)
 {

@@ -1,23 +1,25 @@
 /*
- * vpoold --takeover: the place of a running daemon, for an upgrade.
+ * vpoold --takeover: a new daemon takes the place of a running one, for an upgrade.
  *
  * 1. The new process has read its configuration.
- * 2. takeover_check: is there a daemon on the socket, is it of the same user, does it answer, are
- *    its pools those that this one would serve (the same state directory), and could this one lock
- *    that directory and make the socket? Nothing has changed so far, and any failure leaves the
- *    running daemon alone.
- * 3. Its log is opened, its reactors are made, signals wait for them. Still nothing has changed.
- * 4. takeover_run: the old one writes checkpoints while it still serves, so that it has little to
- *    write at its end; then it is asked, by its pid, to leave. It may refuse. If it does not, it is
- *    an ordinary end: devices stay, pools are closed, the process ends, which this one waits for by
- *    its pidfd. SIGINT and SIGTERM are looked for right before the question: later they end the new
- *    daemon, as they would end any.
- * 5. The new process starts as ever.
+ * 2. takeover_check: is there a daemon on the socket, is it of the same user, does it answer? Are
+ *    its pools those that this daemon would serve (the same state directory)? Could this daemon
+ *    lock that directory and make the socket? Nothing has changed so far, and any failure leaves
+ *    the running daemon alone.
+ * 3. The new daemon opens its log and makes its reactors, and signals wait for them. Still nothing
+ *    has changed.
+ * 4. takeover_run: the old daemon writes checkpoints while it still serves, so that it has little
+ *    to write at its end. Then it is asked, by its pid, to leave. It may refuse. If it agrees, its
+ *    end is an ordinary one: devices stay, pools are closed, and the process ends. The new process
+ *    waits for that end with a pidfd. It looks for SIGINT and SIGTERM right before the question.
+ *    Later these signals end the new daemon, as they would end any daemon.
+ * 5. The new process starts as always.
  *
- * An old daemon that has agreed and does not end in time is killed, which loses nothing: users wait
- * for the next one already. One that has not answered is waited for as long and not killed.
+ * An old daemon that has agreed and does not end in time is killed. That loses nothing, because
+ * users wait for the next daemon already. An old daemon that has not answered is waited for equally
+ * long and not killed.
  *
- * Tested by tests/integration/t_takeover.sh; with other users and under load,
+ * Tested by tests/integration/t_takeover.sh; with other users and under load, by
  * tests/vm/t_takeover.sh.
  */
 #ifndef VP_TOOLS_VPOOLD_TAKEOVER_H

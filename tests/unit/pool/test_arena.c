@@ -197,14 +197,17 @@ static void body_survive(void *arg)
 {
     (void)arg;
     struct pool *p = open_new();
-    uint64_t numbers[8];
+    uint64_t numbers[8], from = 0;
     for (unsigned i = 0; i < 3; i++)
         check_ok(pool_arena_lease(p, 42, mirror, i, &arena[i]));
     check_ok(sim_pool_commit_counter(p, 1, 1)); /* leases precede what is committed later */
     p = open_again(p, true);
-    check_equal(pool_arena_list(p, 42, numbers, 8), 3);
+    check_equal(pool_arena_list(p, 42, &from, numbers, 8), 3);
     p = open_again(p, false);
-    check_equal(pool_arena_list(p, 42, numbers, 8), 3);
+    from = 0; /* and in two windows */
+    check_equal(pool_arena_list(p, 42, &from, numbers, 2), 2);
+    check_equal(pool_arena_list(p, 42, &from, numbers + 2, 6), 1);
+    check(numbers[0] < numbers[1] && numbers[1] < numbers[2]);
     struct pool_arena a;
     check(pool_arena_find(p, arena[1].number, &a));
     check_equal(a.at_bytes, arena[1].at_bytes);

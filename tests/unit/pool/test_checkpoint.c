@@ -316,6 +316,51 @@ static void full_metadata_refuses_pages_but_commits_and_checkpoints_go_on(void *
     assert_checked();
 }
 
+/* ---- large tables ------------------------------------------------------------------------- */
+
+enum { MANY_RECORDS = 20000, RECORDS_A_STEP_MAX = 4096 };
+
+static unsigned turns;
+static bool watching;
+
+static void count_turns(void *arg)
+{
+    (void)arg;
+    for (; watching; turns++)
+        co_yield ();
+}
+
+static void close_large(void *arg)
+{
+    (void)arg;
+    struct pool_batch b;
+    pool_batch_init(&b);
+    start();
+    for (uint64_t key = 1; key <= MANY_RECORDS; key++) {
+        pool_batch_set(&b, POOL_RECORD_COUNTER, 7, key, &key, sizeof(key));
+        if (key % 1000 == 0)
+            check_ok(pool_commit(pool, &b));
+        if (key % 1000 == 0)
+            pool_batch_clear(&b);
+    }
+    pool_batch_fini(&b);
+    pool_checkpoints_stop(pool);
+    watching = true;
+    check_ok(co_spawn(count_turns, NULL, "turns"));
+    pool_abandon_in_turns(pool); /* no I/O: each turn of the other is one that it gave */
+    watching = false;
+    check(turns >= MANY_RECORDS / RECORDS_A_STEP_MAX);
+}
+
+static void a_large_pool_is_freed_in_turns(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(1, disks);
+    sim_pool_run(w, close_large, NULL);
+    sim_world_free(w);
+    assert_checked();
+}
+
 /* ---- every crash point -------------------------------------------------------------------- */
 
 /* A world at one event, and what had been acknowledged by then. */
@@ -452,6 +497,7 @@ int main(void)
         cmocka_unit_test(a_failed_checkpoint_changes_nothing_and_does_not_fence),
         cmocka_unit_test(a_root_does_not_come_before_the_commits_that_its_table_has),
         cmocka_unit_test(a_failed_checkpoint_gives_back_what_it_wrote),
+        cmocka_unit_test(a_large_pool_is_freed_in_turns),
         cmocka_unit_test(a_request_that_comes_while_a_checkpoint_runs_makes_another),
         cmocka_unit_test(a_checkpoint_that_failed_is_tried_until_it_succeeds),
         cmocka_unit_test(those_who_ask_during_a_checkpoint_share_the_next_one),

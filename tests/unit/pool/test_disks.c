@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "pool/disk_impl.h"
+#include "pool/label_format.h"
 #include "pool/meta_impl.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_pool.h"
@@ -87,6 +88,36 @@ static void pools_are_found_by_their_labels(void **state)
 {
     (void)state;
     in_world(4, body_scan);
+}
+
+static void scan_and_count(unsigned pools, unsigned disks_of_first, uint64_t most_ns)
+{
+    struct pool_found *found = NULL;
+    unsigned count = 0;
+    uint64_t began_ns = reactor_now_ns();
+    check_ok(pool_scan(paths_of, 3, NULL, &found, &count, NULL));
+    check(reactor_now_ns() - began_ns <= most_ns);
+    check_equal(count, pools);
+    check_equal(found[0].disks_found, disks_of_first);
+    free(found);
+}
+
+static void body_silent(void *arg)
+{
+    (void)arg;
+    const uint64_t second = 1000000000;
+    check_ok(create("one", paths_of, 2, false));
+    check_ok(create("two", paths_of + 2, 1, false));
+    sim_disk_inject(sim_disk_find(world, "d1"), SIM_FAULT_STALL, 1U << IO_READ, 0, 120 * second);
+    scan_and_count(2, 1, 30 * second);
+    scan_and_count(2, 1, second);
+    check_ok(co_sleep_ns(120 * second));
+    scan_and_count(2, 2, second);
+}
+static void a_disk_that_does_not_answer_holds_up_no_scan_for_long(void **state)
+{
+    (void)state;
+    in_world(3, body_silent);
 }
 
 static void body_swapped(void *arg)
@@ -559,14 +590,14 @@ static void a_flush_that_fails_while_labels_are_written_again_ejects(void **stat
     in_world(2, overwrite_labels_and_fail_flush);
 }
 
-/* Looks at d0 after `block` was put there: it is left. */
-static void check_left_alone(struct pool *p, uint64_t at, const void *block)
+/* Looks at d0 after `block` was put there: it is left, and `finding` says so. */
+static void check_left_alone(struct pool *p, uint64_t at, const void *block, const char *finding)
 {
     static uint8_t now[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
     sim_disk_poke(sim_disk_find(world, "d0"), at, block, POOL_BLOCK);
     p->disk[0].finding[0] = 0;
     pool_disk_look(p, 0);
-    check(strstr(p->disk[0].finding, "were left as they are") != NULL);
+    check(strstr(p->disk[0].finding, finding) != NULL);
     check_ok(io_dev_read(p->disk[0].io.dev, at, now, sizeof(now)));
     check(memcmp(now, block, sizeof(now)) == 0);
 }
@@ -579,15 +610,19 @@ static void take_disk_away(void *arg)
     struct pool_label l;
     if (!p)
         return;
-    struct pool_root newer = p->root.now;
-    newer.number += POOL_ROOT_SLOTS;
-    root_block_encode(p, &newer, block);
-    check_left_alone(p, POOL_ROOT_AT + newer.number % POOL_ROOT_SLOTS * ROOT_BYTES, block);
     check_ok(io_dev_read(p->disk[0].io.dev, 0, block, sizeof(block)));
     check_ok(pool_label_decode(block, &l));
     l.pool_uuid.b[0] ^= 1;
     pool_label_encode(&l, block);
-    check_left_alone(p, 0, block);
+    check_left_alone(p, 0, block, "were left as they are");
+    check_ok(sim_pool_commit_counter(p, 1, 1));
+    struct pool_root newer = p->root.now;
+    newer.number++;
+    root_block_encode(p, &newer, block);
+    check_left_alone(p, POOL_ROOT_AT + newer.number % POOL_ROOT_SLOTS * ROOT_BYTES, block,
+                     "a newer root");
+    /* What it gives to others, and we to ours, is the same space. */
+    check_equal(sim_pool_commit_counter(p, 1, 2), VP_E_POOL_FENCED);
     pool_abandon(p);
 }
 
@@ -597,11 +632,42 @@ static void what_another_pool_or_daemon_wrote_to_a_disk_is_left_alone(void **sta
     in_world(2, take_disk_away);
 }
 
+static void look_at_first_disk(void *arg)
+{
+    pool_disk_look(arg, 0);
+}
+
+static void look_and_checkpoint(void *arg)
+{
+    (void)arg;
+    struct pool *p = open_new(2);
+    if (!p)
+        return;
+    /* The newest root at the head, after the labels. */
+    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_STALL, 1U << IO_READ, POOL_LABEL_COPIES,
+                    UINT64_C(60000000000));
+    check_ok(co_spawn(look_at_first_disk, p, "look"));
+    check_ok(co_sleep_ns(UINT64_C(1000000000)));
+    uint64_t began_ns = reactor_now_ns();
+    check_ok(pool_checkpoint(p));
+    check(reactor_now_ns() - began_ns < UINT64_C(1000000000));
+    check_ok(co_sleep_ns(UINT64_C(60000000000)));
+    check_equal(p->disk[0].finding[0], 0);
+    check_ok(pool_close(p, false));
+}
+
+static void a_look_at_a_disk_that_does_not_answer_holds_up_no_root(void **state)
+{
+    (void)state;
+    in_world(2, look_and_checkpoint);
+}
+
 int main(void)
 {
     vp_log_set_sink(drop_line, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pools_are_found_by_their_labels),
+        cmocka_unit_test(a_disk_that_does_not_answer_holds_up_no_scan_for_long),
         cmocka_unit_test(disks_are_told_by_label_not_by_path),
         cmocka_unit_test(a_disk_of_another_pool_or_of_none_is_refused),
         cmocka_unit_test(copies_of_one_disk_are_refused_together),
@@ -623,6 +689,7 @@ int main(void)
         cmocka_unit_test(labels_and_roots_that_are_overwritten_are_written_again),
         cmocka_unit_test(a_flush_that_fails_while_labels_are_written_again_ejects),
         cmocka_unit_test(what_another_pool_or_daemon_wrote_to_a_disk_is_left_alone),
+        cmocka_unit_test(a_look_at_a_disk_that_does_not_answer_holds_up_no_root),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -136,20 +136,33 @@ static void cut_after(struct sim_world *w, uint64_t n)
     sim_world_on_event(w, cut_there, NULL);
 }
 
-static void an_import_that_is_cut_anywhere_can_be_done_again(void **state)
+/* `merges`: it has two pieces of the log to merge. */
+static void cut_imports(bool merges)
 {
-    (void)state;
     bool cut = true;
     for (uint64_t n = 0; cut; n++) {
         struct sim_world *w = power_cut(world_with_pool(2, 17));
+        if (merges) {
+            check_ok(import_disks(w, "01", true));
+            check_equal(pool->root.now.pieces, 2);
+            w = power_cut(w);
+        }
         cut_after(w, n);
         vp_ignore(import_disks(w, "01", false), "it may have been cut");
         cut = events > cut_at;
+        check(cut || pool->root.now.pieces == (merges ? 1 : 2));
         w = cut_either_way(w, n);
         check_ok(import_disks(w, "01", false));
         check_counters();
         end(w);
     }
+}
+
+static void an_import_that_is_cut_anywhere_can_be_done_again(void **state)
+{
+    (void)state;
+    cut_imports(false);
+    cut_imports(true);
 }
 
 static void a_creation_that_is_cut_leaves_a_pool_or_none(void **state)

@@ -253,13 +253,26 @@ static void a_disk_that_failed_one_of_two_repairs_is_out(void **state)
 
 /* ---- other operations, and bad places ----------------------------------------------------- */
 
-/* The pool of create_body on so many disks, everything durable. */
-static struct sim_snapshot *snapshot_of_pool(unsigned disks)
+static void import_and_commit_body(void *arg)
+{
+    import_body(arg);
+    commits_make(3);
+}
+
+/* The pool of create_body on so many disks, everything durable. With two pieces of the log the next
+ * import merges them. */
+static struct sim_snapshot *snapshot_of_pool(unsigned disks, unsigned pieces)
 {
     struct sim_world *w = sim_pool_world(disks, disks);
     sim_pool_run(w, create_body, &disks);
     pool_leave();
     w = sim_pool_reboot(w, 77);
+    if (pieces == 2) {
+        sim_pool_run(w, import_and_commit_body, &(struct attempt){.disks = disks});
+        assert_int_equal(pool->root.now.pieces, 2);
+        pool_leave();
+        w = sim_pool_reboot(w, 78);
+    }
     struct sim_snapshot *s = sim_snapshot_take(w);
     sim_world_free(w);
     return s;
@@ -269,8 +282,9 @@ static void writes_and_flushes_that_fail_lose_no_commit(void **state)
 {
     static const enum io_kind kinds[] = {IO_WRITE, IO_FLUSH};
     (void)state;
-    for (unsigned disks = 1; disks <= 3; disks++) {
-        struct sim_snapshot *s = snapshot_of_pool(disks);
+    for (unsigned pool_of = 0; pool_of < 6; pool_of++) {
+        unsigned disks = 1 + pool_of % 3;
+        struct sim_snapshot *s = snapshot_of_pool(disks, 1 + pool_of / 3);
         for (uint64_t n = 0; n < READS; n++) {
             for (unsigned k = 0; k < 4; k++) {
                 struct sim_world *w = sim_world_from_snapshot(s, NULL, n);
@@ -289,7 +303,7 @@ static void a_page_that_cannot_be_read_loses_no_commit(void **state)
 {
     (void)state;
     for (unsigned disks = 1; disks <= 2; disks++) {
-        struct sim_snapshot *s = snapshot_of_pool(disks);
+        struct sim_snapshot *s = snapshot_of_pool(disks, 1);
         for (uint64_t at = 0; at < SIM_POOL_DISK_BYTES; at += POOL_PAGE) {
             struct sim_world *w = sim_world_from_snapshot(s, NULL, at);
             sim_disk_set_unreadable(sim_disk_find(w, "d0"), at);

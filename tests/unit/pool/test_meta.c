@@ -255,7 +255,8 @@ static void free_pages_are_found(void *arg)
     /* in the first group, where the last search did not begin */
     pool_batch_init(&b);
     pool_page_release(pool, &first, 1);
-    pool_meta_encode(pool, &b); /* as a checkpoint does, for which there is no room here */
+    for (unsigned i = 0; i < pool->meta.groups; i++)
+        pool_meta_encode(pool->meta.group[i], &b); /* a checkpoint does; there is no room for one */
     pool_meta_commit(pool);
     pool_batch_fini(&b);
     /* those that were taken before the rest could not be had */

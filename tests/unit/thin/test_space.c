@@ -261,6 +261,34 @@ static void reserved_space_can_always_be_written(void **state)
     run(&c, reserve_body);
 }
 
+/* A block into each chunk: every arena of several windows of the scan (arena_scan.c) is used. */
+static void windows_body(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    uint64_t leased = thin_stats(st->thin).leased_arenas;
+    check(leased >= 600);
+    check_ok(sim_thin_close(st));
+    if (!check_ok(sim_thin_import(st)))
+        return;
+    for (uint64_t b = 0; b < st->config.reserve_bytes / POOL_BLOCK; b += 16)
+        check_ok(block_model_write(&model, st->thin, b, 1));
+    check(thin_stats(st->thin).leased_arenas <= leased + 2); /* two ahead, when all were found */
+    check_ok(block_model_zero(&model, st->thin, 0, model.blocks / 2, false));
+    check_ok(thin_give_back(st->thin));
+    check_equal(block_model_compare(&model, st->thin), 0);
+    check_audit(st->thin);
+}
+
+static void a_scan_finds_all_arenas_of_many(void **state)
+{
+    (void)state;
+    struct sim_thin_config c = {
+        .seed = 1, .disk_bytes = 512 << 20, .volume_blocks = 153600, .reserve_bytes = 600 << 20};
+    run(&c, windows_body);
+}
+
 static void failed_write_body(struct sim_thin *st, void *arg)
 {
     (void)arg;
@@ -320,6 +348,7 @@ int main(void)
         cmocka_unit_test(a_full_pool_serves_what_needs_no_space_and_recovers),
         cmocka_unit_test(arenas_with_room_are_found_again_after_a_restart),
         cmocka_unit_test(reserved_space_can_always_be_written),
+        cmocka_unit_test(a_scan_finds_all_arenas_of_many),
         cmocka_unit_test(a_first_write_that_fails_leaves_no_chunk_behind),
         cmocka_unit_test(successive_chunks_lie_on_successive_disks),
     };

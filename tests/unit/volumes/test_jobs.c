@@ -94,6 +94,8 @@ static CO void deletion(struct sim_volumes *s)
     uint64_t total = j->total;
     bool more;
     check_ok(volumes_background_step(s->vs, &more));
+    check_equal(j->done, 0); /* its map is closed */
+    check_ok(volumes_background_step(s->vs, &more));
     check_equal(j->done, total);
     check_equal(j->state, POOL_JOB_RUNNING);
     delete_to_the_end(s);
@@ -208,6 +210,181 @@ static void a_deletion_cancels_the_resync_of_its_volume(void **state)
     PLAY(30, overwrite, resync_is_cut_short);
 }
 
+/* ---- pause, limit ---------------------------------------------------------------------------- */
+
+static uint64_t leased(struct sim_volumes *s)
+{
+    struct pool_space space;
+    pool_space_get(volumes_pool(s->vs), &space);
+    return space.leased_bytes;
+}
+
+static CO void deletion_is_paused(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct pool *p = volumes_pool(s->vs);
+    struct volume *user;
+    if (!fill(s, "v", MIB(8)))
+        return;
+    check_ok(volume_delete(s->vs, "v", &err));
+    struct pool_job *j = job_of(s, POOL_JOB_DELETE);
+    if (!check(j != NULL))
+        return;
+    check_ok(pool_job_pause(p, j->id, &err));
+    check_ok(pool_job_pause(p, j->id, &err));
+    check_ok(pool_job_limit(p, j->id, MIB(2), &err));
+    delete_to_the_end(s);
+    check_equal(j->state, POOL_JOB_PAUSED);
+    check(leased(s) >= MIB(8) && j->done == 0);
+    check_equal(pool_job_rate(j), 0);
+    check_equal(volume_open(s->vs, "v", false, &user, &err), VP_E_NOT_FOUND);
+    id_before = j->id;
+}
+
+static CO void deletion_is_still_paused(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct pool *p = volumes_pool(s->vs);
+    struct pool_job *j = job_of(s, POOL_JOB_DELETE);
+    if (!check(j != NULL))
+        return;
+    check(j->id == id_before && j->state == POOL_JOB_PAUSED && j->limit == MIB(2));
+    delete_to_the_end(s);
+    check(leased(s) >= MIB(8));
+    check_ok(pool_job_limit(p, j->id, 0, &err));
+    check_ok(pool_job_resume(p, j->id, &err));
+    delete_to_the_end(s);
+    check_equal(j->state, POOL_JOB_DONE);
+    check_equal(leased(s), 0);
+    check_equal(count_records(s), 0);
+    check_equal(pool_job_pause(p, j->id, &err), VP_E_NOT_FOUND);
+    check_equal(pool_job_resume(p, j->id + 1, &err), VP_E_NOT_FOUND);
+}
+
+static void a_paused_deletion_stays_paused_over_crashes_until_it_is_resumed(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 60; seed < 65; seed++)
+        PLAY(seed, deletion_is_paused, deletion_is_still_paused);
+}
+
+static CO void resync_is_paused(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct pool_job *j = job_of(s, POOL_JOB_RESYNC);
+    if (!check(j != NULL))
+        return;
+    check_ok(pool_job_pause(volumes_pool(s->vs), j->id, &err));
+    sim_volumes_settle(s);
+    check(j->state == POOL_JOB_PAUSED && j->done == 0);
+    id_before = j->id;
+}
+
+static CO void resync_is_still_paused(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct pool_job *j = job_of(s, POOL_JOB_RESYNC);
+    if (!check(j != NULL))
+        return;
+    check(j->id == id_before && j->state == POOL_JOB_PAUSED);
+    check_equal(pool_job_cancel(volumes_pool(s->vs), j->id, &err), VP_E_NOT_SUPPORTED);
+    check_ok(pool_job_resume(volumes_pool(s->vs), j->id, &err));
+    sim_volumes_settle(s);
+    check_equal(j->state, POOL_JOB_DONE);
+}
+
+static void a_paused_resync_stays_paused_over_a_crash_and_is_not_cancelled(void **state)
+{
+    (void)state;
+    PLAY(70, overwrite, resync_is_paused, resync_is_still_paused);
+}
+
+static CO void deletion_is_limited(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct pool *p = volumes_pool(s->vs);
+    if (!fill(s, "v", MIB(8)))
+        return;
+    check_ok(volume_delete(s->vs, "v", &err));
+    struct pool_job *j = job_of(s, POOL_JOB_DELETE);
+    if (!check(j != NULL))
+        return;
+    check_ok(pool_job_limit(p, j->id, MIB(2), &err));
+    uint64_t began_ns = reactor_now_ns();
+    while (j->state == POOL_JOB_RUNNING) {
+        sim_volumes_settle(s);
+        uint64_t due_ns = pool_jobs_due_ns(p), now_ns = reactor_now_ns();
+        if (j->state == POOL_JOB_RUNNING && check(due_ns != UINT64_MAX) && due_ns > now_ns)
+            check_ok(co_sleep_ns(due_ns - now_ns));
+    }
+    double seconds = (double)(reactor_now_ns() - began_ns) / 1e9, wanted = (double)j->done / MIB(2);
+    check(seconds >= wanted - 1.1 && seconds <= wanted + 0.5);
+    delete_to_the_end(s);
+    check_equal(j->state, POOL_JOB_DONE);
+}
+
+static void a_limited_deletion_gives_back_so_much_a_second(void **state)
+{
+    (void)state;
+    PLAY(80, deletion_is_limited);
+}
+
+struct pausing {
+    struct sim_volumes *s;
+    uint32_t id;
+    bool ended;
+};
+
+static CO void pause_meanwhile(void *arg)
+{
+    struct pausing *a = arg;
+    struct vp_error err;
+    int rc = pool_job_pause(volumes_pool(a->s->vs), a->id, &err);
+    check(rc == 0 || rc == VP_E_BUSY || rc == VP_E_NOT_FOUND);
+    a->ended = true;
+}
+
+/* At every point of the deletion's steps: it ends, or is paused; no record of it is left over. */
+static CO void pauses_at_any_point(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct pool *p = volumes_pool(s->vs);
+    for (unsigned at = 0; at < 40; at++) {
+        struct volume_options o = {.size_bytes = MIB(1)};
+        check_ok(volume_create(s->vs, "v", &o, &err));
+        struct volume *v = sim_volumes_open(s, "v");
+        if (!v)
+            return;
+        check_ok(volume_write(v, 0, sizeof(data), data, VOLUME_FUA));
+        volume_close(v);
+        check_ok(volume_delete(s->vs, "v", &err));
+        struct pausing a = {.s = s};
+        for (a.id = 1; !pool_job_find(p, a.id) || pool_job_has_ended(pool_job_find(p, a.id));)
+            a.id++;
+        bool more;
+        for (unsigned i = 0; i < at % 4; i++)
+            check_ok(volumes_background_step(s->vs, &more));
+        check_ok(co_spawn(pause_meanwhile, &a, "pause"));
+        for (unsigned i = 0; i < at / 4; i++)
+            co_yield ();
+        delete_to_the_end(s);
+        while (!a.ended)
+            co_yield ();
+        const struct pool_job *j = pool_job_find(p, a.id);
+        if (j->state == POOL_JOB_PAUSED)
+            check_ok(pool_job_resume(p, a.id, &err));
+        delete_to_the_end(s);
+        check_equal(j->state, POOL_JOB_DONE);
+        check_equal(count_records(s), 0);
+    }
+}
+
+static void a_pause_at_any_point_of_a_deletion_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    PLAY(90, pauses_at_any_point);
+}
+
 /* ---- records --------------------------------------------------------------------------------- */
 
 static CO void foreign_records(struct sim_volumes *s)
@@ -272,6 +449,10 @@ int main(void)
         cmocka_unit_test(a_deletion_keeps_its_number_over_a_crash_and_no_other_job_gets_it),
         cmocka_unit_test(a_resync_after_a_crash_is_a_job),
         cmocka_unit_test(a_deletion_cancels_the_resync_of_its_volume),
+        cmocka_unit_test(a_paused_deletion_stays_paused_over_crashes_until_it_is_resumed),
+        cmocka_unit_test(a_paused_resync_stays_paused_over_a_crash_and_is_not_cancelled),
+        cmocka_unit_test(a_limited_deletion_gives_back_so_much_a_second),
+        cmocka_unit_test(a_pause_at_any_point_of_a_deletion_leaves_nothing_behind),
         cmocka_unit_test(a_job_without_work_is_forgotten_and_one_of_a_newer_release_stays),
         cmocka_unit_test(jobs_that_ended_long_ago_are_forgotten),
     };

@@ -187,12 +187,46 @@ static void an_import_after_a_kill_finds_room_for_what_was_kept(void **state)
     assert_checked();
 }
 
+/* ---- one crash after the other --------------------------------------------------------------- */
+
+static CO void fill_and_overwrite(struct sim_volumes *s)
+{
+    struct volume *v = fill_pool(s);
+    write_sparse(v, 0, 1, 6);
+    check_ok(volume_flush(v));
+}
+
+static CO void change_a_setting(struct sim_volumes *s)
+{
+    struct vp_error err;
+    check_ok(volume_property_set(s->vs, "dense", "full-policy", "pause", &err));
+}
+
+/* No checkpoint comes between the imports, and each takes a segment for its log. */
+static void imports_in_a_row_leave_room_for_the_next_checkpoint(void **state)
+{
+    (void)state;
+    for (unsigned imports = 1; imports <= 12; imports++) {
+        struct sim_volumes *s = pool_new(imports);
+        sim_volumes_run(s, fill_and_overwrite);
+        for (unsigned i = 0; i < imports; i++) {
+            sim_volumes_power_cut(s, 100 * imports + i);
+            sim_volumes_run(s, change_a_setting);
+        }
+        sim_volumes_power_cut(s, imports);
+        sim_volumes_run(s, delete_after_import);
+        sim_volumes_free(s);
+    }
+    assert_checked();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(overwrites_of_a_full_pool_wait_for_checkpoints_and_never_wedge_it),
         cmocka_unit_test(a_shrink_in_a_full_pool_ends_without_waiting_for_room),
         cmocka_unit_test(an_import_after_a_kill_finds_room_for_what_was_kept),
+        cmocka_unit_test(imports_in_a_row_leave_room_for_the_next_checkpoint),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

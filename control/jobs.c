@@ -1,0 +1,87 @@
+/* Jobs (pool/job.h) as the daemon sees them: their names, and events for what changed. */
+#include "control/control_impl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* One that ends sooner, as it should, is not worth an event. */
+#define TOLD_AFTER_SECONDS 5
+
+const char *control_job_name(const struct control_pool *p, uint32_t id,
+                             char out[static JOB_NAME_BYTES])
+{
+    (void)snprintf(out, JOB_NAME_BYTES, "%s/%" PRIu32, p->name, id);
+    return out;
+}
+
+void control_job_volume(const struct control_pool *p, const struct pool_job *j,
+                        char out[static VOLUME_FULL_NAME_BYTES])
+{
+    const char *name = volume_name_of_id(p->vs, j->volume);
+    control_volume_name(p->name, name ? name : j->name, out);
+}
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+struct jobs_look {
+    struct control *c;
+    struct control_pool *p;
+};
+
+static bool is_quick(const struct pool_job *j)
+{
+    uint64_t until = pool_job_has_ended(j) ? j->ended : reactor_wall_seconds();
+    return !j->told && (j->state == POOL_JOB_RUNNING || j->state == POOL_JOB_DONE) &&
+           until < j->started + TOLD_AFTER_SECONDS;
+}
+
+static void job_tell(const struct jobs_look *w, const struct pool_job *j)
+{
+    char volume[VOLUME_FULL_NAME_BYTES], size[24];
+    const char *kind = pool_job_kind_name(j->kind);
+    control_job_volume(w->p, j, volume);
+#define TELL(level, event, fmt, ...)                                                               \
+    control_event(w->c, level, event, volume, "job %s/%" PRIu32 " (%s) " fmt, w->p->name, j->id,   \
+                  kind, __VA_ARGS__)
+    switch (j->state) {
+    case POOL_JOB_RUNNING:
+        if (j->told == POOL_JOB_PAUSED)
+            TELL(VP_LOG_INFO, "job.resumed", "%s", "goes on");
+        else
+            TELL(VP_LOG_INFO, "job.started", "%s", "has begun");
+        break;
+    case POOL_JOB_PAUSED:
+        TELL(VP_LOG_WARN, "job.paused", "is paused, with %s left",
+             bytes_format_size(j->total - j->done, size, sizeof(size)));
+        break;
+    case POOL_JOB_DONE:
+        TELL(VP_LOG_INFO, "job.done", "is done, after %" PRIu64 " s", j->ended - j->started);
+        break;
+    case POOL_JOB_FAILED:
+        TELL(VP_LOG_ERROR, "job.failed", "has ended and could not do %s of its work: %s",
+             j->failed ? bytes_format_size(j->failed, size, sizeof(size)) : "some",
+             vp_err_text(j->rc));
+        break;
+    case POOL_JOB_CANCELLED:
+        TELL(VP_LOG_INFO, "job.cancelled", "%s", "is cancelled: its volume was deleted");
+        break;
+    case POOL_JOB_ENDING:
+        break;
+    }
+#undef TELL
+}
+
+static int job_look(struct pool_job *j, void *arg)
+{
+    if (j->state == j->told || j->state == POOL_JOB_ENDING || is_quick(j))
+        return 0;
+    job_tell(arg, j);
+    j->told = j->state;
+    return 0;
+}
+
+void jobs_look(struct control *c, struct control_pool *p)
+{
+    struct jobs_look w = {c, p};
+    vp_ignore(pool_job_each(volumes_pool(p->vs), job_look, &w), "job_look never fails");
+}
