@@ -43,7 +43,6 @@ json_t *show_block_users(const struct block_users *users)
 struct sums {
     unsigned count, faulted, waiting;
     uint64_t provisioned_bytes, allocated_bytes, valid_bytes;
-    uint64_t checksum_errors;
 };
 
 static int sum_volume(const struct volume_info *v, void *arg)
@@ -51,11 +50,10 @@ static int sum_volume(const struct volume_info *v, void *arg)
     struct sums *s = arg;
     s->count++;
     s->faulted += v->state == VOLUME_FAULTED;
-    s->waiting += v->waiting_for_space;
+    s->waiting += (unsigned)figure_get(&v->figures->waiting_for_space);
     s->provisioned_bytes += v->options.size_bytes;
     s->allocated_bytes += v->allocated_bytes;
     s->valid_bytes += v->valid_bytes;
-    s->checksum_errors += v->checksum_errors;
     return 0;
 }
 
@@ -402,15 +400,6 @@ CO json_t *show_pool(const struct control_pool *p)
 
 /* ---- volumes --------------------------------------------------------------------------------- */
 
-json_t *show_volume_counters(const struct volume_info *v)
-{
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", INT(v->reads), "writes",
-                     INT(v->writes), "flushes", INT(v->flushes), "discards", INT(v->discards),
-                     "bytes_read", INT(v->bytes_read), "bytes_written", INT(v->bytes_written),
-                     "checksum_errors", INT(v->checksum_errors), "healed_blocks",
-                     INT(v->healed_blocks));
-}
-
 json_t *show_volume_options(const struct volume_options *o)
 {
     char raid[RAID_PROFILE_TEXT];
@@ -434,6 +423,7 @@ json_t *show_volume(const struct control_pool *p, const struct volume_info *v)
                      "leased_bytes", INT(v->leased_bytes), "created", INT(v->created_seconds),
                      "options", show_volume_options(&v->options), "reactor", (int)v->reactor,
                      "open_count", (int)v->open_count, "waiting_requests",
-                     (int)v->waiting_for_space, "attachments", (int)attachment_count(p, v->name),
-                     "errors_since", INT(v->errors_since), "counters", show_volume_counters(v));
+                     (int)figure_get(&v->figures->waiting_for_space), "attachments",
+                     (int)attachment_count(p, v->name), "errors_since", INT(v->errors_since),
+                     "counters", show_figures(&volume_figure_set, v->figures, false));
 }

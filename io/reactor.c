@@ -84,6 +84,9 @@ static void run_coroutines(struct reactor *r)
     uint64_t end = r->stats.switches + SWITCHES_PER_TURN;
     do {
         reactor_run_ready(r, (unsigned)(end - r->stats.switches));
+        if (list_empty(&r->completed))
+            continue;
+        update_turn_time(r); /* what was done on the spot took time as well */
         reactor_complete_local(r);
     } while (!list_empty(&r->ready) && r->stats.switches < end);
 }

@@ -38,7 +38,7 @@ uint32_t nbdx_error_of(int rc, uint16_t command)
 
 static bool is_over(const struct nbdx_connection *c)
 {
-    return c->gone || c->stopping;
+    return c->state >= NBDX_STOPPING;
 }
 
 /* ---- refusing ------------------------------------------------------------------------------ */
@@ -112,7 +112,7 @@ static CO void buffer_for(struct nbdx_request *rq, size_t len)
 static CO int read_plain(struct nbdx_request *rq, uint64_t offset, size_t len, bool last)
 {
     buffer_for(rq, len);
-    if (rq->conn->gone)
+    if (nbdx_is_gone(rq->conn))
         return VP_E_SHUTDOWN;
     int rc = front_read(&rq->conn->client, offset, len, rq->buf);
     if (rc)
@@ -127,7 +127,7 @@ static CO int read_extents(struct nbdx_request *rq, uint64_t offset, size_t len,
 {
     size_t room = n > 1 ? align_up(len, 16) : 0; /* one extent is a hole here */
     buffer_for(rq, room + sizeof(struct nbdx_chunks));
-    if (rq->conn->gone)
+    if (nbdx_is_gone(rq->conn))
         return VP_E_SHUTDOWN;
     rq->chunks = (void *)((char *)rq->buf + room);
     rq->chunk_count = rq->iov_count = 0;
@@ -239,7 +239,7 @@ static CO int status_reply(struct nbdx_request *rq)
     if (rc)
         return rc;
     buffer_for(rq, max * sizeof(struct volume_extent));
-    if (rq->conn->gone)
+    if (nbdx_is_gone(rq->conn))
         return VP_E_SHUTDOWN;
     rc = front_extents(&rq->conn->client, rq->offset, rq->length, rq->buf, max, &n);
     if (rc)

@@ -316,7 +316,7 @@ CO int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server
 static int connection_tell(void *arg)
 {
     struct nbdx_connection *c = arg;
-    if (c->cut)
+    if (c->told == NBDX_TOLD_TO_GO)
         nbdx_connection_cut(c);
     else
         nbdx_connection_shutdown(c);
@@ -332,11 +332,10 @@ static CO void connections_tell(struct nbdx_server *s, bool cut)
         found = false;
         list_for_each (c, &s->connections, link) {
             /* A connection without an export is still shaking hands: there is nothing to answer. */
-            bool now_cut = cut || !c->export;
-            if (now_cut ? c->cut : c->told)
+            enum nbdx_told what = cut || !c->export ? NBDX_TOLD_TO_GO : NBDX_TOLD_TO_STOP;
+            if (c->told >= what)
                 continue;
-            c->cut = now_cut;
-            c->told = true;
+            c->told = what;
             c->pins++;
             vp_ignore(reactor_call(c->reactor, connection_tell, c),
                       "a reactor that has ended serves nobody");

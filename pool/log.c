@@ -260,6 +260,7 @@ static size_t queue_take(struct pool_log *l, struct list *run)
     }
     if (list_empty(&l->queue))
         l->group_due = false;
+    VP_VERIFY(l->queued_bytes, >=, total);
     l->queued_bytes -= total;
     return total;
 }

@@ -241,6 +241,8 @@ void pool_meta_usage(const struct pool *p, uint64_t *total, uint64_t *used, uint
 
 static void take(struct pool *p, struct pool_meta_group *g, uint64_t page, uint64_t count)
 {
+    VP_VERIFY(g->free, >=, count);
+    VP_VERIFY(p->meta.pages_free, >=, count);
     bitmap_set_range(g->used, page, count);
     g->free -= (uint32_t)count;
     p->meta.pages_free -= count;

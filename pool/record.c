@@ -211,6 +211,7 @@ static void record_remove(struct pool_records *t, struct record *r)
 {
     if (t->encode_next == &r->link)
         t->encode_next = r->link.next;
+    VP_VERIFY(t->bytes[r->kind], >=, record_size(r->len));
     t->bytes[r->kind] -= record_size(r->len);
     hash_del(&t->table, &r->node);
     list_del(&r->link);

@@ -229,6 +229,8 @@ void thin_page_drop(struct thin_page *p)
         list_del(&p->mark[m].link);
     list_del(&p->clock_link);
     if (p->parent) {
+        VP_VERIFY(p->parent->child[p->slot], ==, p);
+        VP_VERIFY(p->parent->children, >, 0U);
         p->parent->child[p->slot] = NULL;
         p->parent->children--;
     } else if (tree->root == p) {
@@ -236,6 +238,8 @@ void thin_page_drop(struct thin_page *p)
     }
     free(p->child);
     p->child = NULL;
+    VP_VERIFY(c->pages, >, 0U);
+    VP_VERIFY(tree->owner->pages, >, 0U);
     c->pages--;
     tree->owner->pages--;
     c->wanted_used -= tree->owner->wanted_pages > 0;
@@ -251,8 +255,10 @@ void thin_page_due_update(struct thin_page *p)
         p->due = due;
         pool_meta_dirty_add(p->tree->owner->pool, due ? 1 : -1);
         p = p->parent;
-        if (p)
-            p->due_children = (uint16_t)(p->due_children + (due ? 1 : -1));
+        if (!p)
+            return;
+        p->due_children = (uint16_t)(p->due_children + (due ? 1 : -1));
+        VP_VERIFY(p->due_children, <=, THIN_FANOUT); /* not below 0 either */
     }
 }
 
@@ -274,6 +280,7 @@ void thin_page_mark_clean(struct thin_page *p)
 {
     struct thin *t = p->tree->owner;
     VP_VERIFY_TRUE(p->dirty);
+    VP_VERIFY(t->cache->dirty, >, 0U);
     p->dirty = false;
     list_del(&p->dirty_link);
     list_add_tail(&t->cache->clean, &p->clock_link);

@@ -213,6 +213,7 @@ static CO int fetch(struct ublkx_tag *tag, uint32_t op, int result)
 
 static void part_ended(struct ublkx_target *t)
 {
+    VP_VERIFY(t->running, >, 0U);
     t->running--;
     co_queue_wake_all(&t->changed);
 }

@@ -39,12 +39,6 @@ struct window {
     uint64_t block, count;
 };
 
-static void counter_add(_Atomic uint64_t *c, uint64_t n)
-{
-    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
-                          memory_order_relaxed);
-}
-
 static unsigned flags_of(const struct volume *v)
 {
     return atomic_load_explicit(&v->flags, memory_order_relaxed);
@@ -84,7 +78,7 @@ static bool request_is_aligned(const struct front_request *q)
 static void request_end(struct volume *v, int rc)
 {
     if (rc == VP_E_CHECKSUM)
-        atomic_fetch_add_explicit(&v->counters.checksum_errors, 1, memory_order_relaxed);
+        figure_add_shared(&v->figures.checksum_errors, 1);
 }
 
 /* ---- read --------------------------------------------------------------------------------- */
@@ -142,8 +136,8 @@ static CO int volume_run_read(void *arg, struct front_request *q)
         return rc;
     rc = request_is_aligned(q) ? read_direct(v, q) : read_bounced(v, q);
     request_end(v, rc);
-    counter_add(&v->counters.reads, 1);
-    counter_add(&v->counters.bytes_read, len);
+    figure_add(&v->figures.reads, 1);
+    figure_add(&v->figures.bytes_read, len);
     return rc;
 }
 
@@ -316,8 +310,8 @@ static CO int volume_run_write(void *arg, struct front_request *q)
     struct request r = {.v = v, .q = q};
     rc = change_end(&r, write_range(&r));
     bool again = rc == FRONT_COME_AGAIN;
-    counter_add(&v->counters.writes, !again);
-    counter_add(&v->counters.bytes_written, again ? len - q->len : len);
+    figure_add(&v->figures.writes, !again);
+    figure_add(&v->figures.bytes_written, again ? len - q->len : len);
     return rc;
 }
 
@@ -327,7 +321,7 @@ static CO int volume_run_flush(void *arg, struct front_request *q)
     (void)q;
     int rc = commit_for_client(v);
     request_end(v, rc);
-    counter_add(&v->counters.flushes, 1);
+    figure_add(&v->figures.flushes, 1);
     return rc;
 }
 
@@ -435,7 +429,7 @@ static CO int zero_end(struct request *r, int rc)
         rc = rc ? rc : freed;
     }
     if (rc != FRONT_COME_AGAIN)
-        counter_add(&r->v->counters.discards, 1);
+        figure_add(&r->v->figures.discards, 1);
     return change_end(r, rc);
 }
 

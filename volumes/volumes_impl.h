@@ -128,12 +128,6 @@ struct volume_io {
     struct lock_table locks;
 };
 
-struct volume_counters { /* written by the volume's reactor only, read by anybody */
-    _Atomic uint64_t reads, writes, flushes, discards, bytes_read, bytes_written;
-    _Atomic uint64_t checksum_errors, healed_blocks; /* and by home: errors.c */
-    _Atomic unsigned waiting_for_space;
-};
-
 /* errors.c: what the pool has of the counters of errors. */
 struct volume_errors {
     uint64_t since; /* seconds since 1970: what the counters count from     */
@@ -153,11 +147,11 @@ struct volume {
     struct volumes *vs;
     struct volume_io *io; /* set and cleared at home while nobody uses the volume */
     struct reactor *reactor;
-    uint32_t sector_bytes;       /* never changes */
-    _Atomic uint64_t size_bytes; /* what requests are checked against */
-    _Atomic unsigned flags;      /* enum volume_flag_bits             */
-    _Atomic bool resync_wanted;  /* an overwrite failed: background.c */
-    struct volume_counters counters;
+    uint32_t sector_bytes;         /* never changes */
+    _Atomic uint64_t size_bytes;   /* what requests are checked against */
+    _Atomic unsigned flags;        /* enum volume_flag_bits             */
+    _Atomic bool resync_wanted;    /* an overwrite failed: background.c */
+    struct volume_figures figures; /* histograms: from the first activation on */
     struct volume_errors errors;
 
     struct hash_node by_id;

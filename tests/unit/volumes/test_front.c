@@ -301,7 +301,7 @@ static CO void long_discard(struct sim_volumes *s)
         pass_time(MS(1));
     check_ok(t.rc);
     check_ok(volume_info_get(s->vs, "v", &info));
-    check_equal(info.discards, 1);
+    check_equal(figure_get(&info.figures->discards), 1);
     for (uint64_t at = 0; at < MIB(200); at += MIB(4)) {
         check_ok(volume_read(v, at, 4096, seen));
         check_equal(bytes_are_zero(seen, 4096), at < MIB(160));
@@ -350,7 +350,7 @@ static CO void full(struct sim_volumes *s)
 
     check_ok(front_freeze(f, 0, &late)); /* they do not keep it from being frozen */
     check_ok(volume_info_get(s->vs, "v", &info));
-    check_equal(info.waiting_for_space, 0);
+    check_equal(figure_get(&info.figures->waiting_for_space), 0);
     send_and_yield(&held, f, run_write_unaligned, MIB(2));
     check_equal(buffers_free(), buffers);
     check_ok(volume_discard(big, 0, MIB(8), 0)); /* room, while they are not there to see it */
@@ -361,8 +361,8 @@ static CO void full(struct sim_volumes *s)
     check(t[0].done && t[1].done && held.done);
     check(!t[0].rc && !t[1].rc && !held.rc);
     check_ok(volume_info_get(s->vs, "v", &info));
-    check_equal(info.writes, 3);
-    check_equal(info.bytes_written, 3 * 4096);
+    check_equal(figure_get(&info.figures->writes), 3);
+    check_equal(figure_get(&info.figures->bytes_written), 3 * 4096);
     check_ok(volume_read(v, MIB(1) + 1, 4096, seen));
     check(memcmp(seen, data, 4096) == 0);
 }
