@@ -43,6 +43,7 @@ enum op_kind {
     OP_REPEAT,     /* runs the `at` operations before this one `count` times more   */
     OP_ROT,        /* damages one in `count` blocks of disk `at`                     */
     OP_HOG,        /* takes metadata pages until writes that need more are refused          */
+    OP_JOBS,       /* pauses all deletions (`at` 1), or resumes them (`at` 0)                   */
     OP_UNREADABLE, /* no disk can read its share of what volumes wrote: one has every block     */
 };
 enum op_flags {

@@ -125,6 +125,22 @@ static const struct op create_delete[] = {
     {OP_WRITE, "a", BLOCKS(5), BLOCKS(5), OP_FUA},
     {OP_END, NULL, 0, 0, 0},
 };
+static const struct op delete_paused[] = {
+    {OP_DELETE, "a", 0, 0, 0},
+    {OP_JOBS, NULL, 1, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_CREATE, "a", 0, BLOCKS(16), 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(5), OP_FUA},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_REIMPORT, NULL, 0, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_JOBS, NULL, 0, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(5), OP_FUA},
+    {OP_END, NULL, 0, 0, 0},
+};
 static const struct op resize[] = {
     {OP_RESIZE, "a", 0, BLOCKS(6), 0},
     {OP_WRITE, "a", BLOCKS(5), BLOCKS(1), 0},
@@ -413,6 +429,8 @@ const struct scenario scenarios[] = {
     SCENARIO("discard-reuse", "freed chunks are taken by another volume", one_disk, two_volumes,
              discard_reuse, ),
     SCENARIO("create-delete", "volumes come and go", one_disk, written_volume, create_delete, ),
+    SCENARIO("delete-paused", "a deletion is paused, and resumed after a restart", one_disk,
+             written_volume, delete_paused, ),
     SCENARIO("resize", "a volume shrinks and grows again", one_disk, written_volume, resize, ),
     SCENARIO("shrink-race", "a volume shrinks under writes and grows again", one_disk, wide_volume,
              shrink_race, ),
