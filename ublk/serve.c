@@ -106,7 +106,7 @@ static CO int copy_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len,
     struct ublkx_buffers *b = is_read ? &t->reads : &t->writes;
     int rc = 0;
     for (uint32_t done = 0, part; done < len && !rc; done += part) {
-        rc = t->backend.ops->pass(t->backend.arg);
+        rc = done ? t->backend.ops->pass(t->backend.arg) : 0;
         if (rc)
             return rc;
         part = len - done;
@@ -151,6 +151,9 @@ static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
         return VP_E_READ_ONLY;
     if ((op == UBLKX_OP_READ || op == UBLKX_OP_WRITE) && len > t->info.max_io_buf_bytes)
         return VP_E_RANGE;
+    int rc = b->ops->admit(b->arg, op == UBLKX_OP_READ || op == UBLKX_OP_WRITE ? len : 0);
+    if (rc)
+        return rc;
     switch (op) {
     case UBLKX_OP_READ:
         return read_request(tag, offset, (uint32_t)len);

@@ -35,7 +35,10 @@ enum ublkx_write_flags {
  * `sector_bytes`; those of discard and zero have any length. VP_E_CANCELLED: `leave` or `go` ended
  * the request. */
 struct ublkx_backend_ops {
-    /* Before a request takes a buffer: waits while the backend lets no request through. */
+    /* The begin of a request, before it takes a buffer: waits until the backend takes one more that
+     * moves `bytes` (0: none). */
+    CO int (*admit)(void *arg, uint64_t bytes);
+    /* Before a further buffer of the same request: waits while the backend lets none through. */
     CO int (*pass)(void *arg);
     CO int (*read)(void *arg, uint64_t offset, uint32_t len, void *buf);
     CO int (*write)(void *arg, uint64_t offset, uint32_t len, const void *buf, unsigned flags);

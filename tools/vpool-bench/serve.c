@@ -63,6 +63,12 @@ static CO int disk_write(void *arg, uint64_t offset, uint32_t len, const void *b
     return io_dev_write(d->dev, offset, buf, len, flags & UBLKX_DURABLE ? IO_FUA : 0);
 }
 
+static CO int disk_admit(void *arg, uint64_t bytes)
+{
+    (void)arg, (void)bytes;
+    return 0;
+}
+
 static CO int disk_pass(void *arg)
 {
     (void)arg;
@@ -125,7 +131,8 @@ static uint64_t disk_size(void *arg)
     return io_dev_info(d->dev)->size_bytes;
 }
 
-static const struct ublkx_backend_ops disk_ops = {.pass = disk_pass,
+static const struct ublkx_backend_ops disk_ops = {.admit = disk_admit,
+                                                  .pass = disk_pass,
                                                   .read = disk_read,
                                                   .write = disk_write,
                                                   .flush = disk_flush,

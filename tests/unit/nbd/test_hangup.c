@@ -68,6 +68,7 @@ static void requests_wait_at_a_closed_gate_without_a_buffer_and_go_on(void **sta
     client_send(fd, data, 512);
     wait_for(fx.volume.at_gate == 2);
     assert_int_equal(fx.volume.reads + fx.volume.writes, 0);
+    assert_int_equal(fx.volume.admitted, 1024);
     assert_int_equal(reactor_call_blocking(fx.reactor, fake_release_here, &fx.volume), 0);
     simple_expect(fd, 1, 0);
     client_recv(fd, data, 512);
