@@ -227,7 +227,7 @@ static void request_fill(struct nbdx_request *rq, const struct wire_request *w)
     rq->flags = w->flags;
     rq->offset = w->offset;
     rq->length = w->length;
-    nbdx_count(&rq->conn->counters.requests, 1);
+    figure_add(&rq->conn->figures.requests, 1);
 }
 
 /* Brings in the payload and starts (or refuses) the request; `rq` is not the caller's any more. */
@@ -242,7 +242,7 @@ static CO int request_accept(struct nbdx_request *rq, uint64_t payload)
             nbdx_request_free(rq);
             return rc;
         }
-        nbdx_count(&c->counters.bytes_written, payload);
+        figure_add(&c->figures.bytes_written, payload);
         if (payload > NBDX_PIECE_BYTES || payload > nbdx_buffer_fit(c, payload, 0))
             return write_in_pieces(rq);
         rc = payload_receive(rq, payload);

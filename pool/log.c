@@ -90,13 +90,8 @@ static void stream_io_account(struct stream_io *io)
 {
     for (unsigned i = 0; i < io->count; i++) {
         struct raid_disk *d = &io->disk[i]->io;
-        if (io->op[i].rc) {
-            d->write_errors++;
-            continue;
-        }
-        d->writes++;
-        d->bytes_written += io->op[i].len;
-        if (!(io->op[i].flags & IO_FUA))
+        raid_figure_write(d, io->op[i].rc, io->op[i].len, io_op_took_ns(&io->op[i]));
+        if (!io->op[i].rc && !(io->op[i].flags & IO_FUA))
             d->writes_done++; /* for the next flush to cover */
     }
 }

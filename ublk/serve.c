@@ -34,12 +34,6 @@
 #define SECTOR_SHIFT     9
 #define BUFFER_GUARANTEE ((size_t)64 << 10) /* of 16 MiB for 64 devices, each for two */
 
-static void count(_Atomic uint64_t *to, uint64_t n)
-{
-    uint64_t now = atomic_load_explicit(to, memory_order_relaxed);
-    atomic_store_explicit(to, now + n, memory_order_relaxed); /* one writer: this reactor */
-}
-
 static uint64_t copy_offset(const struct ublkx_tag *tag)
 {
     return UBLKX_COPY_BASE + ((uint64_t)tag->queue->id << UBLKX_COPY_QUEUE_SHIFT) +
@@ -181,15 +175,16 @@ static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
 static int result_of(struct ublkx_target *t, const struct ublkx_io_desc *d, int rc)
 {
     unsigned op = d->op_flags & 0xff;
-    count(&t->requests, 1);
+    figure_add(&t->figures.requests, 1);
     if (rc) {
-        count(&t->errors, 1);
+        figure_add(&t->figures.errors, 1);
         return rc == VP_E_CANCELLED ? -EIO : -vp_err_class(rc);
     }
     if (op != UBLKX_OP_READ && op != UBLKX_OP_WRITE)
         return 0;
     int bytes = (int)(d->sectors << SECTOR_SHIFT);
-    count(op == UBLKX_OP_READ ? &t->bytes_read : &t->bytes_written, (uint64_t)bytes);
+    figure_add(op == UBLKX_OP_READ ? &t->figures.bytes_read : &t->figures.bytes_written,
+               (uint64_t)bytes);
     return bytes;
 }
 

@@ -10,6 +10,7 @@
 #define VP_UBLK_TARGET_H
 
 #include "base/error.h"
+#include "base/figure.h"
 #include "io/co.h"
 
 #include <stdbool.h>
@@ -125,10 +126,16 @@ const char *ublkx_target_path(const struct ublkx_target *t); /* "/dev/ublkbN" */
  * error: it cannot be told. */
 CO int ublkx_target_check_unclaimed(const struct ublkx_target *t) must_check;
 
+struct ublkx_figures {
+#define FIGURE FIGURE_FIELD
+#include "ublk/figures.def"
+};
+extern const struct figure_set ublkx_figure_set;
+
 struct ublkx_stats {
     unsigned queues, depth;
     bool user_copy, recovered;
-    uint64_t requests, errors, bytes_read, bytes_written;
+    const struct ublkx_figures *figures; /* as long as the target */
 };
 struct ublkx_stats ublkx_target_stats(const struct ublkx_target *t);
 
