@@ -49,6 +49,7 @@ endif
 ifeq ($(filter $(FLAVOUR),release debug asan tsan cov fuzz),)
 $(error FLAVOUR is one of release debug asan tsan cov fuzz, not '$(FLAVOUR)')
 endif
+CPPFLAGS += $(if $(filter release,$(FLAVOUR)),,-DVPOOL_CHECKED)
 ALL_CFLAGS  := $(BASE_CFLAGS) $(CFLAGS_$(FLAVOUR)) $(CFLAGS)
 ALL_LDFLAGS := $(BASE_LDFLAGS) $(filter -fsanitize=% --coverage,$(subst -fsanitize=address$(comma)undefined$(comma)fuzzer-no-link,-fsanitize=address$(comma)undefined,$(CFLAGS_$(FLAVOUR)))) $(LDFLAGS)
 

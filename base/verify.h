@@ -26,4 +26,11 @@ _Noreturn void vp_verify_failed(const char *file, int line, const char *expr, lo
             vp_verify_failed(__FILE__, __LINE__, #cond, 0, 1);                                     \
     } while (0)
 
+/* VP_VERIFY of the flavours for tests (all but release): for what every request would pay for. */
+#ifdef VPOOL_CHECKED
+#define VP_CHECK(a, op, b) VP_VERIFY(a, op, b)
+#else
+#define VP_CHECK(a, op, b) ((void)sizeof((a)op(b)))
+#endif
+
 #endif

@@ -1,7 +1,9 @@
 /*
  * What a disk stands on, from sysfs, from above down: a partition has a disk, a device of the
  * device mapper or md has slaves, a loop device has a file. The kernel allows no circles, but what
- * is read here changes meanwhile, so the depth is bounded.
+ * is read here changes meanwhile, so the depth is bounded. Many ways may lead to one device (layers
+ * of volumes on the same disks). It is looked at once, and again only on a shorter way, from which
+ * the depth allows more.
  */
 #include "control/block_below.h"
 
@@ -13,14 +15,35 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-enum { DEPTH_MAX = 16, PATH_BYTES = 4096 };
+enum { DEPTH_MAX = 16, PATH_BYTES = 4096, SEEN_MAX = 1024 };
 
 struct below {
     const struct block_users_roots *roots;
     const struct block_names *names;
+    struct {
+        dev_t dev;
+        unsigned depth; /* the least */
+    } seen[SEEN_MAX];   /* what is beyond is looked at on every way */
+    unsigned seen_count;
 };
 
-static const char *below_device(const struct below *b, dev_t dev, unsigned depth);
+/* The device is new, or was only seen deeper. */
+static bool is_to_be_seen(struct below *b, dev_t dev, unsigned depth)
+{
+    unsigned i = 0;
+    while (i < b->seen_count && b->seen[i].dev != dev)
+        i++;
+    if (i < b->seen_count && b->seen[i].depth <= depth)
+        return false;
+    if (i == SEEN_MAX)
+        return true;
+    b->seen[i].dev = dev;
+    b->seen[i].depth = depth;
+    b->seen_count += i == b->seen_count;
+    return true;
+}
+
+static const char *below_device(struct below *b, dev_t dev, unsigned depth);
 
 /* The first line of a file in a block device's folder in sysfs; false: there is no such file. */
 static bool read_attribute(const struct below *b, dev_t dev, const char *file, char *out, int size)
@@ -36,8 +59,7 @@ static bool read_attribute(const struct below *b, dev_t dev, const char *file, c
 }
 
 /* `file`, relative to the folder of `dev`, names the number of a device below it. */
-static const char *below_number_in(const struct below *b, dev_t dev, const char *file,
-                                   unsigned depth)
+static const char *below_number_in(struct below *b, dev_t dev, const char *file, unsigned depth)
 {
     char text[32];
     unsigned major_number, minor_number;
@@ -47,7 +69,7 @@ static const char *below_number_in(const struct below *b, dev_t dev, const char 
     return below_device(b, makedev(major_number, minor_number), depth + 1);
 }
 
-static const char *below_slaves(const struct below *b, dev_t dev, unsigned depth)
+static const char *below_slaves(struct below *b, dev_t dev, unsigned depth)
 {
     char path[PATH_BYTES];
     int n = snprintf(path, sizeof(path), "%s/dev/block/%u:%u/slaves", b->roots->sys, major(dev),
@@ -64,7 +86,7 @@ static const char *below_slaves(const struct below *b, dev_t dev, unsigned depth
     return found;
 }
 
-static const char *below_path(const struct below *b, const char *path, unsigned depth)
+static const char *below_path(struct below *b, const char *path, unsigned depth)
 {
     char folder[PATH_BYTES];
     struct stat st;
@@ -96,9 +118,11 @@ static const char *name_of_device(const struct below *b, dev_t dev)
     return NULL;
 }
 
-static const char *below_device(const struct below *b, dev_t dev, unsigned depth)
+static const char *below_device(struct below *b, dev_t dev, unsigned depth)
 {
     char file[PATH_BYTES];
+    if (!is_to_be_seen(b, dev, depth))
+        return NULL;
     const char *found = name_of_device(b, dev);
     if (found || depth == DEPTH_MAX)
         return found;
@@ -112,13 +136,13 @@ static const char *below_device(const struct below *b, dev_t dev, unsigned depth
 const char *block_below(const struct block_users_roots *roots, dev_t dev,
                         const struct block_names *names)
 {
-    const struct below b = {roots, names};
+    struct below b = {.roots = roots, .names = names};
     return below_device(&b, dev, 0);
 }
 
 const char *block_below_path(const struct block_users_roots *roots, const char *path,
                              const struct block_names *names)
 {
-    const struct below b = {roots, names};
+    struct below b = {.roots = roots, .names = names};
     return below_path(&b, path, 0);
 }

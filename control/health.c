@@ -175,7 +175,10 @@ static unsigned health_of_disks(const struct pool *pool)
     for (unsigned i = 0; i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
-        if (d.io && (d.io->read_errors || d.io->write_errors || d.io->checksum_errors))
+        const struct raid_figures *f = &d.io->figures;
+        if (figure_get(&f->read_errors) + figure_get(&f->write_errors) +
+                figure_get(&f->checksum_errors) >
+            0)
             flags |= HEALTH_ERRORS;
         if (d.full)
             flags |= HEALTH_SPACE;
@@ -221,7 +224,8 @@ unsigned health_of_volume(const struct control_pool *p, const struct volume_info
 {
     const struct volume_health *h = entry_find(&p->health, v->id);
     return (h ? h->at_risk : 0U) | (v->state == VOLUME_FAULTED ? HEALTH_FAULTED : 0U) |
-           (v->checksum_errors ? HEALTH_DAMAGED : 0U) | (v->waiting_for_space ? HEALTH_PAUSED : 0U);
+           (figure_get(&v->figures->checksum_errors) ? HEALTH_DAMAGED : 0U) |
+           (figure_get(&v->figures->waiting_for_space) ? HEALTH_PAUSED : 0U);
 }
 
 json_t *health_json(unsigned flags)
@@ -237,8 +241,8 @@ json_t *health_paused_json(const struct control_pool *p, const struct volume_inf
 {
     const struct volume_health *h = entry_find(&p->health, v->id);
     uint64_t since = h && h->paused_since ? h->paused_since : reactor_wall_seconds();
-    if (!v->waiting_for_space)
+    uint64_t requests = figure_get(&v->figures->waiting_for_space);
+    if (!requests)
         return json_null();
-    return json_pack("{s:i, s:I}", "requests", (int)v->waiting_for_space, "since",
-                     (json_int_t)since);
+    return json_pack("{s:i, s:I}", "requests", (int)requests, "since", (json_int_t)since);
 }

@@ -156,44 +156,50 @@ static CO int events(struct control *c, const void *args, json_t **result, struc
 
 struct iostat_args {
     const char *pool;
+    bool buckets;
 };
 static const struct param iostat_params[] = {
-    PARAM(struct iostat_args, pool, PARAM_STRING, false, 0, 0), {0}};
+    PARAM(struct iostat_args, pool, PARAM_STRING, false, 0, 0),
+    PARAM(struct iostat_args, buckets, PARAM_BOOL, false, 0, 0),
+    {0}};
 
 struct iostat_walk {
-    const struct control_pool *p;
     json_t *volumes;
+    bool buckets, failed;
 };
 
 /* Volumes that were never used are left out: with thousands of volumes most of them. */
 static int iostat_volume(const struct volume_info *info, void *arg)
 {
     struct iostat_walk *w = arg;
-    if (info->reads + info->writes + info->flushes + info->discards == 0)
+    const struct volume_figures *f = info->figures;
+    if (figure_get(&f->reads) + figure_get(&f->writes) + figure_get(&f->flushes) +
+            figure_get(&f->discards) ==
+        0)
         return 0;
-    json_t *entry = show_volume_counters(info);
+    json_t *entry = show_figures(&volume_figure_set, f, w->buckets);
     if (entry && json_object_set_new(entry, "name", json_string(info->name)) == 0)
         return json_array_append_new(w->volumes, entry) ? VP_E_NO_MEMORY : 0;
     json_decref(entry);
     return VP_E_NO_MEMORY;
 }
 
-static json_t *iostat_pool(const struct control_pool *p)
+static json_t *iostat_pool(const struct control_pool *p, bool buckets)
 {
-    struct iostat_walk w = {.p = p, .volumes = json_array()};
+    struct iostat_walk w = {.volumes = json_array(), .buckets = buckets};
     json_t *disks = json_array();
     const struct pool *pool = volumes_pool(p->vs);
     for (unsigned i = 0; i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
-        json_t *entry = show_disk_counters(&d);
+        json_t *entry = show_disk_figures(&d, buckets);
         const char *path = d.path[0] ? d.path : p->history.disk[i].place.path;
         if (!entry || json_object_set_new(entry, "path", path_shown(path)) ||
             json_array_append(disks, entry))
-            w.p = NULL;
+            w.failed = true;
         json_decref(entry);
     }
-    if (volume_each(p->vs, iostat_volume, &w) || !w.p) {
+    if (volume_each(p->vs, iostat_volume, &w) || w.failed) {
         json_decref(disks);
         json_decref(w.volumes);
         return NULL;
@@ -215,7 +221,7 @@ static int iostat(struct control *c, const void *args, json_t **result, struct v
     list_for_each (p, &c->pools, link) {
         if (!p->vs || (only && p != only))
             continue;
-        if (json_array_append_new(pools, iostat_pool(p)))
+        if (json_array_append_new(pools, iostat_pool(p, a->buckets)))
             break;
     }
     *result = json_pack("{s:I, s:o}", "time_ns", (json_int_t)reactor_now_ns(), "pools", pools);

@@ -3,7 +3,7 @@
  *
  * A connection is owned by the coroutine that serves it (server.c). It begins on the server's
  * reactor (handshake) and is then called over to its volume's (transmission); `reactor` says where
- * it is, and nobody else touches it but through the counters.
+ * it is, and nobody else touches it but through the figures.
  */
 #ifndef VP_NBD_CONNECTION_IMPL_H
 #define VP_NBD_CONNECTION_IMPL_H
@@ -84,16 +84,6 @@ struct nbdx_request {
     unsigned char header[48];
 };
 
-struct nbdx_counters {
-    _Atomic uint64_t requests, bytes_read, bytes_written, errors;
-};
-/* One writer; readers on other reactors see some recent value. */
-static inline void nbdx_count(_Atomic uint64_t *counter, uint64_t n)
-{
-    uint64_t v = atomic_load_explicit(counter, memory_order_relaxed);
-    atomic_store_explicit(counter, v + n, memory_order_relaxed);
-}
-
 /* ---- exports and connections --------------------------------------------------------------- */
 
 struct nbdx_served {
@@ -104,17 +94,31 @@ struct nbdx_served {
 
 #define NBDX_BATCH_IOV 256U
 
+/*
+ * What a connection still does. It goes forward only, by nbdx_connection_move on the connection's
+ * reactor; a state may be left out.
+ */
+enum nbdx_connection_state {
+    NBDX_OPEN,     /* shakes hands, or serves                                                 */
+    NBDX_STOPPING, /* the server ends: what has not started gets ESHUTDOWN                    */
+    NBDX_GONE,     /* nobody is there: what has not started is dropped, nothing is sent       */
+    NBDX_ENDING,   /* all requests have ended: the writer and the watcher end                 */
+};
+
+/* What nbdx_server_stop has told a connection; it only grows. */
+enum nbdx_told { NBDX_TOLD_NOTHING, NBDX_TOLD_TO_STOP, NBDX_TOLD_TO_GO };
+
 struct nbdx_connection {
     struct nbdx_server *server;
     struct list link;        /* in the server's list; the server's reactor only        */
     struct reactor *reactor; /* where it is served now; set on the server's reactor    */
     unsigned pins;           /* who holds a pointer; the server's reactor only         */
-    bool told, cut;          /* by nbdx_server_stop; the server's reactor only         */
+    enum nbdx_told told;     /* the server's reactor only                              */
     int fd;
     char peer[64];
     unsigned pid, uid;
     uint64_t connected_ns;
-    struct nbdx_counters counters;
+    struct nbdx_figures figures;
     struct nbdx_stream in;
 
     /* Negotiated (handshake.c). */
@@ -125,11 +129,10 @@ struct nbdx_connection {
 
     struct front_client client; /* of the export's front; transmission only */
 
-    /* Transmission; states below only ever change from false to true. */
-    bool gone;        /* nobody is there: what has not started is dropped, nothing is sent       */
-    bool stopping;    /* the server ends: what has not started gets ESHUTDOWN                    */
-    bool closing;     /* all requests have ended: reply and watch coroutines end                 */
-    unsigned helpers; /* these coroutines */
+    enum nbdx_connection_state state;
+
+    /* Transmission. */
+    unsigned helpers; /* the writer's and the watcher's coroutine */
     struct co *writer, *watcher;
     struct co_queue helpers_queue;
 
@@ -150,6 +153,11 @@ struct nbdx_connection {
     const struct nbdx_request *exclusive; /* its next part must be sent next */
     struct iovec batch[NBDX_BATCH_IOV];
 };
+
+static inline bool nbdx_is_gone(const struct nbdx_connection *c)
+{
+    return c->state >= NBDX_GONE;
+}
 
 /* ---- memory.c: buffers and coroutines, bounded per connection and per reactor ---------------- */
 
@@ -194,6 +202,7 @@ CO int nbdx_option_meta(struct nbdx_connection *c, uint32_t option,
 /* Serves requests until the client is gone or stop; on the volume's reactor. When it returns, no
  * request of this connection is left anywhere. */
 CO int nbdx_transmission(struct nbdx_connection *c) must_check;
+void nbdx_connection_move(struct nbdx_connection *c, enum nbdx_connection_state to);
 /* Hang up: nothing that has not started will. */
 void nbdx_connection_cut(struct nbdx_connection *c);
 /* The server ends: what has not started gets ESHUTDOWN. */

@@ -62,7 +62,7 @@ static void cut_longest_stalled(uint64_t stall_ns)
 {
     struct nbdx_connection *c, *worst = NULL;
     list_for_each (c, &reactor_share.connections, share_link) {
-        if (!c->gone && c->buffers.held && stalled_since(c) &&
+        if (!nbdx_is_gone(c) && c->buffers.held && stalled_since(c) &&
             (!worst || stalled_since(c) < stalled_since(worst)))
             worst = c;
     }

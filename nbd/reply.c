@@ -22,7 +22,7 @@ static bool something_to_send(const struct nbdx_connection *c)
 {
     if (list_empty(&c->replies))
         return false;
-    return !c->exclusive || c->gone ||
+    return !c->exclusive || nbdx_is_gone(c) ||
            list_first(&c->replies, struct nbdx_request, link) == c->exclusive;
 }
 
@@ -78,7 +78,7 @@ static CO void batch_send(struct nbdx_connection *c)
     struct list taken;
     list_init(&taken);
     unsigned n = batch_collect(c, &taken);
-    if (!c->gone) {
+    if (!nbdx_is_gone(c)) {
         c->sending_since_ns = reactor_turn_ns();
         int rc = io_sendv_all(c->fd, c->batch, n, 0);
         c->sending_since_ns = 0;
@@ -102,7 +102,7 @@ CO void nbdx_writer_main(void *arg)
     struct nbdx_connection *c = arg;
     c->writer = co_self();
     for (;;) {
-        while (!something_to_send(c) && !c->closing) {
+        while (!something_to_send(c) && c->state != NBDX_ENDING) {
             c->writer_idle = true;
             co_suspend("nbd: replies");
         }
@@ -158,7 +158,7 @@ static bool must_be_chunks(const struct nbdx_request *rq)
 void nbdx_reply_end(struct nbdx_request *rq)
 {
     if (rq->error)
-        nbdx_count(&rq->conn->counters.errors, 1);
+        figure_add(&rq->conn->figures.errors, 1);
     rq->more = false;
     rq->iov = rq->own_iov;
     rq->iov_count = 0;

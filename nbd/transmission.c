@@ -72,13 +72,25 @@ static CO void request_start(struct nbdx_request *rq)
         nbdx_request_main(rq);
 }
 
-/* ---- hanging up ---------------------------------------------------------------------------- */
+/* ---- states, hanging up -------------------------------------------------------------------- */
+
+void nbdx_connection_move(struct nbdx_connection *c, enum nbdx_connection_state to)
+{
+    static const unsigned next[] = {
+        [NBDX_OPEN] = 1U << NBDX_STOPPING | 1U << NBDX_GONE | 1U << NBDX_ENDING,
+        [NBDX_STOPPING] = 1U << NBDX_GONE | 1U << NBDX_ENDING,
+        [NBDX_GONE] = 1U << NBDX_ENDING,
+        [NBDX_ENDING] = 0,
+    };
+    VP_VERIFY(next[c->state] & 1U << to, !=, 0U);
+    c->state = to;
+}
 
 void nbdx_connection_cut(struct nbdx_connection *c)
 {
-    if (c->gone)
+    if (c->state >= NBDX_GONE)
         return;
-    c->gone = true;
+    nbdx_connection_move(c, NBDX_GONE);
     io_shutdown(c->fd);
     if (c->requests)
         front_client_go(&c->client);
@@ -87,15 +99,16 @@ void nbdx_connection_cut(struct nbdx_connection *c)
 
 void nbdx_connection_shutdown(struct nbdx_connection *c)
 {
-    if (c->stopping)
+    if (c->state >= NBDX_STOPPING)
         return;
-    c->stopping = true;
+    nbdx_connection_move(c, NBDX_STOPPING);
     if (c->requests)
         front_client_leave(&c->client);
 }
 
 void nbdx_helper_end(struct nbdx_connection *c)
 {
+    VP_VERIFY(c->helpers, >, 0U);
     c->helpers--;
     co_queue_wake_all(&c->helpers_queue);
 }
@@ -105,9 +118,9 @@ static CO void watcher_main(void *arg)
     struct nbdx_connection *c = arg;
     unsigned events;
     c->watcher = co_self();
-    if (!c->closing) {
+    if (c->state != NBDX_ENDING) {
         int rc = io_poll(c->fd, POLLRDHUP, 0, &events);
-        if (rc != VP_E_CANCELLED && !c->closing)
+        if (rc != VP_E_CANCELLED)
             nbdx_connection_cut(c);
     }
     c->watcher = NULL;
@@ -154,7 +167,7 @@ static CO int payload_receive(struct nbdx_request *rq, size_t len)
     struct nbdx_connection *c = rq->conn;
     rq->buf_bytes = len;
     rq->buf = nbdx_buffer_get(c, len);
-    if (c->gone)
+    if (nbdx_is_gone(c))
         return VP_E_CLOSED;
     c->receiving_since_ns = reactor_turn_ns();
     int rc = nbdx_stream_read(&c->in, rq->buf, len);
@@ -166,7 +179,7 @@ static CO int payload_receive(struct nbdx_request *rq, size_t len)
 static CO int piece_receive(struct nbdx_request *piece, struct nbdx_request *rq, uint64_t done)
 {
     struct nbdx_connection *c = rq->conn;
-    int rc = done ? front_pass(&c->client) : 0; /* the first: before it was cut */
+    int rc = done ? front_pass(&c->client) : 0; /* the first was admitted with all */
     if (rc)
         return rc;
     uint64_t len = nbdx_buffer_fit(c, min_u64(rq->length - done, NBDX_PIECE_BYTES), 0);
@@ -214,22 +227,22 @@ static void request_fill(struct nbdx_request *rq, const struct wire_request *w)
     rq->flags = w->flags;
     rq->offset = w->offset;
     rq->length = w->length;
-    nbdx_count(&rq->conn->counters.requests, 1);
+    figure_add(&rq->conn->figures.requests, 1);
 }
 
 /* Brings in the payload and starts (or refuses) the request; `rq` is not the caller's any more. */
 static CO int request_accept(struct nbdx_request *rq, uint64_t payload)
 {
     struct nbdx_connection *c = rq->conn;
-    rq->error = c->stopping ? NBDX_ESHUTDOWN : nbdx_request_check(rq);
+    rq->error = c->state >= NBDX_STOPPING ? NBDX_ESHUTDOWN : nbdx_request_check(rq);
     int rc = 0;
     if (!rq->error && payload) {
-        rc = front_pass(&c->client);
+        rc = front_admit(&c->client, payload);
         if (rc) {
             nbdx_request_free(rq);
             return rc;
         }
-        nbdx_count(&c->counters.bytes_written, payload);
+        figure_add(&c->figures.bytes_written, payload);
         if (payload > NBDX_PIECE_BYTES || payload > nbdx_buffer_fit(c, payload, 0))
             return write_in_pieces(rq);
         rc = payload_receive(rq, payload);
@@ -251,7 +264,7 @@ static CO int reader_loop(struct nbdx_connection *c, bool *disconnect)
     for (;;) {
         struct nbdx_request *rq = request_get(c);
         struct wire_request w;
-        int rc = c->gone ? VP_E_CLOSED : header_read(c, &w);
+        int rc = nbdx_is_gone(c) ? VP_E_CLOSED : header_read(c, &w);
         if (!rc && w.command == NBDX_CMD_DISC) {
             *disconnect = true;
             rc = VP_E_CLOSED;
@@ -303,7 +316,7 @@ static int helpers_start(struct nbdx_connection *c)
 
 static CO void helpers_stop(struct nbdx_connection *c)
 {
-    c->closing = true;
+    nbdx_connection_move(c, NBDX_ENDING);
     nbdx_writer_kick(c);
     if (c->watcher)
         co_cancel(c->watcher);

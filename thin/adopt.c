@@ -83,10 +83,10 @@ static CO int piece_equalise(struct thin *t, struct adopt_piece *p)
 }
 
 /* The checksums of adopted blocks. */
-static CO int piece_record(struct thin *t, uint64_t vchunk, const struct adopt_piece *p)
+static CO int piece_record(struct thin *t, struct vchunk vchunk, const struct adopt_piece *p)
 {
     struct thin_page *leaf;
-    int rc = thin_tree_get(&t->map, vchunk, false, &leaf);
+    int rc = thin_tree_get(&t->map, vchunk.n, false, &leaf);
     if (rc || !leaf)
         return rc;
     struct thin_map_entry e = thin_map_at(t, leaf, vchunk);
@@ -97,7 +97,7 @@ static CO int piece_record(struct thin *t, uint64_t vchunk, const struct adopt_p
             le32_make(vp_crc32c(t->adopt_buf + (size_t)i * POOL_BLOCK, POOL_BLOCK));
         t->adopted_blocks++;
         t->adopt_unsaved = true;
-        thin_leaf_changed(leaf, vchunk, false);
+        thin_leaf_changed(leaf, vchunk.n, false);
     }
     thin_page_unpin(leaf);
     return 0;
@@ -109,9 +109,9 @@ static int piece_take(struct thin *t, struct thin_map_entry e, unsigned *first, 
 {
     while (*first < end && !thin_map_is_valid(e, *first))
         (*first)++;
-    if (*first >= end || !thin_map_pchunk(e))
+    if (*first >= end || !thin_map_is_mapped(e))
         return 0;
-    struct pchunk c = {thin_map_pchunk(e)};
+    struct pchunk c = thin_map_pchunk(e);
     p->first = *first;
     p->count = (unsigned)min_u64(thin_map_run(e, *first, end), PIECE);
     for (unsigned i = 0; i < p->count; i++)
@@ -124,12 +124,12 @@ static int piece_take(struct thin *t, struct thin_map_entry e, unsigned *first, 
 }
 
 /* The next run of valid blocks in [*first, end); count 0: none. */
-static CO int piece_find(struct thin *t, uint64_t vchunk, unsigned *first, unsigned end,
+static CO int piece_find(struct thin *t, struct vchunk vchunk, unsigned *first, unsigned end,
                          struct adopt_piece *p)
 {
     struct thin_page *leaf;
     memset(p, 0, sizeof(*p));
-    int rc = thin_tree_get(&t->map, vchunk, false, &leaf);
+    int rc = thin_tree_get(&t->map, vchunk.n, false, &leaf);
     if (rc || !leaf)
         return rc;
     rc = piece_take(t, thin_map_at(t, leaf, vchunk), first, end, p);
@@ -138,7 +138,7 @@ static CO int piece_find(struct thin *t, uint64_t vchunk, unsigned *first, unsig
 }
 
 /* Without the commit. Under adopt_lock. */
-static CO int chunk_adopt(struct thin *t, uint64_t vchunk, unsigned first, unsigned end)
+static CO int chunk_adopt(struct thin *t, struct vchunk vchunk, unsigned first, unsigned end)
 {
     struct adopt_piece p;
     if (!t->adopt_buf)
@@ -170,7 +170,7 @@ static CO int adopt_save(struct thin *t)
     return rc;
 }
 
-CO int thin_adopt(struct thin *t, uint64_t vchunk, unsigned first, unsigned count)
+CO int thin_adopt(struct thin *t, struct vchunk vchunk, unsigned first, unsigned count)
 {
     co_mutex_lock(&t->adopt_lock);
     int rc = chunk_adopt(t, vchunk, first, first + count);
@@ -182,14 +182,14 @@ CO int thin_adopt(struct thin *t, uint64_t vchunk, unsigned first, unsigned coun
 
 /* ---- resync -------------------------------------------------------------------------------- */
 
-CO void thin_resync_wait(struct thin *t, uint64_t vchunk)
+CO void thin_resync_wait(struct thin *t, struct vchunk vchunk)
 {
-    while (t->resync_chunk == vchunk)
+    while (thin_is_resynced(t, vchunk))
         co_queue_wait(&t->resync_queue, "resync of the chunk");
 }
 
 /* Keeps writers out of the chunk, and waits for those inside. */
-static CO int resync_chunk(struct thin *t, uint64_t vchunk)
+static CO int resync_chunk(struct thin *t, struct vchunk vchunk)
 {
     t->resync_chunk = vchunk;
     while (thin_chunk_is_active(t, vchunk))
@@ -197,7 +197,7 @@ static CO int resync_chunk(struct thin *t, uint64_t vchunk)
     co_mutex_lock(&t->adopt_lock);
     int rc = chunk_adopt(t, vchunk, 0, t->chunk_blocks);
     co_mutex_unlock(&t->adopt_lock);
-    t->resync_chunk = UINT64_MAX;
+    t->resync_chunk.n = UINT64_MAX;
     co_queue_wake_all(&t->resync_queue);
     return rc;
 }
@@ -217,8 +217,8 @@ static CO int resync_region(struct thin *t, uint64_t region)
             break;
         uint64_t leaf_end = min_u64(end, thin_leaf_first(leaf) + t->map.leaf_entries);
         for (; key < leaf_end && !rc; key++)
-            if (thin_map_pchunk(thin_map_at(t, leaf, key)))
-                rc = resync_chunk(t, key);
+            if (thin_map_is_mapped(thin_map_at(t, leaf, (struct vchunk){key})))
+                rc = resync_chunk(t, (struct vchunk){key});
         thin_page_unpin(leaf);
     }
     co_mutex_lock(&t->adopt_lock);

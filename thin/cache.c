@@ -190,12 +190,23 @@ static int page_init(struct thin_page *p, struct thin_tree *tree, uint8_t level,
     return 0;
 }
 
+/* In pages: those in use, and what interior ones have beside theirs. */
+static size_t used_pages(const struct thin_cache *c)
+{
+    return c->pages + c->interior * sizeof(struct thin_page *) * THIN_FANOUT / POOL_PAGE;
+}
+
+bool thin_cache_is_exceeded(const struct thin_cache *c)
+{
+    return used_pages(c) > c->limit_pages;
+}
+
 int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, uint64_t index,
                   struct thin_page **out)
 {
     struct thin *t = tree->owner;
     size_t others = t->wanted_pages ? 0 : promised(c);
-    for (unsigned i = 0; i < 2 && c->pages + others >= c->limit_pages; i++)
+    for (unsigned i = 0; i < 2 && used_pages(c) + others >= c->limit_pages; i++)
         cache_evict_one(c);
     int rc = c->slab_pages - c->pages <= others ? slab_add(c) : 0;
     if (list_empty(&c->unused))
@@ -207,6 +218,7 @@ int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, u
         return rc;
     }
     c->pages++;
+    c->interior += level > 0;
     t->pages++;
     c->wanted_used += t->wanted_pages > 0;
     list_add_tail(&c->clean, &p->clock_link);
@@ -229,6 +241,8 @@ void thin_page_drop(struct thin_page *p)
         list_del(&p->mark[m].link);
     list_del(&p->clock_link);
     if (p->parent) {
+        VP_VERIFY(p->parent->child[p->slot], ==, p);
+        VP_VERIFY(p->parent->children, >, 0U);
         p->parent->child[p->slot] = NULL;
         p->parent->children--;
     } else if (tree->root == p) {
@@ -236,7 +250,10 @@ void thin_page_drop(struct thin_page *p)
     }
     free(p->child);
     p->child = NULL;
+    VP_VERIFY(c->pages, >, 0U);
+    VP_VERIFY(tree->owner->pages, >, 0U);
     c->pages--;
+    c->interior -= p->level > 0;
     tree->owner->pages--;
     c->wanted_used -= tree->owner->wanted_pages > 0;
     list_add_head(&c->unused, &p->clock_link);
@@ -251,8 +268,10 @@ void thin_page_due_update(struct thin_page *p)
         p->due = due;
         pool_meta_dirty_add(p->tree->owner->pool, due ? 1 : -1);
         p = p->parent;
-        if (p)
-            p->due_children = (uint16_t)(p->due_children + (due ? 1 : -1));
+        if (!p)
+            return;
+        p->due_children = (uint16_t)(p->due_children + (due ? 1 : -1));
+        VP_VERIFY(p->due_children, <=, THIN_FANOUT); /* not below 0 either */
     }
 }
 
@@ -274,6 +293,7 @@ void thin_page_mark_clean(struct thin_page *p)
 {
     struct thin *t = p->tree->owner;
     VP_VERIFY_TRUE(p->dirty);
+    VP_VERIFY(t->cache->dirty, >, 0U);
     p->dirty = false;
     list_del(&p->dirty_link);
     list_add_tail(&t->cache->clean, &p->clock_link);

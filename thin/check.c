@@ -32,7 +32,7 @@ static bool extents_add(struct extents *x, uint64_t block, uint64_t count, bool 
 static bool extents_add_chunk(const struct thin *t, struct extents *x, struct thin_map_entry e,
                               uint64_t block, uint64_t end)
 {
-    if (!thin_map_pchunk(e))
+    if (!thin_map_is_mapped(e))
         return extents_add(x, block, end - block, false, true);
     unsigned at = (unsigned)(block & (t->chunk_blocks - 1));
     unsigned stop = at + (unsigned)(end - block);
@@ -52,8 +52,8 @@ static bool extents_add_leaf(const struct thin *t, struct extents *x, const stru
 {
     uint64_t leaf_end = (thin_leaf_first(leaf) + t->map.leaf_entries) << t->chunk_shift;
     while (*block < end && *block < leaf_end) {
-        uint64_t vchunk = *block >> t->chunk_shift;
-        uint64_t stop = min_u64(end, (vchunk + 1) << t->chunk_shift);
+        struct vchunk vchunk = thin_vchunk_of(t, *block);
+        uint64_t stop = min_u64(end, (vchunk.n + 1) << t->chunk_shift);
         if (!extents_add_chunk(t, x, thin_map_at(t, leaf, vchunk), *block, stop))
             return false;
         *block = stop;
@@ -101,7 +101,7 @@ CO int thin_next_mapped(struct thin *t, uint64_t block, uint64_t end, uint64_t *
         if (rc || !leaf)
             return rc;
         uint64_t stop = min_u64(end_key, thin_leaf_first(leaf) + t->map.leaf_entries);
-        while (key < stop && !thin_map_pchunk(thin_map_at(t, leaf, key)))
+        while (key < stop && !thin_map_is_mapped(thin_map_at(t, leaf, (struct vchunk){key})))
             key++;
         thin_page_unpin(leaf);
         if (key < stop) {
@@ -125,12 +125,12 @@ CO int thin_walk(struct thin *t, int (*fn)(const struct thin_chunk_info *c, void
             return rc;
         uint64_t end = thin_leaf_first(leaf) + t->map.leaf_entries;
         for (; key < end && !rc; key++) {
-            struct thin_map_entry e = thin_map_at(t, leaf, key);
-            if (!thin_map_pchunk(e))
+            struct thin_map_entry e = thin_map_at(t, leaf, (struct vchunk){key});
+            if (!thin_map_is_mapped(e))
                 continue;
             struct thin_chunk_info info = {
                 .at = {key},
-                .chunk = {thin_map_pchunk(e)},
+                .chunk = thin_map_pchunk(e),
                 .generation = le32_get(e.fixed->generation_flags) & THIN_GENERATION_MASK,
                 .valid_blocks = thin_map_count_valid(e, 0, t->chunk_blocks),
             };

@@ -116,16 +116,17 @@ static CO int intents_commit(struct thin *t)
     int rc = pool_commit(t->pool, &in->batch);
     for (uint64_t w = 0; w < words && !rc; w++) {
         uint64_t set = in->sent[w] & in->wanted[w]; /* a checkpoint may have cleared meanwhile */
+        VP_VERIFY(in->durable[w] & ~in->wanted[w], ==, 0U);
         in->set += (uint64_t)__builtin_popcountll(set & ~in->durable[w]);
         in->durable[w] |= set;
     }
     return rc;
 }
 
-CO int thin_intent_ensure(struct thin *t, uint64_t vchunk)
+CO int thin_intent_ensure(struct thin *t, struct vchunk vchunk)
 {
     struct thin_intents *in = &t->intents;
-    uint64_t region = vchunk / THIN_REGION_CHUNKS;
+    uint64_t region = vchunk.n / THIN_REGION_CHUNKS;
     if (!io_guard_on(GUARD_INTENT_BEFORE_OVERWRITE)) {
         bitmap_set(in->wanted, region);
         bitmap_set(in->durable, region);
@@ -147,10 +148,11 @@ CO int thin_intent_ensure(struct thin *t, uint64_t vchunk)
     return 0;
 }
 
-unsigned thin_intent_enter(struct thin *t, uint64_t vchunk)
+unsigned thin_intent_enter(struct thin *t, struct vchunk vchunk)
 {
     struct thin_intents *in = &t->intents;
-    bitmap_set(in->touched, vchunk / THIN_REGION_CHUNKS);
+    VP_CHECK(thin_intent_is_durable(in, vchunk), ==, true);
+    bitmap_set(in->touched, vchunk.n / THIN_REGION_CHUNKS);
     in->writers[in->epoch]++;
     return in->epoch;
 }
@@ -158,14 +160,15 @@ unsigned thin_intent_enter(struct thin *t, uint64_t vchunk)
 void thin_intent_leave(struct thin *t, unsigned epoch)
 {
     struct thin_intents *in = &t->intents;
+    VP_CHECK(in->writers[epoch], >, 0U);
     if (--in->writers[epoch] == 0 && in->draining)
         co_queue_wake_all(&in->drained);
 }
 
-void thin_intent_failed(struct thin *t, uint64_t vchunk)
+void thin_intent_failed(struct thin *t, struct vchunk vchunk)
 {
     struct thin_intents *in = &t->intents;
-    uint64_t region = vchunk / THIN_REGION_CHUNKS;
+    uint64_t region = vchunk.n / THIN_REGION_CHUNKS;
     VP_VERIFY_TRUE(bitmap_test(in->durable, region)); /* while it is under way */
     in->failures++;
     t->resync_next = min_u64(t->resync_next, region);
@@ -209,6 +212,7 @@ static void intents_clear_quiet(struct thin_intents *in)
                         (in->committing ? in->wanted[w] & ~in->durable[w] : 0);
         in->wanted[w] &= keep;
         in->durable[w] &= keep;
+        VP_VERIFY(in->durable[w] & ~in->wanted[w], ==, 0U);
         in->touched[w] = 0;
     }
 }

@@ -42,7 +42,7 @@ unsigned thin_map_run(struct thin_map_entry e, unsigned first, unsigned end)
     return i - first;
 }
 
-bool thin_chunk_alloc(struct thin *t, struct thin_page *leaf, uint64_t vchunk)
+bool thin_chunk_alloc(struct thin *t, struct thin_page *leaf, struct vchunk vchunk)
 {
     struct pchunk c;
     if (!thin_space_take(t, &c))
@@ -52,21 +52,21 @@ bool thin_chunk_alloc(struct thin *t, struct thin_page *leaf, uint64_t vchunk)
     e.fixed->generation_flags = le32_make(t->generation & THIN_GENERATION_MASK);
     t->allocated_chunks++;
     thin_stat_changed(t);
-    thin_leaf_changed(leaf, vchunk, false);
+    thin_leaf_changed(leaf, vchunk.n, false);
     return true;
 }
 
-int thin_chunk_free(struct thin *t, struct thin_page *leaf, uint64_t vchunk,
+int thin_chunk_free(struct thin *t, struct thin_page *leaf, struct vchunk vchunk,
                     struct thin_page *space_leaf)
 {
     struct thin_map_entry e = thin_map_at(t, leaf, vchunk);
-    int rc = thin_space_free(t, space_leaf, (struct pchunk){thin_map_pchunk(e)});
+    int rc = thin_space_free(t, space_leaf, thin_map_pchunk(e));
     if (rc)
         return rc;
     t->valid_blocks -= thin_map_count_valid(e, 0, t->chunk_blocks);
     t->allocated_chunks--;
     thin_stat_changed(t);
     memset(e.fixed, 0, t->layout.entry_bytes);
-    thin_leaf_changed(leaf, vchunk, false);
+    thin_leaf_changed(leaf, vchunk.n, false);
     return 0;
 }

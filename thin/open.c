@@ -20,7 +20,7 @@ static int thin_new(const struct thin_config *config, struct thin **out)
     t->chunk_shift = (unsigned)__builtin_ctz(t->chunk_blocks);
     t->size_blocks = config->size_blocks;
     t->generation = 1;
-    t->resync_chunk = UINT64_MAX;
+    t->resync_chunk.n = UINT64_MAX;
     thin_tree_init(&t->map, t, POOL_TREE_MAP, t->layout.entry_bytes);
     thin_tree_init(&t->space_tree, t, POOL_TREE_SPACE, sizeof(struct thin_space_entry_disk));
     co_queue_init(&t->commit_queue);

@@ -45,7 +45,7 @@ static int window_add_chunk(const struct thin *t, struct read_window *w, struct 
 {
     struct raid_group *group;
     uint64_t at_bytes;
-    struct pchunk c = {thin_map_pchunk(e)};
+    struct pchunk c = thin_map_pchunk(e);
     if (c.n == 0) {
         memset(buf, 0, (size_t)(end - first) * POOL_BLOCK);
         return (int)(end - first);
@@ -72,7 +72,7 @@ static int window_add_chunk(const struct thin *t, struct read_window *w, struct 
 static CO int read_chunk(struct thin *t, struct read_window *w, uint64_t block, uint64_t count,
                          uint8_t *buf)
 {
-    uint64_t vchunk = block >> t->chunk_shift;
+    struct vchunk vchunk = thin_vchunk_of(t, block);
     unsigned first = (unsigned)(block & (t->chunk_blocks - 1));
     unsigned end = (unsigned)min_u64(t->chunk_blocks, first + count);
     if (thin_intent_is_recovered(&t->intents, vchunk)) {
@@ -80,12 +80,12 @@ static CO int read_chunk(struct thin *t, struct read_window *w, uint64_t block, 
         if (rc)
             return rc;
     }
-    struct thin_page *leaf = thin_tree_peek(&t->map, vchunk);
+    struct thin_page *leaf = thin_tree_peek(&t->map, vchunk.n);
     if (leaf) {
         t->cache->hits++;
         return window_add_chunk(t, w, thin_map_at(t, leaf, vchunk), first, end, buf);
     }
-    int rc = thin_tree_get(&t->map, vchunk, false, &leaf);
+    int rc = thin_tree_get(&t->map, vchunk.n, false, &leaf);
     if (rc)
         return rc;
     if (!leaf) {

@@ -73,8 +73,10 @@ int thin_arena_add(struct thin *t, const struct pool_arena *at, uint64_t used,
 
 static void arena_forget(struct thin *t, struct thin_arena *a)
 {
-    if (a->state == THIN_ARENA_SPARE)
+    if (a->state == THIN_ARENA_SPARE) {
+        VP_VERIFY(t->space.spares, >, 0U);
         t->space.spares--;
+    }
     if (a->leaf)
         thin_page_unpin(a->leaf);
     list_del(&a->link);
@@ -408,7 +410,8 @@ void thin_space_commit_begin(struct thin *t)
 {
     struct thin_arena *a;
     list_for_each (a, &t->space.freed, freed_link) {
-        a->committing |= a->freed;
+        VP_VERIFY(a->committing, ==, 0U); /* one commit at a time; what failed is in `freed` */
+        a->committing = a->freed;
         a->freed = 0;
     }
 }
@@ -456,6 +459,7 @@ static CO void quarantine_end(struct thin *t)
         if (t->config.discard_devices)
             arena_discard(t, a, bits);
         a->discarding &= ~bits; /* more was freed meanwhile: then it is in the list again */
+        VP_VERIFY(s->quarantined, >=, (uint64_t)__builtin_popcountll(bits));
         s->quarantined -= (uint64_t)__builtin_popcountll(bits);
         thin_arena_settle(t, a);
         if (i % QUARANTINE_TURN == 0)
@@ -571,8 +575,23 @@ CO int thin_give_back(struct thin *t)
     return 0;
 }
 
+/* A volume pins the leaf of each open arena. Where there are so many volumes that the cache is
+ * beyond its limit, open arenas become spares with each commit, and the next first write opens them
+ * again. */
+static CO void slots_unpin(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    if (!thin_cache_is_exceeded(t->cache) || s->lock.owner)
+        return;
+    co_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < s->width; i++)
+        slot_empty(t, i);
+    co_mutex_unlock(&s->lock);
+}
+
 CO void thin_space_tidy(struct thin *t)
 {
     quarantine_end(t);
     empties_return(t, 2 * spares_wanted(t));
+    slots_unpin(t);
 }

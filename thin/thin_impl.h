@@ -69,6 +69,7 @@ struct thin_page {
 struct thin_slab;
 struct thin_cache {
     size_t limit_pages, pages, dirty;
+    size_t interior;     /* of `pages`: each has the pointers to its children beside it     */
     size_t slab_pages;   /* there is memory for so many            */
     size_t wanted_pages; /* by volumes that asked for theirs ahead …  */
     size_t wanted_used;  /* … and in use by them                      */
@@ -96,6 +97,8 @@ int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, u
  * together get three quarters of the limit, and other volumes leave that to them. Memory that is
  * not there now is asked for again when it is used. */
 CO void thin_cache_take(struct thin *t);
+/* Nothing more could be evicted: pages are dirty or pinned. */
+bool thin_cache_is_exceeded(const struct thin_cache *c);
 /* Takes the page out of its tree and frees it, whatever its state. */
 void thin_page_drop(struct thin_page *p);
 void thin_page_mark_dirty(struct thin_page *p);
@@ -115,6 +118,7 @@ static inline void thin_page_enter(struct thin_page *p)
 }
 static inline void thin_page_leave(struct thin_page *p)
 {
+    VP_CHECK(p->writers, >, 0);
     p->writers--;
     if (__builtin_expect(!p->dirty, 0))
         thin_page_due_update(p);
@@ -126,6 +130,7 @@ static inline void thin_page_pin(struct thin_page *p)
 }
 static inline void thin_page_unpin(struct thin_page *p)
 {
+    VP_CHECK(p->pins, >, 0U);
     p->pins--;
 }
 static inline bool thin_page_has_mark(const struct thin_page *p, enum thin_mark m)
@@ -331,25 +336,25 @@ int thin_intents_init(struct thin *t) must_check;
 void thin_intents_fini(struct thin *t);
 int thin_intents_resize(struct thin *t, uint64_t chunks) must_check;
 int thin_intents_load(struct thin *t, uint64_t word, const void *value, size_t len) must_check;
-static inline bool thin_intent_is_durable(const struct thin_intents *in, uint64_t vchunk)
+static inline bool thin_intent_is_durable(const struct thin_intents *in, struct vchunk vchunk)
 {
-    uint64_t r = vchunk / THIN_REGION_CHUNKS;
+    uint64_t r = vchunk.n / THIN_REGION_CHUNKS;
     return in->durable[r / 64] >> (r % 64) & 1;
 }
-static inline bool thin_intent_is_recovered(const struct thin_intents *in, uint64_t vchunk)
+static inline bool thin_intent_is_recovered(const struct thin_intents *in, struct vchunk vchunk)
 {
-    uint64_t r = vchunk / THIN_REGION_CHUNKS;
+    uint64_t r = vchunk.n / THIN_REGION_CHUNKS;
     return __builtin_expect(in->recovered_count != 0, 0) && (in->recovered[r / 64] >> (r % 64) & 1);
 }
 /* Makes the region's intent durable. It may be cleared again before the caller runs: re-check. */
-CO int thin_intent_ensure(struct thin *t, uint64_t vchunk) must_check;
-/* Right after the check, without a yield: a change in place begins; returns the epoch for _leave.
+CO int thin_intent_ensure(struct thin *t, struct vchunk vchunk) must_check;
+/* Right after the check (tests verify it): a change in place begins; returns the epoch for _leave.
  */
-unsigned thin_intent_enter(struct thin *t, uint64_t vchunk);
+unsigned thin_intent_enter(struct thin *t, struct vchunk vchunk);
 void thin_intent_leave(struct thin *t, unsigned epoch);
 /* A change in place failed, before its _leave: blocks of the region may be old or new, as after a
  * crash. */
-void thin_intent_failed(struct thin *t, uint64_t vchunk);
+void thin_intent_failed(struct thin *t, struct vchunk vchunk);
 /* Waits until the changes in place that are under way now have ended; others begin meanwhile. */
 CO void thin_intents_drain(struct thin *t);
 
@@ -404,17 +409,27 @@ struct thin {
     uint8_t *adopt_buf; /* under adopt_lock; NULL before the first use       */
     bool adopt_unsaved; /* copies or CRCs were changed since a commit        */
     struct co_queue resync_queue;
-    uint64_t resync_chunk; /* UINT64_MAX = none */
-    uint64_t resync_next;  /* region */
+    struct vchunk resync_chunk; /* UINT64_MAX = none */
+    uint64_t resync_next;       /* region */
 };
 
 static inline uint64_t thin_chunks(const struct thin *t)
 {
     return div_up(t->size_blocks, t->chunk_blocks);
 }
-static inline bool thin_chunk_is_active(const struct thin *t, uint64_t vchunk)
+/* The chunk of a block of the volume. */
+static inline struct vchunk thin_vchunk_of(const struct thin *t, uint64_t block)
 {
-    return hash_find(&t->active, vchunk) != NULL;
+    return (struct vchunk){block >> t->chunk_shift};
+}
+/* Whether the resync works on the chunk: writers keep out. */
+static inline bool thin_is_resynced(const struct thin *t, struct vchunk vchunk)
+{
+    return t->resync_chunk.n == vchunk.n;
+}
+static inline bool thin_chunk_is_active(const struct thin *t, struct vchunk vchunk)
+{
+    return hash_find(&t->active, vchunk.n) != NULL;
 }
 static inline void thin_stat_changed(struct thin *t)
 {
@@ -429,7 +444,7 @@ CO int thin_keep(struct thin *t) must_check;
 void thin_keep_commit_begin(struct thin *t);
 void thin_keep_commit_end(struct thin *t, bool durable);
 /* Whether the resync works on the chunk; if so, waits until it has ended. */
-CO void thin_resync_wait(struct thin *t, uint64_t vchunk);
+CO void thin_resync_wait(struct thin *t, struct vchunk vchunk);
 /* Whether new metadata pages may come into being. */
 bool thin_has_meta_room(struct thin *t);
 /* Whether a leaf of the map, and one of the space tree, that are not due yet may change now. */
@@ -459,23 +474,23 @@ static inline CO must_check int thin_throttle(struct thin *t)
 }
 /* Frees the chunk of an entry without valid blocks: clears the entry, quarantines the chunk.
  * `leaf` holds the entry, `space_leaf` its arena. No yield. */
-int thin_chunk_free(struct thin *t, struct thin_page *leaf, uint64_t vchunk,
+int thin_chunk_free(struct thin *t, struct thin_page *leaf, struct vchunk vchunk,
                     struct thin_page *space_leaf) must_check;
 /* Frees the chunk when it has no valid block and nobody writes to it. */
-CO int thin_chunk_release_unused(struct thin *t, uint64_t vchunk) must_check;
+CO int thin_chunk_release_unused(struct thin *t, struct vchunk vchunk) must_check;
 /* Gives an unmapped entry a chunk; false: thin_space_refill. No yield. */
-bool thin_chunk_alloc(struct thin *t, struct thin_page *leaf, uint64_t vchunk);
+bool thin_chunk_alloc(struct thin *t, struct thin_page *leaf, struct vchunk vchunk);
 
 /* After a crash: makes the copies of the valid blocks in [first, first+count) equal, adopting what
  * does not match its CRC; durable on return. The caller keeps writers of these blocks out. */
-CO int thin_adopt(struct thin *t, uint64_t vchunk, unsigned first, unsigned count) must_check;
+CO int thin_adopt(struct thin *t, struct vchunk vchunk, unsigned first, unsigned count) must_check;
 
 /* ---- entries, small and hot ---------------------------------------------------------------- */
 
 static inline struct thin_map_entry thin_map_at(const struct thin *t, const struct thin_page *leaf,
-                                                uint64_t vchunk)
+                                                struct vchunk vchunk)
 {
-    uint8_t *e = thin_leaf_entry(leaf, vchunk);
+    uint8_t *e = thin_leaf_entry(leaf, vchunk.n);
     uint8_t *valid = e + sizeof(struct thin_map_entry_disk);
     return (struct thin_map_entry){
         .fixed = (struct thin_map_entry_disk *)(void *)e,
@@ -483,9 +498,13 @@ static inline struct thin_map_entry thin_map_at(const struct thin *t, const stru
         .crc = (struct le32 *)(void *)(valid + t->layout.valid_bytes),
     };
 }
-static inline uint64_t thin_map_pchunk(struct thin_map_entry e)
+static inline struct pchunk thin_map_pchunk(struct thin_map_entry e)
 {
-    return le64_get(e.fixed->pchunk);
+    return (struct pchunk){le64_get(e.fixed->pchunk)};
+}
+static inline bool thin_map_is_mapped(struct thin_map_entry e)
+{
+    return thin_map_pchunk(e).n != 0;
 }
 static inline bool thin_map_is_valid(struct thin_map_entry e, unsigned block)
 {

@@ -20,7 +20,7 @@
 enum { EPOCH_NONE = 2 };
 
 struct write_part {
-    uint64_t vchunk;
+    struct vchunk vchunk;
     unsigned first, count; /* blocks in the chunk                  */
     unsigned io, crc;      /* index of its piece, of its first CRC */
     unsigned epoch;        /* of the change in place, if it is one */
@@ -50,13 +50,13 @@ enum { WINDOW_ENDS = 1 }; /* the next part has to wait for a checkpoint, which h
 static enum part_need part_enter(struct thin *t, struct write_part *p)
 {
     bool recovered = thin_intent_is_recovered(&t->intents, p->vchunk);
-    if (recovered && t->resync_chunk == p->vchunk)
+    if (recovered && thin_is_resynced(t, p->vchunk))
         return PART_NEEDS_RESYNC;
     struct thin_map_entry e = thin_map_at(t, p->leaf, p->vchunk);
     unsigned valid = 0;
     if (!p->leaf->due && !thin_may_change(t))
         return PART_NEEDS_META;
-    if (thin_map_pchunk(e))
+    if (thin_map_is_mapped(e))
         valid = thin_map_count_valid(e, p->first, p->count);
     else if (!thin_has_meta_room(t))
         return PART_NEEDS_GROWTH;
@@ -70,7 +70,7 @@ static enum part_need part_enter(struct thin *t, struct write_part *p)
     }
     p->active = valid < p->count || recovered;
     if (p->active)
-        hash_add(&t->active, &p->node.node, p->vchunk);
+        hash_add(&t->active, &p->node.node, p->vchunk.n);
     thin_page_enter(p->leaf);
     return PART_READY;
 }
@@ -81,7 +81,7 @@ static CO int growth_provide(struct thin *t)
     return rc ? rc : thin_has_meta_room(t) ? 0 : VP_E_NO_SPACE;
 }
 
-static CO int part_provide(struct thin *t, uint64_t vchunk, enum part_need need)
+static CO int part_provide(struct thin *t, struct vchunk vchunk, enum part_need need)
 {
     switch (need) {
     case PART_NEEDS_META:
@@ -106,7 +106,7 @@ static CO int part_provide(struct thin *t, uint64_t vchunk, enum part_need need)
 static CO int part_prepare(struct thin *t, struct write_part *p, bool is_first)
 {
     for (;;) {
-        int rc = thin_tree_get(&t->map, p->vchunk, true, &p->leaf);
+        int rc = thin_tree_get(&t->map, p->vchunk.n, true, &p->leaf);
         if (rc)
             return rc;
         enum part_need need = part_enter(t, p);
@@ -133,7 +133,7 @@ static void part_leave(struct thin *t, const struct write_window *w, struct writ
         for (unsigned i = 0; i < p->count; i++)
             e.crc[p->first + i] = le32_make(w->crc[p->crc + i]);
         e.fixed->generation_flags = le32_make(t->generation & THIN_GENERATION_MASK);
-        thin_leaf_changed(p->leaf, p->vchunk, false);
+        thin_leaf_changed(p->leaf, p->vchunk.n, false);
     }
     thin_page_leave(p->leaf);
     thin_page_unpin(p->leaf);
@@ -141,7 +141,7 @@ static void part_leave(struct thin *t, const struct write_window *w, struct writ
         thin_intent_leave(t, p->epoch);
     if (p->active) {
         hash_del(&t->active, &p->node.node);
-        if (t->resync_chunk == p->vchunk)
+        if (thin_is_resynced(t, p->vchunk))
             co_queue_wake_all(&t->resync_queue);
     }
 }
@@ -153,7 +153,7 @@ static int window_add(const struct thin *t, struct write_window *w, struct write
     struct raid_io *last = w->pieces ? &w->io[w->pieces - 1] : NULL;
     struct raid_group *group;
     uint64_t at;
-    struct pchunk c = {thin_map_pchunk(thin_map_at(t, p->leaf, p->vchunk))};
+    struct pchunk c = thin_map_pchunk(thin_map_at(t, p->leaf, p->vchunk));
     if (!pool_chunk_locate(t->pool, c, &group, &at))
         return VP_E_MAP_BAD;
     at += (uint64_t)p->first * POOL_BLOCK;
@@ -179,7 +179,7 @@ static CO int window_prepare(struct thin *t, struct write_window *w, uint64_t bl
                              const uint8_t *buf)
 {
     struct write_part *p = &w->part[w->parts];
-    p->vchunk = block >> t->chunk_shift;
+    p->vchunk = thin_vchunk_of(t, block);
     p->first = (unsigned)(block & (t->chunk_blocks - 1));
     p->count = count;
     int rc = part_prepare(t, p, w->parts == 0);

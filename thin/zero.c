@@ -18,7 +18,7 @@ enum zero_need {
 };
 
 struct zero_part {
-    uint64_t vchunk;
+    struct vchunk vchunk;
     unsigned first, count;
     bool keep;
     bool must_go_on;              /* it is what makes room */
@@ -30,10 +30,10 @@ struct zero_part {
 static int zero_try(struct thin *t, struct zero_part *z, struct thin_page *leaf)
 {
     struct thin_map_entry e = thin_map_at(t, leaf, z->vchunk);
-    uint64_t pchunk = thin_map_pchunk(e);
-    if (t->resync_chunk == z->vchunk)
+    struct pchunk pchunk = thin_map_pchunk(e);
+    if (thin_is_resynced(t, z->vchunk))
         return ZERO_NEEDS_RESYNC;
-    if (!pchunk) {
+    if (!pchunk.n) {
         if (!z->keep)
             return ZERO_DONE;
         return thin_has_meta_room(t) && thin_chunk_alloc(t, leaf, z->vchunk) ? ZERO_DONE
@@ -44,8 +44,8 @@ static int zero_try(struct thin *t, struct zero_part *z, struct thin_page *leaf)
     unsigned clear = thin_map_count_valid(e, z->first, z->count);
     unsigned all = thin_map_count_valid(e, 0, t->chunk_blocks);
     if (clear == all && !z->keep && !thin_chunk_is_active(t, z->vchunk)) {
-        if (!z->space_leaf || z->arena != pchunk_arena((struct pchunk){pchunk})) {
-            z->arena = pchunk_arena((struct pchunk){pchunk});
+        if (!z->space_leaf || z->arena != pchunk_arena(pchunk)) {
+            z->arena = pchunk_arena(pchunk);
             return ZERO_NEEDS_SPACE;
         }
         return thin_chunk_free(t, leaf, z->vchunk, z->space_leaf);
@@ -57,7 +57,7 @@ static int zero_try(struct thin *t, struct zero_part *z, struct thin_page *leaf)
     thin_intent_leave(t, thin_intent_enter(t, z->vchunk));
     t->valid_blocks -= thin_map_set_valid(e, z->first, z->count, false);
     thin_stat_changed(t);
-    thin_leaf_changed(leaf, z->vchunk, false);
+    thin_leaf_changed(leaf, z->vchunk.n, false);
     return ZERO_DONE;
 }
 
@@ -93,13 +93,14 @@ static CO int zero_provide(struct thin *t, struct zero_part *z, enum zero_need n
 }
 
 /* Everything may change while it waits; it starts again after each wait. */
-static CO int zero_chunk(struct thin *t, uint64_t vchunk, unsigned first, unsigned count, bool keep)
+static CO int zero_chunk(struct thin *t, struct vchunk vchunk, unsigned first, unsigned count,
+                         bool keep)
 {
     struct zero_part z = {.vchunk = vchunk, .first = first, .count = count, .keep = keep};
     int rc = thin_throttle(t);
     while (!rc) {
         struct thin_page *leaf;
-        rc = thin_tree_get(&t->map, vchunk, keep, &leaf);
+        rc = thin_tree_get(&t->map, vchunk.n, keep, &leaf);
         if (rc || !leaf)
             break;
         rc = zero_try(t, &z, leaf);
@@ -112,7 +113,7 @@ static CO int zero_chunk(struct thin *t, uint64_t vchunk, unsigned first, unsign
     return rc;
 }
 
-CO int thin_chunk_release_unused(struct thin *t, uint64_t vchunk)
+CO int thin_chunk_release_unused(struct thin *t, struct vchunk vchunk)
 {
     return zero_chunk(t, vchunk, 0, 0, false);
 }
@@ -120,8 +121,8 @@ CO int thin_chunk_release_unused(struct thin *t, uint64_t vchunk)
 /* Moves `block` over chunks for which the map has no page. */
 static CO int zero_skip(struct thin *t, uint64_t *block, uint64_t end)
 {
-    uint64_t vchunk = *block >> t->chunk_shift;
-    uint64_t key = vchunk;
+    struct vchunk vchunk = thin_vchunk_of(t, *block);
+    uint64_t key = vchunk.n;
     struct thin_page *leaf;
     int rc = thin_tree_seek(&t->map, &key, div_up(end, t->chunk_blocks), &leaf);
     if (rc)
@@ -130,7 +131,7 @@ static CO int zero_skip(struct thin *t, uint64_t *block, uint64_t end)
         *block = end;
     else
         thin_page_unpin(leaf);
-    if (leaf && key > vchunk)
+    if (leaf && key > vchunk.n)
         *block = key << t->chunk_shift;
     return 0;
 }
@@ -143,7 +144,7 @@ static CO int zero_range(struct thin *t, uint64_t block, uint64_t end, bool keep
             return rc;
         unsigned first = (unsigned)(block & (t->chunk_blocks - 1));
         unsigned n = (unsigned)min_u64(end - block, t->chunk_blocks - first);
-        rc = zero_chunk(t, block >> t->chunk_shift, first, n, keep_allocated);
+        rc = zero_chunk(t, thin_vchunk_of(t, block), first, n, keep_allocated);
         if (rc)
             return rc;
         block += n;

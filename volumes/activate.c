@@ -73,7 +73,7 @@ static struct thin_config config_of(struct volume *v, const struct volumes_slot 
         .profile = v->options.profile,
         .reserve_bytes = reserve ? v->options.reserve_bytes : 0,
         .discard_devices = v->vs->discard_devices,
-        .healed_blocks = &v->counters.healed_blocks,
+        .healed_blocks = &v->figures.healed_blocks,
     };
 }
 
@@ -158,8 +158,10 @@ CO int volume_activate_opening(struct volume *v, bool reserve)
         return VP_E_VOLUME_FAULTED;
     struct volumes_slot *slot = volumes_slot_choose(v->vs);
     struct volume_io *io = io_new(); /* an open map is never given up for want of it */
-    if (!io)
+    if (!io || !figure_histograms_new(&volume_figure_set, &v->figures)) {
+        free(io);
         return VP_E_NO_MEMORY;
+    }
     int rc = open_thin(v, slot, v->replay, true, &io->thin);
     if (rc == VP_E_NO_SPACE && !reserve) {
         vp_warn("volume %s: its reserve cannot be honoured, the pool is full", volume_full_name(v));

@@ -13,15 +13,10 @@
 
 #define ERRORS_NOT_SAVED UINT64_MAX
 
-static uint64_t get(const _Atomic uint64_t *counter)
-{
-    return atomic_load_explicit(counter, memory_order_relaxed);
-}
-
 /* Counters only grow, but for a clear, so their sum tells whether they changed. */
 static uint64_t sum_of(const struct volume *v)
 {
-    return get(&v->counters.checksum_errors) + get(&v->counters.healed_blocks);
+    return figure_get(&v->figures.checksum_errors) + figure_get(&v->figures.healed_blocks);
 }
 
 void volume_errors_load(struct volume *v)
@@ -35,8 +30,8 @@ void volume_errors_load(struct volume *v)
     memcpy(&d, r.value, sizeof(d));
     v->errors.since = le64_get(d.since);
     v->errors.is_recorded = true;
-    atomic_fetch_add(&v->counters.checksum_errors, le64_get(d.checksum_errors));
-    atomic_fetch_add(&v->counters.healed_blocks, le64_get(d.healed_blocks));
+    figure_add_shared(&v->figures.checksum_errors, le64_get(d.checksum_errors));
+    figure_add_shared(&v->figures.healed_blocks, le64_get(d.healed_blocks));
     v->errors.saved = sum_of(v);
 }
 
@@ -47,8 +42,8 @@ static void errors_put(struct volume *v, uint64_t save, struct pool_batch *b)
         return;
     struct volume_errors_disk d = {
         .since = le64_make(v->errors.since),
-        .checksum_errors = le64_make(get(&v->counters.checksum_errors)),
-        .healed_blocks = le64_make(get(&v->counters.healed_blocks)),
+        .checksum_errors = le64_make(figure_get(&v->figures.checksum_errors)),
+        .healed_blocks = le64_make(figure_get(&v->figures.healed_blocks)),
     };
     pool_batch_set(b, POOL_RECORD_COUNTER, v->id, VOLUME_COUNTER_ERRORS, &d, sizeof(d));
     v->errors.is_recorded = true;
@@ -77,8 +72,8 @@ void volumes_errors_clear(struct volumes *vs)
 {
     struct volume *v;
     list_for_each (v, &vs->all, link) {
-        atomic_store(&v->counters.checksum_errors, 0);
-        atomic_store(&v->counters.healed_blocks, 0);
+        figure_put(&v->figures.checksum_errors, 0);
+        figure_put(&v->figures.healed_blocks, 0);
         v->errors.since = reactor_wall_seconds();
         if (v->errors.is_recorded)
             v->errors.saved = ERRORS_NOT_SAVED; /* the zeros are saved as well */

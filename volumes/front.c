@@ -92,7 +92,7 @@ static void held_wake(struct held *h)
     h->waiter = NULL;
 }
 
-static bool client_is_off(const struct front_client *c)
+bool front_client_is_off(const struct front_client *c)
 {
     return c->front->gate == FRONT_ENDED || c->state == FRONT_CLIENT_GONE;
 }
@@ -119,7 +119,7 @@ static __attribute__((noinline)) CO int gate_wait(const struct front_client *c, 
     struct front *f = c->front;
     struct held h = {.client = c, .has_passed = has_passed};
     held_add(f, &h);
-    while (!client_is_off(c) && !(f->gate == FRONT_OPENING && f->held.next == &h.link)) {
+    while (!front_client_is_off(c) && !(f->gate == FRONT_OPENING && f->held.next == &h.link)) {
         h.waiter = co_self();
         co_suspend("gate of a volume");
     }
@@ -128,7 +128,7 @@ static __attribute__((noinline)) CO int gate_wait(const struct front_client *c, 
         gate_next(f);
     if (f->gate == FRONT_ENDED)
         co_queue_wake_all(&f->quiet);
-    return client_is_off(c) ? VP_E_CANCELLED : 0;
+    return front_client_is_off(c) ? VP_E_CANCELLED : 0;
 }
 
 /* "2 writes, 1 flush" */
@@ -184,11 +184,19 @@ void front_swap(struct front *f, const struct front_ops *ops, void *arg)
     f->arg = arg;
 }
 
+/* Whoever waits for as long as others decide looks whether it still may. */
+static void front_rouse(struct front *f)
+{
+    f->ops->rouse(f->arg);
+    if (f->tokens)
+        f->tokens->rouse(f->tokens->arg);
+}
+
 CO void front_end(struct front *f)
 {
     struct held *h;
     gate_move(f, FRONT_ENDED);
-    f->ops->rouse(f->arg);
+    front_rouse(f);
     list_for_each (h, &f->held, link)
         held_wake(h);
     co_queue_wake_all(&f->quiet);
@@ -245,6 +253,35 @@ static inline __attribute__((always_inline)) CO int request_run(struct front_req
     return __builtin_expect(rc == FRONT_COME_AGAIN, 0) ? request_run_held(r, true) : rc;
 }
 
+/* The same for those whose latency is counted: what a client sees, with the time at the gate. Of a
+ * request that ends in the turn of the reactor in which it began all that is known is that it took
+ * less than the turn. */
+static inline __attribute__((always_inline)) CO int
+request_run_timed(struct front_request *r, enum front_kind kind, struct histogram *latency)
+{
+    uint64_t begin_ns = reactor_turn_ns();
+    int rc = request_run(r, kind);
+    histogram_add(latency, reactor_turn_ns() - begin_ns);
+    return rc;
+}
+
+static __attribute__((noinline)) CO int tokens_take(struct front_client *c, uint64_t bytes)
+{
+    const struct front_tokens *t = c->front->tokens;
+    int rc = t->take(t->arg, c, bytes);
+    return rc ? rc : front_pass(c);
+}
+
+CO int front_admit(struct front_client *c, uint64_t bytes)
+{
+    return c->front->tokens ? tokens_take(c, bytes) : front_pass(c);
+}
+
+void front_tokens_set(struct front *f, const struct front_tokens *t)
+{
+    f->tokens = t;
+}
+
 CO int front_pass(struct front_client *c)
 {
     return c->front->gate == FRONT_OPEN ? 0 : gate_wait(c, false);
@@ -254,7 +291,7 @@ CO int front_read(struct front_client *c, uint64_t offset, uint64_t len, void *b
 {
     struct front_request r = {
         .client = c, .kind = FRONT_READ, .offset = offset, .len = len, .data = buf};
-    return request_run(&r, FRONT_READ);
+    return request_run_timed(&r, FRONT_READ, c->front->volume->figures.read_latency);
 }
 
 CO int front_write(struct front_client *c, uint64_t offset, uint64_t len, const void *buf,
@@ -266,13 +303,13 @@ CO int front_write(struct front_client *c, uint64_t offset, uint64_t len, const 
                               .len = len,
                               .data = (void *)(uintptr_t)buf,
                               .flags = flags};
-    return request_run(&r, FRONT_WRITE);
+    return request_run_timed(&r, FRONT_WRITE, c->front->volume->figures.write_latency);
 }
 
 CO int front_flush(struct front_client *c)
 {
     struct front_request r = {.client = c, .kind = FRONT_FLUSH};
-    return request_run(&r, FRONT_FLUSH);
+    return request_run_timed(&r, FRONT_FLUSH, c->front->volume->figures.flush_latency);
 }
 
 CO int front_discard(struct front_client *c, uint64_t offset, uint64_t len, unsigned flags)
@@ -347,7 +384,7 @@ static void client_move(struct front_client *c, enum front_client_state to)
     if (c->state >= to)
         return;
     c->state = to;
-    f->ops->rouse(f->arg); /* its own see that they are meant */
+    front_rouse(f); /* its own see that they are meant */
     list_for_each (h, &f->held, link)
         if (h->client == c)
             held_wake(h);

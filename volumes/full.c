@@ -35,7 +35,7 @@ static CO void room_announce(struct volumes *vs)
 {
     struct volume *v;
     list_for_each (v, &vs->active, active_link) {
-        if (!atomic_load_explicit(&v->counters.waiting_for_space, memory_order_relaxed))
+        if (!figure_get(&v->figures.waiting_for_space))
             continue;
         volume_pin(v);
         vp_ignore(reactor_call(v->reactor, room_announce_on_reactor, v->io), "it cannot fail");
@@ -140,13 +140,6 @@ static int waiter_leaves(void *arg)
 
 /* ---- on the volume's reactor -------------------------------------------------------------- */
 
-static void count_waiting(struct volume *v, int change)
-{
-    _Atomic unsigned *n = &v->counters.waiting_for_space;
-    unsigned now = atomic_load_explicit(n, memory_order_relaxed);
-    atomic_store_explicit(n, now + (unsigned)change, memory_order_relaxed);
-}
-
 /* The first thing to try: what is free already but not durably so; and a checkpoint, when it is
  * metadata that have no room. */
 static CO int release_pending(struct volume *v)
@@ -165,7 +158,7 @@ CO int volume_full_wait(struct volume *v, struct full_wait *w, const struct fron
         if (rc)
             return rc;
         w->counted = true;
-        count_waiting(v, 1);
+        figure_add(&v->figures.waiting_for_space, 1);
         w->room_sequence = io->room_sequence;
         return release_pending(v);
     }
@@ -181,7 +174,7 @@ CO int volume_full_wait(struct volume *v, struct full_wait *w, const struct fron
 CO void volume_full_done(struct volume *v, struct full_wait *w)
 {
     w->counted = false;
-    count_waiting(v, -1);
+    figure_add(&v->figures.waiting_for_space, UINT64_MAX);
     vp_ignore(reactor_call(pool_home(v->vs->pool), waiter_leaves, v->vs), "home outlives requests");
 }
 
@@ -189,7 +182,7 @@ CO int volume_full_freed(struct volume *v)
 {
     struct volume_io *io = v->io;
     atomic_fetch_add_explicit(&v->vs->frees, 1, memory_order_relaxed);
-    if (!atomic_load_explicit(&v->counters.waiting_for_space, memory_order_relaxed))
+    if (!figure_get(&v->figures.waiting_for_space))
         return 0;
     int rc = volume_io_commit(io);
     vp_ignore(room_announce_on_reactor(io), "it cannot fail");

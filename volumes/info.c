@@ -5,6 +5,13 @@
 
 #include <stdlib.h>
 
+static const struct figure volume_figure_rows[] = {
+#define FIGURE(...) FIGURE_ROW(struct volume_figures, __VA_ARGS__)
+#include "volumes/figures.def"
+};
+const struct figure_set volume_figure_set = {
+    "volume", volume_figure_rows, sizeof(volume_figure_rows) / sizeof(volume_figure_rows[0])};
+
 static void info_stat(struct volume *v, struct volume_info *out)
 {
     struct pool_record r;
@@ -14,26 +21,6 @@ static void info_stat(struct volume *v, struct volume_info *out)
     memcpy(&s, r.value, sizeof(s));
     out->allocated_bytes = le64_get(s.allocated_chunks) * volume_chunk_bytes(v);
     out->valid_bytes = le64_get(s.valid_blocks) * VOLUME_BLOCK;
-}
-
-static uint64_t counter(const _Atomic uint64_t *c)
-{
-    return atomic_load_explicit(c, memory_order_relaxed);
-}
-
-static void info_counters(const struct volume *v, struct volume_info *out)
-{
-    const struct volume_counters *c = &v->counters;
-    out->reads = counter(&c->reads);
-    out->writes = counter(&c->writes);
-    out->flushes = counter(&c->flushes);
-    out->discards = counter(&c->discards);
-    out->bytes_read = counter(&c->bytes_read);
-    out->bytes_written = counter(&c->bytes_written);
-    out->checksum_errors = counter(&c->checksum_errors);
-    out->healed_blocks = counter(&c->healed_blocks);
-    out->errors_since = v->errors.since;
-    out->waiting_for_space = atomic_load_explicit(&c->waiting_for_space, memory_order_relaxed);
 }
 
 static void info_fill(struct volume *v, struct volume_info *out)
@@ -46,13 +33,14 @@ static void info_fill(struct volume *v, struct volume_info *out)
         .created_seconds = v->created_seconds,
         .reactor = v->io ? reactor_index(v->reactor) : 0,
         .open_count = v->open_count,
+        .figures = &v->figures,
+        .errors_since = v->errors.since,
     };
     const char *name = volume_text(v);
     memcpy(out->name, name, strnlen(name, VOLUME_NAME_MAX));
     if (v->fault)
         memcpy(out->fault, v->fault, strnlen(v->fault, sizeof(out->fault) - 1));
     info_stat(v, out);
-    info_counters(v, out);
 }
 
 /* ---- one ---------------------------------------------------------------------------------- */
@@ -138,9 +126,8 @@ void volume_each_in_trouble(struct volumes *vs,
         struct volume_trouble t = {
             .id = v->id,
             .faulted = v->state == VOLUME_FAULTED,
-            .waiting_for_space =
-                atomic_load_explicit(&v->counters.waiting_for_space, memory_order_relaxed),
-            .checksum_errors = counter(&v->counters.checksum_errors),
+            .waiting_for_space = (unsigned)figure_get(&v->figures.waiting_for_space),
+            .checksum_errors = figure_get(&v->figures.checksum_errors),
         };
         if (!is_listed(v) || (!t.faulted && !t.waiting_for_space && !t.checksum_errors))
             continue;

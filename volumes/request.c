@@ -17,6 +17,7 @@
  *
  * On the volume's reactor; nothing here allocates.
  */
+#include "base/verify.h"
 #include "io/buffer.h"
 #include "io/guard.h"
 #include "volumes/volumes_impl.h"
@@ -38,12 +39,6 @@ struct window {
     uint64_t offset, len;
     uint64_t block, count;
 };
-
-static void counter_add(_Atomic uint64_t *c, uint64_t n)
-{
-    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
-                          memory_order_relaxed);
-}
 
 static unsigned flags_of(const struct volume *v)
 {
@@ -84,7 +79,7 @@ static bool request_is_aligned(const struct front_request *q)
 static void request_end(struct volume *v, int rc)
 {
     if (rc == VP_E_CHECKSUM)
-        atomic_fetch_add_explicit(&v->counters.checksum_errors, 1, memory_order_relaxed);
+        figure_add_shared(&v->figures.checksum_errors, 1);
 }
 
 /* ---- read --------------------------------------------------------------------------------- */
@@ -142,8 +137,8 @@ static CO int volume_run_read(void *arg, struct front_request *q)
         return rc;
     rc = request_is_aligned(q) ? read_direct(v, q) : read_bounced(v, q);
     request_end(v, rc);
-    counter_add(&v->counters.reads, 1);
-    counter_add(&v->counters.bytes_read, len);
+    figure_add(&v->figures.reads, 1);
+    figure_add(&v->figures.bytes_read, len);
     return rc;
 }
 
@@ -241,6 +236,18 @@ static CO int room_wait(struct request *r)
     return rc;
 }
 
+/* Under the window's exclusive locks. */
+static CO int window_change(struct request *r, const struct window *w,
+                            int (*locked)(struct request *r, const struct window *w))
+{
+    const struct volume_marks *marks = &r->v->io->marks;
+    if (client_is_gone(r))
+        return VP_E_CANCELLED;
+    if (marks->mark)
+        marks->mark(marks->arg, w->block, w->count);
+    return locked(r, w);
+}
+
 /* Locks, works, unlocks; while the pool is full, again and again as the policy says. */
 static CO int window_run(struct request *r, const struct window *w,
                          int (*locked)(struct request *r, const struct window *w))
@@ -249,7 +256,7 @@ static CO int window_run(struct request *r, const struct window *w,
     for (;;) {
         struct block_lock lock;
         block_lock_take(&io->locks, &lock, w->block, w->count, true);
-        int rc = client_is_gone(r) ? VP_E_CANCELLED : locked(r, w);
+        int rc = window_change(r, w, locked);
         block_lock_drop(&io->locks, &lock);
         if (rc != VP_E_NO_SPACE && rc != VP_E_POOL_FULL_META)
             return rc;
@@ -316,8 +323,8 @@ static CO int volume_run_write(void *arg, struct front_request *q)
     struct request r = {.v = v, .q = q};
     rc = change_end(&r, write_range(&r));
     bool again = rc == FRONT_COME_AGAIN;
-    counter_add(&v->counters.writes, !again);
-    counter_add(&v->counters.bytes_written, again ? len - q->len : len);
+    figure_add(&v->figures.writes, !again);
+    figure_add(&v->figures.bytes_written, again ? len - q->len : len);
     return rc;
 }
 
@@ -327,7 +334,7 @@ static CO int volume_run_flush(void *arg, struct front_request *q)
     (void)q;
     int rc = commit_for_client(v);
     request_end(v, rc);
-    counter_add(&v->counters.flushes, 1);
+    figure_add(&v->figures.flushes, 1);
     return rc;
 }
 
@@ -435,7 +442,7 @@ static CO int zero_end(struct request *r, int rc)
         rc = rc ? rc : freed;
     }
     if (rc != FRONT_COME_AGAIN)
-        counter_add(&r->v->counters.discards, 1);
+        figure_add(&r->v->figures.discards, 1);
     return change_end(r, rc);
 }
 
@@ -477,6 +484,12 @@ CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
     int rc = zero_range(&r);
     *offset = q.offset;
     return zero_end(&r, rc);
+}
+
+void volume_marks_set(struct volume *v, const struct volume_marks *m)
+{
+    VP_VERIFY_TRUE(v->io->front.gate == FRONT_FROZEN);
+    v->io->marks = m ? *m : (struct volume_marks){0};
 }
 
 /* ---- block status ------------------------------------------------------------------------- */

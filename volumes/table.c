@@ -116,6 +116,7 @@ void volume_free(struct volume *v)
     if (v->name)
         free(v->name);
     volume_replay_drop(v);
+    figure_histograms_free(&volume_figure_set, &v->figures);
     free(v->fault);
     free(v);
 }

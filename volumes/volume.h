@@ -9,6 +9,7 @@
 #define VP_VOLUMES_VOLUME_H
 
 #include "base/error.h"
+#include "base/figure.h"
 #include "io/co.h"
 #include "pool/pool.h"
 #include "raid/profile.h"
@@ -67,6 +68,13 @@ struct volume_options {
     bool read_only;
     uint64_t reserve_bytes;
 };
+
+struct volume_figures {
+#define FIGURE FIGURE_FIELD
+#include "volumes/figures.def"
+};
+extern const struct figure_set volume_figure_set;
+
 struct volume_info {
     uint32_t id;
     struct vp_uuid uuid;
@@ -80,11 +88,8 @@ struct volume_info {
     uint64_t leased_bytes;    /* arenas                                                          */
     unsigned reactor;
     unsigned open_count;
-    unsigned waiting_for_space; /* requests held back by a full pool */
-    uint64_t reads, writes, flushes, discards, bytes_read, bytes_written;
-    uint64_t checksum_errors; /* requests that failed, since no copy matched its checksum     */
-    uint64_t healed_blocks;   /* bad copies of a block that were rewritten from a good one    */
-    uint64_t errors_since;    /* seconds since 1970: what these two count from, over restarts */
+    const struct volume_figures *figures; /* borrowed until the next yield                   */
+    uint64_t errors_since; /* seconds since 1970: what errors count from, over restarts       */
 };
 
 /* [A-Za-z0-9][A-Za-z0-9_.:-]{0,126} */
@@ -181,6 +186,19 @@ CO int volume_flush(struct volume *v) must_check;
 CO int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags) must_check;
 /* Zero: every byte of the range reads as zero afterwards. */
 CO int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags) must_check;
+
+/*
+ * Is told of each change before it happens: blocks (of 4096 bytes) [block, block + count) may
+ * change. It is called under the exclusive lock of these blocks, so whoever reads them under a lock
+ * (volume_read) after the call sees the change. It does not yield.
+ */
+struct volume_marks {
+    void (*mark)(void *arg, uint64_t block, uint64_t count);
+    void *arg;
+};
+/* NULL: none, as at first. On the volume's reactor, while the volume is frozen (volumes/front.h)
+ * and is not being shrunk: so no change is at work that is not told. */
+void volume_marks_set(struct volume *v, const struct volume_marks *m);
 
 struct volume_extent {
     uint64_t offset, len;

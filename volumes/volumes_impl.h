@@ -84,12 +84,13 @@ struct front {
     struct volume *volume;
     struct reactor *reactor;
     enum front_gate gate;
-    const struct front_ops *ops;   /* what is behind, and … */
-    void *arg;                     /* … its argument        */
-    unsigned running[FRONT_KINDS]; /* requests in flight */
-    struct list held;              /* requests that wait at the gate, in front.c */
-    struct co_queue quiet;         /* waits until nothing is in flight */
-    struct front_client nobody;    /* sends requests of volumes/volume.h; never goes */
+    const struct front_ops *ops;       /* what is behind, and … */
+    void *arg;                         /* … its argument        */
+    const struct front_tokens *tokens; /* NULL: no limit */
+    unsigned running[FRONT_KINDS];     /* requests in flight */
+    struct list held;                  /* requests that wait at the gate, in front.c */
+    struct co_queue quiet;             /* waits until nothing is in flight */
+    struct front_client nobody;        /* sends requests of volumes/volume.h; never goes */
 };
 void front_init(struct front *f, struct volume *v, struct reactor *reactor);
 /* No request is in flight or held. */
@@ -125,13 +126,8 @@ struct volume_io {
     /* full.c: requests that wait for room */
     struct co_queue room;
     uint64_t room_sequence; /* changes whenever room may have appeared */
+    struct volume_marks marks;
     struct lock_table locks;
-};
-
-struct volume_counters { /* written by the volume's reactor only, read by anybody */
-    _Atomic uint64_t reads, writes, flushes, discards, bytes_read, bytes_written;
-    _Atomic uint64_t checksum_errors, healed_blocks; /* and by home: errors.c */
-    _Atomic unsigned waiting_for_space;
 };
 
 /* errors.c: what the pool has of the counters of errors. */
@@ -153,11 +149,11 @@ struct volume {
     struct volumes *vs;
     struct volume_io *io; /* set and cleared at home while nobody uses the volume */
     struct reactor *reactor;
-    uint32_t sector_bytes;       /* never changes */
-    _Atomic uint64_t size_bytes; /* what requests are checked against */
-    _Atomic unsigned flags;      /* enum volume_flag_bits             */
-    _Atomic bool resync_wanted;  /* an overwrite failed: background.c */
-    struct volume_counters counters;
+    uint32_t sector_bytes;         /* never changes */
+    _Atomic uint64_t size_bytes;   /* what requests are checked against */
+    _Atomic unsigned flags;        /* enum volume_flag_bits             */
+    _Atomic bool resync_wanted;    /* an overwrite failed: background.c */
+    struct volume_figures figures; /* histograms: from the first activation on */
     struct volume_errors errors;
 
     struct hash_node by_id;

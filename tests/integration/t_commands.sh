@@ -108,6 +108,8 @@ ok vpool iostat -i 1 -c 2 tank
 ok vpool iostat --json
 same "$(field ".pools|length" vpool iostat "$(field .pools[0].uuid vpool list)")" 1 "a pool by its uuid"
 jq -e '.pools[0].disks|length == 3' <<<"$out" >/dev/null || fail "iostat: $out"
+ok vpool iostat tank
+grep -qE 'SINCE START +READS +WRITES +FLUSHES +READ +WRITTEN +READ P50 +P99 +WRITE P50 +P99' <<<"$out" || fail "iostat: $out"
 ok vpool info
 ok vpool info --stats
 ok vpool log-level debug

@@ -40,6 +40,13 @@ daemon_start
 ok nbdcopy --connections=1 --requests=1 "$(uri tank/v "$T/n")" "$T/back"
 cmp "$T/data" "$T/back" || fail "the data differ"
 
+step "what was read has its latencies, in short and with their buckets"
+same "$(field '.counters|.reads > 0 and .read_latency.count == .reads and .read_latency.mean_ns > 1000
+    and .read_latency.p99_ns >= .read_latency.p50_ns' vpool volume show tank/v)" true "latency of reads"
+ok vpool iostat tank
+grep -qE 'd0( +[0-9.]+[KMG]?){5} +[0-9]+[um]s +[0-9]+[um]s +([0-9]+[um]s|-) +([0-9]+[um]s|-)' <<<"$out" || fail "iostat of a disk: $out"
+grep -qE 'tank/v( +[0-9.]+[KMG]?){5} +[0-9]+[um]s +[0-9]+[um]s +- +-' <<<"$out" || fail "iostat: $out"
+
 step "the counters say what happened, status warns, an event tells"
 # A read takes one copy (damage on the other is not seen), and of parallel readers one heals:
 # hence one request at a time above.

@@ -352,6 +352,16 @@ bool model_may_exist(const struct model_volume *v, uint64_t event)
     return is_called(&v->created, event) && v->deleted.answered.event > event;
 }
 
+enum model_pause model_pause_at(const struct model *m, uint64_t event)
+{
+    const struct model_call *pause = &m->pause, *resume = &m->resume;
+    if (!pause->called.tick || pause->answered.event > event)
+        return MODEL_PAUSE_OPEN;
+    if (!resume->called.tick || resume->called.event > event)
+        return MODEL_PAUSED;
+    return resume->answered.event <= event ? MODEL_RESUMED : MODEL_PAUSE_OPEN;
+}
+
 bool model_must_exist(const struct model_volume *v, uint64_t event)
 {
     bool no_delete_called =

@@ -91,6 +91,7 @@ struct model {
     unsigned version_count, version_capacity;
     struct model_volume volume[MODEL_VOLUMES_MAX];
     unsigned volume_count;
+    struct model_call pause, resume; /* of all deletions, once each, in this order */
 };
 
 struct model *model_new(uint64_t seed);
@@ -153,6 +154,9 @@ bool model_permits(const struct model *m, const struct model_volume *v, uint64_t
 bool model_may_exist(const struct model_volume *v, uint64_t event);
 bool model_must_exist(const struct model_volume *v, uint64_t event);
 bool model_permits_size(const struct model_volume *v, uint64_t event, uint64_t blocks);
+/* Whether deletions are paused after a cut at `event`; open: either is right. */
+enum model_pause { MODEL_PAUSE_OPEN, MODEL_PAUSED, MODEL_RESUMED };
+enum model_pause model_pause_at(const struct model *m, uint64_t event);
 /* The number of promises made by `event`. Of two equal images with equal promises only one need be
  * looked at. */
 uint64_t model_promises_at(const struct model *m, uint64_t event);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/verify.h"
 #include "io/reactor.h"
+#include "pool/job.h"
 #include "tests/lib/pool_audit.h"
 
 #include <inttypes.h>
@@ -68,6 +69,14 @@ bool rig_create_pool(struct rig *r)
         .geometry = {r->config->chunk_bytes, r->config->extent_bytes, r->config->log_segment_bytes},
         .force = true,
     };
+    char property[RIG_PROPERTY_MAX + sizeof("property=")] = "property=";
+    VP_VERIFY(r->config->property, <=, (unsigned)RIG_PROPERTY_MAX);
+    memset(property + strlen(property), '.', r->config->property);
+    const char *const properties[] = {property};
+    if (r->config->property) {
+        o.properties = properties;
+        o.property_count = 1;
+    }
     if (!raid_profile_parse(r->config->profile, &o.profile)) {
         rig_fail(r, "profile %s", r->config->profile);
         return false;
@@ -489,6 +498,28 @@ static int op_background(struct rig *r)
     return rc;
 }
 
+static int note_job(struct pool_job *j, void *arg)
+{
+    uint32_t *id = arg;
+    if (j->kind == POOL_JOB_DELETE && !pool_job_has_ended(j) && !*id)
+        *id = j->id;
+    return 0;
+}
+
+/* One deletion at a time: scripts have no more. */
+static int op_jobs(struct rig *r, const struct op *op)
+{
+    struct vp_error err;
+    struct pool *p = volumes_pool(r->vs);
+    struct model_call *call = op->at ? &r->model->pause : &r->model->resume;
+    uint32_t id = 0;
+    vp_ignore(pool_job_each(p, note_job, &id), "note_job never fails");
+    model_call(r->model, call);
+    int rc = op->at ? pool_job_pause(p, id, &err) : pool_job_resume(p, id, &err);
+    model_answer(r->model, call, rc != 0, true);
+    return rc;
+}
+
 static int op_reimport(struct rig *r)
 {
     close_volumes(r);
@@ -578,6 +609,8 @@ static int op_any(struct rig *r, const struct op *op)
         return op_background(r);
     case OP_REIMPORT:
         return op_reimport(r);
+    case OP_JOBS:
+        return op_jobs(r, op);
     case OP_ROT:
         return op_rot(r, op);
     case OP_HOG:
@@ -602,7 +635,7 @@ int rig_op(struct rig *r, const struct op *op)
     static const char *const names[] = {
         "end",      "write",  "zero",   "discard",    "read",       "flush",
         "create",   "delete", "resize", "checkpoint", "background", "fill",
-        "reimport", "repeat", "rot",    "hog",        "unreadable"};
+        "reimport", "repeat", "rot",    "hog",        "jobs",       "unreadable"};
     if (r->failed)
         return VP_E_CANCELLED;
     unsigned resizes = r->resizes;

@@ -13,6 +13,7 @@
 enum { RIG_DISKS_MAX = 6, RIG_OPEN_MAX = 16 };
 
 /* What the world and the pool are made of. */
+enum { RIG_PROPERTY_MAX = 8192 };
 struct rig_config {
     unsigned disks;
     uint64_t disk_bytes;
@@ -24,6 +25,8 @@ struct rig_config {
     unsigned coroutines;   /* 0: 256                      */
     size_t metadata_bytes; /* page caches may have; 0: 4 MiB */
     size_t buffer_bytes;   /* of I/O buffers; 0: 64 MiB    */
+    unsigned property;     /* bytes of a property: beside it what changes is little, so
+                              checkpoints write deltas */
 };
 
 enum op_kind {
@@ -43,6 +46,7 @@ enum op_kind {
     OP_REPEAT,     /* runs the `at` operations before this one `count` times more   */
     OP_ROT,        /* damages one in `count` blocks of disk `at`                     */
     OP_HOG,        /* takes metadata pages until writes that need more are refused          */
+    OP_JOBS,       /* pauses all deletions (`at` 1), or resumes them (`at` 0)                   */
     OP_UNREADABLE, /* no disk can read its share of what volumes wrote: one has every block     */
 };
 enum op_flags {

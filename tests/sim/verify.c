@@ -248,6 +248,23 @@ static void check_space(struct check *c)
         rig_fail(&c->rig, "more metadata pages in use than there are");
 }
 
+static int check_job(struct pool_job *j, void *arg)
+{
+    struct check *c = arg;
+    enum model_pause wanted = model_pause_at(c->s->model, c->s->event);
+    if (j->kind != POOL_JOB_DELETE || pool_job_has_ended(j) || wanted == MODEL_PAUSE_OPEN)
+        return 0;
+    if ((j->state == POOL_JOB_PAUSED) != (wanted == MODEL_PAUSED))
+        rig_fail(&c->rig, "job %u is %s, and was %s", j->id, pool_job_state_name(j->state),
+                 wanted == MODEL_PAUSED ? "paused" : "resumed");
+    return 0;
+}
+
+static void check_jobs(struct check *c)
+{
+    vp_ignore(pool_job_each(volumes_pool(c->rig.vs), check_job, c), "check_job never fails");
+}
+
 static void check_body(struct rig *r)
 {
     struct check *c = (struct check *)r;
@@ -261,6 +278,8 @@ static void check_body(struct rig *r)
     }
     if (!r->failed)
         check_space(c);
+    if (!r->failed)
+        check_jobs(c);
     if (!r->failed && c->out->then)
         c->out->then(r);
     if (c->out->want_end)

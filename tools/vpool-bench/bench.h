@@ -42,19 +42,19 @@ struct bench_options {
 };
 
 /* Latencies in ns: 32 steps for each power of two. */
-#define HISTOGRAM_STEPS 32
-struct histogram {
-    uint64_t count[64 * HISTOGRAM_STEPS];
+#define LATENCY_STEPS 32
+struct latencies {
+    uint64_t count[64 * LATENCY_STEPS];
     uint64_t total;
 };
-void histogram_add(struct histogram *h, uint64_t ns);
+void latencies_add(struct latencies *h, uint64_t ns);
 /* The latency that `part` (0 … 1) of all requests do not exceed. */
-uint64_t histogram_quantile(const struct histogram *h, double part);
+uint64_t latencies_quantile(const struct latencies *h, double part);
 
 struct bench_result {
     uint64_t requests, bytes;
     double seconds, cpu_user_seconds, cpu_system_seconds;
-    struct histogram latency;
+    struct latencies latency;
     uint64_t enters, turns, switches; /* of the reactor, during the run */
 };
 

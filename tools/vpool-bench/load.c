@@ -8,36 +8,36 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
-/* ---- histogram ---------------------------------------------------------------------------- */
+/* ---- latencies ---------------------------------------------------------------------------- */
 
 static unsigned bucket_of(uint64_t ns)
 {
-    if (ns < HISTOGRAM_STEPS)
+    if (ns < LATENCY_STEPS)
         return (unsigned)ns;
     unsigned power = 63 - (unsigned)__builtin_clzll(ns);
-    unsigned step = (unsigned)(ns >> (power - 5)) - HISTOGRAM_STEPS;
-    return (power - 4) * HISTOGRAM_STEPS + step;
+    unsigned step = (unsigned)(ns >> (power - 5)) - LATENCY_STEPS;
+    return (power - 4) * LATENCY_STEPS + step;
 }
 
 static uint64_t bucket_end(unsigned bucket)
 {
-    if (bucket < HISTOGRAM_STEPS)
+    if (bucket < LATENCY_STEPS)
         return bucket;
-    unsigned power = bucket / HISTOGRAM_STEPS + 4;
-    uint64_t step = bucket % HISTOGRAM_STEPS + HISTOGRAM_STEPS;
+    unsigned power = bucket / LATENCY_STEPS + 4;
+    uint64_t step = bucket % LATENCY_STEPS + LATENCY_STEPS;
     return ((step + 1) << (power - 5)) - 1;
 }
 
-void histogram_add(struct histogram *h, uint64_t ns)
+void latencies_add(struct latencies *h, uint64_t ns)
 {
     h->count[bucket_of(ns)]++;
     h->total++;
 }
 
-uint64_t histogram_quantile(const struct histogram *h, double part)
+uint64_t latencies_quantile(const struct latencies *h, double part)
 {
     uint64_t seen = 0, wanted = (uint64_t)((double)h->total * part);
-    for (unsigned i = 0; i < 64 * HISTOGRAM_STEPS; i++) {
+    for (unsigned i = 0; i < 64 * LATENCY_STEPS; i++) {
         seen += h->count[i];
         if (seen > wanted)
             return bucket_end(i);
@@ -128,7 +128,7 @@ static CO void worker(void *arg)
         if (rc || l->filling)
             continue;
         now = reactor_now_ns();
-        histogram_add(&l->result->latency, now - begin);
+        latencies_add(&l->result->latency, now - begin);
         l->result->requests++;
         l->result->bytes += len;
     }

@@ -180,8 +180,8 @@ static void print(const struct bench_options *o, const struct bench_result *r)
     double iops = (double)r->requests / r->seconds;
     double cpu_us = (r->cpu_user_seconds + r->cpu_system_seconds) * 1e6 / n;
     double mib = (double)r->bytes / r->seconds / (1 << 20);
-    double p50 = (double)histogram_quantile(&r->latency, 0.5) / 1e3;
-    double p99 = (double)histogram_quantile(&r->latency, 0.99) / 1e3;
+    double p50 = (double)latencies_quantile(&r->latency, 0.5) / 1e3;
+    double p99 = (double)latencies_quantile(&r->latency, 0.99) / 1e3;
     if (o->json) {
         printf("{\"iops\": %.0f, \"mib_per_second\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
                "\"cpu_us\": %.2f, \"user_us\": %.2f, \"system_us\": %.2f, \"requests\": %llu, "

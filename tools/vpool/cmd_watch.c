@@ -1,6 +1,8 @@
 /* Commands that look over time: events, iostat; and the daemon's own. */
+#include "base/figure.h"
 #include "tools/vpool/cli.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -85,6 +87,50 @@ static void add_rate(struct table *t, const struct interval *iv, const json_t *n
         table_add(t, "%.0f", d);
 }
 
+/* The buckets of a latency, as `iostat` has them. */
+static void histogram_of(const json_t *latency, struct histogram *h)
+{
+    size_t i;
+    const json_t *e;
+    *h = (struct histogram){0};
+    json_array_foreach(json_object_get(latency, "buckets"), i, e) figure_add(
+        &h->bucket[histogram_bucket_of((uint64_t)json_integer_value(json_array_get(e, 0)))],
+        (uint64_t)json_integer_value(json_array_get(e, 1)));
+}
+
+/* What came to `h` since `before`; all of it, when the daemon began anew in between. */
+static void histogram_since(struct histogram *h, const struct histogram *before)
+{
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+        if (figure_get(&before->bucket[i]) > figure_get(&h->bucket[i]))
+            return;
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+        figure_put(&h->bucket[i], figure_get(&h->bucket[i]) - figure_get(&before->bucket[i]));
+}
+
+static void add_duration(struct table *t, uint64_t ns)
+{
+    if (ns < 1000)
+        table_add(t, "<1us");
+    else if (ns < 10000000)
+        table_add(t, "%" PRIu64 "us", ns / 1000);
+    else
+        table_add(t, "%" PRIu64 "ms", ns / 1000000);
+}
+
+static void add_latency(struct table *t, const json_t *now, const json_t *before, const char *key)
+{
+    struct histogram h, was;
+    histogram_of(json_object_get(now, key), &h);
+    histogram_of(json_object_get(before, key), &was);
+    histogram_since(&h, &was);
+    for (unsigned i = 0; i < 2; i++)
+        if (histogram_count(&h))
+            add_duration(t, histogram_permille_ns(&h, i == 0 ? 500 : 990));
+        else
+            table_add(t, "-");
+}
+
 static void add_rows(struct table *t, const struct interval *iv, const json_t *now,
                      const json_t *before, const char *pool, const char *key)
 {
@@ -102,20 +148,29 @@ static void add_rows(struct table *t, const struct interval *iv, const json_t *n
         add_rate(t, iv, e, was, "flushes", false);
         add_rate(t, iv, e, was, "bytes_read", true);
         add_rate(t, iv, e, was, "bytes_written", true);
+        add_latency(t, e, was, "read_latency");
+        add_latency(t, e, was, "write_latency");
     }
 }
 
 static void print_iostat(const json_t *now, const json_t *before)
 {
-    static const char *const totals[] = {"SINCE START", ">READS",   ">WRITES", ">FLUSHES",
-                                         ">READ",       ">WRITTEN", NULL};
-    static const char *const rates[] = {"PER SECOND", ">READS",   ">WRITES", ">FLUSHES",
-                                        ">READ",      ">WRITTEN", NULL};
+    const char *const headers[] = {before ? "PER SECOND" : "SINCE START",
+                                   ">READS",
+                                   ">WRITES",
+                                   ">FLUSHES",
+                                   ">READ",
+                                   ">WRITTEN",
+                                   ">READ P50",
+                                   ">P99",
+                                   ">WRITE P50",
+                                   ">P99",
+                                   NULL};
     struct interval iv = {0};
     if (before)
         iv.seconds = (double)(json_number(now, "time_ns") - json_number(before, "time_ns")) / 1e9;
     struct table t;
-    table_init(&t, "", before ? rates : totals);
+    table_init(&t, "", headers);
     size_t i;
     const json_t *p;
     json_array_foreach(json_object_get(now, "pools"), i, p)
@@ -135,7 +190,8 @@ static int iostat_loop(struct cli *cli, const char *pool, uint64_t seconds, uint
     int rc;
     for (uint64_t i = 0;; i++) {
         json_t *now;
-        rc = cli_call(cli, "iostat", json_pack("{s:s*}", "pool", pool), &now);
+        rc = cli_call(cli, "iostat", json_pack("{s:s*, s:b}", "pool", pool, "buckets", !cli->json),
+                      &now);
         if (rc)
             break;
         if (cli->json) {
@@ -233,7 +289,7 @@ const struct command commands_watch[] = {
      "  --forget UUID    frees what a killed daemon kept in memory for this pool",
      cmd_doctor},
     {"iostat", "[-i SECONDS] [-c COUNT] [POOL]",
-     "Requests and bytes of disks and volumes.\n"
+     "Requests, bytes and latencies (median, 99th percentile) of disks and volumes.\n"
      "  -i SECONDS       again every so often, as rates after the first table\n"
      "  -c COUNT         so many tables",
      cmd_iostat},

@@ -98,6 +98,28 @@ static void other_devices_stand_on_none(void **state)
     assert_string_equal(below(253, 9), "none"); /* a circle ends */
 }
 
+/* Sixteen layers of four volumes, each on all four of the layer below: 4^15 ways to the disk. */
+static void what_many_ways_lead_to_is_looked_at_once(void **state)
+{
+    (void)state;
+    enum { LAYERS = 15, WIDTH = 4 };
+    char name[32], number[32], link[100], target[100];
+    for (unsigned i = 0; i < LAYERS * WIDTH; i++) {
+        (void)snprintf(name, sizeof(name), "dm-%u", 100 + i);
+        (void)snprintf(number, sizeof(number), "253:%u", 100 + i);
+        device(name, number, name);
+        for (unsigned k = 0; k < WIDTH && i >= WIDTH; k++) {
+            unsigned below_it = 100 + (i / WIDTH - 1) * WIDTH + k;
+            (void)snprintf(link, sizeof(link), "devices/%s/slaves/dm-%u", name, below_it);
+            (void)snprintf(target, sizeof(target), "devices/dm-%u", below_it);
+            link_to(link, target);
+        }
+    }
+    assert_string_equal(below(253, 100 + LAYERS * WIDTH - 1), "none");
+    link_to("devices/dm-100/slaves/ublkb7", "devices/ublkb7");
+    assert_string_equal(below(253, 100 + LAYERS * WIDTH - 1), "ublkb7");
+}
+
 /* The file system of the temporary directory gets a device in the tree. */
 static void a_file_stands_on_its_file_systems_device_before_it_is_there_too(void **state)
 {
@@ -125,6 +147,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             a_device_is_below_itself_its_partitions_and_what_is_made_of_them, setup, teardown),
         cmocka_unit_test_setup_teardown(other_devices_stand_on_none, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_many_ways_lead_to_is_looked_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(
             a_file_stands_on_its_file_systems_device_before_it_is_there_too, setup, teardown),
     };

@@ -58,7 +58,7 @@ static CO void have_errors(struct sim_volumes *s)
     check_ok(volume_read(v, BLOCK, BLOCK, back));
     check_equal(volume_read(v, 2 * BLOCK, BLOCK, back), VP_E_CHECKSUM);
     check_equal(volume_read(v, 2 * BLOCK, BLOCK, back), VP_E_CHECKSUM);
-    check_equal(info_of(s, "v").checksum_errors, 2);
+    check_equal(figure_get(&info_of(s, "v").figures->checksum_errors), 2);
     check_ok(volumes_errors_save(s->vs));
     check_equal(volume_read(v, 2 * BLOCK, BLOCK, back), VP_E_CHECKSUM); /* after the last save */
 }
@@ -66,9 +66,9 @@ static CO void have_errors(struct sim_volumes *s)
 static CO void see_them(struct sim_volumes *s)
 {
     struct volume_info v = info_of(s, "v"), w = info_of(s, "w");
-    check_equal(v.checksum_errors, 2);
-    check_equal(v.healed_blocks, 1);
-    check_equal(w.checksum_errors + w.healed_blocks, 0);
+    check_equal(figure_get(&v.figures->checksum_errors), 2);
+    check_equal(figure_get(&v.figures->healed_blocks), 1);
+    check_equal(figure_get(&w.figures->checksum_errors) + figure_get(&w.figures->healed_blocks), 0);
     check(v.errors_since > 0 && v.errors_since <= reactor_wall_seconds());
     check(pool_record_get(volumes_pool(s->vs), POOL_RECORD_COUNTER, v.id, VOLUME_COUNTER_ERRORS,
                           &(struct pool_record){0}));
@@ -84,17 +84,17 @@ static CO void go_on(struct sim_volumes *s)
         return;
     check_equal(volume_read(v, 2 * BLOCK, BLOCK, back), VP_E_CHECKSUM);
     volume_close(v);
-    check_equal(info_of(s, "v").checksum_errors, 3);
+    check_equal(figure_get(&info_of(s, "v").figures->checksum_errors), 3);
     check_ok(volumes_errors_save(s->vs));
     check_ok(sim_volumes_close(s));
 }
 
 static CO void clear(struct sim_volumes *s)
 {
-    check_equal(info_of(s, "v").checksum_errors, 3);
+    check_equal(figure_get(&info_of(s, "v").figures->checksum_errors), 3);
     volumes_errors_clear(s->vs);
-    check_equal(info_of(s, "v").checksum_errors, 0);
-    check_equal(info_of(s, "v").healed_blocks, 0);
+    check_equal(figure_get(&info_of(s, "v").figures->checksum_errors), 0);
+    check_equal(figure_get(&info_of(s, "v").figures->healed_blocks), 0);
     check_ok(volumes_errors_save(s->vs));
 }
 
@@ -103,7 +103,7 @@ static CO void see_none_and_delete(struct sim_volumes *s)
     struct vp_error err = {0};
     struct pool_record r;
     struct volume_info v = info_of(s, "v");
-    check_equal(v.checksum_errors + v.healed_blocks, 0);
+    check_equal(figure_get(&v.figures->checksum_errors) + figure_get(&v.figures->healed_blocks), 0);
     check(
         pool_record_get(volumes_pool(s->vs), POOL_RECORD_COUNTER, v.id, VOLUME_COUNTER_ERRORS, &r));
     volumes_errors_clear(s->vs); /* to be saved, but for a volume that goes */
@@ -156,8 +156,9 @@ static CO void foreign_records(struct sim_volumes *s)
 
 static CO void see_what_decodes(struct sim_volumes *s)
 {
-    check_equal(info_of(s, "v").checksum_errors, 0);
-    check_equal(info_of(s, "w").checksum_errors, UINT64_C(0x0101010101010101));
+    check_equal(figure_get(&info_of(s, "v").figures->checksum_errors), 0);
+    check_equal(figure_get(&info_of(s, "w").figures->checksum_errors),
+                UINT64_C(0x0101010101010101));
 }
 
 static void a_record_that_does_not_decode_counts_from_zero(void **state)

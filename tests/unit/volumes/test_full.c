@@ -93,7 +93,7 @@ static CO void enospc_exact(struct sim_volumes *s)
     check_equal(volume_write(v, end + STEP * 2, STEP, data, 0), VP_E_NO_SPACE);
     check_ok(volume_info_get(s->vs, "big", &info));
     check_equal(info.allocated_bytes, end);
-    check_equal(info.waiting_for_space, 0);
+    check_equal(figure_get(&info.figures->waiting_for_space), 0);
 }
 
 static void enospc_is_exact_and_what_needs_no_space_goes_on(void **state)
@@ -182,7 +182,7 @@ static CO unsigned waiting(struct sim_volumes *s, const char *name)
 {
     struct volume_info info;
     check_ok(volume_info_get(s->vs, name, &info));
-    return info.waiting_for_space;
+    return (unsigned)figure_get(&info.figures->waiting_for_space);
 }
 
 static CO void pause_and_discard(struct sim_volumes *s)
@@ -323,7 +323,7 @@ static CO void give_back_slowly(struct sim_volumes *s)
     co_queue_wake_all(&s->vs->given_back);
     vp_ignore(co_sleep_ns(50000000), "nobody cancels");
     check_equal(s->vs->given_back_ns, began_ns);
-    check_equal(small->counters.waiting_for_space, 3);
+    check_equal(small->figures.waiting_for_space, 3);
     check_ok(sim_volumes_close(s));
 }
 
