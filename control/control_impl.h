@@ -206,7 +206,6 @@ json_t *show_pool_brief(const struct control_pool *p);
 void show_warn_limits(json_t *shown, const struct control_pool *p);
 CO json_t *show_pool(const struct control_pool *p);
 json_t *show_volume(const struct control_pool *p, const struct volume_info *info);
-json_t *show_disk_counters(const struct pool_disk_info *d);
 json_t *show_volume_options(const struct volume_options *o);
 json_t *show_block_users(const struct block_users *users);
 const char *show_level(enum pool_level level);
@@ -217,6 +216,10 @@ const char *show_volume_state(enum volume_state state);
 /* All figures of a set, by name; histograms in short, or with their buckets as well. NULL: no
  * memory. */
 json_t *show_figures(const struct figure_set *set, const void *figures, bool with_buckets);
+/* The same, put beside what `object` has; without memory they are missing there. */
+void show_figures_into(json_t *object, const struct figure_set *set, const void *figures);
+/* Those of a disk, summed up over the reactors. */
+json_t *show_disk_figures(const struct pool_disk_info *d, bool with_buckets);
 
 /* ---- control.c ----------------------------------------------------------------------------- */
 

@@ -167,11 +167,9 @@ static CO json_t *nbd_describe(const struct attachment *a)
     unsigned shown;
     if (a->served)
         nbdx_server_stats(a->served, &stats, NULL, 0, &shown);
-    json_t *object =
-        json_pack("{s:i, s:I, s:I, s:I, s:I, s:I}", "connections", (int)stats.connections,
-                  "accepted", (json_int_t)stats.accepted, "requests", (json_int_t)stats.requests,
-                  "bytes_read", (json_int_t)stats.bytes_read, "bytes_written",
-                  (json_int_t)stats.bytes_written, "errors", (json_int_t)stats.errors);
+    json_t *object = json_pack("{s:i, s:I}", "connections", (int)stats.connections, "accepted",
+                               (json_int_t)stats.accepted);
+    show_figures_into(object, &nbdx_figure_set, &stats.figures);
     attachment_socket_show(a->socket, object);
     return object;
 }

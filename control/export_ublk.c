@@ -298,7 +298,8 @@ static CO void ublk_users(const struct attachment *a, char *text, size_t size)
 static CO json_t *ublk_describe(const struct attachment *a)
 {
     const struct export_device *d = a->served;
-    struct ublkx_stats s = {0};
+    static const struct ublkx_figures none;
+    struct ublkx_stats s = {.figures = &none};
     bool used = false;
     struct block_users_of of;
     char used_by[400];
@@ -308,11 +309,11 @@ static CO json_t *ublk_describe(const struct attachment *a)
         s = ublkx_target_stats(d->target);
         used = check_unclaimed(a) == VP_E_BUSY;
     }
-    return json_pack("{s:i, s:b, s:b, s:I, s:I, s:I, s:I, s:o, s:s}", "connections", (int)used,
-                     "recovered", s.recovered, "user_copy", s.user_copy, "requests",
-                     (json_int_t)s.requests, "bytes_read", (json_int_t)s.bytes_read,
-                     "bytes_written", (json_int_t)s.bytes_written, "errors", (json_int_t)s.errors,
-                     "users", show_block_users(&of.users), "used_by", used_by);
+    json_t *object = json_pack("{s:i, s:b, s:b, s:o, s:s}", "connections", (int)used, "recovered",
+                               s.recovered, "user_copy", s.user_copy, "users",
+                               show_block_users(&of.users), "used_by", used_by);
+    show_figures_into(object, &ublkx_figure_set, s.figures);
+    return object;
 }
 
 const struct export_kind export_ublk = {.name = "ublk",

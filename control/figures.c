@@ -44,3 +44,21 @@ json_t *show_figures(const struct figure_set *set, const void *figures, bool wit
     }
     return entry;
 }
+
+void show_figures_into(json_t *object, const struct figure_set *set, const void *figures)
+{
+    json_t *entry = show_figures(set, figures, false);
+    vp_ignore(json_object_update(object, entry), "a figure is missing in the reply");
+    json_decref(entry);
+}
+
+json_t *show_disk_figures(const struct pool_disk_info *d, bool with_buckets)
+{
+    struct raid_figures sum = {0};
+    if (!figure_histograms_new(&raid_figure_set, &sum))
+        return NULL;
+    raid_disk_figures_sum(d->io, &sum);
+    json_t *entry = show_figures(&raid_figure_set, &sum, with_buckets);
+    figure_histograms_free(&raid_figure_set, &sum);
+    return entry;
+}

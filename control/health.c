@@ -175,7 +175,10 @@ static unsigned health_of_disks(const struct pool *pool)
     for (unsigned i = 0; i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
-        if (d.io && (d.io->read_errors || d.io->write_errors || d.io->checksum_errors))
+        const struct raid_figures *f = &d.io->figures;
+        if (figure_get(&f->read_errors) + figure_get(&f->write_errors) +
+                figure_get(&f->checksum_errors) >
+            0)
             flags |= HEALTH_ERRORS;
         if (d.full)
             flags |= HEALTH_SPACE;

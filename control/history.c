@@ -15,16 +15,6 @@
     (sizeof(struct history_event_disk) + sizeof(((struct event *)0)->kind) +                       \
      sizeof(((struct event *)0)->subject) + sizeof(((struct event *)0)->text))
 
-static uint64_t get(const _Atomic uint64_t *counter)
-{
-    return atomic_load_explicit(counter, memory_order_relaxed);
-}
-
-static void add(_Atomic uint64_t *counter, struct le64 n)
-{
-    atomic_fetch_add_explicit(counter, le64_get(n), memory_order_relaxed);
-}
-
 /* ---- loading ------------------------------------------------------------------------------- */
 
 /* Bytes from a disk: nothing about them is trusted but their checksum. */
@@ -42,10 +32,10 @@ static void load_disk(struct control_pool *p, struct raid_disk *io, unsigned i)
     if (!vp_uuid_equal(h.uuid, d.uuid))
         return;
     p->history.disk[i].since = le64_get(h.since);
-    add(&io->read_errors, h.read_errors);
-    add(&io->write_errors, h.write_errors);
-    add(&io->checksum_errors, h.checksum_errors);
-    add(&io->healed_blocks, h.healed_blocks);
+    figure_add_shared(&io->figures.read_errors, le64_get(h.read_errors));
+    figure_add_shared(&io->figures.write_errors, le64_get(h.write_errors));
+    figure_add_shared(&io->figures.checksum_errors, le64_get(h.checksum_errors));
+    figure_add_shared(&io->figures.healed_blocks, le64_get(h.healed_blocks));
 }
 
 static void load_place(struct control_pool *p, unsigned i)
@@ -128,8 +118,8 @@ void history_load(struct control *c, struct control_pool *p)
 
 static uint64_t sum_of(const struct raid_disk *io)
 {
-    return get(&io->read_errors) + get(&io->write_errors) + get(&io->checksum_errors) +
-           get(&io->healed_blocks);
+    return figure_get(&io->figures.read_errors) + figure_get(&io->figures.write_errors) +
+           figure_get(&io->figures.checksum_errors) + figure_get(&io->figures.healed_blocks);
 }
 
 /* Counters only grow, but for a clear, so their sum tells whether they changed. */
@@ -142,12 +132,13 @@ static void save_disk(struct control_pool *p, const struct raid_disk *io, unsign
     if (sum == p->history.disk[i].saved || first_zeros)
         return;
     pool_disk_info_get(volumes_pool(p->vs), i, &d);
-    struct history_disk_disk h = {.uuid = d.uuid,
-                                  .since = le64_make(p->history.disk[i].since),
-                                  .read_errors = le64_make(get(&io->read_errors)),
-                                  .write_errors = le64_make(get(&io->write_errors)),
-                                  .checksum_errors = le64_make(get(&io->checksum_errors)),
-                                  .healed_blocks = le64_make(get(&io->healed_blocks))};
+    struct history_disk_disk h = {
+        .uuid = d.uuid,
+        .since = le64_make(p->history.disk[i].since),
+        .read_errors = le64_make(figure_get(&io->figures.read_errors)),
+        .write_errors = le64_make(figure_get(&io->figures.write_errors)),
+        .checksum_errors = le64_make(figure_get(&io->figures.checksum_errors)),
+        .healed_blocks = le64_make(figure_get(&io->figures.healed_blocks))};
     pool_batch_set(b, POOL_RECORD_COUNTER, i, HISTORY_DISK_KEY, &h, sizeof(h));
     p->history.disk[i].saving = sum;
 }
@@ -261,10 +252,10 @@ CO void history_clear(struct control *c, struct control_pool *p)
     unsigned count;
     struct raid_disk *const *io = pool_disks(volumes_pool(p->vs), &count);
     for (unsigned i = 0; i < count && i < POOL_DISKS_MAX; i++) {
-        atomic_store_explicit(&io[i]->read_errors, 0, memory_order_relaxed);
-        atomic_store_explicit(&io[i]->write_errors, 0, memory_order_relaxed);
-        atomic_store_explicit(&io[i]->checksum_errors, 0, memory_order_relaxed);
-        atomic_store_explicit(&io[i]->healed_blocks, 0, memory_order_relaxed);
+        figure_put(&io[i]->figures.read_errors, 0);
+        figure_put(&io[i]->figures.write_errors, 0);
+        figure_put(&io[i]->figures.checksum_errors, 0);
+        figure_put(&io[i]->figures.healed_blocks, 0);
         p->history.disk[i].since = reactor_wall_seconds();
         p->history.disk[i].saved = UINT64_MAX - 1; /* the zeros are saved as well */
         p->seen.disk[i].errors = p->seen.disk[i].healed = 0;

@@ -192,7 +192,7 @@ static json_t *iostat_pool(const struct control_pool *p, bool buckets)
     for (unsigned i = 0; i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
-        json_t *entry = show_disk_counters(&d);
+        json_t *entry = show_disk_figures(&d, buckets);
         const char *path = d.path[0] ? d.path : p->history.disk[i].place.path;
         if (!entry || json_object_set_new(entry, "path", path_shown(path)) ||
             json_array_append(disks, entry))

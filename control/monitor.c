@@ -6,19 +6,15 @@
 #include <stdio.h>
 #include <string.h>
 
-static uint64_t get(const _Atomic uint64_t *counter)
-{
-    return atomic_load_explicit(counter, memory_order_relaxed);
-}
-
 static void look_at_disk(struct control *c, struct control_pool *p, const struct pool_disk_info *d,
                          struct disk_seen *seen)
 {
     uint64_t errors = 0, healed = 0;
     if (d->io) {
-        errors =
-            get(&d->io->read_errors) + get(&d->io->write_errors) + get(&d->io->checksum_errors);
-        healed = get(&d->io->healed_blocks);
+        errors = figure_get(&d->io->figures.read_errors) +
+                 figure_get(&d->io->figures.write_errors) +
+                 figure_get(&d->io->figures.checksum_errors);
+        healed = figure_get(&d->io->figures.healed_blocks);
     }
     if (p->seen.valid && strcmp(seen->state, d->state) != 0)
         control_event(c, strcmp(d->state, "online") == 0 ? VP_LOG_INFO : VP_LOG_ERROR, "disk.state",

@@ -105,24 +105,6 @@ static json_t *space_json(const struct pool_space *s, const struct sums *v)
 
 /* ---- disks ---------------------------------------------------------------------------------- */
 
-static uint64_t get(const _Atomic uint64_t *counter)
-{
-    return atomic_load_explicit(counter, memory_order_relaxed);
-}
-
-json_t *show_disk_counters(const struct pool_disk_info *d)
-{
-    const struct raid_disk *io = d->io;
-    if (!io)
-        return json_object();
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", INT(get(&io->reads)),
-                     "writes", INT(get(&io->writes)), "flushes", INT(get(&io->flushes)),
-                     "bytes_read", INT(get(&io->bytes_read)), "bytes_written",
-                     INT(get(&io->bytes_written)), "read_errors", INT(get(&io->read_errors)),
-                     "write_errors", INT(get(&io->write_errors)), "checksum_errors",
-                     INT(get(&io->checksum_errors)), "healed_blocks", INT(get(&io->healed_blocks)));
-}
-
 static json_t *disk_json(const struct pool_disk_info *d, uint64_t since,
                          const struct disk_place *last)
 {
@@ -133,7 +115,7 @@ static json_t *disk_json(const struct pool_disk_info *d, uint64_t since,
                      vp_uuid_format(d->uuid, uuid), "state", d->state, "reason", d->reason,
                      "size_bytes", INT(d->size_bytes), "extents_total", (int)d->extents_total,
                      "extents_used", (int)d->extents_used, "errors_since", INT(since), "counters",
-                     show_disk_counters(d));
+                     show_disk_figures(d, false));
 }
 
 static json_t *disks_json(const struct control_pool *p)
@@ -201,8 +183,10 @@ static void warn_disks(json_t *list, const struct control_pool *p)
                  "find out what else uses it; before vpoold ends, see that the data have another "
                  "copy or a backup, and that disk-dirs or `vpool import -d` will lead to the disk",
                  "disk %u (%s): %s", d.index, name, d.finding);
-        uint64_t errors = d.io ? get(&d.io->read_errors) + get(&d.io->write_errors) : 0;
-        uint64_t sums = d.io ? get(&d.io->checksum_errors) : 0;
+        uint64_t errors =
+            d.io ? figure_get(&d.io->figures.read_errors) + figure_get(&d.io->figures.write_errors)
+                 : 0;
+        uint64_t sums = d.io ? figure_get(&d.io->figures.checksum_errors) : 0;
         if (errors || sums)
             warn(list,
                  "look at the kernel's log and the disk's SMART data, check the cable; `vpool "
@@ -211,7 +195,7 @@ static void warn_disks(json_t *list, const struct control_pool *p)
                  "disk %u (%s) had %llu I/O errors and %llu wrong checksums, %llu blocks were "
                  "healed",
                  d.index, name, (unsigned long long)errors, (unsigned long long)sums,
-                 (unsigned long long)get(&d.io->healed_blocks));
+                 (unsigned long long)figure_get(&d.io->figures.healed_blocks));
     }
 }
 

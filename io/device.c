@@ -130,13 +130,6 @@ void reactor_retry_ops(struct timer *t)
 
 /* ---- batches ------------------------------------------------------------------------------- */
 
-void io_batch_init(struct io_batch *b)
-{
-    b->pending = 0;
-    b->rc = 0;
-    b->waiter = NULL;
-}
-
 void io_batch_add(struct io_batch *b, struct io_op *op)
 {
     b->pending++;
@@ -166,6 +159,7 @@ void io_op_complete(struct io_op *op, int rc)
     }
     struct io_batch *b = op->batch;
     op->rc = rc;
+    op->done_ns = reactor_current->turn_ns;
     if (rc != 0 && b->rc == 0)
         b->rc = rc;
     VP_VERIFY(b->pending, >, 0U);

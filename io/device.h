@@ -127,7 +127,7 @@ struct io_op {
     /* the device's own: */
     struct io_batch *batch;
     uint64_t done_bytes;
-    uint64_t submitted_ns;
+    uint64_t submitted_ns, done_ns; /* turns of the reactor */
     unsigned retries;
     union {
         struct {
@@ -138,7 +138,10 @@ struct io_op {
     };
 };
 
-void io_batch_init(struct io_batch *b);
+static inline void io_batch_init(struct io_batch *b)
+{
+    *b = (struct io_batch){0};
+}
 /* Starts `op`, filled in by io_op_set. Never yields. */
 void io_batch_add(struct io_batch *b, struct io_op *op);
 /* Waits until every op is complete. Returns the first error, or 0. Each op's rc tells more. */
@@ -156,6 +159,12 @@ static inline void io_op_set(struct io_op *op, struct io_dev *dev, enum io_kind 
     op->flags = flags;
     op->rc = 0;
     op->slot = 0;
+}
+
+/* How long a complete op took, to a turn of the reactor. */
+static inline uint64_t io_op_took_ns(const struct io_op *op)
+{
+    return op->done_ns - op->submitted_ns;
 }
 
 /* ---- for implementations ------------------------------------------------------------------ */

@@ -34,12 +34,22 @@ static struct reactor_config with_defaults(const struct reactor_config *given)
     return c;
 }
 
+static _Atomic unsigned index_end;
+
+static void index_note(unsigned index)
+{
+    unsigned seen = atomic_load(&index_end);
+    while (seen <= index && !atomic_compare_exchange_weak(&index_end, &seen, index + 1))
+        ;
+}
+
 int reactor_new(const struct reactor_config *config, struct reactor **out, struct vp_error *err)
 {
     struct reactor *r = calloc(1, sizeof(*r));
     if (!r)
         return vp_fail(err, VP_E_NO_MEMORY, "no memory for a reactor");
     r->config = with_defaults(config);
+    index_note(config->index);
     list_init(&r->ready);
     list_init(&r->live);
     list_init(&r->idle_stacks);
@@ -74,7 +84,7 @@ void reactor_free(struct reactor *r)
 
 /* ---- the loop ------------------------------------------------------------------------------ */
 
-static void update_turn_time(struct reactor *r)
+void reactor_update_turn(struct reactor *r)
 {
     r->turn_ns = reactor_now_ns();
 }
@@ -86,7 +96,7 @@ static void run_coroutines(struct reactor *r)
         reactor_run_ready(r, (unsigned)(end - r->stats.switches));
         if (list_empty(&r->completed))
             continue;
-        update_turn_time(r); /* what was done on the spot took time as well */
+        reactor_update_turn(r); /* what was done on the spot took time as well */
         reactor_complete_local(r);
     } while (!list_empty(&r->ready) && r->stats.switches < end);
 }
@@ -104,7 +114,7 @@ static void run_simulated(struct reactor *r)
     struct sim_world *sim = r->config.sim;
     for (;;) {
         r->stats.turns++;
-        update_turn_time(r);
+        reactor_update_turn(r);
         reactor_run_timers(r);
         mailbox_receive(&r->mailbox);
         reactor_run_ready(r, SWITCHES_PER_TURN);
@@ -135,8 +145,7 @@ static void run_real(struct reactor *r)
     uint64_t last_work_ns = 0, last_switches = 0;
     ring_start(r->ring);
     for (;;) {
-        r->stats.turns++;
-        update_turn_time(r);
+        r->stats.turns++; /* its time is that of the completions which ring_turn has seen */
         reactor_run_timers(r);
         mailbox_receive(&r->mailbox);
         run_coroutines(r);
@@ -164,7 +173,7 @@ void reactor_run(struct reactor *r, void (*first)(void *arg), void *arg)
     VP_VERIFY(reactor_current, ==, NULL);
     reactor_current = r;
     co_context_init_thread(&r->loop);
-    update_turn_time(r);
+    reactor_update_turn(r);
     if (first)
         VP_VERIFY(co_spawn(first, arg, "first"), ==, 0);
     if (r->config.sim)
@@ -190,6 +199,16 @@ struct reactor *reactor_self(void)
 unsigned reactor_index(const struct reactor *r)
 {
     return r->config.index;
+}
+
+unsigned reactor_self_index(void)
+{
+    return reactor_current->config.index;
+}
+
+unsigned reactor_index_end(void)
+{
+    return atomic_load(&index_end);
 }
 
 struct reactor_features reactor_features(const struct reactor *r)

@@ -62,6 +62,9 @@ void reactor_stop(struct reactor *r);
 /* The reactor of this thread, while reactor_run is below on its stack; else NULL. */
 struct reactor *reactor_self(void);
 unsigned reactor_index(const struct reactor *r);
+unsigned reactor_self_index(void); /* inside reactor_run only */
+/* All indexes of reactors made so far are below it. Any thread. */
+unsigned reactor_index_end(void);
 struct reactor_features reactor_features(const struct reactor *r);
 
 /* Nanoseconds of a monotonic clock (simulated in the simulator). reactor_now_ns reads the clock.

@@ -58,6 +58,11 @@ void reactor_run_ready(struct reactor *r, unsigned budget);
 /* Takes back the stacks, also of coroutines that a power cut abandoned. */
 void reactor_drop_coroutines(struct reactor *r);
 
+/* ---- reactor.c ---------------------------------------------------------------------------- */
+
+/* Before completions are looked at: they are of now. */
+void reactor_update_turn(struct reactor *r);
+
 /* ---- timer.c ------------------------------------------------------------------------------ */
 
 /* Runs the timers that are due at turn_ns. */

@@ -12,6 +12,7 @@
  * deferred task work (6.1), cooperative task work (5.19), none; registered files and buffers. For
  * tests, VPOOL_IO_DISABLE (a comma list) switches each of them off by its name.
  */
+#include "io/reactor_impl.h"
 #include "io/ring_impl.h"
 
 #include "base/log.h"
@@ -401,6 +402,7 @@ unsigned ring_turn(struct ring *ring, uint64_t timeout_ns)
         vp_error_log("io_uring failed (%s): completions are lost, cannot go on", strerror(-rc));
         abort();
     }
+    reactor_update_turn(reactor_current);
     unsigned done = reap(ring);
     feed_waiting(ring);
     return done;

@@ -1,4 +1,5 @@
 /* Clock, randomness and the queue of a simulated world: see sim_world_impl.h. */
+#include "io/reactor_impl.h"
 #include "io/sim_impl.h"
 #include "io/sim_world_impl.h"
 
@@ -214,6 +215,7 @@ bool sim_reactor_step(struct sim_world *w, uint64_t wait_until_ns)
         return false;
     struct sim_flight f = flight_take(w);
     w->now_ns = max_u64(w->now_ns, f.at_ns);
+    reactor_update_turn(reactor_current);
     sim_disk_complete(&f);
     return true;
 }

@@ -3,7 +3,7 @@
  *
  * A connection is owned by the coroutine that serves it (server.c). It begins on the server's
  * reactor (handshake) and is then called over to its volume's (transmission); `reactor` says where
- * it is, and nobody else touches it but through the counters.
+ * it is, and nobody else touches it but through the figures.
  */
 #ifndef VP_NBD_CONNECTION_IMPL_H
 #define VP_NBD_CONNECTION_IMPL_H
@@ -84,16 +84,6 @@ struct nbdx_request {
     unsigned char header[48];
 };
 
-struct nbdx_counters {
-    _Atomic uint64_t requests, bytes_read, bytes_written, errors;
-};
-/* One writer; readers on other reactors see some recent value. */
-static inline void nbdx_count(_Atomic uint64_t *counter, uint64_t n)
-{
-    uint64_t v = atomic_load_explicit(counter, memory_order_relaxed);
-    atomic_store_explicit(counter, v + n, memory_order_relaxed);
-}
-
 /* ---- exports and connections --------------------------------------------------------------- */
 
 struct nbdx_served {
@@ -128,7 +118,7 @@ struct nbdx_connection {
     char peer[64];
     unsigned pid, uid;
     uint64_t connected_ns;
-    struct nbdx_counters counters;
+    struct nbdx_figures figures;
     struct nbdx_stream in;
 
     /* Negotiated (handshake.c). */

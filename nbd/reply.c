@@ -158,7 +158,7 @@ static bool must_be_chunks(const struct nbdx_request *rq)
 void nbdx_reply_end(struct nbdx_request *rq)
 {
     if (rq->error)
-        nbdx_count(&rq->conn->counters.errors, 1);
+        figure_add(&rq->conn->figures.errors, 1);
     rq->more = false;
     rq->iov = rq->own_iov;
     rq->iov_count = 0;

@@ -199,15 +199,15 @@ static CO void request_read(struct nbdx_request *rq)
 {
     struct nbdx_connection *c = rq->conn;
     uint64_t end = rq->offset + rq->length;
-    nbdx_count(&c->counters.bytes_read, rq->length);
+    figure_add(&c->figures.bytes_read, rq->length);
     if (!rq->length) {
         nbdx_reply_end(rq);
         return;
     }
     for (uint64_t at = rq->offset, len; at < end; at += len) {
-        int rc = front_pass(&c->client);
+        int rc = at > rq->offset ? front_pass(&c->client) : 0;
         if (rc) {
-            read_failed(rq, rc, at == rq->offset);
+            read_failed(rq, rc, false);
             return;
         }
         len = piece_length(rq, end - at);
@@ -235,13 +235,10 @@ static CO void request_read(struct nbdx_request *rq)
 static CO int status_reply(struct nbdx_request *rq)
 {
     unsigned max = rq->flags & NBDX_CMD_FLAG_REQ_ONE ? 1 : STATUS_EXTENTS_MAX, n = 0;
-    int rc = front_pass(&rq->conn->client);
-    if (rc)
-        return rc;
     buffer_for(rq, max * sizeof(struct volume_extent));
     if (nbdx_is_gone(rq->conn))
         return VP_E_SHUTDOWN;
-    rc = front_extents(&rq->conn->client, rq->offset, rq->length, rq->buf, max, &n);
+    int rc = front_extents(&rq->conn->client, rq->offset, rq->length, rq->buf, max, &n);
     if (rc)
         return rc;
     nbdx_reply_status(rq, n);
@@ -289,10 +286,21 @@ static CO void request_modify(struct nbdx_request *rq)
     nbdx_request_piece_end(parent);
 }
 
+/* By the volume's front. A write was admitted before its payload came. */
+static CO uint32_t request_admit(const struct nbdx_request *rq)
+{
+    if (rq->command == NBDX_CMD_WRITE)
+        return NBDX_OK;
+    uint64_t bytes = rq->command == NBDX_CMD_READ ? rq->length : 0;
+    return nbdx_error_of(front_admit(&rq->conn->client, bytes), rq->command);
+}
+
 CO void nbdx_request_main(void *arg)
 {
     struct nbdx_request *rq = arg;
     struct nbdx_connection *c = rq->conn;
+    if (!rq->error)
+        rq->error = request_admit(rq);
     /* Invariant 1 of README.md: nothing starts for a client that is not there. */
     if (is_over(c) && !rq->error)
         rq->error = NBDX_ESHUTDOWN;

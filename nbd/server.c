@@ -39,7 +39,7 @@ struct nbdx_server {
     bool wait_ended;
 
     uint64_t accepted, refused, handshakes_failed;
-    struct nbdx_counters ended; /* of connections that are no more */
+    struct nbdx_figures ended; /* of connections that are no more */
 };
 
 const struct nbdx_served *nbdx_server_exports(const struct nbdx_server *s, unsigned *count)
@@ -88,20 +88,12 @@ static struct nbdx_connection *connection_new(struct nbdx_server *s, int fd)
     return c;
 }
 
-static void counters_add(struct nbdx_counters *to, const struct nbdx_counters *from)
-{
-    nbdx_count(&to->requests, from->requests);
-    nbdx_count(&to->bytes_read, from->bytes_read);
-    nbdx_count(&to->bytes_written, from->bytes_written);
-    nbdx_count(&to->errors, from->errors);
-}
-
 static CO void connection_free(struct nbdx_connection *c)
 {
     struct nbdx_server *s = c->server;
     while (c->pins)
         co_queue_wait(&s->changed, "nbd: somebody talks about the connection");
-    counters_add(&s->ended, &c->counters);
+    figure_set_add(&nbdx_figure_set, &s->ended, &c->figures);
     list_del(&c->link);
     s->connection_count--;
     io_close(c->fd);
@@ -384,6 +376,12 @@ CO void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms)
 
 /* ---- figures ------------------------------------------------------------------------------- */
 
+static const struct figure rows[] = {
+#define FIGURE(...) FIGURE_ROW(struct nbdx_figures, __VA_ARGS__)
+#include "nbd/figures.def"
+};
+const struct figure_set nbdx_figure_set = {"connection", rows, sizeof(rows) / sizeof(rows[0])};
+
 struct stats_call {
     struct nbdx_server *server;
     struct nbdx_server_stats *out;
@@ -399,10 +397,10 @@ static void info_fill(const struct nbdx_connection *c, struct nbdx_connection_in
         .structured = c->structured,
         .extended = c->extended,
         .in_flight = c->in_flight,
-        .requests = c->counters.requests,
-        .bytes_read = c->counters.bytes_read,
-        .bytes_written = c->counters.bytes_written,
-        .errors = c->counters.errors,
+        .requests = figure_get(&c->figures.requests),
+        .bytes_read = figure_get(&c->figures.bytes_read),
+        .bytes_written = figure_get(&c->figures.bytes_written),
+        .errors = figure_get(&c->figures.errors),
         .connected_ns = c->connected_ns,
     };
     memcpy(i->peer, c->peer, sizeof(i->peer));
@@ -414,17 +412,18 @@ static int stats_here(void *arg)
 {
     struct stats_call *call = arg;
     struct nbdx_server *s = call->server;
-    struct nbdx_counters sum = {0};
+    struct nbdx_server_stats *out = call->out;
     struct nbdx_connection *c;
-    counters_add(&sum, &s->ended);
+    out->connections = s->connection_count;
+    out->accepted = s->accepted;
+    out->refused = s->refused;
+    out->handshakes_failed = s->handshakes_failed;
+    figure_set_add(&nbdx_figure_set, &out->figures, &s->ended);
     list_for_each (c, &s->connections, link) {
-        counters_add(&sum, &c->counters);
+        figure_set_add(&nbdx_figure_set, &out->figures, &c->figures);
         if (call->info && call->count < call->max)
             info_fill(c, &call->info[call->count++]);
     }
-    *call->out = (struct nbdx_server_stats){s->connection_count,  s->accepted,  s->refused,
-                                            s->handshakes_failed, sum.requests, sum.bytes_read,
-                                            sum.bytes_written,    sum.errors};
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #define VP_NBD_SERVER_H
 
 #include "base/error.h"
+#include "base/figure.h"
 #include "io/co.h"
 #include "volumes/front.h"
 
@@ -104,6 +105,12 @@ unsigned nbdx_server_port(const struct nbdx_server *s);
 
 /* ---- figures ------------------------------------------------------------------------------- */
 
+struct nbdx_figures {
+#define FIGURE FIGURE_FIELD
+#include "nbd/figures.def"
+};
+extern const struct figure_set nbdx_figure_set;
+
 struct nbdx_connection_info {
     char peer[64]; /* "pid 123 uid 0", "127.0.0.1:4711", "?" */
     unsigned pid, uid;
@@ -115,9 +122,9 @@ struct nbdx_connection_info {
 };
 struct nbdx_server_stats {
     unsigned connections;
-    uint64_t accepted, refused; /* since the start; refused: over a limit                       */
-    uint64_t handshakes_failed; /* garbage, unknown export, deadline                            */
-    uint64_t requests, bytes_read, bytes_written, errors; /* of ended connections too           */
+    uint64_t accepted, refused;  /* since the start; refused: over a limit                       */
+    uint64_t handshakes_failed;  /* garbage, unknown export, deadline                            */
+    struct nbdx_figures figures; /* of ended connections too                                    */
 };
 /* `info` (may be NULL) receives up to `max` connections, *count how many. CO: asks the server's
  * reactor. */

@@ -179,7 +179,7 @@ static CO int payload_receive(struct nbdx_request *rq, size_t len)
 static CO int piece_receive(struct nbdx_request *piece, struct nbdx_request *rq, uint64_t done)
 {
     struct nbdx_connection *c = rq->conn;
-    int rc = done ? front_pass(&c->client) : 0; /* the first: before it was cut */
+    int rc = done ? front_pass(&c->client) : 0; /* the first was admitted with all */
     if (rc)
         return rc;
     uint64_t len = nbdx_buffer_fit(c, min_u64(rq->length - done, NBDX_PIECE_BYTES), 0);
@@ -227,7 +227,7 @@ static void request_fill(struct nbdx_request *rq, const struct wire_request *w)
     rq->flags = w->flags;
     rq->offset = w->offset;
     rq->length = w->length;
-    nbdx_count(&rq->conn->counters.requests, 1);
+    figure_add(&rq->conn->figures.requests, 1);
 }
 
 /* Brings in the payload and starts (or refuses) the request; `rq` is not the caller's any more. */
@@ -237,12 +237,12 @@ static CO int request_accept(struct nbdx_request *rq, uint64_t payload)
     rq->error = c->state >= NBDX_STOPPING ? NBDX_ESHUTDOWN : nbdx_request_check(rq);
     int rc = 0;
     if (!rq->error && payload) {
-        rc = front_pass(&c->client);
+        rc = front_admit(&c->client, payload);
         if (rc) {
             nbdx_request_free(rq);
             return rc;
         }
-        nbdx_count(&c->counters.bytes_written, payload);
+        figure_add(&c->figures.bytes_written, payload);
         if (payload > NBDX_PIECE_BYTES || payload > nbdx_buffer_fit(c, payload, 0))
             return write_in_pieces(rq);
         rc = payload_receive(rq, payload);

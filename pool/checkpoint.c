@@ -21,59 +21,9 @@
 #include "base/log.h"
 #include "io/guard.h"
 
-enum { RETRY_NS = 1000000000, RECORDS_A_TURN = 128 };
+enum { RETRY_NS = 1000000000 };
 
-/* ---- table image and root -------------------------------------------------------------------- */
-
-/* CO. Of what is encoded, writes as much as fills segments. */
-static CO int table_image_write_full(struct pool *p)
-{
-    struct pool_checkpoint_state *ck = &p->checkpoint;
-    struct pool_batch *b = &ck->records;
-    size_t at = 0, room;
-    int rc = b->failed ? VP_E_NO_MEMORY : 0;
-    while (!rc && b->len - at > (room = pool_stream_room(p, &ck->stream))) {
-        rc = pool_stream_write(p, &ck->stream, b->bytes + at, room, true);
-        at += room;
-    }
-    if (at)
-        memmove(b->bytes, b->bytes + at, b->len - at);
-    b->len -= at;
-    return rc;
-}
-
-/* CO. A large table takes many turns, and changes meanwhile (C1). */
-static CO int table_image_write_records(struct pool *p)
-{
-    struct pool_batch *b = &p->checkpoint.records;
-    int rc = 0;
-    pool_batch_clear(b);
-    pool_records_encode_begin(&p->records);
-    while (!rc && pool_records_encode_some(&p->records, b, RECORDS_A_TURN)) {
-        co_yield ();
-        rc = table_image_write_full(p);
-    }
-    for (unsigned i = 0; !rc && i < p->meta.groups; i++) {
-        pool_meta_encode(p->meta.group[i], b);
-        rc = table_image_write_full(p);
-    }
-    return rc;
-}
-
-/* CO. The table as a chain of its own; memory for one segment of it does. */
-static CO int table_image_write(struct pool *p, struct pool_table_image_ref *out)
-{
-    struct pool_checkpoint_state *ck = &p->checkpoint;
-    int rc = pool_stream_open(p, &ck->stream, false);
-    if (rc)
-        return rc;
-    *out = (struct pool_table_image_ref){.start = ck->stream.segment, .stream = ck->stream.id};
-    rc = table_image_write_records(p);
-    if (!rc)
-        rc = pool_stream_write(p, &ck->stream, ck->records.bytes, ck->records.len, false);
-    out->batches = ck->stream.next_seq - 1;
-    return rc;
-}
+/* ---- image and root (which image: image.c) -------------------------------------------------- */
 
 CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piece)
 {
@@ -83,9 +33,10 @@ CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piec
         .piece[0] = *piece,
         .pieces = 1,
     };
+    unsigned image = pool_image_plan(p);
     if (!io_guard_on(GUARD_ROOT_BEFORE_RELEASE))
         pool_meta_commit(p); /* a test: what the last root needs is used again too early */
-    int rc = table_image_write(p, &next.table_image);
+    int rc = pool_image_write(p, image, &next);
     /* C2. It may also lie in a group that was formed for it, whose record is only queued yet. */
     if (!rc)
         rc = pool_log_drain(p);
@@ -95,11 +46,11 @@ CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piec
         if (rc)
             pool_keep_forget_all(p);
     }
-    if (rc)
-        return rc;
-    rc = pool_root_write(p, &next);
+    if (!rc)
+        rc = pool_root_write(p, &next);
     if (!rc)
         pool_meta_commit(p);
+    pool_image_end(p, image, !rc);
     return rc;
 }
 

@@ -149,7 +149,7 @@ int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const cha
 {
     struct pool_disk *d = &p->disk[index];
     d->extent_map = calloc(bitmap_words(d->extents_total), sizeof(uint64_t));
-    if (!d->extent_map)
+    if (!d->extent_map || !raid_disk_figures_new(&d->io))
         return VP_E_NO_MEMORY;
     d->pool = p;
     d->tail_bytes = pool_tail_bytes(d->size_bytes);
@@ -207,6 +207,7 @@ CO void pool_disks_fini(struct pool *p)
     for (unsigned i = 0; i < p->disk_count; i++) {
         io_dev_close(p->disk[i].io.dev);
         p->disk[i].io.dev = NULL;
+        raid_disk_figures_free(&p->disk[i].io);
         free(p->disk[i].extent_map);
         p->disk[i].extent_map = NULL;
     }

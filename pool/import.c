@@ -211,12 +211,13 @@ static CO int table_image_add(struct pool_import_state *im, const struct log_bat
     return 0;
 }
 
-/* CO. */
-static CO int import_table_image(struct pool_import_state *im)
+/* The full image, or a delta. */
+static CO int import_image(struct pool_import_state *im, const struct pool_table_image_ref *s,
+                           const char *what)
 {
-    const struct pool_table_image_ref *s = &im->image.root.table_image;
     struct log_reader *r = &im->reader;
     struct log_batch b = {.flags = LOG_BATCH_MORE};
+    unsigned before = im->segments;
     int rc = log_reader_start(r, &s->start, s->stream, 1, false);
     while (!rc && r->seq <= s->batches) {
         rc = log_reader_next(r, &b);
@@ -227,11 +228,31 @@ static CO int import_table_image(struct pool_import_state *im)
     }
     if (!rc && (b.flags & LOG_BATCH_MORE))
         rc = VP_E_TABLE_IMAGE_DAMAGED;
-    im->segments_kept = im->segments_of_table_image = im->segments;
+    if (!rc)
+        rc = pool_image_found(im->p, im->segment + before, im->segments - before);
     if (rc)
-        return vp_fail(im->err, rc, "pool %s: table image of root %llu, batch %llu: %s",
-                       im->p->name, (unsigned long long)im->image.root.number,
-                       (unsigned long long)r->seq, vp_err_text(rc));
+        return vp_fail(im->err, rc, "pool %s: %s of root %llu, batch %llu: %s", im->p->name, what,
+                       (unsigned long long)im->image.root.number, (unsigned long long)r->seq,
+                       vp_err_text(rc));
+    return 0;
+}
+
+/* The full image, and its deltas over it. */
+static CO int import_images(struct pool_import_state *im)
+{
+    const struct pool_root *root = &im->image.root;
+    struct pool_records *t = &im->p->records;
+    pool_records_load_begin(t);
+    int rc = import_image(im, &root->table_image, "table image");
+    for (unsigned i = 0; i < root->deltas && !rc; i++) {
+        pool_records_range_begin(t);
+        rc = import_image(im, &root->delta[i], "a delta");
+    }
+    if (rc)
+        return rc;
+    pool_records_range_begin(t);
+    pool_records_load_end(t);
+    im->segments_kept = im->segments_of_images = im->segments;
     return 0;
 }
 
@@ -291,7 +312,7 @@ static CO int import_records(struct pool_import_state *im)
     pool_records_reserve(im->p);
     im->reader.enter = segment_note;
     im->reader.enter_arg = im;
-    rc = import_table_image(im);
+    rc = import_images(im);
     return rc ? rc : import_log(im);
 }
 
@@ -431,7 +452,7 @@ static CO int flush_what_was_found(struct pool_import_state *im)
  * checkpoint there may be no room for both. */
 static void merged_pieces_free(struct pool_import_state *im)
 {
-    for (unsigned i = im->segments_of_table_image; i < im->segments; i++)
+    for (unsigned i = im->segments_of_images; i < im->segments; i++)
         pool_segment_free(im->p, &im->segment[i]);
     pool_meta_room_update(im->p);
 }

@@ -26,7 +26,7 @@ struct pool_import_state {
     struct pool_batch keep;       /* bytes of the whole log, for merging pieces; failed: not all */
     struct pool_segment *segment; /* walked                                             */
     unsigned segments, segments_kept, segment_capacity;
-    unsigned segments_of_table_image; /* the first ones */
+    unsigned segments_of_images; /* the first ones */
     uint64_t log_pages;
     struct list keeps; /* of the daemon before, if it was killed (keep_recover.c) */
 };

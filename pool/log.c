@@ -90,13 +90,8 @@ static void stream_io_account(struct stream_io *io)
 {
     for (unsigned i = 0; i < io->count; i++) {
         struct raid_disk *d = &io->disk[i]->io;
-        if (io->op[i].rc) {
-            d->write_errors++;
-            continue;
-        }
-        d->writes++;
-        d->bytes_written += io->op[i].len;
-        if (!(io->op[i].flags & IO_FUA))
+        raid_figure_write(d, io->op[i].rc, io->op[i].len, io_op_took_ns(&io->op[i]));
+        if (!io->op[i].rc && !(io->op[i].flags & IO_FUA))
             d->writes_done++; /* for the next flush to cover */
     }
 }
@@ -148,6 +143,23 @@ uint32_t pool_segment_pages(const struct pool *p)
     return p->geometry.log_segment_bytes / POOL_PAGE;
 }
 
+/* A segment of an image: it is freed with the image. */
+static int image_segment_take(struct pool *p, const struct pool_segment *s)
+{
+    struct pool_image *im = &p->checkpoint.writing;
+    pool_segment_mark_young(p, s);
+    if (im->segments == im->capacity) {
+        unsigned capacity = im->capacity ? 2 * im->capacity : 4;
+        struct pool_segment *grown = realloc(im->segment, capacity * sizeof(*grown));
+        if (!grown)
+            return VP_E_NO_MEMORY;
+        im->segment = grown;
+        im->capacity = capacity;
+    }
+    im->segment[im->segments++] = *s;
+    return 0;
+}
+
 int pool_stream_open(struct pool *p, struct pool_stream *s, bool durable)
 {
     size_t buf_bytes = ((size_t)pool_segment_pages(p) + 1) * POOL_PAGE;
@@ -158,10 +170,10 @@ int pool_stream_open(struct pool *p, struct pool_stream *s, bool durable)
         memset(s->buf, 0, buf_bytes); /* no commit has to wait for memory */
     }
     int rc = pool_segment_alloc(p, pool_segment_pages(p), &s->segment);
+    if (!rc && !durable)
+        rc = image_segment_take(p, &s->segment);
     if (rc)
         return rc;
-    if (!durable)
-        pool_segment_mark_young(p, &s->segment);
     reactor_random(&s->id, sizeof(s->id));
     s->next_seq = 1;
     s->used_pages = 0;
@@ -273,10 +285,10 @@ static CO int stream_write_batch(struct pool *p, struct pool_stream *s, struct r
     if (stream_must_jump(p, s, r->left)) {
         struct pool_segment next;
         int rc = pool_segment_alloc(p, pool_segment_pages(p), &next);
+        if (!rc && !s->durable)
+            rc = image_segment_take(p, &next);
         if (rc)
             return rc;
-        if (!s->durable)
-            pool_segment_mark_young(p, &next);
         if (r->log && r->log->group_due)
             r->left += queue_take(r->log, r->entries);
         stream_jump(p, s, &next, &io);

@@ -111,7 +111,7 @@ static CO void copy_read_pages(struct log_reader *r, struct pool_disk *d, unsign
             rc = copy_read(r, d, copy, page, 1);
             if (!rc)
                 break;
-            d->io.read_errors++;
+            figure_add_shared(&d->io.figures.read_errors, 1);
         }
         if (!rc)
             continue;
@@ -129,7 +129,7 @@ static CO bool copy_load(struct log_reader *r, unsigned copy)
     r->loaded[copy] = true;
     memset(r->unread[copy], 0, sizeof(r->unread[copy]));
     if (copy_read(r, d, copy, 0, r->segment.pages)) {
-        d->io.read_errors++;
+        figure_add_shared(&d->io.figures.read_errors, 1);
         copy_read_pages(r, d, copy);
     }
     return true;
@@ -173,7 +173,7 @@ static CO void copy_repair(struct log_reader *r, unsigned copy, unsigned from, u
     struct pool_disk *d =
         copy_write(r, &r->segment, copy, r->page, copy_at(r, from, r->page), pages);
     if (d)
-        d->io.healed_blocks += pages * (POOL_PAGE / POOL_BLOCK);
+        figure_add_shared(&d->io.figures.healed_blocks, pages * (POOL_PAGE / POOL_BLOCK));
 }
 
 CO void log_reader_settle(struct log_reader *r)

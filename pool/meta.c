@@ -7,8 +7,11 @@
  *                    │                                    ├ encode ─▶ freeing ─root durable─▶ free
  *                    └─ segment (log, table image) ─ cut ─┘
  *
+ * Images of the table that the next root names, too, are not freed: a delta leaves the table image
+ * and older deltas where they are (image.c, pool_meta_keep_segment).
+ *
  * What a checkpoint wrote is `young` until its root is durable. When the checkpoint fails, two
- * things are free at once: its table image, and released pages that no durable root ever named.
+ * things are free at once: its image or delta, and released pages that no durable root ever named.
  *
  *  M1  A page is free only when no durable root needs it: neither its tree, its table image nor its
  *      log (GUARD_ROOT_BEFORE_RELEASE).
@@ -46,6 +49,7 @@ enum {
     LOG_LIMIT_BYTES = 16 << 20, /* a checkpoint is made beyond                       */
     LOG_LIMIT_SHARE = 8,        /* or beyond this part of the metadata room          */
     LOG_LIMIT_SEGMENTS_MIN = 4,
+    DELTA_ROOM_SHIFT = 3, /* deltas only while so much of the metadata groups is free */
 };
 
 static uint64_t page_addr(const struct pool_meta_group *g, uint64_t page)
@@ -260,6 +264,7 @@ static bool page_take(struct pool *p, uint64_t *addr)
             page = bitmap_find(g->used, g->pages, 0, false);
         take(p, g, page, 1);
         bitmap_set(g->young, page);
+        g->touched = true;
         g->next = (uint32_t)page + 1;
         *addr = page_addr(g, page);
         return true;
@@ -330,11 +335,13 @@ static int page_release_home(void *arg)
         struct pool_meta_group *g = group_of(c->p, c->released[i]);
         uint64_t page = page_of(c->released[i]);
         /* Addresses come from tree pages, so in the end from a disk. */
-        if (g && page < g->pages && bitmap_test(g->used, page) && !bitmap_test(g->segment, page))
+        if (g && page < g->pages && bitmap_test(g->used, page) && !bitmap_test(g->segment, page)) {
             bitmap_set(g->released, page);
-        else
+            g->touched = true;
+        } else {
             vp_warn("pool %s: page %llx was released but is not a tree's", c->p->name,
                     (unsigned long long)c->released[i]);
+        }
     }
     return 0;
 }
@@ -528,6 +535,15 @@ void pool_segment_mark_young(struct pool *p, const struct pool_segment *s)
             bitmap_set_range(p->meta.group[i]->young, page, s->pages);
 }
 
+void pool_meta_keep_segment(struct pool *p, const struct pool_segment *s)
+{
+    uint64_t page;
+    for (unsigned i = 0; i < p->meta.groups; i++)
+        if (segment_is_in(p->meta.group[i], s, &page))
+            for (uint64_t n = page; n < page + s->pages; n++)
+                bitmap_clear(p->meta.group[i]->freeing, n);
+}
+
 /* ---- METAMAP records ---------------------------------------------------------------------- */
 
 static int metamap_load(const struct pool_record *r, void *arg)
@@ -545,6 +561,7 @@ static int metamap_load(const struct pool_record *r, void *arg)
         return VP_E_METAMAP_BAD;
     p->meta.pages_free -= used;
     g->free -= (uint32_t)used;
+    g->touched = p->root.now.deltas > 0; /* perhaps a delta has it: the next one has it again */
     return 0;
 }
 
@@ -565,7 +582,7 @@ void pool_meta_cut(struct pool *p)
     }
 }
 
-void pool_meta_encode(struct pool_meta_group *g, struct pool_batch *b)
+static void metamap_put(struct pool_meta_group *g, bool always, struct pool_batch *b)
 {
     uint64_t words = bitmap_words(g->pages);
     struct le64 *map = malloc(words * sizeof(*map));
@@ -573,7 +590,7 @@ void pool_meta_encode(struct pool_meta_group *g, struct pool_batch *b)
         b->failed = true;
         return;
     }
-    bool any = false;
+    bool any = always;
     for (uint64_t i = 0; i < words; i++) {
         g->freeing[i] |= g->released[i];
         g->released[i] = 0;
@@ -584,6 +601,27 @@ void pool_meta_encode(struct pool_meta_group *g, struct pool_batch *b)
     if (any)
         pool_batch_set(b, POOL_RECORD_METAMAP, 0, g->group->raid.id, map, words * sizeof(*map));
     free(map);
+}
+
+void pool_meta_encode(struct pool *p, struct pool_meta_group *g, uint32_t from,
+                      struct pool_batch *b)
+{
+    if (g->touched)
+        g->changed = p->records.epoch - 1; /* as what the image has */
+    g->touched = false;
+    if (g->changed >= from)
+        metamap_put(g, from != 0, b);
+}
+
+uint64_t pool_meta_changed_bytes(const struct pool *p, uint32_t from)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < p->meta.groups; i++) {
+        const struct pool_meta_group *g = p->meta.group[i];
+        if (g->touched || g->changed >= from)
+            sum += sizeof(struct record_header) + bitmap_words(g->pages) * sizeof(struct le64);
+    }
+    return sum;
 }
 
 static void group_commit(struct pool *p, struct pool_meta_group *g)
@@ -634,13 +672,29 @@ void pool_meta_rollback(struct pool *p)
 
 /* ---- room --------------------------------------------------------------------------------- */
 
-/* Of the table image as it would be now. A segment keeps a page for its JUMP. */
-static uint64_t table_image_pages(const struct pool *p)
+/* A segment keeps a page for its JUMP. */
+static uint64_t image_pages(const struct pool *p, uint64_t bytes)
 {
-    uint64_t bytes = pool_records_bytes(&p->records) + p->meta.pages_total / 8 + POOL_PAGE;
     uint32_t pages = pool_segment_pages(p);
     return div_up(bytes, (uint64_t)(pages - 1) * POOL_PAGE - sizeof(struct log_batch_header)) *
            pages;
+}
+
+/* Of a full table image as it would be now. */
+static uint64_t table_image_pages(const struct pool *p)
+{
+    return image_pages(p, pool_table_image_bytes(p) + POOL_PAGE);
+}
+
+uint64_t pool_table_image_bytes(const struct pool *p)
+{
+    return pool_records_bytes(&p->records) + p->meta.pages_total / 8;
+}
+
+bool pool_meta_has_room_for_delta(const struct pool *p, uint64_t bytes)
+{
+    uint64_t plenty = p->meta.pages_total >> DELTA_ROOM_SHIFT;
+    return room_left(p) >= (int64_t)(image_pages(p, bytes) + plenty);
 }
 
 /* What the log and two table images are kept for: the next one, and as many records as one has,

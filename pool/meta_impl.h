@@ -33,13 +33,29 @@ CO int pool_record_each_in_turns(struct pool *p, enum pool_record_kind kind,
                                  void *arg) must_check;
 /* Removes all records of a kind. */
 void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind);
-/* Appends all records as sets, `count` at a time; false when that was the rest. A failure to
- * allocate is remembered by b. The table may change between two calls: a record that is there all
- * the while is encoded once, with one of its values; one that comes or goes may be encoded or
- * not. */
-void pool_records_encode_begin(struct pool_records *t);
+/* Appends all records as sets (`from` 0), or what changed from then on as sets and deletes, `count`
+ * at a time; false when that was the rest. A failure to allocate is remembered by b. The
+ * table may change between two calls: a record that does not is encoded once; one that does may be
+ * encoded, with one of its values, or not. */
+void pool_records_encode_begin(struct pool_records *t, uint32_t from);
 bool pool_records_encode_some(struct pool_records *t, struct pool_batch *b, unsigned count);
 uint64_t pool_records_bytes(const struct pool_records *t);
+/* Encoded size of what changed in range `first` and later ones. */
+uint64_t pool_records_changed_bytes(const struct pool_records *t, unsigned first);
+/* What changes from now on is in a range of its own. */
+void pool_records_range_begin(struct pool_records *t);
+/* The image that was to have the range before is not: the two become one again. */
+void pool_records_range_undo(struct pool_records *t);
+/* A delta has the ranges from `first` on, but for the last one: they become one. */
+void pool_records_range_join(struct pool_records *t, unsigned first);
+/* A full image has all before the last range: forgets up to `count` changes; false when that was
+ * the rest. Then only the last range is left. */
+bool pool_records_forget_some(struct pool_records *t, unsigned count);
+void pool_records_range_reset(struct pool_records *t);
+/* Import: what is applied between them comes from images: from the full one, and, each after
+ * pool_records_range_begin, from deltas. */
+void pool_records_load_begin(struct pool_records *t);
+void pool_records_load_end(struct pool_records *t);
 
 /* ---- log.c -------------------------------------------------------------------------------- */
 
@@ -162,8 +178,18 @@ int pool_meta_load(struct pool *p) must_check;
 
 /* The three steps of giving pages back around a root (meta.c, head). */
 void pool_meta_cut(struct pool *p); /* at the log's cut        */
-/* a group's METAMAP record */
-void pool_meta_encode(struct pool_meta_group *g, struct pool_batch *b);
+/* A group's METAMAP record: for a full image (`from` 0) if it names any page, for a delta if it
+ * changed from then on. After pool_records_range_begin. */
+void pool_meta_encode(struct pool *p, struct pool_meta_group *g, uint32_t from,
+                      struct pool_batch *b);
+/* Bytes of the METAMAP records of groups that changed from then on. */
+uint64_t pool_meta_changed_bytes(const struct pool *p, uint32_t from);
+/* The next root needs the segment, too. After the cut. */
+void pool_meta_keep_segment(struct pool *p, const struct pool_segment *s);
+/* Of a full image as it would be now. */
+uint64_t pool_table_image_bytes(const struct pool *p);
+/* Whether there is room for a delta of so many bytes besides what was promised, and plenty. */
+bool pool_meta_has_room_for_delta(const struct pool *p, uint64_t bytes);
 void pool_meta_commit(struct pool *p);   /* the root is durable     */
 void pool_meta_rollback(struct pool *p); /* the checkpoint failed   */
 
@@ -203,6 +229,22 @@ CO int pool_root_write(struct pool *p, const struct pool_root *next) must_check;
 /* CO. Import: the newest root, as it was found, to all disks in service. A disk that fails is
  * marked out, for the next root to say so. VP_E_POOL_FENCED: the pool cannot do without it. */
 CO int pool_root_repeat(struct pool *p, const uint8_t *block) must_check;
+
+/* ---- image.c ------------------------------------------------------------------------------ */
+
+#define POOL_IMAGE_NONE UINT32_MAX
+
+/* What the checkpoint writes: 0 a full image, 1 + i delta i in the place of that one and all later
+ * ones, POOL_IMAGE_NONE nothing. What the next root names besides is not freed with it. After the
+ * cut, before pool_image_write and without a yield in between. */
+unsigned pool_image_plan(struct pool *p);
+/* Writes it, and says in `next` which images there are. pool_image_end follows, whatever comes. */
+CO int pool_image_write(struct pool *p, unsigned at, struct pool_root *next) must_check;
+/* The root that names it is durable, or not. */
+CO void pool_image_end(struct pool *p, unsigned at, bool durable);
+/* Import: the segments of the next image that the root names, from the full one on. */
+int pool_image_found(struct pool *p, const struct pool_segment *segment, unsigned count) must_check;
+void pool_images_fini(struct pool *p);
 
 /* ---- checkpoint.c ------------------------------------------------------------------------- */
 

@@ -41,6 +41,7 @@ CO void pool_meta_fini(struct pool *p)
     pool_log_fini(p);
     pool_stream_close(&p->checkpoint.stream);
     pool_batch_fini(&p->checkpoint.records);
+    pool_images_fini(p);
     pool_pages_fini(p);
     pool_records_fini(&p->records);
     pool_jobs_fini(&p->jobs);
@@ -161,6 +162,8 @@ static CO int create_run(struct pool *p, const struct pool_create_options *o,
     int rc = create_properties(p, o, err);
     if (!rc)
         rc = pool_disks_create(p, o, paths, count, err);
+    if (!rc)
+        pool_records_reserve(p);
     if (!rc)
         rc = pool_disks_wipe(p, err);
     if (!rc)

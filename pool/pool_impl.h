@@ -3,7 +3,7 @@
  *
  *     disk side      disk.c label.c scan.c watch.c group.c group_index.c arena.c space.c: disks,
  *                    labels, extents, groups, arenas, leases, ejection, figures
- *     metadata side  record.c batch.c log.c meta.c root.c checkpoint.c import.c pool.c:
+ *     metadata side  record.c batch.c log.c meta.c root.c image.c checkpoint.c import.c pool.c:
  *                    records, log, page store, roots, checkpoints, import, life
  *
  * All of it is touched at home only, except what is marked ANY or _Atomic.
@@ -36,7 +36,9 @@ enum {
     POOL_ROOT_SLOTS = 8,
     POOL_META_COPIES = 3, /* of metadata groups, or all disks where there are fewer */
     POOL_LOG_PIECES = 8,
-    POOL_META_PAGES_BITS = 20, /* page address = group id << 20 | page in the group */
+    POOL_DELTAS = 7,
+    POOL_RANGES = POOL_DELTAS + 2, /* of each delta; of what follows; while a delta is written */
+    POOL_META_PAGES_BITS = 20,     /* page address = group id << 20 | page in the group */
 };
 
 /* ==== disks (disk side; the state is written by roots) ====================================== */
@@ -131,8 +133,17 @@ struct pool_records {
     struct hash table;                       /* by hash of (kind, scope, key)             */
     struct list kind[POOL_RECORD_TABLE_MAX]; /* all records of a kind                     */
     uint64_t bytes[POOL_RECORD_TABLE_MAX];   /* encoded size of each kind, for room       */
-    struct list *encode_next;                /* where pool_records_encode_some goes on …  */
-    unsigned encode_kind;                    /* … in the list of this kind; NULL: nowhere  */
+    /* What the last full table image has not: records that were set or deleted since, in the order
+     * of their last change. Range i holds the changes from from[i] on, up to the next range, and
+     * delta i has them (image.c). The last range is what no image has. */
+    struct list changed;
+    uint32_t epoch, from[POOL_RANGES];
+    uint64_t range_bytes[POOL_RANGES]; /* encoded size                                    */
+    unsigned ranges;                   /* 0: the full image is being read                 */
+    bool loading;                      /* an image is being read                          */
+    uint32_t encode_from;     /* 0: all records                                           */
+    struct list *encode_next; /* where pool_records_encode_some goes on; NULL: nowhere    */
+    unsigned encode_kind;     /* all: in the list of this kind                            */
 };
 
 /* ==== log (metadata side) =================================================================== */
@@ -196,6 +207,8 @@ struct pool_meta_group {
     uint64_t *released; /* not needed by the next root                                  */
     uint64_t *freeing;  /* not needed by the root under way: free when it is durable    */
     uint64_t *young;    /* tree pages and table images that no durable root names yet      */
+    bool touched;       /* a tree's page was taken or released since the last METAMAP record */
+    uint32_t changed;   /* the epoch (pool_records) of the last record that said so        */
 };
 
 struct pool_meta {
@@ -218,12 +231,20 @@ struct pool_table_image_ref {
     uint64_t batches; /* numbered 1 … batches */
 };
 
+/* A full image of the table or a delta (checkpoint.c): where all of it lies. */
+struct pool_image {
+    struct pool_segment *segment; /* owned */
+    unsigned segments, capacity;
+};
+
 /* What the last durable root says, but for the disk table, which is p->disk[]. */
 struct pool_root {
     uint64_t number;
     uint32_t checkpoint; /* number of the checkpoint that made its table image              */
     bool exported;
     struct pool_table_image_ref table_image;
+    struct pool_table_image_ref delta[POOL_DELTAS]; /* to be applied to it, in this order   */
+    unsigned deltas;
     struct pool_log_piece piece[POOL_LOG_PIECES];
     unsigned pieces;
 };
@@ -245,7 +266,11 @@ struct pool_checkpoint_state {
     _Atomic bool requested;     /* since the last one began                               */
     _Atomic bool task;          /* the background task exists                             */
     struct co *sleeper;         /* that task, while it sleeps after a failure             */
-    /* the table image being written; here so that a power cut can free them */
+    /* of root.now: the full one, then its deltas */
+    struct pool_image image[1 + POOL_DELTAS];
+    unsigned images;
+    /* the image being written; here so that a power cut can free them */
+    struct pool_image writing;
     struct pool_batch records;
     struct pool_stream stream;
 };

@@ -161,10 +161,14 @@ int pool_batch_next(const struct pool_batch *b, size_t *at, struct pool_record *
 struct record {
     struct hash_node node;
     struct list link; /* in its kind, or in the list of nodes that wait to be used */
+    struct list changed_link;
     uint32_t scope;
     uint32_t len;
     uint64_t key;
+    uint32_t changed; /* when it was set or deleted last, if it is in pool_records.changed */
     uint16_t kind;
+    bool imaged;  /* some table image may have it                             */
+    bool deleted; /* it is in the table to tell the next image that it is gone */
     uint8_t value[] __attribute__((aligned(8)));
 };
 
@@ -184,6 +188,8 @@ int pool_records_init(struct pool_records *t)
         return VP_E_NO_MEMORY;
     for (unsigned k = 0; k < POOL_RECORD_TABLE_MAX; k++)
         list_init(&t->kind[k]);
+    list_init(&t->changed);
+    t->ranges = 1;
     return 0;
 }
 
@@ -195,8 +201,8 @@ void pool_records_reserve(struct pool *p)
     hash_reserve(&p->records.table, extents / raid_profile_width(p->default_profile));
 }
 
-static struct record *record_find(const struct pool_records *t, unsigned kind, uint32_t scope,
-                                  uint64_t key)
+static struct record *record_find_any(const struct pool_records *t, unsigned kind, uint32_t scope,
+                                      uint64_t key)
 {
     const struct hash_node *n = hash_find(&t->table, record_hash(kind, scope, key));
     for (; n; n = hash_find_next(n)) {
@@ -207,12 +213,96 @@ static struct record *record_find(const struct pool_records *t, unsigned kind, u
     return NULL;
 }
 
+static struct record *record_find(const struct pool_records *t, unsigned kind, uint32_t scope,
+                                  uint64_t key)
+{
+    struct record *r = record_find_any(t, kind, scope, key);
+    return r && !r->deleted ? r : NULL;
+}
+
+/* ---- what changed since the last full image -------------------------------------------------- */
+
+static uint64_t *range_bytes(struct pool_records *t, uint32_t changed)
+{
+    unsigned i = t->ranges - 1;
+    while (i && t->from[i] > changed)
+        i--;
+    return &t->range_bytes[i];
+}
+
+static void changed_forget(struct pool_records *t, struct record *r)
+{
+    if (list_empty(&r->changed_link))
+        return;
+    if (t->encode_next == &r->changed_link)
+        t->encode_next = r->changed_link.prev;
+    *range_bytes(t, r->changed) -= record_size(r->len);
+    list_del(&r->changed_link);
+}
+
+/* It changes now. While the full image is read there is nothing since it. */
+static void changed_note(struct pool_records *t, struct record *r)
+{
+    changed_forget(t, r);
+    r->imaged |= t->loading;
+    if (!t->ranges)
+        return;
+    r->changed = t->from[t->ranges - 1];
+    t->range_bytes[t->ranges - 1] += record_size(r->len);
+    list_add_tail(&t->changed, &r->changed_link);
+}
+
+void pool_records_range_begin(struct pool_records *t)
+{
+    VP_VERIFY(t->ranges, <, (unsigned)POOL_RANGES);
+    t->from[t->ranges] = ++t->epoch;
+    t->range_bytes[t->ranges++] = 0;
+}
+
+void pool_records_range_join(struct pool_records *t, unsigned first)
+{
+    VP_VERIFY(first + 1, <, t->ranges);
+    uint32_t last = t->from[t->ranges - 1];
+    uint64_t last_bytes = t->range_bytes[t->ranges - 1];
+    while (t->ranges > first + 2)
+        t->range_bytes[first] += t->range_bytes[--t->ranges - 1];
+    t->from[t->ranges - 1] = last;
+    t->range_bytes[t->ranges - 1] = last_bytes;
+}
+
+void pool_records_range_undo(struct pool_records *t)
+{
+    VP_VERIFY(t->ranges, >, 1U);
+    t->ranges--;
+    t->range_bytes[t->ranges - 1] += t->range_bytes[t->ranges];
+}
+
+void pool_records_range_reset(struct pool_records *t)
+{
+    t->from[0] = t->from[t->ranges - 1];
+    t->range_bytes[0] = t->range_bytes[t->ranges - 1];
+    t->ranges = 1;
+}
+
+uint64_t pool_records_changed_bytes(const struct pool_records *t, unsigned first)
+{
+    uint64_t sum = 0;
+    for (unsigned i = first; i < t->ranges; i++)
+        sum += t->range_bytes[i];
+    return sum;
+}
+
+/* ---- changing the table ---------------------------------------------------------------------- */
+
 static void record_remove(struct pool_records *t, struct record *r)
 {
     if (t->encode_next == &r->link)
         t->encode_next = r->link.next;
-    VP_VERIFY(t->bytes[r->kind], >=, record_size(r->len));
-    t->bytes[r->kind] -= record_size(r->len);
+    if (!r->deleted) {
+        VP_VERIFY(t->bytes[r->kind], >=, record_size(r->len));
+        t->bytes[r->kind] -= record_size(r->len);
+    }
+    changed_forget(t, r);
     hash_del(&t->table, &r->node);
     list_del(&r->link);
     free(r);
@@ -220,15 +310,46 @@ static void record_remove(struct pool_records *t, struct record *r)
 
 static void record_insert(struct pool_records *t, struct record *r)
 {
-    struct record *old = record_find(t, r->kind, r->scope, r->key);
-    if (old) { /* it takes the place of the old one, so that an encoding under way meets it once */
+    struct record *old = record_find_any(t, r->kind, r->scope, r->key);
+    list_init(&r->changed_link);
+    r->imaged = old && old->imaged;
+    r->deleted = false;
+    if (old && !old->deleted) /* in its place, so that an encoding under way meets it once */
         list_add_head(&old->link, &r->link);
-        record_remove(t, old);
-    } else {
+    else
         list_add_tail(&t->kind[r->kind], &r->link);
-    }
+    if (old)
+        record_remove(t, old);
     t->bytes[r->kind] += record_size(r->len);
     hash_add(&t->table, &r->node, record_hash(r->kind, r->scope, r->key));
+    changed_note(t, r);
+}
+
+/* What an image may have is remembered until the next full one does not have it. */
+static void record_delete(struct pool_records *t, struct record *r)
+{
+    struct record *gone = r->imaged && t->ranges ? malloc(sizeof(*gone)) : NULL;
+    if (!gone && !(r->imaged && t->ranges)) {
+        record_remove(t, r);
+        return;
+    }
+    if (gone) { /* without the value */
+        *gone = (struct record){.scope = r->scope, .key = r->key, .kind = r->kind};
+        list_init(&gone->link);
+        list_init(&gone->changed_link);
+        record_remove(t, r);
+        hash_add(&t->table, &gone->node, record_hash(gone->kind, gone->scope, gone->key));
+    } else {
+        gone = r;
+        changed_forget(t, r);
+        t->bytes[r->kind] -= record_size(r->len);
+        r->len = 0;
+        if (t->encode_next == &r->link)
+            t->encode_next = r->link.next;
+        list_del(&r->link);
+    }
+    gone->imaged = gone->deleted = true;
+    changed_note(t, gone);
 }
 
 void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind)
@@ -241,6 +362,13 @@ void pool_records_clear_kind(struct pool_records *t, enum pool_record_kind kind)
  * last one. */
 bool pool_records_free_some(struct pool_records *t, unsigned count)
 {
+    for (; t->table.bucket && !list_empty(&t->changed); count--) {
+        if (!count)
+            return true;
+        struct record *r = container_of(list_pop_tail(&t->changed), struct record, changed_link);
+        if (r->deleted)
+            free(r);
+    }
     for (unsigned k = 0; t->table.bucket && k < POOL_RECORD_TABLE_MAX; k++)
         for (; !list_empty(&t->kind[k]); count--) {
             if (!count)
@@ -318,7 +446,7 @@ int pool_records_apply(struct pool_records *t, const uint8_t *bytes, size_t len)
         }
         struct record *r = record_find(t, v.r.kind, v.r.scope, v.r.key);
         if (r)
-            record_remove(t, r);
+            record_delete(t, r);
     }
     return rc;
 }
@@ -385,11 +513,14 @@ int pool_record_put_in_table_image(struct pool *p, enum pool_record_kind kind, u
     struct record *r = record_find(&p->records, kind, scope, key);
     if (!value) {
         if (r)
-            record_remove(&p->records, r);
+            record_delete(&p->records, r);
         return 0;
     }
     if (r && r->len == len) {
-        memcpy(r->value, value, len);
+        if (memcmp(r->value, value, len) != 0) {
+            memcpy(r->value, value, len);
+            changed_note(&p->records, r);
+        }
         return 0;
     }
     struct pool_record v = {
@@ -401,13 +532,25 @@ int pool_record_put_in_table_image(struct pool *p, enum pool_record_kind kind, u
     return 0;
 }
 
-void pool_records_encode_begin(struct pool_records *t)
+/* ---- encoding -------------------------------------------------------------------------------- */
+
+void pool_records_encode_begin(struct pool_records *t, uint32_t from)
 {
+    t->encode_from = from;
     t->encode_kind = 0;
-    t->encode_next = t->kind[0].next;
+    t->encode_next = from ? t->changed.prev : t->kind[0].next;
 }
 
-bool pool_records_encode_some(struct pool_records *t, struct pool_batch *b, unsigned count)
+static void record_encode(struct record *r, struct pool_batch *b)
+{
+    r->imaged = true;
+    if (r->deleted)
+        pool_batch_delete(b, r->kind, r->scope, r->key);
+    else
+        pool_batch_set(b, r->kind, r->scope, r->key, r->value, r->len);
+}
+
+static bool encode_some_of_all(struct pool_records *t, struct pool_batch *b, unsigned count)
 {
     while (count--) {
         while (t->encode_next == &t->kind[t->encode_kind]) {
@@ -417,11 +560,60 @@ bool pool_records_encode_some(struct pool_records *t, struct pool_batch *b, unsi
             }
             t->encode_next = t->kind[t->encode_kind].next;
         }
-        const struct record *r = container_of(t->encode_next, struct record, link);
-        pool_batch_set(b, r->kind, r->scope, r->key, r->value, r->len);
+        struct record *r = container_of(t->encode_next, struct record, link);
+        record_encode(r, b);
         t->encode_next = r->link.next;
     }
     return true;
+}
+
+/* From the last change back. What changes meanwhile moves to the end of the list, out of the way:
+ * it is in the log. */
+static bool encode_some_changed(struct pool_records *t, struct pool_batch *b, unsigned count)
+{
+    while (count--) {
+        struct record *r = container_of(t->encode_next, struct record, changed_link);
+        if (t->encode_next == &t->changed || r->changed < t->encode_from) {
+            t->encode_next = NULL;
+            return false;
+        }
+        record_encode(r, b);
+        t->encode_next = r->changed_link.prev;
+    }
+    return true;
+}
+
+bool pool_records_encode_some(struct pool_records *t, struct pool_batch *b, unsigned count)
+{
+    return t->encode_from ? encode_some_changed(t, b, count) : encode_some_of_all(t, b, count);
+}
+
+/* The oldest first: all up to where the last range begins. */
+bool pool_records_forget_some(struct pool_records *t, unsigned count)
+{
+    while (count--) {
+        struct record *r = list_first(&t->changed, struct record, changed_link);
+        if (list_empty(&t->changed) || r->changed >= t->from[t->ranges - 1])
+            return false;
+        if (r->deleted)
+            record_remove(t, r);
+        else
+            changed_forget(t, r);
+    }
+    return true;
+}
+
+/* ---- reading images -------------------------------------------------------------------------- */
+
+void pool_records_load_begin(struct pool_records *t)
+{
+    t->loading = true;
+    t->ranges = 0;
+}
+
+void pool_records_load_end(struct pool_records *t)
+{
+    t->loading = false;
 }
 
 uint64_t pool_records_bytes(const struct pool_records *t)

@@ -62,13 +62,26 @@ static void encode_identity(const struct pool *p, struct root_block *b)
     memcpy(b->name, p->name, strlen(p->name));
     b->features_compat = le64_make(p->features_compat);
     b->features_ro = le64_make(p->features_ro);
-    b->features_incompat = le64_make(p->features_incompat);
     b->chunk_bytes = le32_make(p->geometry.chunk_bytes);
     b->extent_bytes = le32_make(p->geometry.extent_bytes);
     b->log_segment_bytes = le32_make(p->geometry.log_segment_bytes);
     b->profile[0] = p->default_profile.kind;
     b->profile[1] = p->default_profile.data;
     b->profile[2] = p->default_profile.extra;
+}
+
+static void encode_image(const struct pool_table_image_ref *from, struct root_table_image *to)
+{
+    log_segment_encode(&from->start, &to->start);
+    to->stream = le64_make(from->stream);
+    to->batches = le64_make(from->batches);
+}
+
+static void encode_deltas(const struct pool_root *root, struct root_block *b)
+{
+    b->deltas = le16_make((uint16_t)root->deltas);
+    for (unsigned i = 0; i < root->deltas; i++)
+        encode_image(&root->delta[i], &b->delta[i]);
 }
 
 void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block)
@@ -80,9 +93,10 @@ void root_block_encode(const struct pool *p, const struct pool_root *root, uint8
     b->number = le64_make(root->number);
     b->checkpoint = le32_make(root->checkpoint);
     b->flags = root->exported ? ROOT_EXPORTED : 0;
-    log_segment_encode(&root->table_image.start, &b->table_image.start);
-    b->table_image.stream = le64_make(root->table_image.stream);
-    b->table_image.batches = le64_make(root->table_image.batches);
+    encode_image(&root->table_image, &b->table_image);
+    encode_deltas(root, b);
+    b->features_incompat =
+        le64_make(p->features_incompat | (root->deltas ? ROOT_FEATURE_DELTAS : 0));
     b->pieces = le16_make((uint16_t)root->pieces);
     for (unsigned i = 0; i < root->pieces; i++) {
         log_segment_encode(&root->piece[i].start, &b->piece[i].start);
@@ -149,14 +163,34 @@ static bool decode_disks(const struct root_block *b, struct root_image *out)
     return true;
 }
 
+static bool decode_image(const struct root_table_image *from, uint32_t pages_max,
+                         struct pool_table_image_ref *to)
+{
+    to->stream = le64_get(from->stream);
+    to->batches = le64_get(from->batches);
+    return log_segment_decode(&from->start, pages_max, &to->start);
+}
+
+static bool decode_deltas(const struct root_block *b, struct root_image *out)
+{
+    struct pool_root *r = &out->root;
+    if (!(le64_get(b->features_incompat) & ROOT_FEATURE_DELTAS))
+        return true;
+    r->deltas = le16_get(b->deltas);
+    if (r->deltas > ROOT_DELTAS)
+        return false;
+    for (unsigned i = 0; i < r->deltas; i++)
+        if (!decode_image(&b->delta[i], out->geometry.log_segment_bytes / POOL_PAGE, &r->delta[i]))
+            return false;
+    return true;
+}
+
 static bool decode_log(const struct root_block *b, struct root_image *out)
 {
     struct pool_root *r = &out->root;
     uint32_t pages_max = out->geometry.log_segment_bytes / POOL_PAGE;
-    r->table_image.stream = le64_get(b->table_image.stream);
-    r->table_image.batches = le64_get(b->table_image.batches);
     r->pieces = le16_get(b->pieces);
-    if (!log_segment_decode(&b->table_image.start, pages_max, &r->table_image.start) ||
+    if (!decode_image(&b->table_image, pages_max, &r->table_image) || !decode_deltas(b, out) ||
         !r->pieces || r->pieces > ROOT_PIECES)
         return false;
     for (unsigned i = 0; i < r->pieces; i++) {
@@ -182,9 +216,9 @@ int root_block_decode(const uint8_t *block, struct root_image *out)
         .profile = {b->profile[0], b->profile[1], b->profile[2]},
         .features_compat = le64_get(b->features_compat),
         .features_ro = le64_get(b->features_ro),
-        .features_incompat = le64_get(b->features_incompat),
+        .features_incompat = le64_get(b->features_incompat) & ~(uint64_t)ROOT_FEATURE_DELTAS,
     };
-    /* No flag is defined yet. A read-only import does not exist either, so those refuse as well. */
+    /* No other flag is defined yet, nor is there a read-only import: those refuse as well. */
     if (le32_get(b->version) != ROOT_VERSION || out->features_incompat || out->features_ro)
         return VP_E_FEATURE_UNKNOWN;
     memcpy(out->pool_uuid.b, b->pool_uuid, sizeof(b->pool_uuid));

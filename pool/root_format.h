@@ -15,6 +15,10 @@
 #define ROOT_NAME    64U
 #define ROOT_PIECES  8U
 #define ROOT_DISKS   96U
+#define ROOT_DELTAS  7U
+
+/* Incompatible: what the table image lacks is in deltas. Set in the roots that name any. */
+#define ROOT_FEATURE_DELTAS 1U
 
 enum root_flags { ROOT_EXPORTED = 1 };
 
@@ -60,11 +64,15 @@ struct root_block {
     struct root_table_image table_image;
     struct root_piece piece[ROOT_PIECES];
     struct root_disk disk[ROOT_DISKS];
-    uint8_t reserved[376];
+    struct le16 deltas; /* with ROOT_FEATURE_DELTAS */
+    uint8_t reserved_deltas[6];
+    struct root_table_image delta[ROOT_DELTAS]; /* in the order in which they are applied */
+    uint8_t reserved[32];
 } __attribute__((packed));
 static_assert(sizeof(struct root_block) == ROOT_BYTES, "on disk");
 static_assert(offsetof(struct root_block, number) == 96, "on disk");
 static_assert(offsetof(struct root_block, table_image) == 152, "on disk");
 static_assert(offsetof(struct root_block, disk) == 648, "on disk");
+static_assert(offsetof(struct root_block, delta) == 3728, "on disk");
 
 #endif

@@ -94,14 +94,22 @@ static void turn_submit(struct flush_turn *t, struct io_batch *batch)
     io_batch_add(batch, &t->op);
 }
 
+/* Turns follow each other, so the histogram has one writer at a time. */
+static void turn_count(struct raid_disk *d, const struct io_op *op)
+{
+    figure_add_shared(&d->figures.flushes, 1);
+    if (d->figures.flush_latency)
+        histogram_add(d->figures.flush_latency, io_op_took_ns(op));
+}
+
 static void turn_finish(struct flush_turn *t)
 {
     struct raid_disk *d = t->disk;
     if (!t->rc) {
         t->rc = t->op.rc;
-        raid_count(&d->flushes, 1);
+        turn_count(d, &t->op);
         if (t->rc)
-            raid_count(&d->write_errors, 1);
+            figure_add_shared(&d->figures.write_errors, 1);
         else
             advance_flushed(d, t->done);
     }

@@ -8,6 +8,7 @@
 #ifndef VP_RAID_RAID_H
 #define VP_RAID_RAID_H
 
+#include "base/figure.h"
 #include "io/co.h"
 #include "io/device.h"
 #include "raid/profile.h"
@@ -18,6 +19,12 @@
 #define RAID_BLOCK 4096U
 
 struct flush_turn; /* flush.c */
+
+struct raid_figures {
+#define FIGURE FIGURE_FIELD
+#include "raid/figures.def"
+};
+extern const struct figure_set raid_figure_set;
 
 /* One disk of the pool as I/O sees it. pool/ owns it, and changes `dev` only while nobody can be
  * using it. */
@@ -35,8 +42,9 @@ struct raid_disk {
     _Atomic(struct flush_turn *) flush_turn;
     _Atomic int flush_failed; /* the code of a failed flush, for good */
 
-    _Atomic uint64_t reads, writes, flushes, bytes_read, bytes_written;
-    _Atomic uint64_t read_errors, write_errors, checksum_errors, healed_blocks;
+    struct raid_figures figures; /* flushes, errors, and what `parts` do not have (figures.c) */
+    struct raid_part *parts;     /* one for each reactor: the rest                            */
+    unsigned part_count;
 
     /*
      * CO. Takes the disk out of service, until an operator acts. When it returns 0 the ejection is
@@ -114,5 +122,17 @@ CO void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len);
  * VP_E_POOL_FENCED).
  */
 CO int raid_flush(struct raid_disk *const *disks, unsigned count) must_check;
+
+/* ---- figures ------------------------------------------------------------------------------- */
+
+/* Memory for the latencies, and for the parts of all reactors made so far. Without it, and on a
+ * reactor made later, transfers are counted in `figures`, without latencies. False: no memory. */
+bool raid_disk_figures_new(struct raid_disk *d) must_check;
+void raid_disk_figures_free(struct raid_disk *d);
+/* Adds all to `sum`, whose histograms have memory, or are left out. */
+void raid_disk_figures_sum(const struct raid_disk *d, struct raid_figures *sum);
+/* For transfers that do not pass through raid/, after they ended; not about durability. */
+void raid_figure_read(struct raid_disk *d, int rc, uint64_t len, uint64_t took_ns);
+void raid_figure_write(struct raid_disk *d, int rc, uint64_t len, uint64_t took_ns);
 
 #endif

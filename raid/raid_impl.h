@@ -11,11 +11,6 @@
  * copies. */
 #define RAID_WINDOW 32U
 
-static inline void raid_count(_Atomic uint64_t *counter, uint64_t n)
-{
-    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
-}
-
 static inline bool raid_disk_is_in_service(const struct raid_disk *d)
 {
     return atomic_load_explicit(&d->in_service, memory_order_acquire);
@@ -39,21 +34,45 @@ static inline void raid_check_bounds(const struct raid_group *g, uint64_t at_byt
     VP_VERIFY(len, <=, g->data_bytes - at_bytes);
 }
 
-static inline void raid_count_read(struct raid_disk *d, int rc, uint64_t len)
+/* What one reactor counts of a disk. How many there were, the histograms know. */
+struct raid_part {
+    _Atomic uint64_t bytes_read, bytes_written;
+    struct histogram read_latency, write_latency;
+};
+
+/* For a reactor without a part: it was made after the pool was opened. */
+void raid_count_apart(_Atomic uint64_t *count, _Atomic uint64_t *bytes, uint64_t len);
+
+static inline void raid_count_read(struct raid_disk *d, unsigned self, int rc, uint64_t len,
+                                   uint64_t took_ns)
 {
-    raid_count(&d->reads, 1);
-    raid_count(&d->bytes_read, len);
     if (rc)
-        raid_count(&d->read_errors, 1);
+        figure_add_shared(&d->figures.read_errors, 1);
+    if (__builtin_expect(self >= d->part_count, 0)) {
+        raid_count_apart(&d->figures.reads, &d->figures.bytes_read, len);
+        return;
+    }
+    figure_add(&d->parts[self].bytes_read, len);
+    histogram_add(&d->parts[self].read_latency, took_ns);
 }
 
-/* A failed write counts as done too: it may have left something in the cache. */
-static inline void raid_count_write(struct raid_disk *d, int rc, uint64_t len)
+static inline void raid_count_write(struct raid_disk *d, unsigned self, int rc, uint64_t len,
+                                    uint64_t took_ns)
 {
-    raid_count(&d->writes, 1);
-    raid_count(&d->bytes_written, len);
     if (rc)
-        raid_count(&d->write_errors, 1);
+        figure_add_shared(&d->figures.write_errors, 1);
+    if (__builtin_expect(self >= d->part_count, 0)) {
+        raid_count_apart(&d->figures.writes, &d->figures.bytes_written, len);
+        return;
+    }
+    figure_add(&d->parts[self].bytes_written, len);
+    histogram_add(&d->parts[self].write_latency, took_ns);
+}
+
+/* For the next flush to cover. A failed write counts as done too: it may have left something in the
+ * cache. */
+static inline void raid_write_is_done(struct raid_disk *d)
+{
     atomic_fetch_add_explicit(&d->writes_done, 1, memory_order_release);
 }
 

@@ -16,6 +16,7 @@
  */
 #include "base/crc.h"
 #include "base/log.h"
+#include "io/reactor.h"
 #include "raid/raid_impl.h"
 
 /* Reads of so many bytes in a row use the same disk, so that sequential reads remain sequential
@@ -70,8 +71,9 @@ CO int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, vo
     struct raid_disk *d = g->disk[copy];
     if (!raid_disk_serves(d, g->width))
         return VP_E_RAID_DISK_OUT;
+    uint64_t begin_ns = reactor_turn_ns();
     int rc = io_dev_read(d->dev, g->base_bytes[copy] + at_bytes, buf, len);
-    raid_count_read(d, rc, len);
+    raid_figure_read(d, rc, len, reactor_turn_ns() - begin_ns);
     return rc;
 }
 
@@ -116,9 +118,9 @@ static void *block_address(const struct raid_io *io, uint32_t block)
 
 static void count_healed(const struct raid_io *io, struct raid_disk *d, uint32_t blocks)
 {
-    raid_count(&d->healed_blocks, blocks);
+    figure_add_shared(&d->figures.healed_blocks, blocks);
     if (io->healed)
-        raid_count(io->healed, blocks);
+        figure_add_shared(io->healed, blocks);
 }
 
 /* Writes the good run over its bad copies. When that fails, the bad copies stay bad, and the
@@ -133,7 +135,7 @@ static CO void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struc
         if (!((bad.unreadable | bad.mismatched) >> c & 1) || !raid_disk_serves(d, g->width))
             continue;
         if (bad.mismatched >> c & 1)
-            raid_count(&d->checksum_errors, to - from);
+            figure_add_shared(&d->figures.checksum_errors, to - from);
         int rc = raid_write_copy(g, c, at, block_address(io, from), len);
         if (rc)
             vp_warn("disk %u: blocks at byte %llu could not be healed: %s", d->index,
@@ -178,7 +180,7 @@ static void count_lost_block(const struct raid_io *io, uint32_t mismatched)
 {
     for (unsigned c = 0; c < raid_copies(io->group); c++)
         if (mismatched >> c & 1)
-            raid_count(&io->group->disk[c]->checksum_errors, 1);
+            figure_add_shared(&io->group->disk[c]->figures.checksum_errors, 1);
 }
 
 /* Recovers a run whose copies in `bad` are known bad. */
@@ -260,10 +262,12 @@ static CO int read_window(struct raid_io *io, unsigned count)
     vp_ignore(io_batch_wait(&batch), "each operation's result is looked at below");
 
     int first_rc = 0;
+    unsigned self = reactor_self_index();
     for (unsigned i = 0; i < count; i++) {
         io[i].rc = VP_E_RAID_NO_COPY;
         if (copy[i] >= 0) {
-            raid_count_read(io[i].group->disk[copy[i]], op[i].rc, io[i].len);
+            raid_count_read(io[i].group->disk[copy[i]], self, op[i].rc, io[i].len,
+                            io_op_took_ns(&op[i]));
             io[i].rc = op[i].rc;
             if (op[i].rc || !run_matches(&io[i], 0, io[i].len / RAID_BLOCK))
                 io[i].rc = raid_recover(&io[i], copy[i], op[i].rc);
@@ -277,6 +281,8 @@ static CO int read_window(struct raid_io *io, unsigned count)
 CO int raid_read(struct raid_io *io, unsigned count)
 {
     int first_rc = 0;
+    if (count <= RAID_WINDOW)
+        return read_window(io, count);
     while (count) {
         unsigned n = count < RAID_WINDOW ? count : RAID_WINDOW;
         int rc = read_window(io, n);

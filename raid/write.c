@@ -10,6 +10,7 @@
  * Disks may leave service while operations are in flight. So a member counts as a copy only if it
  * took the write and still serves the group afterwards.
  */
+#include "io/reactor.h"
 #include "raid/raid_impl.h"
 
 /* Operations of the pieces of one window, in their order. */
@@ -62,12 +63,14 @@ static int finish_piece(struct write_window *w, const struct raid_io *io, unsign
                         unsigned ops)
 {
     struct raid_group *g = io->group;
+    unsigned self = reactor_self_index();
     uint32_t written = 0, failed = 0;
     int fail_rc = 0;
     bool left = false;
     for (unsigned i = *next; i < *next + ops; i++) {
         unsigned m = w->member[i];
-        raid_count_write(g->disk[m], w->op[i].rc, io->len);
+        raid_count_write(g->disk[m], self, w->op[i].rc, io->len, io_op_took_ns(&w->op[i]));
+        raid_write_is_done(g->disk[m]);
         if (w->op[i].rc) {
             failed |= 1U << m;
             fail_rc = w->op[i].rc;
@@ -126,8 +129,10 @@ CO int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, c
     struct raid_disk *d = g->disk[copy];
     if (!raid_disk_serves(d, g->width))
         return VP_E_RAID_DISK_OUT;
+    uint64_t begin_ns = reactor_turn_ns();
     int rc = io_dev_write(d->dev, g->base_bytes[copy] + at_bytes, buf, len, 0);
-    raid_count_write(d, rc, len);
+    raid_figure_write(d, rc, len, reactor_turn_ns() - begin_ns);
+    raid_write_is_done(d);
     return rc;
 }
 

@@ -190,12 +190,23 @@ static int page_init(struct thin_page *p, struct thin_tree *tree, uint8_t level,
     return 0;
 }
 
+/* In pages: those in use, and what interior ones have beside theirs. */
+static size_t used_pages(const struct thin_cache *c)
+{
+    return c->pages + c->interior * sizeof(struct thin_page *) * THIN_FANOUT / POOL_PAGE;
+}
+
+bool thin_cache_is_exceeded(const struct thin_cache *c)
+{
+    return used_pages(c) > c->limit_pages;
+}
+
 int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, uint64_t index,
                   struct thin_page **out)
 {
     struct thin *t = tree->owner;
     size_t others = t->wanted_pages ? 0 : promised(c);
-    for (unsigned i = 0; i < 2 && c->pages + others >= c->limit_pages; i++)
+    for (unsigned i = 0; i < 2 && used_pages(c) + others >= c->limit_pages; i++)
         cache_evict_one(c);
     int rc = c->slab_pages - c->pages <= others ? slab_add(c) : 0;
     if (list_empty(&c->unused))
@@ -207,6 +218,7 @@ int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, u
         return rc;
     }
     c->pages++;
+    c->interior += level > 0;
     t->pages++;
     c->wanted_used += t->wanted_pages > 0;
     list_add_tail(&c->clean, &p->clock_link);
@@ -241,6 +253,7 @@ void thin_page_drop(struct thin_page *p)
     VP_VERIFY(c->pages, >, 0U);
     VP_VERIFY(tree->owner->pages, >, 0U);
     c->pages--;
+    c->interior -= p->level > 0;
     tree->owner->pages--;
     c->wanted_used -= tree->owner->wanted_pages > 0;
     list_add_head(&c->unused, &p->clock_link);

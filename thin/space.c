@@ -575,8 +575,23 @@ CO int thin_give_back(struct thin *t)
     return 0;
 }
 
+/* A volume pins the leaf of each open arena. Where there are so many volumes that the cache is
+ * beyond its limit, open arenas become spares with each commit, and the next first write opens them
+ * again. */
+static CO void slots_unpin(struct thin *t)
+{
+    struct thin_space *s = &t->space;
+    if (!thin_cache_is_exceeded(t->cache) || s->lock.owner)
+        return;
+    co_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < s->width; i++)
+        slot_empty(t, i);
+    co_mutex_unlock(&s->lock);
+}
+
 CO void thin_space_tidy(struct thin *t)
 {
     quarantine_end(t);
     empties_return(t, 2 * spares_wanted(t));
+    slots_unpin(t);
 }

@@ -69,6 +69,7 @@ struct thin_page {
 struct thin_slab;
 struct thin_cache {
     size_t limit_pages, pages, dirty;
+    size_t interior;     /* of `pages`: each has the pointers to its children beside it     */
     size_t slab_pages;   /* there is memory for so many            */
     size_t wanted_pages; /* by volumes that asked for theirs ahead …  */
     size_t wanted_used;  /* … and in use by them                      */
@@ -96,6 +97,8 @@ int thin_page_new(struct thin_cache *c, struct thin_tree *tree, uint8_t level, u
  * together get three quarters of the limit, and other volumes leave that to them. Memory that is
  * not there now is asked for again when it is used. */
 CO void thin_cache_take(struct thin *t);
+/* Nothing more could be evicted: pages are dirty or pinned. */
+bool thin_cache_is_exceeded(const struct thin_cache *c);
 /* Takes the page out of its tree and frees it, whatever its state. */
 void thin_page_drop(struct thin_page *p);
 void thin_page_mark_dirty(struct thin_page *p);

@@ -34,12 +34,6 @@
 #define SECTOR_SHIFT     9
 #define BUFFER_GUARANTEE ((size_t)64 << 10) /* of 16 MiB for 64 devices, each for two */
 
-static void count(_Atomic uint64_t *to, uint64_t n)
-{
-    uint64_t now = atomic_load_explicit(to, memory_order_relaxed);
-    atomic_store_explicit(to, now + n, memory_order_relaxed); /* one writer: this reactor */
-}
-
 static uint64_t copy_offset(const struct ublkx_tag *tag)
 {
     return UBLKX_COPY_BASE + ((uint64_t)tag->queue->id << UBLKX_COPY_QUEUE_SHIFT) +
@@ -112,7 +106,7 @@ static CO int copy_request(struct ublkx_tag *tag, uint64_t offset, uint32_t len,
     struct ublkx_buffers *b = is_read ? &t->reads : &t->writes;
     int rc = 0;
     for (uint32_t done = 0, part; done < len && !rc; done += part) {
-        rc = t->backend.ops->pass(t->backend.arg);
+        rc = done ? t->backend.ops->pass(t->backend.arg) : 0;
         if (rc)
             return rc;
         part = len - done;
@@ -157,6 +151,9 @@ static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
         return VP_E_READ_ONLY;
     if ((op == UBLKX_OP_READ || op == UBLKX_OP_WRITE) && len > t->info.max_io_buf_bytes)
         return VP_E_RANGE;
+    int rc = b->ops->admit(b->arg, op == UBLKX_OP_READ || op == UBLKX_OP_WRITE ? len : 0);
+    if (rc)
+        return rc;
     switch (op) {
     case UBLKX_OP_READ:
         return read_request(tag, offset, (uint32_t)len);
@@ -178,15 +175,16 @@ static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
 static int result_of(struct ublkx_target *t, const struct ublkx_io_desc *d, int rc)
 {
     unsigned op = d->op_flags & 0xff;
-    count(&t->requests, 1);
+    figure_add(&t->figures.requests, 1);
     if (rc) {
-        count(&t->errors, 1);
+        figure_add(&t->figures.errors, 1);
         return rc == VP_E_CANCELLED ? -EIO : -vp_err_class(rc);
     }
     if (op != UBLKX_OP_READ && op != UBLKX_OP_WRITE)
         return 0;
     int bytes = (int)(d->sectors << SECTOR_SHIFT);
-    count(op == UBLKX_OP_READ ? &t->bytes_read : &t->bytes_written, (uint64_t)bytes);
+    figure_add(op == UBLKX_OP_READ ? &t->figures.bytes_read : &t->figures.bytes_written,
+               (uint64_t)bytes);
     return bytes;
 }
 

@@ -365,14 +365,17 @@ const char *ublkx_target_path(const struct ublkx_target *t)
     return t->path;
 }
 
+static const struct figure rows[] = {
+#define FIGURE(...) FIGURE_ROW(struct ublkx_figures, __VA_ARGS__)
+#include "ublk/figures.def"
+};
+const struct figure_set ublkx_figure_set = {"device", rows, sizeof(rows) / sizeof(rows[0])};
+
 struct ublkx_stats ublkx_target_stats(const struct ublkx_target *t)
 {
     return (struct ublkx_stats){.queues = t->info.nr_hw_queues,
                                 .depth = t->info.queue_depth,
                                 .user_copy = t->copies == UBLKX_WE_COPY,
                                 .recovered = t->recovered,
-                                .requests = t->requests,
-                                .errors = t->errors,
-                                .bytes_read = t->bytes_read,
-                                .bytes_written = t->bytes_written};
+                                .figures = &t->figures};
 }

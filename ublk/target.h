@@ -10,6 +10,7 @@
 #define VP_UBLK_TARGET_H
 
 #include "base/error.h"
+#include "base/figure.h"
 #include "io/co.h"
 
 #include <stdbool.h>
@@ -34,7 +35,10 @@ enum ublkx_write_flags {
  * `sector_bytes`; those of discard and zero have any length. VP_E_CANCELLED: `leave` or `go` ended
  * the request. */
 struct ublkx_backend_ops {
-    /* Before a request takes a buffer: waits while the backend lets no request through. */
+    /* The begin of a request, before it takes a buffer: waits until the backend takes one more that
+     * moves `bytes` (0: none). */
+    CO int (*admit)(void *arg, uint64_t bytes);
+    /* Before a further buffer of the same request: waits while the backend lets none through. */
     CO int (*pass)(void *arg);
     CO int (*read)(void *arg, uint64_t offset, uint32_t len, void *buf);
     CO int (*write)(void *arg, uint64_t offset, uint32_t len, const void *buf, unsigned flags);
@@ -122,10 +126,16 @@ const char *ublkx_target_path(const struct ublkx_target *t); /* "/dev/ublkbN" */
  * error: it cannot be told. */
 CO int ublkx_target_check_unclaimed(const struct ublkx_target *t) must_check;
 
+struct ublkx_figures {
+#define FIGURE FIGURE_FIELD
+#include "ublk/figures.def"
+};
+extern const struct figure_set ublkx_figure_set;
+
 struct ublkx_stats {
     unsigned queues, depth;
     bool user_copy, recovered;
-    uint64_t requests, errors, bytes_read, bytes_written;
+    const struct ublkx_figures *figures; /* as long as the target */
 };
 struct ublkx_stats ublkx_target_stats(const struct ublkx_target *t);
 

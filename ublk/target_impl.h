@@ -79,7 +79,7 @@ struct ublkx_target {
     struct co_queue changed;
     struct ublkx_buffers reads, writes; /* WE_COPY */
     int fetch_errno; /* why a tag could not be fetched, for the message of a failed start */
-    _Atomic uint64_t requests, errors, bytes_read, bytes_written;
+    struct ublkx_figures figures;
     struct list left_link; /* in the list of targets that were left */
 };
 

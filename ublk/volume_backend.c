@@ -9,6 +9,11 @@
  */
 #include "ublk/volume_backend.h"
 
+static CO int backend_admit(void *arg, uint64_t bytes)
+{
+    return front_admit(arg, bytes);
+}
+
 static CO int backend_pass(void *arg)
 {
     return front_pass(arg);
@@ -57,7 +62,8 @@ static uint64_t backend_size(void *arg)
     return front_size(((struct front_client *)arg)->front);
 }
 
-static const struct ublkx_backend_ops volume_ops = {.pass = backend_pass,
+static const struct ublkx_backend_ops volume_ops = {.admit = backend_admit,
+                                                    .pass = backend_pass,
                                                     .read = backend_read,
                                                     .write = backend_write,
                                                     .flush = backend_flush,

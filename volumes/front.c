@@ -92,7 +92,7 @@ static void held_wake(struct held *h)
     h->waiter = NULL;
 }
 
-static bool client_is_off(const struct front_client *c)
+bool front_client_is_off(const struct front_client *c)
 {
     return c->front->gate == FRONT_ENDED || c->state == FRONT_CLIENT_GONE;
 }
@@ -119,7 +119,7 @@ static __attribute__((noinline)) CO int gate_wait(const struct front_client *c, 
     struct front *f = c->front;
     struct held h = {.client = c, .has_passed = has_passed};
     held_add(f, &h);
-    while (!client_is_off(c) && !(f->gate == FRONT_OPENING && f->held.next == &h.link)) {
+    while (!front_client_is_off(c) && !(f->gate == FRONT_OPENING && f->held.next == &h.link)) {
         h.waiter = co_self();
         co_suspend("gate of a volume");
     }
@@ -128,7 +128,7 @@ static __attribute__((noinline)) CO int gate_wait(const struct front_client *c, 
         gate_next(f);
     if (f->gate == FRONT_ENDED)
         co_queue_wake_all(&f->quiet);
-    return client_is_off(c) ? VP_E_CANCELLED : 0;
+    return front_client_is_off(c) ? VP_E_CANCELLED : 0;
 }
 
 /* "2 writes, 1 flush" */
@@ -184,11 +184,19 @@ void front_swap(struct front *f, const struct front_ops *ops, void *arg)
     f->arg = arg;
 }
 
+/* Whoever waits for as long as others decide looks whether it still may. */
+static void front_rouse(struct front *f)
+{
+    f->ops->rouse(f->arg);
+    if (f->tokens)
+        f->tokens->rouse(f->tokens->arg);
+}
+
 CO void front_end(struct front *f)
 {
     struct held *h;
     gate_move(f, FRONT_ENDED);
-    f->ops->rouse(f->arg);
+    front_rouse(f);
     list_for_each (h, &f->held, link)
         held_wake(h);
     co_queue_wake_all(&f->quiet);
@@ -255,6 +263,23 @@ request_run_timed(struct front_request *r, enum front_kind kind, struct histogra
     int rc = request_run(r, kind);
     histogram_add(latency, reactor_turn_ns() - begin_ns);
     return rc;
+}
+
+static __attribute__((noinline)) CO int tokens_take(struct front_client *c, uint64_t bytes)
+{
+    const struct front_tokens *t = c->front->tokens;
+    int rc = t->take(t->arg, c, bytes);
+    return rc ? rc : front_pass(c);
+}
+
+CO int front_admit(struct front_client *c, uint64_t bytes)
+{
+    return c->front->tokens ? tokens_take(c, bytes) : front_pass(c);
+}
+
+void front_tokens_set(struct front *f, const struct front_tokens *t)
+{
+    f->tokens = t;
 }
 
 CO int front_pass(struct front_client *c)
@@ -359,7 +384,7 @@ static void client_move(struct front_client *c, enum front_client_state to)
     if (c->state >= to)
         return;
     c->state = to;
-    f->ops->rouse(f->arg); /* its own see that they are meant */
+    front_rouse(f); /* its own see that they are meant */
     list_for_each (h, &f->held, link)
         if (h->client == c)
             held_wake(h);

@@ -4,7 +4,7 @@
  *
  * A request of a client goes this way:
  *
- *     front_pass     waits while the gate is closed, and holds no buffer yet
+ *     front_admit    waits for tokens, and while the gate is closed; it holds no buffer yet
  *     (the export takes a buffer, and receives its payload)
  *     front_write …  waits while the gate is closed; then the request is in flight
  *     what is behind the front does the work and answers
@@ -55,10 +55,14 @@ void front_client_go(struct front_client *c);
 /* ---- requests -------------------------------------------------------------------------------- */
 
 /*
- * Call it before a request takes a buffer: waits while the gate is closed, so that a frozen volume
- * keeps no buffers from others. A request in several pieces calls it before each piece.
+ * Begins every request of an export, before the request takes a buffer. It waits for tokens of
+ * `bytes` of data where the volume has a limit (0: the request moves no data). Then it waits while
+ * the gate is closed, so that a frozen volume keeps no buffers from others.
  * VP_E_CANCELLED: the client has gone, or the pool is being closed.
  */
+CO int front_admit(struct front_client *c, uint64_t bytes) must_check;
+/* Call it before a further buffer of the same request: waits while the gate is closed.
+ * VP_E_CANCELLED as above. */
 CO int front_pass(struct front_client *c) must_check;
 
 /*
@@ -99,6 +103,23 @@ struct front_late {
 CO int front_freeze(struct front *f, uint64_t deadline_ns, struct front_late *late) must_check;
 /* Opens the gate of a frozen volume. */
 void front_thaw(struct front *f);
+
+/* ---- tokens ---------------------------------------------------------------------------------- */
+
+/* A limit on the requests that clients send. */
+struct front_tokens {
+    /* Returns when a request that moves `bytes` may begin. It asks front_client_is_off whenever it
+     * wakes, and then returns VP_E_CANCELLED. */
+    CO int (*take)(void *arg, const struct front_client *c, uint64_t bytes);
+    /* A client has gone, or the pool is being closed: who waits in `take` looks again. */
+    void (*rouse)(void *arg);
+    void *arg;
+};
+/* NULL: no limit, as at first. `t` is the caller's, and stays until no request waits in its
+ * `take`. */
+void front_tokens_set(struct front *f, const struct front_tokens *t);
+/* The client has gone, or the pool is being closed: none of its requests waits any more. */
+bool front_client_is_off(const struct front_client *c);
 
 /* ---- what is behind -------------------------------------------------------------------------- */
 

@@ -17,6 +17,7 @@
  *
  * On the volume's reactor; nothing here allocates.
  */
+#include "base/verify.h"
 #include "io/buffer.h"
 #include "io/guard.h"
 #include "volumes/volumes_impl.h"
@@ -235,6 +236,18 @@ static CO int room_wait(struct request *r)
     return rc;
 }
 
+/* Under the window's exclusive locks. */
+static CO int window_change(struct request *r, const struct window *w,
+                            int (*locked)(struct request *r, const struct window *w))
+{
+    const struct volume_marks *marks = &r->v->io->marks;
+    if (client_is_gone(r))
+        return VP_E_CANCELLED;
+    if (marks->mark)
+        marks->mark(marks->arg, w->block, w->count);
+    return locked(r, w);
+}
+
 /* Locks, works, unlocks; while the pool is full, again and again as the policy says. */
 static CO int window_run(struct request *r, const struct window *w,
                          int (*locked)(struct request *r, const struct window *w))
@@ -243,7 +256,7 @@ static CO int window_run(struct request *r, const struct window *w,
     for (;;) {
         struct block_lock lock;
         block_lock_take(&io->locks, &lock, w->block, w->count, true);
-        int rc = client_is_gone(r) ? VP_E_CANCELLED : locked(r, w);
+        int rc = window_change(r, w, locked);
         block_lock_drop(&io->locks, &lock);
         if (rc != VP_E_NO_SPACE && rc != VP_E_POOL_FULL_META)
             return rc;
@@ -471,6 +484,12 @@ CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
     int rc = zero_range(&r);
     *offset = q.offset;
     return zero_end(&r, rc);
+}
+
+void volume_marks_set(struct volume *v, const struct volume_marks *m)
+{
+    VP_VERIFY_TRUE(v->io->front.gate == FRONT_FROZEN);
+    v->io->marks = m ? *m : (struct volume_marks){0};
 }
 
 /* ---- block status ------------------------------------------------------------------------- */

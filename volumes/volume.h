@@ -187,6 +187,19 @@ CO int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned 
 /* Zero: every byte of the range reads as zero afterwards. */
 CO int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags) must_check;
 
+/*
+ * Is told of each change before it happens: blocks (of 4096 bytes) [block, block + count) may
+ * change. It is called under the exclusive lock of these blocks, so whoever reads them under a lock
+ * (volume_read) after the call sees the change. It does not yield.
+ */
+struct volume_marks {
+    void (*mark)(void *arg, uint64_t block, uint64_t count);
+    void *arg;
+};
+/* NULL: none, as at first. On the volume's reactor, while the volume is frozen (volumes/front.h)
+ * and is not being shrunk: so no change is at work that is not told. */
+void volume_marks_set(struct volume *v, const struct volume_marks *m);
+
 struct volume_extent {
     uint64_t offset, len;
     bool hole; /* nothing allocated  */

@@ -84,12 +84,13 @@ struct front {
     struct volume *volume;
     struct reactor *reactor;
     enum front_gate gate;
-    const struct front_ops *ops;   /* what is behind, and … */
-    void *arg;                     /* … its argument        */
-    unsigned running[FRONT_KINDS]; /* requests in flight */
-    struct list held;              /* requests that wait at the gate, in front.c */
-    struct co_queue quiet;         /* waits until nothing is in flight */
-    struct front_client nobody;    /* sends requests of volumes/volume.h; never goes */
+    const struct front_ops *ops;       /* what is behind, and … */
+    void *arg;                         /* … its argument        */
+    const struct front_tokens *tokens; /* NULL: no limit */
+    unsigned running[FRONT_KINDS];     /* requests in flight */
+    struct list held;                  /* requests that wait at the gate, in front.c */
+    struct co_queue quiet;             /* waits until nothing is in flight */
+    struct front_client nobody;        /* sends requests of volumes/volume.h; never goes */
 };
 void front_init(struct front *f, struct volume *v, struct reactor *reactor);
 /* No request is in flight or held. */
@@ -125,6 +126,7 @@ struct volume_io {
     /* full.c: requests that wait for room */
     struct co_queue room;
     uint64_t room_sequence; /* changes whenever room may have appeared */
+    struct volume_marks marks;
     struct lock_table locks;
 };
 

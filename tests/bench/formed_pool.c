@@ -167,6 +167,7 @@ static CO void bench_events(struct bench *b)
     EVENT(b, "checkpoint", pool_checkpoint(volumes_pool(b->vs)));
     EVENT(b, "checkpoint, nothing changed", pool_checkpoint(volumes_pool(b->vs)));
     EVENT(b, "64 small volumes, 16 writes each", use_many_small(b));
+    EVENT(b, "checkpoint after these", pool_checkpoint(volumes_pool(b->vs)));
     EVENT(b, "discard of a small volume", discard_small(b));
     EVENT(b, "1,000 times the pool's and a volume's figures", look(b));
     EVENT(b, "first write of the reserved volume: its list", write_reserved(b));

@@ -44,6 +44,7 @@ step "what was read has its latencies, in short and with their buckets"
 same "$(field '.counters|.reads > 0 and .read_latency.count == .reads and .read_latency.mean_ns > 1000
     and .read_latency.p99_ns >= .read_latency.p50_ns' vpool volume show tank/v)" true "latency of reads"
 ok vpool iostat tank
+grep -qE 'd0( +[0-9.]+[KMG]?){5} +[0-9]+[um]s +[0-9]+[um]s +([0-9]+[um]s|-) +([0-9]+[um]s|-)' <<<"$out" || fail "iostat of a disk: $out"
 grep -qE 'tank/v( +[0-9.]+[KMG]?){5} +[0-9]+[um]s +[0-9]+[um]s +- +-' <<<"$out" || fail "iostat: $out"
 
 step "the counters say what happened, status warns, an event tells"

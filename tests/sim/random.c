@@ -130,6 +130,8 @@ static void draw_config(struct random_world *x)
     draw_scarcity(x);
     /* A header and none, one or two steps of an area. */
     x->keep_pages = below(x, 4) ? 0 : 1 + 4 * (unsigned)below(x, 3);
+    uint64_t more = hash_mix(x->rng + 1); /* no draw: what else a seed means stays */
+    x->config.property = more % 3 ? (unsigned)(more / 3 % RIG_PROPERTY_MAX) : 0;
 }
 
 /* ---- faults ------------------------------------------------------------------------------- */

@@ -69,6 +69,14 @@ bool rig_create_pool(struct rig *r)
         .geometry = {r->config->chunk_bytes, r->config->extent_bytes, r->config->log_segment_bytes},
         .force = true,
     };
+    char property[RIG_PROPERTY_MAX + sizeof("property=")] = "property=";
+    VP_VERIFY(r->config->property, <=, (unsigned)RIG_PROPERTY_MAX);
+    memset(property + strlen(property), '.', r->config->property);
+    const char *const properties[] = {property};
+    if (r->config->property) {
+        o.properties = properties;
+        o.property_count = 1;
+    }
     if (!raid_profile_parse(r->config->profile, &o.profile)) {
         rig_fail(r, "profile %s", r->config->profile);
         return false;

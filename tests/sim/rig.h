@@ -13,6 +13,7 @@
 enum { RIG_DISKS_MAX = 6, RIG_OPEN_MAX = 16 };
 
 /* What the world and the pool are made of. */
+enum { RIG_PROPERTY_MAX = 8192 };
 struct rig_config {
     unsigned disks;
     uint64_t disk_bytes;
@@ -24,6 +25,8 @@ struct rig_config {
     unsigned coroutines;   /* 0: 256                      */
     size_t metadata_bytes; /* page caches may have; 0: 4 MiB */
     size_t buffer_bytes;   /* of I/O buffers; 0: 64 MiB    */
+    unsigned property;     /* bytes of a property: beside it what changes is little, so
+                              checkpoints write deltas */
 };
 
 enum op_kind {

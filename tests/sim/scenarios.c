@@ -33,6 +33,8 @@ static const struct rig_config two_disks = {CONFIG_BASE, .disks = 2, .disk_bytes
                                             .profile = "single"};
 static const struct rig_config mirror = {CONFIG_BASE, .disks = 2, .disk_bytes = 8 * MIB,
                                          .profile = "mirror:2"};
+static const struct rig_config mirror_with_property = {
+    CONFIG_BASE, .disks = 2, .disk_bytes = 8 * MIB, .profile = "mirror:2", .property = 4000};
 static const struct rig_config wide_mirror = {CONFIG_BASE, .disks = 3, .disk_bytes = 8 * MIB,
                                               .profile = "mirror:3"};
 static const struct rig_config tiny_disk = {CONFIG_BASE, .disks = 1, .disk_bytes = 8 * MIB,
@@ -416,6 +418,40 @@ static const struct op large_commit[] = {
         __VA_ARGS__                                                                                \
     }
 
+/* Deltas are added, merged, and go with a full image; records are deleted meanwhile. */
+static const struct op deltas[] = {
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(12), BLOCKS(1), OP_FUA},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_CREATE, "c", 0, BLOCKS(16), 0},
+    {OP_WRITE, "c", BLOCKS(0), BLOCKS(2), OP_FUA},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_DELETE, "c", 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_REIMPORT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(13), BLOCKS(1), OP_FUA},
+    {OP_CHECKPOINT, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(30), BLOCKS(1), OP_FUA},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op with_deltas[] = {
+    {OP_CREATE, "a", 0, BLOCKS(64), 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(12), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_CREATE, "b", 0, BLOCKS(16), 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_DELETE, "b", 0, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(12), BLOCKS(1), OP_FUA},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 const struct scenario scenarios[] = {
     SCENARIO("first-write", "writes to blocks that were never written", one_disk, empty_volume,
              first_write, ),
@@ -472,6 +508,10 @@ const struct scenario scenarios[] = {
              .deep_every = 1, .flags = SCENARIO_SURVIVES_LOSS),
     SCENARIO("import-faults", "each operation and allocation of an import fails", mirror,
              written_volume, to_import, .deep_every = 50, .flags = SCENARIO_IMPORT_FAULTS),
+    SCENARIO("deltas", "checkpoints that write what changed", mirror_with_property, written_volume,
+             deltas, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("import-faults-deltas", "the same where the table is in deltas", mirror_with_property,
+             with_deltas, to_import, .deep_every = 50, .flags = SCENARIO_IMPORT_FAULTS),
     SCENARIO("import-faults-degraded", "the same, after a disk has died", mirror, written_volume,
              to_import, .deep_every = 500, .crash_stride = 11,
              .flags = SCENARIO_IMPORT_FAULTS | SCENARIO_DEATHS),

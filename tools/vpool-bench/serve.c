@@ -63,6 +63,12 @@ static CO int disk_write(void *arg, uint64_t offset, uint32_t len, const void *b
     return io_dev_write(d->dev, offset, buf, len, flags & UBLKX_DURABLE ? IO_FUA : 0);
 }
 
+static CO int disk_admit(void *arg, uint64_t bytes)
+{
+    (void)arg, (void)bytes;
+    return 0;
+}
+
 static CO int disk_pass(void *arg)
 {
     (void)arg;
@@ -125,7 +131,8 @@ static uint64_t disk_size(void *arg)
     return io_dev_info(d->dev)->size_bytes;
 }
 
-static const struct ublkx_backend_ops disk_ops = {.pass = disk_pass,
+static const struct ublkx_backend_ops disk_ops = {.admit = disk_admit,
+                                                  .pass = disk_pass,
                                                   .read = disk_read,
                                                   .write = disk_write,
                                                   .flush = disk_flush,
@@ -170,17 +177,16 @@ static CO int serve(const struct bench_options *o, struct ublkx_backend backend,
     struct reactor_stats begin = reactor_stats(reactor_self());
     unsigned events;
     int waited = io_poll(signal_fd, POLLIN, 0, &events);
-    struct ublkx_stats s = ublkx_target_stats(target);
+    const struct ublkx_figures *f = ublkx_target_stats(target).figures;
+    unsigned long long requests = figure_get(&f->requests), errors = figure_get(&f->errors);
     struct reactor_stats end = reactor_stats(reactor_self());
     rc = ublkx_target_stop(&target, err);
     if (target)
         ublkx_target_leave(target);
     if (rc)
         return rc;
-    printf("%llu requests, %llu errors, %.1f requests an enter\n", (unsigned long long)s.requests,
-           (unsigned long long)s.errors,
-           (double)s.requests /
-               (double)(end.enters > begin.enters ? end.enters - begin.enters : 1));
+    printf("%llu requests, %llu errors, %.1f requests an enter\n", requests, errors,
+           (double)requests / (double)(end.enters > begin.enters ? end.enters - begin.enters : 1));
     return waited ? vp_fail(err, waited, "waiting for a signal: %s", vp_err_text(waited)) : 0;
 }
 

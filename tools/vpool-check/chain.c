@@ -301,6 +301,8 @@ void check_chains(struct check *c)
     struct chain ch;
     chain_init(&ch, c, false);
     walk(&ch, &r->table_image.start, r->table_image.stream, 1, r->table_image.batches);
+    for (unsigned i = 0; i < r->deltas; i++)
+        walk(&ch, &r->delta[i].start, r->delta[i].stream, 1, r->delta[i].batches);
     chain_end(&ch);
     check_records_fold(&c->table_image, true);
     check_records_copy(&c->table, &c->table_image);

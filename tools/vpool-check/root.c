@@ -233,22 +233,33 @@ static json_t *pieces_json(const struct pool_root *r)
     return list;
 }
 
+static json_t *deltas_json(const struct pool_root *r)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < r->deltas; i++)
+        json_array_append_new(list, json_pack("{s:o, s:I, s:I}", "start",
+                                              segment_json(&r->delta[i].start), "stream",
+                                              (json_int_t)r->delta[i].stream, "batches",
+                                              (json_int_t)r->delta[i].batches));
+    return list;
+}
+
 static json_t *root_json(const struct check *c)
 {
     const struct pool_root *r = &c->root.root;
     char profile[RAID_PROFILE_TEXT];
     json_t *name = json_string(c->root.name);
-    return json_pack("{s:o, s:o, s:I, s:I, s:b, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "uuid",
-                     check_uuid(c->root.pool_uuid), "name",
-                     name ? name : json_string("(not printable)"), "number", (json_int_t)r->number,
-                     "checkpoint", (json_int_t)r->checkpoint, "exported", r->exported, "profile",
-                     raid_profile_format(c->root.profile, profile), "chunk_bytes",
-                     (json_int_t)c->root.geometry.chunk_bytes, "extent_bytes",
-                     (json_int_t)c->root.geometry.extent_bytes, "log_segment_bytes",
-                     (json_int_t)c->root.geometry.log_segment_bytes, "table_image",
-                     segment_json(&r->table_image.start), "table_image_stream",
-                     (json_int_t)r->table_image.stream, "table_image_batches",
-                     (json_int_t)r->table_image.batches, "log", pieces_json(r));
+    return json_pack(
+        "{s:o, s:o, s:I, s:I, s:b, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:o}", "uuid",
+        check_uuid(c->root.pool_uuid), "name", name ? name : json_string("(not printable)"),
+        "number", (json_int_t)r->number, "checkpoint", (json_int_t)r->checkpoint, "exported",
+        r->exported, "profile", raid_profile_format(c->root.profile, profile), "chunk_bytes",
+        (json_int_t)c->root.geometry.chunk_bytes, "extent_bytes",
+        (json_int_t)c->root.geometry.extent_bytes, "log_segment_bytes",
+        (json_int_t)c->root.geometry.log_segment_bytes, "table_image",
+        segment_json(&r->table_image.start), "table_image_stream",
+        (json_int_t)r->table_image.stream, "table_image_batches",
+        (json_int_t)r->table_image.batches, "deltas", deltas_json(r), "log", pieces_json(r));
 }
 
 bool check_roots(struct check *c)
@@ -268,8 +279,8 @@ bool check_roots(struct check *c)
     check_next_root(c);
     check_put(out, "slots", slots);
     check_put(c->out, "root", out);
-    check_say(c, "root %llu: checkpoint %u%s, %u log pieces",
+    check_say(c, "root %llu: checkpoint %u%s, %u deltas, %u log pieces",
               (unsigned long long)c->root.root.number, c->root.root.checkpoint,
-              c->root.root.exported ? ", exported" : "", c->root.root.pieces);
+              c->root.root.exported ? ", exported" : "", c->root.root.deltas, c->root.root.pieces);
     return true;
 }

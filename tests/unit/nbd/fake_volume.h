@@ -32,6 +32,7 @@ struct front {
     _Atomic int fail;
     _Atomic unsigned at_gate, held, cancelled, reads, writes, flushes, fua, discards, zeros,
         no_hole;
+    _Atomic uint64_t admitted; /* bytes */
     struct co_queue queue;
 };
 
@@ -74,6 +75,12 @@ int front_pass(struct front_client *c)
         co_queue_wait(&v->queue, "at the closed gate");
     v->at_gate--;
     return c->state == FRONT_CLIENT_GONE ? VP_E_CANCELLED : 0;
+}
+
+int front_admit(struct front_client *c, uint64_t bytes)
+{
+    c->front->admitted += bytes;
+    return front_pass(c);
 }
 
 static int fake_pass(struct front *v)

@@ -68,6 +68,7 @@ static void requests_wait_at_a_closed_gate_without_a_buffer_and_go_on(void **sta
     client_send(fd, data, 512);
     wait_for(fx.volume.at_gate == 2);
     assert_int_equal(fx.volume.reads + fx.volume.writes, 0);
+    assert_int_equal(fx.volume.admitted, 1024);
     assert_int_equal(reactor_call_blocking(fx.reactor, fake_release_here, &fx.volume), 0);
     simple_expect(fd, 1, 0);
     client_recv(fd, data, 512);
@@ -385,12 +386,12 @@ static void figures_name_the_peer_and_count_requests(void **state)
     assert_int_equal(sc.info[0].pid, getpid());
     assert_int_equal(sc.info[0].uid, getuid());
     assert_string_equal(sc.info[0].export_name, "p/v");
-    assert_int_equal(sc.stats.requests, 2);
-    assert_int_equal(sc.stats.bytes_read, 4096);
-    assert_int_equal(sc.stats.errors, 1);
+    assert_int_equal(figure_get(&sc.stats.figures.requests), 2);
+    assert_int_equal(figure_get(&sc.stats.figures.bytes_read), 4096);
+    assert_int_equal(figure_get(&sc.stats.figures.errors), 1);
     client_leave(fd, SIMPLE);
     wait_for((server_look(), sc.stats.connections) == 0);
-    assert_int_equal(sc.stats.requests, 2);
+    assert_int_equal(figure_get(&sc.stats.figures.requests), 2);
     server_down(0);
 }
 
@@ -428,7 +429,7 @@ static void connections_move_to_the_reactor_of_their_volume(void **state)
     }
     server_look();
     assert_int_equal(sc.count, 4);
-    assert_int_equal(sc.stats.requests, 200);
+    assert_int_equal(figure_get(&sc.stats.figures.requests), 200);
     client_leave(fd[1], SIMPLE);
     server_down(20); /* one has left, three are cut */
     client_expect_end(fd[0]);

@@ -318,7 +318,7 @@ static void full_metadata_refuses_pages_but_commits_and_checkpoints_go_on(void *
 
 /* ---- large tables ------------------------------------------------------------------------- */
 
-enum { MANY_RECORDS = 20000, RECORDS_A_STEP_MAX = 4096 };
+enum { MANY_RECORDS = 8000, RECORDS_A_STEP_MAX = 3000 };
 
 static unsigned turns;
 static bool watching;
@@ -357,6 +357,77 @@ static void a_large_pool_is_freed_in_turns(void **state)
     (void)state;
     struct sim_world *w = sim_pool_world(1, disks);
     sim_pool_run(w, close_large, NULL);
+    sim_world_free(w);
+    assert_checked();
+}
+
+static CO uint64_t image_pages_of_checkpoint(void)
+{
+    pool->checkpoint.stream.total_pages = 0;
+    check_ok(pool_checkpoint(pool));
+    return pool->checkpoint.stream.total_pages;
+}
+
+/* Pages that log and images may have: every segment that is not one of an image is the log's. */
+static uint64_t pages_of_log(void)
+{
+    uint64_t pages = 0;
+    for (unsigned i = 0; i < pool->meta.groups; i++)
+        pages += bitmap_count(pool->meta.group[i]->segment, pool->meta.group[i]->pages);
+    for (unsigned i = 0; i < pool->checkpoint.images; i++)
+        for (unsigned k = 0; k < pool->checkpoint.image[i].segments; k++)
+            pages -= pool->checkpoint.image[i].segment[k].pages;
+    return pages;
+}
+
+static CO void change_little(void *arg)
+{
+    (void)arg;
+    struct pool_batch b;
+    pool_batch_init(&b);
+    check_ok(sim_pool_create(disks, &pool, &err));
+    for (uint64_t key = 1; key <= 1000; key++)
+        pool_batch_set(&b, POOL_RECORD_COUNTER, 7, key, &key, sizeof(key));
+    check_ok(pool_commit(pool, &b));
+    pool_batch_fini(&b);
+    check(image_pages_of_checkpoint() >= 1000 * 24 / POOL_PAGE);
+    check_equal(image_pages_of_checkpoint(), 0);
+    uint64_t pages = 0;
+    for (uint64_t i = 1; i <= 40; i++) {
+        check_ok(sim_pool_commit_counter(pool, i % 3, i));
+        pages += image_pages_of_checkpoint();
+        check(pages_of_log() <= 2 * pool_segment_pages(pool));
+    }
+    check(pages < 3 * 40); /* one page mostly */
+    check(pool->root.now.deltas > 0 && pool->root.now.deltas <= POOL_DELTAS);
+    for (uint64_t key = 1; key <= 1000; key += 2)
+        pool_batch_delete(&b, POOL_RECORD_COUNTER, 7, key);
+    check_ok(pool_commit(pool, &b));
+    pool_batch_fini(&b);
+    check_ok(pool_checkpoint(pool));
+}
+
+static CO void find_little(void *arg)
+{
+    int *rc = arg;
+    struct pool_record r;
+    *rc = sim_pool_import(disks, NULL, &pool, &err);
+    for (uint64_t key = 1; key <= 1000 && !*rc; key++)
+        check_equal(pool_record_get(pool, POOL_RECORD_COUNTER, 7, key, &r), key % 2 == 0);
+    check_equal(sim_pool_counter(pool, 1), 40);
+    check_ok(pool_close(pool, true));
+}
+
+static void a_checkpoint_writes_what_changed(void **state)
+{
+    (void)state;
+    int rc;
+    struct sim_world *w = sim_pool_world(1, disks);
+    sim_pool_run(w, change_little, NULL);
+    pool_abandon(pool);
+    w = sim_pool_power_cut(w, 2);
+    sim_pool_run(w, find_little, &rc);
+    check_ok(rc);
     sim_world_free(w);
     assert_checked();
 }
@@ -498,6 +569,7 @@ int main(void)
         cmocka_unit_test(a_root_does_not_come_before_the_commits_that_its_table_has),
         cmocka_unit_test(a_failed_checkpoint_gives_back_what_it_wrote),
         cmocka_unit_test(a_large_pool_is_freed_in_turns),
+        cmocka_unit_test(a_checkpoint_writes_what_changed),
         cmocka_unit_test(a_request_that_comes_while_a_checkpoint_runs_makes_another),
         cmocka_unit_test(a_checkpoint_that_failed_is_tried_until_it_succeeds),
         cmocka_unit_test(those_who_ask_during_a_checkpoint_share_the_next_one),

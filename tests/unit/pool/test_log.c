@@ -204,10 +204,10 @@ static void a_damaged_batch_is_taken_from_the_other_copy_and_healed(void **state
         w = run_import(w);
         check_ok(import_rc);
         check_equal(client.value[2], 2);
-        check(pool->disk[n % 2].io.healed_blocks > 0);
+        check(figure_get(&pool->disk[n % 2].io.figures.healed_blocks) > 0);
         w = run_import(w);
         check_ok(import_rc);
-        check_equal(pool->disk[n % 2].io.healed_blocks, 0);
+        check_equal(figure_get(&pool->disk[n % 2].io.figures.healed_blocks), 0);
         end(w);
     }
 }

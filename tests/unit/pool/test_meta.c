@@ -256,7 +256,8 @@ static void free_pages_are_found(void *arg)
     pool_batch_init(&b);
     pool_page_release(pool, &first, 1);
     for (unsigned i = 0; i < pool->meta.groups; i++)
-        pool_meta_encode(pool->meta.group[i], &b); /* a checkpoint does; there is no room for one */
+        pool_meta_encode(pool, pool->meta.group[i], 0,
+                         &b); /* a checkpoint does; there is no room for one */
     pool_meta_commit(pool);
     pool_batch_fini(&b);
     /* those that were taken before the rest could not be had */

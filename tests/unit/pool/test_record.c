@@ -109,7 +109,7 @@ static void an_encoded_table_applies_to_an_equal_one(void **state)
     for (uint64_t i = 0; i < 500; i++)
         pool_batch_set(&b, POOL_RECORD_STAT, (uint32_t)i, i * i, &i, i % 9);
     apply(p, &b);
-    pool_records_encode_begin(&p->records);
+    pool_records_encode_begin(&p->records, 0);
     while (pool_records_encode_some(&p->records, &b, 7))
         ;
     apply(q, &b);
@@ -154,7 +154,7 @@ static void a_copy_in_steps_and_the_log_since_it_began_give_the_table(void **sta
         for (unsigned i = 0; i < KEYS; i++)
             change(p, &log, step++);
         pool_batch_clear(&log); /* the cut */
-        pool_records_encode_begin(&p->records);
+        pool_records_encode_begin(&p->records, 0);
         while (pool_records_encode_some(&p->records, &copy, 1 + (unsigned)round % 3)) {
             for (unsigned i = 0; i < 1 + round % 5; i++)
                 change(p, &log, step++);
@@ -162,7 +162,7 @@ static void a_copy_in_steps_and_the_log_since_it_began_give_the_table(void **sta
         }
         apply(q, &copy);
         apply(q, &log);
-        assert_int_equal(q->records.table.count, p->records.table.count);
+        assert_int_equal(pool_records_bytes(&q->records), pool_records_bytes(&p->records));
         for (uint64_t key = 0; key < KEYS; key++) {
             bool there = pool_record_get(p, POOL_RECORD_STAT, 0, key, &r);
             assert_int_equal(pool_record_get(q, POOL_RECORD_STAT, 0, key, &s), there);
@@ -172,6 +172,130 @@ static void a_copy_in_steps_and_the_log_since_it_began_give_the_table(void **sta
         table_free(p);
         table_free(q);
     }
+}
+
+/* Images as a root names them, and the log since the last one began (image.c). */
+struct chain {
+    struct pool_batch image[1 + POOL_DELTAS], log;
+    unsigned images;
+};
+
+static void chain_cut(struct chain *c, unsigned images)
+{
+    while (c->images > images)
+        pool_batch_fini(&c->image[--c->images]);
+}
+
+/* Writes image `at`, or fails to, while the table goes on changing. */
+static void chain_add(struct pool *p, struct chain *c, unsigned at, uint64_t *step, bool fails)
+{
+    struct pool_records *t = &p->records;
+    struct pool_batch image, log;
+    pool_batch_init(&image);
+    pool_batch_init(&log);
+    uint32_t from = at ? t->from[at - 1] : 0;
+    pool_records_range_begin(t);
+    pool_records_encode_begin(t, from);
+    for (bool more = true; more;
+         more = pool_records_encode_some(t, &image, 1 + (unsigned)(*step % 3)))
+        for (unsigned i = 0; i < *step % 3; i++)
+            change(p, &log, (*step)++);
+    if (fails) {
+        pool_records_range_undo(t);
+        pool_batch_fini(&image);
+        /* the log goes on from the old cut */
+        assert_true(pool_batch_take_memory(&c->log, c->log.len + log.len + 1));
+        if (log.len)
+            memcpy(c->log.bytes + c->log.len, log.bytes, log.len);
+        c->log.len += log.len;
+        pool_batch_fini(&log);
+        return;
+    }
+    chain_cut(c, at);
+    c->image[c->images++] = image;
+    pool_batch_fini(&c->log);
+    c->log = log;
+    if (at) {
+        pool_records_range_join(t, at - 1);
+        return;
+    }
+    while (pool_records_forget_some(t, 3))
+        change(p, &c->log, (*step)++);
+    pool_records_range_reset(t);
+}
+
+/* As an import reads it; its table is the next one to go on with. */
+static struct pool *chain_read(const struct chain *c)
+{
+    struct pool *q = table_new();
+    struct pool_records *t = &q->records;
+    pool_records_load_begin(t);
+    for (unsigned i = 0; i < c->images; i++) {
+        if (i)
+            pool_records_range_begin(t);
+        assert_int_equal(pool_records_apply(t, c->image[i].bytes, c->image[i].len), 0);
+    }
+    pool_records_range_begin(t);
+    pool_records_load_end(t);
+    assert_int_equal(t->ranges, c->images);
+    assert_int_equal(pool_records_apply(t, c->log.bytes, c->log.len), 0);
+    return q;
+}
+
+static void check_equal_tables(struct pool *p, struct pool *q)
+{
+    struct pool_record r, s;
+    assert_int_equal(pool_records_bytes(&q->records), pool_records_bytes(&p->records));
+    for (uint64_t key = 0; key < KEYS; key++) {
+        bool there = pool_record_get(p, POOL_RECORD_STAT, 0, key, &r);
+        assert_int_equal(pool_record_get(q, POOL_RECORD_STAT, 0, key, &s), there);
+        if (there)
+            assert_memory_equal(r.value, s.value, r.len);
+    }
+}
+
+static void a_full_image_its_deltas_and_the_log_give_the_table(void **state)
+{
+    (void)state;
+    for (uint64_t round = 0; round < 100; round++) {
+        struct pool *p = table_new();
+        struct chain c = {.images = 0};
+        uint64_t step = round * 100000;
+        pool_batch_init(&c.log);
+        chain_add(p, &c, 0, &step, false);
+        for (unsigned i = 0; i < 60; i++) {
+            uint64_t random = hash_mix(step);
+            unsigned most = c.images <= POOL_DELTAS ? c.images : POOL_DELTAS;
+            for (unsigned n = 0; n < random % 20; n++)
+                change(p, &c.log, step++);
+            chain_add(p, &c, random % 16 == 0 ? 0 : most - (unsigned)(random / 16 % most), &step,
+                      random / 256 % 5 == 0);
+            struct pool *q = chain_read(&c);
+            check_equal_tables(p, q);
+            bool imported = random / 4096 % 4 == 0;
+            table_free(imported ? p : q);
+            p = imported ? q : p;
+        }
+        table_free(p);
+        chain_cut(&c, 0);
+        pool_batch_fini(&c.log);
+    }
+}
+
+static void what_no_image_has_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    struct pool *p = table_new();
+    struct pool_batch b;
+    pool_batch_init(&b);
+    for (uint64_t i = 0; i < 10; i++)
+        pool_batch_set(&b, POOL_RECORD_INTENT, 1, i, &i, sizeof(i));
+    for (uint64_t i = 0; i < 10; i++)
+        pool_batch_delete(&b, POOL_RECORD_INTENT, 1, i);
+    apply(p, &b);
+    assert_int_equal(p->records.table.count, 0);
+    assert_int_equal(pool_records_changed_bytes(&p->records, 0), 0);
+    table_free(p);
 }
 
 static void records_for_the_table_image_are_set_and_removed_without_the_log(void **state)
@@ -239,6 +363,8 @@ int main(void)
         cmocka_unit_test(going_over_a_kind_sees_that_kind_only_and_can_stop),
         cmocka_unit_test(an_encoded_table_applies_to_an_equal_one),
         cmocka_unit_test(a_copy_in_steps_and_the_log_since_it_began_give_the_table),
+        cmocka_unit_test(a_full_image_its_deltas_and_the_log_give_the_table),
+        cmocka_unit_test(what_no_image_has_leaves_nothing_behind),
         cmocka_unit_test(records_for_the_table_image_are_set_and_removed_without_the_log),
         cmocka_unit_test(a_record_cut_anywhere_is_refused),
         cmocka_unit_test(random_bytes_never_decode_out_of_bounds),

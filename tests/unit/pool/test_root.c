@@ -96,6 +96,38 @@ static void a_root_decodes_to_what_was_encoded(void **state)
     free(p);
 }
 
+static void deltas_are_known_by_an_incompatible_feature(void **state)
+{
+    (void)state;
+    struct pool *p = example();
+    struct root_block *b = (struct root_block *)block;
+    struct root_image image;
+    struct pool_root root = example_root();
+    root_block_encode(p, &root, block);
+    assert_int_equal(le64_get(b->features_incompat), 0); /* an older release opens it */
+    root.deltas = ROOT_DELTAS;
+    for (unsigned i = 0; i < ROOT_DELTAS; i++)
+        root.delta[i] = (struct pool_table_image_ref){segment((4 + i) << 20), 20 + i, 1 + i};
+    root_block_encode(p, &root, block);
+    assert_int_equal(le64_get(b->features_incompat), ROOT_FEATURE_DELTAS);
+    assert_int_equal(root_block_decode(block, &image), 0);
+    assert_int_equal(image.features_incompat, 0); /* of the root, not of the pool */
+    assert_int_equal(image.root.deltas, ROOT_DELTAS);
+    for (unsigned i = 0; i < ROOT_DELTAS; i++) {
+        assert_memory_equal(&image.root.delta[i].start, &root.delta[i].start,
+                            sizeof(root.delta[i].start));
+        assert_int_equal(image.root.delta[i].stream, 20 + i);
+        assert_int_equal(image.root.delta[i].batches, 1 + i);
+    }
+    b->deltas = le16_make(ROOT_DELTAS + 1);
+    seal_block();
+    assert_int_equal(root_block_decode(block, &image), VP_E_ROOT_BAD);
+    b->features_incompat = le64_make(2 * ROOT_FEATURE_DELTAS);
+    seal_block();
+    assert_int_equal(root_block_decode(block, &image), VP_E_FEATURE_UNKNOWN);
+    free(p);
+}
+
 static void a_root_with_any_bit_flipped_is_not_a_root(void **state)
 {
     (void)state;
@@ -290,6 +322,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_root_decodes_to_what_was_encoded),
+        cmocka_unit_test(deltas_are_known_by_an_incompatible_feature),
         cmocka_unit_test(a_root_with_any_bit_flipped_is_not_a_root),
         cmocka_unit_test(a_root_of_another_pool_is_not_a_root),
         cmocka_unit_test(unknown_features_and_versions_are_refused_by_name),

@@ -86,7 +86,7 @@ static void flushes_from_three_reactors_cover_what_was_written_and_share_turns(v
     (void)state;
     flush_from_all_reactors(0);
     assert_int_equal(atomic_load(&disk.writes_flushed), FLUSHES_ALL);
-    assert_true(atomic_load(&disk.flushes) < FLUSHES_ALL);
+    assert_true(figure_get(&disk.figures.flushes) < FLUSHES_ALL);
     assert_int_equal(atomic_load(&failed), 0);
 }
 

@@ -195,8 +195,12 @@ static void body_heal(void)
         sim_disk_flip_bit(f.sim[b % 2], BASE + b * RAID_BLOCK + b, b % 8);
     check_ok(read_verified());
     check(memcmp(back, data, sizeof(data)) == 0);
-    check_equal(f.disk[0].checksum_errors + f.disk[1].checksum_errors, BLOCKS / 2);
-    check_equal(f.disk[0].healed_blocks + f.disk[1].healed_blocks, BLOCKS / 2);
+    check_equal(figure_get(&f.disk[0].figures.checksum_errors) +
+                    figure_get(&f.disk[1].figures.checksum_errors),
+                BLOCKS / 2);
+    check_equal(figure_get(&f.disk[0].figures.healed_blocks) +
+                    figure_get(&f.disk[1].figures.healed_blocks),
+                BLOCKS / 2);
     check(copy_is_good(0)); /* region 0 of group 0 is read from copy 0: that is what was healed */
     check(!copy_is_good(1));
 }
@@ -248,8 +252,8 @@ static void body_read_error(void)
     sim_disk_inject(f.sim[0], SIM_FAULT_ERROR, 1 << IO_READ, 0, 0);
     check_ok(read_verified());
     check(memcmp(back, data, sizeof(data)) == 0);
-    check_equal(f.disk[0].read_errors, 1);
-    check_equal(f.disk[0].healed_blocks, BLOCKS);
+    check_equal(figure_get(&f.disk[0].figures.read_errors), 1);
+    check_equal(figure_get(&f.disk[0].figures.healed_blocks), BLOCKS);
     check_equal(f.ejects, 0);
 }
 static void an_unreadable_copy_is_rewritten(void **state)
@@ -436,11 +440,11 @@ static void a_disk_may_die_at_any_operation(void **state)
 static void body_skip_clean(void)
 {
     check_ok(raid_flush(f.disks, f.copies));
-    check_equal(f.disk[0].flushes, 0);
+    check_equal(figure_get(&f.disk[0].figures.flushes), 0);
     check_ok(write_all());
     check_ok(raid_flush(f.disks, f.copies));
     check_ok(raid_flush(f.disks, f.copies));
-    check_equal(f.disk[0].flushes, 1);
+    check_equal(figure_get(&f.disk[0].figures.flushes), 1);
     check_equal(f.disk[0].writes_flushed, f.disk[0].writes_done);
 }
 static void clean_disks_are_not_flushed(void **state)
@@ -459,7 +463,7 @@ static void body_flush_error(void)
     check_equal(f.disk[0].writes_flushed, 0);
     check_ok(write_all());
     check_ok(raid_flush(f.disks, f.copies));
-    check_equal(f.disk[0].flushes, 1); /* never again */
+    check_equal(figure_get(&f.disk[0].figures.flushes), 1); /* never again */
 }
 static void a_failed_flush_ejects_and_is_not_retried(void **state)
 {
@@ -486,7 +490,7 @@ static void body_write_during_flush(void)
     check_equal(f.disk[0].writes_flushed, 1);
     check_equal(f.disk[0].writes_done, 2);
     check_ok(raid_flush(f.disks, f.copies));
-    check_equal(f.disk[0].flushes, 2);
+    check_equal(figure_get(&f.disk[0].figures.flushes), 2);
 }
 static void a_write_during_a_flush_is_not_counted_as_flushed(void **state)
 {
@@ -508,7 +512,7 @@ static void body_two_flushes(void)
     }
     check_ok(co_group_wait(&g));
     check_equal(f.disk[0].writes_flushed, 0);
-    check_equal(f.disk[0].flushes, 1);
+    check_equal(figure_get(&f.disk[0].figures.flushes), 1);
     check(!f.disk[0].in_service);
     check_equal(f.disk[1].writes_flushed, 1);
 }
@@ -529,7 +533,7 @@ static void body_shared_flush(void)
         check_ok(co_spawn(flusher, &g, "flusher"));
     }
     check_ok(co_group_wait(&g));
-    check_equal(f.disk[0].flushes, 2);
+    check_equal(figure_get(&f.disk[0].figures.flushes), 2);
 }
 static void flushes_that_wait_share_the_next_one(void **state)
 {

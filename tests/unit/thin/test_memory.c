@@ -151,12 +151,79 @@ static void many_changes_that_are_slowed_down_do_not_wait_in_a_long_line(void **
     run(body_slowed);
 }
 
+/* A block below each of many interior pages: half of the pages are interior ones. */
+static void body_wide(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    enum { SPOTS = 300 };
+    const uint64_t apart = (uint64_t)THIN_FANOUT * CHUNKS_OF_A_LEAF * CHUNK;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    const struct thin_cache *c = st->cache;
+    check_ok(thin_resize(st->thin, SPOTS * apart));
+    size_t most = 0;
+    for (uint64_t i = 0; i < SPOTS; i++) {
+        check_ok(thin_write(st->thin, i * apart, 1, block));
+        most = max_u64(most, c->interior);
+        uint64_t bytes = (c->pages + 8) * POOL_PAGE;
+        bytes += c->interior * THIN_FANOUT * sizeof(struct thin_page *);
+        check(bytes <= (c->limit_pages + 16) * POOL_PAGE);
+    }
+    check(most > c->limit_pages / 4);
+    check_ok(sim_thin_close(st));
+}
+
+static void the_limit_counts_the_pointers_of_interior_pages(void **state)
+{
+    (void)state;
+    run(body_wide);
+}
+
+static unsigned open_slots(const struct thin *t)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < t->space.width; i++)
+        n += t->space.open[i] != NULL;
+    return n;
+}
+
+static void body_exceeded(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    write_chunks(st->thin, 0, 4);
+    check_ok(thin_commit(st->thin));
+    check(open_slots(st->thin) > 0); /* they stay as long as there is memory */
+    size_t limit = st->cache->limit_pages;
+    st->cache->limit_pages = 1;
+    check_ok(thin_commit(st->thin));
+    write_chunks(st->thin, 4, 8);
+    check_ok(thin_commit(st->thin));
+    check_equal(open_slots(st->thin), 0);
+    write_chunks(st->thin, 8, 12); /* in the same arenas */
+    st->cache->limit_pages = limit;
+    check_equal(thin_stats(st->thin).leased_arenas, 2 * st->thin->space.width);
+    struct thin_audit a;
+    check_ok(thin_check(st->thin, &a));
+    check(a.mapped == 12 && !a.leaked && !a.doubled && !a.unmarked);
+    check_ok(sim_thin_close(st));
+}
+
+static void beyond_the_limit_a_commit_unpins_the_leaves_of_open_arenas(void **state)
+{
+    (void)state;
+    run(body_exceeded);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_volume_that_took_its_memory_needs_no_more),
         cmocka_unit_test(others_leave_it_what_it_has_a_right_to),
         cmocka_unit_test(many_changes_that_are_slowed_down_do_not_wait_in_a_long_line),
+        cmocka_unit_test(the_limit_counts_the_pointers_of_interior_pages),
+        cmocka_unit_test(beyond_the_limit_a_commit_unpins_the_leaves_of_open_arenas),
     };
     return cmocka_run_group_tests_name("thin memory", tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* What is counted of a volume's requests, and how long they took. */
+/* What is counted of the requests of volumes and of their disks, and how long they took. */
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"
 
@@ -14,7 +14,7 @@ static uint8_t data[LEN] __attribute__((aligned(4096)));
 
 static bool is_between(const struct histogram *h, uint64_t least_ns, uint64_t most_ns)
 {
-    return histogram_permille_ns(h, 0) >= least_ns && histogram_permille_ns(h, 999) <= most_ns;
+    return histogram_permille_ns(h, 0) >= least_ns && histogram_permille_ns(h, 1000) <= most_ns;
 }
 
 /* The simulated disks take 1 to 100 us, and time stands still while code runs. */
@@ -55,6 +55,51 @@ static void requests_are_counted_with_their_latencies(void **state)
     (void)state;
     struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = 1});
     sim_volumes_run(s, requests);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
+/* ---- disks ---------------------------------------------------------------------------------- */
+
+/* A member that is slow shows, though a request waits for both. */
+static CO void slow_member(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "v", LEN);
+    struct raid_figures sum[2] = {0};
+    unsigned n;
+    if (!v)
+        return;
+    struct raid_disk *const *d = pool_disks(volumes_pool(s->vs), &n);
+    check_ok(volume_write(v, 0, LEN, data, VOLUME_FUA));
+    sim_disk_inject(sim_disk_find(s->world, "d1"), SIM_FAULT_STALL, 1 << IO_WRITE, 0, 500000000);
+    check_ok(volume_write(v, 0, BLOCK, data, 0));
+    for (unsigned i = 0; i < 16; i++)
+        check_ok(volume_read(v, i * BLOCK, BLOCK, data));
+    check_ok(volume_flush(v));
+    for (unsigned i = 0; i < 2; i++) {
+        check(figure_histograms_new(&raid_figure_set, &sum[i]));
+        raid_disk_figures_sum(d[i], &sum[i]);
+        check(figure_get(&sum[i].writes) > 0 && figure_get(&sum[i].bytes_written) >= LEN);
+        check_equal(figure_get(&sum[i].writes), histogram_count(sum[i].write_latency));
+        check_equal(figure_get(&sum[i].reads), histogram_count(sum[i].read_latency));
+        check_equal(figure_get(&sum[i].flushes), histogram_count(sum[i].flush_latency));
+        check(figure_get(&sum[i].flushes) > 0);
+        check(is_between(sum[i].flush_latency, 1000, 1000000));
+    }
+    check(figure_get(&sum[0].reads) + figure_get(&sum[1].reads) >= 16);
+    check(is_between(sum[0].write_latency, 1000, 1000000));
+    check(!is_between(sum[1].write_latency, 1000, 1000000));
+    check(is_between(sum[1].write_latency, 1000, 600000000));
+    for (unsigned i = 0; i < 2; i++)
+        figure_histograms_free(&raid_figure_set, &sum[i]);
+}
+
+static void each_disk_has_its_own_latencies(void **state)
+{
+    (void)state;
+    struct sim_volumes *s =
+        sim_volumes_new(&(struct sim_volumes_config){.seed = 3, .profile = "mirror"});
+    sim_volumes_run(s, slow_member);
     sim_volumes_free(s);
     assert_checked();
 }
@@ -107,6 +152,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_are_counted_with_their_latencies),
+        cmocka_unit_test(each_disk_has_its_own_latencies),
         cmocka_unit_test(figures_outlive_the_open_map),
     };
     return cmocka_run_group_tests_name("volumes/figures", tests, NULL, NULL);

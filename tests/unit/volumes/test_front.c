@@ -147,6 +147,11 @@ static CO int run_pass(struct sent *t)
     return front_pass(&t->client);
 }
 
+static CO int run_admit(struct sent *t)
+{
+    return front_admit(&t->client, t->at);
+}
+
 static CO int run_discard(struct sent *t)
 {
     return front_discard(&t->client, t->at, MIB(160), 0);
@@ -466,6 +471,138 @@ static void a_shrink_does_not_go_on_without_the_requests_that_are_late(void **st
     play(shrink_late, 9);
 }
 
+/* ---- tokens ---------------------------------------------------------------------------------- */
+
+struct bucket {
+    uint64_t bytes, taken;
+    unsigned waiting;
+    struct co_queue queue;
+};
+
+static CO int bucket_take(void *arg, const struct front_client *c, uint64_t bytes)
+{
+    struct bucket *b = arg;
+    b->waiting++;
+    while (b->bytes < bytes && !front_client_is_off(c))
+        co_queue_wait(&b->queue, "tokens");
+    b->waiting--;
+    if (front_client_is_off(c))
+        return VP_E_CANCELLED;
+    b->bytes -= bytes;
+    b->taken += bytes;
+    return 0;
+}
+
+static void bucket_rouse(void *arg)
+{
+    struct bucket *b = arg;
+    co_queue_wake_all(&b->queue);
+}
+
+static CO void tokens(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "v", MIB(4));
+    struct front *f = volume_front(v);
+    struct front_late late;
+    struct bucket b = {.bytes = 4096};
+    struct front_tokens t = {bucket_take, bucket_rouse, &b};
+    struct sent first, goes, waits, flush;
+    co_queue_init(&b.queue);
+    front_tokens_set(f, &t);
+    send_and_yield(&first, f, run_admit, 4096);
+    send_and_yield(&goes, f, run_admit, 4096);
+    send_and_yield(&waits, f, run_admit, 8192);
+    send_and_yield(&flush, f, run_admit, 0);
+    check(first.done && first.rc == 0 && flush.done && flush.rc == 0);
+    check_equal(b.waiting, 2);
+    check_ok(front_freeze(f, 0, &late)); /* who waits for tokens is not in flight */
+    front_client_go(&goes.client);
+    co_yield ();
+    check(goes.done && goes.rc == VP_E_CANCELLED);
+    b.bytes = 8192;
+    co_queue_wake_all(&b.queue);
+    pass_time(MS(1));
+    check_equal(b.taken, 4096 + 8192);
+    check(!waits.done); /* it has its tokens, and waits at the gate */
+    front_thaw(f);
+    pass_time(MS(1));
+    check(waits.done && waits.rc == 0);
+    front_tokens_set(f, NULL);
+    send_and_yield(&first, f, run_admit, MIB(1));
+    check(first.done && first.rc == 0);
+}
+
+static void a_request_takes_its_tokens_before_it_is_in_flight(void **state)
+{
+    (void)state;
+    play(tokens, 12);
+}
+
+/* ---- marks ----------------------------------------------------------------------------------- */
+
+enum { MARK_BLOCKS = 1024 };
+struct marked {
+    struct volume *v;
+    bool block[MARK_BLOCKS];
+    bool unlocked;
+};
+
+static void mark(void *arg, uint64_t block, uint64_t count)
+{
+    struct marked *m = arg;
+    m->unlocked |= lock_table_is_empty(&m->v->io->locks);
+    for (uint64_t i = block; i < block + count && i < MARK_BLOCKS; i++)
+        m->block[i] = true;
+}
+
+/* Whether the blocks [from, end) are marked and no others; then none is. */
+static bool marked_just(struct marked *m, uint64_t from, uint64_t end)
+{
+    bool just = true;
+    for (uint64_t i = 0; i < MARK_BLOCKS; i++)
+        just &= m->block[i] == (from <= i && i < end);
+    memset(m->block, 0, sizeof(m->block));
+    return just;
+}
+
+static CO void marks_set(struct volume *v, const struct volume_marks *marks)
+{
+    struct front_late late;
+    check_ok(front_freeze(volume_front(v), 0, &late));
+    volume_marks_set(v, marks);
+    front_thaw(volume_front(v));
+}
+
+static CO void marks(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "v", MIB(4));
+    struct marked m = {.v = v};
+    check_ok(volume_write(v, 0, 4096, data, 0));
+    marks_set(v, &(struct volume_marks){mark, &m});
+    check(marked_just(&m, 0, 0));
+    check_ok(volume_write(v, 8192, 8192, data, 0));
+    check(marked_just(&m, 2, 4));
+    check_ok(volume_write(v, 8191, 2, data, 0)); /* parts of two blocks */
+    check(marked_just(&m, 1, 3));
+    check_ok(volume_zero(v, 100, 8192, 0));
+    check(marked_just(&m, 0, 3));
+    check_ok(volume_discard(v, 4096, 12288, 0));
+    check(marked_just(&m, 1, 4));
+    check_ok(volume_read(v, 0, STEP, seen));
+    check_ok(volume_flush(v));
+    check(marked_just(&m, 0, 0));
+    check(!m.unlocked);
+    marks_set(v, NULL);
+    check_ok(volume_write(v, 8192, 8192, data, 0));
+    check(marked_just(&m, 0, 0));
+}
+
+static void every_change_is_marked_under_its_lock(void **state)
+{
+    (void)state;
+    play(marks, 13);
+}
+
 /* ---- the end -------------------------------------------------------------------------------- */
 
 static CO void end(struct sim_volumes *s)
@@ -529,6 +666,8 @@ int main(void)
         cmocka_unit_test(a_client_that_goes_waits_at_no_gate),
         cmocka_unit_test(one_freezes_a_volume_at_a_time),
         cmocka_unit_test(a_shrink_does_not_go_on_without_the_requests_that_are_late),
+        cmocka_unit_test(a_request_takes_its_tokens_before_it_is_in_flight),
+        cmocka_unit_test(every_change_is_marked_under_its_lock),
         cmocka_unit_test(a_pool_that_is_closed_ends_what_is_held),
         cmocka_unit_test(a_freeze_ends_when_the_pool_is_closed),
     };
