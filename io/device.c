@@ -137,7 +137,7 @@ void io_batch_add(struct io_batch *b, struct io_op *op)
     op->batch = b;
     op->done_bytes = 0;
     op->retries = 0;
-    op->submitted_ns = reactor_current->turn_ns;
+    op->submitted_ns = reactor_clock_ns;
     op->dev->ops->submit(op->dev, op);
 }
 
@@ -159,7 +159,7 @@ void io_op_complete(struct io_op *op, int rc)
     }
     struct io_batch *b = op->batch;
     op->rc = rc;
-    op->done_ns = reactor_current->turn_ns;
+    op->done_ns = reactor_clock_ns;
     if (rc != 0 && b->rc == 0)
         b->rc = rc;
     VP_VERIFY(b->pending, >, 0U);

@@ -84,9 +84,11 @@ void reactor_free(struct reactor *r)
 
 /* ---- the loop ------------------------------------------------------------------------------ */
 
-void reactor_update_turn(struct reactor *r)
+_Thread_local uint64_t reactor_clock_ns;
+
+void reactor_update_turn(void)
 {
-    r->turn_ns = reactor_now_ns();
+    reactor_clock_ns = reactor_now_ns();
 }
 
 static void run_coroutines(struct reactor *r)
@@ -96,7 +98,7 @@ static void run_coroutines(struct reactor *r)
         reactor_run_ready(r, (unsigned)(end - r->stats.switches));
         if (list_empty(&r->completed))
             continue;
-        reactor_update_turn(r); /* what was done on the spot took time as well */
+        reactor_update_turn(); /* what was done on the spot took time as well */
         reactor_complete_local(r);
     } while (!list_empty(&r->ready) && r->stats.switches < end);
 }
@@ -114,7 +116,7 @@ static void run_simulated(struct reactor *r)
     struct sim_world *sim = r->config.sim;
     for (;;) {
         r->stats.turns++;
-        reactor_update_turn(r);
+        reactor_update_turn();
         reactor_run_timers(r);
         mailbox_receive(&r->mailbox);
         reactor_run_ready(r, SWITCHES_PER_TURN);
@@ -152,7 +154,7 @@ static void run_real(struct reactor *r)
         if (is_finished(r))
             break;
         if (r->stats.switches != last_switches)
-            last_work_ns = r->turn_ns;
+            last_work_ns = reactor_clock_ns;
         last_switches = r->stats.switches;
         uint64_t wait_ns = wait_time(r, last_work_ns);
         /* The order matters: `sleeping` is set before the last look (mailbox_impl.h). */
@@ -173,7 +175,7 @@ void reactor_run(struct reactor *r, void (*first)(void *arg), void *arg)
     VP_VERIFY(reactor_current, ==, NULL);
     reactor_current = r;
     co_context_init_thread(&r->loop);
-    reactor_update_turn(r);
+    reactor_update_turn();
     if (first)
         VP_VERIFY(co_spawn(first, arg, "first"), ==, 0);
     if (r->config.sim)
@@ -234,11 +236,6 @@ uint64_t reactor_now_ns(void)
     struct timespec ts;
     VP_VERIFY(clock_gettime(CLOCK_MONOTONIC, &ts), ==, 0);
     return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
-}
-
-uint64_t reactor_turn_ns(void)
-{
-    return reactor_current->turn_ns;
 }
 
 #define SIM_EPOCH_SECONDS 1700000000ULL /* the date at which simulated worlds begin */

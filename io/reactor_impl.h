@@ -24,7 +24,6 @@ struct ring;
 
 struct reactor {
     struct reactor_config config; /* with its defaults filled in                               */
-    uint64_t turn_ns;             /* the clock at the start of this turn                       */
     struct ring *ring;            /* NULL in a simulated world                                 */
     struct region *region;        /* made when the first buffer is asked for                   */
 
@@ -61,11 +60,11 @@ void reactor_drop_coroutines(struct reactor *r);
 /* ---- reactor.c ---------------------------------------------------------------------------- */
 
 /* Before completions are looked at: they are of now. */
-void reactor_update_turn(struct reactor *r);
+void reactor_update_turn(void);
 
 /* ---- timer.c ------------------------------------------------------------------------------ */
 
-/* Runs the timers that are due at turn_ns. */
+/* Runs the timers that are due in this turn. */
 void reactor_run_timers(struct reactor *r);
 /* When the next timer is due; UINT64_MAX when there is none. */
 uint64_t reactor_next_timer_ns(const struct reactor *r);

@@ -402,7 +402,7 @@ unsigned ring_turn(struct ring *ring, uint64_t timeout_ns)
         vp_error_log("io_uring failed (%s): completions are lost, cannot go on", strerror(-rc));
         abort();
     }
-    reactor_update_turn(reactor_current);
+    reactor_update_turn();
     unsigned done = reap(ring);
     feed_waiting(ring);
     return done;

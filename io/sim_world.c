@@ -215,7 +215,7 @@ bool sim_reactor_step(struct sim_world *w, uint64_t wait_until_ns)
         return false;
     struct sim_flight f = flight_take(w);
     w->now_ns = max_u64(w->now_ns, f.at_ns);
-    reactor_update_turn(reactor_current);
+    reactor_update_turn();
     sim_disk_complete(&f);
     return true;
 }

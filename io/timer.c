@@ -84,7 +84,7 @@ void timer_disarm(struct timer *t)
 void reactor_run_timers(struct reactor *r)
 {
     size_t budget = r->timer_count; /* one that re-arms itself at once waits for the next turn */
-    while (budget-- > 0 && r->timer_count > 0 && r->timers[0]->at_ns <= r->turn_ns) {
+    while (budget-- > 0 && r->timer_count > 0 && r->timers[0]->at_ns <= reactor_clock_ns) {
         struct timer *t = r->timers[0];
         timer_disarm(t);
         t->fn(t);

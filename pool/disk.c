@@ -149,8 +149,11 @@ int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const cha
 {
     struct pool_disk *d = &p->disk[index];
     d->extent_map = calloc(bitmap_words(d->extents_total), sizeof(uint64_t));
-    if (!d->extent_map || !raid_disk_figures_new(&d->io))
+    if (!d->extent_map || !raid_disk_figures_new(&d->io)) {
+        free(d->extent_map);
+        d->extent_map = NULL;
         return VP_E_NO_MEMORY;
+    }
     d->pool = p;
     d->tail_bytes = pool_tail_bytes(d->size_bytes);
     (void)snprintf(d->path, sizeof(d->path), "%s", path);

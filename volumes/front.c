@@ -256,12 +256,16 @@ static inline __attribute__((always_inline)) CO int request_run(struct front_req
 /* The same for those whose latency is counted: what a client sees, with the time at the gate. Of a
  * request that ends in the turn of the reactor in which it began all that is known is that it took
  * less than the turn. */
-static inline __attribute__((always_inline)) CO int
-request_run_timed(struct front_request *r, enum front_kind kind, struct histogram *latency)
+static inline __attribute__((always_inline)) CO int request_run_timed(struct front_request *r,
+                                                                      enum front_kind kind)
 {
     uint64_t begin_ns = reactor_turn_ns();
     int rc = request_run(r, kind);
-    histogram_add(latency, reactor_turn_ns() - begin_ns);
+    const struct volume_figures *f = &r->client->front->volume->figures;
+    histogram_add(kind == FRONT_READ    ? f->read_latency
+                  : kind == FRONT_WRITE ? f->write_latency
+                                        : f->flush_latency,
+                  reactor_turn_ns() - begin_ns);
     return rc;
 }
 
@@ -291,7 +295,7 @@ CO int front_read(struct front_client *c, uint64_t offset, uint64_t len, void *b
 {
     struct front_request r = {
         .client = c, .kind = FRONT_READ, .offset = offset, .len = len, .data = buf};
-    return request_run_timed(&r, FRONT_READ, c->front->volume->figures.read_latency);
+    return request_run_timed(&r, FRONT_READ);
 }
 
 CO int front_write(struct front_client *c, uint64_t offset, uint64_t len, const void *buf,
@@ -303,13 +307,13 @@ CO int front_write(struct front_client *c, uint64_t offset, uint64_t len, const 
                               .len = len,
                               .data = (void *)(uintptr_t)buf,
                               .flags = flags};
-    return request_run_timed(&r, FRONT_WRITE, c->front->volume->figures.write_latency);
+    return request_run_timed(&r, FRONT_WRITE);
 }
 
 CO int front_flush(struct front_client *c)
 {
     struct front_request r = {.client = c, .kind = FRONT_FLUSH};
-    return request_run_timed(&r, FRONT_FLUSH, c->front->volume->figures.flush_latency);
+    return request_run_timed(&r, FRONT_FLUSH);
 }
 
 CO int front_discard(struct front_client *c, uint64_t offset, uint64_t len, unsigned flags)

@@ -140,13 +140,16 @@ static void cut_after(struct sim_world *w, uint64_t n)
 static void cut_imports(bool merges)
 {
     bool cut = true;
+    struct sim_world *w = power_cut(world_with_pool(2, 17));
+    if (merges) {
+        check_ok(import_disks(w, "01", true));
+        check_equal(pool->root.now.pieces, 2);
+        w = power_cut(w);
+    }
+    struct sim_snapshot *s = sim_snapshot_take(w);
+    sim_world_free(w);
     for (uint64_t n = 0; cut; n++) {
-        struct sim_world *w = power_cut(world_with_pool(2, 17));
-        if (merges) {
-            check_ok(import_disks(w, "01", true));
-            check_equal(pool->root.now.pieces, 2);
-            w = power_cut(w);
-        }
+        w = sim_world_from_snapshot(s, NULL, n);
         cut_after(w, n);
         vp_ignore(import_disks(w, "01", false), "it may have been cut");
         cut = events > cut_at;
@@ -156,6 +159,7 @@ static void cut_imports(bool merges)
         check_counters();
         end(w);
     }
+    sim_snapshot_free(s);
 }
 
 static void an_import_that_is_cut_anywhere_can_be_done_again(void **state)
