@@ -116,7 +116,7 @@ static CO int record_delete(const struct attachment *a)
     return rc;
 }
 
-/* What stands behind the address; the default when it is not whole. */
+/* The owner and mode that follow the address; the default when they are not whole. */
 static struct attachment_socket record_socket(const struct attachment_disk *d, size_t len)
 {
     struct attachment_socket_disk socket;
@@ -130,8 +130,8 @@ static struct attachment_socket record_socket(const struct attachment_disk *d, s
                                       .mode = mode <= 0777 ? mode : ATTACHMENT_MODE_UNSET};
 }
 
-/* One record from disk, so nothing about it is trusted. One that does not decode is left alone: a
- * newer release may know it. */
+/* Reads one record. It comes from disk, so nothing about it is trusted. A record that does not
+ * decode is left alone, because a newer release may know it. */
 static int record_read(const struct pool_record *r, void *arg)
 {
     struct control_pool *p = arg;

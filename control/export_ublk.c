@@ -153,7 +153,7 @@ static CO int target_start(const struct attachment *a, const struct address *add
     return ublkx_target_start(&o, &d->target, err);
 }
 
-/* It takes over the device that a killed daemon left. */
+/* Also takes over the device that a killed daemon left. */
 static CO int ublk_start(struct control *c, struct attachment *a, struct vp_error *err)
 {
     struct address address;
@@ -242,7 +242,8 @@ static CO int check_unclaimed(const struct attachment *a)
     return ublkx_target_check_unclaimed(d->target);
 }
 
-/* What udev and its helpers open for a moment, after every change, does not count. */
+/* Users that are udev and its helpers do not count: they open a device for a moment after every
+ * change. */
 static bool passes_by_itself(const struct block_users *users)
 {
     for (unsigned i = 0; i < users->count && i < BLOCK_USERS_MAX; i++)
@@ -251,7 +252,7 @@ static bool passes_by_itself(const struct block_users *users)
     return users->count > 0;
 }
 
-/* Those who use it, once helpers of udev had their moment. */
+/* The users of the device, once helpers of udev had their moment. */
 static CO int users_settle(const struct attachment *a, struct block_users_of *of)
 {
     int rc = users_find(a, of);

@@ -161,7 +161,7 @@ void health_look(struct control *c, struct control_pool *p)
     volume_each_in_trouble(p->vs, note_trouble, h);
     list_for_each_safe (v, next, &h->all, link) {
         look_at_volume(c, p, v);
-        /* One that a walk has just found keeps its entry until that walk ends. */
+        /* An entry that a walk has just found stays until that walk ends. */
         if (!(v->now | v->before | v->told | v->at_risk | v->at_risk_next))
             entry_free(h, v);
     }

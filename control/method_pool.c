@@ -468,7 +468,7 @@ static CO int import_found(struct control *c, const struct scan_args *a,
     for (unsigned i = 0; i < count && rc == 0; i++)
         if (found_matches(&found[i], a->pool) && !open_pool_of(c, &found[i]))
             rc = import_one(c, &found[i], done, failed, err);
-    /* One pool by name: its failure is the call's. */
+    /* The call names one pool, so the pool's failure is the call's. */
     if (rc == 0 && a->pool && json_array_size(failed))
         rc = err->rc;
     control_pools_save_later(c);

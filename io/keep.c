@@ -72,7 +72,8 @@ int io_keep_reserve(struct io_keep *k, size_t offset, size_t len)
     int rc = io_fault_in(k->base + offset, len);
     if (rc == 0)
         return 0;
-    /* What it got before it failed. Not by madvise, which refuses that for locked memory. */
+    /* Gives back what fallocate got before it failed. Not by madvise, which refuses that for locked
+     * memory. */
     (void)fallocate(k->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len);
     return rc == -EINVAL ? VP_E_KEEP_NONE : VP_E_NO_MEMORY;
 }

@@ -1,4 +1,4 @@
-/* One thread a call: this happens a few times an hour. */
+/* Each call gets a thread of its own, since there are a few calls in an hour. */
 #include "io/offload.h"
 
 #include "base/attr.h"

@@ -246,7 +246,7 @@ static bool write_fails(const struct sim_world *w, const struct io_op *op)
            w->write_fails(op->buf, op->len, w->write_fails_arg);
 }
 
-/* What the op lacks: room below, or what the kernel has not for now. */
+/* What the op lacks: room below, or something that the kernel does not have for now. */
 static int short_of(const struct sim_disk *d, const struct io_op *op)
 {
     uint64_t now = d->world->now_ns;

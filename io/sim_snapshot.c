@@ -128,7 +128,7 @@ static struct sim_world *world_after(const struct sim_snapshot *s, uint64_t seed
     return w;
 }
 
-/* What the killed process had written is in the disks' caches still. */
+/* The writes of the killed process are still in the disks' caches. */
 static void keep_pending(struct sim_world *w, const struct sim_write *x)
 {
     struct sim_disk *d = w->disk[x->disk];

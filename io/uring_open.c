@@ -145,7 +145,8 @@ static bool is_memory_fs(int fd)
     return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
-/* What the disk below writes at once; of a file system on several, or on none, nothing is known. */
+/* The atomic unit of the disk below. Nothing is known of a file system on several disks, or on
+ * none. */
 static uint32_t file_atomic_bytes(dev_t dev)
 {
     uint64_t physical = queue_number(dev, "physical_block_size");

@@ -174,7 +174,7 @@ static uint32_t find_free_arena(const struct pool_group *g)
     return 0;
 }
 
-/* One lease in memory; the group's record is the caller's to write. No yield. */
+/* Leases one arena in memory. The caller writes the group's record. No yield. */
 static int lease_unrecorded(const struct lease_call *c, struct pool_group **g, uint32_t *arena,
                             bool *formed)
 {
@@ -477,7 +477,7 @@ CO int pool_arena_return_all(struct pool *p, uint32_t owner)
 
 /* ---- lost writes --------------------------------------------------------------------------- */
 
-/* It left with writes that no flush had covered. */
+/* The disk left service with writes that no flush had covered. */
 static bool disk_lost_writes(const struct raid_disk *d)
 {
     return !atomic_load(&d->in_service) &&

@@ -188,8 +188,8 @@ static bool is_usable(const struct pool_disk *d)
     return atomic_load_explicit(&d->io.in_service, memory_order_relaxed);
 }
 
-/* What a count of groups is about: the extents that are free now, or all that there are; without
- * `taken` of each disk. */
+/* The extents that a count of groups is about: those that are free now, or all. `taken` extents of
+ * each disk do not count. */
 struct extents_view {
     bool all;
     uint64_t taken;

@@ -153,7 +153,8 @@ static CO int run_apply_in_turns(struct pool_records *t, const uint8_t *bytes, s
     return rc ? rc : pool_records_apply(t, bytes + from, len - from);
 }
 
-/* For merging the pieces, which has to be only when the root is full. */
+/* Keeps the bytes of a run, for merging the pieces. They have to be merged only when the root is
+ * full. */
 static int run_keep(struct pool_import_state *im, const uint8_t *bytes, size_t len)
 {
     struct pool_batch *keep = &im->keep;

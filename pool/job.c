@@ -325,7 +325,7 @@ uint64_t pool_jobs_due_ns(const struct pool *p)
     return due_ns;
 }
 
-/* What a step took, and what it began too late, is made up for, up to a second. */
+/* A step that took long, or began late, is made up for, by up to a second. */
 static void limit_apply(struct pool_job *j, uint64_t units, uint64_t now_ns)
 {
     double cost_ns = j->limit ? (double)units * 1e9 / (double)j->limit : 0;
@@ -390,8 +390,8 @@ static int job_find_changeable(struct pool *p, uint32_t id, struct pool_job **ou
     return 0;
 }
 
-/* The job may end while its record becomes durable. When that fails: the state and the limit that
- * it had before. */
+/* The job may end while its record becomes durable. When the commit fails, the job gets its old
+ * state and limit back. */
 static CO int job_commit(struct pool *p, uint32_t id, const struct pool_job *before,
                          struct vp_error *err)
 {

@@ -101,8 +101,9 @@ static void area_set_used(struct pool_keep *k, unsigned area, size_t used)
     store(k, area_field(area) + offsetof(struct keep_area_header, used), used);
 }
 
-/* What an append relies on (leases, intents, commits) was durable before it: in the log up to here.
- * Never more than the log has, so a kill may come before or after this. */
+/* Notes how far the log is durable. An append relies on leases, intents and commits that are in the
+ * log up to here. The note never says more than the log has, so a kill may come before or after
+ * it. */
 static void log_note(struct pool_keep *k)
 {
     uint64_t seq = atomic_load_explicit(&k->pool->log.durable_seq, memory_order_relaxed);
@@ -148,7 +149,7 @@ static void header_write(struct pool_keep *k)
     memcpy(k->mem.base, &h, sizeof(h));
 }
 
-/* What cannot be had now may be had later; what this system does not have is not asked for
+/* Memory that cannot be had now may be had later. What this system does not have is not asked for
  * again. */
 static void begin_failed(struct pool_keep *k, const char *name, int rc)
 {

@@ -69,7 +69,7 @@ int pool_keeps_left(struct pool_keep_left **out, unsigned *count)
     return rc;
 }
 
-/* One that has a living owner stays, whatever was thought before. */
+/* Memory with a living owner stays, whatever the earlier look said. */
 static int forget_left(const char *name, void *arg)
 {
     struct vp_uuid pool;

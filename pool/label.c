@@ -94,7 +94,7 @@ uint64_t pool_label_at(uint64_t tail_bytes, unsigned copy)
     return (copy < POOL_LABEL_COPIES / 2 ? 0 : tail_bytes) + (copy % 2) * POOL_BLOCK;
 }
 
-/* What to say about a disk without a valid copy: the error that tells most. */
+/* The error to report for a disk without a valid copy: the one that tells most. */
 static int worse(int a, int b)
 {
     static const int order[] = {VP_E_FEATURE_UNKNOWN, VP_E_LABEL_VERSION, VP_E_LABEL_BAD,

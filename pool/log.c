@@ -258,7 +258,7 @@ static void run_take(struct run *r, uint8_t *to, size_t len)
     }
 }
 
-/* What is queued goes with `run`, up to a limit, or all of it (L3); returns the bytes. */
+/* Moves queued commits to `run`, up to a limit, or all of them (L3). Returns their bytes. */
 static size_t queue_take(struct pool_log *l, struct list *run)
 {
     size_t total = 0;

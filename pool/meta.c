@@ -272,7 +272,7 @@ static bool page_take(struct pool *p, uint64_t *addr)
     return false;
 }
 
-/* Of the group, pages came free: the next search begins at its front, and at no later group. */
+/* Pages of the group came free: the next search begins at its front, and at no later group. */
 static void meta_group_has_free(struct pool *p, struct pool_meta_group *g)
 {
     g->next = 0;
@@ -672,7 +672,7 @@ void pool_meta_rollback(struct pool *p)
 
 /* ---- room --------------------------------------------------------------------------------- */
 
-/* A segment keeps a page for its JUMP. */
+/* The pages of an image of so many bytes. A segment keeps a page for its JUMP. */
 static uint64_t image_pages(const struct pool *p, uint64_t bytes)
 {
     uint32_t pages = pool_segment_pages(p);
@@ -680,7 +680,7 @@ static uint64_t image_pages(const struct pool *p, uint64_t bytes)
            pages;
 }
 
-/* Of a full table image as it would be now. */
+/* The pages of a full table image as it would be now. */
 static uint64_t table_image_pages(const struct pool *p)
 {
     return image_pages(p, pool_table_image_bytes(p) + POOL_PAGE);
@@ -697,8 +697,9 @@ bool pool_meta_has_room_for_delta(const struct pool *p, uint64_t bytes)
     return room_left(p) >= (int64_t)(image_pages(p, bytes) + plenty);
 }
 
-/* What the log and two table images are kept for: the next one, and as many records as one has,
- * which a deletion may have to write before it. */
+/* The pages kept for the log and for two table images. One of these is the next image. The other
+ * stands for as many records as an image has: a deletion may have to write them before that
+ * image. */
 static uint64_t kept_pages(const struct pool *p)
 {
     return 2 * p->log.limit_pages + 2 * table_image_pages(p);

@@ -31,7 +31,7 @@ struct sight {
     bool newer;             /* some root is whole, and newer than ours */
 };
 
-/* What cannot be read for another reason is for the error counters to tell. */
+/* Other read errors are for the error counters to tell. */
 static bool is_beyond_end(int rc)
 {
     return rc == VP_E_IO_SHORT;

@@ -1,4 +1,4 @@
-/* Map entries: the geometry for each chunk size, valid bits, giving and taking chunks. */
+/* Map entries: their layout for each chunk size, valid bits, giving and taking chunks. */
 #include "thin/thin_impl.h"
 
 struct thin_map_layout thin_map_layout_make(uint32_t chunk_bytes)

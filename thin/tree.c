@@ -196,7 +196,7 @@ struct thin_page *thin_tree_peek(struct thin_tree *tree, uint64_t key)
     return p;
 }
 
-/* One level on top; the old top becomes its first child. No yield. */
+/* Adds one level on top. The old top becomes its first child. No yield. */
 static int tree_grow(struct thin_tree *tree)
 {
     if (tree->height == tree_height_max(tree))

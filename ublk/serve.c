@@ -171,7 +171,7 @@ static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
     }
 }
 
-/* What the kernel is told: bytes of a transfer, 0 for the others, a negative errno. */
+/* The result for the kernel: the bytes of a transfer, 0 for other requests, or a negative errno. */
 static int result_of(struct ublkx_target *t, const struct ublkx_io_desc *d, int rc)
 {
     unsigned op = d->op_flags & 0xff;

@@ -283,7 +283,7 @@ static CO int look_for(const struct ublkx_options *o, struct ublkx_dev_info *inf
                             o->number);
 }
 
-/* One of ours that was added but never started cannot be taken over: it goes. */
+/* A device of ours that was added but never started cannot be taken over, so it is removed. */
 static CO int discard_unstarted(struct ublkx_dev_info *info, bool *found, struct vp_error *err)
 {
     if (!*found || info->state != UBLKX_DEV_DEAD)

@@ -146,7 +146,8 @@ static void activated(struct volume *v, struct volumes_slot *slot, struct volume
     v->reactor = slot->reactor;
     slot->active++;
     list_add_tail(&v->vs->active, &v->active_link);
-    /* What the log said is in the map's pages now, which the next checkpoint writes. */
+    /* The records of the log are in the map's pages now, and the next checkpoint writes these
+     * pages. */
     volume_replay_drop(v);
 }
 

@@ -258,7 +258,7 @@ CO int volumes_destroy(struct volumes *vs, struct vp_error *err)
     return rc;
 }
 
-/* One thread, and its coroutines were abandoned: the maps are closed from here. */
+/* There is one thread, and its coroutines were abandoned. So the maps are closed from here. */
 CO void volumes_abandon(struct volumes *vs)
 {
     struct volume *v;

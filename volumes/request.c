@@ -291,8 +291,8 @@ static CO int write_range(struct request *r)
 /* A commit whose success a client is told of: nothing that it covers may have gone with a disk. */
 static CO int commit_for_client(struct volume *v)
 {
-    /* What this leaves of the log is for the checkpoint itself. An error is the next commit's to
-     * tell. */
+    /* The room that this leaves in the log is for the checkpoint itself. The next commit reports an
+     * error. */
     if (!pool_meta_may_change(v->vs->pool, 0) && !pool_meta_is_exhausted(v->vs->pool, 0))
         vp_ignore(pool_checkpoint(v->vs->pool), "the commit finds out what is left");
     int rc = volume_io_commit(v->io);

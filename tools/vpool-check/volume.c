@@ -285,7 +285,7 @@ static bool is_of_volume(const struct check_record *r)
            (r->kind == POOL_RECORD_COUNTER && r->key == POOL_COUNTER_COMMITS);
 }
 
-/* They go together with the VOLUME record, in one commit. */
+/* A volume's other records are deleted together with its VOLUME record, in one commit. */
 static void check_leftovers(struct check *c)
 {
     for (size_t i = 0; i < c->table.count; i++) {
