@@ -53,6 +53,8 @@ enum sim_fault {
 /* The n-th op from now (0 = the next) of the kinds in `kind_mask` (1 << enum io_kind) meets it. */
 void sim_disk_inject(struct sim_disk *d, enum sim_fault fault, unsigned kind_mask, uint64_t nth,
                      uint64_t arg);
+/* The next `count` ops of these kinds fail with VP_E_IO. */
+void sim_disk_fail(struct sim_disk *d, unsigned kind_mask, unsigned count);
 void sim_disk_set_dead(struct sim_disk *d, bool dead); /* death and return */
 bool sim_disk_is_dead(const struct sim_disk *d);
 /* Faults end: planned ones do not come, the disk is back, all of it can be read, nothing is

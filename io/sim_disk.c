@@ -24,6 +24,12 @@ void sim_disk_inject(struct sim_disk *d, enum sim_fault fault, unsigned kind_mas
     d->fault[d->fault_count++] = (struct sim_planned_fault){fault, kind_mask, nth, arg};
 }
 
+void sim_disk_fail(struct sim_disk *d, unsigned kind_mask, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        sim_disk_inject(d, SIM_FAULT_ERROR, kind_mask, i, 0);
+}
+
 void sim_disk_set_dead(struct sim_disk *d, bool dead)
 {
     if (dead == d->dead)

@@ -394,7 +394,7 @@ CO int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages,
                 return VP_E_INVALID;
             io[i].buf = pages[i];
         }
-        int rc = raid_write(io, n);
+        int rc = raid_write_metadata(io, n);
         if (rc)
             return rc;
         addr += n;

@@ -246,6 +246,17 @@ static void roots_end(struct pool_disk *d, int rc)
             d->pool->name, d->io.index, d->path, vp_err_text(rc));
 }
 
+/* CO. Not while the pool is imported (stream_io_retry). */
+static CO void root_retry(const struct pool *p, struct pool_disk *const *disk, struct io_op *op,
+                          unsigned count)
+{
+    struct raid_disk *raid_disk[POOL_DISKS_MAX];
+    for (unsigned i = 0; i < count; i++)
+        raid_disk[i] = &disk[i]->io;
+    if (!p->import)
+        raid_retry(raid_disk, op, count);
+}
+
 /* CO. p->root.page to the slot of all heads, or all tails. Marks out what fails; *again then. */
 static CO int write_side(struct pool *p, uint64_t number, bool tail, bool *again)
 {
@@ -265,7 +276,8 @@ static CO int write_side(struct pool *p, uint64_t number, bool tail, bool *again
         disk[count] = d;
         io_batch_add(&batch, &op[count++]);
     }
-    vp_ignore(io_batch_wait(&batch), "each op has its own result");
+    if (io_batch_wait(&batch))
+        root_retry(p, disk, op, count);
     if (!online)
         return VP_E_POOL_FENCED;
     for (unsigned i = 0; i < count; i++) {

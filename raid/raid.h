@@ -93,6 +93,18 @@ CO int raid_read(struct raid_io *io, unsigned count) must_check;
  * mixed.
  */
 CO int raid_write(struct raid_io *io, unsigned count) must_check;
+/* The same for metadata: a member that fails is tried again before it is ejected. */
+CO int raid_write_metadata(struct raid_io *io, unsigned count) must_check;
+
+/* How often a write of metadata is tried, over about a second (retry.c). */
+#define RAID_METADATA_TRIES 4U
+/*
+ * CO. For writes of metadata that passed by raid_write. Of the complete operations, op[i] on
+ * disk[i], those that failed are submitted again, until they succeed or may not be tried any more.
+ * The caller looks at each op's rc afterwards. Up to RAID_RETRY_MAX operations.
+ */
+#define RAID_RETRY_MAX 96U
+CO void raid_retry(struct raid_disk *const *disk, struct io_op *op, unsigned count);
 
 /* The number of copies of a piece (1 for single, N for mirror). */
 unsigned raid_copies(const struct raid_group *g);

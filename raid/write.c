@@ -19,6 +19,7 @@ struct write_window {
     unsigned ops;
     struct io_op op[RAID_WINDOW];
     uint8_t member[RAID_WINDOW];
+    uint8_t piece_ops[RAID_WINDOW]; /* how many a piece has */
 };
 
 static void add_piece(struct write_window *w, struct raid_io *io)
@@ -85,11 +86,22 @@ static int finish_piece(struct write_window *w, const struct raid_io *io, unsign
     return settle_degraded(g, written, failed, fail_rc);
 }
 
+/* CO. Metadata: each operation was tried once. */
+static CO __attribute__((noinline)) void window_retry(struct write_window *w,
+                                                      const struct raid_io *io, unsigned pieces)
+{
+    struct raid_disk *disk[RAID_WINDOW];
+    unsigned next = 0;
+    for (unsigned i = 0; i < pieces; i++)
+        for (unsigned end = next + w->piece_ops[i]; next < end; next++)
+            disk[next] = io[i].group->disk[w->member[next]];
+    raid_retry(disk, w->op, w->ops);
+}
+
 /* Writes as many pieces as fit into a window; returns their number. */
-static CO unsigned write_window(struct raid_io *io, unsigned count, int *first_rc)
+static CO unsigned write_window(struct raid_io *io, unsigned count, bool metadata, int *first_rc)
 {
     struct write_window w;
-    uint8_t ops[RAID_WINDOW];
     unsigned pieces = 0;
     w.ops = 0;
     io_batch_init(&w.batch);
@@ -97,28 +109,39 @@ static CO unsigned write_window(struct raid_io *io, unsigned count, int *first_r
            w.ops + io[pieces].group->width <= RAID_WINDOW) {
         unsigned before = w.ops;
         add_piece(&w, &io[pieces]);
-        ops[pieces++] = (uint8_t)(w.ops - before);
+        w.piece_ops[pieces++] = (uint8_t)(w.ops - before);
     }
-    vp_ignore(io_batch_wait(&w.batch), "each operation's result is looked at below");
+    if (io_batch_wait(&w.batch) && metadata)
+        window_retry(&w, io, pieces);
 
-    unsigned next = 0;
+    unsigned next = 0; /* each operation has its own result */
     for (unsigned i = 0; i < pieces; i++) {
-        io[i].rc = finish_piece(&w, &io[i], &next, ops[i]);
+        io[i].rc = finish_piece(&w, &io[i], &next, w.piece_ops[i]);
         if (io[i].rc && !*first_rc)
             *first_rc = io[i].rc;
     }
     return pieces;
 }
 
-CO int raid_write(struct raid_io *io, unsigned count)
+static CO int write_pieces(struct raid_io *io, unsigned count, bool metadata)
 {
     int first_rc = 0;
     while (count) {
-        unsigned n = write_window(io, count, &first_rc);
+        unsigned n = write_window(io, count, metadata, &first_rc);
         io += n;
         count -= n;
     }
     return first_rc;
+}
+
+CO int raid_write(struct raid_io *io, unsigned count)
+{
+    return write_pieces(io, count, false);
+}
+
+CO int raid_write_metadata(struct raid_io *io, unsigned count)
+{
+    return write_pieces(io, count, true);
 }
 
 CO int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, const void *buf,

@@ -341,7 +341,7 @@ static void commit_without_disks(void *arg)
     check_ok(fake_commit(&client, 1, 1, 0));
     check_ok(pool_checkpoint(pool));
     for (unsigned i = 0; i < 2; i++)
-        sim_disk_inject(sim_disk_find(w, i ? "d1" : "d0"), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+        sim_disk_fail(sim_disk_find(w, i ? "d1" : "d0"), 1 << IO_WRITE, RAID_METADATA_TRIES);
     check_equal(fake_commit(&client, 2, 2, 0), VP_E_POOL_FENCED);
     check_equal(fake_commit(&client, 3, 3, 0), VP_E_POOL_FENCED);
     check_equal(pool_checkpoint(pool), VP_E_POOL_FENCED);

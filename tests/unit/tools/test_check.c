@@ -174,7 +174,7 @@ static CO void script_data_only(struct sim_volumes *s)
         check_ok(volume_write(v, at, sizeof(buf), buf, 0));
     check_ok(volume_flush(v));
     sim_disk_peek(d0, 0, image_before, DISK);
-    sim_disk_inject(d0, SIM_FAULT_ERROR, 1U << IO_WRITE, 0, 0);
+    sim_disk_fail(d0, 1U << IO_WRITE, RAID_METADATA_TRIES);
     check_ok(pool_checkpoint(volumes_pool(s->vs)));
     check_equal(pool_disks_out(volumes_pool(s->vs)), 1);
     check_ok(volume_flush(v));

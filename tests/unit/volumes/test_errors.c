@@ -183,7 +183,7 @@ static CO void save_twice(struct sim_volumes *s)
     check(damage(s, 0, 0, 0) > 0);
     check_equal(volume_read(v, 0, LEN, back), VP_E_CHECKSUM);
     check_ok(volumes_errors_save(s->vs));
-    sim_disk_inject(sim_disk_find(s->world, "d0"), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+    sim_disk_fail(sim_disk_find(s->world, "d0"), 1 << IO_WRITE, RAID_METADATA_TRIES);
     check_ok(volumes_errors_save(s->vs)); /* nothing has changed: nothing is written */
     check_equal(volume_read(v, 0, LEN, back), VP_E_CHECKSUM);
     check(volumes_errors_save(s->vs) != 0);

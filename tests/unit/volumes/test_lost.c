@@ -89,7 +89,7 @@ static CO void eject_by_metadata(struct sim_volumes *s)
     check_ok(volume_write(v, 0, LEN, data, 0));
     check_ok(volume_flush(v));
     volume_close(v);
-    sim_disk_inject(sim_disk_find(s->world, "d1"), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+    sim_disk_fail(sim_disk_find(s->world, "d1"), 1 << IO_WRITE, RAID_METADATA_TRIES);
     check_ok(pool_checkpoint(volumes_pool(s->vs)));
     check_alone(s, "ejected");
 }
@@ -132,6 +132,66 @@ static void a_disk_without_metadata_serves_its_data_until_a_flush_fails(void **s
     sim_volumes_run(s, see_it_stale);
     sim_volumes_run(s, fail_its_flush);
     sim_volumes_run(s, see_it_unserved);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
+/* ---- a write of metadata that fails a few times ---------------------------------------------- */
+
+static unsigned failing_write; /* of a checkpoint; some of them are plain, some are durable */
+
+static CO void fail_a_few_tries(struct sim_volumes *s)
+{
+    struct sim_disk *d1 = sim_disk_find(s->world, "d1");
+    struct pool *p = volumes_pool(s->vs);
+    struct volume *safe = mirrored(s);
+    if (!safe)
+        return;
+    check_ok(volume_write(safe, 0, LEN, data, 0));
+    check_ok(volume_flush(safe));
+    for (unsigned i = 0; i < RAID_METADATA_TRIES - 1; i++)
+        sim_disk_inject(d1, SIM_FAULT_ERROR, 1 << IO_WRITE, failing_write + i, 0);
+    uint64_t before = sim_disk_ops(d1, IO_WRITE);
+    check_ok(pool_checkpoint(p));
+    check(sim_disk_ops(d1, IO_WRITE) - before > failing_write + RAID_METADATA_TRIES - 1);
+    check(strcmp(pool_state(p), "online") == 0);
+    check(figure_get(&pool_disks(p, &(unsigned){0})[1]->figures.write_errors) > 0);
+    check_ok(volume_read(safe, 0, LEN, copy));
+    check(memcmp(copy, data, LEN) == 0);
+    volume_close(safe);
+}
+
+static void a_write_of_metadata_that_fails_a_few_times_ejects_nobody(void **state)
+{
+    (void)state;
+    for (failing_write = 0; failing_write < 6; failing_write++) {
+        struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = 11});
+        sim_volumes_run(s, fail_a_few_tries);
+        sim_volumes_free(s);
+    }
+    assert_checked();
+}
+
+/* The failed write was durable, so it may have been its flush that failed: what waits in the disk's
+ * cache may be lost, and a second try would hide that. */
+static CO void fail_with_a_full_cache(struct sim_volumes *s)
+{
+    struct volume *safe = mirrored(s);
+    if (!safe)
+        return;
+    check_ok(volume_write(safe, 0, LEN, data, 0));
+    sim_disk_inject(sim_disk_find(s->world, "d1"), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+    check_ok(pool_property_set(volumes_pool(s->vs), "x", "y"));
+    check(strcmp(pool_state(volumes_pool(s->vs)), "degraded") == 0);
+    check_ok(volume_flush(safe));
+    volume_close(safe);
+}
+
+static void a_durable_write_that_fails_is_not_repeated_over_an_unflushed_cache(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = 12});
+    sim_volumes_run(s, fail_with_a_full_cache);
     sim_volumes_free(s);
     assert_checked();
 }
@@ -215,6 +275,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_lost_write_without_a_mirror_is_not_acknowledged),
         cmocka_unit_test(a_disk_without_metadata_serves_its_data_until_a_flush_fails),
+        cmocka_unit_test(a_write_of_metadata_that_fails_a_few_times_ejects_nobody),
+        cmocka_unit_test(a_durable_write_that_fails_is_not_repeated_over_an_unflushed_cache),
         cmocka_unit_test(an_old_image_of_such_a_disk_is_not_served),
         cmocka_unit_test(an_image_from_after_its_ejection_is_not_served),
         cmocka_unit_test(a_disk_that_fails_a_root_serves_its_data_as_before),
