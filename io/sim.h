@@ -47,7 +47,8 @@ enum sim_fault {
     SIM_FAULT_FULL,      /* for `arg` ns no write or flush finds room below it (VP_E_NO_SPACE)   */
     SIM_FAULT_STALL,     /* the op completes `arg` ns late                                  */
     SIM_FAULT_AGAIN,     /* for `arg` ns every op fails with VP_E_AGAIN                     */
-    SIM_FAULT_NO_MEMORY, /* for `arg` ns every op fails with VP_E_NO_MEMORY                 */
+    SIM_FAULT_NO_MEMORY, /* for `arg` ns every op fails with VP_E_NO_MEMORY; a flush only if
+                            kind_mask has IO_FLUSH                                          */
     SIM_FAULT_BAD_PAGE,  /* page `arg` of the op's range cannot be read from now on (below)  */
 };
 /* The n-th op from now (0 = the next) of the kinds in `kind_mask` (1 << enum io_kind) meets it. */

@@ -97,10 +97,11 @@ struct fate {
     uint64_t misdirected_to, flip_bit, late_ns;
 };
 
-static void disk_is_short(struct sim_disk *d, int rc, uint64_t for_ns)
+static void disk_is_short(struct sim_disk *d, int rc, const struct sim_planned_fault *f)
 {
     d->short_rc = rc;
-    d->short_until_ns = d->world->now_ns + for_ns;
+    d->short_until_ns = d->world->now_ns + f->arg;
+    d->short_flushes = rc != VP_E_NO_MEMORY || f->kind_mask >> IO_FLUSH & 1;
 }
 
 static void fate_apply(struct sim_disk *d, const struct sim_planned_fault *f,
@@ -130,10 +131,10 @@ static void fate_apply(struct sim_disk *d, const struct sim_planned_fault *f,
         fate->late_ns += f->arg;
         break;
     case SIM_FAULT_AGAIN:
-        disk_is_short(d, VP_E_AGAIN, f->arg);
+        disk_is_short(d, VP_E_AGAIN, f);
         break;
     case SIM_FAULT_NO_MEMORY:
-        disk_is_short(d, VP_E_NO_MEMORY, f->arg);
+        disk_is_short(d, VP_E_NO_MEMORY, f);
         break;
     case SIM_FAULT_BAD_PAGE:
         sim_disk_set_unreadable(
@@ -258,7 +259,8 @@ static int short_of(const struct sim_disk *d, const struct io_op *op)
     uint64_t now = d->world->now_ns;
     if (op->kind != IO_READ && op->kind != IO_DISCARD && now < d->full_until_ns)
         return VP_E_NO_SPACE;
-    return now < d->short_until_ns ? d->short_rc : 0;
+    bool meets = op->kind != IO_FLUSH || d->short_flushes;
+    return meets && now < d->short_until_ns ? d->short_rc : 0;
 }
 
 static void sim_dev_submit(struct io_dev *dev, struct io_op *op)

@@ -71,6 +71,7 @@ struct sim_disk {
     uint64_t full_until_ns;  /* writes find no room                      */
     uint64_t short_until_ns; /* ops fail with short_rc                   */
     int short_rc;
+    bool short_flushes;     /* flushes too                              */
     uint64_t ops[IO_KINDS]; /* submitted                                */
     bool exclusive;         /* open, and not shared */
     struct sim_image view, durable;

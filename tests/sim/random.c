@@ -50,7 +50,7 @@ struct random_world {
     bool overwrites_fail;
     bool hogs;       /* metadata are at their limit from the first clients on */
     bool unreadable; /* each copy has blocks that cannot be read, never the same */
-    bool runs_short; /* disks are told EAGAIN, or find no room below, for moments  */
+    bool runs_short; /* disks lack something (shortages) for moments               */
     bool few_buffers;
     uint64_t volume_blocks, calm_until_ns;
     unsigned snapshot_one_in, fault_one_in;
@@ -182,15 +182,29 @@ static struct sim_disk *disk_number(struct sim_world *w, unsigned i)
     return sim_disk_find(w, name);
 }
 
-/* This may hit a disk without another copy, too: the operation waits and succeeds. */
+/* Each may hit a disk without another copy, too: the operation waits and succeeds. */
+static const struct shortage {
+    enum sim_fault fault;
+    unsigned kinds;
+} shortages[] = {
+    {SIM_FAULT_AGAIN, 1U << IO_WRITE},
+    {SIM_FAULT_FULL, 1U << IO_WRITE},
+    {SIM_FAULT_AGAIN, 1U << IO_READ},
+    {SIM_FAULT_AGAIN, 1U << IO_FLUSH},
+    {SIM_FAULT_FULL, 1U << IO_FLUSH},
+    {SIM_FAULT_NO_MEMORY, 1U << IO_WRITE}, /* not a flush: that has failed */
+    {SIM_FAULT_NO_MEMORY, 1U << IO_READ},
+};
+enum { SHORTAGES = sizeof(shortages) / sizeof(shortages[0]) };
+
 static void plan_shortage(struct random_world *x, struct sim_world *w)
 {
     if (sim_now_ns(w) < x->calm_until_ns)
         return;
     unsigned disk = (unsigned)below(x, x->config.disks);
-    enum sim_fault fault = below(x, 2) ? SIM_FAULT_AGAIN : SIM_FAULT_FULL;
+    const struct shortage *s = &shortages[below(x, SHORTAGES)];
     x->calm_until_ns = sim_now_ns(w) + SHORT_CALM_NS;
-    sim_disk_inject(disk_number(w, disk), fault, 1U << IO_WRITE, 0, below(x, SHORT_MAX_NS));
+    sim_disk_inject(disk_number(w, disk), s->fault, s->kinds, 0, below(x, SHORT_MAX_NS));
 }
 
 static void on_event(struct rig *r, uint64_t event)

@@ -580,6 +580,60 @@ static void a_write_waits_for_room_below_the_disk(void **state)
     with_copies(2, body_full);
 }
 
+/* For half a second the kernel has no memory for, or postpones, what the disk is asked. */
+static enum sim_fault short_of;
+static void body_short_write(void)
+{
+    uint64_t before = reactor_now_ns();
+    sim_disk_inject(f.sim[0], short_of, 1 << IO_WRITE, 0, 500000000);
+    check_ok(write_all());
+    check(reactor_now_ns() - before >= 500000000);
+    check_equal(f.ejects, 0);
+    check(copy_is_good(0));
+    check(f.copies == 1 || copy_is_good(1));
+}
+static void body_short_read(void)
+{
+    check_ok(write_all());
+    uint64_t before = reactor_now_ns();
+    sim_disk_inject(f.sim[0], short_of, 1 << IO_READ, 0, 500000000);
+    check_ok(read_verified());
+    check(memcmp(back, data, sizeof(data)) == 0);
+    check(reactor_now_ns() - before >= 500000000);
+    check_equal(f.ejects, 0);
+    check_equal(figure_get(&f.disk[0].figures.healed_blocks), 0);
+}
+static void a_transfer_waits_for_what_the_kernel_lacks(void **state)
+{
+    (void)state;
+    static const enum sim_fault faults[] = {SIM_FAULT_NO_MEMORY, SIM_FAULT_AGAIN};
+    for (unsigned i = 0; i < 2; i++) {
+        short_of = faults[i];
+        for (unsigned copies = 1; copies <= 2; copies++) {
+            with_copies(copies, body_short_write);
+            with_copies(copies, body_short_read);
+        }
+    }
+}
+
+static void body_postponed_flush(void)
+{
+    check_ok(write_all());
+    uint64_t before = reactor_now_ns();
+    sim_disk_inject(f.sim[0], SIM_FAULT_AGAIN, 1 << IO_FLUSH, 0, 500000000);
+    check_ok(raid_flush(f.disks, f.copies));
+    check(reactor_now_ns() - before >= 500000000);
+    check_equal(f.ejects, 0);
+    check(f.disk[0].in_service && !f.disk[0].flush_failed);
+    check_equal(f.disk[0].writes_flushed, f.disk[0].writes_done);
+}
+static void a_flush_that_is_postponed_is_asked_again(void **state)
+{
+    (void)state;
+    with_copies(1, body_postponed_flush);
+    with_copies(2, body_postponed_flush);
+}
+
 static void drop_line(enum vp_log_level level, const char *line, void *arg)
 {
     (void)level;
@@ -614,6 +668,8 @@ int main(void)
         cmocka_unit_test(flushes_that_wait_share_the_next_one),
         cmocka_unit_test(a_write_waits_for_room_below_the_disk),
         cmocka_unit_test(a_flush_waits_for_room_below_the_disk),
+        cmocka_unit_test(a_transfer_waits_for_what_the_kernel_lacks),
+        cmocka_unit_test(a_flush_that_is_postponed_is_asked_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
