@@ -61,6 +61,8 @@ bool sim_disk_is_dead(const struct sim_disk *d);
 /* Faults end: planned ones do not come, the disk is back, all of it can be read, nothing is
  * short. */
 void sim_disk_heal(struct sim_disk *d);
+/* Bytes that were preallocated on it. There is no room for them while it is SIM_FAULT_FULL. */
+uint64_t sim_disk_preallocated(const struct sim_disk *d);
 /* How many ops of a kind were submitted so far. */
 uint64_t sim_disk_ops(const struct sim_disk *d, unsigned kind);
 /* The 4 KiB at `offset` (aligned) cannot be read until they are written as a whole. A snapshot does

@@ -55,6 +55,11 @@ void sim_disk_heal(struct sim_disk *d)
     sim_disk_set_dead(d, false);
 }
 
+uint64_t sim_disk_preallocated(const struct sim_disk *d)
+{
+    return d->preallocated_bytes;
+}
+
 uint64_t sim_disk_ops(const struct sim_disk *d, unsigned kind)
 {
     VP_VERIFY(kind, <, (unsigned)IO_KINDS);
@@ -363,7 +368,19 @@ static void sim_dev_close(struct io_dev *dev)
     free(s);
 }
 
-const struct io_dev_ops sim_dev_ops = {.submit = sim_dev_submit, .close = sim_dev_close};
+static CO int sim_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len)
+{
+    struct sim_disk *d = container_of(dev, struct sim_dev, dev)->disk;
+    VP_VERIFY(offset, <=, d->config.size_bytes);
+    VP_VERIFY(len, <=, d->config.size_bytes - offset);
+    if (d->world->now_ns < d->full_until_ns)
+        return VP_E_NO_SPACE;
+    d->preallocated_bytes += len;
+    return 0;
+}
+
+const struct io_dev_ops sim_dev_ops = {
+    .submit = sim_dev_submit, .close = sim_dev_close, .preallocate = sim_dev_preallocate};
 
 /* ---- raw access --------------------------------------------------------------------------- */
 

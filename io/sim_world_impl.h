@@ -73,7 +73,8 @@ struct sim_disk {
     int short_rc;
     bool short_flushes;     /* flushes too                              */
     uint64_t ops[IO_KINDS]; /* submitted                                */
-    bool exclusive;         /* open, and not shared */
+    uint64_t preallocated_bytes;
+    bool exclusive; /* open, and not shared */
     struct sim_image view, durable;
     struct sim_planned_fault *fault;
     unsigned fault_count, fault_capacity;

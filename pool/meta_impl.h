@@ -196,6 +196,14 @@ void pool_meta_rollback(struct pool *p); /* the checkpoint failed   */
 /* Enough free pages for a checkpoint, else forms groups while that is possible. */
 void pool_meta_prepare(struct pool *p);
 
+/* ---- preallocate.c ------------------------------------------------------------------------- */
+
+/* CO. Room in the file systems below for the metadata groups that have none yet. VP_E_NO_SPACE:
+ * below *full there is none; VP_E_NO_MEMORY. */
+CO int pool_meta_preallocate(struct pool *p, const struct pool_disk **full) must_check;
+/* CO. The same at a checkpoint: says in the log what is full, once. */
+CO void pool_meta_preallocate_ahead(struct pool *p);
+
 /* ---- root.c ------------------------------------------------------------------------------- */
 
 /* A decoded root, disk table included. */

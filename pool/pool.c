@@ -102,26 +102,17 @@ static int create_properties(struct pool *p, const struct pool_create_options *o
     return rc;
 }
 
-/* Of an extent: what a young pool's checkpoints and log need, and little on a disk of any size. */
-#define PREALLOCATED_MAX (64U << 20)
-
-/* CO. On disks that are files the file system below gives room for the first metadata group at
- * once: when it runs full later, what was written can still be committed. The label areas, with the
- * roots, have their room since they were wiped. */
-static CO int preallocate_metadata(struct pool *p, struct vp_error *err)
+/* CO. The first metadata group has its room in the file systems below, or there is no pool. */
+static CO int create_preallocate(struct pool *p, struct vp_error *err)
 {
-    const struct pool_group *g;
-    uint64_t len = min_u64(p->geometry.extent_bytes, PREALLOCATED_MAX);
-    int rc = 0;
-    list_for_each (g, &p->meta_groups, link)
-        for (unsigned m = 0; m < g->raid.width && !rc; m++) {
-            rc = io_dev_preallocate(g->disk[m]->io.dev, g->raid.base_bytes[m], len);
-            if (rc == VP_E_NO_SPACE)
-                rc = vp_fail(err, rc,
-                             "%s: the file system that holds it has no room for %llu MiB of "
-                             "metadata: make room there, or put the disk elsewhere",
-                             g->disk[m]->path, (unsigned long long)(len >> 20));
-        }
+    const struct pool_disk *full;
+    int rc = pool_meta_preallocate(p, &full);
+    if (rc == VP_E_NO_SPACE)
+        return vp_fail(
+            err, rc,
+            "%s: the file system that holds it has no room for the pool's metadata: make "
+            "room there, or put the disk elsewhere",
+            full->path);
     return rc;
 }
 
@@ -132,7 +123,7 @@ static CO int create_metadata(struct pool *p, struct vp_error *err)
     int rc = pool_meta_group_add(p);
     pool_meta_room_update(p);
     if (!rc)
-        rc = preallocate_metadata(p, err);
+        rc = create_preallocate(p, err);
     if (!rc)
         rc = pool_log_open(p);
     if (rc)

@@ -209,6 +209,7 @@ struct pool_meta_group {
     uint64_t *young;    /* tree pages and table images that no durable root names yet      */
     bool touched;       /* a tree's page was taken or released since the last METAMAP record */
     uint32_t changed;   /* the epoch (pool_records) of the last record that said so        */
+    bool allocated;     /* in the file systems below (preallocate.c)                       */
 };
 
 struct pool_meta {
@@ -217,6 +218,7 @@ struct pool_meta {
     unsigned first; /* no group before this one has a free page                       */
     uint64_t pages_total, pages_free;
     uint64_t formable_pages; /* of groups that free extents would give                */
+    bool full_below;         /* told that a file system below has no room for a group      */
     uint64_t replayed_pages; /* in `dirty` for what import replayed, until a checkpoint  */
     _Atomic int64_t room;    /* pages that may become dirty, dirty ones included      */
     _Atomic int64_t working; /* beyond: for changes of what is there                  */

@@ -14,6 +14,9 @@ ok vpool volume create tank/v --size 128M
 ok vpool attach tank/v --nbd "unix:$T/v.sock"
 same "$(vpool status tank --json | jq -r '[.. | .state? // empty] | map(select(. == "ejected")) | length')" 0 "ejected disks before"
 
+v() { timeout 30 nbdsh -u "$(uri tank/v "$T/v.sock")" -c "$1"; }
+ok v 'h.pwrite(b"a" * (1 << 20), 100 << 20); h.flush()'
+
 step "a write waits for room, and status says what is full"
 cat >"$T/write.py" <<'EOP'
 for i in range(64):
@@ -31,6 +34,11 @@ told() { vpool events | grep 'disk.full' | grep -q "$1"; }
 until_ok 5 told 'small/d1.*is full' || fail "no event: $(vpool events)"
 same "$(field '.pools[0].health|join(",")' vpool status tank)" space health
 
+step "meanwhile what is there can be overwritten and flushed, and a checkpoint ends"
+ok v 'h.pwrite(b"b" * (1 << 20), 100 << 20); h.flush()'
+ok timeout 30 vpool checkpoint tank
+kill -0 "$writer" || fail "the writer did not wait: $(cat "$T/write.out")"
+
 step "with room again it goes on by itself, and no disk was ejected"
 mount -o remount,size=400M "$small"
 wait "$writer" || fail "the writer failed: $(cat "$T/write.out")"
@@ -40,6 +48,7 @@ until_ok 5 told 'there is room again' || fail "no event of the end: $(vpool even
 cat >"$T/read.py" <<'EOP'
 for i in range(64):
     assert h.pread(1 << 20, i << 20) == b"w" * (1 << 20), i
+assert h.pread(1 << 20, 100 << 20) == b"b" * (1 << 20)
 EOP
 ok nbd_py "$(uri tank/v "$T/v.sock")" "$T/read.py"
 daemon_stop

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "pool/meta_impl.h"
 #include "tests/lib/failing_malloc.h"
@@ -111,6 +112,71 @@ static void metadata_grow_while_extents_are_free_and_keep_what_a_checkpoint_need
     sim_pool_run(w, metadata_take_what_data_leave, NULL);
     pool_abandon(pool);
     sim_world_free(w);
+    assert_checked();
+}
+
+/* ---- room below ----------------------------------------------------------------------------- */
+
+/* Whether each group has its room in the file systems below both disks. */
+static void check_preallocated(struct sim_world *w, uint64_t groups)
+{
+    uint64_t bytes = groups * pool->geometry.extent_bytes;
+    check_equal(sim_disk_preallocated(sim_disk_find(w, "d0")), bytes);
+    check_equal(sim_disk_preallocated(sim_disk_find(w, "d1")), bytes);
+}
+
+static void grow_over_full_file_system(void *arg)
+{
+    struct sim_world *w = arg;
+    uint64_t addr;
+    check_ok(sim_pool_create(2, &pool, NULL));
+    check_preallocated(w, 1);
+    while (pool->meta.groups < 2)
+        check_ok(pool_page_alloc(pool, 1, &addr));
+    check_preallocated(w, 1);
+    check_ok(pool_checkpoint(pool));
+    check_preallocated(w, 2);
+
+    while (pool->meta.groups < 3)
+        check_ok(pool_page_alloc(pool, 1, &addr));
+    sim_disk_inject(sim_disk_find(w, "d0"), SIM_FAULT_FULL, 1U << IO_WRITE, 0, 500000000);
+    check_ok(sim_pool_commit_counter(pool, 1, 1)); /* waits for room; then there is some */
+    check_ok(pool_checkpoint(pool));
+    check(!pool->meta.full_below);
+    check_preallocated(w, 3);
+}
+
+static void full_at_the_checkpoint(void *arg)
+{
+    struct sim_world *w = arg;
+    struct sim_disk *d1 = sim_disk_find(w, "d1");
+    uint64_t addr;
+    check_ok(sim_pool_create(2, &pool, NULL));
+    while (pool->meta.groups < 2)
+        check_ok(pool_page_alloc(pool, 1, &addr));
+    sim_disk_inject(d1, SIM_FAULT_FULL, 1U << IO_READ, 0, 500000000);
+    uint8_t *page = aligned_alloc(POOL_PAGE, POOL_PAGE);
+    check_ok(io_dev_read(pool->disk[1].io.dev, 0, page, POOL_PAGE)); /* from now on it is full */
+    free(page);
+    check_ok(pool_checkpoint(pool));
+    check(pool->meta.full_below);
+    check_equal(sim_disk_preallocated(d1), pool->geometry.extent_bytes);
+    check(!strcmp(pool_state(pool), "online"));
+    check_ok(pool_checkpoint(pool));
+    check(!pool->meta.full_below);
+    check_equal(sim_disk_preallocated(d1), 2 * pool->geometry.extent_bytes);
+}
+
+static void each_metadata_group_gets_its_room_below_at_the_next_checkpoint(void **state)
+{
+    (void)state;
+    static void (*const body[])(void *) = {grow_over_full_file_system, full_at_the_checkpoint};
+    for (unsigned i = 0; i < 2; i++) {
+        struct sim_world *w = sim_pool_world(3, 2);
+        sim_pool_run(w, body[i], w);
+        pool_abandon(pool);
+        sim_world_free(w);
+    }
     assert_checked();
 }
 
@@ -281,6 +347,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_group_for_which_memory_runs_out_is_not_used_without_its_record),
         cmocka_unit_test(metadata_grow_while_extents_are_free_and_keep_what_a_checkpoint_needs),
+        cmocka_unit_test(each_metadata_group_gets_its_room_below_at_the_next_checkpoint),
         cmocka_unit_test(a_small_disk_does_not_keep_data_from_the_large_ones),
         cmocka_unit_test(free_space_on_one_disk_is_no_room_for_a_mirror),
         cmocka_unit_test(single_pages_stay_at_the_front_of_a_group),
