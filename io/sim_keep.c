@@ -21,6 +21,12 @@ static struct sim_kept *kept_find(struct sim_world *w, const char *name)
     return NULL;
 }
 
+/* Of an operation by name. */
+static bool keep_op_fails(struct sim_world *w)
+{
+    return w->keep_ops++ == w->keep_fails;
+}
+
 static struct sim_kept *kept_add(struct sim_world *w, const char *name, size_t capacity)
 {
     struct sim_kept *k = sim_alloc(sizeof(*k));
@@ -79,6 +85,8 @@ bool sim_keep_is_owned(struct sim_world *w, const char *name)
 int sim_keep_read(struct sim_world *w, const char *name, size_t offset, void *bytes, size_t len)
 {
     const struct sim_kept *k = kept_find(w, name);
+    if (keep_op_fails(w))
+        return VP_E_IO;
     if (!k)
         return VP_E_NOT_FOUND;
     if (offset > k->capacity || len > k->capacity - offset)
@@ -91,6 +99,8 @@ int sim_keep_poke(struct sim_world *w, const char *name, size_t offset, const vo
                   size_t len)
 {
     struct sim_kept *k = kept_find(w, name);
+    if (keep_op_fails(w))
+        return VP_E_IO;
     if (!k)
         return VP_E_NOT_FOUND;
     VP_VERIFY(offset + len, <=, k->capacity);
@@ -112,11 +122,21 @@ int sim_keep_each(struct sim_world *w, const char *prefix, int (*fn)(const char 
                   void *arg)
 {
     struct sim_kept *k, *next;
-    int rc = 0;
+    int rc = keep_op_fails(w) ? VP_E_IO : 0;
     list_for_each_safe (k, next, &w->keeps, link)
         if (!rc && strncmp(k->name, prefix, strlen(prefix)) == 0)
             rc = fn(k->name, arg);
     return rc;
+}
+
+uint64_t sim_world_keep_ops(const struct sim_world *w)
+{
+    return w->keep_ops;
+}
+
+void sim_world_fail_keep_op(struct sim_world *w, uint64_t n)
+{
+    w->keep_fails = w->keep_ops + n;
 }
 
 void sim_world_limit_keeps(struct sim_world *w, unsigned pages)

@@ -111,6 +111,8 @@ struct sim_world {
     struct list keeps;   /* struct sim_kept                                      */
     struct list unnamed; /* … that were removed and may be mapped still          */
     unsigned keep_pages; /* that may still be reserved                           */
+    uint64_t keep_ops;   /* by name, so far                                      */
+    uint64_t keep_fails; /* when keep_ops is that                                */
 };
 
 /* An open device of a disk. */
