@@ -165,7 +165,7 @@ int io_keep_look(const char *name, uint64_t *bytes, uint64_t *age_seconds)
     struct stat st;
     struct timespec now;
     if (world())
-        return VP_E_NOT_FOUND;
+        return sim_keep_look(world(), name, bytes, age_seconds);
     AUTO_FD int fd = shm(name, O_RDONLY);
     if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
         clock_gettime(CLOCK_REALTIME, &now) != 0)

@@ -54,7 +54,7 @@ void io_keep_remove(const char *name);
  * nobody knows (no memory or no descriptor now). */
 int io_keep_is_owned(const char *name, bool *owned) must_check;
 /* The memory that the object takes, and the time since its last change. VP_E_NOT_FOUND: there is no
- * such object, or it is not this user's, or this is a simulated world. */
+ * such object, or it is not this user's. */
 int io_keep_look(const char *name, uint64_t *bytes, uint64_t *age_seconds) must_check;
 /* Calls fn for each name that begins with `prefix`, until fn returns non-zero; returns that value.
  * fn may remove the object, and does not yield. A system without shared memory has no names. Errors:

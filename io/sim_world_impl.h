@@ -133,6 +133,7 @@ struct sim_kept {
     size_t capacity;
     struct sim_world *world;
     bool owned;
+    uint64_t changed_ns;
     uint64_t reserved[SIM_KEEP_PAGES / 64]; /* bit: the page may be touched */
     unsigned char *bytes;                   /* a world's: all; a copy's: the reserved pages */
 };
