@@ -57,7 +57,7 @@ int io_keep_is_owned(const char *name, bool *owned) must_check;
  * such object, or it is not this user's. */
 int io_keep_look(const char *name, uint64_t *bytes, uint64_t *age_seconds) must_check;
 /* Calls fn for each name that begins with `prefix`, until fn returns non-zero; returns that value.
- * fn may remove the object, and does not yield. A system without shared memory has no names. Errors:
+ * fn may remove the object, and does not yield. Without shared memory there are no names. Errors:
  * VP_E_NO_MEMORY (no memory or no descriptor now), VP_E_IO. */
 int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), void *arg) must_check;
 
