@@ -17,7 +17,8 @@
  *  I5  What was found is durable before anything builds on it (GUARD_IMPORT_FLUSH), because a
  *      killed daemon leaves it in the disks' caches. The log's tail is also written again
  *      (log_read.c), so that it does not depend on a flush that follows a failed one.
- *  I6  What a killed daemon kept in memory goes into the log before anything is served.
+ *  I6  What a killed daemon kept in memory goes into the log before anything is served. Where that
+ *      memory cannot be looked at, the import is refused and the memory stays.
  *  I7  What could not be read is not taken for what is not there. Where no copy of the log can be
  *      read, its end is not known (VP_E_LOG_UNREADABLE). A disk whose root slots cannot be read, or
  *      that has no valid root, may know a newer root than the others, so no other disk's root
