@@ -190,7 +190,7 @@ int control_new(const struct control_options *o, struct control **out, struct vp
     c->options = *o;
     c->config = o->config;
     list_init(&c->pools);
-    co_mutex_init(&c->lock);
+    co_mutex_init_for(&c->lock, RESOURCE_COMMANDS);
     co_queue_init(&c->state_changed);
     c->rpc = (struct rpc){.tables = methods_all, .run = method_run, .control = c};
     c->server.listen_fd = -1;

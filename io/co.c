@@ -43,7 +43,9 @@ static void co_main(void *arg)
     }
 }
 
-static int spawn(void (*fn)(void *arg), void *arg, const char *name, unsigned reserve)
+/* `reserve`: so many coroutines more than those for clients. */
+static int spawn(void (*fn)(void *arg), void *arg, const char *name, unsigned reserve,
+                 unsigned held)
 {
     struct reactor *r = reactor_current;
     VP_VERIFY(r, !=, NULL);
@@ -66,6 +68,7 @@ static int spawn(void (*fn)(void *arg), void *arg, const char *name, unsigned re
     co->why = "ready";
     co->cancel = NULL;
     co->no_yield_depth = 0;
+    co->held = held;
     co->state = CO_READY;
     list_add_tail(&r->ready, &co->link);
     list_add_tail(&r->live, &co->live_link);
@@ -77,13 +80,13 @@ static int spawn(void (*fn)(void *arg), void *arg, const char *name, unsigned re
 
 int co_spawn(void (*fn)(void *arg), void *arg, const char *name)
 {
-    return spawn(fn, arg, name, 0);
+    return spawn(fn, arg, name, 0, 0);
 }
 
 int co_spawn_reserved(void (*fn)(void *arg), void *arg, const char *name)
 {
     unsigned clients = reactor_current->config.max_coroutines;
-    return spawn(fn, arg, name, clients / RESERVE_SHARE + 1);
+    return spawn(fn, arg, name, clients / RESERVE_SHARE + 1, HOLD_MARK(RESOURCE_RESERVE));
 }
 
 unsigned co_clients_max(void)

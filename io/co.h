@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/list.h"
+#include "io/hold.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -78,8 +79,11 @@ bool co_queue_is_empty(const struct co_queue *q);
 struct co_mutex {
     struct co *owner;
     struct co_queue queue;
+    enum resource resource;
 };
 void co_mutex_init(struct co_mutex *m);
+/* Its owner holds `resource`, and what it then waits for is verified (io/hold.h). */
+void co_mutex_init_for(struct co_mutex *m, enum resource resource);
 CO void co_mutex_lock(struct co_mutex *m);
 void co_mutex_unlock(struct co_mutex *m);
 

@@ -57,6 +57,7 @@ struct co {
     const char *why; /* what it waits for, while suspended */
     enum co_state state;
     unsigned no_yield_depth;
+    unsigned held; /* marks (hold.h) */
 
     /* Set while it waits for something that co_cancel may cut short; called at most once. */
     void (*cancel)(void *cancel_arg);

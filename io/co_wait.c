@@ -105,7 +105,13 @@ bool co_queue_is_empty(const struct co_queue *q)
 
 void co_mutex_init(struct co_mutex *m)
 {
+    co_mutex_init_for(m, RESOURCE_UNNAMED);
+}
+
+void co_mutex_init_for(struct co_mutex *m, enum resource resource)
+{
     m->owner = NULL;
+    m->resource = resource;
     co_queue_init(&m->queue);
 }
 
@@ -114,17 +120,19 @@ CO void co_mutex_lock(struct co_mutex *m)
     struct co *self = co_self();
     VP_VERIFY(self, !=, NULL);
     VP_VERIFY(m->owner, !=, self);
-    if (!m->owner) {
+    hold_verify(m->resource);
+    if (m->owner)
+        co_queue_wait(&m->queue, "mutex"); /* which hands it over */
+    else
         m->owner = self;
-        return;
-    }
-    co_queue_wait(&m->queue, "mutex");
     VP_VERIFY(m->owner, ==, self);
+    hold_begin(m->resource);
 }
 
 void co_mutex_unlock(struct co_mutex *m)
 {
     VP_VERIFY(m->owner, ==, co_self());
+    hold_end(m->resource);
     m->owner = queue_pop(&m->queue);
 }
 

@@ -97,8 +97,9 @@ void timer_disarm(struct timer *t);
 
 /*
  * Runs fn(arg) as a coroutine on `to` and returns what fn returned. From `to` itself it is a plain
- * call. Everything may change meanwhile. When the ring of `to` is full, the caller waits. Errors:
- * those of fn; VP_E_SHUTDOWN when `to` does not run any more.
+ * call; fn may wait for the same things then (hold.h). Everything may change meanwhile. When the
+ * ring of `to` is full, the caller waits. Errors: those of fn; VP_E_SHUTDOWN when `to` does not run
+ * any more.
  */
 CO int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
 
@@ -114,8 +115,9 @@ CO int reactor_call_for_client(struct reactor *to, int (*fn)(void *arg), void *a
  */
 int reactor_call_blocking(struct reactor *to, int (*fn)(void *arg), void *arg) must_check;
 
-/* Spawns fn(arg) on `to` without waiting for it; from any thread. Errors: VP_E_SHUTDOWN; VP_E_AGAIN
- * when the ring of `to` is full and this thread is a reactor (any other thread waits for room). */
+/* As co_spawn_reserved, on `to`; does not wait for fn(arg); from any thread. Errors: VP_E_SHUTDOWN;
+ * VP_E_AGAIN when the ring of `to` is full and this thread is a reactor (any other thread waits for
+ * room). */
 int reactor_post(struct reactor *to, void (*fn)(void *arg), void *arg, const char *name) must_check;
 
 /* A wake-up for a coroutine of some reactor. Only io/ looks inside (mailbox_impl.h). */

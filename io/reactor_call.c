@@ -13,6 +13,7 @@ struct call {
     int (*fn)(void *arg);
     void *arg;
     int rc;
+    unsigned held;        /* by the caller, until the reply (hold.h) */
     struct reactor *from; /* NULL: a plain thread waits on `done` */
     struct mail_reply reply;
     sem_t *done;
@@ -22,6 +23,7 @@ struct call {
 static void call_run(void *arg)
 {
     struct call *call = arg;
+    co_self()->held = call->held;
     call->rc = call->fn(call->arg);
     if (call->from)
         mailbox_reply(&call->from->mailbox, &call->reply);
@@ -29,13 +31,13 @@ static void call_run(void *arg)
         VP_VERIFY(sem_post(call->done), ==, 0);
 }
 
-static CO int call_in_lane(struct reactor *to, enum mail_lane lane, int (*fn)(void *arg), void *arg)
+static CO int call_in_lane(struct reactor *to, enum mail_lane lane, unsigned held,
+                           int (*fn)(void *arg), void *arg)
 {
-    if (to == reactor_current)
-        return fn(arg);
     struct co *self = co_self();
     VP_VERIFY(self, !=, NULL);
-    struct call call = {.fn = fn, .arg = arg, .from = reactor_current, .reply = {.co = self}};
+    struct call call = {
+        .fn = fn, .arg = arg, .held = held, .from = reactor_current, .reply = {.co = self}};
     struct mail mail = {call_run, &call, "reactor_call"};
     int rc;
     while ((rc = mailbox_send(&to->mailbox, lane, &mail)) == VP_E_AGAIN)
@@ -48,12 +50,21 @@ static CO int call_in_lane(struct reactor *to, enum mail_lane lane, int (*fn)(vo
 
 CO int reactor_call(struct reactor *to, int (*fn)(void *arg), void *arg)
 {
-    return call_in_lane(to, MAIL_INTERNAL, fn, arg);
+    unsigned before = hold_marks(), held = before | HOLD_MARK(RESOURCE_RESERVE);
+    if (to != reactor_current)
+        return call_in_lane(to, MAIL_INTERNAL, held, fn, arg);
+    hold_take(held);
+    int rc = fn(arg);
+    hold_drop(held & ~before);
+    return rc;
 }
 
 CO int reactor_call_for_client(struct reactor *to, int (*fn)(void *arg), void *arg)
 {
-    return call_in_lane(to, MAIL_CLIENT, fn, arg);
+    hold_verify(RESOURCE_CLIENT_CALL);
+    if (to == reactor_current)
+        return fn(arg);
+    return call_in_lane(to, MAIL_CLIENT, hold_marks(), fn, arg);
 }
 
 /* From a thread that may block. */

@@ -482,7 +482,7 @@ static CO int wait_unused_here(void *arg)
 
 CO void nbdx_server_wait_unused(struct nbdx_server *s)
 {
-    vp_ignore(reactor_call(s->reactor, wait_unused_here, s), "its reactor has ended");
+    vp_ignore(reactor_call_for_client(s->reactor, wait_unused_here, s), "its reactor has ended");
 }
 
 void nbdx_server_end_wait(struct nbdx_server *s)

@@ -91,6 +91,7 @@ static void checkpoint_tell(struct pool *p, int rc)
 static CO void checkpoint_run(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
+    hold_begin(RESOURCE_CHECKPOINT);
     ck->running = true;
     ck->started++;
     bool requested = atomic_exchange(&ck->requested, false);
@@ -106,6 +107,7 @@ static CO void checkpoint_run(struct pool *p)
         p->client.checkpoint_failed(p->client.arg, rc);
     ck->finished = ck->started;
     ck->running = false;
+    hold_end(RESOURCE_CHECKPOINT);
     co_queue_wake_all(&ck->done);
 }
 
@@ -125,6 +127,7 @@ static CO int checkpoint_home(void *arg)
 
 CO int pool_checkpoint(struct pool *p)
 {
+    hold_verify(RESOURCE_CHECKPOINT);
     return reactor_call_for_client(p->home, checkpoint_home, p);
 }
 

@@ -210,6 +210,8 @@ static CO void pool_quiesce(struct pool *p)
 
 CO int pool_close(struct pool *p, bool mark_exported)
 {
+    /* An import that failed ends here as well, with control.lock held: no checkpoint takes it. */
+    AUTO_HOLD struct hold_exception e = hold_may_await_checkpoint();
     pool_quiesce(p);
     /* The client has given up its changes, so a checkpoint now would be without them: where the one
      * before failed they are in the log alone, and the next import needs that. */

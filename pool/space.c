@@ -132,5 +132,6 @@ static CO int wait_at_home(void *arg)
 
 CO int pool_wait_for_room(struct pool *p)
 {
-    return reactor_call(p->home, wait_at_home, p);
+    hold_verify(RESOURCE_ROOM);
+    return reactor_call_for_client(p->home, wait_at_home, p);
 }

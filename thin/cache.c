@@ -386,6 +386,7 @@ static uint64_t pace_take(struct thin_cache *c)
 static CO int cache_throttle(struct thin *t)
 {
     struct thin_cache *c = t->cache;
+    hold_verify(RESOURCE_CHECKPOINT);
     uint64_t turn = pace_take(c);
     if (turn)
         vp_ignore(co_sleep_ns(turn), "a little early is no harm");

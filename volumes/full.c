@@ -153,6 +153,7 @@ static CO int release_pending(struct volume *v)
 CO int volume_full_wait(struct volume *v, struct full_wait *w, const struct front_request *r)
 {
     struct volume_io *io = v->io;
+    hold_verify(RESOURCE_CHECKPOINT); /* release_pending */
     if (!w->counted) {
         int rc = reactor_call_for_client(pool_home(v->vs->pool), waiter_arrives, v->vs);
         if (rc)
@@ -164,6 +165,7 @@ CO int volume_full_wait(struct volume *v, struct full_wait *w, const struct fron
     }
     if (w->never_pauses || atomic_load_explicit(&v->flags, memory_order_relaxed) & VOLUME_IS_ENOSPC)
         return VP_E_NO_SPACE;
+    hold_verify(RESOURCE_ROOM);
     int rc;
     while (!(rc = front_request_verdict(r)) && io->room_sequence == w->room_sequence)
         co_queue_wait(&io->room, "room in the pool");

@@ -235,6 +235,9 @@ static CO int settle_all(struct volumes *vs)
 
 CO int volumes_close(struct volumes *vs, bool mark_exported)
 {
+    /* The command that closes a pool holds control.lock. No checkpoint takes it, and nobody is left
+     * here to hold a volume's lock. */
+    AUTO_HOLD struct hold_exception e = hold_may_await_checkpoint();
     workers_stop(vs);
     drain_all(vs);
     int rc = settle_all(vs); /* which may need a checkpoint */

@@ -39,6 +39,7 @@ static CO void work(struct sweep *s)
 static CO void worker(void *arg)
 {
     struct sweep *s = arg;
+    hold_take(s->held);
     work(s);
     co_group_leave(&s->workers, 0);
 }
@@ -46,6 +47,7 @@ static CO void worker(void *arg)
 CO int sweep_run(struct sweep *s, int (*fn)(struct volume *v), bool stop_on_error)
 {
     s->fn = fn;
+    s->held = hold_marks();
     s->stop_on_error = stop_on_error;
     co_group_init(&s->workers);
     for (size_t i = 1; i < SWEEP_WORKERS && i < s->count; i++) {

@@ -95,8 +95,8 @@ struct volume *volume_new(struct volumes *vs, uint32_t id)
     list_init(&v->replay_link);
     list_init(&v->resync_link);
     list_init(&v->delete_link);
-    co_mutex_init(&v->control);
-    co_mutex_init(&v->opening);
+    co_mutex_init_for(&v->control, RESOURCE_VOLUME_CONTROL);
+    co_mutex_init_for(&v->opening, RESOURCE_VOLUME_OPENING);
     co_queue_init(&v->unpinned);
     hash_add(&vs->by_id, &v->by_id, id);
     list_add_tail(&vs->all, &v->link);
@@ -447,13 +447,16 @@ static CO int shrink_tail(void *arg)
 
 static CO int shrink(struct volume *v, struct resize_call *c, const struct volume_options *o)
 {
+    /* A tail that dirties more pages than the memory holds is zeroed over several checkpoints. They
+     * end, because they take `opening`, never the locks that this command holds. */
+    AUTO_HOLD struct hold_exception e = hold_may_await_checkpoint();
     int rc = volume_activate(v, false);
     if (rc)
         return rc;
     volume_pin(v);
     rc = reactor_call_for_client(v->reactor, shrink_size, c);
     if (!rc)
-        rc = reactor_call(v->reactor, shrink_tail, c);
+        rc = reactor_call_for_client(v->reactor, shrink_tail, c);
     if (!rc)
         rc = volume_record_commit(v, volume_text(v), o, false);
     if (!rc)
@@ -537,6 +540,8 @@ CO int volume_resize(struct volumes *vs, const char *name, uint64_t size_bytes, 
 /* A reserve is leased when the map is opened, so the volume must not be open now. */
 static CO int reserve_change(struct volume *v, const struct volume_options *o, struct vp_error *err)
 {
+    /* Only a checkpoint makes the map clean, so that it can be closed. See shrink. */
+    AUTO_HOLD struct hold_exception e = hold_may_await_checkpoint();
     bool closed = !v->io;
     if (v->open_count > 0)
         return vp_fail(err, VP_E_BUSY, "volume %s is in use; detach it to change its reserve",

@@ -331,6 +331,7 @@ struct sweep {
     bool stop_on_error;
     int (*fn)(struct volume *v);
     int rc;
+    unsigned held; /* by the caller; the workers act for it (io/hold.h) */
     struct co_group workers;
 };
 void sweep_add(struct sweep *s, struct volume *v);

@@ -61,6 +61,12 @@ static void serve(void *arg)
     serving = false;
 }
 
+/* As the acceptor does: a connection is no work of the reserve. */
+static int serve_spawn(void *fd)
+{
+    return co_spawn(serve, fd, "serve");
+}
+
 static int nothing(void *arg)
 {
     (void)arg;
@@ -140,7 +146,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!size || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
         return 0;
     serving = true;
-    if (reactor_post(reactor, serve, (void *)(intptr_t)fd[1], "serve"))
+    if (reactor_call_blocking(reactor, serve_spawn, (void *)(intptr_t)fd[1]))
         abort();
     unsigned mode = data[0] & 3;
     if ((mode == 0 || negotiate(fd[0], mode)) && feed(fd[0], data + 1, size - 1))

@@ -47,3 +47,23 @@ for i in 1 6; do
     cmp "$T/data" "$T/out" || fail "v$i differs"
 done
 daemon_stop
+
+# Nothing on a reactor may wait for a checkpoint while it has what the checkpoint needs there.
+step "more requests than coroutines, all short of metadata memory: commands answer, and a stop ends"
+echo 'reactors = 4; metadata-memory = "4M"; buffer-memory = "64M";' >"$T/conf"
+daemon_start -c "$T/conf"
+ok vpool create wide --size 16G -o chunk=16K "$T/d2"
+ok vpool volume create wide/v --size 1T
+ok vpool attach wide/v --nbd "unix:$T/wide"
+"$bin/tests/bench/nbd_load" --unix "$T/wide" --export wide/v --rw randwrite --bs 16384 \
+    --connections 62 --depth 128 --size $((1 << 40)) --runtime 600 >/dev/null 2>&1 &
+load=$!
+writes() { field .counters.writes timeout 30 vpool volume show wide/v; }
+more_writes() { [ "$(writes)" -gt "$1" ]; }
+for n in 2000 4000 6000; do
+    until_ok 30 more_writes $n || fail "the writes stand still: $(writes)"
+done
+ok timeout 60 vpool checkpoint wide
+daemon_stop
+kill $load 2>/dev/null
+wait $load 2>/dev/null || true

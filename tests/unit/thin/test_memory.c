@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "io/co.h"
+#include "pool/pool_impl.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_thin.h"
 #include "thin/thin_impl.h"
@@ -216,6 +217,68 @@ static void beyond_the_limit_a_commit_unpins_the_leaves_of_open_arenas(void **st
     run(body_exceeded);
 }
 
+/* ---- commits that fail --------------------------------------------------------------------- */
+
+/* One block more of each of the first chunks, which has no intent to wait for. */
+static CO void write_row(struct thin *t, uint64_t row)
+{
+    for (uint64_t chunk = 0; chunk < CHUNKS_OF_A_LEAF; chunk++)
+        check_ok(thin_write(t, chunk * CHUNK + row, 1, block));
+}
+
+static void body_commits_fail(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    if (!check_ok(sim_thin_create(st)))
+        return;
+    struct thin *t = st->thin;
+    write_row(t, 0);
+    check_ok(thin_commit(t));
+    write_row(t, 1);
+    atomic_store(&st->pool->fenced, true); /* no commit from here on: the log takes nothing */
+    check_equal(thin_commit(t), VP_E_POOL_FENCED);
+    size_t bytes = t->batch.len;
+    uint64_t pages = t->batch_pages;
+    check(bytes > 0);
+    for (uint64_t row = 2; row < CHUNK; row++) {
+        write_row(t, row);
+        for (unsigned i = 0; i < 10; i++)
+            check_equal(thin_commit(t), VP_E_POOL_FENCED);
+        check_equal(t->batch.len, bytes);
+        check_equal(t->batch_pages, pages);
+    }
+    atomic_store(&st->pool->fenced, false);
+    check_ok(thin_commit(t));
+    check_equal(t->batch.len, 0);
+    check_equal(t->batch_pages, 0);
+}
+
+static void body_all_rows_are_there(struct sim_thin *st, void *arg)
+{
+    (void)arg;
+    static uint8_t seen[POOL_BLOCK] __attribute__((aligned(4096)));
+    if (!check_ok(sim_thin_import(st)))
+        return;
+    for (uint64_t i = 0; i < (uint64_t)CHUNKS_OF_A_LEAF * CHUNK; i++)
+        if (!check_ok(thin_read(st->thin, i, 1, seen)) || !check_equal(seen[0], block[0]))
+            return;
+    check_ok(sim_thin_close(st));
+}
+
+static void commits_that_fail_again_and_again_keep_one_batch_and_lose_nothing(void **state)
+{
+    (void)state;
+    struct sim_thin_config config = {
+        .seed = 5, .volume_blocks = CHUNKS * CHUNK, .cache_bytes = 256 * POOL_PAGE};
+    struct sim_thin *st = sim_thin_new(&config);
+    memset(block, 7, sizeof(block));
+    sim_thin_run(st, body_commits_fail, NULL);
+    sim_thin_power_cut(st, 1);
+    sim_thin_run(st, body_all_rows_are_there, NULL);
+    sim_thin_free(st);
+    assert_checked();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +286,7 @@ int main(void)
         cmocka_unit_test(others_leave_it_what_it_has_a_right_to),
         cmocka_unit_test(many_changes_that_are_slowed_down_do_not_wait_in_a_long_line),
         cmocka_unit_test(the_limit_counts_the_pointers_of_interior_pages),
+        cmocka_unit_test(commits_that_fail_again_and_again_keep_one_batch_and_lose_nothing),
         cmocka_unit_test(beyond_the_limit_a_commit_unpins_the_leaves_of_open_arenas),
     };
     return cmocka_run_group_tests_name("thin memory", tests, NULL, NULL);

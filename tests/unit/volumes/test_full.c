@@ -3,6 +3,9 @@
 #include "tests/lib/sim_volumes.h"
 
 #include "base/bytes.h"
+#include "io/device.h"
+#include "pool/pool_impl.h"
+#include "thin/thin_impl.h"
 #include "volumes/volumes_impl.h"
 
 #include <setjmp.h>
@@ -491,6 +494,138 @@ static void a_client_that_leaves_waits_for_no_room_and_others_do(void **state)
     play(wait_of_a_client_that_goes, 10, "single");
 }
 
+/* ---- clients that go while a request finds out what it can have ----------------------------- */
+
+/* The client goes at a place where its write waits and looks at nothing, and room is there when the
+ * wait ends. */
+struct wait_place {
+    void (*prepare)(struct sim_volumes *s, struct volume *v);
+    bool (*is_there)(struct volume *v);
+    void (*make_room)(struct sim_volumes *s, struct volume *v);
+};
+
+static uint64_t behind; /* the full volume's first block without a chunk */
+
+static CO int change_write_behind(struct change *c)
+{
+    return front_write(&c->client, behind, STEP, large, 0);
+}
+
+static bool waits_for_space(const struct volume *v)
+{
+    return figure_get(&v->figures.waiting_for_space) > 0;
+}
+
+static CO void give_back_stands_still(struct sim_volumes *s, struct volume *v)
+{
+    (void)v;
+    s->vs->giving_back = true;
+}
+
+static bool is_at_give_back(struct volume *v)
+{
+    return v->vs->room_waiters > 0 && !waits_for_space(v);
+}
+
+static CO void give_back_goes_on(struct sim_volumes *s, struct volume *v)
+{
+    check_ok(volume_discard(v, 3 * STEP, 2 * STEP, VOLUME_FUA));
+    s->vs->giving_back = false;
+    co_queue_wake_all(&s->vs->given_back);
+}
+
+static void give_back_is_over(struct sim_volumes *s)
+{
+    s->vs->given_back_ns = reactor_now_ns();
+    s->vs->given_back_frees = UINT64_MAX;
+}
+
+static CO void commit_stands_still(struct sim_volumes *s, struct volume *v)
+{
+    check_ok(volume_write(v, 0, STEP, data, 0));
+    give_back_is_over(s);
+    for (unsigned i = 0; i < 2; i++)
+        sim_disk_inject(sim_disk_find(s->world, s->name[i]), SIM_FAULT_STALL, 1U << IO_FLUSH, 0,
+                        UINT64_C(1000000000));
+}
+
+static bool is_at_commit(struct volume *v)
+{
+    return waits_for_space(v) && v->io->thin->committing;
+}
+
+static CO void commit_goes_on(struct sim_volumes *s, struct volume *v)
+{
+    (void)s;
+    check_ok(volume_discard(v, 3 * STEP, 2 * STEP, VOLUME_FUA)); /* room from its beginning on */
+}
+
+enum { MANY_PAGES = 1 << 20 };
+
+/* There is space, and no room for metadata. */
+static CO void metadata_have_no_room(struct sim_volumes *s, struct volume *v)
+{
+    check_ok(volume_discard(v, 3 * STEP, 2 * STEP, VOLUME_FUA));
+    check_ok(volume_write(v, 0, STEP, data, 0)); /* its page is to be written anyway */
+    give_back_is_over(s);
+    pool_meta_dirty_add(volumes_pool(s->vs), MANY_PAGES);
+}
+
+static bool is_at_checkpoint(struct volume *v)
+{
+    return waits_for_space(v) && !v->io->thin->committing && v->vs->pool->checkpoint.running;
+}
+
+static CO void metadata_have_room(struct sim_volumes *s, struct volume *v)
+{
+    (void)v;
+    pool_meta_dirty_add(volumes_pool(s->vs), -(int64_t)MANY_PAGES);
+}
+
+static const struct wait_place places[] = {
+    {give_back_stands_still, is_at_give_back, give_back_goes_on},
+    {commit_stands_still, is_at_commit, commit_goes_on},
+    {metadata_have_no_room, is_at_checkpoint, metadata_have_room},
+};
+static const struct wait_place *place;
+
+static CO void client_goes_there(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct volume *v = fill_pool(s, &behind);
+    check_ok(volume_property_set(s->vs, "big", "full-policy", "pause", &err));
+    place->prepare(s, v);
+    memset(large, 0x11, STEP);
+    struct change gone = {.run = change_write_behind}, next = gone;
+    front_client_init(&gone.client, volume_front(v));
+    front_client_init(&next.client, volume_front(v));
+    check_ok(co_spawn(change_run, &gone, "change"));
+    for (unsigned i = 0; i < 1000000 && !place->is_there(v) && !gone.done; i++)
+        vp_ignore(co_sleep_ns(100), "nobody cancels");
+    check(place->is_there(v) && !gone.done);
+    front_client_go(&gone.client);
+    place->make_room(s, v);
+    while (!gone.done)
+        vp_ignore(co_sleep_ns(1000000), "nobody cancels");
+    check_equal(gone.rc, VP_E_CANCELLED);
+    check_ok(volume_read(v, behind, STEP, seen));
+    check(bytes_are_zero(seen, STEP));
+    memset(large, 0x22, STEP);
+    check_ok(change_write_behind(&next));
+    check_ok(volume_flush(v));
+    check_ok(volume_read(v, behind, STEP, seen));
+    check(memcmp(seen, large, STEP) == 0);
+}
+
+static void a_client_that_goes_while_its_write_waits_writes_nothing_afterwards(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        place = &places[i];
+        play(client_goes_there, 12 + i, "single");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -506,6 +641,7 @@ int main(void)
         cmocka_unit_test(a_reserve_is_honoured_in_a_full_pool_or_refused_at_once),
         cmocka_unit_test(what_a_client_began_does_not_go_on_once_it_is_gone),
         cmocka_unit_test(a_client_that_leaves_waits_for_no_room_and_others_do),
+        cmocka_unit_test(a_client_that_goes_while_its_write_waits_writes_nothing_afterwards),
     };
     return cmocka_run_group_tests_name("volumes/full", tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /*
- * How much large trims, zeroes and shrinks do before others on their reactor get a turn. Counted in
- * chunks and turns: a clock would measure the machine.
+ * How much large trims, zeroes, shrinks and block statuses do before others on their reactor get a
+ * turn. Counted in chunks, leaves and turns: a clock would measure the machine.
  */
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"
@@ -111,10 +111,52 @@ static void trims_zeroes_and_shrinks_give_others_a_turn_every_few_chunks(void **
     assert_checked();
 }
 
+/* ---- block status --------------------------------------------------------------------------- */
+
+static bool looked;
+
+static void count_turns(void *arg)
+{
+    uint64_t *turns = arg;
+    for (; !looked; co_yield ())
+        ++*turns;
+}
+
+/* One extent over many leaves, all of them in memory. */
+static CO void long_extents(struct sim_volumes *s)
+{
+    enum { EXTENTS = 4, CHUNKS_OF_A_LEAF = 48, LEAVES_A_TURN = 16 };
+    struct volume_extent extent[EXTENTS];
+    struct volume *v = sim_volumes_volume(s, "v", MIB(1024));
+    unsigned n = 0;
+    uint64_t turns = 0;
+    if (!v)
+        return;
+    check_ok(volume_zero(v, 0, MIB(1024), VOLUME_NO_HOLE));
+    looked = false;
+    check_ok(co_spawn(count_turns, &turns, "observer"));
+    check_ok(volume_extents(v, 0, MIB(1024), extent, EXTENTS, &n));
+    looked = true;
+    check_equal(n, 1);
+    check_equal(extent[0].len, MIB(1024));
+    check(turns >= MIB(1024) / (64 << 10) / CHUNKS_OF_A_LEAF / LEAVES_A_TURN);
+}
+
+static void a_block_status_over_many_leaves_gives_others_a_turn_every_few(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){
+        .seed = 6, .disk_bytes = MIB(1024), .metadata_bytes = MIB(32)});
+    sim_volumes_run(s, long_extents);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trims_zeroes_and_shrinks_give_others_a_turn_every_few_chunks),
+        cmocka_unit_test(a_block_status_over_many_leaves_gives_others_a_turn_every_few),
     };
     return cmocka_run_group_tests_name("volumes/turns", tests, NULL, NULL);
 }

@@ -6,7 +6,11 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"
@@ -73,6 +77,34 @@ static void a_shrink_and_the_first_checkpoint_after_a_crash_both_end(void **stat
     sim_volumes_run(s, shrink_against_checkpoint);
     sim_volumes_free(s);
     assert_checked();
+}
+
+/* ---- a command that would wait -------------------------------------------------------------- */
+
+static void checkpoint_with_control(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "v", MIB(16));
+    co_mutex_lock(&v->control);
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    co_mutex_unlock(&v->control);
+}
+
+static void a_wait_for_a_checkpoint_with_a_control_lock_held_aborts(void **state)
+{
+    (void)state;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (!freopen("/dev/null", "w", stderr))
+            _exit(1);
+        (void)signal(SIGABRT, SIG_DFL);
+        sim_volumes_run(sim_volumes_new(&(struct sim_volumes_config){.seed = 1}),
+                        checkpoint_with_control);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
 }
 
 /* ---- many writers, little memory ------------------------------------------------------------ */
@@ -155,6 +187,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_shrink_and_the_first_checkpoint_after_a_crash_both_end),
+        cmocka_unit_test(a_wait_for_a_checkpoint_with_a_control_lock_held_aborts),
         cmocka_unit_test(writers_short_of_metadata_memory_are_slowed_and_never_stopped_for_long),
         cmocka_unit_test(a_reserve_is_leased_by_few_durable_writes_and_can_be_used),
     };
