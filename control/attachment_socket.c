@@ -99,17 +99,32 @@ CO int attachment_socket_parse(const char *owner, const char *group, const char 
 
 /* ---- the file ------------------------------------------------------------------------------ */
 
-int attachment_socket_apply(struct attachment_socket s, const char *path, struct vp_error *err)
+struct give_away {
+    struct attachment_socket to;
+    const char *path;
+    struct vp_error *err;
+};
+
+static int give_away_blocking(void *arg)
 {
+    const struct give_away *g = arg;
+    struct attachment_socket s = g->to;
     /* The mode first: nobody new may connect before it is what was asked for. */
-    if (s.mode != ATTACHMENT_MODE_UNSET && chmod(path, s.mode))
-        return vp_fail_errno(err, VP_E_SYSTEM, errno, "giving %s the mode %04o", path, s.mode);
+    if (s.mode != ATTACHMENT_MODE_UNSET && chmod(g->path, s.mode))
+        return vp_fail_errno(g->err, VP_E_SYSTEM, errno, "giving %s the mode %04o", g->path,
+                             s.mode);
     if ((s.uid != ATTACHMENT_ID_UNSET || s.gid != ATTACHMENT_ID_UNSET) &&
-        lchown(path, s.uid, s.gid))
-        return vp_fail_errno(err, vp_err_from_errno(errno), errno,
-                             "giving %s to user %d and group %d (-1: as they are)", path,
+        lchown(g->path, s.uid, s.gid))
+        return vp_fail_errno(g->err, vp_err_from_errno(errno), errno,
+                             "giving %s to user %d and group %d (-1: as they are)", g->path,
                              (int)s.uid, (int)s.gid);
     return 0;
+}
+
+CO int attachment_socket_apply(struct attachment_socket s, const char *path, struct vp_error *err)
+{
+    struct give_away g = {.to = s, .path = path, .err = err};
+    return attachment_socket_is_default(s) ? 0 : offload_run(give_away_blocking, &g);
 }
 
 void attachment_socket_show(struct attachment_socket s, json_t *object)

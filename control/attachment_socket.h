@@ -32,9 +32,10 @@ bool attachment_socket_equal(struct attachment_socket a, struct attachment_socke
  * network. VP_E_INVALID, VP_E_NOT_FOUND. */
 CO int attachment_socket_parse(const char *owner, const char *group, const char *mode,
                                struct attachment_socket *out, struct vp_error *err) must_check;
-/* Gives the socket file at `path` away. VP_E_PERMISSION, VP_E_SYSTEM. */
-int attachment_socket_apply(struct attachment_socket s, const char *path,
-                            struct vp_error *err) must_check;
+/* Gives the socket file at `path` away. CO: its file system may wait for a device of ours.
+ * VP_E_PERMISSION, VP_E_SYSTEM. */
+CO int attachment_socket_apply(struct attachment_socket s, const char *path,
+                               struct vp_error *err) must_check;
 /* Sets "owner", "group" (numbers) and "mode" (octal digits) in `object`; null where it is the
  * default. */
 void attachment_socket_show(struct attachment_socket s, json_t *object);

@@ -41,7 +41,13 @@ static int shm(const char *name, int flags)
 
 static bool is_shortage(int err)
 {
-    return err == ENOMEM || err == ENOSPC || err == EMFILE || err == ENFILE;
+    return err == ENOMEM || err == ENOSPC || err == EMFILE || err == ENFILE || err == ENOLCK;
+}
+
+/* What cannot be opened for want of something is not taken for what is not there. */
+static int shm_error(int err)
+{
+    return is_shortage(err) ? VP_E_NO_MEMORY : vp_err_from_errno(err);
 }
 
 int io_keep_new(const char *name, size_t capacity, struct io_keep *out)
@@ -107,7 +113,7 @@ int io_keep_read(const char *name, size_t offset, void *bytes, size_t len)
     struct stat st;
     AUTO_FD int fd = shm(name, O_RDONLY);
     if (fd < 0 || fstat(fd, &st) != 0)
-        return vp_err_from_errno(errno);
+        return shm_error(errno);
     if (st.st_uid != geteuid() || !S_ISREG(st.st_mode))
         return VP_E_PERMISSION;
     for (size_t at = 0; at < len;) {
@@ -127,7 +133,7 @@ int io_keep_poke(const char *name, size_t offset, const void *bytes, size_t len)
         return sim_keep_poke(world(), name, offset, bytes, len);
     AUTO_FD int fd = shm(name, O_RDWR);
     if (fd < 0)
-        return vp_err_from_errno(errno);
+        return shm_error(errno);
     return pwrite(fd, bytes, len, (off_t)offset) == (ssize_t)len ? 0 : VP_E_IO;
 }
 
@@ -140,12 +146,18 @@ void io_keep_remove(const char *name)
         (void)shm_unlink(path);
 }
 
-bool io_keep_is_owned(const char *name)
+int io_keep_is_owned(const char *name, bool *owned)
 {
-    if (world())
-        return sim_keep_is_owned(world(), name);
+    *owned = false;
+    if (world()) {
+        *owned = sim_keep_is_owned(world(), name);
+        return 0;
+    }
     AUTO_FD int fd = shm(name, O_RDONLY);
-    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    *owned = fd >= 0 && errno == EWOULDBLOCK;
+    return is_shortage(errno) ? VP_E_NO_MEMORY : 0;
 }
 
 int io_keep_look(const char *name, uint64_t *bytes, uint64_t *age_seconds)
@@ -153,7 +165,7 @@ int io_keep_look(const char *name, uint64_t *bytes, uint64_t *age_seconds)
     struct stat st;
     struct timespec now;
     if (world())
-        return VP_E_NOT_FOUND;
+        return sim_keep_look(world(), name, bytes, age_seconds);
     AUTO_FD int fd = shm(name, O_RDONLY);
     if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
         clock_gettime(CLOCK_REALTIME, &now) != 0)
@@ -169,26 +181,28 @@ int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), voi
     if (world())
         return sim_keep_each(world(), prefix, fn, arg);
     AUTO_DIR DIR *dir = opendir(SHM_DIR);
-    if (!dir)
-        return 0; /* no shared memory, so nothing is kept */
+    if (!dir) /* no shared memory, or no right to it: nothing is kept */
+        return errno == ENOENT || errno == EACCES ? 0 : shm_error(errno);
     const struct dirent *e;
     int rc = 0;
-    while (!rc && (e = readdir(dir)))
+    while (!rc && (errno = 0, e = readdir(dir)))
         if (strncmp(e->d_name, prefix, strlen(prefix)) == 0 &&
             strlen(e->d_name) <= IO_KEEP_NAME_MAX)
             rc = fn(e->d_name, arg);
-    return rc;
+    return !rc && errno ? shm_error(errno) : rc;
 }
 
-void io_boot_id(unsigned char out[IO_BOOT_ID_BYTES])
+int io_boot_id(unsigned char out[IO_BOOT_ID_BYTES])
 {
     memset(out, 0, IO_BOOT_ID_BYTES);
     if (world())
-        return; /* a simulated power cut takes the memory itself */
+        return 0; /* a simulated power cut takes the memory itself */
     char text[64] = "";
     AUTO_FD int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
-        return;
+    if (fd < 0)
+        return errno == ENOENT || errno == EACCES ? 0 : shm_error(errno);
+    if (read(fd, text, sizeof(text) - 1) <= 0)
+        return VP_E_IO;
     unsigned n = 0; /* hexadecimal digits, with dashes between */
     for (const char *p = text; *p && n < 2 * IO_BOOT_ID_BYTES; p++) {
         const char *digits = "0123456789abcdef", *at = strchr(digits, *p);
@@ -197,4 +211,5 @@ void io_boot_id(unsigned char out[IO_BOOT_ID_BYTES])
         out[n / 2] = (unsigned char)(out[n / 2] << 4 | (at - digits));
         n++;
     }
+    return 0;
 }

@@ -44,23 +44,26 @@ void io_keep_close(struct io_keep *k);
 /* ---- by name: what somebody else left -------------------------------------------------------- */
 
 /* Reads `len` bytes at `offset`. VP_E_NOT_FOUND; VP_E_PERMISSION (the object is not this user's);
- * VP_E_IO_SHORT (it is smaller); VP_E_IO. */
+ * VP_E_IO_SHORT (it is smaller); VP_E_NO_MEMORY (no memory or no descriptor now); VP_E_IO. */
 int io_keep_read(const char *name, size_t offset, void *bytes, size_t len) must_check;
 /* Changes `len` bytes at `offset`. Eight aligned bytes change at once. VP_E_NOT_FOUND, VP_E_IO. */
 int io_keep_poke(const char *name, size_t offset, const void *bytes, size_t len) must_check;
 void io_keep_remove(const char *name);
 /* Whether a process (this one too) owns the object: it called io_keep_new, and neither closed the
- * object nor ended. */
-bool io_keep_is_owned(const char *name);
+ * object nor ended. An object that is not there, or not this user's, has no owner. VP_E_NO_MEMORY:
+ * nobody knows (no memory or no descriptor now). */
+int io_keep_is_owned(const char *name, bool *owned) must_check;
 /* The memory that the object takes, and the time since its last change. VP_E_NOT_FOUND: there is no
- * such object, or it is not this user's, or this is a simulated world. */
+ * such object, or it is not this user's. */
 int io_keep_look(const char *name, uint64_t *bytes, uint64_t *age_seconds) must_check;
 /* Calls fn for each name that begins with `prefix`, until fn returns non-zero; returns that value.
- * fn may remove the object, and does not yield. */
+ * fn may remove the object, and does not yield. Without shared memory there are no names. Errors:
+ * VP_E_NO_MEMORY (no memory or no descriptor now), VP_E_IO. */
 int io_keep_each(const char *prefix, int (*fn)(const char *name, void *arg), void *arg) must_check;
 
-/* Different after each start of the machine. */
+/* Different after each start of the machine; zeros where the system has no such thing. Errors:
+ * VP_E_NO_MEMORY (no memory or no descriptor now), VP_E_IO. */
 #define IO_BOOT_ID_BYTES 16
-void io_boot_id(unsigned char out[IO_BOOT_ID_BYTES]);
+int io_boot_id(unsigned char out[IO_BOOT_ID_BYTES]) must_check;
 
 #endif

@@ -123,6 +123,10 @@ struct sim_world *sim_world_after_kill(const struct sim_snapshot *s,
                                        const struct sim_choice *choices, uint64_t seed);
 /* Kept memory that can be reserved from now on, in pages of 4 KiB over all; no limit at first. */
 void sim_world_limit_keeps(struct sim_world *w, unsigned pages);
+/* How often kept memory was looked for, read or changed by name so far (io/keep.h), and: the
+ * operation after the next `n` of these fails with VP_E_IO. UINT64_MAX: none fails. */
+uint64_t sim_world_keep_ops(const struct sim_world *w);
+void sim_world_fail_keep_op(struct sim_world *w, uint64_t n);
 bool sim_snapshot_is_complete(const struct sim_snapshot *s, unsigned i);
 uint64_t sim_snapshot_keeps_hash(const struct sim_snapshot *s);
 /* The disks were set back: kept memory is as it was at `s`, with these disks or others. */

@@ -40,6 +40,8 @@ int sim_keep_poke(struct sim_world *w, const char *name, size_t offset, const vo
                   size_t len) must_check;
 void sim_keep_close(struct io_keep *k);
 bool sim_keep_is_owned(struct sim_world *w, const char *name);
+int sim_keep_look(struct sim_world *w, const char *name, uint64_t *bytes,
+                  uint64_t *age_seconds) must_check;
 void sim_keep_remove(struct sim_world *w, const char *name);
 int sim_keep_each(struct sim_world *w, const char *prefix, int (*fn)(const char *name, void *arg),
                   void *arg) must_check;

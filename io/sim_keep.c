@@ -21,6 +21,12 @@ static struct sim_kept *kept_find(struct sim_world *w, const char *name)
     return NULL;
 }
 
+/* Of an operation by name. */
+static bool keep_op_fails(struct sim_world *w)
+{
+    return w->keep_ops++ == w->keep_fails;
+}
+
 static struct sim_kept *kept_add(struct sim_world *w, const char *name, size_t capacity)
 {
     struct sim_kept *k = sim_alloc(sizeof(*k));
@@ -29,6 +35,7 @@ static struct sim_kept *kept_add(struct sim_world *w, const char *name, size_t c
     (void)snprintf(k->name, sizeof(k->name), "%s", name);
     k->capacity = capacity;
     k->world = w;
+    k->changed_ns = w->now_ns;
     /* Not by calloc: most of it is never touched. */
     k->bytes = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     VP_VERIFY_TRUE(k->bytes != MAP_FAILED);
@@ -59,6 +66,7 @@ int sim_keep_reserve(struct io_keep *k, size_t offset, size_t len)
     if (pages > *left)
         return VP_E_NO_MEMORY;
     *left -= *left == UINT_MAX ? 0 : pages;
+    kept->changed_ns = kept->world->now_ns;
     for (size_t at = offset; at < offset + len; at += SIM_KEEP_PAGE)
         bitmap_set(kept->reserved, at / SIM_KEEP_PAGE);
     return 0;
@@ -79,6 +87,8 @@ bool sim_keep_is_owned(struct sim_world *w, const char *name)
 int sim_keep_read(struct sim_world *w, const char *name, size_t offset, void *bytes, size_t len)
 {
     const struct sim_kept *k = kept_find(w, name);
+    if (keep_op_fails(w))
+        return VP_E_IO;
     if (!k)
         return VP_E_NOT_FOUND;
     if (offset > k->capacity || len > k->capacity - offset)
@@ -91,11 +101,32 @@ int sim_keep_poke(struct sim_world *w, const char *name, size_t offset, const vo
                   size_t len)
 {
     struct sim_kept *k = kept_find(w, name);
+    if (keep_op_fails(w))
+        return VP_E_IO;
     if (!k)
         return VP_E_NOT_FOUND;
     VP_VERIFY(offset + len, <=, k->capacity);
     memcpy(k->bytes + offset, bytes, len);
+    k->changed_ns = w->now_ns;
     bitmap_set(k->reserved, offset / SIM_KEEP_PAGE);
+    return 0;
+}
+
+static size_t reserved_pages(const struct sim_kept *k)
+{
+    size_t n = 0;
+    for (unsigned i = 0; i < SIM_KEEP_PAGES / 64; i++)
+        n += (size_t)__builtin_popcountll(k->reserved[i]);
+    return n;
+}
+
+int sim_keep_look(struct sim_world *w, const char *name, uint64_t *bytes, uint64_t *age_seconds)
+{
+    const struct sim_kept *k = kept_find(w, name);
+    if (!k)
+        return VP_E_NOT_FOUND;
+    *bytes = reserved_pages(k) * SIM_KEEP_PAGE;
+    *age_seconds = (w->now_ns - k->changed_ns) / 1000000000;
     return 0;
 }
 
@@ -112,11 +143,21 @@ int sim_keep_each(struct sim_world *w, const char *prefix, int (*fn)(const char 
                   void *arg)
 {
     struct sim_kept *k, *next;
-    int rc = 0;
+    int rc = keep_op_fails(w) ? VP_E_IO : 0;
     list_for_each_safe (k, next, &w->keeps, link)
         if (!rc && strncmp(k->name, prefix, strlen(prefix)) == 0)
             rc = fn(k->name, arg);
     return rc;
+}
+
+uint64_t sim_world_keep_ops(const struct sim_world *w)
+{
+    return w->keep_ops;
+}
+
+void sim_world_fail_keep_op(struct sim_world *w, uint64_t n)
+{
+    w->keep_fails = w->keep_ops + n;
 }
 
 void sim_world_limit_keeps(struct sim_world *w, unsigned pages)
@@ -136,14 +177,6 @@ void sim_keeps_free(struct sim_world *w)
 static size_t next_page(const struct sim_kept *k, size_t from)
 {
     return bitmap_find(k->reserved, SIM_KEEP_PAGES, from, true);
-}
-
-static size_t reserved_pages(const struct sim_kept *k)
-{
-    size_t n = 0;
-    for (unsigned i = 0; i < SIM_KEEP_PAGES / 64; i++)
-        n += (size_t)__builtin_popcountll(k->reserved[i]);
-    return n;
 }
 
 void sim_keeps_copy(const struct sim_world *w, struct list *out)

@@ -40,6 +40,7 @@ struct sim_world *sim_world_new(uint64_t seed)
     list_init(&w->keeps);
     list_init(&w->unnamed);
     w->keep_pages = UINT_MAX;
+    w->keep_fails = UINT64_MAX;
     return w;
 }
 

@@ -113,6 +113,8 @@ struct sim_world {
     struct list keeps;   /* struct sim_kept                                      */
     struct list unnamed; /* … that were removed and may be mapped still          */
     unsigned keep_pages; /* that may still be reserved                           */
+    uint64_t keep_ops;   /* by name, so far                                      */
+    uint64_t keep_fails; /* when keep_ops is that                                */
 };
 
 /* An open device of a disk. */
@@ -133,6 +135,7 @@ struct sim_kept {
     size_t capacity;
     struct sim_world *world;
     bool owned;
+    uint64_t changed_ns;
     uint64_t reserved[SIM_KEEP_PAGES / 64]; /* bit: the page may be touched */
     unsigned char *bytes;                   /* a world's: all; a copy's: the reserved pages */
 };

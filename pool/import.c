@@ -17,7 +17,8 @@
  *  I5  What was found is durable before anything builds on it (GUARD_IMPORT_FLUSH), because a
  *      killed daemon leaves it in the disks' caches. The log's tail is also written again
  *      (log_read.c), so that it does not depend on a flush that follows a failed one.
- *  I6  What a killed daemon kept in memory goes into the log before anything is served.
+ *  I6  What a killed daemon kept in memory goes into the log before anything is served. Where that
+ *      memory cannot be looked at, the import is refused and the memory stays.
  *  I7  What could not be read is not taken for what is not there. Where no copy of the log can be
  *      read, its end is not known (VP_E_LOG_UNREADABLE). A disk whose root slots cannot be read, or
  *      that has no valid root, may know a newer root than the others, so no other disk's root
@@ -480,7 +481,7 @@ static CO int import_seal(struct pool_import_state *im)
     if (!rc)
         rc = flush_what_was_found(im);
     if (!rc)
-        rc = pool_keeps_accept(&im->keeps, p->log.stream.id);
+        rc = pool_keeps_accept(p, &im->keeps, p->log.stream.id, im->err);
     if (rc)
         return rc;
     next.exported = false;
@@ -504,7 +505,13 @@ static CO int import_seal(struct pool_import_state *im)
  * empty, and im->next does not count it any more. */
 static CO int import_keeps_find(struct pool_import_state *im)
 {
-    return pool_keeps_find(im->p, &im->next.piece[im->image.root.pieces - 1], &im->keeps);
+    int rc = pool_keeps_find(im->p, &im->next.piece[im->image.root.pieces - 1], &im->keeps);
+    if (rc)
+        return vp_fail(im->err, rc,
+                       "pool %s: what a killed daemon may have kept in memory cannot be read: %s; "
+                       "it stays, and another import tries again",
+                       im->p->name, vp_err_text(rc));
+    return 0;
 }
 
 static CO int import_run(struct pool_import_state *im)
@@ -519,7 +526,7 @@ static CO int import_run(struct pool_import_state *im)
     if (!rc)
         rc = import_seal(im);
     if (!rc)
-        rc = pool_keeps_replay(im->p, &im->keeps);
+        rc = pool_keeps_replay(im->p, &im->keeps, im->err);
     return rc ? rc : pool_jobs_load(im->p);
 }
 

@@ -132,7 +132,7 @@ static unsigned char *area_at(struct pool_keep *k, unsigned area)
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
-static void header_write(struct pool_keep *k)
+static int header_write(struct pool_keep *k)
 {
     struct keep_header h = {
         .magic = le32_make(KEEP_MAGIC),
@@ -143,10 +143,12 @@ static void header_write(struct pool_keep *k)
         .durable = le64_make(0),
         .log_stream = le64_make(k->pool->log.stream.id),
     };
-    io_boot_id(h.boot_id);
+    int rc = io_boot_id(h.boot_id);
     memcpy(h.pool_uuid, k->pool->uuid.b, sizeof(h.pool_uuid));
     h.crc = le32_make(vp_crc32c(&h, offsetof(struct keep_header, crc)));
-    memcpy(k->mem.base, &h, sizeof(h));
+    if (!rc)
+        memcpy(k->mem.base, &h, sizeof(h));
+    return rc;
 }
 
 /* Memory that cannot be had now may be had later. What this system does not have is not asked for
@@ -173,11 +175,12 @@ static bool keep_begin(struct pool_keep *k)
     int rc = io_keep_new(name, KEEP_HEADER_PAGE + KEEP_AREAS * k->area_bytes, &k->mem);
     if (!rc)
         rc = io_keep_reserve(&k->mem, 0, KEEP_HEADER_PAGE);
+    if (!rc)
+        rc = header_write(k);
     if (rc) {
         begin_failed(k, name, rc);
         return false;
     }
-    header_write(k);
     area_enter(k, 0);
     return true;
 }
@@ -239,7 +242,11 @@ void pool_keep_forget_all(const struct pool *p)
     char prefix[POOL_KEEP_PREFIX_BYTES], stream[17];
     pool_keep_prefix(p->uuid, prefix);
     (void)snprintf(stream, sizeof(stream), "%016" PRIx64, p->log.stream.id);
-    vp_ignore(io_keep_each(prefix, forget_one, stream), "forget_one never fails");
+    int rc = io_keep_each(prefix, forget_one, stream);
+    if (rc)
+        vp_warn("pool %s: kept memory cannot be looked through: %s; remove /dev/shm/%s*%s, "
+                "which is not to be believed",
+                p->name, vp_err_text(rc), prefix, stream);
 }
 
 /* ---- appending ------------------------------------------------------------------------------ */

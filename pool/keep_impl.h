@@ -26,12 +26,13 @@ int keep_groups_decode(const uint8_t *bytes, size_t used, uint32_t volume, uint6
 CO int pool_keeps_find(struct pool *p, const struct pool_log_piece *last,
                        struct list *found) must_check;
 /* Marks the memory as belonging to `stream`, too. */
-int pool_keeps_accept(const struct list *found, uint64_t stream) must_check;
+int pool_keeps_accept(const struct pool *p, const struct list *found, uint64_t stream,
+                      struct vp_error *err) must_check;
 /* They are not to be believed. */
 void pool_keeps_forget(const struct list *found);
 /* CO. Puts the records into the log and hands them to the client; durable on return. Errors: those
  * of a commit. */
-CO int pool_keeps_replay(struct pool *p, struct list *found) must_check;
+CO int pool_keeps_replay(struct pool *p, struct list *found, struct vp_error *err) must_check;
 void pool_keeps_free(struct list *found);
 
 #endif

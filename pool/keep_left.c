@@ -46,9 +46,11 @@ static int note_left(const char *name, void *arg)
     struct pool_keep_left *l = left_of(arg, pool);
     if (!l)
         return VP_E_NO_MEMORY;
-    if (io_keep_is_owned(name)) {
+    bool owned;
+    int rc = io_keep_is_owned(name, &owned);
+    if (rc || owned) {
         l->owned = true;
-        return 0;
+        return rc;
     }
     l->volumes++;
     l->bytes += bytes;
@@ -74,12 +76,14 @@ static int forget_left(const char *name, void *arg)
 {
     struct vp_uuid pool;
     const struct vp_uuid *wanted = arg;
-    if (name_parse(name, &pool) && vp_uuid_equal(pool, *wanted) && !io_keep_is_owned(name))
+    bool owned;
+    if (name_parse(name, &pool) && vp_uuid_equal(pool, *wanted) &&
+        io_keep_is_owned(name, &owned) == 0 && !owned)
         io_keep_remove(name);
     return 0;
 }
 
 void pool_keeps_left_forget(struct vp_uuid pool)
 {
-    vp_ignore(io_keep_each(NAME_PREFIX, forget_left, &pool), "forget_left never fails");
+    vp_ignore(io_keep_each(NAME_PREFIX, forget_left, &pool), "what stays is found the next time");
 }

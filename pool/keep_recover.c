@@ -59,11 +59,9 @@ static bool is_whole(struct keep_found *f)
 }
 
 /* Of this pool, since the machine was started. */
-static bool is_of_now(const struct pool *p, const struct keep_found *f)
+static bool is_of_now(const struct pool *p, const struct keep_found *f, const uint8_t *boot_id)
 {
-    uint8_t boot_id[IO_BOOT_ID_BYTES];
-    io_boot_id(boot_id);
-    return memcmp(f->header.boot_id, boot_id, sizeof(boot_id)) == 0 &&
+    return memcmp(f->header.boot_id, boot_id, IO_BOOT_ID_BYTES) == 0 &&
            memcmp(f->header.pool_uuid, p->uuid.b, sizeof(f->header.pool_uuid)) == 0;
 }
 
@@ -113,21 +111,27 @@ static int find_one(const char *name, void *found)
 
 /* CO. Its owner lives: its pool's disks are not these, but what these are a copy of. A process that
  * was killed may take a moment to be gone, until `deadline_ns` for all. */
-static CO bool belongs_to_the_living(const struct keep_found *f, uint64_t deadline_ns)
+static CO int belongs_to_the_living(const struct keep_found *f, uint64_t deadline_ns, bool *owned)
 {
-    while (io_keep_is_owned(f->name) && reactor_now_ns() < deadline_ns)
-        if (co_sleep_ns(OWNER_PAUSE_NS))
-            break;
-    return io_keep_is_owned(f->name);
+    int rc = io_keep_is_owned(f->name, owned);
+    while (!rc && *owned && reactor_now_ns() < deadline_ns && !co_sleep_ns(OWNER_PAUSE_NS))
+        rc = io_keep_is_owned(f->name, owned);
+    return rc;
 }
 
 /* CO. *use: it is ours. What cannot be anybody's goes (K5); what cannot be read stays. */
 static CO int consider(struct pool *p, struct keep_found *f, const struct pool_log_piece *last,
                        uint64_t deadline_ns, bool *use)
 {
+    uint8_t boot_id[IO_BOOT_ID_BYTES];
+    bool foreign;
     *use = false;
-    bool foreign = belongs_to_the_living(f, deadline_ns);
-    int rc = io_keep_read(f->name, 0, &f->header, sizeof(f->header));
+    int rc = io_boot_id(boot_id);
+    if (!rc)
+        rc = belongs_to_the_living(f, deadline_ns, &foreign);
+    if (rc)
+        return rc;
+    rc = io_keep_read(f->name, 0, &f->header, sizeof(f->header));
     if (rc == VP_E_NOT_FOUND)
         return 0;
     if (foreign || rc == VP_E_PERMISSION) {
@@ -137,7 +141,7 @@ static CO int consider(struct pool *p, struct keep_found *f, const struct pool_l
     }
     if (rc && rc != VP_E_IO_SHORT)
         return rc;
-    if (rc || !is_whole(f) || !is_of_now(p, f)) {
+    if (rc || !is_whole(f) || !is_of_now(p, f, boot_id)) {
         vp_info("pool %s: %s is damaged or from before a reboot: it is removed", p->name, f->name);
         io_keep_remove(f->name);
         return 0;
@@ -177,7 +181,8 @@ void pool_keeps_forget(const struct list *found)
         io_keep_remove(f->name);
 }
 
-int pool_keeps_accept(const struct list *found, uint64_t stream)
+int pool_keeps_accept(const struct pool *p, const struct list *found, uint64_t stream,
+                      struct vp_error *err)
 {
     struct le64 le = le64_make(stream);
     const struct keep_found *f;
@@ -185,7 +190,10 @@ int pool_keeps_accept(const struct list *found, uint64_t stream)
         size_t at = offsetof(struct keep_header, stream) + !f->stream * sizeof(le);
         int rc = io_keep_poke(f->name, at, &le, sizeof(le));
         if (rc)
-            return rc;
+            return vp_fail(err, rc,
+                           "pool %s: volume %u: what a killed daemon kept in memory (%s) cannot be "
+                           "changed: %s; it stays, and another import tries again",
+                           p->name, f->volume, f->name, vp_err_text(rc));
     }
     return 0;
 }
@@ -398,7 +406,7 @@ static int keep_drop(const struct keep_found *f)
 }
 
 /* CO. */
-static CO int keep_replay(struct pool *p, const struct keep_found *f)
+static CO int keep_replay(struct pool *p, const struct keep_found *f, struct vp_error *err)
 {
     struct pool_batch b;
     pool_batch_init(&b);
@@ -415,15 +423,20 @@ static CO int keep_replay(struct pool *p, const struct keep_found *f)
     pool_batch_fini(&b);
     if (!rc)
         rc = keep_drop(f);
-    return rc;
+    if (rc)
+        return vp_fail(err, rc,
+                       "pool %s: volume %u: what a killed daemon kept in memory (%s) cannot be "
+                       "taken: %s; it stays, and another import tries again",
+                       p->name, f->volume, f->name, vp_err_text(rc));
+    return 0;
 }
 
-CO int pool_keeps_replay(struct pool *p, struct list *found)
+CO int pool_keeps_replay(struct pool *p, struct list *found, struct vp_error *err)
 {
     const struct keep_found *f;
     int rc = 0;
     list_for_each (f, found, link)
         if (!rc)
-            rc = keep_replay(p, f);
+            rc = keep_replay(p, f, err);
     return rc;
 }

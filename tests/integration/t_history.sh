@@ -71,4 +71,36 @@ kill -HUP "$daemon_pid"
 until_ok 5 test -e "$T/own.log" || fail "no new file"
 ok vpool volume create tank/c --size 1M
 until_ok 5 grep -q 'volume.created: tank/c' "$T/own.log" || fail "the new file lacks a line"
+
+step "a disk's strange name brings no raw bytes into events and log"
+strange="$T/dir/"$'d\e[31m\x01\xc2\x9b\xff'
+mkdir "$T/dir"
+ok vpool create odd --size 64M "$T/dir/plain"
+ok vpool export odd
+mv "$T/dir/plain" "$strange"
+ok vpool import odd -d "$T/dir"
+rm "$strange"
+ok_or_findings() { vpool doctor >"$T/findings" 2>&1 || [ $? = 3 ]; }
+ok_or_findings || fail "doctor: $(cat "$T/findings")"
+until_ok 10 eval 'vpool events >"$T/events" && grep -q "disk.changed.*removed" "$T/events"' || fail "no event: $(cat "$T/events")"
+ok vpool destroy odd
+for told in "$T/events" "$T/findings" "$T/own.log"; do
+    ! LC_ALL=C grep -naP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]' "$told" || fail "raw bytes in $told"
+done
 daemon_stop
+
+step "lines for journald have their priorities and no time; other lines the time"
+: >"$T/log"
+JOURNAL_STREAM=$(stat -c %d:%i "$T/log") daemon_start
+daemon_stop
+grep -qE '^<6>daemon.started' "$T/log" || fail "no priority: $(cat "$T/log")"
+mv "$T/d0" "$T/away"
+JOURNAL_STREAM=$(stat -c %d:%i "$T/log") daemon_start
+daemon_stop
+mv "$T/away" "$T/d0"
+grep -qE '^<3>.*tank' "$T/log" || fail "no error's priority: $(cat "$T/log")"
+! grep -vE '^<[3-6]>' "$T/log" || fail "lines without a priority"
+: >"$T/log"
+JOURNAL_STREAM=1:1 daemon_start
+daemon_stop
+grep -qE '^20[0-9-]{8} [0-9:.]{12} info: daemon.started' "$T/log" || fail "no time: $(cat "$T/log")"

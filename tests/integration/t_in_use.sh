@@ -36,8 +36,13 @@ step "the client went on all the time"
 echo >"$T/hold"
 wait $client || fail "the client saw an error: $(cat "$T/client")"
 
+step "attachments that nobody uses are counted in good English"
+until_ok 10 eval '[ "$(clients)" = 0 ]' || fail "the client is still there"
+refused 'tank/a has 2 attachments, which nobody uses' vpool volume delete tank/a
+
 step "an attachment that nobody uses is detached, and a used one with --force"
 ok vpool detach tank/a --nbd "unix:$T/idle"
+refused 'tank/a has 1 attachment, which nobody uses' vpool volume delete tank/a
 nbdsh -u "$(uri tank/a "$T/n")" -c "open('$T/hold').read()" >"$T/client" 2>&1 &
 client=$!
 until_ok 10 eval '[ "$(clients)" = 1 ]' || fail "the second client is not there"

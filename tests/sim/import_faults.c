@@ -1,7 +1,8 @@
 /*
  * Imports that meet a fault. An import of a state is run once to count its operations (by disk and
- * kind) and its allocations, up to the moment when all volumes are open. Then the import is run
- * again for each operation with each way in which the operation can fail, and for each allocation.
+ * kind), its allocations and its operations on kept memory, up to the moment when all volumes are
+ * open. Then the import is run again for each operation of a disk with each way in which it can
+ * fail, for each allocation, and for each operation on kept memory.
  *
  * An import may fail if it says why. Then the same process imports again without faults. After that
  * the power goes, or the process is killed, and the next process imports. Nothing acknowledged may
@@ -53,7 +54,7 @@ static const struct way {
 };
 enum { WAYS = sizeof(ways) / sizeof(ways[0]), KINDS = IO_ZERO + 1 };
 /* About as many as an import makes. */
-enum { RANDOM_READS = 60, RANDOM_OTHERS = 10, RANDOM_ALLOCATIONS = 150 };
+enum { RANDOM_READS = 60, RANDOM_OTHERS = 10, RANDOM_ALLOCATIONS = 150, RANDOM_KEEP_OPS = 12 };
 
 /* What happens in an import, and what became of it. */
 struct attempt {
@@ -63,9 +64,10 @@ struct attempt {
     enum io_kind kind;
     uint64_t nth;
     long allocation; /* that fails; negative: none */
+    long keep_op;    /* that fails, on kept memory; negative: none */
 
     uint64_t ops[RIG_DISKS_MAX][KINDS]; /* counted */
-    long allocations;
+    long allocations, keep_ops;
     unsigned disks_out;          /* of service, after all was read */
     struct sim_snapshot *failed; /* where the import failed; NULL: it did not */
 };
@@ -84,6 +86,8 @@ static void fault_begins(const struct attempt *a, struct rig *r)
     if (a->way)
         sim_disk_inject(disk_of(r, a->disk), a->way->fault, 1U << a->kind, a->nth, a->way->arg);
     fail_in = a->allocation >= 0 ? a->allocation : LONG_MAX;
+    if (a->keep_op >= 0)
+        sim_world_fail_keep_op(r->w, (uint64_t)a->keep_op);
 }
 
 static void fault_ends(struct attempt *a, struct rig *r)
@@ -91,6 +95,8 @@ static void fault_ends(struct attempt *a, struct rig *r)
     if (a->allocation < 0)
         a->allocations = LONG_MAX - fail_in;
     fail_in = -1;
+    a->keep_ops = (long)sim_world_keep_ops(r->w);
+    sim_world_fail_keep_op(r->w, UINT64_MAX);
     for (unsigned i = 0; i < r->config->disks; i++) {
         for (unsigned kind = 0; kind < KINDS; kind++)
             a->ops[i][kind] = sim_disk_ops(disk_of(r, i), kind);
@@ -237,6 +243,8 @@ static void attempt_name(const struct attempt *a, char *out, size_t size)
     if (a->way)
         (void)snprintf(out, size, "import where %s %" PRIu64 " of d%u %s", kinds[a->kind], a->nth,
                        a->disk, a->way->name);
+    else if (a->keep_op >= 0)
+        (void)snprintf(out, size, "import where operation %ld on kept memory fails", a->keep_op);
     else if (a->allocation >= 0)
         (void)snprintf(out, size, "import where allocation %ld fails", a->allocation);
     else
@@ -302,8 +310,12 @@ static bool fail_ops(struct look *x, const struct attempt *counted, unsigned dis
 {
     for (uint64_t n = 0; n < counted->ops[disk][kind]; n++)
         for (unsigned i = 0; i < WAYS; i++) {
-            struct attempt a = {
-                .way = &ways[i], .disk = disk, .kind = kind, .nth = n, .allocation = -1};
+            struct attempt a = {.way = &ways[i],
+                                .disk = disk,
+                                .kind = kind,
+                                .nth = n,
+                                .allocation = -1,
+                                .keep_op = -1};
             if (way_applies(x->s, &ways[i], kind) && !attempt_make(x, &a))
                 return false;
         }
@@ -315,13 +327,17 @@ bool import_faults_look(const struct crash_state *s, struct seen *seen,
 {
     bool loses_disks = !is_single(s) && !a_disk_died_before();
     struct look x = {s, seen, counts, loses_disks, why, size};
-    struct attempt counted = {.allocation = -1};
+    struct attempt counted = {.allocation = -1, .keep_op = -1};
     bool ok = attempt_make(&x, &counted);
     for (unsigned d = 0; ok && d < s->config->disks; d++)
         for (unsigned kind = 0; ok && kind < KINDS; kind++)
             ok = fail_ops(&x, &counted, d, (enum io_kind)kind);
     for (long n = 0; ok && n < counted.allocations; n++) {
-        struct attempt a = {.allocation = n};
+        struct attempt a = {.allocation = n, .keep_op = -1};
+        ok = attempt_make(&x, &a);
+    }
+    for (long n = 0; ok && n < counted.keep_ops; n++) {
+        struct attempt a = {.allocation = -1, .keep_op = n};
         ok = attempt_make(&x, &a);
     }
     return ok;
@@ -332,7 +348,7 @@ bool import_faults_one(const struct crash_state *s, uint64_t rng, int disk,
 {
     struct seen seen = {0};
     struct look x = {s, &seen, counts, false, why, size};
-    struct attempt a = {.allocation = -1};
+    struct attempt a = {.allocation = -1, .keep_op = -1};
     const struct way *way = &ways[hash_mix(rng + 1) % WAYS];
     enum io_kind kind = (enum io_kind)(hash_mix(rng + 2) % KINDS);
     if (way_applies(s, way, kind)) {
@@ -340,6 +356,8 @@ bool import_faults_one(const struct crash_state *s, uint64_t rng, int disk,
         a.kind = kind;
         a.disk = disk >= 0 ? (unsigned)disk : (unsigned)(hash_mix(rng + 3) % s->config->disks);
         a.nth = hash_mix(rng + 4) % (kind == IO_READ ? RANDOM_READS : RANDOM_OTHERS);
+    } else if (hash_mix(rng + 5) % 8 == 0) {
+        a.keep_op = (long)(hash_mix(rng + 4) % RANDOM_KEEP_OPS);
     } else {
         a.allocation = (long)(hash_mix(rng + 4) % RANDOM_ALLOCATIONS);
     }

@@ -316,6 +316,107 @@ static void a_page_that_cannot_be_read_loses_no_commit(void **state)
     assert_checked();
 }
 
+/* ---- a bad page on each of two mirrors ------------------------------------------------------ */
+
+enum { BIG_KEYS = 220, BIG_FROM = 100 };
+
+static unsigned big_keys_found;
+
+/* A commit of two pages. */
+static void big_commit(uint64_t value)
+{
+    struct pool_batch b;
+    struct le64 le = le64_make(value);
+    pool_batch_init(&b);
+    for (uint64_t i = 0; i < BIG_KEYS; i++)
+        pool_batch_set(&b, POOL_RECORD_COUNTER, 0, BIG_FROM + i, &le, sizeof(le));
+    check_ok(pool_commit(pool, &b));
+    pool_batch_fini(&b);
+}
+
+struct log_end {
+    unsigned commits; /* of one page each                */
+    bool big;         /* and one of two pages behind them */
+};
+
+static void log_end_body(void *arg)
+{
+    const struct log_end *end = arg;
+    committed = 0;
+    check_ok(sim_pool_create(2, &pool, &err));
+    commits_make(KEYS + end->commits);
+    if (end->big)
+        big_commit(committed);
+}
+
+static void import_log_end_body(void *arg)
+{
+    import_body(arg);
+    for (uint64_t i = 0; pool && i < BIG_KEYS; i++) {
+        uint64_t found_value = sim_pool_counter(pool, BIG_FROM + i);
+        check(found_value == UINT64_MAX || found_value == committed);
+        big_keys_found += found_value == committed;
+    }
+}
+
+/* One page of the open segment is bad for good on d0, and another one on d1. */
+static int import_with_bad_pages(const struct sim_snapshot *s, const struct pool_place *segment,
+                                 unsigned page0, unsigned page1)
+{
+    struct sim_world *w = sim_world_from_snapshot(s, NULL, page0);
+    for (unsigned i = 0; i < segment->copies; i++) {
+        unsigned d = segment->disk[i];
+        sim_disk_set_unreadable(sim_disk_find(w, d ? "d1" : "d0"),
+                                segment->at_bytes[i] + (d ? page1 : page0) * (uint64_t)POOL_PAGE);
+    }
+    struct attempt a = {.disks = 2};
+    big_keys_found = 0;
+    sim_pool_run(w, import_log_end_body, &a);
+    pool_leave();
+    sim_world_free(w);
+    return a.rc;
+}
+
+/* True: some pair refused the import. */
+static bool bad_pages_in_pairs(const struct log_end *end)
+{
+    struct sim_world *w = sim_pool_world(5, 2);
+    sim_pool_run(w, log_end_body, (void *)end);
+    const struct pool_segment *at = &pool->log.stream.segment;
+    struct pool_place segment = at->place;
+    unsigned pages = at->pages;
+    bool refused = false;
+    assert_int_equal(segment.copies, 2);
+    pool_leave();
+    w = sim_pool_reboot(w, 77);
+    struct sim_snapshot *s = sim_snapshot_take(w);
+    sim_world_free(w);
+    for (unsigned i = 0; i < pages * pages; i++) {
+        if (i / pages == i % pages)
+            continue;
+        int rc = import_with_bad_pages(s, &segment, i / pages, i % pages);
+        assert_true(rc == 0 || (end->big && rc == VP_E_LOG_UNREADABLE));
+        assert_int_equal(big_keys_found, !rc && end->big ? BIG_KEYS : 0);
+        refused |= rc != 0;
+    }
+    sim_snapshot_free(s);
+    return refused;
+}
+
+/* Commits of one page have a good copy somewhere. One of two pages may have none; then nobody knows
+ * that the log ends there, and the import is refused. */
+static void bad_pages_at_different_places_of_two_mirrors_lose_no_commit(void **state)
+{
+    (void)state;
+    bool refused = false;
+    for (unsigned commits = 0; commits < 8; commits++) {
+        bad_pages_in_pairs(&(struct log_end){.commits = commits});
+        refused |= bad_pages_in_pairs(&(struct log_end){.commits = commits, .big = true});
+    }
+    assert_true(refused);
+    assert_checked();
+}
+
 static void commit_into_a_new_segment_body(void *arg)
 {
     (void)arg;
@@ -595,6 +696,7 @@ int main(void)
         cmocka_unit_test(roots_that_cannot_be_read_do_not_set_the_pool_back),
         cmocka_unit_test(writes_and_flushes_that_fail_lose_no_commit),
         cmocka_unit_test(a_page_that_cannot_be_read_loses_no_commit),
+        cmocka_unit_test(bad_pages_at_different_places_of_two_mirrors_lose_no_commit),
         cmocka_unit_test(a_bad_page_behind_the_end_of_the_log_is_no_obstacle),
         cmocka_unit_test(the_tail_that_was_found_is_there_after_a_power_cut),
         cmocka_unit_test(a_disk_that_was_set_back_is_out_by_name),

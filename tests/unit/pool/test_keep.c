@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "io/device.h"
@@ -440,6 +441,43 @@ static void an_import_that_fails_leaves_it_for_the_next_one(void **state)
     in_world(body_failed_import);
 }
 
+/* Each operation on kept memory fails once: it is not taken for memory that is not there. */
+static void body_unreadable(void *arg)
+{
+    uint64_t *n = arg;
+    struct vp_error err = {0};
+    begin();
+    append(1, 11);
+    pool_keep_close(keep);
+    pool_abandon(pool);
+    uint64_t before = sim_world_keep_ops(world);
+    sim_world_fail_keep_op(world, *n);
+    int rc = sim_pool_import(1, &client, &pool, &err);
+    bool failed = sim_world_keep_ops(world) - before > *n;
+    sim_world_fail_keep_op(world, UINT64_MAX);
+    check_equal(rc, failed ? VP_E_IO : 0);
+    if (rc) {
+        check(strstr(err.text, "kept in memory") != NULL);
+        check(something_is_kept());
+        check_ok(sim_pool_import(1, &client, &pool, NULL));
+    }
+    check_equal(map.value[1], 11);
+    check(!something_is_kept());
+    check_ok(pool_close(pool, false));
+    *n = failed ? *n + 1 : 0;
+}
+static void an_import_that_cannot_read_it_is_refused_and_leaves_it(void **state)
+{
+    (void)state;
+    uint64_t n = 0;
+    do {
+        world = sim_pool_world(3, 1);
+        sim_pool_run(world, body_unreadable, &n);
+        sim_world_free(world);
+        assert_checked();
+    } while (n);
+}
+
 /* A flush that failed has lost what the next one would seem to make durable. */
 static void body_failed_flush(void *arg)
 {
@@ -680,13 +718,48 @@ static void body_shared_memory(void *arg)
     io_keep_remove(own);
     check_equal(io_keep_read(own, 0, back, 5), VP_E_NOT_FOUND);
     unsigned char boot[IO_BOOT_ID_BYTES], zero[IO_BOOT_ID_BYTES] = {0};
-    io_boot_id(boot);
+    check_ok(io_boot_id(boot));
     check(memcmp(boot, zero, sizeof(boot)) != 0);
 }
 static void shared_memory_stays_under_its_name_until_it_is_removed(void **state)
 {
     (void)state;
     on_reactor(NULL, body_shared_memory, NULL);
+    assert_checked();
+}
+
+/* Without a free descriptor nothing can be looked at, which is not the same as nothing there. */
+static void body_no_descriptor(void *arg)
+{
+    (void)arg;
+    char own[64], byte;
+    unsigned n = 0;
+    bool owned;
+    uint64_t random;
+    struct io_keep k;
+    struct rlimit limit;
+    unsigned char boot[IO_BOOT_ID_BYTES];
+    reactor_random(&random, sizeof(random));
+    (void)snprintf(own, sizeof(own), "vpool-test-%llx", (unsigned long long)random);
+    check_ok(io_keep_new(own, 4096, &k));
+    check_ok(io_keep_is_owned(own, &owned));
+    check(owned);
+    check(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    check(setrlimit(RLIMIT_NOFILE, &(struct rlimit){.rlim_max = limit.rlim_max}) == 0);
+    check_equal(io_keep_each(own, count_names, &n), VP_E_NO_MEMORY);
+    check_equal(io_keep_is_owned(own, &owned), VP_E_NO_MEMORY);
+    check_equal(io_keep_read(own, 0, &byte, 1), VP_E_NO_MEMORY);
+    check_equal(io_boot_id(boot), VP_E_NO_MEMORY);
+    check(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    io_keep_close(&k);
+    check_ok(io_keep_is_owned(own, &owned));
+    check(!owned);
+    io_keep_remove(own);
+}
+static void a_shortage_of_descriptors_is_an_error(void **state)
+{
+    (void)state;
+    on_reactor(NULL, body_no_descriptor, NULL);
     assert_checked();
 }
 
@@ -706,6 +779,7 @@ int main(void)
         cmocka_unit_test(what_an_older_release_kept_is_taken),
         cmocka_unit_test(what_has_a_living_owner_is_left_alone),
         cmocka_unit_test(an_import_that_fails_leaves_it_for_the_next_one),
+        cmocka_unit_test(an_import_that_cannot_read_it_is_refused_and_leaves_it),
         cmocka_unit_test(an_import_whose_flush_fails_forgets_it),
         cmocka_unit_test(a_checkpoint_whose_flush_fails_forgets_it),
         cmocka_unit_test(an_ejection_in_an_import_leaves_a_pool_that_can_be_imported),
@@ -717,6 +791,7 @@ int main(void)
         cmocka_unit_test(a_length_beyond_the_area_is_refused),
         cmocka_unit_test(nothing_stays_of_a_deleted_volume_or_an_empty_one),
         cmocka_unit_test(shared_memory_stays_under_its_name_until_it_is_removed),
+        cmocka_unit_test(a_shortage_of_descriptors_is_an_error),
     };
     vp_log_set_level(VP_LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

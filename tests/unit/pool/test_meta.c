@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pool/disk_impl.h"
 #include "pool/meta_impl.h"
 #include "tests/lib/failing_malloc.h"
 #include "tests/lib/on_reactor.h"
@@ -273,6 +274,91 @@ static void free_space_on_one_disk_is_no_room_for_a_mirror(void **state)
     assert_checked();
 }
 
+/* Metadata groups of three copies, until the third disk is full. */
+static void take_pages_of_a_full_third_disk(void *arg)
+{
+    (void)arg;
+    struct pool_create_options o = {
+        .name = "tank", .profile = mirror, .force = true, .geometry = {.chunk_bytes = 64 << 10}};
+    uint64_t addr;
+    check_ok(pool_create(&o, disk_name, 3, &pool, NULL));
+    const struct pool_disk *third = &pool->disk[2];
+    const struct pool_group *g = list_first(&pool->meta_groups, struct pool_group, link);
+    check_equal(g->raid.width, 3);
+    while (third->extents_used < third->extents_total)
+        if (!check(pool_page_alloc(pool, 1, &addr) == 0))
+            return;
+    unsigned groups = pool->meta.groups;
+    while (pool->meta.groups == groups)
+        if (!check(pool_page_alloc(pool, 1, &addr) == 0))
+            return;
+    unsigned of_two = 0;
+    list_for_each (g, &pool->meta_groups, link) {
+        check(g->raid.width == 3 || g->raid.width == 2);
+        of_two += g->raid.width == 2;
+        check(g->raid.width == 3 || (g->raid.disk[0]->index < 2 && g->raid.disk[1]->index < 2 &&
+                                     g->raid.disk[0]->index != g->raid.disk[1]->index));
+    }
+    check_equal(of_two, 1);
+    check_ok(sim_pool_commit_counter(pool, 1, 1));
+    check_ok(pool_checkpoint(pool));
+}
+
+static void where_the_third_disk_is_full_a_new_group_has_two_copies(void **state)
+{
+    (void)state;
+    const uint64_t mib[] = {64, 64, 16};
+    struct sim_world *w = world_of(mib, 3);
+    sim_pool_run(w, take_pages_of_a_full_third_disk, NULL);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
+/* Data have room all the time: an arena is leased, and more of its group is free. */
+static void metadata_fill_up(void *arg)
+{
+    (void)arg;
+    struct pool_arena arena;
+    struct pool_space s;
+    uint64_t addr;
+    bool was_tight = false;
+    struct pool_create_options o = {.name = "tank",
+                                    .profile = mirror,
+                                    .force = true,
+                                    .geometry = {.chunk_bytes = 16 << 10, .extent_bytes = 8 << 20}};
+    check_ok(pool_create(&o, disk_name, 2, &pool, NULL));
+    check_ok(pool_arena_lease(pool, 7, mirror, 0, &arena));
+    pool_space_get(pool, &s);
+    check_equal(s.level, POOL_OK);
+    while (pool_meta_has_room(pool, 1) && !pool_page_alloc(pool, 1, &addr)) {
+        pool_space_get(pool, &s);
+        bool tight = pool_meta_groups_formable(pool) <= 1 && s.meta_pages_room &&
+                     s.meta_pages_room < s.meta_pages_total / 100 * 5;
+        check(s.meta_pages_room == 0 ? s.level == POOL_FULL
+              : tight                ? s.level == POOL_TIGHT
+                                     : s.level <= POOL_WARN);
+        was_tight |= tight;
+    }
+    check(was_tight);
+    check_equal(s.meta_pages_room, 0);
+    check_equal(s.level, POOL_FULL);
+    pool_space_update_level(pool);
+    check_equal(pool_level(pool), POOL_FULL);
+    check(s.writable_bytes > 0);
+}
+
+static void metadata_without_room_make_a_pool_tight_and_full(void **state)
+{
+    (void)state;
+    const uint64_t mib[] = {64, 64};
+    struct sim_world *w = world_of(mib, 2);
+    sim_pool_run(w, metadata_fill_up, NULL);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
 /* ---- where pages lie ----------------------------------------------------------------------- */
 
 static int no_checkpoint(void *arg)
@@ -348,8 +434,10 @@ int main(void)
         cmocka_unit_test(a_group_for_which_memory_runs_out_is_not_used_without_its_record),
         cmocka_unit_test(metadata_grow_while_extents_are_free_and_keep_what_a_checkpoint_needs),
         cmocka_unit_test(each_metadata_group_gets_its_room_below_at_the_next_checkpoint),
+        cmocka_unit_test(metadata_without_room_make_a_pool_tight_and_full),
         cmocka_unit_test(a_small_disk_does_not_keep_data_from_the_large_ones),
         cmocka_unit_test(free_space_on_one_disk_is_no_room_for_a_mirror),
+        cmocka_unit_test(where_the_third_disk_is_full_a_new_group_has_two_copies),
         cmocka_unit_test(single_pages_stay_at_the_front_of_a_group),
         cmocka_unit_test(pages_that_came_free_are_found),
     };

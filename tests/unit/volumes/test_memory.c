@@ -243,6 +243,44 @@ static void a_volume_goes_on_after_any_allocation_failed(void **state)
         fail_each_allocation(&operations[i], operate, look);
 }
 
+/* ---- a reserve ----------------------------------------------------------------------------- */
+
+static uint64_t reserve_recorded; /* of "other" */
+
+static CO uint64_t reserve_shown(struct sim_volumes *s)
+{
+    struct volume_info info = {0};
+    check_ok(volume_info_get(s->vs, "other", &info));
+    return info.options.reserve_bytes;
+}
+
+static CO void set_reserve(struct sim_volumes *s)
+{
+    struct trial *t = trial;
+    check(sim_volumes_volume(s, "v", SIZE) != NULL); /* "other" is not open */
+    struct volume *other = sim_volumes_volume(s, "other", MIB(4));
+    volume_close(other);
+    check_ok(volume_property_set(s->vs, "other", "reserve", "1M", NULL));
+    fail_in = t->k;
+    int rc = volume_property_set(s->vs, "other", "reserve", "3M", NULL);
+    t->failed = fail_in < 0;
+    fail_in = -1;
+    reserve_recorded = rc ? MIB(1) : MIB(3);
+    check_equal(reserve_shown(s), reserve_recorded);
+}
+
+static CO void look_at_reserve(struct sim_volumes *s)
+{
+    check_equal(reserve_shown(s), reserve_recorded);
+}
+
+static void a_reserve_that_could_not_be_recorded_is_not_shown(void **state)
+{
+    (void)state;
+    const struct operation op = {"set a reserve", NULL};
+    fail_each_allocation(&op, set_reserve, look_at_reserve);
+}
+
 /* ---- deletion ------------------------------------------------------------------------------ */
 
 /* Of trees: the table image has more or fewer parts. */
@@ -299,6 +337,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_volume_goes_on_after_any_allocation_failed),
+        cmocka_unit_test(a_reserve_that_could_not_be_recorded_is_not_shown),
         cmocka_unit_test(a_deletion_for_which_memory_runs_out_leaks_no_page),
     };
     return cmocka_run_group_tests_name("volumes/memory", tests, NULL, NULL);
