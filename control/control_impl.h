@@ -124,6 +124,12 @@ int control_pool_get(struct control *c, const char *name, struct control_pool **
 int control_pool_get_open(struct control *c, const char *name, struct control_pool **out,
                           struct vp_error *err) must_check;
 void control_pool_put(struct control_pool *p);
+/* Calls fn for the open pool of this name, or (`name` NULL) for each open one, until fn returns
+ * non-zero. fn does not yield. The errors are those of control_pool_get_open; what fn returns is
+ * its own affair. */
+int control_pools_each_open(struct control *c, const char *name,
+                            int (*fn)(struct control_pool *p, void *arg), void *arg,
+                            struct vp_error *err) must_check;
 struct control_pool *control_pool_find(struct control *c, const char *name);
 
 /* Splits "POOL/VOL" and takes a reference on the pool; *volume points into `text`. */

@@ -207,25 +207,28 @@ static json_t *iostat_pool(const struct control_pool *p, bool buckets)
     return json_pack("{s:s, s:o, s:o}", "name", p->name, "disks", disks, "volumes", w.volumes);
 }
 
+struct pools_walk {
+    json_t *pools;
+    bool buckets;
+};
+
+static int iostat_add(struct control_pool *p, void *arg)
+{
+    struct pools_walk *w = arg;
+    return json_array_append_new(w->pools, iostat_pool(p, w->buckets));
+}
+
 static int iostat(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct iostat_args *a = args;
-    struct control_pool *p, *only = NULL;
-    if (a->pool) {
-        int rc = control_pool_get_open(c, a->pool, &only, err);
-        if (rc)
-            return rc;
-        control_pool_put(only); /* nothing yields from here on */
-    }
-    json_t *pools = json_array();
-    list_for_each (p, &c->pools, link) {
-        if (!p->vs || (only && p != only))
-            continue;
-        if (json_array_append_new(pools, iostat_pool(p, a->buckets)))
-            break;
-    }
-    *result = json_pack("{s:I, s:o}", "time_ns", (json_int_t)reactor_now_ns(), "pools", pools);
-    return 0;
+    struct pools_walk w = {.pools = json_array(), .buckets = a->buckets};
+    int rc = control_pools_each_open(c, a->pool, iostat_add, &w, err);
+    if (rc)
+        json_decref(w.pools);
+    else
+        *result =
+            json_pack("{s:I, s:o}", "time_ns", (json_int_t)reactor_now_ns(), "pools", w.pools);
+    return rc;
 }
 
 const struct method methods_daemon[] = {

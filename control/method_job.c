@@ -51,25 +51,24 @@ static int list_job(struct pool_job *j, void *arg)
     return 0;
 }
 
+static int list_pool(struct control_pool *p, void *arg)
+{
+    struct list_walk *w = arg;
+    w->p = p;
+    vp_ignore(pool_job_each(volumes_pool(p->vs), list_job, w), "list_job never fails");
+    return 0;
+}
+
 static int list(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct list_args *a = args;
-    struct control_pool *p, *only = NULL;
-    if (a->pool) {
-        int rc = control_pool_get_open(c, a->pool, &only, err);
-        if (rc)
-            return rc;
-        control_pool_put(only); /* nothing yields from here on */
-    }
     struct list_walk w = {.jobs = json_array()};
-    list_for_each (p, &c->pools, link) {
-        if (!p->vs || (only && p != only))
-            continue;
-        w.p = p;
-        vp_ignore(pool_job_each(volumes_pool(p->vs), list_job, &w), "list_job never fails");
-    }
-    *result = json_pack("{s:o, s:i}", "jobs", w.jobs, "left_out", (int)w.left_out);
-    return 0;
+    int rc = control_pools_each_open(c, a->pool, list_pool, &w, err);
+    if (rc)
+        json_decref(w.jobs);
+    else
+        *result = json_pack("{s:o, s:i}", "jobs", w.jobs, "left_out", (int)w.left_out);
+    return rc;
 }
 
 /* ---- one job --------------------------------------------------------------------------------- */

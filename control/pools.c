@@ -65,6 +65,22 @@ void control_pool_put(struct control_pool *p)
         co_queue_wake_all(&p->unused);
 }
 
+int control_pools_each_open(struct control *c, const char *name,
+                            int (*fn)(struct control_pool *p, void *arg), void *arg,
+                            struct vp_error *err)
+{
+    struct control_pool *p, *only = NULL;
+    int rc = name ? control_pool_get_open(c, name, &only, err) : 0;
+    if (rc)
+        return rc;
+    list_for_each (p, &c->pools, link)
+        if (p->vs && (!only || p == only) && fn(p, arg))
+            break;
+    if (only)
+        control_pool_put(only);
+    return 0;
+}
+
 int control_volume_get(struct control *c, const char *text, struct control_pool **pool,
                        const char **volume, struct vp_error *err)
 {

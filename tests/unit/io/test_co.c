@@ -1,16 +1,14 @@
 /* Coroutines: order, queues, mutexes, groups, sleep, cancellation, no-yield scopes. */
 #include "io/co.h"
+#include "tests/lib/aborts.h"
 #include "tests/lib/on_reactor.h"
 
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -319,21 +317,15 @@ static void yield_inside(void *arg)
     }
 }
 
+static void run_yield_inside(void *arg)
+{
+    on_reactor(NULL, yield_inside, arg);
+}
+
 static void yielding_inside_a_no_yield_scope_aborts(void **state)
 {
     (void)state;
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        if (!freopen("/dev/null", "w", stderr))
-            _exit(1);
-        (void)signal(SIGABRT, SIG_DFL);
-        on_reactor(NULL, yield_inside, NULL);
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    assert_true(call_aborts(run_yield_inside, NULL));
 }
 
 /* ---- depth --------------------------------------------------------------------------------- */

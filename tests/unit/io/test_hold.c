@@ -1,37 +1,32 @@
 /* What is held while something is waited for: each rule of io/hold.c, kept and broken. */
 #include "io/hold.h"
 #include "io/reactor.h"
+#include "tests/lib/aborts.h"
 #include "tests/lib/on_reactor.h"
 
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 /* ---- running what may abort ---------------------------------------------------------------- */
 
-/* In a process of its own, since a broken rule ends it. */
+struct call {
+    void (*body)(void *arg);
+    void *arg;
+};
+
+static void run_call(void *arg)
+{
+    struct call *c = arg;
+    on_reactor(NULL, c->body, c->arg);
+}
+
 static bool aborts(void (*body)(void *arg), void *arg)
 {
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        if (!freopen("/dev/null", "w", stderr))
-            _exit(1);
-        (void)signal(SIGABRT, SIG_DFL);
-        on_reactor(NULL, body, arg);
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status) ? WTERMSIG(status) == SIGABRT : WEXITSTATUS(status) == 0);
-    return WIFSIGNALED(status);
+    return call_aborts(run_call, &(struct call){body, arg});
 }
 
 /* ---- locks --------------------------------------------------------------------------------- */

@@ -5,16 +5,14 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "io/device.h"
 #include "io/reactor.h"
 #include "io/sim.h"
+#include "tests/lib/aborts.h"
 
 enum { BLOCK = 4096 };
 #define MIB (UINT64_C(1) << 20)
@@ -324,21 +322,17 @@ static void body_two_writes(struct fixture *f)
     io_batch_add(&b, &second);
     (void)io_batch_wait(&b);
 }
+
+static void run_two_writes(void *arg)
+{
+    (void)arg;
+    run_fresh(true, 4096, body_two_writes);
+}
+
 static void two_writes_in_flight_at_the_same_place_abort(void **state)
 {
     (void)state;
-    pid_t child = fork();
-    if (child == 0) {
-        if (!freopen("/dev/null", "w", stderr))
-            _exit(0);
-        (void)signal(SIGABRT, SIG_DFL);
-        run_fresh(true, 4096, body_two_writes);
-        _exit(0);
-    }
-    int status = 0;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSIGNALED(status));
-    assert_int_equal(WTERMSIG(status), SIGABRT);
+    assert_true(call_aborts(run_two_writes, NULL));
 }
 
 static void body_read_during_write(struct fixture *f)

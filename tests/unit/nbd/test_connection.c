@@ -1,35 +1,25 @@
 /* The states of an NBD connection. What it does in each of them is tested in test_hangup.c. */
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "nbd/connection_impl.h"
+#include "tests/lib/aborts.h"
 
 static struct nbdx_connection connection;
 
+static void move(void *arg)
+{
+    nbdx_connection_move(&connection, *(enum nbdx_connection_state *)arg);
+}
+
 static bool move_aborts(enum nbdx_connection_state from, enum nbdx_connection_state to)
 {
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        if (!freopen("/dev/null", "w", stderr))
-            _exit(1);
-        (void)signal(SIGABRT, SIG_DFL);
-        connection.state = from;
-        nbdx_connection_move(&connection, to);
-        _exit(connection.state == to ? 0 : 1);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+    connection.state = from;
+    return call_aborts(move, &to);
 }
 
 static void a_connection_goes_forward_only(void **state)

@@ -1,15 +1,12 @@
 /* The states of a ublk target. What a target does with a kernel is tested in tests/vm. */
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "tests/lib/aborts.h"
 #include "ublk/target_impl.h"
 
 static struct ublkx_target target;
@@ -35,21 +32,15 @@ static void every_life_of_a_target_is_legal(void **state)
         (enum ublkx_state[]){UBLKX_SERVING, UBLKX_STOPPING, UBLKX_STOPPING, UBLKX_LEFT, UBLKX_NEW});
 }
 
+static void move(void *arg)
+{
+    ublkx_target_move(&target, *(enum ublkx_state *)arg);
+}
+
 static bool move_aborts(enum ublkx_state from, enum ublkx_state to)
 {
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        if (!freopen("/dev/null", "w", stderr))
-            _exit(1);
-        (void)signal(SIGABRT, SIG_DFL);
-        target.state = from;
-        ublkx_target_move(&target, to);
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+    target.state = from;
+    return call_aborts(move, &to);
 }
 
 static void a_target_that_was_left_or_closed_does_not_come_back(void **state)

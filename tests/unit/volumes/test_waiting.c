@@ -6,12 +6,10 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <signal.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/lib/aborts.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"
 #include "volumes/volumes_impl.h"
@@ -89,22 +87,17 @@ static void checkpoint_with_control(struct sim_volumes *s)
     co_mutex_unlock(&v->control);
 }
 
+static void run_checkpoint_with_control(void *arg)
+{
+    (void)arg;
+    sim_volumes_run(sim_volumes_new(&(struct sim_volumes_config){.seed = 1}),
+                    checkpoint_with_control);
+}
+
 static void a_wait_for_a_checkpoint_with_a_control_lock_held_aborts(void **state)
 {
     (void)state;
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        if (!freopen("/dev/null", "w", stderr))
-            _exit(1);
-        (void)signal(SIGABRT, SIG_DFL);
-        sim_volumes_run(sim_volumes_new(&(struct sim_volumes_config){.seed = 1}),
-                        checkpoint_with_control);
-        _exit(0);
-    }
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    assert_true(call_aborts(run_checkpoint_with_control, NULL));
 }
 
 /* ---- many writers, little memory ------------------------------------------------------------ */
