@@ -151,6 +151,14 @@ CO int io_batch_wait(struct io_batch *b)
     return b->rc;
 }
 
+static __attribute__((noinline)) void op_failed(const struct io_op *op)
+{
+    if (op->kind == IO_WRITE && op->flags & IO_FUA)
+        atomic_store(&op->dev->durable_failed, true);
+    if (!op->batch->rc)
+        op->batch->rc = op->rc;
+}
+
 void io_op_complete(struct io_op *op, int rc)
 {
     if (rc && op_is_short(op, rc)) {
@@ -160,8 +168,8 @@ void io_op_complete(struct io_op *op, int rc)
     struct io_batch *b = op->batch;
     op->rc = rc;
     op->done_ns = reactor_clock_ns;
-    if (rc != 0 && b->rc == 0)
-        b->rc = rc;
+    if (rc)
+        op_failed(op);
     VP_VERIFY(b->pending, >, 0U);
     if (--b->pending > 0 || !b->waiter)
         return;

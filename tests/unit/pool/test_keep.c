@@ -419,7 +419,7 @@ static void what_has_a_living_owner_is_left_alone(void **state)
     in_world(body_owner_lives);
 }
 
-/* A write fails on the only disk while an import is under way, and the next import has a good
+/* Writes fail on the only disk after the import has flushed it, and the next import has a good
  * day. */
 static void body_failed_import(void *arg)
 {
@@ -428,7 +428,8 @@ static void body_failed_import(void *arg)
     append(1, 11);
     pool_keep_close(keep);
     pool_abandon(pool);
-    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 0, 0);
+    for (unsigned i = 0; i < RAID_METADATA_TRIES; i++)
+        sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 1 + i, 0);
     check(sim_pool_import(1, &client, &pool, NULL) != 0);
     check(something_is_kept());
     check_ok(sim_pool_import(1, &client, &pool, NULL));
@@ -478,6 +479,28 @@ static void an_import_that_cannot_read_it_is_refused_and_leaves_it(void **state)
     } while (n);
 }
 
+/* The first write of an import is durable, and comes before the flush. It may have lost what a
+ * later flush would seem to make durable. */
+static void body_failed_durable_write(void *arg)
+{
+    (void)arg;
+    begin();
+    append(1, 11);
+    pool_keep_close(keep);
+    pool_abandon(pool);
+    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 0, 0);
+    check(sim_pool_import(1, &client, &pool, NULL) != 0);
+    check(!something_is_kept());
+    check_ok(sim_pool_import(1, &client, &pool, NULL));
+    check_equal(map.records, 0);
+    check_ok(pool_close(pool, false));
+}
+static void an_import_whose_durable_write_fails_forgets_it(void **state)
+{
+    (void)state;
+    in_world(body_failed_durable_write);
+}
+
 /* A flush that failed has lost what the next one would seem to make durable. */
 static void body_failed_flush(void *arg)
 {
@@ -525,8 +548,10 @@ static void body_ejection(void *arg)
     check_ok(sim_pool_commit_counter(pool, 3, 33));
     pool_abandon(pool);
     sim_disk_inject(sim_disk_find(world, "d1"), SIM_FAULT_ERROR, 1U << IO_FLUSH, 0, 0);
-    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 2, 0);
+    for (unsigned i = 0; i < RAID_METADATA_TRIES; i++)
+        sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 2 + i, 0);
     check(sim_pool_import(2, &client, &pool, NULL) != 0);
+    sim_disk_heal(sim_disk_find(world, "d0"));
     check_ok(sim_pool_import(2, &client, &pool, NULL));
     check_equal(sim_pool_counter(pool, 3), 33);
     check_ok(pool_close(pool, false));
@@ -780,6 +805,7 @@ int main(void)
         cmocka_unit_test(what_has_a_living_owner_is_left_alone),
         cmocka_unit_test(an_import_that_fails_leaves_it_for_the_next_one),
         cmocka_unit_test(an_import_that_cannot_read_it_is_refused_and_leaves_it),
+        cmocka_unit_test(an_import_whose_durable_write_fails_forgets_it),
         cmocka_unit_test(an_import_whose_flush_fails_forgets_it),
         cmocka_unit_test(a_checkpoint_whose_flush_fails_forgets_it),
         cmocka_unit_test(an_ejection_in_an_import_leaves_a_pool_that_can_be_imported),
