@@ -145,18 +145,14 @@ CO int io_batch_wait(struct io_batch *b)
 {
     VP_VERIFY(b->waiter, ==, NULL);
     if (b->pending > 0) {
-        b->waiter = co_self();
+        b->waiter = reactor_current->running;
         co_suspend("device");
     }
     return b->rc;
 }
 
-void io_op_complete(struct io_op *op, int rc)
+static inline void op_end(struct io_op *op, int rc)
 {
-    if (rc && op_is_short(op, rc)) {
-        op_wait(op, rc);
-        return;
-    }
     struct io_batch *b = op->batch;
     op->rc = rc;
     op->done_ns = reactor_clock_ns;
@@ -168,6 +164,22 @@ void io_op_complete(struct io_op *op, int rc)
     struct co *waiter = b->waiter;
     b->waiter = NULL;
     co_wake(waiter);
+}
+
+static __attribute__((noinline)) void op_failed(struct io_op *op, int rc)
+{
+    if (op_is_short(op, rc))
+        op_wait(op, rc);
+    else
+        op_end(op, rc);
+}
+
+void io_op_complete(struct io_op *op, int rc)
+{
+    if (rc)
+        op_failed(op, rc);
+    else
+        op_end(op, 0);
 }
 
 void reactor_complete_local(struct reactor *r)
