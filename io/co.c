@@ -142,9 +142,10 @@ void reactor_drop_coroutines(struct reactor *r)
 /* ---- suspending and waking ----------------------------------------------------------------- */
 
 /* The coroutine that is about to wait. */
-static struct co *about_to_wait(void)
+static inline __attribute__((always_inline)) struct co *about_to_wait(void)
 {
-    struct co *co = co_self();
+    VP_VERIFY(reactor_current, !=, NULL);
+    struct co *co = reactor_current->running;
     VP_VERIFY(co, !=, NULL);
     VP_VERIFY(co->no_yield_depth, ==, 0U);
     return co;

@@ -145,37 +145,44 @@ CO int io_batch_wait(struct io_batch *b)
 {
     VP_VERIFY(b->waiter, ==, NULL);
     if (b->pending > 0) {
-        b->waiter = co_self();
+        b->waiter = reactor_current->running;
         co_suspend("device");
     }
     return b->rc;
 }
 
-static __attribute__((noinline)) void op_failed(const struct io_op *op)
+static inline void op_end(struct io_op *op, int rc)
 {
-    if (op->kind == IO_WRITE && op->flags & IO_FUA)
-        atomic_store(&op->dev->durable_failed, true);
-    if (!op->batch->rc)
-        op->batch->rc = op->rc;
-}
-
-void io_op_complete(struct io_op *op, int rc)
-{
-    if (rc && op_is_short(op, rc)) {
-        op_wait(op, rc);
-        return;
-    }
     struct io_batch *b = op->batch;
     op->rc = rc;
     op->done_ns = reactor_clock_ns;
-    if (rc)
-        op_failed(op);
     VP_VERIFY(b->pending, >, 0U);
     if (--b->pending > 0 || !b->waiter)
         return;
     struct co *waiter = b->waiter;
     b->waiter = NULL;
     co_wake(waiter);
+}
+
+static __attribute__((noinline)) void op_failed(struct io_op *op, int rc)
+{
+    if (op_is_short(op, rc)) {
+        op_wait(op, rc);
+        return;
+    }
+    if (op->kind == IO_WRITE && op->flags & IO_FUA)
+        atomic_store(&op->dev->durable_failed, true);
+    if (!op->batch->rc)
+        op->batch->rc = rc;
+    op_end(op, rc);
+}
+
+void io_op_complete(struct io_op *op, int rc)
+{
+    if (rc)
+        op_failed(op, rc);
+    else
+        op_end(op, 0);
 }
 
 void reactor_complete_local(struct reactor *r)

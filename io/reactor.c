@@ -85,6 +85,7 @@ void reactor_free(struct reactor *r)
 /* ---- the loop ------------------------------------------------------------------------------ */
 
 _Thread_local uint64_t reactor_clock_ns;
+_Thread_local unsigned reactor_own_index;
 
 void reactor_update_turn(void)
 {
@@ -174,6 +175,7 @@ void reactor_run(struct reactor *r, void (*first)(void *arg), void *arg)
 {
     VP_VERIFY(reactor_current, ==, NULL);
     reactor_current = r;
+    reactor_own_index = r->config.index;
     co_context_init_thread(&r->loop);
     reactor_update_turn();
     if (first)
@@ -201,11 +203,6 @@ struct reactor *reactor_self(void)
 unsigned reactor_index(const struct reactor *r)
 {
     return r->config.index;
-}
-
-unsigned reactor_self_index(void)
-{
-    return reactor_current->config.index;
 }
 
 unsigned reactor_index_end(void)

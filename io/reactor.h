@@ -62,7 +62,11 @@ void reactor_stop(struct reactor *r);
 /* The reactor of this thread, while reactor_run is below on its stack; else NULL. */
 struct reactor *reactor_self(void);
 unsigned reactor_index(const struct reactor *r);
-unsigned reactor_self_index(void); /* inside reactor_run only */
+extern _Thread_local unsigned reactor_own_index; /* reactor_run writes it */
+static inline unsigned reactor_self_index(void)  /* inside reactor_run only */
+{
+    return reactor_own_index;
+}
 /* All indexes of reactors made so far are below it. Any thread. */
 unsigned reactor_index_end(void);
 struct reactor_features reactor_features(const struct reactor *r);

@@ -251,7 +251,8 @@ static uint64_t user_data(const struct ring_req *req, bool counted)
 }
 
 /* True when the request is in the submission queue. */
-static bool try_queue(struct ring *ring, struct ring_req *req, bool counted)
+static inline __attribute__((always_inline)) bool try_queue(struct ring *ring, struct ring_req *req,
+                                                            bool counted)
 {
     if (counted && ring->in_flight >= ring->limit)
         return false;
@@ -272,7 +273,8 @@ static bool try_queue(struct ring *ring, struct ring_req *req, bool counted)
     return true;
 }
 
-static void submit(struct ring *ring, struct list *waiting, struct ring_req *req, bool counted)
+static inline void submit(struct ring *ring, struct list *waiting, struct ring_req *req,
+                          bool counted)
 {
     if (!list_empty(waiting) || !try_queue(ring, req, counted))
         list_add_tail(waiting, &req->link);
@@ -290,7 +292,7 @@ void ring_submit_free(struct ring *ring, struct ring_req *req)
     submit(ring, &ring->waiting_free, req, false);
 }
 
-static void feed(struct ring *ring, struct list *waiting, bool counted)
+static inline void feed(struct ring *ring, struct list *waiting, bool counted)
 {
     while (!list_empty(waiting)) {
         struct ring_req *req = list_first(waiting, struct ring_req, link);

@@ -63,6 +63,11 @@ static int code_of(int err)
     }
 }
 
+static bool is_transfer(const struct io_op *op)
+{
+    return op->kind == IO_READ || op->kind == IO_WRITE;
+}
+
 static void complete_later(struct io_op *op, int rc)
 {
     op->rc = rc;
@@ -71,23 +76,26 @@ static void complete_later(struct io_op *op, int rc)
 
 /* ---- preparing a ring request --------------------------------------------------------------- */
 
-static void prep_transfer(struct io_op *op, struct io_uring_sqe *sqe, int fd)
+static void transfer_prep(struct ring_req *req, struct io_uring_sqe *sqe)
 {
+    struct io_op *op = container_of(req, struct io_op, req);
+    struct uring_device *d = device_of(op);
+    bool is_read = op->kind == IO_READ;
     /* The address within a slot is the offset in it. */
     void *buf = (void *)((uintptr_t)op->buf + op->done_bytes);
     uint64_t left = op->len - op->done_bytes, offset = op->offset + op->done_bytes;
     unsigned len = left < TRANSFER_MAX ? (unsigned)left : TRANSFER_MAX;
     int fixed = op->slot ? (int)op->slot : region_fixed_index(reactor_current->region, buf, len);
-    if (op->kind == IO_READ && fixed >= 0)
-        io_uring_prep_read_fixed(sqe, fd, buf, len, offset, fixed);
-    else if (op->kind == IO_READ)
-        io_uring_prep_read(sqe, fd, buf, len, offset);
-    else if (fixed >= 0)
-        io_uring_prep_write_fixed(sqe, fd, buf, len, offset, fixed);
-    else
-        io_uring_prep_write(sqe, fd, buf, len, offset);
-    if (op->kind == IO_WRITE && (op->flags & IO_FUA || device_of(op)->buffered))
+    if (fixed >= 0) {
+        io_uring_prep_rw(is_read ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED, sqe, d->fd, buf,
+                         len, offset);
+        sqe->buf_index = (uint16_t)fixed;
+    } else {
+        io_uring_prep_rw(is_read ? IORING_OP_READ : IORING_OP_WRITE, sqe, d->fd, buf, len, offset);
+    }
+    if (!is_read && (op->flags & IO_FUA || d->buffered))
         sqe->rw_flags = RWF_DSYNC;
+    ring_file_use(reactor_current->ring, &d->file, sqe);
 }
 
 static bool uses_discard_command(struct uring_device *d, const struct io_op *op)
@@ -108,27 +116,16 @@ static int hole_mode(struct uring_device *d, const struct io_op *op)
     return op->kind == IO_ZERO && atomic_load(&d->no_punch) ? ZERO_RANGE : PUNCH;
 }
 
-static void op_prep(struct ring_req *req, struct io_uring_sqe *sqe)
+static void command_prep(struct ring_req *req, struct io_uring_sqe *sqe)
 {
     struct io_op *op = container_of(req, struct io_op, req);
     struct uring_device *d = device_of(op);
-    switch (op->kind) {
-    case IO_READ:
-    case IO_WRITE:
-        prep_transfer(op, sqe, d->fd);
-        break;
-    case IO_FLUSH:
+    if (op->kind == IO_FLUSH)
         io_uring_prep_fsync(sqe, d->fd, IORING_FSYNC_DATASYNC);
-        break;
-    case IO_DISCARD:
-    case IO_ZERO:
-        if (uses_discard_command(d, op))
-            prep_discard_command(op, sqe, d->fd);
-        else
-            io_uring_prep_fallocate(sqe, d->fd, hole_mode(d, op), (off_t)op->offset,
-                                    (off_t)op->len);
-        break;
-    }
+    else if (uses_discard_command(d, op))
+        prep_discard_command(op, sqe, d->fd);
+    else
+        io_uring_prep_fallocate(sqe, d->fd, hole_mode(d, op), (off_t)op->offset, (off_t)op->len);
     ring_file_use(reactor_current->ring, &d->file, sqe);
 }
 
@@ -142,8 +139,6 @@ static void resubmit(struct io_op *op)
 /* The kernel did `bytes` more of a transfer. True when there is more to do. */
 static bool transferred(struct io_op *op, uint64_t bytes, int *rc)
 {
-    if (op->kind == IO_READ && !op->slot)
-        san_kernel_wrote((unsigned char *)op->buf + op->done_bytes, bytes);
     uint64_t whole = bytes - bytes % op->dev->info.sector_bytes;
     op->done_bytes += whole;
     *rc = 0;
@@ -169,9 +164,9 @@ static bool other_way(struct uring_device *d, struct io_op *op, int err)
     return false;
 }
 
-static void op_done(struct ring_req *req, int res)
+/* A transfer that was short, another kind of operation, or one that failed. */
+static __attribute__((noinline)) void op_done_in_part(struct io_op *op, int res)
 {
-    struct io_op *op = container_of(req, struct io_op, req);
     int rc = 0;
     bool more = false;
     if (res == -EINTR || res == -EAGAIN) {
@@ -183,13 +178,24 @@ static void op_done(struct ring_req *req, int res)
         /* A block device whose size is 0 since it was removed says so as well. */
         if (rc == VP_E_NO_SPACE && !op->dev->info.is_file)
             rc = VP_E_IO;
-    } else if (op->kind == IO_READ || op->kind == IO_WRITE) {
+    } else if (is_transfer(op)) {
         more = transferred(op, (uint64_t)res, &rc);
     }
     if (more)
         resubmit(op);
     else
         io_op_complete(op, rc);
+}
+
+static void op_done(struct ring_req *req, int res)
+{
+    struct io_op *op = container_of(req, struct io_op, req);
+    if (op->kind == IO_READ && !op->slot && res > 0)
+        san_kernel_wrote((unsigned char *)op->buf + op->done_bytes, (size_t)res);
+    if ((uint64_t)res == op->len) /* all of it at once */
+        io_op_complete(op, 0);
+    else
+        op_done_in_part(op, res);
 }
 
 /* ---- memory file systems ------------------------------------------------------------------- */
@@ -220,7 +226,7 @@ static int punch_now(struct uring_device *d, struct io_op *op)
     return 0;
 }
 
-static int do_now(struct uring_device *d, struct io_op *op)
+static __attribute__((noinline)) int do_now(struct uring_device *d, struct io_op *op)
 {
     switch (op->kind) {
     case IO_READ:
@@ -241,7 +247,7 @@ static void verify_aligned(const struct io_op *op)
 {
     uint64_t mask = op->dev->info.sector_bytes - 1;
     VP_VERIFY((op->offset | op->len) & mask, ==, 0U);
-    if (op->kind == IO_READ || op->kind == IO_WRITE)
+    if (is_transfer(op))
         VP_VERIFY((uintptr_t)op->buf & mask, ==, 0U);
 }
 
@@ -257,7 +263,7 @@ static void uring_submit(struct io_dev *dev, struct io_op *op)
     else if (d->in_memory && !op->slot)
         complete_later(op, do_now(d, op));
     else {
-        op->req.prep = op_prep;
+        op->req.prep = is_transfer(op) ? transfer_prep : command_prep;
         op->req.done = op_done;
         ring_submit(reactor_current->ring, &op->req);
     }

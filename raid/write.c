@@ -37,11 +37,19 @@ static void add_piece(struct write_window *w, struct raid_io *io)
     }
 }
 
-/* Members outside `written` are out of service, or leave it now. Then the write may be acknowledged
- * if a member of `written` still serves. */
-static __attribute__((noinline)) int settle_degraded(struct raid_group *g, uint32_t written,
-                                                     uint32_t failed, int fail_rc)
+/* A piece of which not every member took the operations [first, end) and still serves. The other
+ * members are out of service, or leave it now. Then the write may be acknowledged if a member that
+ * took it still serves. */
+static __attribute__((noinline)) CO int
+piece_settle(const struct write_window *w, struct raid_group *g, unsigned first, unsigned end)
 {
+    uint32_t written = 0, failed = 0;
+    int fail_rc = 0;
+    for (unsigned i = first; i < end; i++) {
+        *(w->op[i].rc ? &failed : &written) |= 1U << w->member[i];
+        if (w->op[i].rc)
+            fail_rc = w->op[i].rc;
+    }
     if (!written)
         return VP_E_RAID_NO_COPY;
     for (unsigned m = 0; m < g->width; m++) {
@@ -59,31 +67,20 @@ static __attribute__((noinline)) int settle_degraded(struct raid_group *g, uint3
     return VP_E_RAID_NO_COPY;
 }
 
-/* Evaluates a piece whose operations begin at *next. */
-static int finish_piece(struct write_window *w, const struct raid_io *io, unsigned *next,
-                        unsigned ops)
+/* Evaluates a piece, whose operations are [first, end). */
+static inline CO int piece_finish(const struct write_window *w, const struct raid_io *io,
+                                  unsigned first, unsigned end)
 {
     struct raid_group *g = io->group;
-    unsigned self = reactor_self_index();
-    uint32_t written = 0, failed = 0;
-    int fail_rc = 0;
-    bool left = false;
-    for (unsigned i = *next; i < *next + ops; i++) {
-        unsigned m = w->member[i];
-        raid_count_write(g->disk[m], self, w->op[i].rc, io->len, io_op_took_ns(&w->op[i]));
-        raid_write_is_done(g->disk[m]);
-        if (w->op[i].rc) {
-            failed |= 1U << m;
-            fail_rc = w->op[i].rc;
-        } else {
-            written |= 1U << m;
-            left |= !raid_disk_serves(g->disk[m], g->width);
-        }
+    bool whole = end - first == g->width;
+    for (unsigned i = first; i < end; i++) {
+        const struct io_op *op = &w->op[i];
+        struct raid_disk *d = g->disk[w->member[i]];
+        raid_count_write(d, reactor_self_index(), op->rc, io->len, io_op_took_ns(op));
+        raid_write_is_done(d);
+        whole &= !op->rc && raid_disk_serves(d, g->width);
     }
-    *next += ops;
-    if (ops == g->width && !failed && !left)
-        return 0;
-    return settle_degraded(g, written, failed, fail_rc);
+    return whole ? 0 : piece_settle(w, g, first, end);
 }
 
 /* CO. Metadata: each operation was tried once. */
@@ -116,7 +113,8 @@ static CO unsigned write_window(struct raid_io *io, unsigned count, bool metadat
 
     unsigned next = 0; /* each operation has its own result */
     for (unsigned i = 0; i < pieces; i++) {
-        io[i].rc = finish_piece(&w, &io[i], &next, w.piece_ops[i]);
+        io[i].rc = piece_finish(&w, &io[i], next, next + w.piece_ops[i]);
+        next += w.piece_ops[i];
         if (io[i].rc && !*first_rc)
             *first_rc = io[i].rc;
     }

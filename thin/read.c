@@ -68,7 +68,8 @@ static int window_add_chunk(const struct thin *t, struct read_window *w, struct 
 }
 
 /* Adds what lies in the chunk of `block`; returns how many blocks, or an error. Yields only when
- * the leaf is not in memory, or in a region that a crash left behind. */
+ * the leaf is not in memory, or in a region that a crash left behind. A leaf that is in memory is
+ * not pinned: nothing yields while it is looked at. */
 static CO int read_chunk(struct thin *t, struct read_window *w, uint64_t block, uint64_t count,
                          uint8_t *buf)
 {
@@ -81,20 +82,22 @@ static CO int read_chunk(struct thin *t, struct read_window *w, uint64_t block, 
             return rc;
     }
     struct thin_page *leaf = thin_tree_peek(&t->map, vchunk.n);
-    if (leaf) {
+    bool in_memory = leaf;
+    if (in_memory) {
         t->cache->hits++;
-        return window_add_chunk(t, w, thin_map_at(t, leaf, vchunk), first, end, buf);
+    } else {
+        int rc = thin_tree_get(&t->map, vchunk.n, false, &leaf);
+        if (rc)
+            return rc;
+        if (!leaf) {
+            memset(buf, 0, (size_t)(end - first) * POOL_BLOCK);
+            return (int)(end - first);
+        }
     }
-    int rc = thin_tree_get(&t->map, vchunk.n, false, &leaf);
-    if (rc)
-        return rc;
-    if (!leaf) {
-        memset(buf, 0, (size_t)(end - first) * POOL_BLOCK);
-        return (int)(end - first);
-    }
-    rc = window_add_chunk(t, w, thin_map_at(t, leaf, vchunk), first, end, buf);
-    thin_page_unpin(leaf);
-    return rc;
+    int added = window_add_chunk(t, w, thin_map_at(t, leaf, vchunk), first, end, buf);
+    if (!in_memory)
+        thin_page_unpin(leaf);
+    return added;
 }
 
 CO int thin_read(struct thin *t, uint64_t block, uint64_t count, void *buf)

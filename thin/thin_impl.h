@@ -216,14 +216,13 @@ struct thin_page_ref_disk *thin_page_slot(const struct thin_page *interior, unsi
 /* ==== map entries (map.c) =================================================================== */
 
 struct thin_map_layout {
-    uint32_t chunk_blocks, valid_bytes, entry_bytes;
+    uint32_t chunk_blocks, crc_offset, entry_bytes; /* crc_offset: in an entry */
 };
 struct thin_map_layout thin_map_layout_make(uint32_t chunk_bytes);
 
-/* A view of one entry; goes with its leaf's pin. */
+/* A view of one entry; goes with its leaf's pin. The valid bits follow the fixed part. */
 struct thin_map_entry {
     struct thin_map_entry_disk *fixed;
-    uint8_t *valid;
     struct le32 *crc;
 };
 
@@ -491,12 +490,14 @@ static inline struct thin_map_entry thin_map_at(const struct thin *t, const stru
                                                 struct vchunk vchunk)
 {
     uint8_t *e = thin_leaf_entry(leaf, vchunk.n);
-    uint8_t *valid = e + sizeof(struct thin_map_entry_disk);
     return (struct thin_map_entry){
         .fixed = (struct thin_map_entry_disk *)(void *)e,
-        .valid = valid,
-        .crc = (struct le32 *)(void *)(valid + t->layout.valid_bytes),
+        .crc = (struct le32 *)(void *)(e + t->layout.crc_offset),
     };
+}
+static inline uint8_t *thin_map_valid(struct thin_map_entry e)
+{
+    return (uint8_t *)(e.fixed + 1);
 }
 static inline struct pchunk thin_map_pchunk(struct thin_map_entry e)
 {
@@ -508,13 +509,37 @@ static inline bool thin_map_is_mapped(struct thin_map_entry e)
 }
 static inline bool thin_map_is_valid(struct thin_map_entry e, unsigned block)
 {
-    return e.valid[block / 8] >> (block % 8) & 1;
+    return thin_map_valid(e)[block / 8] >> (block % 8) & 1;
 }
 /* Valid blocks in [first, first+count). */
-unsigned thin_map_count_valid(struct thin_map_entry e, unsigned first, unsigned count);
+static inline unsigned thin_map_count_valid(struct thin_map_entry e, unsigned first, unsigned count)
+{
+    unsigned n = 0;
+    for (unsigned i = first; i < first + count; i++)
+        n += thin_map_is_valid(e, i);
+    return n;
+}
 /* Sets or clears; returns how many changed. */
-unsigned thin_map_set_valid(struct thin_map_entry e, unsigned first, unsigned count, bool valid);
+static inline unsigned thin_map_set_valid(struct thin_map_entry e, unsigned first, unsigned count,
+                                          bool valid)
+{
+    unsigned changed = 0;
+    for (unsigned i = first; i < first + count; i++) {
+        if (thin_map_is_valid(e, i) == valid)
+            continue;
+        thin_map_valid(e)[i / 8] ^= (uint8_t)(1U << (i % 8));
+        changed++;
+    }
+    return changed;
+}
 /* The length of the run of blocks with the same validity that starts at `first`. */
-unsigned thin_map_run(struct thin_map_entry e, unsigned first, unsigned end);
+static inline unsigned thin_map_run(struct thin_map_entry e, unsigned first, unsigned end)
+{
+    bool valid = thin_map_is_valid(e, first);
+    unsigned i = first + 1;
+    while (i < end && thin_map_is_valid(e, i) == valid)
+        i++;
+    return i - first;
+}
 
 #endif

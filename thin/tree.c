@@ -372,7 +372,8 @@ void thin_leaf_changed(struct thin_page *leaf, uint64_t key, bool committed)
 {
     unsigned slot = (unsigned)(key - thin_leaf_first(leaf));
     struct thin *t = leaf->tree->owner;
-    thin_page_mark_dirty(leaf);
+    if (!leaf->dirty)
+        thin_page_mark_dirty(leaf);
     if (committed)
         return;
     if (leaf_mark(leaf, THIN_UNCOMMITTED, slot))

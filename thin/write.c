@@ -26,6 +26,7 @@ struct write_part {
     unsigned epoch;        /* of the change in place, if it is one */
     bool active;
     struct thin_page *leaf; /* pinned */
+    struct thin_map_entry entry;
     struct thin_active node;
 };
 
@@ -52,12 +53,12 @@ static enum part_need part_enter(struct thin *t, struct write_part *p)
     bool recovered = thin_intent_is_recovered(&t->intents, p->vchunk);
     if (recovered && thin_is_resynced(t, p->vchunk))
         return PART_NEEDS_RESYNC;
-    struct thin_map_entry e = thin_map_at(t, p->leaf, p->vchunk);
     unsigned valid = 0;
+    p->entry = thin_map_at(t, p->leaf, p->vchunk);
     if (!p->leaf->due && !thin_may_change(t))
         return PART_NEEDS_META;
-    if (thin_map_is_mapped(e))
-        valid = thin_map_count_valid(e, p->first, p->count);
+    if (thin_map_is_mapped(p->entry))
+        valid = thin_map_count_valid(p->entry, p->first, p->count);
     else if (!thin_has_meta_room(t))
         return PART_NEEDS_GROWTH;
     else if (!thin_chunk_alloc(t, p->leaf, p->vchunk))
@@ -124,7 +125,7 @@ static CO int part_prepare(struct thin *t, struct write_part *p, bool is_first)
 /* The part ends with rc: what it wrote becomes visible, or it failed. No yield. */
 static void part_leave(struct thin *t, const struct write_window *w, struct write_part *p, int rc)
 {
-    struct thin_map_entry e = thin_map_at(t, p->leaf, p->vchunk);
+    struct thin_map_entry e = p->entry;
     if (!rc) {
         unsigned fresh = thin_map_set_valid(e, p->first, p->count, true);
         t->valid_blocks += fresh;
@@ -153,8 +154,7 @@ static int window_add(const struct thin *t, struct write_window *w, struct write
     struct raid_io *last = w->pieces ? &w->io[w->pieces - 1] : NULL;
     struct raid_group *group;
     uint64_t at;
-    struct pchunk c = thin_map_pchunk(thin_map_at(t, p->leaf, p->vchunk));
-    if (!pool_chunk_locate(t->pool, c, &group, &at))
+    if (!pool_chunk_locate(t->pool, thin_map_pchunk(p->entry), &group, &at))
         return VP_E_MAP_BAD;
     at += (uint64_t)p->first * POOL_BLOCK;
     p->crc = w->crcs;
@@ -194,19 +194,28 @@ static CO int window_prepare(struct thin *t, struct write_window *w, uint64_t bl
     return 0;
 }
 
-/* Writes the window's data and makes them visible. Others change other blocks meanwhile. */
-static CO int window_write(struct thin *t, struct write_window *w)
+/* Some parts failed. */
+static __attribute__((noinline)) CO void window_fail(struct thin *t, struct write_window *w)
 {
-    int rc = w->pieces ? raid_write(w->io, w->pieces) : 0;
-    for (unsigned i = 0; rc && i < w->parts; i++)
+    for (unsigned i = 0; i < w->parts; i++)
         if (w->io[w->part[i].io].rc && w->part[i].epoch != EPOCH_NONE)
             thin_intent_failed(t, w->part[i].vchunk);
     for (unsigned i = 0; i < w->parts; i++)
         part_leave(t, w, &w->part[i], w->io[w->part[i].io].rc);
-    for (unsigned i = 0; rc && i < w->parts; i++)
+    for (unsigned i = 0; i < w->parts; i++)
         if (w->io[w->part[i].io].rc)
             vp_ignore(thin_chunk_release_unused(t, w->part[i].vchunk),
                       "the write's own error counts; the chunk stays mapped without data");
+}
+
+/* Writes the window's data and makes them visible. Others change other blocks meanwhile. */
+static CO int window_write(struct thin *t, struct write_window *w)
+{
+    int rc = w->pieces ? raid_write(w->io, w->pieces) : 0;
+    if (rc)
+        window_fail(t, w);
+    for (unsigned i = 0; !rc && i < w->parts; i++)
+        part_leave(t, w, &w->part[i], 0);
     return rc;
 }
 

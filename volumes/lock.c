@@ -32,9 +32,11 @@ bool lock_table_is_empty(const struct lock_table *t)
     return true;
 }
 
+/* Regions that follow each other have buckets of their own; those at a distance of a power of two
+ * do not all meet in one. */
 static struct list *bucket_of(struct lock_table *t, uint64_t region)
 {
-    return &t->bucket[hash_mix(region) % LOCK_BUCKETS];
+    return &t->bucket[region * UINT64_C(0x9e3779b97f4a7c15) >> (64 - LOCK_BUCKETS_LOG2)];
 }
 
 /* What the entries of one region, from the oldest on, hold or wait for. */
@@ -56,6 +58,12 @@ static void claims_add(struct claims *c, const struct lock_entry *e)
         c->shared |= e->mask;
 }
 
+static __attribute__((noinline)) CO void entry_wait(struct lock_entry *e)
+{
+    e->waiter = co_self();
+    co_suspend("block lock");
+}
+
 static CO void entry_take(struct lock_table *t, struct lock_entry *e)
 {
     struct list *bucket = bucket_of(t, e->region);
@@ -67,23 +75,17 @@ static CO void entry_take(struct lock_table *t, struct lock_entry *e)
     }
     list_add_tail(bucket, &e->link);
     e->waiter = NULL;
-    if (claims_allow(&earlier, e))
-        return;
-    e->waiter = co_self();
-    co_suspend("block lock");
+    if (!claims_allow(&earlier, e))
+        entry_wait(e);
 }
 
-static void entry_drop(struct lock_table *t, struct lock_entry *e)
+/* Grants what the entries that are left in the bucket of a region allow. */
+static __attribute__((noinline)) void region_grant(struct list *bucket, uint64_t region)
 {
-    bool is_alone = e->link.next == e->link.prev; /* its bucket is its neighbour on both sides */
-    list_del(&e->link);
-    if (is_alone)
-        return;
-    struct list *bucket = bucket_of(t, e->region);
     struct claims earlier = {0};
     struct lock_entry *it;
     list_for_each (it, bucket, link) {
-        if (it->region != e->region)
+        if (it->region != region)
             continue;
         if (it->waiter && claims_allow(&earlier, it)) {
             co_wake(it->waiter);
@@ -93,9 +95,17 @@ static void entry_drop(struct lock_table *t, struct lock_entry *e)
     }
 }
 
+static void entry_drop(struct lock_table *t, struct lock_entry *e)
+{
+    bool is_alone = e->link.next == e->link.prev; /* its bucket is its neighbour on both sides */
+    list_del(&e->link);
+    if (!is_alone)
+        region_grant(bucket_of(t, e->region), e->region);
+}
+
 static uint64_t mask_of(uint64_t first, uint64_t count)
 {
-    return (count == LOCK_REGION_BLOCKS ? UINT64_MAX : (UINT64_C(1) << count) - 1) << first;
+    return UINT64_MAX >> (64 - count) << first;
 }
 
 CO void block_lock_take(struct lock_table *t, struct block_lock *l, uint64_t block, uint64_t count,

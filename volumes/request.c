@@ -154,7 +154,8 @@ static uint64_t zero_run_length(const uint8_t *buf, uint64_t count, bool *zero)
     return n;
 }
 
-static CO int write_detecting(struct thin *t, uint64_t block, uint64_t count, const uint8_t *buf)
+static __attribute__((noinline)) CO int write_detecting(struct thin *t, uint64_t block,
+                                                        uint64_t count, const uint8_t *buf)
 {
     int rc = 0;
     while (count > 0 && !rc) {

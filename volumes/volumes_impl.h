@@ -44,7 +44,8 @@
 
 /* Blocks of a volume in units of LOCK_REGION: a lock is a mask in one region. */
 #define LOCK_REGION_BLOCKS 64U
-#define LOCK_BUCKETS       64U
+#define LOCK_BUCKETS_LOG2  6U
+#define LOCK_BUCKETS       (1U << LOCK_BUCKETS_LOG2)
 #define LOCK_WINDOW_MAX    (VOLUME_WINDOW_BLOCKS / LOCK_REGION_BLOCKS + 1)
 
 struct lock_table {
