@@ -9,9 +9,9 @@
  * A durable write (IO_FUA) is a write and a flush in one, and nobody can tell which of the two
  * failed. A failed flush may have lost every completed write that no flush has covered, and the
  * next flush would not say so (flush.c). What can be lost is what completed on a disk with a
- * volatile cache since its last good flush. If there is nothing of that kind, up to the end of a pause,
- * the write is tried again. (The pause is there for the reactors that have not yet counted their
- * completed writes.) Otherwise the failure counts as a failed flush (flush_failed), with all
+ * volatile cache since its last good flush. If there is nothing of that kind, up to the end of a
+ * pause, the write is tried again. (The pause is there for the reactors that have not yet counted
+ * their completed writes.) Otherwise the failure counts as a failed flush (flush_failed), with all
  * that follows from it: the disk is ejected, its flushes fail for good, and what it has no other
  * copy of can only be read.
  *
