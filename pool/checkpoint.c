@@ -211,6 +211,7 @@ void pool_checkpoints_release(struct pool *p)
 CO void pool_checkpoints_stop(struct pool *p)
 {
     struct pool_checkpoint_state *ck = &p->checkpoint;
+    hold_verify(RESOURCE_CHECKPOINT);
     p->closing = true;
     while (ck->running || atomic_load(&ck->task)) {
         if (ck->sleeper)

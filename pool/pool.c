@@ -192,6 +192,8 @@ CO int pool_create(const struct pool_create_options *o, const char *const *paths
 /* CO. Nobody waits for room or works in the background any more. */
 static CO void pool_quiesce(struct pool *p)
 {
+    /* The command that ends a pool holds control.lock, and no checkpoint takes it. */
+    AUTO_HOLD struct hold_exception e = hold_may_await_checkpoint();
     pool_checkpoints_stop(p);
     while (!co_queue_is_empty(&p->room)) {
         co_queue_wake_all(&p->room);

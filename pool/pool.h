@@ -269,7 +269,8 @@ int pool_checkpoint_ask(struct pool *p) must_check;
 /* The same, for a caller that does not rely on it. */
 void pool_checkpoint_request(struct pool *p);
 /* HOME. Stops checkpoints in the background; one under way has ended on return. Call it before the
- * client gives up what its `checkpoint` uses. pool_close and pool_destroy call it, too. */
+ * client gives up what its `checkpoint` uses. pool_close and pool_destroy call it, too. It waits
+ * for a checkpoint (io/hold.h). */
 CO void pool_checkpoints_stop(struct pool *p);
 /* HOME: number of the last completed checkpoint; becomes `generation` of pages. */
 uint32_t pool_checkpoint_number(const struct pool *p);

@@ -75,6 +75,7 @@ static int volumes_new(const struct volumes_config *config, struct volumes **out
 
 static CO void workers_stop(struct volumes *vs)
 {
+    hold_verify(RESOURCE_CHECKPOINT); /* a worker may be waiting for one */
     vs->closing = true;
     volumes_background_stop(vs);
     volumes_room_stop(vs);
@@ -98,6 +99,8 @@ static CO void detach_all(struct volumes *vs)
  * would take the place of a log whose records of volumes are in nobody's memory. */
 static CO void undo_open(struct volumes *vs)
 {
+    /* The command that opens a pool holds control.lock, and no checkpoint takes it. */
+    AUTO_HOLD struct hold_exception e = hold_may_await_checkpoint();
     workers_stop(vs);
     pool_checkpoints_stop(vs->pool);
     detach_all(vs);
@@ -252,6 +255,7 @@ CO int volumes_close(struct volumes *vs, bool mark_exported)
 
 CO int volumes_destroy(struct volumes *vs, struct vp_error *err)
 {
+    AUTO_HOLD struct hold_exception e = hold_may_await_checkpoint(); /* as in volumes_close */
     workers_stop(vs);
     drain_all(vs);
     pool_checkpoints_stop(vs->pool);
