@@ -57,7 +57,9 @@ int reactor_new(const struct reactor_config *config, struct reactor **out, struc
     list_init(&r->waiting_ops);
     timer_init(&r->waiting_timer, reactor_retry_ops);
     bool real = !r->config.sim;
-    int rc = mailbox_init(&r->mailbox, real ? 1024 : 16, real, err);
+    int rc = reactor_timers_grow(r) ? 0 : vp_fail(err, VP_E_NO_MEMORY, "no memory for a reactor");
+    if (rc == 0)
+        rc = mailbox_init(&r->mailbox, real ? 1024 : 16, real, err);
     if (rc == 0 && real)
         rc = ring_new(&r->config, &r->stats, r->mailbox.event_fd, &r->ring, err);
     if (rc != 0) {

@@ -64,6 +64,8 @@ void reactor_update_turn(void);
 
 /* ---- timer.c ------------------------------------------------------------------------------ */
 
+/* Room for twice as many timers, or for the first ones. False: no memory. */
+bool reactor_timers_grow(struct reactor *r);
 /* Runs the timers that are due in this turn. */
 void reactor_run_timers(struct reactor *r);
 /* When the next timer is due; UINT64_MAX when there is none. */

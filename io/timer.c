@@ -36,13 +36,15 @@ static void sift_down(struct reactor *r, size_t i, struct timer *t)
 }
 
 /* Their number is bounded by what embeds them (coroutines, connections, jobs), not by this heap. */
-static void grow(struct reactor *r)
+bool reactor_timers_grow(struct reactor *r)
 {
     size_t capacity = r->timer_capacity ? r->timer_capacity * 2 : 64;
     struct timer **timers = realloc(r->timers, capacity * sizeof(struct timer *));
-    VP_VERIFY(timers, !=, NULL);
+    if (!timers)
+        return false;
     r->timers = timers;
     r->timer_capacity = capacity;
+    return true;
 }
 
 void timer_init(struct timer *t, void (*fn)(struct timer *t))
@@ -61,7 +63,7 @@ void timer_arm(struct timer *t, uint64_t at_ns)
     t->reactor = r;
     t->at_ns = at_ns;
     if (r->timer_count == r->timer_capacity)
-        grow(r);
+        VP_VERIFY_TRUE(reactor_timers_grow(r));
     sift_up(r, r->timer_count++, t);
 }
 

@@ -71,10 +71,6 @@ CO void pool_import_state_free(struct pool_import_state *im)
         pool_candidates_free(im->candidate, im->candidates);
     free(im->segment);
     free(im->newest);
-    free(im->unread);
-    free(im->gone);
-    free(im->op);
-    free(im->slots);
     free(im);
 }
 

@@ -7,12 +7,8 @@
 struct pool_import_state {
     struct pool *p;
     struct vp_error *err;
-    struct pool_candidate *candidate;
+    struct pool_candidate **candidate;
     unsigned candidates;
-    uint8_t *slots;         /* of each candidate: head's, tail's                          */
-    struct io_op *op;       /* two of each candidate                                      */
-    bool *gone;             /* of each candidate: its disk went away after it was opened   */
-    uint8_t *unread;        /* two of each candidate: a bit for each slot not read        */
     const uint8_t **newest; /* of each candidate, its newest valid root in slots, or NULL */
     unsigned winner;        /* the candidate that has the newest of all                   */
     struct root_image image, other;

@@ -10,81 +10,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SLOTS_BYTES = POOL_ROOT_SLOTS * ROOT_BYTES };
-
 static const char *name_of(const struct pool_import_state *im)
 {
-    return im->candidate[0].label.pool_name;
+    return im->candidate[0]->label.pool_name;
 }
 
-static uint8_t *slots_of(const struct pool_import_state *im, unsigned candidate, unsigned side)
+static const uint8_t *slots_of(const struct pool_import_state *im, unsigned candidate,
+                               unsigned side)
 {
-    return im->slots + (2 * (size_t)candidate + side) * SLOTS_BYTES;
-}
-
-static void root_op_set(struct pool_import_state *im, unsigned i, unsigned slot, unsigned slots)
-{
-    const struct pool_candidate *c = &im->candidate[i / 2];
-    uint64_t at = POOL_ROOT_AT + (i % 2 ? c->tail_bytes : 0) + (uint64_t)slot * ROOT_BYTES;
-    io_op_set(&im->op[i], c->dev, IO_READ, at, slots_of(im, i / 2, i % 2) + slot * ROOT_BYTES,
-              slots * ROOT_BYTES, 0);
-}
-
-/* CO. Slot by slot, after all of a side could not be read at once; two tries each. */
-static CO void roots_read_single(struct pool_import_state *im, unsigned i)
-{
-    for (unsigned slot = 0; slot < POOL_ROOT_SLOTS; slot++) {
-        int rc = VP_E_IO;
-        for (unsigned tries = 2; tries && rc; tries--) {
-            struct io_batch batch;
-            io_batch_init(&batch);
-            root_op_set(im, i, slot, 1);
-            io_batch_add(&batch, &im->op[i]);
-            rc = io_batch_wait(&batch);
-        }
-        if (!rc)
-            continue;
-        im->gone[i / 2] |= rc == VP_E_IO_NO_DEVICE;
-        im->unread[i] |= (uint8_t)(1U << slot);
-        memset(slots_of(im, i / 2, i % 2) + slot * ROOT_BYTES, 0, ROOT_BYTES);
-    }
-}
-
-/* CO. All slots of all candidates; what cannot be read is zero, and a bit in im->unread. */
-static CO int roots_read(struct pool_import_state *im)
-{
-    struct io_batch batch;
-    unsigned n = im->candidates;
-    im->slots = aligned_alloc(ROOT_BYTES, 2 * (size_t)n * SLOTS_BYTES);
-    im->op = calloc(2 * (size_t)n, sizeof(*im->op));
-    im->unread = calloc(2 * (size_t)n, sizeof(*im->unread));
-    im->gone = calloc(n, sizeof(*im->gone));
-    im->newest = calloc(n, sizeof(*im->newest));
-    if (!im->slots || !im->op || !im->unread || !im->gone || !im->newest)
-        return VP_E_NO_MEMORY;
-    io_batch_init(&batch);
-    for (unsigned i = 0; i < 2 * n; i++) {
-        root_op_set(im, i, 0, POOL_ROOT_SLOTS);
-        io_batch_add(&batch, &im->op[i]);
-    }
-    vp_ignore(io_batch_wait(&batch), "each op has its own result");
-    for (unsigned i = 0; i < 2 * n; i++)
-        if (im->op[i].rc)
-            roots_read_single(im, i);
-    return 0;
+    return im->candidate[candidate]->slots[side];
 }
 
 static bool slot_is_unread(const struct pool_import_state *im, unsigned candidate, unsigned side,
                            uint64_t slot)
 {
-    return im->unread[2 * candidate + side] >> slot & 1;
+    return im->candidate[candidate]->unread[side] >> slot & 1;
 }
 
 /* The candidate's newest root is known: it has a valid one, and no slot is unreadable on both
  * sides. A root that is durable is on both. */
 static bool roots_are_known(const struct pool_import_state *im, unsigned candidate)
 {
-    return im->newest[candidate] && !(im->unread[2 * candidate] & im->unread[2 * candidate + 1]);
+    const struct pool_candidate *c = im->candidate[candidate];
+    return im->newest[candidate] && !(c->unread[0] & c->unread[1]);
 }
 
 /* The slot that claims the highest number below `below`; NULL when none does. */
@@ -114,7 +62,7 @@ static bool root_newest(struct pool_import_state *im, unsigned candidate, uint64
         below = le64_get(((const struct root_block *)block)->number);
         for (unsigned side = 0; side < 2; side++) {
             block = slots_of(im, candidate, side) + below % POOL_ROOT_SLOTS * ROOT_BYTES;
-            if (!root_block_check(block, im->candidate[0].label.pool_uuid, number) ||
+            if (!root_block_check(block, im->candidate[0]->label.pool_uuid, number) ||
                 *number != below)
                 continue;
             im->newest[candidate] = block;
@@ -143,7 +91,7 @@ static int roots_choose(struct pool_import_state *im)
     int rc = root_block_decode(im->newest[im->winner], &im->image);
     if (rc)
         return vp_fail(im->err, rc, "pool %s: root %llu on %s: %s", name_of(im),
-                       (unsigned long long)best, im->candidate[im->winner].path, vp_err_text(rc));
+                       (unsigned long long)best, im->candidate[im->winner]->path, vp_err_text(rc));
     return 0;
 }
 
@@ -201,26 +149,26 @@ static int disks_match(struct pool_import_state *im)
         im->of_disk[d] = -1;
     for (unsigned c = 0; c < im->candidates; c++) {
         unsigned d = 0;
-        if (im->gone[c])
+        if (im->candidate[c]->gone)
             continue; /* missing, as it would be had it gone a moment earlier */
         while (d < p->disk_count &&
                (!p->disk[d].state ||
-                !vp_uuid_equal(p->disk[d].uuid, im->candidate[c].label.disk_uuid)))
+                !vp_uuid_equal(p->disk[d].uuid, im->candidate[c]->label.disk_uuid)))
             d++;
         if (d == p->disk_count) {
             vp_warn("pool %s: %s has its label but is none of its disks; not used", p->name,
-                    im->candidate[c].path);
+                    im->candidate[c]->path);
             continue;
         }
         if (im->of_disk[d] >= 0)
             return vp_fail(im->err, VP_E_EXISTS,
                            "pool %s: %s and %s are copies of the same disk; give only one of them",
-                           p->name, im->candidate[im->of_disk[d]].path, im->candidate[c].path);
-        if (io_dev_info(im->candidate[c].dev)->size_bytes < p->disk[d].size_bytes)
+                           p->name, im->candidate[im->of_disk[d]]->path, im->candidate[c]->path);
+        if (io_dev_info(im->candidate[c]->dev)->size_bytes < p->disk[d].size_bytes)
             return vp_fail(im->err, VP_E_DISK_TOO_SMALL,
                            "pool %s: %s has shrunk to %llu bytes; the pool uses %llu", p->name,
-                           im->candidate[c].path,
-                           (unsigned long long)io_dev_info(im->candidate[c].dev)->size_bytes,
+                           im->candidate[c]->path,
+                           (unsigned long long)io_dev_info(im->candidate[c]->dev)->size_bytes,
                            (unsigned long long)p->disk[d].size_bytes);
         im->of_disk[d] = (int)c;
     }
@@ -299,7 +247,7 @@ static int disks_doubt(struct pool_import_state *im)
                        "pool %s: the root records of %s cannot be read, and it may know more than "
                        "the other disks do; try again, or leave it out to import the pool as the "
                        "others know it",
-                       p->name, im->candidate[doubtful].path);
+                       p->name, im->candidate[doubtful]->path);
     return 0;
 }
 
@@ -318,7 +266,7 @@ static int disks_check(struct pool_import_state *im)
                 im->err, VP_E_POOL_SPLIT,
                 "pool %s: %s and %s were used one without the other since; give only the "
                 "one whose data you want",
-                p->name, im->candidate[im->winner].path, im->candidate[im->of_disk[i]].path);
+                p->name, im->candidate[im->winner]->path, im->candidate[im->of_disk[i]]->path);
         }
     }
     if (!here || 2 * here < online)
@@ -361,7 +309,7 @@ static int disks_adopt(struct pool_import_state *im)
             im->missing[i] = true;
             p->disk_changes++;
             vp_warn("pool %s: disk %u (%s) is ejected: %s", p->name, i,
-                    im->candidate[im->of_disk[i]].path, im->doubt[i]);
+                    im->candidate[im->of_disk[i]]->path, im->doubt[i]);
         } else if (d->state == POOL_DISK_ONLINE && !here) {
             d->state = POOL_DISK_OUT;
             im->missing[i] = true;
@@ -370,7 +318,7 @@ static int disks_adopt(struct pool_import_state *im)
         } else if (d->state == POOL_DISK_OUT && here && !io_guard_on(GUARD_STALE_DISK)) {
             d->state = POOL_DISK_ONLINE;
         }
-        int rc = here ? pool_disk_adopt(p, i, &im->candidate[im->of_disk[i]])
+        int rc = here ? pool_disk_adopt(p, i, im->candidate[im->of_disk[i]])
                       : pool_disk_adopt_missing(p, i, "missing at import");
         if (rc)
             return rc;
@@ -401,9 +349,10 @@ CO int pool_import_roots_level(struct pool_import_state *im)
 
 CO int pool_import_roots(struct pool_import_state *im)
 {
-    int rc = roots_read(im);
-    if (!rc)
-        rc = roots_choose(im);
+    im->newest = calloc(im->candidates, sizeof(*im->newest));
+    if (!im->newest)
+        return VP_E_NO_MEMORY;
+    int rc = roots_choose(im);
     if (rc)
         return rc;
     identity_adopt(im->p, &im->image);

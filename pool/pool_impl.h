@@ -83,12 +83,22 @@ struct pool_label {
     uint64_t epoch;
 };
 
-/* A labelled disk that was opened for import. */
+/* A labelled disk that was opened for import, and its root slots. */
 struct pool_candidate {
     struct io_dev *dev; /* owned; NULL once pool_disk_adopt took it                        */
     struct pool_label label;
     char path[256];
     uint64_t tail_bytes;
+    uint8_t *slots[2]; /* POOL_ROOT_SLOTS × 4 KiB, head's and tail's; unread ones are zero  */
+    uint8_t unread[2]; /* a bit for each                                                   */
+    bool gone;         /* the disk went away after it was opened                           */
+
+    /* while it is opened, in a coroutine of its own (scan.c) */
+    struct list link; /* among the silent disks, or nowhere */
+    struct vp_error err;
+    int rc;
+    bool ended;
+    struct co_queue end;
 };
 
 /* ==== groups (disk side) ==================================================================== */
@@ -335,12 +345,13 @@ CO int pool_labels_write(struct pool *p, struct vp_error *err) must_check;
 /*
  * For pool_import: opens the disks that have a label. A file without a label, and a disk of another
  * pool than the first path's, are an error with a sentence. A disk whose label cannot be read any
- * more is left out with a warning, as long as another disk is there. *out is malloc'ed. It always
- * holds what is open so far, so that it can be freed after a power cut; it is NULL after an error.
+ * more, and a disk that is silent for 20 s, are left out with a warning, as long as another disk is
+ * there. *out is malloc'ed. It always holds what is open so far, so that it can be freed after a
+ * power cut; it is NULL after an error.
  */
-CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
+CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate ***out,
                             unsigned *out_count, struct vp_error *err) must_check;
-CO void pool_candidates_free(struct pool_candidate *c,
+CO void pool_candidates_free(struct pool_candidate **c,
                              unsigned count); /* closes what was not adopted */
 
 /* Makes p->disk[index] (uuid, state, size and extents set from the root's table before) usable:

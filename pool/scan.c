@@ -1,11 +1,17 @@
 /*
  * Finding disks of pools. pool_scan only looks (read-only, shared). pool_candidates_open takes the
- * disks of one pool for itself. The exclusive lock on each device keeps a second daemon away.
+ * disks of one pool for itself, with their labels and roots. The exclusive lock on each device
+ * keeps a second daemon away.
+ *
+ * A disk may not answer, and its buffers are the kernel's until it does. So each is looked at, or
+ * opened, in a coroutine of its own. Nobody waits for that longer than LOOK_WAIT_NS. A coroutine
+ * that was left ends whenever its disk answers, and gives the disk back.
  */
 #include "base/attr.h"
 #include "base/log.h"
 #include "io/offload.h"
 #include "pool/disk_impl.h"
+#include "pool/root_format.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -15,6 +21,7 @@
 
 /* ---- scanning ------------------------------------------------------------------------------ */
 
+enum { SLOTS_BYTES = POOL_ROOT_SLOTS * ROOT_BYTES };
 #define LOOK_WAIT_NS (UINT64_C(20) * 1000000000) /* a disk may have to spin up */
 typedef char scan_path[sizeof(((struct pool_found *)0)->paths[0])];
 
@@ -122,8 +129,9 @@ struct look {
     bool ended;
     struct co_queue end;
 };
-/* At home. As long as a disk is silent, later scans do not wait for it again. */
+/* At home. As long as a disk is silent, nobody waits for it again. */
 static struct list left = {&left, &left};
+static struct list left_candidates = {&left_candidates, &left_candidates};
 
 static CO int look_at(const char *path, struct pool_label *label)
 {
@@ -157,20 +165,23 @@ static CO void look_run(void *arg)
 static bool is_silent(const char *path)
 {
     const struct look *l;
+    const struct pool_candidate *c;
     list_for_each (l, &left, link)
         if (strcmp(l->path, path) == 0)
+            return true;
+    list_for_each (c, &left_candidates, link)
+        if (strcmp(c->path, path) == 0)
             return true;
     return false;
 }
 
-/* Until the look has ended, or too long. */
-static CO int look_wait(struct look *l)
+/* Until what sets *ended has ended, or the deadline. */
+static CO int end_wait(const bool *ended, struct co_queue *end, uint64_t deadline_ns)
 {
-    uint64_t deadline_ns = reactor_now_ns() + LOOK_WAIT_NS;
     int rc = 0;
-    while (!l->ended && !rc)
-        rc = co_queue_wait_until(&l->end, deadline_ns, "a disk to answer a scan");
-    return l->ended ? 0 : rc;
+    while (!*ended && !rc)
+        rc = co_queue_wait_until(end, deadline_ns, "a disk to answer");
+    return *ended ? 0 : rc;
 }
 
 /* Only lack of memory, and more disks than a pool can have, are errors: what cannot be read is no
@@ -190,7 +201,7 @@ static CO int scan_disk(struct scan *s, const char *path)
         free(l);
         return rc;
     }
-    rc = look_wait(l);
+    rc = end_wait(&l->ended, &l->end, reactor_now_ns() + LOOK_WAIT_NS);
     if (rc) {
         list_add_tail(&left, &l->link);
         vp_warn("scan: %s does not answer and is left out until it does", path);
@@ -282,38 +293,142 @@ static CO int fail_busy(const char *path, struct vp_error *err)
         path, l.pool_name);
 }
 
-static CO int open_candidate(const char *path, struct pool_candidate *c, struct vp_error *err)
+/* CO. Slot by slot, after all of a side could not be read at once; two tries each. */
+static CO void slots_read_single(struct pool_candidate *c, unsigned side, uint64_t at)
 {
-    if (strlen(path) >= sizeof(c->path))
-        return vp_fail(err, VP_E_INVALID, "%s: the path is too long", path);
-    int rc = io_dev_open(path, 0, &c->dev, err);
-    if (rc == VP_E_IO_BUSY_DEVICE)
-        return fail_busy(path, err);
-    if (rc)
-        return rc;
-    rc = pool_label_read(c->dev, &c->label);
-    if (rc) {
-        io_dev_close(c->dev);
-        c->dev = NULL;
-        return vp_fail(err, rc, "%s: %s", path, vp_err_text(rc));
+    for (unsigned slot = 0; slot < POOL_ROOT_SLOTS; slot++) {
+        uint32_t in = slot * ROOT_BYTES;
+        int rc = VP_E_IO;
+        for (unsigned tries = 2; tries && rc; tries--)
+            rc = io_dev_read(c->dev, at + in, c->slots[side] + in, ROOT_BYTES);
+        if (!rc)
+            continue;
+        c->gone |= rc == VP_E_IO_NO_DEVICE;
+        c->unread[side] |= (uint8_t)(1U << slot);
+        memset(c->slots[side] + in, 0, ROOT_BYTES);
     }
-    (void)snprintf(c->path, sizeof(c->path), "%s", path);
-    c->tail_bytes = pool_tail_bytes(c->label.size_bytes);
+}
+
+/* CO. All root slots; what cannot be read is zero, and a bit in `unread`. */
+static CO int slots_read(struct pool_candidate *c)
+{
+    struct io_batch batch;
+    struct io_op op[2];
+    io_batch_init(&batch);
+    for (unsigned side = 0; side < 2; side++) {
+        c->slots[side] = aligned_alloc(ROOT_BYTES, SLOTS_BYTES);
+        if (!c->slots[side])
+            return VP_E_NO_MEMORY;
+    }
+    for (unsigned side = 0; side < 2; side++) {
+        uint64_t at = POOL_ROOT_AT + (side ? c->tail_bytes : 0);
+        io_op_set(&op[side], c->dev, IO_READ, at, c->slots[side], SLOTS_BYTES, 0);
+        io_batch_add(&batch, &op[side]);
+    }
+    vp_ignore(io_batch_wait(&batch), "each op has its own result");
+    for (unsigned side = 0; side < 2; side++)
+        if (op[side].rc)
+            slots_read_single(c, side, op[side].offset);
     return 0;
 }
 
-/* c[n] was just opened: does it go with c[0 … n-1]? */
-static int check_candidate(const struct pool_candidate *c, unsigned n, struct vp_error *err)
+static CO int candidate_open(struct pool_candidate *c)
 {
-    const struct pool_label *l = &c[n].label;
-    if (!vp_uuid_equal(l->pool_uuid, c[0].label.pool_uuid))
-        return vp_fail(err, VP_E_INVALID, "%s belongs to the pool \"%s\", %s to \"%s\"", c[n].path,
-                       l->pool_name, c[0].path, c[0].label.pool_name);
+    int rc = io_dev_open(c->path, 0, &c->dev, &c->err);
+    if (rc == VP_E_IO_BUSY_DEVICE)
+        return fail_busy(c->path, &c->err);
+    if (rc)
+        return rc;
+    rc = pool_label_read(c->dev, &c->label);
+    if (!rc) {
+        c->tail_bytes = pool_tail_bytes(c->label.size_bytes);
+        rc = slots_read(c);
+    }
+    return rc ? vp_fail(&c->err, rc, "%s: %s", c->path, vp_err_text(rc)) : 0;
+}
+
+static CO void candidate_free(struct pool_candidate *c)
+{
+    if (!c)
+        return;
+    io_dev_close(c->dev);
+    free(c->slots[0]);
+    free(c->slots[1]);
+    free(c);
+}
+
+static CO void candidate_run(void *arg)
+{
+    struct pool_candidate *c = arg;
+    c->rc = candidate_open(c);
+    c->ended = true;
+    co_queue_wake_all(&c->end);
+    if (list_empty(&c->link))
+        return;
+    vp_info("%s answers again; nobody waits for it any more", c->path);
+    list_del(&c->link);
+    candidate_free(c);
+}
+
+static int fail_silent(const char *path, struct vp_error *err)
+{
+    return vp_fail(err, VP_E_TIMED_OUT, "%s does not answer; see what is wrong with that disk",
+                   path);
+}
+
+/* CO. Begins to open it. NULL, with *rc: that failed. */
+static CO struct pool_candidate *candidate_begin(const char *path, struct vp_error *err, int *rc)
+{
+    struct pool_candidate *c = calloc(1, sizeof(*c));
+    if (!c) {
+        *rc = vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+        return NULL;
+    }
+    (void)snprintf(c->path, sizeof(c->path), "%s", path);
+    list_init(&c->link);
+    co_queue_init(&c->end);
+    if (strlen(path) >= sizeof(c->path))
+        c->rc = vp_fail(&c->err, VP_E_INVALID, "%s: the path is too long", path);
+    else if (is_silent(path))
+        c->rc = fail_silent(path, &c->err);
+    else
+        c->rc = co_spawn(candidate_run, c, "open a disk");
+    c->ended = c->rc != 0;
+    if (c->rc && !c->err.rc)
+        vp_ignore(vp_fail(&c->err, c->rc, "%s: %s", path, vp_err_text(c->rc)), "c->rc says it");
+    return c;
+}
+
+/* CO. Until it is open, or has failed, or too long. A silent disk is left to its coroutine. */
+static CO int candidate_await(struct pool_candidate **at, uint64_t deadline_ns,
+                              struct vp_error *err)
+{
+    struct pool_candidate *c = *at;
+    if (end_wait(&c->ended, &c->end, deadline_ns)) {
+        *at = NULL;
+        list_add_tail(&left_candidates, &c->link);
+        return fail_silent(c->path, err);
+    }
+    if (!c->rc)
+        return 0;
+    int rc = vp_fail(err, c->rc, "%s", c->err.text);
+    *at = NULL;
+    candidate_free(c);
+    return rc;
+}
+
+/* c[n] was just opened: does it go with c[0 … n-1]? */
+static int check_candidate(struct pool_candidate *const *c, unsigned n, struct vp_error *err)
+{
+    const struct pool_label *l = &c[n]->label;
+    if (!vp_uuid_equal(l->pool_uuid, c[0]->label.pool_uuid))
+        return vp_fail(err, VP_E_INVALID, "%s belongs to the pool \"%s\", %s to \"%s\"", c[n]->path,
+                       l->pool_name, c[0]->path, c[0]->label.pool_name);
     for (unsigned i = 0; i < n; i++)
-        if (vp_uuid_equal(l->disk_uuid, c[i].label.disk_uuid))
+        if (vp_uuid_equal(l->disk_uuid, c[i]->label.disk_uuid))
             return vp_fail(err, VP_E_POOL_SPLIT,
-                           "%s and %s are copies of one disk: give the one that counts", c[i].path,
-                           c[n].path);
+                           "%s and %s are copies of one disk: give the one that counts", c[i]->path,
+                           c[n]->path);
     return 0;
 }
 
@@ -333,49 +448,68 @@ static int find_repeats_blocking(void *arg)
     return 0;
 }
 
-CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate **out,
+/* CO. Waits for all. Those that are open and belong together move to the front; *n is how many. */
+static CO int candidates_await(struct pool_candidate **c, unsigned begun, unsigned *n,
+                               struct vp_error *err)
+{
+    uint64_t deadline_ns = reactor_now_ns() + LOOK_WAIT_NS;
+    int first_rc = 0, left_out_rc = 0;
+    unsigned open = 0;
+    for (unsigned i = 0; i < begun; i++) {
+        struct vp_error own = {0};
+        int rc = candidate_await(&c[i], deadline_ns, &own);
+        if (begun > 1 && (rc == VP_E_LABEL_BAD || rc == VP_E_TIMED_OUT)) {
+            /* A dead, rotten or silent disk: whether the pool can do without it shows later. */
+            vp_warn("%s; it is left out", own.text);
+            left_out_rc = left_out_rc ? left_out_rc : vp_fail(err, rc, "%s", own.text);
+            continue;
+        }
+        if (!rc) {
+            struct pool_candidate *here = c[i];
+            c[i] = NULL;
+            c[open] = here;
+            rc = check_candidate(c, open++, &own);
+        }
+        if (rc && !first_rc)
+            first_rc = vp_fail(err, rc, "%s", own.text);
+    }
+    *n = open;
+    return first_rc ? first_rc : open ? 0 : left_out_rc;
+}
+
+CO int pool_candidates_open(const char *const *paths, unsigned count, struct pool_candidate ***out,
                             unsigned *out_count, struct vp_error *err)
 {
+    struct vp_error own = {0};
     if (count == 0 || count > POOL_DISKS_MAX)
         return vp_fail(err, VP_E_INVALID, "%u disks are given: a pool has 1 to %u", count,
                        POOL_DISKS_MAX);
     struct repeats r = {.paths = paths, .count = count};
-    int rc = offload_run(find_repeats_blocking, &r), bad_rc = 0;
-    struct pool_candidate *c = rc ? NULL : calloc(count, sizeof(*c));
+    int rc = offload_run(find_repeats_blocking, &r);
+    struct pool_candidate **c = rc ? NULL : calloc(count, sizeof(struct pool_candidate *));
     if (!c)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     *out = c;
+    *out_count = count; /* those that are not there are NULL */
+    unsigned begun = 0, open;
+    for (unsigned i = 0; i < count && !rc; i++)
+        if (!r.repeated[i] && (c[begun] = candidate_begin(paths[i], &own, &rc)))
+            begun++;
+    int await_rc = candidates_await(c, begun, &open, rc ? NULL : &own);
+    rc = rc ? rc : await_rc;
+    if (!rc) {
+        *out_count = open;
+        return 0;
+    }
+    pool_candidates_free(c, count);
+    *out = NULL;
     *out_count = 0;
-    for (unsigned i = 0; i < count && !rc; i++) {
-        unsigned n = *out_count;
-        if (r.repeated[i])
-            continue;
-        rc = open_candidate(paths[i], &c[n], err);
-        if (rc == VP_E_LABEL_BAD && count > 1) {
-            /* A dead or rotten disk: whether the pool can do without it shows later. */
-            vp_warn("%s is left out: its label cannot be read", paths[i]);
-            bad_rc = rc;
-            rc = 0;
-            continue;
-        }
-        if (rc)
-            break;
-        *out_count = n + 1;
-        rc = check_candidate(c, n, err);
-    }
-    if (!rc && !*out_count)
-        rc = bad_rc; /* err has its sentence */
-    if (rc) {
-        pool_candidates_free(c, *out_count);
-        *out = NULL;
-        *out_count = 0;
-    }
-    return rc;
+    return vp_fail(err, rc, "%s", own.text);
 }
 
-CO void pool_candidates_free(struct pool_candidate *c, unsigned count)
+CO void pool_candidates_free(struct pool_candidate **c, unsigned count)
 {
     for (unsigned i = 0; c && i < count; i++)
-        io_dev_close(c[i].dev);
+        candidate_free(c[i]);
     free(c);
 }

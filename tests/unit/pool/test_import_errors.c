@@ -561,6 +561,46 @@ static void a_disk_that_was_set_back_is_out_by_name(void **state)
     assert_checked();
 }
 
+/* ---- a disk that does not answer ------------------------------------------------------------- */
+
+#define SECONDS(n) (UINT64_C(1000000000) * (n))
+
+/* Read `nth` of d1 takes very long, and the pool goes on without it. */
+static void silent_body(void *arg)
+{
+    const char *path[] = {"d0", "d1"};
+    struct sim_disk *d1 = sim_disk_find(arg, "d1");
+    uint64_t began = sim_now_ns(arg);
+    vp_ignore(pool_import(path + 1, 1, NULL, &pool, &err), "looked at below");
+    check_equal(err.rc, VP_E_TIMED_OUT);
+    check(strstr(err.text, "d1 does not answer") != NULL);
+    uint64_t alone = sim_now_ns(arg);
+    check(alone - began < SECONDS(21));
+    check_ok(sim_pool_import(2, NULL, &pool, &err)); /* d1 is known to be silent */
+    check(sim_now_ns(arg) - alone < SECONDS(1));
+    check(pool && pool->disk[1].state == POOL_DISK_OUT && pool_disks_out(pool) == 1);
+    check(commits_lost() == 0);
+    check(sim_disk_ops(d1, IO_WRITE) == 0);
+    vp_ignore(co_sleep_ns(SECONDS(200)), "until it answers");
+    check(!pool_is_fenced(pool));
+}
+
+static void an_import_waits_a_while_for_a_silent_disk_and_goes_on_without_it(void **state)
+{
+    (void)state;
+    for (unsigned nth = 0; nth < LABEL_READS + 2; nth++) { /* of labels, of roots */
+        struct sim_world *w = sim_pool_world(5, 2);
+        sim_pool_run(w, create_and_checkpoint_body, NULL);
+        pool_leave();
+        w = sim_pool_reboot(w, 6);
+        sim_disk_inject(sim_disk_find(w, "d1"), SIM_FAULT_STALL, 1 << IO_READ, nth, SECONDS(100));
+        sim_pool_run(w, silent_body, w);
+        pool_leave();
+        sim_world_free(w);
+        assert_checked();
+    }
+}
+
 /* A disk that left goes on with what has no other copy there; the pool's roots tell the disk from
  * an image of it, also from one that was made after it had left (root.c, R4). */
 static void eject_and_go_on_body(void *arg)
@@ -700,6 +740,7 @@ int main(void)
         cmocka_unit_test(a_bad_page_behind_the_end_of_the_log_is_no_obstacle),
         cmocka_unit_test(the_tail_that_was_found_is_there_after_a_power_cut),
         cmocka_unit_test(a_disk_that_was_set_back_is_out_by_name),
+        cmocka_unit_test(an_import_waits_a_while_for_a_silent_disk_and_goes_on_without_it),
         cmocka_unit_test(an_image_of_a_disk_that_had_left_is_not_served),
         cmocka_unit_test(crashes_in_a_row_do_not_make_a_disk_look_set_back),
         cmocka_unit_test(a_disk_that_failed_one_of_two_repairs_is_out),
