@@ -172,6 +172,7 @@ format:
 
 bench: all $(BENCH_BINS)
 	$(Q)tests/bench/run
+	$(Q)$(B)/tests/bench/formed_pool --check /dev/shm
 
 bench-vm: all $(B)/tests/vm/crc_tables.so
 	$(Q)tests/vm/bench --build $(B)
