@@ -156,8 +156,6 @@ static inline void op_end(struct io_op *op, int rc)
     struct io_batch *b = op->batch;
     op->rc = rc;
     op->done_ns = reactor_clock_ns;
-    if (rc != 0 && b->rc == 0)
-        b->rc = rc;
     VP_VERIFY(b->pending, >, 0U);
     if (--b->pending > 0 || !b->waiter)
         return;
@@ -168,10 +166,15 @@ static inline void op_end(struct io_op *op, int rc)
 
 static __attribute__((noinline)) void op_failed(struct io_op *op, int rc)
 {
-    if (op_is_short(op, rc))
+    if (op_is_short(op, rc)) {
         op_wait(op, rc);
-    else
-        op_end(op, rc);
+        return;
+    }
+    if (op->kind == IO_WRITE && op->flags & IO_FUA)
+        atomic_store(&op->dev->durable_failed, true);
+    if (!op->batch->rc)
+        op->batch->rc = rc;
+    op_end(op, rc);
 }
 
 void io_op_complete(struct io_op *op, int rc)

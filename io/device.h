@@ -10,7 +10,8 @@
  *
  * A flush makes every write durable that had completed on this device, from whatever reactor,
  * before the flush was submitted. A write with IO_FUA is durable when it completes. After a failed
- * flush nothing unflushed may be believed: the caller ejects the disk.
+ * flush nothing unflushed may be believed: the caller ejects the disk. A failed write with IO_FUA
+ * may be a failed flush.
  */
 #ifndef VP_IO_DEVICE_H
 #define VP_IO_DEVICE_H
@@ -184,6 +185,7 @@ struct io_dev {
     _Atomic bool waits_for_room;
     _Atomic unsigned full;           /* writes that wait for room                     */
     _Atomic uint64_t reported_at_ns; /* when the log said last that there is none     */
+    _Atomic bool durable_failed;     /* a write with IO_FUA failed; see raid/flush.c  */
 };
 void io_op_complete(struct io_op *op, int rc);
 

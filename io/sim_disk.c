@@ -337,6 +337,15 @@ static void complete_write(const struct sim_flight *f)
     sim_write_put(f->write);
 }
 
+/* A write with IO_FUA is a write and a flush, and either of them may be what failed. What the
+ * kernel has no memory for never began, unless it is a flush (io/device.c). */
+static bool may_lose_cache(const struct io_op *op, int rc)
+{
+    if (op->kind == IO_FLUSH)
+        return rc == VP_E_IO || rc == VP_E_NO_MEMORY;
+    return rc == VP_E_IO && op->kind == IO_WRITE && op->flags & IO_FUA;
+}
+
 void sim_disk_complete(struct sim_flight *f)
 {
     struct sim_disk *d = f->disk;
@@ -354,7 +363,7 @@ void sim_disk_complete(struct sim_flight *f)
         complete_read(f);
     if (op->kind == IO_FLUSH && !rc)
         sim_cache_flush(d, f->covers_seq);
-    if (op->kind == IO_FLUSH && (rc == VP_E_IO || rc == VP_E_NO_MEMORY))
+    if (may_lose_cache(op, rc))
         sim_cache_flush_failed(d, f->covers_seq);
     io_op_complete(op, rc);
 }

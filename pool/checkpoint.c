@@ -15,7 +15,6 @@
  *      durable.
  *  C3  A checkpoint that fails changes nothing durable: the old root, its log and its pages stay.
  */
-#include "pool/keep.h"
 #include "pool/meta_impl.h"
 
 #include "base/log.h"
@@ -41,11 +40,8 @@ CO int pool_table_image_commit(struct pool *p, const struct pool_log_piece *piec
     if (!rc)
         rc = pool_log_drain(p);
     /* The root must name nothing that a power cut could still lose. */
-    if (!rc && io_guard_on(GUARD_PAGES_BEFORE_ROOT)) {
+    if (!rc && io_guard_on(GUARD_PAGES_BEFORE_ROOT))
         rc = raid_flush(p->raid_disk, p->disk_count);
-        if (rc)
-            pool_keep_forget_all(p);
-    }
     if (!rc)
         rc = pool_root_write(p, &next);
     if (!rc)

@@ -8,9 +8,11 @@
  * metadata cannot go: the pool is fenced instead and serves reads.
  *
  * Everything that the disk missed has another copy, so its groups of one member are current. They
- * are still served from it, also after an import (io.data_only, out_after), until one of its
- * flushes fails. New groups are not formed there. The disk takes no metadata but roots, and no root
- * depends on its copy there (root.c, R4).
+ * are still served from it, also after an import (io.data_only, out_after). New groups are not
+ * formed there. The disk takes no metadata but roots, and no root depends on its copy there
+ * (root.c, R4). After a failed flush these groups can only be read, now and after later imports
+ * (read_only): what the log names may be missing there, and must not be overwritten or adopted. A
+ * block that was flushed still matches its checksum.
  *
  * A device stays open until the pool closes, since I/O may be in flight on it when it is ejected.
  */
@@ -55,8 +57,8 @@ static bool group_needs(const struct pool_group *g, const struct pool_disk *d)
 
 /*
  * Whether some group that must not be lost would have no member in service without d: a metadata
- * group. While the pool is imported also one with data, if they would be forgotten
- * (disk_forget_data): nothing is served yet, and the next import may find the disk in order.
+ * group. While the pool is imported also one with data, if they could only be read from now on:
+ * nothing is served yet, and the next import may find the disk in order.
  */
 static bool holds_last_copy(const struct pool *p, const struct pool_disk *d)
 {
@@ -73,14 +75,26 @@ static bool holds_last_copy(const struct pool *p, const struct pool_disk *d)
     return false;
 }
 
-/* After a failed flush nobody knows what an ejected disk has of its data: they are not served any
- * more, now or after the next import. */
-static void disk_forget_data(struct pool *p, struct pool_disk *d)
+/* A disk that is out failed a flush. */
+static void disk_note_read_only(struct pool *p, struct pool_disk *d)
 {
-    if (!d->out_after || !atomic_load(&d->io.flush_failed))
+    if (!raid_disk_is_read_only(&d->io) || d->read_only)
         return;
+    d->read_only = true;
     d->out_after = 0;
     p->disk_changes++;
+}
+
+bool pool_disks_lost_writes(const struct pool *p)
+{
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        const struct pool_disk *d = &p->disk[i];
+        bool counts =
+            !d->stale && (d->state == POOL_DISK_ONLINE || atomic_load(&d->io.eject_pending));
+        if (counts && atomic_load(&d->io.flush_failed))
+            return true;
+    }
+    return false;
 }
 
 int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *why)
@@ -89,7 +103,7 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
     if (d->state != POOL_DISK_ONLINE) {
         if (p->import && !d->stale && last) /* it left a moment ago */
             return VP_E_POOL_FENCED;
-        disk_forget_data(p, d);
+        disk_note_read_only(p, d);
         return 0;
     }
     if (last)
@@ -97,11 +111,12 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
     (void)snprintf(d->reason, sizeof(d->reason), "%s: %s", why, vp_err_text(rc));
     vp_warn("pool %s: disk %u (%s) is ejected: %s", p->name, d->io.index, d->path, d->reason);
     d->state = POOL_DISK_OUT;
-    d->out_after = atomic_load(&d->io.flush_failed) ? 0 : pool_out_after(p->root.now.number);
+    d->read_only = atomic_load(&d->io.flush_failed) != 0;
+    d->out_after = d->read_only ? 0 : pool_out_after(p->root.now.number);
     p->disk_changes++;
     atomic_store(&p->disk_left, true);
     atomic_store(&d->io.eject_pending, true);
-    atomic_store(&d->io.data_only, d->out_after != 0);
+    atomic_store(&d->io.data_only, true);
     atomic_store(&d->io.in_service, false);
     if (p->space) { /* else still importing */
         pool_groups_disk_left(p);
@@ -119,6 +134,8 @@ CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *
         return VP_E_POOL_FENCED;
     }
     rc = pool_root_update(p);
+    if (rc)
+        pool_fence(p, "the ejection of a disk cannot be recorded");
     if (rc == 0 && atomic_exchange(&d->io.eject_pending, false))
         pool_space_changed(p);
     return rc;
@@ -177,6 +194,7 @@ int pool_disk_adopt(struct pool *p, unsigned index, struct pool_candidate *c)
     c->dev = NULL;
     struct pool_disk *d = &p->disk[index];
     io_dev_wait_for_room(d->io.dev);
+    atomic_store(&d->io.writes_done, 1); /* what a killed daemon may have left in its cache */
     if (d->stale)
         (void)snprintf(d->reason, sizeof(d->reason), "it was out of service when the pool closed");
     return 0;
@@ -258,6 +276,11 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
                        "writes wait: the file system that holds it is full");
     else if (raid_disk_is_data_only(&d->io))
         (void)snprintf(out->reason, sizeof(out->reason), "no metadata there, data still served: %s",
+                       d->reason);
+    else if (raid_disk_is_read_only(&d->io))
+        (void)snprintf(out->reason, sizeof(out->reason),
+                       "it may have lost writes that were not flushed; data without another copy "
+                       "can only be read: %s",
                        d->reason);
     else
         memcpy(out->reason, d->reason, sizeof(out->reason));

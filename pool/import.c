@@ -30,8 +30,9 @@
  *      image and log, calls the disk out. This is needed: a later import would find the disk in
  *      order, flush it with success, and believe what the failed flush has lost. That root is like
  *      any other (root.c), and the next import finds the same log without that disk. If the disk
- *      has the last copy of data, which would be lost with it, the import is refused instead, and
- *      what was kept is forgotten.
+ *      has the last copy of data, which could only be read then, the import is refused instead. A
+ *      durable write that fails before the import has flushed the disk counts as a failed flush.
+ *      An import that fails after that, with the disk still in service, forgets what was kept.
  *  I9  A disk in service whose own newest root is older than it can be was set back (an old image
  *      was put in its place). It is out, like a missing disk.
  *
@@ -433,13 +434,9 @@ static CO int flush_what_was_found(struct pool_import_state *im)
     struct pool *p = im->p;
     if (!io_guard_on(GUARD_IMPORT_FLUSH))
         return 0;
-    for (unsigned i = 0; i < p->disk_count; i++)
-        atomic_fetch_add(&p->disk[i].io.writes_done, 1);
     int rc = raid_flush(p->raid_disk, p->disk_count);
     if (!rc)
         return 0;
-    /* what they were to make durable is not to be believed, now or later */
-    pool_keeps_forget(&im->keeps);
     for (unsigned i = 0; i < p->disk_count; i++)
         if (!p->disk[i].stale && atomic_load(&p->disk[i].io.flush_failed))
             return vp_fail(im->err, rc,
@@ -514,7 +511,7 @@ static CO int import_keeps_find(struct pool_import_state *im)
     return 0;
 }
 
-static CO int import_run(struct pool_import_state *im)
+static CO int import_steps(struct pool_import_state *im)
 {
     int rc = pool_import_roots(im);
     if (!rc)
@@ -528,6 +525,17 @@ static CO int import_run(struct pool_import_state *im)
     if (!rc)
         rc = pool_keeps_replay(im->p, &im->keeps, im->err);
     return rc ? rc : pool_jobs_load(im->p);
+}
+
+/* CO. A later import would find a disk in order whose flush failed now, and believe what was lost.
+ * So what was kept is forgotten, unless a durable root calls the disk out. */
+static CO int import_run(struct pool_import_state *im)
+{
+    struct pool *p = im->p;
+    int rc = import_steps(im);
+    if (rc && pool_disks_lost_writes(p))
+        pool_keeps_forget(p, p->root.now.piece[p->root.now.pieces - 1].stream);
+    return rc;
 }
 
 CO int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,

@@ -186,6 +186,7 @@ static void identity_adopt(struct pool *p, const struct root_image *r)
         d->uuid = r->disk[i].uuid;
         d->state = r->disk[i].state;
         d->out_after = d->state == POOL_DISK_OUT ? r->disk[i].out_after : 0;
+        d->read_only = r->disk[i].read_only;
         d->extents_total = r->disk[i].extents;
         d->size_bytes = r->disk[i].size_bytes;
         d->tail_bytes = d->size_bytes - POOL_LABEL_AREA;
@@ -373,7 +374,8 @@ static int disks_adopt(struct pool_import_state *im)
                       : pool_disk_adopt_missing(p, i, "missing at import");
         if (rc)
             return rc;
-        if (here && d->stale && disk_has_its_data(im, i)) {
+        if (here && d->stale && (d->read_only || disk_has_its_data(im, i))) {
+            atomic_store(&d->io.flush_failed, d->read_only ? VP_E_IO : 0);
             atomic_store(&d->io.data_only, true);
             atomic_store(&p->disk_left, true);
         }

@@ -17,7 +17,7 @@
  *      numbered in the log (POOL_COUNTER_COMMITS), and each append knows the last commit that had
  *      begun. Once a commit is found in the log, appends from before it are not replayed.
  *  K3  An append is dropped only when a commit that began after it is durable, or when nothing
- *      unflushed is to be believed any more (pool_keep_forget_all).
+ *      unflushed is to be believed any more (pool_fence, import_run).
  *  K4  Appends belong to one incarnation of the pool, known by its log's stream. A pool that was
  *      imported elsewhere since, or before a reboot, does not take them. Nor does an import whose
  *      log lacks a commit that was durable, or ends before the batch that was the last one at the

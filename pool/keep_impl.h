@@ -28,8 +28,8 @@ CO int pool_keeps_find(struct pool *p, const struct pool_log_piece *last,
 /* Marks the memory as belonging to `stream`, too. */
 int pool_keeps_accept(const struct pool *p, const struct list *found, uint64_t stream,
                       struct vp_error *err) must_check;
-/* They are not to be believed. */
-void pool_keeps_forget(const struct list *found);
+/* CO. Removes what the incarnation with this stream kept: it is not to be believed. */
+CO void pool_keeps_forget(struct pool *p, uint64_t stream);
 /* CO. Puts the records into the log and hands them to the client; durable on return. Errors: those
  * of a commit. */
 CO int pool_keeps_replay(struct pool *p, struct list *found, struct vp_error *err) must_check;

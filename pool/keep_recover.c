@@ -86,14 +86,19 @@ static bool log_is_long_enough(const struct keep_header *h, const struct pool_lo
            !io_guard_on(GUARD_KEEP_NEEDS_LOG);
 }
 
+static bool is_of_stream(struct keep_found *f, uint64_t stream)
+{
+    f->stream = le64_get(f->header.stream[0]) == stream ? 0 : 1;
+    return le64_get(f->header.stream[f->stream]) == stream;
+}
+
 /* K4: of the incarnation that the newest root names, whose log has what was durable. A volume that
  * is not there was deleted, or not yet created. */
 static bool is_ours(struct pool *p, struct keep_found *f, const struct pool_log_piece *last)
 {
     const struct keep_header *h = &f->header;
     struct pool_record volume;
-    f->stream = le64_get(h->stream[0]) == last->stream ? 0 : 1;
-    return le64_get(h->stream[f->stream]) == last->stream &&
+    return is_of_stream(f, last->stream) &&
            pool_record_get(p, POOL_RECORD_VOLUME, f->volume, 0, &volume) &&
            le64_get(h->durable) <= last_commit(p, f->volume) && log_is_long_enough(h, last);
 }
@@ -119,13 +124,13 @@ static CO int belongs_to_the_living(const struct keep_found *f, uint64_t deadlin
     return rc;
 }
 
-/* CO. *use: it is ours. What cannot be anybody's goes (K5); what cannot be read stays. */
-static CO int consider(struct pool *p, struct keep_found *f, const struct pool_log_piece *last,
-                       uint64_t deadline_ns, bool *use)
+/* CO. Reads the header. *whole: it may be somebody's. What cannot be anybody's goes (K5); what
+ * cannot be read stays. */
+static CO int look(struct pool *p, struct keep_found *f, uint64_t deadline_ns, bool *whole)
 {
     uint8_t boot_id[IO_BOOT_ID_BYTES];
     bool foreign;
-    *use = false;
+    *whole = false;
     int rc = io_boot_id(boot_id);
     if (!rc)
         rc = belongs_to_the_living(f, deadline_ns, &foreign);
@@ -146,6 +151,19 @@ static CO int consider(struct pool *p, struct keep_found *f, const struct pool_l
         io_keep_remove(f->name);
         return 0;
     }
+    *whole = true;
+    return 0;
+}
+
+/* CO. *use: it is ours. */
+static CO int consider(struct pool *p, struct keep_found *f, const struct pool_log_piece *last,
+                       uint64_t deadline_ns, bool *use)
+{
+    bool whole;
+    *use = false;
+    int rc = look(p, f, deadline_ns, &whole);
+    if (rc || !whole)
+        return rc;
     *use = is_ours(p, f, last);
     if (!*use)
         vp_warn("pool %s: %s holds what a killed daemon kept of another state of these disks and "
@@ -174,11 +192,28 @@ CO int pool_keeps_find(struct pool *p, const struct pool_log_piece *last, struct
     return rc;
 }
 
-void pool_keeps_forget(const struct list *found)
+CO void pool_keeps_forget(struct pool *p, uint64_t stream)
 {
-    const struct keep_found *f;
-    list_for_each (f, found, link)
-        io_keep_remove(f->name);
+    char prefix[POOL_KEEP_PREFIX_BYTES];
+    struct keep_found *f;
+    struct list found;
+    pool_keep_prefix(p->uuid, prefix);
+    uint64_t deadline_ns = reactor_now_ns() + OWNER_WAIT_NS;
+    list_init(&found);
+    int rc = io_keep_each(prefix, find_one, &found);
+    list_for_each (f, &found, link) {
+        bool whole;
+        int look_rc = look(p, f, deadline_ns, &whole);
+        if (look_rc && !rc)
+            rc = look_rc;
+        if (!look_rc && whole && is_of_stream(f, stream))
+            io_keep_remove(f->name);
+    }
+    pool_keeps_free(&found);
+    if (rc)
+        vp_warn("pool %s: kept memory cannot be looked through: %s; remove /dev/shm/%s*, which is "
+                "not to be believed",
+                p->name, vp_err_text(rc), prefix);
 }
 
 int pool_keeps_accept(const struct pool *p, const struct list *found, uint64_t stream,

@@ -109,21 +109,19 @@ static bool stream_io_survived(const struct stream_io *io)
     return true;
 }
 
-/* CO. Not while the pool is imported: nobody knows what a killed daemon left in a disk's cache. */
-static CO void stream_io_retry(const struct pool *p, struct stream_io *io)
+static CO void stream_io_retry(struct stream_io *io)
 {
     struct raid_disk *disk[2 * POOL_META_COPIES];
     for (unsigned i = 0; i < io->count; i++)
         disk[i] = &io->disk[i]->io;
-    if (!p->import)
-        raid_retry(disk, io->op, io->count);
+    raid_retry(disk, io->op, io->count);
 }
 
 /* CO. Waits, tries what failed again, ejects what failed for good. */
 static CO int stream_io_finish(struct pool *p, struct stream_io *io)
 {
     if (io_batch_wait(&io->batch))
-        stream_io_retry(p, io);
+        stream_io_retry(io);
     stream_io_account(io);
     /* A write that goes on without a disk waits until the ejection of that disk is durable, whoever
      * ejected it. One such call covers every disk that is out by now. */

@@ -164,7 +164,10 @@ static CO struct pool_disk *copy_write(struct log_reader *r, const struct pool_s
     uint64_t at = s->place.at_bytes[copy] + (uint64_t)page * POOL_PAGE;
     int rc = io_dev_write(d->io.dev, at, buf, pages * POOL_PAGE, IO_FUA);
     r->repair_rc[d->io.index] = rc;
-    return rc ? NULL : d;
+    if (!rc)
+        return d;
+    raid_durable_write_failed(&d->io, rc);
+    return NULL;
 }
 
 /* CO. Puts the batch onto a copy that lacks it. */

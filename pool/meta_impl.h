@@ -218,6 +218,7 @@ struct root_image {
     struct {
         struct vp_uuid uuid;
         enum pool_disk_state state;
+        bool read_only;
         uint32_t extents, out_after;
         uint64_t size_bytes;
     } disk[POOL_DISKS_MAX];

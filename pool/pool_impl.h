@@ -55,6 +55,7 @@ struct pool_disk {
     struct vp_uuid uuid;
     enum pool_disk_state state; /* durable (root's disk table)                              */
     uint32_t out_after;         /* durable; OUT with current data: see pool_out_after, or 0 */
+    bool read_only;             /* durable; OUT, and a flush failed: its data can be read   */
     bool stale;                 /* was OUT when the pool was opened; its device is here     */
     bool takes_no_roots;        /* out, serves its data, and failed a root: gets no more    */
     bool created;               /* a file that pool_create made                             */
@@ -380,6 +381,10 @@ unsigned pool_meta_groups_of_all(const struct pool *p);
  * it changes nothing). Idempotent. */
 int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *why) must_check;
 
+/* ANY. Whether a disk on which the durable root counts failed a flush. Then nothing that was not
+ * flushed may be believed any more, also not by the next import. */
+bool pool_disks_lost_writes(const struct pool *p);
+
 /* Of a root's number, what fits beside a disk's state in the root: never 0. */
 static inline uint32_t pool_out_after(uint64_t root_number)
 {
@@ -429,7 +434,8 @@ void pool_meta_usage(const struct pool *p, uint64_t *total, uint64_t *used, uint
  * back, or a disk goes. No yield. */
 void pool_meta_room_update(struct pool *p);
 
-/* Nothing is acknowledged from now on; reads go on. Says why in the log, once. */
+/* Nothing is acknowledged from now on; reads go on. Says why in the log, once. Where unflushed
+ * writes may be lost, what was kept is forgotten (keep.h, K3). */
 void pool_fence(struct pool *p, const char *why);
 static inline bool pool_is_fenced(const struct pool *p)
 {

@@ -22,6 +22,7 @@
  *      has. Nobody waits for more from it. When it fails a root, it gets none any more, and
  *      out_after stays.
  */
+#include "pool/keep.h"
 #include "pool/meta_impl.h"
 
 #include "base/crc.h"
@@ -51,6 +52,7 @@ static void encode_disks(const struct pool *p, struct root_block *b)
         memcpy(b->disk[i].uuid, d->uuid.b, sizeof(b->disk[i].uuid));
         for (unsigned k = 0; k < sizeof(b->disk[i].out_after); k++)
             b->disk[i].out_after[k] = (uint8_t)(d->out_after >> 8 * k);
+        b->read_only[i / 8] |= (uint8_t)(d->read_only << i % 8);
     }
 }
 
@@ -153,6 +155,7 @@ static bool decode_disks(const struct root_block *b, struct root_image *out)
         out->disk[i].state = (enum pool_disk_state)d->state;
         for (unsigned k = 0; k < sizeof(d->out_after); k++)
             out->disk[i].out_after |= (uint32_t)d->out_after[k] << 8 * k;
+        out->disk[i].read_only = d->state == POOL_DISK_OUT && b->read_only[i / 8] >> i % 8 & 1;
         out->disk[i].extents = le32_get(d->extents);
         out->disk[i].size_bytes = le64_get(d->size_bytes);
         uint64_t extents_bytes = (uint64_t)out->disk[i].extents * out->geometry.extent_bytes;
@@ -246,15 +249,12 @@ static void roots_end(struct pool_disk *d, int rc)
             d->pool->name, d->io.index, d->path, vp_err_text(rc));
 }
 
-/* CO. Not while the pool is imported (stream_io_retry). */
-static CO void root_retry(const struct pool *p, struct pool_disk *const *disk, struct io_op *op,
-                          unsigned count)
+static CO void root_retry(struct pool_disk *const *disk, struct io_op *op, unsigned count)
 {
     struct raid_disk *raid_disk[POOL_DISKS_MAX];
     for (unsigned i = 0; i < count; i++)
         raid_disk[i] = &disk[i]->io;
-    if (!p->import)
-        raid_retry(raid_disk, op, count);
+    raid_retry(raid_disk, op, count);
 }
 
 /* CO. p->root.page to the slot of all heads, or all tails. Marks out what fails; *again then. */
@@ -277,7 +277,7 @@ static CO int write_side(struct pool *p, uint64_t number, bool tail, bool *again
         io_batch_add(&batch, &op[count++]);
     }
     if (io_batch_wait(&batch))
-        root_retry(p, disk, op, count);
+        root_retry(disk, op, count);
     if (!online)
         return VP_E_POOL_FENCED;
     for (unsigned i = 0; i < count; i++) {
@@ -365,7 +365,10 @@ CO int pool_root_update(struct pool *p)
 
 void pool_fence(struct pool *p, const char *why)
 {
-    if (atomic_exchange(&p->fenced, true))
+    bool was_fenced = atomic_exchange(&p->fenced, true);
+    if (pool_disks_lost_writes(p)) /* the next import will count on such a disk */
+        pool_keep_forget_all(p);
+    if (was_fenced)
         return;
     vp_error_log("pool %s: fenced: %s; writes are refused from now on", p->name, why);
 }

@@ -41,7 +41,8 @@ static_assert(sizeof(struct root_piece) == 56, "on disk");
 struct root_disk {
     uint8_t uuid[16];
     uint8_t state;        /* enum pool_disk_state */
-    uint8_t out_after[3]; /* pool_out_after, little-endian; 0: data that may not be served */
+    uint8_t out_after[3]; /* pool_out_after, little-endian; 0: data that may not be served, unless
+                             `read_only` has the disk */
     struct le32 extents;
     struct le64 size_bytes;
 } __attribute__((packed));
@@ -67,12 +68,14 @@ struct root_block {
     struct le16 deltas; /* with ROOT_FEATURE_DELTAS */
     uint8_t reserved_deltas[6];
     struct root_table_image delta[ROOT_DELTAS]; /* in the order in which they are applied */
-    uint8_t reserved[32];
+    uint8_t read_only[ROOT_DISKS / 8]; /* bit i: disk i is out, and its data can only be read */
+    uint8_t reserved[20];
 } __attribute__((packed));
 static_assert(sizeof(struct root_block) == ROOT_BYTES, "on disk");
 static_assert(offsetof(struct root_block, number) == 96, "on disk");
 static_assert(offsetof(struct root_block, table_image) == 152, "on disk");
 static_assert(offsetof(struct root_block, disk) == 648, "on disk");
 static_assert(offsetof(struct root_block, delta) == 3728, "on disk");
+static_assert(offsetof(struct root_block, read_only) == 4064, "on disk");
 
 #endif

@@ -14,7 +14,6 @@
 #include "base/log.h"
 #include "io/buffer.h"
 #include "pool/disk_impl.h"
-#include "pool/keep.h"
 #include "pool/label_format.h"
 #include "pool/meta_impl.h"
 
@@ -103,8 +102,6 @@ static CO int disk_flush(struct pool *p, struct pool_disk *d)
 {
     atomic_fetch_add(&d->io.writes_done, 1);
     int rc = raid_flush(&p->raid_disk[d->io.index], 1);
-    if (rc)
-        pool_keep_forget_all(p);
     return rc || atomic_load(&d->io.in_service) ? rc : VP_E_RAID_DISK_OUT;
 }
 

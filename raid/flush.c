@@ -7,7 +7,9 @@
  * counts as not covered.
  *
  * After a failed flush nobody knows what the device's cache still holds, and the kernel reports the
- * failure only once. So the disk is ejected: it is never flushed again and believed. For the same
+ * failure only once. So the disk is ejected: it is never flushed again and believed. A failed
+ * durable write (IO_FUA) may be such a failure. From the moment when one fails no flush of the disk
+ * is believed, in flight or later, until retry.c has found that nothing was lost. For the same
  * reason two flushes of one disk are never in flight together. One of them could take the report,
  * and the other would say that all is well. A caller that comes while a flush is in flight waits
  * for it. The next flush serves all callers that waited, on whichever reactors they are.
@@ -82,11 +84,18 @@ static void turn_leave(struct flush_turn *t)
 
 /* ---- flushing ------------------------------------------------------------------------------ */
 
+/* Why the disk's flushes are not believed, or 0. */
+static int flush_doubt(const struct raid_disk *d)
+{
+    int rc = atomic_load(&d->flush_failed);
+    return rc ? rc : atomic_load(&d->dev->durable_failed) ? VP_E_IO : 0;
+}
+
 /* A disk that failed a flush is not asked again, also before its ejection is under way. */
 static void turn_submit(struct flush_turn *t, struct io_batch *batch)
 {
     struct raid_disk *d = t->disk;
-    t->rc = atomic_load(&d->flush_failed);
+    t->rc = flush_doubt(d);
     if (t->rc)
         return;
     t->done = atomic_load_explicit(&d->writes_done, memory_order_acquire);
@@ -106,7 +115,7 @@ static void turn_finish(struct flush_turn *t)
 {
     struct raid_disk *d = t->disk;
     if (!t->rc) {
-        t->rc = t->op.rc;
+        t->rc = t->op.rc ? t->op.rc : flush_doubt(d);
         turn_count(d, &t->op);
         if (t->rc)
             figure_add_shared(&d->figures.write_errors, 1);

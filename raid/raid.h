@@ -31,7 +31,8 @@ extern const struct figure_set raid_figure_set;
 struct raid_disk {
     struct io_dev *dev;         /* NULL: absent                                                  */
     _Atomic bool in_service;    /* false: neither read nor written, but for `data_only`          */
-    _Atomic bool data_only;     /* out of service, but groups with their only copy here go on    */
+    _Atomic bool data_only;     /* out of service, but groups with their only copy here go on;
+                                   for reading only once flush_failed is set                     */
     _Atomic bool eject_pending; /* out of service, but that is not durable yet                */
     unsigned index;             /* in the pool                                                   */
 
@@ -40,7 +41,8 @@ struct raid_disk {
     _Atomic uint64_t writes_done, writes_flushed;
     /* One flush is in flight at a time (flush.c). */
     _Atomic(struct flush_turn *) flush_turn;
-    _Atomic int flush_failed; /* the code of a failed flush, for good */
+    _Atomic int
+        flush_failed; /* the code of a failed flush, or of what may have been one, for good */
 
     struct raid_figures figures; /* flushes, errors, and what `parts` do not have (figures.c) */
     struct raid_part *parts;     /* one for each reactor: the rest                            */
@@ -101,10 +103,13 @@ CO int raid_write_metadata(struct raid_io *io, unsigned count) must_check;
 /*
  * CO. For writes of metadata that passed by raid_write. Of the complete operations, op[i] on
  * disk[i], those that failed are submitted again, until they succeed or may not be tried any more.
- * The caller looks at each op's rc afterwards. Up to RAID_RETRY_MAX operations.
+ * The caller looks at each op's rc afterwards. Of a durable write (IO_FUA) that failed for good it
+ * is noted on the disk what its failure may have lost.
  */
-#define RAID_RETRY_MAX 96U
 CO void raid_retry(struct raid_disk *const *disk, struct io_op *op, unsigned count);
+/* For a durable write that failed for good and did not come to raid_retry: notes what that may have
+ * lost. */
+void raid_durable_write_failed(struct raid_disk *d, int rc);
 
 /* The number of copies of a piece (1 for single, N for mirror). */
 unsigned raid_copies(const struct raid_group *g);
@@ -112,10 +117,11 @@ unsigned raid_copies(const struct raid_group *g);
 bool raid_group_is_alive(const struct raid_group *g);
 /* No yield. Whether enough members are in service to place new data in the group as well. */
 bool raid_group_is_in_service(const struct raid_group *g);
-/* No yield. Whether the disk is out of service and still the only member of its groups of one
- * copy. */
+/* No yield. Whether the disk is out of service and its groups of one member go on. */
 bool raid_disk_is_data_only(const struct raid_disk *d);
-/* Reads one copy, unverified. VP_E_RAID_DISK_OUT when its disk is not in service. */
+/* No yield. The same, but they can only be read. */
+bool raid_disk_is_read_only(const struct raid_disk *d);
+/* Reads one copy, unverified. VP_E_RAID_DISK_OUT when its disk does not serve it for reading. */
 CO int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, void *buf,
                       uint32_t len) must_check;
 /* Writes one copy. */
@@ -129,9 +135,9 @@ CO void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len);
 /*
  * Makes every write durable that completed before the call, on all disks that serve, in parallel.
  * Disks with nothing to flush are skipped. A disk whose flush fails is ejected: it is never flushed
- * again and believed. Its data then exist only on its mirrors. A group without a mirror becomes
- * unreadable (raid_group_is_alive, pool_flush_check). Errors: those of `eject` (for example
- * VP_E_POOL_FENCED).
+ * again and believed. Its data then exist only on its mirrors. A group without a mirror can only be
+ * read (raid_group_is_alive, pool_flush_check). A durable write that failed may be a failed flush
+ * as well (retry.c). Errors: those of `eject` (for example VP_E_POOL_FENCED).
  */
 CO int raid_flush(struct raid_disk *const *disks, unsigned count) must_check;
 

@@ -19,13 +19,23 @@ static inline bool raid_disk_is_in_service(const struct raid_disk *d)
 /*
  * Whether a disk serves a group of `width` members. A disk that is out missed only writes that
  * another copy has: a failed write of a group with one member is reported and never acknowledged.
- * So the disk goes on with groups of one member until a flush fails.
+ * So the disk goes on with groups of one member. After a failed flush it goes on for reading only.
+ * Nobody knows then which of the unflushed writes it has. But a block that matches its checksum is
+ * right.
  */
 static inline bool raid_disk_serves(const struct raid_disk *d, unsigned width)
 {
     if (__builtin_expect(raid_disk_is_in_service(d), 1))
         return true;
     return width == 1 && raid_disk_is_data_only(d);
+}
+
+/* The same for reads whose blocks are verified. */
+static inline bool raid_disk_serves_reads(const struct raid_disk *d, unsigned width)
+{
+    if (__builtin_expect(raid_disk_is_in_service(d), 1))
+        return true;
+    return width == 1 && atomic_load_explicit(&d->data_only, memory_order_acquire);
 }
 
 static inline void raid_check_bounds(const struct raid_group *g, uint64_t at_bytes, uint64_t len)

@@ -34,6 +34,12 @@ bool raid_disk_is_data_only(const struct raid_disk *d)
            !atomic_load_explicit(&d->flush_failed, memory_order_acquire);
 }
 
+bool raid_disk_is_read_only(const struct raid_disk *d)
+{
+    return atomic_load_explicit(&d->data_only, memory_order_acquire) &&
+           atomic_load_explicit(&d->flush_failed, memory_order_acquire);
+}
+
 bool raid_group_is_alive(const struct raid_group *g)
 {
     unsigned alive = 0;
@@ -57,7 +63,7 @@ static int choose_copy(const struct raid_group *g, uint64_t at_bytes)
     unsigned first = copies == 1 ? 0 : (unsigned)((g->id + (at_bytes >> REGION_SHIFT)) % copies);
     for (unsigned i = 0; i < copies; i++) {
         unsigned c = first + i < copies ? first + i : first + i - copies;
-        if (raid_disk_serves(g->disk[c], g->width))
+        if (raid_disk_serves_reads(g->disk[c], g->width))
             return (int)c;
     }
     return -1;
@@ -69,7 +75,7 @@ CO int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, vo
     VP_VERIFY(copy, <, g->width);
     raid_check_bounds(g, at_bytes, len);
     struct raid_disk *d = g->disk[copy];
-    if (!raid_disk_serves(d, g->width))
+    if (!raid_disk_serves_reads(d, g->width))
         return VP_E_RAID_DISK_OUT;
     uint64_t begin_ns = reactor_turn_ns();
     int rc = io_dev_read(d->dev, g->base_bytes[copy] + at_bytes, buf, len);

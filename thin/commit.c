@@ -68,11 +68,8 @@ static CO int commit_send(struct thin *t)
     struct raid_disk *const *disk = pool_disks(t->pool, &disks);
     int rc = 0;
     /* The log must never name data that a power cut could still lose. */
-    if (io_guard_on(GUARD_DATA_BEFORE_LOG)) {
+    if (io_guard_on(GUARD_DATA_BEFORE_LOG))
         rc = raid_flush(disk, disks);
-        if (rc) /* what it should have made durable is not to be believed, now or after a kill */
-            pool_keep_forget_all(t->pool);
-    }
     if (!rc && t->batch.count) {
         rc = pool_commit(t->pool, &t->batch);
         t->commits++;

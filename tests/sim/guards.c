@@ -41,6 +41,7 @@ static const struct {
     {GUARD_SHRINK_AFTER_WRITERS, "shrink-race"},
     {GUARD_LOG_END_WAS_READ, "import-faults-single"},
     {GUARD_LOG_TAIL_WRITTEN, "import-faults-single"},
+    {GUARD_DURABLE_FAILED, "import-faults-single"},
 };
 
 /* In the child: output goes to the pipe, the exit code says whether something was noticed. */

@@ -36,13 +36,16 @@ static const struct way {
 #define READ    (1U << IO_READ)
 #define WRITE   (1U << IO_WRITE)
 #define FLUSH   (1U << IO_FLUSH)
-#define CHANGES (WRITE | 1U << IO_DISCARD | 1U << IO_ZERO)
-    {"fails", SIM_FAULT_ERROR, READ | CHANGES, 0, false},
-    {"fails", SIM_FAULT_ERROR, FLUSH, 0, true},
+#define DISCARD (1U << IO_DISCARD)
+#define ZERO    (1U << IO_ZERO)
+#define CHANGES (WRITE | DISCARD | ZERO)
+    {"fails", SIM_FAULT_ERROR, READ | DISCARD | ZERO, 0, false},
+    {"fails", SIM_FAULT_ERROR, WRITE | FLUSH, 0, true}, /* most writes of an import are durable */
     {"is told EAGAIN, once", SIM_FAULT_AGAIN, READ | CHANGES | FLUSH, 1, false},
     {"is told EAGAIN for 2 s", SIM_FAULT_AGAIN, READ | CHANGES | FLUSH, 2000 * MS, true},
     {"is told ENOMEM, once", SIM_FAULT_NO_MEMORY, READ | CHANGES, 1, false},
-    {"is told ENOMEM for 12 s", SIM_FAULT_NO_MEMORY, READ | CHANGES, 12000 * MS, false},
+    {"is told ENOMEM for 12 s", SIM_FAULT_NO_MEMORY, READ | DISCARD | ZERO, 12000 * MS, false},
+    {"is told ENOMEM for 12 s", SIM_FAULT_NO_MEMORY, WRITE, 12000 * MS, true},
     {"is told ENOMEM", SIM_FAULT_NO_MEMORY, FLUSH, 1, true},
     {"finds no room for 1 s", SIM_FAULT_FULL, WRITE, 1000 * MS, false},
     {"finds its disk dead", SIM_FAULT_DEAD, READ | CHANGES | FLUSH, 0, true},

@@ -96,8 +96,14 @@ static void check_disk_out(struct check *c, unsigned index, struct check_disk *d
         d->serves_data =
             (own + POOL_OUT_AFTER_MAX - out_after) % POOL_OUT_AFTER_MAX < POOL_OUT_AFTER_MAX / 2;
     }
+    bool read_only = c->root.disk[index].read_only;
+    if (d && read_only)
+        d->serves_data = true;
     check_note(c, "disk", "disk %u (%s) is out of service%s", index, d ? d->path : "not given",
-               d && d->serves_data ? "; data that have no other copy are served from it" : "");
+               d && read_only ? "; it may have lost writes that were not flushed, and data that "
+                                "have no other copy can only be read"
+               : d && d->serves_data ? "; data that have no other copy are served from it"
+                                     : "");
     if (d && out_after && !d->serves_data)
         check_problem(
             c, "disk",

@@ -97,10 +97,22 @@ static CO void begin(void)
     check_ok(io_keep_each("vpool-", remember_name, NULL));
 }
 
-static CO void kill_and_import(void)
+static CO void die(void)
 {
     pool_keep_close(keep);
     pool_abandon(pool);
+}
+
+static CO void die_with_an_append(void)
+{
+    begin();
+    append(1, 11);
+    die();
+}
+
+static CO void kill_and_import(void)
+{
+    die();
     check_ok(sim_pool_import(1, &client, &pool, NULL));
 }
 
@@ -275,10 +287,7 @@ static void a_full_area_asks_for_a_commit_which_makes_room(void **state)
 static void body_elsewhere(void *arg)
 {
     (void)arg;
-    begin();
-    append(1, 11);
-    pool_keep_close(keep);
-    pool_abandon(pool);
+    die_with_an_append();
     /* Another host, which does not see this memory, has the pool for a while. */
     unsigned char copy[16384];
     char kept[sizeof(name)];
@@ -347,8 +356,7 @@ static void body_lease_set_back(void *arg)
     sim_disk_peek(d, 0, image, SIM_POOL_DISK_BYTES);
     check_ok(sim_pool_commit_counter(pool, 3, 33));
     append(2, 22);
-    pool_keep_close(keep);
-    pool_abandon(pool);
+    die();
     sim_disk_poke(d, 0, image, SIM_POOL_DISK_BYTES);
     free(image);
     check_ok(sim_pool_import(1, &client, &pool, NULL));
@@ -419,16 +427,13 @@ static void what_has_a_living_owner_is_left_alone(void **state)
     in_world(body_owner_lives);
 }
 
-/* A write fails on the only disk while an import is under way, and the next import has a good
- * day. */
+/* Writes fail after the import has flushed the only disk; the next import has a good day. */
 static void body_failed_import(void *arg)
 {
     (void)arg;
-    begin();
-    append(1, 11);
-    pool_keep_close(keep);
-    pool_abandon(pool);
-    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 0, 0);
+    die_with_an_append();
+    for (unsigned i = 0; i < RAID_METADATA_TRIES; i++)
+        sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 1 + i, 0);
     check(sim_pool_import(1, &client, &pool, NULL) != 0);
     check(something_is_kept());
     check_ok(sim_pool_import(1, &client, &pool, NULL));
@@ -446,10 +451,7 @@ static void body_unreadable(void *arg)
 {
     uint64_t *n = arg;
     struct vp_error err = {0};
-    begin();
-    append(1, 11);
-    pool_keep_close(keep);
-    pool_abandon(pool);
+    die_with_an_append();
     uint64_t before = sim_world_keep_ops(world);
     sim_world_fail_keep_op(world, *n);
     int rc = sim_pool_import(1, &client, &pool, &err);
@@ -478,15 +480,14 @@ static void an_import_that_cannot_read_it_is_refused_and_leaves_it(void **state)
     } while (n);
 }
 
-/* A flush that failed has lost what the next one would seem to make durable. */
+/* A flush fails, or the durable write that comes before it. It may have lost what the next flush
+ * would seem to make durable. */
+static enum io_kind failing_kind;
 static void body_failed_flush(void *arg)
 {
     (void)arg;
-    begin();
-    append(1, 11);
-    pool_keep_close(keep);
-    pool_abandon(pool);
-    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_FLUSH, 0, 0);
+    die_with_an_append();
+    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << failing_kind, 0, 0);
     check(sim_pool_import(1, &client, &pool, NULL) != 0);
     check(!something_is_kept());
     check_ok(sim_pool_import(1, &client, &pool, NULL));
@@ -496,7 +497,8 @@ static void body_failed_flush(void *arg)
 static void an_import_whose_flush_fails_forgets_it(void **state)
 {
     (void)state;
-    in_world(body_failed_flush);
+    for (failing_kind = IO_WRITE; failing_kind <= IO_FLUSH; failing_kind++)
+        in_world(body_failed_flush);
 }
 
 static void body_checkpoint_flush(void *arg)
@@ -516,8 +518,7 @@ static void a_checkpoint_whose_flush_fails_forgets_it(void **state)
     in_world(body_checkpoint_flush);
 }
 
-/* The flush that every import begins with fails on one of two disks; then the import itself
- * fails. */
+/* The flush that an import begins with fails on one of two disks; then the import itself fails. */
 static void body_ejection(void *arg)
 {
     (void)arg;
@@ -525,7 +526,8 @@ static void body_ejection(void *arg)
     check_ok(sim_pool_commit_counter(pool, 3, 33));
     pool_abandon(pool);
     sim_disk_inject(sim_disk_find(world, "d1"), SIM_FAULT_ERROR, 1U << IO_FLUSH, 0, 0);
-    sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 2, 0);
+    for (unsigned i = 0; i < RAID_METADATA_TRIES; i++)
+        sim_disk_inject(sim_disk_find(world, "d0"), SIM_FAULT_ERROR, 1U << IO_WRITE, 2 + i, 0);
     check(sim_pool_import(2, &client, &pool, NULL) != 0);
     check_ok(sim_pool_import(2, &client, &pool, NULL));
     check_equal(sim_pool_counter(pool, 3), 33);

@@ -99,26 +99,50 @@ static CO void see_it_stale(struct sim_volumes *s)
     check_alone(s, "stale");
 }
 
-/* Its flush fails while it is out: nothing of it is believed, at once and later. */
+enum { HALF = LEN / 2 };
+static uint8_t newer[HALF] __attribute__((aligned(4096)));
+
+/* The second half was flushed; writes of the first half may be lost. Nothing can be made durable,
+ * and what was flushed can be read. */
+static CO void check_read_only(struct sim_volumes *s, struct volume *v)
+{
+    struct pool_disk_info info;
+    pool_disk_info_get(volumes_pool(s->vs), 1, &info);
+    check(strstr(info.reason, "can only be read") != NULL);
+    memset(copy, 0, LEN);
+    check_ok(volume_read(v, HALF, HALF, copy));
+    check(memcmp(copy, data + HALF, HALF) == 0);
+    for (unsigned at = 0; at < HALF; at += 4096) {
+        int rc = volume_read(v, at, 4096, copy);
+        check(rc || memcmp(copy, data, 4096) == 0 || memcmp(copy, newer, 4096) == 0);
+    }
+    check_equal(volume_write(v, HALF, HALF, data + HALF, 0), VP_E_RAID_NO_COPY);
+    check_equal(volume_flush(v), VP_E_RAID_NO_COPY);
+    check_equal(volume_flush(v), VP_E_RAID_NO_COPY); /* said for as long as it is true */
+}
+
+static CO void see_it_read_only(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_open(s, "alone");
+    if (!v)
+        return;
+    check_read_only(s, v);
+    volume_close(v);
+}
+
+/* Its flush fails while it is out. */
 static CO void fail_its_flush(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_open(s, "alone");
     if (!v)
         return;
     check_ok(volume_write(v, 0, LEN, data, 0));
+    check_ok(volume_flush(v));
+    memset(newer, 0x77, HALF);
+    check_ok(volume_write(v, 0, HALF, newer, 0));
     sim_disk_inject(sim_disk_find(s->world, "d1"), SIM_FAULT_ERROR, 1 << IO_FLUSH, 0, 0);
     check_equal(volume_flush(v), VP_E_RAID_NO_COPY);
-    check_equal(volume_flush(v), VP_E_RAID_NO_COPY);
-    check_equal(volume_read(v, 0, LEN, copy), VP_E_RAID_NO_COPY);
-    volume_close(v);
-}
-
-static CO void see_it_unserved(struct sim_volumes *s)
-{
-    struct volume *v = sim_volumes_open(s, "alone");
-    if (!v)
-        return;
-    check_equal(volume_read(v, 0, LEN, copy), VP_E_RAID_NO_COPY);
+    check_read_only(s, v);
     volume_close(v);
 }
 
@@ -131,7 +155,9 @@ static void a_disk_without_metadata_serves_its_data_until_a_flush_fails(void **s
     sim_volumes_power_cut(s, 6);
     sim_volumes_run(s, see_it_stale);
     sim_volumes_run(s, fail_its_flush);
-    sim_volumes_run(s, see_it_unserved);
+    sim_volumes_run(s, see_it_read_only);
+    sim_volumes_power_cut(s, 7);
+    sim_volumes_run(s, see_it_read_only);
     sim_volumes_free(s);
     assert_checked();
 }
@@ -196,9 +222,90 @@ static void a_durable_write_that_fails_is_not_repeated_over_an_unflushed_cache(v
     assert_checked();
 }
 
+static CO void fail_alone_with_a_full_cache(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "alone", LEN);
+    if (!v)
+        return;
+    memset(data, 1, LEN);
+    memset(newer, 0x77, HALF);
+    check_ok(volume_write(v, 0, LEN, data, 0));
+    check_ok(volume_flush(v));
+    check_ok(volume_write(v, 0, HALF, newer, 0));
+    sim_disk_inject(sim_disk_find(s->world, "d1"), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+    check_ok(pool_property_set(volumes_pool(s->vs), "x", "y"));
+    check(strcmp(pool_state(volumes_pool(s->vs)), "degraded") == 0);
+    check_equal(volume_flush(v), VP_E_RAID_NO_COPY);
+    check_read_only(s, v);
+    volume_close(v);
+}
+
+static void a_flush_after_a_failed_durable_write_is_not_believed(void **state)
+{
+    (void)state;
+    for (unsigned seed = 13; seed < 17; seed++) {
+        struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = seed});
+        sim_volumes_run(s, fail_alone_with_a_full_cache);
+        sim_volumes_run(s, see_it_read_only);
+        sim_volumes_power_cut(s, seed);
+        sim_volumes_run(s, see_it_read_only);
+        sim_volumes_free(s);
+    }
+    assert_checked();
+}
+
+/* The only disk cannot go, so the pool is fenced, and the next import finds it in order. */
+static CO void fail_the_only_disk(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "alone", LEN);
+    if (!v)
+        return;
+    memset(data, 1, LEN);
+    memset(newer, 0x77, HALF);
+    check_ok(volume_write(v, 0, HALF, data, 0));
+    check_ok(volume_flush(v));
+    check_ok(volume_write(v, HALF, HALF, newer, 0)); /* kept memory names it */
+    sim_disk_inject(sim_disk_find(s->world, "d0"), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+    check_equal(pool_property_set(volumes_pool(s->vs), "x", "y"), VP_E_POOL_FENCED);
+    check(volume_flush(v) != 0);
+    volume_close(v);
+}
+
+static CO void see_nothing_unflushed(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_open(s, "alone");
+    if (!v)
+        return;
+    check_ok(volume_read(v, 0, LEN, copy));
+    check(memcmp(copy, data, HALF) == 0);
+    for (unsigned i = HALF; i < LEN; i++)
+        check(copy[i] == 0);
+    volume_close(v);
+}
+
+static void what_was_kept_is_forgotten_when_a_durable_write_fails_on_the_only_disk(void **state)
+{
+    (void)state;
+    struct sim_volumes_config config = {.seed = 17, .disks = 1};
+    struct sim_volumes *s = sim_volumes_new(&config);
+    sim_volumes_run(s, fail_the_only_disk);
+    sim_volumes_run(s, see_nothing_unflushed);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
 /* ---- an old image in the place of such a disk ------------------------------------------------ */
 
 static uint8_t old_image[64 << 20];
+
+static CO void see_it_unserved(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_open(s, "alone");
+    if (!v)
+        return;
+    check_equal(volume_read(v, 0, LEN, copy), VP_E_RAID_NO_COPY);
+    volume_close(v);
+}
 
 static CO void eject_after_image(struct sim_volumes *s)
 {
@@ -277,6 +384,8 @@ int main(void)
         cmocka_unit_test(a_disk_without_metadata_serves_its_data_until_a_flush_fails),
         cmocka_unit_test(a_write_of_metadata_that_fails_a_few_times_ejects_nobody),
         cmocka_unit_test(a_durable_write_that_fails_is_not_repeated_over_an_unflushed_cache),
+        cmocka_unit_test(a_flush_after_a_failed_durable_write_is_not_believed),
+        cmocka_unit_test(what_was_kept_is_forgotten_when_a_durable_write_fails_on_the_only_disk),
         cmocka_unit_test(an_old_image_of_such_a_disk_is_not_served),
         cmocka_unit_test(an_image_from_after_its_ejection_is_not_served),
         cmocka_unit_test(a_disk_that_fails_a_root_serves_its_data_as_before),
