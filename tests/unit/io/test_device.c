@@ -1,4 +1,5 @@
-/* Block devices and files: transfers, errors, locks, many at once, every way of the kernel. */
+/* Block devices and files: transfers, errors, locks, many at once, every way of the kernel.
+ * threads: yes */
 #include "io/buffer.h"
 #include "io/device.h"
 #include "tests/lib/on_reactor.h"
