@@ -10,4 +10,8 @@
  * -EINVAL before Linux 5.14, -ENOMEM, -EFAULT. Whole pages. */
 int io_fault_in(void *address, size_t len) must_check;
 
+/* From now on malloc, in this process, merges small pieces with their neighbours when they are
+ * freed. */
+void memory_merge_at_once(void);
+
 #endif

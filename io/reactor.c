@@ -4,6 +4,7 @@
  * world that call is sim_reactor_step.
  */
 #include "base/verify.h"
+#include "io/memory_impl.h"
 #include "io/reactor_impl.h"
 #include "io/region_impl.h"
 #include "io/ring_impl.h"
@@ -49,6 +50,7 @@ int reactor_new(const struct reactor_config *config, struct reactor **out, struc
     if (!r)
         return vp_fail(err, VP_E_NO_MEMORY, "no memory for a reactor");
     r->config = with_defaults(config);
+    memory_merge_at_once();
     index_note(config->index);
     list_init(&r->ready);
     list_init(&r->live);
@@ -153,6 +155,7 @@ static void run_real(struct reactor *r)
         r->stats.turns++; /* its time is that of the completions which ring_turn has seen */
         reactor_run_timers(r);
         mailbox_receive(&r->mailbox);
+        r->at_once_ops = 0;
         run_coroutines(r);
         if (is_finished(r))
             break;

@@ -190,10 +190,12 @@ static int page_init(struct thin_page *p, struct thin_tree *tree, uint8_t level,
     return 0;
 }
 
-/* In pages: those in use, and what interior ones have beside theirs. */
+/* In pages: those in use with their descriptions, and what interior ones have beside theirs. */
 static size_t used_pages(const struct thin_cache *c)
 {
-    return c->pages + c->interior * sizeof(struct thin_page *) * THIN_FANOUT / POOL_PAGE;
+    size_t bytes = c->pages * (POOL_PAGE + sizeof(struct thin_page)) +
+                   c->interior * sizeof(struct thin_page *) * THIN_FANOUT;
+    return bytes / POOL_PAGE;
 }
 
 bool thin_cache_is_exceeded(const struct thin_cache *c)

@@ -1,10 +1,11 @@
-/* The loop, timers, messages between reactors, buffers. */
+/* The loop, timers, messages between reactors, buffers. threads: yes */
 #include "io/buffer.h"
 #include "io/driver.h"
 #include "io/reactor.h"
 #include "io/sim.h"
 #include "tests/lib/on_reactor.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -414,6 +415,23 @@ static void memory_that_was_taken_is_there(void **state)
     assert_checked();
 }
 
+/* Where malloc is glibc's. */
+static void pieces_that_are_freed_are_merged_at_once(void **state)
+{
+    (void)state;
+    static void *piece[1000];
+    struct reactor_config config = {0};
+    struct reactor *r;
+    struct vp_error err;
+    assert_int_equal(reactor_new(&config, &r, &err), 0);
+    reactor_free(r);
+    for (unsigned i = 0; i < 1000; i++)
+        piece[i] = malloc(64);
+    for (unsigned i = 0; i < 1000; i++)
+        free(piece[i]);
+    assert_int_equal(mallinfo2().fsmblks, 0); /* bytes that wait to be merged */
+}
+
 #define CHURNS 20000
 
 static void churn(void *arg)
@@ -538,6 +556,7 @@ int main(void)
         cmocka_unit_test(buffers_split_and_merge),
         cmocka_unit_test(who_waits_for_a_buffer_is_not_overtaken),
         cmocka_unit_test(memory_that_was_taken_is_there),
+        cmocka_unit_test(pieces_that_are_freed_are_merged_at_once),
         cmocka_unit_test(random_gets_and_puts_never_overlap),
         cmocka_unit_test(a_simulated_hour_takes_no_time),
         cmocka_unit_test(slots_for_drivers_lie_behind_the_regions_and_have_one_owner),

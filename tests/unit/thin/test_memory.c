@@ -166,7 +166,7 @@ static void body_wide(struct sim_thin *st, void *arg)
     for (uint64_t i = 0; i < SPOTS; i++) {
         check_ok(thin_write(st->thin, i * apart, 1, block));
         most = max_u64(most, c->interior);
-        uint64_t bytes = (c->pages + 8) * POOL_PAGE;
+        uint64_t bytes = (c->pages + 8) * (POOL_PAGE + sizeof(struct thin_page));
         bytes += c->interior * THIN_FANOUT * sizeof(struct thin_page *);
         check(bytes <= (c->limit_pages + 16) * POOL_PAGE);
     }
@@ -174,7 +174,7 @@ static void body_wide(struct sim_thin *st, void *arg)
     check_ok(sim_thin_close(st));
 }
 
-static void the_limit_counts_the_pointers_of_interior_pages(void **state)
+static void the_limit_counts_descriptions_and_the_pointers_of_interior_pages(void **state)
 {
     (void)state;
     run(body_wide);
@@ -285,7 +285,7 @@ int main(void)
         cmocka_unit_test(a_volume_that_took_its_memory_needs_no_more),
         cmocka_unit_test(others_leave_it_what_it_has_a_right_to),
         cmocka_unit_test(many_changes_that_are_slowed_down_do_not_wait_in_a_long_line),
-        cmocka_unit_test(the_limit_counts_the_pointers_of_interior_pages),
+        cmocka_unit_test(the_limit_counts_descriptions_and_the_pointers_of_interior_pages),
         cmocka_unit_test(commits_that_fail_again_and_again_keep_one_batch_and_lose_nothing),
         cmocka_unit_test(beyond_the_limit_a_commit_unpins_the_leaves_of_open_arenas),
     };
