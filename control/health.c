@@ -117,7 +117,8 @@ static void tell(struct control *c, const struct volume_health *v, unsigned flag
         enum vp_log_level level;
         const char *begins, *ends;
     } texts[] = {{HEALTH_FAULTED, VP_LOG_ERROR, "faulted: its metadata are damaged", "not faulted"},
-                 {HEALTH_DAMAGED, VP_LOG_ERROR, "damaged: some of its data cannot be read",
+                 {HEALTH_DAMAGED, VP_LOG_ERROR,
+                  "damaged: some of its data cannot be read or written",
                   "not known to be damaged any more"},
                  {HEALTH_DEGRADED, VP_LOG_WARN, "degraded: a copy of its data is out of service",
                   "not degraded any more"}};

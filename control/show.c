@@ -245,7 +245,7 @@ static void warn_volume(json_t *list, const struct control_pool *p, const struct
             list,
             "copy what can be read, restore the rest from a backup; `vpool clear POOL` then starts "
             "the counters of errors again",
-            "%s/%s is damaged: some of its data cannot be read", p->name, name);
+            "%s/%s is damaged: some of its data cannot be read or written", p->name, name);
     else if (v->now & HEALTH_DEGRADED)
         warn(list, "bring the disk back or plan its replacement",
              "%s/%s is degraded: a copy of its data is out of service", p->name, name);

@@ -78,7 +78,7 @@ static bool request_is_aligned(const struct front_request *q)
 
 static void request_end(struct volume *v, int rc)
 {
-    if (rc == VP_E_CHECKSUM)
+    if (rc == VP_E_CHECKSUM || rc == VP_E_RAID_NO_COPY)
         figure_add_shared(&v->figures.checksum_errors, 1);
 }
 

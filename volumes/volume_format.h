@@ -56,7 +56,7 @@ static_assert(offsetof(struct volume_record_disk, flags) == 52, "on-disk layout"
 
 struct volume_errors_disk {
     struct le64 since;           /* seconds since 1970: the epoch of the counters           */
-    struct le64 checksum_errors; /* requests that failed, since no copy matched its checksum */
+    struct le64 checksum_errors; /* requests that failed for want of a good copy */
     struct le64 healed_blocks;   /* bad copies of a block that were rewritten from a good one */
 } __attribute__((packed));
 static_assert(sizeof(struct volume_errors_disk) == 24, "on-disk size");

@@ -35,6 +35,20 @@ static unsigned damage(struct sim_volumes *s, unsigned b, unsigned first, unsign
     return hits;
 }
 
+/* No copy of the block can be read. */
+static void make_unreadable(struct sim_volumes *s, unsigned b)
+{
+    for (unsigned d = 0; d < 2; d++) {
+        struct sim_disk *disk = sim_disk_find(s->world, s->name[d]);
+        for (uint64_t at = 0; at < s->config.disk_bytes; at += BLOCK) {
+            uint8_t there[BLOCK];
+            sim_disk_peek(disk, at, there, sizeof(there));
+            if (memcmp(there, data + b * BLOCK, BLOCK) == 0)
+                sim_disk_set_unreadable(disk, at);
+        }
+    }
+}
+
 static CO struct volume_info info_of(struct sim_volumes *s, const char *name)
 {
     struct volume_info info = {0};
@@ -57,7 +71,8 @@ static CO void have_errors(struct sim_volumes *s)
     check_ok(volume_read(v, 0, BLOCK, back));
     check_ok(volume_read(v, BLOCK, BLOCK, back));
     check_equal(volume_read(v, 2 * BLOCK, BLOCK, back), VP_E_CHECKSUM);
-    check_equal(volume_read(v, 2 * BLOCK, BLOCK, back), VP_E_CHECKSUM);
+    make_unreadable(s, 3);
+    check_equal(volume_read(v, 3 * BLOCK, BLOCK, back), VP_E_RAID_NO_COPY);
     check_equal(figure_get(&info_of(s, "v").figures->checksum_errors), 2);
     check_ok(volumes_errors_save(s->vs));
     check_equal(volume_read(v, 2 * BLOCK, BLOCK, back), VP_E_CHECKSUM); /* after the last save */
