@@ -68,6 +68,15 @@ BENCH_BINS := $(patsubst %.c,$(B)/%,$(BENCH_SRC))
 HELPER_BINS:= $(patsubst %.c,$(B)/%,$(HELPER_SRC))
 FUZZ_BINS  := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 SIM_BIN    := $(if $(SIM_SRC),$(B)/tests/sim/sim)
+# What a flavour is for: a program of one thread has no races, and clang's flavour only fuzzes.
+UNIT_RUN   := $(UNIT_BINS)
+TEST_BINS   = $(UNIT_RUN) $(SIM_BIN) $(BENCH_BINS) $(HELPER_BINS) $(FUZZ_BINS)
+ifeq ($(FLAVOUR),tsan)
+UNIT_RUN   := $(patsubst %.c,$(B)/%,$(shell grep -l 'threads: yes' $(UNIT_SRC)))
+TEST_BINS   = $(UNIT_RUN) $(BENCH_BINS) $(HELPER_BINS)
+else ifeq ($(FLAVOUR),fuzz)
+TEST_BINS   = $(FUZZ_BINS)
+endif
 
 .PHONY: all help tests check unit sim soak tidy bench bench-vm fuzz install clean format
 all: $(TOOL_BINS) $(if $(LIB_SRC),$(B)/libvpool.so.0 $(B)/libvpool.a)
@@ -76,7 +85,7 @@ help:
 	@sed -n 's/^## //p' Makefile
 
 ## make [FLAVOUR=release|debug|asan|tsan|fuzz|cov] [V=1]   build daemon, tools and library
-## make tests       build all test programs of the flavour
+## make tests       build the test programs that the flavour is for: all, but for tsan and fuzz
 ## make unit        build and run the unit tests
 ## make sim         build and run the simulator as CI does
 ## make soak        hours of it: kills and power cuts on real kernels, integration tests from many seeds (tests/lib/soak)
@@ -130,9 +139,10 @@ $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
 TEST_PKGS = $(shell pkg-config --libs cmocka libnbd 2>/dev/null)
 # Allocations of unit tests and of the simulator can fail (tests/lib/failing_malloc.h).
 FAILING_MALLOC := $(foreach f,malloc calloc realloc aligned_alloc,-Wl,--wrap=$(f))
+# Which unit tests make threads is noted (tests/lib/thread_note.c).
 $(UNIT_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a $(B)/libengine.a $(B)/libtest.a
 	$(say) LD $@
-	$(Q)$(CC) $(ALL_LDFLAGS) $(FAILING_MALLOC) -o $@ $+ $(PKG_LIBS) $(TEST_PKGS)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(FAILING_MALLOC) -Wl,--wrap=pthread_create -o $@ $+ $(PKG_LIBS) $(TEST_PKGS)
 
 $(HELPER_BINS) $(BENCH_BINS): $(B)/%: $(B)/%.c.o $(B)/libtest.a $(B)/libvpool.a $(B)/libengine.a
 	$(say) LD $@
@@ -153,10 +163,10 @@ $(B)/tests/vm/crc_tables.so: tests/vm/crc_tables.c
 	$(say) LD $@
 	$(Q)$(CC) -std=gnu17 -O2 -g $(WARN) -fPIC -shared -o $@ $<
 
-tests: all $(UNIT_BINS) $(SIM_BIN) $(BENCH_BINS) $(HELPER_BINS) $(FUZZ_BINS)
+tests: all $(TEST_BINS)
 
-unit: all $(UNIT_BINS)
-	$(Q)tests/lib/run-units $(UNIT_BINS)
+unit: all $(UNIT_RUN)
+	$(Q)tests/lib/run-units $(UNIT_RUN)
 
 sim: $(SIM_BIN)
 	$(Q)$(SIM_BIN) --ci

@@ -2,6 +2,7 @@
 # vpool-check on the disks of pools as they are found: after kill -9 under load, full, degraded, with
 # deleted volumes, and all of that. They are clean; every kind of damage of the generator is noticed, or
 # there was nothing to damage, and that is said. VPOOL_SEED repeats a run, VPOOL_DAMAGE_ROUNDS (1) tries more.
+# long: yes
 . "$(dirname "$0")/../lib/daemon.sh"
 need jq nbdsh
 seed=${VPOOL_SEED:-$((SRANDOM % 2147483648))} rounds=${VPOOL_DAMAGE_ROUNDS:-1}

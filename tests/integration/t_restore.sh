@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Which disks and which pools a restart and an import take: by label, never by path alone.
+# long: yes
 . "$(dirname "$0")/../lib/daemon.sh"
 need jq python3
 mkdir "$T/d"

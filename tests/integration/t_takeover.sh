@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # vpoold --takeover: the place of a running daemon, or nothing changes.
+# long: yes
 . "$(dirname "$0")/../lib/daemon.sh"
 need jq nbdinfo nbdcopy
 pid_there() { vpool --json info | jq .pid; }

@@ -25,6 +25,13 @@ pool() { # [options of create] : tank on vda and $second
     daemon_start
     ok vpool create tank --force "$@" /dev/vda "${second:-/dev/vdb}"
 }
+daemon_take_over() { # the next daemon ends the one that runs, and takes what it served
+    local old=$daemon_pid
+    vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover >>"$T/log" 2>&1 &
+    daemon_pid=$!
+    wait "$old" || fail "the old daemon ended with $?"
+    until_ok 10 daemon_answers || fail "the new daemon does not answer"
+}
 attach() { # VOLUME [options]: $dev
     dev=$(vpool attach "$@") || fail "attach $*"
     [ -b "$dev" ] || fail "'$dev' is not a block device"

@@ -1,4 +1,5 @@
 # Stable names: packaging/61-vpool.rules with the real udev.
+# kernel: floor (the names come from a rule and from sysfs)
 . "$(dirname "$0")/guest.sh"
 udevd=/lib/systemd/systemd-udevd
 [ -x $udevd ] || skip "no udev here"

@@ -1,4 +1,5 @@
 # The quickstart where the kernel has ublk: a mounted block device, and nothing of it is left after.
+# kernel: floor (what it asks of the kernel is in t_ext4, t_orphan and t_nbd_client)
 . "$(dirname "$0")/guest.sh"
 ok mkfs.ext4 -q /dev/vda
 ok mount /dev/vda /mnt/v

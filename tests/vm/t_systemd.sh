@@ -1,5 +1,6 @@
 # A boot and a shutdown by systemd (first process of a pid namespace of its own) with the unit and the
 # udev rule of packaging/ and a file system in /etc/fstab.
+# kernel: floor (what it asks of the kernel is in t_ext4 and t_kill)
 . "$(dirname "$0")/guest.sh"
 [ -x /lib/systemd/systemd ] && [ -x /lib/systemd/systemd-udevd ] || skip "no systemd with udev here"
 need unshare dumpe2fs

@@ -10,13 +10,6 @@ attach tank/t --ublk --queues 2
 
 killed() { daemon_kill; daemon_start; }
 stopped() { daemon_stop; daemon_start; }
-taken() {
-    local old=$daemon_pid
-    vpoold -s "$VPOOL_SOCKET" --state-dir "$T/state" --foreground --takeover >>"$T/log" 2>&1 &
-    daemon_pid=$!
-    wait "$old" || fail "the old daemon ended with $?"
-    until_ok 10 daemon_answers || fail "the new daemon does not answer"
-}
 
 # empty_restart: a daemon without pools starts, answers and ends. Its milliseconds are in $empty_ms.
 empty_restart() {
@@ -53,7 +46,7 @@ pause 'kill -9 and start' killed
 step "SIGTERM and a start"
 pause 'SIGTERM and start' stopped
 step "vpoold --takeover"
-pause 'vpoold --takeover' taken
+pause 'vpoold --takeover' daemon_take_over
 
 # left_alone PATTERN COMMAND…: a takeover by way of COMMAND is refused, says PATTERN, and changes nothing.
 left_alone() {

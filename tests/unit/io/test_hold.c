@@ -1,4 +1,5 @@
-/* What is held while something is waited for: each rule of io/hold.c, kept and broken. */
+/* What is held while something is waited for: each rule of io/hold.c, kept and broken.
+ * threads: yes */
 #include "io/hold.h"
 #include "io/reactor.h"
 #include "tests/lib/aborts.h"

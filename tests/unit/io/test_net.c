@@ -1,4 +1,4 @@
-/* Sockets: whole and partial transfers, deadlines, cancellation, listening. */
+/* Sockets: whole and partial transfers, deadlines, cancellation, listening. threads: yes */
 #include "io/net.h"
 #include "io/reactor.h"
 #include "tests/lib/on_reactor.h"

@@ -1,4 +1,4 @@
-/* The loop, timers, messages between reactors, buffers. */
+/* The loop, timers, messages between reactors, buffers. threads: yes */
 #include "io/buffer.h"
 #include "io/driver.h"
 #include "io/reactor.h"

@@ -1,4 +1,5 @@
-/* The client library against a server that is a thread with canned answers. */
+/* The client library against a server that is a thread with canned answers.
+ * threads: yes */
 #include "lib/client.h"
 
 #include <errno.h>

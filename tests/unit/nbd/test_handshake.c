@@ -1,5 +1,6 @@
 /*
  * Options, byte by byte, and what is refused.
+ * threads: yes
  * valgrind: no (its one lock stays with the reactor's thread while that waits in its ring)
  */
 #include "tests/unit/nbd/fixture.h"

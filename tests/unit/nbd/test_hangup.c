@@ -1,5 +1,6 @@
 /*
  * Clients that leave, stall and return; servers that stop; limits. README.md's invariants 1 to 5.
+ * threads: yes
  * valgrind: no (its one lock stays with the reactor's thread while that waits in its ring)
  */
 #include "tests/unit/nbd/fixture.h"

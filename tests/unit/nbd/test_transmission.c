@@ -1,5 +1,6 @@
 /*
  * Commands in the three dialects: answers, data, errors, limits.
+ * threads: yes
  * valgrind: no (its one lock stays with the reactor's thread while that waits in its ring)
  */
 #include "tests/unit/nbd/fixture.h"

@@ -1,4 +1,4 @@
-/* Disks of a pool: creation, scanning, who may take them, ejection. */
+/* Disks of a pool: creation, scanning, who may take them, ejection. threads: yes */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

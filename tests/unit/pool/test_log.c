@@ -1,4 +1,5 @@
-/* The log: group commit, chains, torn and damaged batches, fencing (log.c, log_read.c). */
+/* The log: group commit, chains, torn and damaged batches, fencing (log.c, log_read.c).
+ * threads: yes */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

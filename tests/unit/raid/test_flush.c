@@ -1,6 +1,6 @@
 /* Flushes of one disk from several reactors at the same time: the turns of raid/flush.c. Meant for
  * ThreadSanitizer above all; what a failed flush does to a mirror is in test_mirror.c.
- * valgrind: no (threads). */
+ * threads: yes, valgrind: no. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Volumes on several reactors, on real files: run it under tsan too. valgrind: no (threads). */
+/* Volumes on several reactors, on real files. threads: yes, valgrind: no. */
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "tests/lib/on_reactor.h"
