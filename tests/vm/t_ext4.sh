@@ -16,6 +16,11 @@ ok mount "$dev" /mnt/v
 step "a mounted device is not detached"
 refused 'mounted or in use' vpool detach tank/a
 
+step "a shrink under a mount is refused, and forced it names the mount"
+refused 'in use .*/mnt/v' vpool volume resize tank/a --size 400M
+ok vpool volume resize tank/a --size 400M --force --dry-run
+grep -q /mnt/v <<<"$out" || fail "a forced shrink does not name the mount: $out"
+
 step "fstrim gives space back to the pool"
 full=$(used tank/a)
 [ "$full" -ge $((60 << 20)) ] || fail "only $full bytes are allocated"

@@ -39,6 +39,9 @@ for place in "$dev" "${dev}p1" /dev/vg/lv /mnt/v/disk.img; do
     refused 'stands on, /dev/ublkb' vpool create circle --force --size 64M "$place"
 done
 refused 'stands on, /dev/ublkb' vpool scan /dev/vg/lv
+for place in "$dev" "${dev}p1" /dev/vg/lv; do
+    refused 'stands on, /dev/ublkb' vpool import circle -d "$place"
+done
 [ ! -e /mnt/v/disk.img ] || fail "a refused creation left its file"
 
 step "the file system grows with its logical volume"
