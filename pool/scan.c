@@ -376,8 +376,24 @@ static int fail_silent(const char *path, struct vp_error *err)
                    path);
 }
 
-/* CO. Begins to open it. NULL, with *rc: that failed. */
-static CO struct pool_candidate *candidate_begin(const char *path, struct vp_error *err, int *rc)
+/* CO. Where coroutines are few, those that were begun before end first. */
+static CO int candidate_spawn(struct pool_candidate *c, struct pool_candidate *const *before,
+                              unsigned count)
+{
+    uint64_t deadline_ns = reactor_now_ns() + LOOK_WAIT_NS;
+    int rc;
+    while ((rc = co_spawn(candidate_run, c, "open a disk")) == VP_E_IO_TOO_MANY_COROUTINES && count)
+        if (end_wait(&before[count - 1]->ended, &before[count - 1]->end, deadline_ns) == 0)
+            count--;
+        else
+            return rc;
+    return rc;
+}
+
+/* CO. Begins to open it, after the `count` before. NULL, with *rc: that failed. */
+static CO struct pool_candidate *candidate_begin(const char *path,
+                                                 struct pool_candidate *const *before,
+                                                 unsigned count, struct vp_error *err, int *rc)
 {
     struct pool_candidate *c = calloc(1, sizeof(*c));
     if (!c) {
@@ -392,7 +408,7 @@ static CO struct pool_candidate *candidate_begin(const char *path, struct vp_err
     else if (is_silent(path))
         c->rc = fail_silent(path, &c->err);
     else
-        c->rc = co_spawn(candidate_run, c, "open a disk");
+        c->rc = candidate_spawn(c, before, count);
     c->ended = c->rc != 0;
     if (c->rc && !c->err.rc)
         vp_ignore(vp_fail(&c->err, c->rc, "%s: %s", path, vp_err_text(c->rc)), "c->rc says it");
@@ -493,7 +509,7 @@ CO int pool_candidates_open(const char *const *paths, unsigned count, struct poo
     *out_count = count; /* those that are not there are NULL */
     unsigned begun = 0, open;
     for (unsigned i = 0; i < count && !rc; i++)
-        if (!r.repeated[i] && (c[begun] = candidate_begin(paths[i], &own, &rc)))
+        if (!r.repeated[i] && (c[begun] = candidate_begin(paths[i], c, begun, &own, &rc)))
             begun++;
     int await_rc = candidates_await(c, begun, &open, rc ? NULL : &own);
     rc = rc ? rc : await_rc;
