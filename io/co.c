@@ -120,7 +120,6 @@ void reactor_run_ready(struct reactor *r, unsigned budget)
         co->state = CO_RUNNING;
         r->running = co;
         r->stats.switches++;
-        r->at_once_bytes = CO_AT_ONCE_BYTES;
         co_context_switch(&r->loop, &co->context);
         r->running = NULL;
     }

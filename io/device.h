@@ -97,12 +97,7 @@ CO int io_dev_zero(struct io_dev *dev, uint64_t offset, uint64_t len) must_check
 /* ---- several at once ---------------------------------------------------------------------- */
 
 enum io_kind { IO_READ, IO_WRITE, IO_FLUSH, IO_DISCARD, IO_ZERO };
-enum io_flags {
-    IO_FUA = 1,
-    /* Where the transfer is a mere copy (a memory file system), the op may complete within
-     * io_batch_add. Then io_batch_wait need not yield: nobody else may have run meanwhile. */
-    IO_AT_ONCE = 2,
-};
+enum io_flags { IO_FUA = 1 };
 
 /* A request to a reactor's ring; the inside of io/ (ring_impl.h). */
 struct io_uring_sqe;
@@ -176,8 +171,8 @@ static inline uint64_t io_op_took_ns(const struct io_op *op)
 /* ---- for implementations ------------------------------------------------------------------ */
 
 struct io_dev_ops {
-    /* Starts op; never blocks or yields; ends in io_op_complete on this reactor, but not before
-     * submit returns, unless op has IO_AT_ONCE. */
+    /* Starts op; never blocks or yields; ends in io_op_complete on this reactor, never before
+     * submit returns. */
     void (*submit)(struct io_dev *dev, struct io_op *op);
     void (*close)(struct io_dev *dev);
     int (*look)(struct io_dev *dev, struct io_dev_sight *out); /* CO; NULL: not supported */

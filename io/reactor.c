@@ -155,7 +155,6 @@ static void run_real(struct reactor *r)
         r->stats.turns++; /* its time is that of the completions which ring_turn has seen */
         reactor_run_timers(r);
         mailbox_receive(&r->mailbox);
-        r->at_once_ops = 0;
         run_coroutines(r);
         if (is_finished(r))
             break;

@@ -35,8 +35,6 @@ struct reactor {
     bool serves_page_cache;  /* new stacks come with their memory (memory.c)                  */
     unsigned no_yield_depth; /* CO_NO_YIELD scopes open in the reactor's own context          */
     struct list completed;   /* io_op.link: done within submit, completed later in this turn  */
-    size_t at_once_bytes;    /* that the running coroutine may still transfer with IO_AT_ONCE */
-    unsigned at_once_ops;    /* completed with IO_AT_ONCE in this turn                        */
     struct list waiting_ops; /* io_op.link: tried again when waiting_timer runs (device.c)    */
     struct timer waiting_timer;
 
@@ -54,8 +52,6 @@ extern _Thread_local struct reactor *reactor_current;
 
 /* Gets this many more idle stacks; all have their memory then. */
 void co_stacks_take(struct reactor *r, unsigned count);
-/* How much a coroutine may transfer with IO_AT_ONCE before others run. */
-#define CO_AT_ONCE_BYTES ((size_t)64 << 10)
 /* Runs ready coroutines until none is ready or `budget` switches are spent. */
 void reactor_run_ready(struct reactor *r, unsigned budget);
 /* Takes back the stacks, also of coroutines that a power cut abandoned. */

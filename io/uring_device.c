@@ -30,7 +30,6 @@
 #define TRANSFER_MAX                                                                               \
     (1U << 30)           /* of one ring request; the kernel's own limit is just under 2 GiB */
 #define RETRIES_MAX 100U /* of EINTR and EAGAIN, without any progress */
-#define CLOCK_EVERY 8U   /* operations that complete at once: reading the clock takes 60 ns */
 #define PUNCH       (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO_RANGE  (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
 
@@ -242,21 +241,6 @@ static __attribute__((noinline)) int do_now(struct uring_device *d, struct io_op
     return 0;
 }
 
-/* At once: the data are in the processor's cache then, and the coroutine's stack as well. */
-static void submit_in_memory(struct uring_device *d, struct io_op *op)
-{
-    struct reactor *r = reactor_current;
-    int rc = do_now(d, op);
-    if (!(op->flags & IO_AT_ONCE) || op->len > r->at_once_bytes) {
-        complete_later(op, rc);
-        return;
-    }
-    r->at_once_bytes -= op->len;
-    if (r->at_once_ops++ % CLOCK_EVERY == 0)
-        reactor_update_turn();
-    io_op_complete(op, rc);
-}
-
 /* ---- the device table ------------------------------------------------------------------------ */
 
 static void verify_aligned(const struct io_op *op)
@@ -277,7 +261,7 @@ static void uring_submit(struct io_dev *dev, struct io_op *op)
     else if (op->kind == IO_FLUSH ? !dev->info.write_cache : op->len == 0)
         complete_later(op, 0);
     else if (d->in_memory && !op->slot)
-        submit_in_memory(d, op);
+        complete_later(op, do_now(d, op));
     else {
         op->req.prep = is_transfer(op) ? transfer_prep : command_prep;
         op->req.done = op_done;

@@ -80,8 +80,6 @@ static size_t cost_of(size_t len)
 
 CO size_t nbdx_buffer_fit(struct nbdx_connection *c, size_t len, size_t extra)
 {
-    if (len <= NBDX_PIECE_MIN_BYTES)
-        return len; /* nothing to cut: nbdx_buffer_get waits for it */
     while (c->buffers.held && !io_share_may_take(&c->buffers, cost_of(len + extra)))
         co_queue_wait(&c->buffer_queue, "nbd: buffers of the connection");
     while (len > NBDX_PIECE_MIN_BYTES && !io_share_may_take(&c->buffers, cost_of(len + extra)))

@@ -262,7 +262,7 @@ static CO int read_window(struct raid_io *io, unsigned count)
         if (copy[i] < 0)
             continue;
         io_op_set(&op[i], g->disk[copy[i]]->dev, IO_READ, g->base_bytes[copy[i]] + io[i].at_bytes,
-                  io[i].buf, io[i].len, IO_AT_ONCE);
+                  io[i].buf, io[i].len, 0);
         io_batch_add(&batch, &op[i]);
     }
     vp_ignore(io_batch_wait(&batch), "each operation's result is looked at below");

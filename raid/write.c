@@ -22,7 +22,7 @@ struct write_window {
     uint8_t piece_ops[RAID_WINDOW]; /* how many a piece has */
 };
 
-static void add_piece(struct write_window *w, struct raid_io *io, unsigned flags)
+static void add_piece(struct write_window *w, struct raid_io *io)
 {
     struct raid_group *g = io->group;
     raid_check_bounds(g, io->at_bytes, io->len);
@@ -32,7 +32,7 @@ static void add_piece(struct write_window *w, struct raid_io *io, unsigned flags
         struct io_op *op = &w->op[w->ops];
         w->member[w->ops++] = (uint8_t)m;
         io_op_set(op, g->disk[m]->dev, IO_WRITE, g->base_bytes[m] + io->at_bytes, io->buf, io->len,
-                  flags);
+                  0);
         io_batch_add(&w->batch, op);
     }
 }
@@ -105,7 +105,7 @@ static CO unsigned write_window(struct raid_io *io, unsigned count, bool metadat
     while (pieces < count && pieces < RAID_WINDOW &&
            w.ops + io[pieces].group->width <= RAID_WINDOW) {
         unsigned before = w.ops;
-        add_piece(&w, &io[pieces], metadata ? 0 : IO_AT_ONCE);
+        add_piece(&w, &io[pieces]);
         w.piece_ops[pieces++] = (uint8_t)(w.ops - before);
     }
     if (io_batch_wait(&w.batch) && metadata)

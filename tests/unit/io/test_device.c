@@ -308,81 +308,6 @@ static void a_device_serves_two_reactors_and_closes_in_a_third(void **state)
     assert_checked();
 }
 
-/* ---- at once, where a transfer is a mere copy ------------------------------------------------ */
-
-static void start_and_wait(struct io_dev *dev, enum io_kind kind, void *buf, unsigned flags,
-                           unsigned pending)
-{
-    struct io_op op;
-    struct io_batch b;
-    io_batch_init(&b);
-    io_op_set(&op, dev, kind, BLOCK, buf, BLOCK, flags);
-    io_batch_add(&b, &op);
-    check_equal(b.pending, pending);
-    check_ok(io_batch_wait(&b));
-}
-
-static void transfers_with_and_without(void *arg)
-{
-    (void)arg;
-    struct io_dev *dev = open_or_fail(0);
-    unsigned char *buf = io_buffer_get(BLOCK);
-    fill(buf, BLOCK, 7);
-    start_and_wait(dev, IO_WRITE, buf, 0, 1);
-    memset(buf, 0, BLOCK);
-    start_and_wait(dev, IO_READ, buf, IO_AT_ONCE, 0);
-    check(is_filled(buf, BLOCK, 7));
-    fill(buf, BLOCK, 8);
-    start_and_wait(dev, IO_WRITE, buf, IO_AT_ONCE, 0);
-    memset(buf, 0, BLOCK);
-    start_and_wait(dev, IO_READ, buf, 0, 1);
-    check(is_filled(buf, BLOCK, 8));
-    io_buffer_put(buf, BLOCK);
-    io_dev_close(dev);
-}
-
-static void a_transfer_in_memory_completes_at_once_only_when_that_is_asked_for(void **state)
-{
-    (void)state;
-    on_reactor(NULL, transfers_with_and_without, NULL);
-    assert_checked();
-}
-
-static void set_true(void *arg)
-{
-    *(bool *)arg = true;
-}
-
-static void reads_until_another_has_run(void *arg)
-{
-    (void)arg;
-    struct io_dev *dev = open_or_fail(0);
-    unsigned char *buf = io_buffer_get(BLOCK);
-    bool other_ran = false;
-    unsigned reads = 0;
-    struct io_op op;
-    check_ok(co_spawn(set_true, &other_ran, "another"));
-    while (!other_ran && reads < 1000) {
-        struct io_batch b;
-        io_batch_init(&b);
-        io_op_set(&op, dev, IO_READ, 0, buf, BLOCK, IO_AT_ONCE);
-        io_batch_add(&b, &op);
-        check_ok(io_batch_wait(&b));
-        reads++;
-    }
-    check(other_ran);
-    check(reads > 1);
-    io_buffer_put(buf, BLOCK);
-    io_dev_close(dev);
-}
-
-static void a_coroutine_that_transfers_at_once_for_ever_lets_others_run(void **state)
-{
-    (void)state;
-    on_reactor(NULL, reads_until_another_has_run, NULL);
-    assert_checked();
-}
-
 /* ---- errors -------------------------------------------------------------------------------- */
 
 static void beyond_the_end(void *arg)
@@ -539,11 +464,6 @@ int main(void)
         ON_BOTH(a_second_opener_is_refused),
         ON_BOTH(a_device_opened_for_reading_refuses_writes),
         cmocka_unit_test(disabled_features_are_off),
-        cmocka_unit_test_setup_teardown(
-            a_transfer_in_memory_completes_at_once_only_when_that_is_asked_for, memory_file,
-            remove_file),
-        cmocka_unit_test_setup_teardown(a_coroutine_that_transfers_at_once_for_ever_lets_others_run,
-                                        memory_file, remove_file),
         cmocka_unit_test(what_is_not_a_disk_is_refused),
         cmocka_unit_test_setup_teardown(a_block_device_works_as_a_file_does, disk_file,
                                         remove_file),
