@@ -286,6 +286,11 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
         memcpy(out->reason, d->reason, sizeof(out->reason));
 }
 
+bool pool_acknowledges(const struct pool *p)
+{
+    return !pool_is_fenced(p);
+}
+
 const char *pool_state(const struct pool *p)
 {
     if (pool_is_fenced(p))

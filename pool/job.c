@@ -20,22 +20,27 @@
 #define SECOND_NS   UINT64_C(1000000000)
 #define COST_MAX_NS 1e18 /* of a step, under a limit: 30 years */
 
+/* What a kind cannot do has the reason; NULL: it can. */
 static const struct {
     const char *name, *unit;
-    const char *keeps_on; /* why it cannot be cancelled */
+    const char *no_pause, *no_limit, *no_cancel;
 } kinds[] = {
     [POOL_JOB_DELETE] = {"delete", "bytes",
-                         "a deletion cannot be cancelled: its volume is gone already, and only the "
-                         "space comes back; it can be paused"},
-    [POOL_JOB_RESYNC] =
-        {"resync", "bytes",
-         "a resync cannot be cancelled: until it ends, copies may differ; it can be "
-         "paused or limited"},
+                         .no_cancel = "a deletion cannot be cancelled: its volume is gone already, "
+                                      "and only the space comes back; it can be paused"},
+    [POOL_JOB_RESYNC] = {"resync", "bytes",
+                         .no_cancel = "a resync cannot be cancelled: until it ends, copies may "
+                                      "differ; it can be paused or limited"},
+    [POOL_JOB_MIGRATE] = {"migrate", "bytes",
+                          .no_pause = "a migration cannot be paused yet: the volume's clients wait "
+                                      "for it; it can be cancelled",
+                          .no_limit = "a migration cannot be limited yet: the volume's clients "
+                                      "wait for it; it can be cancelled"},
 };
 
 static bool kind_is_known(unsigned kind)
 {
-    return kind == POOL_JOB_DELETE || kind == POOL_JOB_RESYNC;
+    return kind < sizeof(kinds) / sizeof(kinds[0]) && kinds[kind].name;
 }
 
 const char *pool_job_kind_name(enum pool_job_kind kind)
@@ -124,6 +129,13 @@ struct pool_job *pool_job_new(struct pool *p, enum pool_job_kind kind, uint32_t 
     marks_reset(j);
     list_add_tail(&p->jobs.running, &j->link);
     return j;
+}
+
+void pool_job_cancel_by(struct pool_job *j, pool_job_cancel_fn *fn, void *arg)
+{
+    VP_VERIFY(kinds[j->kind].no_cancel, ==, NULL);
+    j->cancel.fn = fn;
+    j->cancel.arg = arg;
 }
 
 struct pool_job *pool_job_find(struct pool *p, uint32_t id)
@@ -390,6 +402,12 @@ static int job_find_changeable(struct pool *p, uint32_t id, struct pool_job **ou
     return 0;
 }
 
+static int job_refuse(const struct pool *p, const struct pool_job *j, const char *reason,
+                      struct vp_error *err)
+{
+    return reason ? vp_fail(err, VP_E_NOT_SUPPORTED, "job %s/%u: %s", p->name, j->id, reason) : 0;
+}
+
 /* The job may end while its record becomes durable. When the commit fails, the job gets its old
  * state and limit back. */
 static CO int job_commit(struct pool *p, uint32_t id, const struct pool_job *before,
@@ -417,6 +435,8 @@ static CO int job_set_state(struct pool *p, uint32_t id, enum pool_job_state to,
 {
     struct pool_job *j;
     int rc = job_find_changeable(p, id, &j, err);
+    if (rc == 0)
+        rc = job_refuse(p, j, kinds[j->kind].no_pause, err);
     if (rc)
         return rc;
     const struct pool_job before = *j;
@@ -440,6 +460,8 @@ CO int pool_job_limit(struct pool *p, uint32_t id, uint64_t limit, struct vp_err
 {
     struct pool_job *j;
     int rc = job_find_changeable(p, id, &j, err);
+    if (rc == 0)
+        rc = job_refuse(p, j, kinds[j->kind].no_limit, err);
     if (rc)
         return rc;
     const struct pool_job before = *j;
@@ -453,9 +475,13 @@ int pool_job_cancel(struct pool *p, uint32_t id, struct vp_error *err)
 {
     struct pool_job *j;
     int rc = job_find_changeable(p, id, &j, err);
-    return rc ? rc
-              : vp_fail(err, VP_E_NOT_SUPPORTED, "job %s/%u: %s", p->name, id,
-                        kinds[j->kind].keeps_on);
+    if (rc == 0)
+        rc = job_refuse(p, j, kinds[j->kind].no_cancel, err);
+    if (rc)
+        return rc;
+    if (!j->cancel.fn)
+        return vp_fail(err, VP_E_BUSY, "job %s/%u has just begun: try again", p->name, id);
+    return j->cancel.fn(j->cancel.arg, err);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
@@ -468,6 +494,7 @@ void pool_job_end(struct pool *p, struct pool_job *j, enum pool_job_state state)
     job_move(j, state);
     if (state == POOL_JOB_DONE)
         j->total = j->done;
+    j->cancel.fn = NULL;
     j->ended = reactor_wall_seconds();
     list_del(&j->link);
     list_add_tail(&jobs->ended, &j->link);

@@ -23,7 +23,7 @@
 #include "pool/pool.h"
 
 /* In records: numbers are never used for something else. */
-enum pool_job_kind { POOL_JOB_DELETE = 1, POOL_JOB_RESYNC = 2 };
+enum pool_job_kind { POOL_JOB_DELETE = 1, POOL_JOB_RESYNC = 2, POOL_JOB_MIGRATE = 3 };
 
 /*
  *     RUNNING ──→ ENDING ──→ DONE | FAILED | CANCELLED
@@ -36,8 +36,12 @@ enum pool_job_state {
     POOL_JOB_ENDING,    /* what is left is short                                          */
     POOL_JOB_DONE,      /* … and from here on it has ended                                */
     POOL_JOB_FAILED,    /* some of its units could not be done: `failed`, `rc`            */
-    POOL_JOB_CANCELLED, /* what it worked on is gone                                      */
+    POOL_JOB_CANCELLED, /* what it worked on is gone, or a command gave it up             */
 };
+
+struct pool_job;
+/* Asks the owner of the work to give it up; the owner ends the job. Errors with a sentence. */
+typedef int pool_job_cancel_fn(void *arg, struct vp_error *err);
 
 #define POOL_JOB_NAME_MAX    127
 #define POOL_JOBS_REMEMBERED 64 /* that have ended, the newest ones, until the pool closes */
@@ -61,6 +65,10 @@ struct pool_job {
         uint64_t ns, done;
     } mark[2];                /* the older and the newer: what the rate is computed from */
     enum pool_job_state told; /* the layer above's: what an event has told of; 0: nothing */
+    struct {
+        pool_job_cancel_fn *fn; /* NULL: it cannot be cancelled, or not yet */
+        void *arg;
+    } cancel;
 };
 
 struct pool_jobs { /* part of struct pool */
@@ -73,7 +81,7 @@ struct pool_jobs { /* part of struct pool */
 
 /* VP_E_NOT_FOUND, with a sentence. */
 int pool_job_not_found(const struct pool *p, uint32_t id, struct vp_error *err);
-/* "delete", "resync" */
+/* "delete", "resync", "migrate" */
 const char *pool_job_kind_name(enum pool_job_kind kind);
 /* "running", "paused", "ending", "done", "failed", "cancelled" */
 const char *pool_job_state_name(enum pool_job_state state);
@@ -101,12 +109,13 @@ int64_t pool_job_seconds_left(const struct pool_job *j);
  * A paused job begins no step until it is resumed; the step under way ends. A limit says how many
  * units a second a job does on average (0: none). All three are durable when they return, and hold
  * over restarts. Errors: VP_E_NOT_FOUND (no such job, or it has ended), VP_E_BUSY (it is ending),
- * those of pool_commit; then all is as it was.
+ * VP_E_NOT_SUPPORTED (not with a job of this kind), those of pool_commit; then all is as it was.
  */
 CO int pool_job_pause(struct pool *p, uint32_t id, struct vp_error *err) must_check;
 CO int pool_job_resume(struct pool *p, uint32_t id, struct vp_error *err) must_check;
 CO int pool_job_limit(struct pool *p, uint32_t id, uint64_t limit, struct vp_error *err) must_check;
-/* VP_E_NOT_SUPPORTED, with the reason: no kind of today can be cancelled. */
+/* Asks the owner of the work to give it up; the job ends soon afterwards. Errors: VP_E_NOT_FOUND,
+ * VP_E_BUSY, as above; VP_E_NOT_SUPPORTED, with the reason; those of the owner. */
 int pool_job_cancel(struct pool *p, uint32_t id, struct vp_error *err) must_check;
 
 /* ---- for the owner of the work --------------------------------------------------------------- */
@@ -117,6 +126,8 @@ struct pool_job *pool_job_new(struct pool *p, enum pool_job_kind kind, uint32_t 
                               const char *name);
 void pool_job_put(const struct pool *p, const struct pool_job *j, struct pool_batch *b);
 void pool_job_drop(struct pool_job *j);
+/* A job of a kind that can be cancelled: whom pool_job_cancel asks, until the job ends. */
+void pool_job_cancel_by(struct pool_job *j, pool_job_cancel_fn *fn, void *arg);
 /* The job that an earlier life of the pool began, else a new one. The record of a new one becomes
  * durable with the next commit of anything. NULL: no memory. */
 struct pool_job *pool_job_take(struct pool *p, enum pool_job_kind kind, uint32_t volume,

@@ -363,6 +363,11 @@ struct pool_space {
 };
 /* HOME. */
 void pool_space_get(struct pool *p, struct pool_space *out);
+/* HOME. What volumes of this profile can still lease: usable bytes. Of a profile that is not the
+ * pool's own only what is in groups that can be formed is counted. */
+uint64_t pool_space_for(struct pool *p, struct raid_profile profile);
+/* HOME. There are disks enough for a group of this profile, were they empty. */
+bool pool_profile_fits(struct pool *p, struct raid_profile profile);
 /* ANY, no yield: the level as it was last looked at. */
 enum pool_level pool_level(const struct pool *p);
 
@@ -392,6 +397,7 @@ unsigned pool_disks_out(const struct pool *p);
 CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
                             void *arg);
 const char *pool_state(const struct pool *p); /* "online", "degraded", "fenced" */
+bool pool_acknowledges(const struct pool *p); /* it is not fenced; ANY, no yield */
 
 /* HOME. Pool properties: "name=value" records; NULL when not set. */
 const char *pool_property_get(struct pool *p, const char *name);

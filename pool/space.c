@@ -48,13 +48,15 @@ static enum pool_level level_of_meta(const struct pool *p, uint64_t room_pages)
                                                                     : POOL_OK;
 }
 
-static uint64_t formable_writable_bytes(struct pool *p, const struct pool_space *s)
+/* Of volumes with this profile, in groups that are not formed yet. */
+static uint64_t formable_writable_bytes(const struct pool *p, const struct pool_space *s,
+                                        struct raid_profile profile)
 {
-    unsigned width = raid_profile_width(p->default_profile);
-    uint64_t group_bytes = width * p->geometry.extent_bytes;
+    unsigned width = raid_profile_width(profile);
+    uint64_t group_bytes = (uint64_t)width * p->geometry.extent_bytes;
     uint64_t raw =
         min_u64(s->free_bytes - s->reserved_bytes, pool_groups_formable(p, width) * group_bytes);
-    return raw / group_bytes * p->default_profile.data * p->geometry.extent_bytes;
+    return raw / group_bytes * profile.data * p->geometry.extent_bytes;
 }
 
 void pool_space_get(struct pool *p, struct pool_space *out)
@@ -81,11 +83,25 @@ void pool_space_get(struct pool *p, struct pool_space *out)
     out->free_bytes = out->total_bytes - out->data_bytes - out->metadata_bytes;
     uint64_t reserve = (uint64_t)pool_meta_reserve_groups(p) * pool_meta_copies(p);
     out->reserved_bytes = min_u64(out->free_bytes, reserve * p->geometry.extent_bytes);
-    out->writable_bytes = sum->writable_bytes + formable_writable_bytes(p, out);
+    out->writable_bytes = sum->writable_bytes + formable_writable_bytes(p, out, p->default_profile);
     pool_meta_usage(p, &out->meta_pages_total, &out->meta_pages_used, &out->meta_pages_room);
     enum pool_level data = level_of_data(p, out, sum->open_bytes);
     enum pool_level meta = level_of_meta(p, out->meta_pages_room);
     out->level = data > meta ? data : meta;
+}
+
+bool pool_profile_fits(struct pool *p, struct raid_profile profile)
+{
+    return pool_groups_of_all(p, raid_profile_width(profile)) > 0;
+}
+
+uint64_t pool_space_for(struct pool *p, struct raid_profile profile)
+{
+    struct pool_space s;
+    pool_space_get(p, &s);
+    return raid_profile_equal(profile, p->default_profile)
+               ? s.writable_bytes
+               : formable_writable_bytes(p, &s, profile);
 }
 
 enum pool_level pool_level(const struct pool *p)

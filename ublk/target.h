@@ -47,7 +47,7 @@ struct ublkx_backend_ops {
     CO int (*zero)(void *arg, uint64_t offset, uint64_t len, unsigned flags);
     void (*leave)(void *arg);    /* no request waits for space any more */
     void (*go)(void *arg);       /* … nor changes anything more, but for what it is doing now */
-    uint64_t (*size)(void *arg); /* in bytes, now; from any reactor   */
+    uint64_t (*size)(void *arg); /* in bytes, now; also from home     */
     /* Zero copy, or NULL: the kernel's own pages, in a slot of the reactor's ring
      * (io_dev_read_slot), until these return. */
     CO int (*read_slot)(void *arg, uint64_t offset, uint32_t len, unsigned slot);
@@ -135,6 +135,7 @@ extern const struct figure_set ublkx_figure_set;
 struct ublkx_stats {
     unsigned queues, depth;
     bool user_copy, recovered;
+    bool volatile_cache;                 /* of the device, and of what it serves */
     const struct ublkx_figures *figures; /* as long as the target */
 };
 struct ublkx_stats ublkx_target_stats(const struct ublkx_target *t);

@@ -96,7 +96,7 @@ static CO int open_thin(struct volume *v, const struct volumes_slot *slot,
 
 CO int volume_thin_open_durable(struct volume *v, struct reactor **reactor, struct thin **out)
 {
-    struct volumes_slot *slot = volumes_slot_choose(v->vs);
+    struct volumes_slot *slot = volumes_slot_choose(v->vs, NULL);
     *reactor = slot->reactor;
     return open_thin(v, slot, NULL, false, out);
 }
@@ -113,20 +113,32 @@ void volume_fault(struct volume *v, int rc)
 static struct volume_io *io_new(void)
 {
     struct volume_io *io = calloc(1, sizeof(*io));
-    if (!io)
+    struct front *front = calloc(1, sizeof(*front));
+    if (!io || !front) {
+        free(io);
+        free(front);
         return NULL;
+    }
+    atomic_init(&io->front, front);
     co_queue_init(&io->room);
     lock_table_init(&io->locks);
     return io;
 }
 
+void volume_io_free(struct volume_io *io)
+{
+    if (io)
+        free(io->front);
+    free(io);
+}
+
 static CO int close_on_reactor(void *arg)
 {
     struct volume_io *io = arg;
-    VP_VERIFY_TRUE(front_is_idle(&io->front));
+    VP_VERIFY_TRUE(front_is_idle(io->front));
     thin_quiesce(io->thin);
     thin_close(io->thin);
-    free(io);
+    volume_io_free(io);
     return 0;
 }
 
@@ -141,7 +153,7 @@ void volume_replay_drop(struct volume *v)
 
 static void activated(struct volume *v, struct volumes_slot *slot, struct volume_io *io)
 {
-    front_init(&io->front, v, slot->reactor);
+    front_init(io->front, v, slot->reactor);
     v->io = io;
     v->reactor = slot->reactor;
     slot->active++;
@@ -151,16 +163,16 @@ static void activated(struct volume *v, struct volumes_slot *slot, struct volume
     volume_replay_drop(v);
 }
 
-CO int volume_activate_opening(struct volume *v, bool reserve)
+CO int volume_activate_opening(struct volume *v, struct reactor *beside, bool reserve)
 {
     if (v->io)
         return 0;
     if (v->state == VOLUME_FAULTED)
         return VP_E_VOLUME_FAULTED;
-    struct volumes_slot *slot = volumes_slot_choose(v->vs);
+    struct volumes_slot *slot = volumes_slot_choose(v->vs, beside);
     struct volume_io *io = io_new(); /* an open map is never given up for want of it */
     if (!io || !figure_histograms_new(&volume_figure_set, &v->figures)) {
-        free(io);
+        volume_io_free(io);
         return VP_E_NO_MEMORY;
     }
     int rc = open_thin(v, slot, v->replay, true, &io->thin);
@@ -172,18 +184,23 @@ CO int volume_activate_opening(struct volume *v, bool reserve)
         rc == VP_E_RECORD_BAD)
         volume_fault(v, rc);
     if (rc)
-        free(io);
+        volume_io_free(io);
     else
         activated(v, slot, io);
     return rc;
 }
 
-CO int volume_activate(struct volume *v, bool reserve)
+static CO int activate_beside(struct volume *v, struct reactor *beside, bool reserve)
 {
     co_mutex_lock(&v->opening);
-    int rc = volume_activate_opening(v, reserve);
+    int rc = volume_activate_opening(v, beside, reserve);
     co_mutex_unlock(&v->opening);
     return rc;
+}
+
+CO int volume_activate(struct volume *v, bool reserve)
+{
+    return activate_beside(v, NULL, reserve);
 }
 
 /* ---- commit, settle, close ---------------------------------------------------------------- */
@@ -282,15 +299,32 @@ void volume_unpin(struct volume *v)
 
 /* ---- for clients -------------------------------------------------------------------------- */
 
-static CO int open_locked(struct volume *v, struct volume **out, struct vp_error *err)
+/* Takes the control mutex of a volume that is to be opened. */
+static CO int open_begin(struct volumes *vs, const char *name, struct volume **out,
+                         struct vp_error *err)
 {
-    int rc = v->state == VOLUME_FAULTED ? VP_E_VOLUME_FAULTED : volume_activate(v, false);
+    if (vs->closing)
+        return vp_fail(err, VP_E_SHUTDOWN, "pool %s is closing", pool_name(vs->pool));
+    return volume_control_begin(vs, name, out, err);
+}
+
+static CO int open_locked(struct volume *v, struct reactor *beside, struct volume **out,
+                          struct vp_error *err)
+{
+    int rc = v->state == VOLUME_FAULTED ? VP_E_VOLUME_FAULTED : activate_beside(v, beside, false);
     if (v->state == VOLUME_FAULTED)
         return vp_fail(err, VP_E_VOLUME_FAULTED, "volume %s is faulted: %s", volume_full_name(v),
                        v->fault ? v->fault : "damaged");
     if (rc)
         return vp_fail(err, rc, "volume %s could not be opened: %s", volume_full_name(v),
                        vp_err_text(rc));
+    if (beside && v->reactor != beside)
+        return vp_fail(
+            err, VP_E_BUSY,
+            "volume %s is active on reactor %u, and is wanted on reactor %u. Close it, and "
+            "try again after the next checkpoint of pool %s",
+            volume_full_name(v), reactor_index(v->reactor), reactor_index(beside),
+            pool_name(v->vs->pool));
     v->open_count++;
     *out = v;
     return 0;
@@ -301,12 +335,24 @@ CO int volume_open(struct volumes *vs, const char *name, bool read_only, struct 
 {
     (void)read_only; /* the export refuses writes; all opens share one volume */
     struct volume *v = NULL;
-    if (vs->closing)
-        return vp_fail(err, VP_E_SHUTDOWN, "pool %s is closing", pool_name(vs->pool));
-    int rc = volume_control_begin(vs, name, &v, err);
+    int rc = open_begin(vs, name, &v, err);
     if (rc)
         return rc;
-    rc = open_locked(v, out, err);
+    rc = volume_owner_check_open(v, err);
+    if (!rc)
+        rc = open_locked(v, NULL, out, err);
+    co_mutex_unlock(&v->control);
+    return rc;
+}
+
+CO int volume_open_to_move(struct volumes *vs, const char *name, struct reactor *beside,
+                           struct volume **out, struct vp_error *err)
+{
+    struct volume *v = NULL;
+    int rc = open_begin(vs, name, &v, err);
+    if (rc)
+        return rc;
+    rc = open_locked(v, beside, out, err);
     co_mutex_unlock(&v->control);
     return rc;
 }

@@ -149,7 +149,7 @@ static int put_intents(struct volume *v, const struct pool_batch *b)
 static CO int checkpoint_inactive(struct volume *v)
 {
     co_mutex_lock(&v->opening);
-    int rc = v->replay ? volume_activate_opening(v, false) : 0;
+    int rc = v->replay ? volume_activate_opening(v, NULL, false) : 0;
     if (rc && v->replay) {
         vp_warn("volume %s: its changes stay in the log: %s", volume_full_name(v), vp_err_text(rc));
         rc = pool_commit(v->vs->pool, v->replay);

@@ -14,6 +14,8 @@
  * 4. A held request is a coroutine that sleeps in its own call. It holds no lock and no buffer of
  *    the volume, and it is run by that call alone: so it is seen exactly once.
  * 5. ENDED is the pool's end: whatever is held, and whatever comes, ends with VP_E_CANCELLED.
+ * 6. What is behind the front is looked at when a request passes. So requests that were held while
+ *    that changed (front_swap, exchange.c) go to what is there now.
  *
  * One reactor. Tested by tests/unit/volumes/test_front.c.
  */
@@ -47,6 +49,7 @@ static void gate_move(struct front *f, enum front_gate to)
     VP_VERIFY_TRUE(gate_moves[f->gate] & TO(to));
     VP_VERIFY_TRUE(to != FRONT_FROZEN || running(f) == 0);
     VP_VERIFY_TRUE(to != FRONT_OPEN || list_empty(&f->held));
+    VP_VERIFY_TRUE(to == FRONT_ENDED || f->beside == 0);
     f->gate = to;
 }
 
@@ -60,7 +63,13 @@ void front_init(struct front *f, struct volume *v, struct reactor *reactor)
 
 bool front_is_idle(const struct front *f)
 {
-    return running(f) == 0 && list_empty(&f->held);
+    return running(f) == 0 && f->beside == 0 && list_empty(&f->held);
+}
+
+/* Not NULL. It does not go away before the caller yields (exchange.c). */
+static struct volume *front_volume(const struct front *f)
+{
+    return atomic_load_explicit(&f->volume, memory_order_relaxed);
 }
 
 /* ---- the gate ----------------------------------------------------------------------------- */
@@ -261,7 +270,7 @@ static inline __attribute__((always_inline)) CO int request_run_timed(struct fro
 {
     uint64_t begin_ns = reactor_turn_ns();
     int rc = request_run(r, kind);
-    const struct volume_figures *f = &r->client->front->volume->figures;
+    const struct volume_figures *f = &front_volume(r->client->front)->figures;
     histogram_add(kind == FRONT_READ    ? f->read_latency
                   : kind == FRONT_WRITE ? f->write_latency
                                         : f->flush_latency,
@@ -344,34 +353,34 @@ CO int front_extents(struct front_client *c, uint64_t offset, uint64_t len,
 
 CO int volume_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
 {
-    return front_read(&v->io->front.nobody, offset, len, buf);
+    return front_read(&volume_front(v)->nobody, offset, len, buf);
 }
 
 CO int volume_write(struct volume *v, uint64_t offset, uint64_t len, const void *buf,
                     unsigned flags)
 {
-    return front_write(&v->io->front.nobody, offset, len, buf, flags);
+    return front_write(&volume_front(v)->nobody, offset, len, buf, flags);
 }
 
 CO int volume_flush(struct volume *v)
 {
-    return front_flush(&v->io->front.nobody);
+    return front_flush(&volume_front(v)->nobody);
 }
 
 CO int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
 {
-    return front_discard(&v->io->front.nobody, offset, len, flags);
+    return front_discard(&volume_front(v)->nobody, offset, len, flags);
 }
 
 CO int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags)
 {
-    return front_zero(&v->io->front.nobody, offset, len, flags);
+    return front_zero(&volume_front(v)->nobody, offset, len, flags);
 }
 
 CO int volume_extents(struct volume *v, uint64_t offset, uint64_t len, struct volume_extent *out,
                       unsigned max, unsigned *n)
 {
-    return front_extents(&v->io->front.nobody, offset, len, out, max, n);
+    return front_extents(&volume_front(v)->nobody, offset, len, out, max, n);
 }
 
 /* ---- clients ------------------------------------------------------------------------------ */
@@ -408,7 +417,7 @@ void front_client_go(struct front_client *c)
 
 struct front *volume_front(struct volume *v)
 {
-    return &v->io->front;
+    return atomic_load_explicit(&v->io->front, memory_order_relaxed);
 }
 
 struct reactor *front_reactor(const struct front *f)
@@ -418,15 +427,15 @@ struct reactor *front_reactor(const struct front *f)
 
 uint64_t front_size(const struct front *f)
 {
-    return volume_size(f->volume);
+    return volume_size(front_volume(f));
 }
 
 uint32_t front_sector_bytes(const struct front *f)
 {
-    return volume_sector_bytes(f->volume);
+    return volume_sector_bytes(front_volume(f));
 }
 
 bool front_is_read_only(const struct front *f)
 {
-    return volume_is_read_only(f->volume);
+    return volume_is_read_only(front_volume(f));
 }

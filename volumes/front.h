@@ -10,7 +10,9 @@
  *     what is behind the front does the work and answers
  *
  * Threads: everything here runs on the front's reactor, except what is marked otherwise. A front
- * lives as long as its volume is open, and its reactor never changes.
+ * lives as long as its volume is open, and its reactor never changes. The volume may change: when a
+ * volume moves to another pool, its front goes on as the front of the volume there
+ * (volume_fronts_exchange), and then lives as long as that one is open.
  */
 #ifndef VP_VOLUMES_FRONT_H
 #define VP_VOLUMES_FRONT_H
@@ -20,12 +22,12 @@
 
 struct front;
 
-/* The front of an open volume. Any reactor, while the caller has the volume open. */
+/* The front of an open volume, now. Also at home. */
 struct front *volume_front(struct volume *v);
-struct reactor *front_reactor(const struct front *f); /* any reactor                 */
-uint64_t front_size(const struct front *f);           /* bytes, now; any reactor     */
-uint32_t front_sector_bytes(const struct front *f);   /* any reactor                 */
-bool front_is_read_only(const struct front *f);       /* now; any reactor            */
+struct reactor *front_reactor(const struct front *f); /* any reactor           */
+uint64_t front_size(const struct front *f);           /* bytes, now; also home */
+uint32_t front_sector_bytes(const struct front *f);   /* also home             */
+bool front_is_read_only(const struct front *f);       /* now; also home        */
 
 /* ---- clients --------------------------------------------------------------------------------- */
 
@@ -116,7 +118,7 @@ struct front_tokens {
     void *arg;
 };
 /* NULL: no limit, as at first. `t` is the caller's, and stays until no request waits in its
- * `take`. */
+ * `take`. The limit is the front's, and stays with it when that becomes another volume's. */
 void front_tokens_set(struct front *f, const struct front_tokens *t);
 /* The client has gone, or the pool is being closed: none of its requests waits any more. */
 bool front_client_is_off(const struct front_client *c);

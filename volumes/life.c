@@ -209,7 +209,7 @@ CO int volumes_import(const char *const *paths, unsigned count, const struct vol
 static CO int drain_on_reactor(void *arg)
 {
     struct volume *v = arg;
-    front_end(&v->io->front);
+    front_end(volume_front(v));
     return 0;
 }
 
@@ -271,7 +271,7 @@ CO void volumes_abandon(struct volumes *vs)
     struct volume *v;
     list_for_each (v, &vs->active, active_link) {
         thin_close(v->io->thin);
-        free(v->io);
+        volume_io_free(v->io);
         v->io = NULL;
     }
     pool_abandon(vs->pool);

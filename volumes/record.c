@@ -1,15 +1,69 @@
 /* The VOLUME record: bytes to struct and back. See volume_format.h. */
 #include "volumes/volumes_impl.h"
 
+#define EPOCH_MAX (UINT64_MAX / 2) /* in a record: so none overflows when it grows */
+
+/* ---- the owner ---------------------------------------------------------------------------- */
+
+/* Where a volume never moved there is nothing to write. */
+static bool owner_is_first(const struct volume_owner *o)
+{
+    return o->ownership == VOLUME_OWNER && o->epoch == 1;
+}
+
+static size_t owner_encode(const struct volume_owner *o, size_t other_len, uint8_t *out)
+{
+    struct volume_owner_disk d = {.epoch = le64_make(o->epoch),
+                                  .ownership = (uint8_t)o->ownership,
+                                  .other_len = (uint8_t)other_len};
+    memcpy(d.move, o->move.id.b, sizeof(d.move));
+    memcpy(d.pool, o->move.pool.b, sizeof(d.pool));
+    memcpy(out, &d, sizeof(d));
+    return sizeof(d);
+}
+
+/* "POOL/VOL", for people: both are names that pools and volumes may have. */
+static bool other_name_is_sound(const char *name, size_t len)
+{
+    char pool[POOL_NAME_MAX + 1] = "";
+    const char *slash = memchr(name, '/', len);
+    if (!slash || slash - name > POOL_NAME_MAX || strlen(name) != len)
+        return false;
+    memcpy(pool, name, (size_t)(slash - name));
+    return volume_name_is_valid(pool) && volume_name_is_valid(slash + 1);
+}
+
+/* `other` is other_len bytes. */
+static int owner_decode(const struct volume_owner_disk *d, const char *other,
+                        struct volume_owner *out)
+{
+    bool moves = d->ownership != VOLUME_OWNER;
+    if (d->ownership < VOLUME_OWNER || d->ownership > VOLUME_SUPERSEDED || !le64_get(d->epoch) ||
+        le64_get(d->epoch) > EPOCH_MAX || d->other_len > VOLUME_FULL_NAME_MAX ||
+        moves != (d->other_len > 0))
+        return VP_E_RECORD_BAD;
+    *out = (struct volume_owner){.ownership = (enum volume_ownership)d->ownership,
+                                 .epoch = le64_get(d->epoch)};
+    if (!moves)
+        return 0;
+    memcpy(out->move.id.b, d->move, sizeof(d->move));
+    memcpy(out->move.pool.b, d->pool, sizeof(d->pool));
+    memcpy(out->move.volume, other, d->other_len);
+    return other_name_is_sound(out->move.volume, d->other_len) ? 0 : VP_E_RECORD_BAD;
+}
+
+/* ---- the record --------------------------------------------------------------------------- */
+
 size_t volume_record_encode(const struct volume_record *r, uint8_t out[VOLUME_RECORD_BYTES_MAX])
 {
     const struct volume_options *o = &r->options;
-    size_t name_len = strlen(r->name);
+    size_t name_len = strlen(r->name), other_len = strlen(r->owner.move.volume);
+    bool first = owner_is_first(&r->owner);
     unsigned flags = (o->zero_detect ? VOLUME_RECORD_ZERO_DETECT : 0) |
                      (o->sync_always ? VOLUME_RECORD_SYNC_ALWAYS : 0) |
                      (o->read_only ? VOLUME_RECORD_READ_ONLY : 0);
     struct volume_record_disk d = {
-        .version = le16_make(VOLUME_RECORD_VERSION),
+        .version = le16_make(first ? VOLUME_RECORD_VERSION : VOLUME_RECORD_VERSION_MOVED),
         .name_len = le16_make((uint16_t)name_len),
         .profile_kind = o->profile.kind,
         .profile_data = o->profile.data,
@@ -25,36 +79,67 @@ size_t volume_record_encode(const struct volume_record *r, uint8_t out[VOLUME_RE
     };
     memcpy(d.uuid, r->uuid.b, sizeof(d.uuid));
     memcpy(out, &d, sizeof(d));
-    memcpy(out + sizeof(d), r->name, name_len);
-    return sizeof(d) + name_len;
+    size_t len = sizeof(d);
+    if (!first)
+        len += owner_encode(&r->owner, other_len, out + len);
+    memcpy(out + len, r->name, name_len);
+    len += name_len;
+    memcpy(out + len, r->owner.move.volume, other_len); /* of the first owner: nothing */
+    return len + other_len;
 }
 
 static bool fixed_part_is_sound(const struct volume_record_disk *d)
 {
     uint32_t sector = le32_get(d->sector_bytes);
     uint64_t size = le64_get(d->size_bytes);
-    return le16_get(d->version) == VOLUME_RECORD_VERSION &&
-           !(le16_get(d->flags) & ~VOLUME_RECORD_FLAGS_KNOWN) &&
+    return !(le16_get(d->flags) & ~VOLUME_RECORD_FLAGS_KNOWN) &&
            (sector == 512 || sector == 4096) && size > 0 && size <= VOLUME_SIZE_MAX &&
            is_aligned(size, sector) &&
            (d->state == VOLUME_RECORD_LIVE || d->state == VOLUME_RECORD_DELETING) &&
            (d->full_policy == VOLUME_RECORD_PAUSE || d->full_policy == VOLUME_RECORD_ENOSPC);
 }
 
+/* Cuts a record into its parts. *name: name_len bytes. */
+static int parts_decode(const uint8_t *at, size_t len, struct volume_record_disk *d,
+                        const uint8_t **name, struct volume_owner *owner)
+{
+    struct volume_owner_disk o = {0};
+    if (len < sizeof(*d))
+        return VP_E_RECORD_BAD;
+    memcpy(d, at, sizeof(*d));
+    at += sizeof(*d);
+    len -= sizeof(*d);
+    unsigned version = le16_get(d->version);
+    bool moved = version == VOLUME_RECORD_VERSION_MOVED;
+    if ((version != VOLUME_RECORD_VERSION && !moved) || (moved && len < sizeof(o)))
+        return VP_E_RECORD_BAD;
+    if (moved) {
+        memcpy(&o, at, sizeof(o));
+        at += sizeof(o);
+        len -= sizeof(o);
+    }
+    size_t name_len = le16_get(d->name_len);
+    if (name_len > VOLUME_NAME_MAX || len != name_len + o.other_len)
+        return VP_E_RECORD_BAD;
+    *name = at;
+    *owner = VOLUME_OWNER_FIRST;
+    return moved ? owner_decode(&o, (const char *)at + name_len, owner) : 0;
+}
+
 int volume_record_decode(const void *bytes, size_t len, struct volume_record *out)
 {
     struct volume_record_disk d;
-    if (len < sizeof(d))
-        return VP_E_RECORD_BAD;
-    memcpy(&d, bytes, sizeof(d));
-    size_t name_len = le16_get(d.name_len);
-    if (!fixed_part_is_sound(&d) || name_len > VOLUME_NAME_MAX || len != sizeof(d) + name_len)
+    struct volume_owner owner;
+    const uint8_t *name;
+    if (parts_decode(bytes, len, &d, &name, &owner) || !fixed_part_is_sound(&d))
         return VP_E_RECORD_BAD;
 
+    size_t name_len = le16_get(d.name_len);
     unsigned flags = le16_get(d.flags);
     *out = (struct volume_record){
         .created_seconds = le64_get(d.created_seconds),
         .deleting = d.state == VOLUME_RECORD_DELETING,
+        .owner = owner,
         .options =
             {
                 .size_bytes = le64_get(d.size_bytes),
@@ -70,7 +155,7 @@ int volume_record_decode(const void *bytes, size_t len, struct volume_record *ou
             },
     };
     memcpy(out->uuid.b, d.uuid, sizeof(d.uuid));
-    memcpy(out->name, (const char *)bytes + sizeof(d), name_len);
+    memcpy(out->name, name, name_len);
     if (!volume_name_is_valid(out->name) || strlen(out->name) != name_len)
         return VP_E_RECORD_BAD;
     return raid_profile_is_supported(out->options.profile) ? 0 : VP_E_RECORD_BAD;
@@ -82,7 +167,8 @@ void volume_record_put(const struct volume *v, const char *name, const struct vo
     struct volume_record r = {.uuid = v->uuid,
                               .created_seconds = v->created_seconds,
                               .deleting = deleting,
-                              .options = *o};
+                              .options = *o,
+                              .owner = v->owner};
     memcpy(r.name, name, strlen(name) + 1);
     uint8_t bytes[VOLUME_RECORD_BYTES_MAX];
     size_t len = volume_record_encode(&r, bytes);

@@ -489,7 +489,7 @@ CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
 
 void volume_marks_set(struct volume *v, const struct volume_marks *m)
 {
-    VP_VERIFY_TRUE(v->io->front.gate == FRONT_FROZEN);
+    VP_VERIFY_TRUE(volume_front(v)->gate == FRONT_FROZEN);
     v->io->marks = m ? *m : (struct volume_marks){0};
 }
 

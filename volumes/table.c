@@ -91,6 +91,7 @@ struct volume *volume_new(struct volumes *vs, uint32_t id)
         return NULL;
     v->vs = vs;
     v->id = id;
+    v->owner = VOLUME_OWNER_FIRST;
     list_init(&v->active_link);
     list_init(&v->replay_link);
     list_init(&v->resync_link);
@@ -127,6 +128,8 @@ void volume_options_apply(struct volume *v, const struct volume_options *o)
                      (o->zero_detect ? VOLUME_IS_ZERO_DETECT : 0) |
                      (o->sync_always ? VOLUME_IS_SYNC_ALWAYS : 0) |
                      (o->full_policy == VOLUME_FULL_ENOSPC ? VOLUME_IS_ENOSPC : 0);
+    if (v->owner.ownership == VOLUME_TARGET)
+        flags = VOLUME_IS_ENOSPC; /* only the move writes to it, and waits for no room */
     v->options = *o;
     atomic_store_explicit(&v->flags, flags, memory_order_relaxed);
     atomic_store_explicit(&v->size_bytes, o->size_bytes, memory_order_relaxed);
@@ -142,6 +145,7 @@ static int adopt_damaged(struct volumes *vs, struct volume *v)
     if (!v->name)
         return VP_E_NO_MEMORY;
     vs->count++;
+    vs->damaged_record = true;
     volume_fault(v, VP_E_RECORD_BAD);
     return 0;
 }
@@ -159,6 +163,8 @@ int volume_adopt_record(struct volumes *vs, const struct pool_record *record)
 
     v->uuid = r.uuid;
     v->created_seconds = r.created_seconds;
+    v->owner = r.owner;
+    v->attended = r.owner.ownership == VOLUME_OWNER;
     v->sector_bytes = r.options.sector_bytes;
     volume_options_apply(v, &r.options);
     v->name = volume_name_add(vs, v, r.name, false);
@@ -211,17 +217,27 @@ static int name_check_free(struct volumes *vs, const char *name, struct vp_error
     return 0;
 }
 
+static struct volume_identity identity_new(void)
+{
+    uint8_t random[16];
+    reactor_random(random, sizeof(random));
+    return (struct volume_identity){.uuid = vp_uuid_from_random(random),
+                                    .created_seconds = reactor_wall_seconds(),
+                                    .owner = VOLUME_OWNER_FIRST};
+}
+
 static struct volume *create_struct(struct volumes *vs, const char *name,
-                                    const struct volume_options *o)
+                                    const struct volume_options *o,
+                                    const struct volume_identity *identity)
 {
     struct volume *v = volume_new(vs, (uint32_t)vs->next_id);
     if (!v)
         return NULL;
     vs->next_id++;
-    uint8_t random[16];
-    reactor_random(random, sizeof(random));
-    v->uuid = vp_uuid_from_random(random);
-    v->created_seconds = reactor_wall_seconds();
+    v->uuid = identity->uuid;
+    v->created_seconds = identity->created_seconds;
+    v->owner = identity->owner;
+    v->attended = true;
     v->sector_bytes = o->sector_bytes;
     volume_options_apply(v, o);
     v->name = volume_name_add(vs, v, name, true);
@@ -271,6 +287,13 @@ static CO int create_reserve(struct volume *v, struct vp_error *err)
 CO int volume_create(struct volumes *vs, const char *name, const struct volume_options *options,
                      struct vp_error *err)
 {
+    struct volume_identity identity = identity_new();
+    return volume_create_as(vs, name, options, &identity, err);
+}
+
+CO int volume_create_as(struct volumes *vs, const char *name, const struct volume_options *options,
+                        const struct volume_identity *identity, struct vp_error *err)
+{
     struct volume_options o = *options;
     if (!o.sector_bytes)
         o.sector_bytes = 512;
@@ -285,7 +308,7 @@ CO int volume_create(struct volumes *vs, const char *name, const struct volume_o
     if (vs->next_id > UINT32_MAX)
         return vp_fail(err, VP_E_TOO_BIG, "the pool has used up its volume numbers");
 
-    struct volume *v = create_struct(vs, name, &o);
+    struct volume *v = create_struct(vs, name, &o, identity);
     if (!v)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     rc = volume_record_commit(v, name, &o, o.reserve_bytes > 0);
@@ -321,20 +344,17 @@ CO int volume_control_begin(struct volumes *vs, const char *name, struct volume 
     return vp_fail(err, VP_E_NOT_FOUND, "no volume %s/%s", pool_name(vs->pool), name);
 }
 
-/* The record says that v goes, and its job is there, or neither. */
-static CO int delete_commit(struct volume *v, const char *name)
+/* The record says that v goes, and its job is there, or neither. `b`: what goes with it. */
+static CO int delete_commit(struct volume *v, const char *name, struct pool_batch *b)
 {
     struct pool *p = v->vs->pool;
     struct pool_job *job = pool_job_new(p, POOL_JOB_DELETE, v->id, name);
     if (!job)
         return VP_E_NO_MEMORY;
     pool_job_count(job, volume_delete_bytes(v));
-    struct pool_batch b;
-    pool_batch_init(&b);
-    volume_record_put(v, name, &v->options, true, &b);
-    pool_job_put(p, job, &b);
-    int rc = pool_commit(p, &b);
-    pool_batch_fini(&b);
+    volume_record_put(v, name, &v->options, true, b);
+    pool_job_put(p, job, b);
+    int rc = pool_commit(p, b);
     if (rc)
         pool_job_drop(job);
     else
@@ -342,13 +362,13 @@ static CO int delete_commit(struct volume *v, const char *name)
     return rc;
 }
 
-static CO int delete_locked(struct volume *v, const char *name, struct vp_error *err)
+CO int volume_delete_locked(struct volume *v, struct pool_batch *b, struct vp_error *err)
 {
     struct volumes *vs = v->vs;
     if (v->open_count > 0)
         return vp_fail(err, VP_E_BUSY, "volume %s is in use; detach it first", volume_full_name(v));
     v->name->pending = true; /* nobody opens it from here on */
-    int rc = delete_commit(v, name);
+    int rc = delete_commit(v, volume_text(v), b);
     if (rc) {
         v->name->pending = false;
         return vp_fail(err, rc, "the deletion could not be recorded: %s", vp_err_text(rc));
@@ -368,7 +388,12 @@ CO int volume_delete(struct volumes *vs, const char *name, struct vp_error *err)
     int rc = volume_control_begin(vs, name, &v, err);
     if (rc)
         return rc;
-    rc = delete_locked(v, name, err);
+    struct pool_batch b;
+    pool_batch_init(&b);
+    rc = volume_owner_check_stays(v, err);
+    if (!rc)
+        rc = volume_delete_locked(v, &b, err);
+    pool_batch_fini(&b);
     co_mutex_unlock(&v->control);
     return rc;
 }
@@ -380,7 +405,9 @@ CO int volume_rename(struct volumes *vs, const char *name, const char *to, struc
     if (rc)
         return rc;
     struct volume_name *from = v->name, *n = NULL;
-    rc = name_check_free(vs, to, err);
+    rc = volume_owner_check_stays(v, err);
+    if (!rc)
+        rc = name_check_free(vs, to, err);
     if (!rc) {
         n = volume_name_add(vs, v, to, true);
         rc = n ? volume_record_commit(v, to, &v->options, false) : VP_E_NO_MEMORY;
@@ -530,7 +557,9 @@ CO int volume_resize(struct volumes *vs, const char *name, uint64_t size_bytes, 
     int rc = volume_control_begin(vs, name, &v, err);
     if (rc)
         return rc;
-    rc = resize_locked(v, size_bytes, force, err);
+    rc = volume_owner_check_stays(v, err);
+    if (!rc)
+        rc = resize_locked(v, size_bytes, force, err);
     co_mutex_unlock(&v->control);
     return rc;
 }
@@ -592,7 +621,9 @@ CO int volume_property_set(struct volumes *vs, const char *name, const char *key
     int rc = volume_control_begin(vs, name, &v, err);
     if (rc)
         return rc;
-    rc = property_locked(v, key, value, err);
+    rc = volume_owner_check_stays(v, err);
+    if (!rc)
+        rc = property_locked(v, key, value, err);
     co_mutex_unlock(&v->control);
     return rc;
 }

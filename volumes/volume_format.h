@@ -1,7 +1,8 @@
 /*
  * The VOLUME record (pool_record_kind POOL_RECORD_VOLUME, scope: volume id, key 0), the COUNTER
- * that numbers volumes, and the COUNTER of a volume's errors. Little-endian; a name follows the
- * fixed part. The pool's log and table image carry the checksum; decoding still trusts nothing.
+ * that numbers volumes, and the COUNTER of a volume's errors. Little-endian. Version 1 is the fixed
+ * part and a name. Version 2 has the ownership between them: a volume that never moved has version
+ * 1. The pool's log and table image carry the checksum; decoding still trusts nothing.
  */
 #ifndef VP_VOLUMES_VOLUME_FORMAT_H
 #define VP_VOLUMES_VOLUME_FORMAT_H
@@ -10,7 +11,8 @@
 
 #include <assert.h>
 
-#define VOLUME_RECORD_VERSION 1
+#define VOLUME_RECORD_VERSION       1
+#define VOLUME_RECORD_VERSION_MOVED 2 /* decision 0012: older releases leave that volume alone */
 
 enum volume_record_flags {
     VOLUME_RECORD_ZERO_DETECT = 1,
@@ -40,12 +42,25 @@ struct volume_record_disk {
     struct le16 flags;
     uint8_t full_policy;
     uint8_t zero;
-    /* char name[name_len] */
+    /* version 2: struct volume_owner_disk */
+    /* char name[name_len]                 */
+    /* version 2: char other[other_len]    */
 } __attribute__((packed));
 static_assert(sizeof(struct volume_record_disk) == 56, "on-disk size");
 static_assert(offsetof(struct volume_record_disk, uuid) == 8, "on-disk layout");
 static_assert(offsetof(struct volume_record_disk, size_bytes) == 24, "on-disk layout");
 static_assert(offsetof(struct volume_record_disk, flags) == 52, "on-disk layout");
+
+/* Who owns the volume (owner.h). */
+struct volume_owner_disk {
+    struct le64 epoch;
+    uint8_t ownership; /* enum volume_ownership                                     */
+    uint8_t other_len; /* of "POOL/VOL" of the other side, 0 … VOLUME_FULL_NAME_MAX */
+    uint8_t zero[6];
+    uint8_t move[16], pool[16]; /* uuids of the move and of the other side's pool; OWNER: zeros */
+} __attribute__((packed));
+static_assert(sizeof(struct volume_owner_disk) == 48, "on-disk size");
+static_assert(offsetof(struct volume_owner_disk, move) == 16, "on-disk layout");
 
 /* COUNTER record with this key: le64, the next volume id. Ids are never used twice in a pool. */
 #define VOLUME_COUNTER_NEXT_ID 1

@@ -6,12 +6,14 @@
  *     record.c    the VOLUME record                   option.c      "key=value"
  *     activate.c  from name to open map and back      place.c       choice of reactor
  *     front.c     the way of every request, the gate
+ *     exchange.c  for the one who froze a volume: reads beside the gate, the exchange of two fronts
  *     request.c   any byte range → whole blocks       lock.c        block locks
  *     full.c      out of space                        checkpoint.c  the pool's client
  *     background.c  steps of jobs, commit timer, idle volumes        delete.c  space comes back
  *     resync.c    regions of cut-off overwrites
  *     info.c      what `vpool volume show` says     sweep.c       the same for many volumes
  *     errors.c    counters of errors, over restarts
+ *     owner.c     who owns a volume that moves
  *
  * An inactive volume is a `struct volume`: its record and its name. An active one has a
  * `struct volume_io` on its reactor, with the open map. Everything in struct volume that is not
@@ -28,6 +30,7 @@
 #include "pool/pool.h"
 #include "thin/thin.h"
 #include "volumes/front.h"
+#include "volumes/owner.h"
 #include "volumes/volume.h"
 #include "volumes/volume_format.h"
 
@@ -81,20 +84,22 @@ enum front_gate {
     FRONT_OPENING, /* what was held passes, before whatever arrives         */
     FRONT_ENDED,   /* the pool is being closed: nothing passes any more     */
 };
+/* Made when a volume becomes active. It may be another volume's later (exchange.c). */
 struct front {
-    struct volume *volume;
+    _Atomic(struct volume *) volume; /* whose it is; home reads it too */
     struct reactor *reactor;
     enum front_gate gate;
     const struct front_ops *ops;       /* what is behind, and … */
     void *arg;                         /* … its argument        */
     const struct front_tokens *tokens; /* NULL: no limit */
     unsigned running[FRONT_KINDS];     /* requests in flight */
-    struct list held;                  /* requests that wait at the gate, in front.c */
-    struct co_queue quiet;             /* waits until nothing is in flight */
-    struct front_client nobody;        /* sends requests of volumes/volume.h; never goes */
+    unsigned beside;            /* FROZEN, ENDED: requests of the one who froze it (exchange.c) */
+    struct list held;           /* requests that wait at the gate, in front.c */
+    struct co_queue quiet;      /* waits until nothing is in flight */
+    struct front_client nobody; /* sends requests of volumes/volume.h; never goes */
 };
 void front_init(struct front *f, struct volume *v, struct reactor *reactor);
-/* No request is in flight or held. */
+/* No request is in flight, beside the gate or held. */
 bool front_is_idle(const struct front *f);
 /* Ends all waits with VP_E_CANCELLED, and waits until no request is left. For good. */
 CO void front_end(struct front *f);
@@ -121,7 +126,7 @@ enum volume_flag_bits {
 
 /* Of one volume, on its reactor, while it is active. */
 struct volume_io {
-    struct front front;
+    _Atomic(struct front *) front; /* its own; another one after an exchange. Home reads it too */
     struct thin *thin;
     bool uncommitted; /* written to since the last commit began */
     /* full.c: requests that wait for room */
@@ -129,6 +134,13 @@ struct volume_io {
     uint64_t room_sequence; /* changes whenever room may have appeared */
     struct volume_marks marks;
     struct lock_table locks;
+};
+
+/* owner.c: what the record says of the volume's owner. */
+struct volume_owner {
+    enum volume_ownership ownership;
+    uint64_t epoch;
+    struct volume_move move; /* OWNER: all zeros */
 };
 
 /* errors.c: what the pool has of the counters of errors. */
@@ -167,6 +179,9 @@ struct volume {
     struct vp_uuid uuid;
     uint64_t created_seconds;
     struct volume_options options; /* what the record says */
+    struct volume_owner owner;     /* what the record says */
+    bool attended;  /* a move that is at work here answers for INTENT, TARGET and ARRIVED */
+    bool switching; /* INTENT: its move is at the commit point, or past it */
     enum volume_state state;
     char *fault;               /* why; NULL while not faulted */
     struct pool_batch *replay; /* MAP and SPACE records of the log, not yet applied */
@@ -205,6 +220,7 @@ struct volumes {
     uint64_t errors_save; /* numbers the saves of errors.c */
     bool closing;
     bool discard_devices;
+    bool damaged_record; /* a VOLUME record did not decode */
 
     struct hash replay; /* import only: struct replay_node by volume id */
 
@@ -225,13 +241,16 @@ struct volumes {
 
 /* ---- record.c: VOLUME_RECORD bytes -------------------------------------------------------- */
 
-#define VOLUME_RECORD_BYTES_MAX (sizeof(struct volume_record_disk) + VOLUME_NAME_MAX)
+#define VOLUME_RECORD_BYTES_MAX                                                                    \
+    (sizeof(struct volume_record_disk) + sizeof(struct volume_owner_disk) + VOLUME_NAME_MAX +      \
+     VOLUME_FULL_NAME_MAX)
 struct volume_record {
     char name[VOLUME_NAME_MAX + 1];
     struct vp_uuid uuid;
     uint64_t created_seconds;
     bool deleting;
     struct volume_options options; /* has_profile is true */
+    struct volume_owner owner;
 };
 size_t volume_record_encode(const struct volume_record *r, uint8_t out[VOLUME_RECORD_BYTES_MAX]);
 /* VP_E_RECORD_BAD. */
@@ -242,8 +261,30 @@ void volume_record_put(const struct volume *v, const char *name, const struct vo
 CO int volume_record_commit(struct volume *v, const char *name, const struct volume_options *o,
                             bool deleting) must_check;
 
+/* ---- owner.c ------------------------------------------------------------------------------ */
+
+/* What a record without ownership says. */
+#define VOLUME_OWNER_FIRST ((struct volume_owner){.ownership = VOLUME_OWNER, .epoch = 1})
+/* Commands that change a volume: VP_E_BUSY, with what to do, while it moves. */
+int volume_owner_check_stays(const struct volume *v, struct vp_error *err) must_check;
+/* Opens by clients: VP_E_VOLUME_MOVING, with what to do, unless it is an owner and not in doubt. */
+int volume_owner_check_open(const struct volume *v, struct vp_error *err) must_check;
+
 /* ---- table.c ------------------------------------------------------------------------------ */
 
+/* What a volume keeps for as long as it is, in whatever pool. */
+struct volume_identity {
+    struct vp_uuid uuid;
+    uint64_t created_seconds;
+    struct volume_owner owner; /* this one changes */
+};
+/* volume_create, of a volume that is not new. */
+CO int volume_create_as(struct volumes *vs, const char *name, const struct volume_options *options,
+                        const struct volume_identity *identity, struct vp_error *err) must_check;
+/* Deletes a live volume, in one commit with what `b` has; its control mutex is held. VP_E_BUSY: it
+ * is open. */
+CO int volume_delete_locked(struct volume *v, struct pool_batch *b,
+                            struct vp_error *err) must_check;
 struct volume *volume_new(struct volumes *vs, uint32_t id);
 /* Unlinks and frees an inactive volume. */
 void volume_free(struct volume *v);
@@ -275,8 +316,8 @@ int volume_adopt_record(struct volumes *vs, const struct pool_record *r) must_ch
  * without it the reserve is best effort. Errors: those of thin_open. Damage leaves the volume
  * faulted. */
 CO int volume_activate(struct volume *v, bool reserve) must_check;
-/* The same; v->opening is held, and control need not be. */
-CO int volume_activate_opening(struct volume *v, bool reserve) must_check;
+/* The same; v->opening is held, and control need not be. `beside`: volumes_slot_choose. */
+CO int volume_activate_opening(struct volume *v, struct reactor *beside, bool reserve) must_check;
 /* Opens the trees of the records alone, whatever the log says (deletion); not as v->io. */
 CO int volume_thin_open_durable(struct volume *v, struct reactor **reactor,
                                 struct thin **out) must_check;
@@ -285,6 +326,8 @@ CO int volume_thin_open_durable(struct volume *v, struct reactor **reactor,
 CO int volume_deactivate(struct volume *v, bool *done) must_check;
 /* Commits and clears intents; v stays active (before the last checkpoint). */
 CO int volume_settle(struct volume *v) must_check;
+/* Frees what io_new made; the map is closed. */
+void volume_io_free(struct volume_io *io);
 /* Closes the map, whatever it holds; control is held, or all is ending. */
 CO void volume_detach(struct volume *v);
 void volume_replay_drop(struct volume *v);
@@ -298,7 +341,8 @@ CO int volume_io_commit(struct volume_io *io) must_check;
 
 /* ---- place.c ------------------------------------------------------------------------------ */
 
-struct volumes_slot *volumes_slot_choose(struct volumes *vs);
+/* `beside`: the slot of this reactor, which is one of vs's. NULL: the one with the fewest. */
+struct volumes_slot *volumes_slot_choose(struct volumes *vs, const struct reactor *beside);
 struct volumes_slot *volumes_slot_of(struct volumes *vs, const struct reactor *r);
 
 /* ---- full.c ------------------------------------------------------------------------------- */

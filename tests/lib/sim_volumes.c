@@ -17,7 +17,7 @@ struct sim_volumes *sim_volumes_new(const struct sim_volumes_config *config)
     s->config.profile = config->profile ? config->profile : "single";
     s->config.metadata_bytes = config->metadata_bytes ? config->metadata_bytes : 4 << 20;
     s->world = sim_world_new(config->seed);
-    for (unsigned i = 0; i < s->config.disks; i++) {
+    for (unsigned i = 0; i < s->config.disks * (config->two_pools ? 2 : 1); i++) {
         (void)snprintf(s->name[i], sizeof(s->name[i]), "d%u", i);
         struct sim_disk_config d = {
             .name = s->name[i],
@@ -39,16 +39,19 @@ void sim_volumes_free(struct sim_volumes *s)
     free(s);
 }
 
-static CO int create(struct sim_volumes *s, const char *const *paths,
-                     const struct volumes_config *config, struct vp_error *err)
+static CO int create(const struct sim_volumes *s, const char *pool, const char *const *paths,
+                     const struct volumes_config *config, struct volumes **out,
+                     struct vp_error *err)
 {
     struct pool_create_options o = {
-        .name = "p", .geometry = {64 << 10, 1 << 20, 64 << 10}, .force = true};
+        .name = pool, .geometry = {64 << 10, 1 << 20, 64 << 10}, .force = true};
     VP_VERIFY_TRUE(raid_profile_parse(s->config.profile, &o.profile));
-    return volumes_create(&o, paths, s->config.disks, config, &s->vs, err);
+    return volumes_create(&o, paths, s->config.disks, config, out, err);
 }
 
-int sim_volumes_reopen(struct sim_volumes *s)
+/* On the disks from `first` on. */
+static CO int pool_open(const struct sim_volumes *s, const char *pool, unsigned first,
+                        struct volumes **out)
 {
     struct reactor *self = reactor_self();
     struct volumes_config config = {.reactors = &self,
@@ -59,11 +62,19 @@ int sim_volumes_reopen(struct sim_volumes *s)
     const char *paths[SIM_VOLUMES_DISKS_MAX];
     struct vp_error err = {0};
     for (unsigned i = 0; i < s->config.disks; i++)
-        paths[i] = s->name[i];
-    int rc = s->created ? volumes_import(paths, s->config.disks, &config, &s->vs, &err)
-                        : create(s, paths, &config, &err);
+        paths[i] = s->name[first + i];
+    int rc = s->created ? volumes_import(paths, s->config.disks, &config, out, &err)
+                        : create(s, pool, paths, &config, out, &err);
     if (rc)
         (void)fprintf(stderr, "seed %llu: %s\n", (unsigned long long)s->config.seed, err.text);
+    return rc;
+}
+
+int sim_volumes_reopen(struct sim_volumes *s)
+{
+    int rc = pool_open(s, "p", 0, &s->vs);
+    if (!rc && s->config.two_pools)
+        rc = pool_open(s, "q", s->config.disks, &s->other);
     s->created = true;
     return rc;
 }
@@ -79,11 +90,13 @@ static void run_body(void *arg)
     struct sim_volumes *s = arg;
     if (check_ok(sim_volumes_reopen(s)))
         s->body(s);
-    if (!s->vs)
-        return;
     /* One under way has memory that only its stack knows. */
-    pool_checkpoints_stop(volumes_pool(s->vs));
-    sim_world_on_event(s->world, cut_now, NULL);
+    if (s->vs)
+        pool_checkpoints_stop(volumes_pool(s->vs));
+    if (s->other)
+        pool_checkpoints_stop(volumes_pool(s->other));
+    if (s->vs || s->other)
+        sim_world_on_event(s->world, cut_now, NULL);
 }
 
 void sim_volumes_run(struct sim_volumes *s, void (*body)(struct sim_volumes *s))
@@ -93,7 +106,9 @@ void sim_volumes_run(struct sim_volumes *s, void (*body)(struct sim_volumes *s))
     on_reactor(&config, run_body, s);
     if (s->vs)
         volumes_abandon(s->vs);
-    s->vs = NULL;
+    if (s->other)
+        volumes_abandon(s->other);
+    s->vs = s->other = NULL;
     sim_world_on_event(s->world, NULL, NULL);
 }
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GO_ON_STRIDE = 7, OPS_MAX = 32 };
+enum { GO_ON_STRIDE = 7, OPS_MAX = 33 };
 
 struct deep {
     const struct crash_state *s;
@@ -43,6 +43,7 @@ static bool on_choice(void *arg, const struct sim_choice *choices, unsigned coun
     if (!hash_set_add(&d->seen->states, key))
         return true;
     d->counts->images += hash_set_add(&d->seen->images, image);
+    d->at.order = hash_mix(image) % RIG_ORDERS;
     d->at.choices = choices;
     d->counts->states++;
     d->counts->again++;
@@ -175,6 +176,8 @@ static void go_on(struct rig *r)
         ops[n++] = (struct op){OP_READ, name, BLOCKS(0), BLOCKS(16), 0};
     }
     ops[n++] = (struct op){.kind = OP_BACKGROUND};
+    if (r->config->second_disks && d->next->volume_count)
+        ops[n++] = (struct op){OP_MIGRATE, d->next->volume[0].name, 0, 0, 0};
     ops[n++] = (struct op){.kind = OP_CHECKPOINT};
     rig_ops(r, ops);
 }

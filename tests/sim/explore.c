@@ -92,9 +92,9 @@ uint64_t point_signature(const struct point *p)
 
 struct position position;
 
-static const char *const mishap_names[] = {"none", "dead", "back", "error"};
+static const char *const mishap_names[] = {"none", "dead", "back", "error", "breaks"};
 
-/* DISK:EVENT:dead|back|error */
+/* DISK:EVENT:dead|back|error|breaks */
 bool mishap_parse(const char *text, struct mishap_at *out)
 {
     char *end;
@@ -102,7 +102,7 @@ bool mishap_parse(const char *text, struct mishap_at *out)
     if (*end != ':')
         return false;
     out->event = strtoull(end + 1, &end, 10);
-    for (enum mishap k = MISHAP_DEAD; *end == ':' && k <= MISHAP_ERROR; k++)
+    for (enum mishap k = MISHAP_DEAD; *end == ':' && k <= MISHAP_BREAKS; k++)
         if (strcmp(end + 1, mishap_names[k]) == 0) {
             out->kind = k;
             return true;
@@ -171,14 +171,16 @@ struct explorer {
     enum choice_depth depth;
 };
 
+enum { BREAKS_OPS = 32 };
+
 static void happen(struct rig *r)
 {
     const unsigned any = 1U << IO_READ | 1U << IO_WRITE | 1U << IO_FLUSH;
-    char name[16];
-    (void)snprintf(name, sizeof(name), "d%u", position.mishap.disk);
-    struct sim_disk *d = sim_disk_find(r->w, name);
+    struct sim_disk *d = rig_disk(r, position.mishap.disk);
     if (position.mishap.kind == MISHAP_ERROR)
         sim_disk_inject(d, SIM_FAULT_ERROR, any, 0, 0);
+    else if (position.mishap.kind == MISHAP_BREAKS)
+        sim_disk_fail(d, 1U << IO_WRITE | 1U << IO_FLUSH, BREAKS_OPS);
     else
         sim_disk_set_dead(d, true);
 }
@@ -195,7 +197,7 @@ static void on_event(struct rig *r, uint64_t event)
 static void workload(struct rig *r)
 {
     struct explorer *x = r->arg;
-    if (!rig_create_pool(r))
+    if (!rig_create_pools(r))
         return;
     rig_ops(r, x->sc->setup);
     x->first_event = r->model->event - 1;
@@ -219,6 +221,14 @@ static void broken(struct explorer *x, const char *why)
     x->broken = true;
 }
 
+/* Of two pools without other copies, the one that the mishap hits. */
+static unsigned failing_pools(const struct rig_config *config)
+{
+    bool fails =
+        position.mishap.kind && config->second_disks && strcmp(config->profile, "single") == 0;
+    return fails ? 1U << rig_pool_of_disk(config, position.mishap.disk) : 0;
+}
+
 static bool record(struct explorer *x)
 {
     forget(x);
@@ -236,9 +246,10 @@ static bool record(struct explorer *x)
                     .faults_planned = position.mishap.kind || x->sc->flags & SCENARIO_ROT,
                     /* Without another copy an error is an error. */
                     .errors_allowed = position.mishap.kind && x->sc->config->disks == 1,
+                    .failing_pools = failing_pools(x->sc->config),
                     .arg = x};
     x->state.faults_planned = r.faults_planned;
-    x->state.unsure = r.errors_allowed;
+    x->state.unsure = r.errors_allowed || r.failing_pools;
     bool ok = rig_run(&r, workload);
     if (!ok)
         broken(x, r.why);
@@ -285,6 +296,7 @@ static bool on_choice(void *arg, const struct sim_choice *choices, unsigned coun
     if (!x->filter->only && !hash_set_add(&x->seen.states, key))
         return true;
     x->counts->images += hash_set_add(&x->seen.images, hash);
+    x->state.order = hash_mix(hash) % RIG_ORDERS;
     x->state.choices = position.choices = choices;
     position.choice_count = count;
     if (!look(x, hash))
@@ -422,6 +434,8 @@ static void explore_everything(struct explorer *x)
         if (x->sc->flags & SCENARIO_DEATHS && !explore_mishaps(x, MISHAP_DEAD, from, to))
             return;
         if (x->sc->flags & SCENARIO_ERRORS && !explore_mishaps(x, MISHAP_ERROR, from, to))
+            return;
+        if (x->sc->flags & SCENARIO_BREAKS && !explore_mishaps(x, MISHAP_BREAKS, from, to))
             return;
     }
 }

@@ -11,9 +11,10 @@
 /* What befalls a disk before a chosen event of the workload. */
 enum mishap {
     MISHAP_NONE,
-    MISHAP_DEAD,  /* it dies                                    */
-    MISHAP_BACK,  /* it dies, and is back when the pool is imported again */
-    MISHAP_ERROR, /* the next operation fails                   */
+    MISHAP_DEAD,   /* it dies                                    */
+    MISHAP_BACK,   /* it dies, and is back when the pool is imported again */
+    MISHAP_ERROR,  /* the next operation fails                   */
+    MISHAP_BREAKS, /* writes and flushes fail until the pool is imported again */
 };
 struct mishap_at {
     enum mishap kind;
@@ -30,6 +31,7 @@ enum scenario_flags {
     /* Also: the process is killed and the disks are set back to before the body. The body begins
      * with something in the log that is no volume's commit. */
     SCENARIO_SET_BACK = 32,
+    SCENARIO_BREAKS = 64, /* again and again, with a disk whose changes fail from an event on */
 };
 
 struct scenario {

@@ -41,6 +41,11 @@ static const struct {
     {GUARD_SHRINK_AFTER_WRITERS, "shrink-race"},
     {GUARD_LOG_END_WAS_READ, "import-faults-single"},
     {GUARD_LOG_TAIL_WRITTEN, "import-faults-single"},
+    {GUARD_MOVE_INTENT_FIRST, "move"},
+    {GUARD_MOVE_ARRIVES_LAST, "move"},
+    {GUARD_MOVE_DECLINES_FIRST, "move"},
+    {GUARD_MOVE_KEEPS_ARRIVED, "move-breaks-delete"},
+    {GUARD_MOVE_DOUBT, "move"},
     {GUARD_DURABLE_FAILED, "import-faults-single"},
 };
 

@@ -75,19 +75,12 @@ struct attempt {
     struct sim_snapshot *failed; /* where the import failed; NULL: it did not */
 };
 
-static struct sim_disk *disk_of(struct rig *r, unsigned i)
-{
-    char name[16];
-    (void)snprintf(name, sizeof(name), "d%u", i);
-    return sim_disk_find(r->w, name);
-}
-
 /* ---- one import ---------------------------------------------------------------------------- */
 
 static void fault_begins(const struct attempt *a, struct rig *r)
 {
     if (a->way)
-        sim_disk_inject(disk_of(r, a->disk), a->way->fault, 1U << a->kind, a->nth, a->way->arg);
+        sim_disk_inject(rig_disk(r, a->disk), a->way->fault, 1U << a->kind, a->nth, a->way->arg);
     fail_in = a->allocation >= 0 ? a->allocation : LONG_MAX;
     if (a->keep_op >= 0)
         sim_world_fail_keep_op(r->w, (uint64_t)a->keep_op);
@@ -102,9 +95,9 @@ static void fault_ends(struct attempt *a, struct rig *r)
     sim_world_fail_keep_op(r->w, UINT64_MAX);
     for (unsigned i = 0; i < r->config->disks; i++) {
         for (unsigned kind = 0; kind < KINDS; kind++)
-            a->ops[i][kind] = sim_disk_ops(disk_of(r, i), kind);
+            a->ops[i][kind] = sim_disk_ops(rig_disk(r, i), kind);
         if (a->way && i == a->disk)
-            sim_disk_heal(disk_of(r, i));
+            sim_disk_heal(rig_disk(r, i));
     }
 }
 
@@ -126,7 +119,9 @@ static bool import_with_fault(struct rig *r)
     struct attempt *a = r->arg;
     struct vp_error err = {0};
     fault_begins(a, r);
+    r->errors_allowed = true;
     int rc = rig_try_import(r, &err);
+    r->errors_allowed = false;
     if (!rc)
         open_volumes(a, r);
     fault_ends(a, r);
@@ -142,7 +137,8 @@ static bool import_with_fault(struct rig *r)
 static void note_disks(struct rig *r)
 {
     struct attempt *a = r->arg;
-    a->disks_out = pool_disks_out(volumes_pool(r->vs));
+    for (unsigned p = 0; p < rig_pools(r->config); p++)
+        a->disks_out += pool_disks_out(volumes_pool(r->vs[p]));
 }
 
 /* ---- and what follows ---------------------------------------------------------------------- */

@@ -25,7 +25,7 @@ enum {
 static const char usage[] =
     "usage: sim --ci [--quick] [--jobs N]       everything, as CI does; or a little of it\n"
     "       sim --scenario NAME [--seed S] [--max STATES]\n"
-    "           [--variant V] [--mishap DISK:EVENT:dead|back|error] [--event E --choice C]\n"
+    "           [--variant V] [--mishap DISK:EVENT:dead|back|error|breaks] [--event E --choice C]\n"
     "           [--deep-every N]                one state in about N is looked at deeper\n"
     "       sim --seed N [--count N]            random runs\n"
     "       sim --guards                        each guard switched off must be noticed\n"

@@ -41,6 +41,7 @@ void model_free(struct model *m)
     for (unsigned i = 0; i < m->volume_count; i++) {
         struct model_volume *v = &m->volume[i];
         free(v->size);
+        free(v->place);
         free(v->newest);
         free(v->initial);
         free(v->flush);
@@ -96,6 +97,8 @@ struct model_volume *model_volume_add(struct model *m, const char *name, uint64_
     model_call(m, &v->created);
     unsigned first = model_size_call(m, v, blocks);
     model_answer(m, &v->size[first].call, false, false);
+    first = model_move_call(m, v, 0);
+    model_answer(m, &v->place[first].call, false, false);
     return v;
 }
 
@@ -167,6 +170,29 @@ unsigned model_size_call(struct model *m, struct model_volume *v, uint64_t block
     v->size[v->size_count].blocks = blocks;
     model_call(m, &v->size[v->size_count].call);
     return v->size_count++;
+}
+
+unsigned model_move_call(struct model *m, struct model_volume *v, unsigned pool)
+{
+    v->place = realloc(v->place, (v->place_count + 1) * sizeof(*v->place));
+    VP_VERIFY_TRUE(v->place != NULL);
+    v->place[v->place_count].pool = pool;
+    model_call(m, &v->place[v->place_count].call);
+    return v->place_count++;
+}
+
+unsigned model_place(const struct model_volume *v)
+{
+    unsigned i = v->place_count - 1;
+    while (v->place[i].call.answered.event == MODEL_NEVER)
+        i--;
+    return v->place[i].pool;
+}
+
+void model_move_answer(struct model *m, struct model_volume *v, unsigned move, bool moved)
+{
+    unsigned back = moved ? move : model_move_call(m, v, model_place(v));
+    model_answer(m, &v->place[back].call, false, true);
 }
 
 /* ---- asking ------------------------------------------------------------------------------- */
@@ -377,6 +403,18 @@ bool model_permits_size(const struct model_volume *v, uint64_t event, uint64_t b
         if ((i == 0 || is_called(&s->call, event)) && s->blocks == blocks)
             return true;
         if (settled)
+            return false;
+    }
+    return false;
+}
+
+bool model_permits_place(const struct model_volume *v, uint64_t event, unsigned pool)
+{
+    for (unsigned i = v->place_count; i-- > 0;) {
+        const struct model_place *p = &v->place[i];
+        if ((i == 0 || is_called(&p->call, event)) && p->pool == pool)
+            return true;
+        if (i == 0 || p->call.answered.event <= event)
             return false;
     }
     return false;

@@ -58,6 +58,11 @@ struct model_size {
     uint64_t blocks;
 };
 
+struct model_place {
+    struct model_call call;
+    unsigned pool;
+};
+
 struct model_sectors {
     uint32_t seq[STAMP_BLOCK_SECTORS];
 };
@@ -70,6 +75,8 @@ struct model_volume {
     uint64_t blocks_max;
     struct model_size *size;
     unsigned size_count;
+    struct model_place *place; /* the pools that it has moved to */
+    unsigned place_count;
     uint32_t *newest;              /* of each block: index + 1 of its newest version */
     struct model_sectors *initial; /* NULL: zeros */
     struct model_flush *flush;
@@ -129,6 +136,12 @@ void model_flush_answer(struct model *m, struct model_volume *v, unsigned flush,
 
 unsigned model_size_call(struct model *m, struct model_volume *v, uint64_t blocks);
 
+/* A move to another pool, and its answer. `moved` false: it stays where it was. */
+unsigned model_move_call(struct model *m, struct model_volume *v, unsigned pool);
+void model_move_answer(struct model *m, struct model_volume *v, unsigned move, bool moved);
+/* The pool that it is known to be in, last. */
+unsigned model_place(const struct model_volume *v);
+
 /* ---- asking ------------------------------------------------------------------------------- */
 
 /* The point from which one looks: after a power cut before event `event`, or live by a read that
@@ -154,6 +167,7 @@ bool model_permits(const struct model *m, const struct model_volume *v, uint64_t
 bool model_may_exist(const struct model_volume *v, uint64_t event);
 bool model_must_exist(const struct model_volume *v, uint64_t event);
 bool model_permits_size(const struct model_volume *v, uint64_t event, uint64_t blocks);
+bool model_permits_place(const struct model_volume *v, uint64_t event, unsigned pool);
 /* Whether deletions are paused after a cut at `event`; open: either is right. */
 enum model_pause { MODEL_PAUSE_OPEN, MODEL_PAUSED, MODEL_RESUMED };
 enum model_pause model_pause_at(const struct model *m, uint64_t event);

@@ -8,6 +8,10 @@
  * one disk, and only where the profile is a mirror. Or blocks cannot be read on any disk but one.
  * Or disks lack something for a moment, which no volume may notice.
  *
+ * Some runs have a second pool, and volumes move between the two while clients work. Where these
+ * pools have no second copy, operations of the second pool may fail; what is in the first one then
+ * notices nothing.
+ *
  * Some runs have next to nothing of a resource: coroutines, I/O buffers, page cache, metadata, kept
  * memory.
  */
@@ -26,6 +30,7 @@
 
 enum {
     CLIENTS_MAX = 5,
+    MOVES = 2, /* while clients work once */
     NAMES = 3,
     VOLUME_BLOCKS = 256,
     WIDE_VOLUME_BLOCKS = 32768, /* of three, more pages of the map than the smallest cache holds */
@@ -52,6 +57,7 @@ struct random_world {
     bool unreadable; /* each copy has blocks that cannot be read, never the same */
     bool runs_short; /* disks lack something (shortages) for moments               */
     bool few_buffers;
+    bool second_fails; /* operations of the second pool's disks fail, and it has one copy */
     uint64_t volume_blocks, calm_until_ns;
     unsigned snapshot_one_in, fault_one_in;
     unsigned keep_pages;          /* of kept memory, for the first round; 0: enough */
@@ -94,6 +100,23 @@ static void draw_scarcity(struct random_world *x)
     }
 }
 
+/* Decides aside, too. */
+static void draw_second_pool(struct random_world *x)
+{
+    unsigned disks = strcmp(x->config.profile, "mirror:3") == 0 ? 3
+                     : strcmp(x->config.profile, "single") == 0 ? 1
+                                                                : 2;
+    if (aside(x, 7, 3) || x->volume_blocks > VOLUME_BLOCKS)
+        return;
+    x->config.second_disks = disks;
+    if (x->bad_disk >= 0 && aside(x, 8, 2))
+        x->bad_disk += (int)x->config.disks - x->bad_disk; /* the first one of the second pool */
+    x->second_fails = disks == 1 && aside(x, 8, 2);
+    x->config.disks += disks;
+    if (x->config.coroutines)
+        x->config.coroutines += 1 + (unsigned)aside(x, 9, 3); /* its room watcher; moves */
+}
+
 static void draw_config(struct random_world *x)
 {
     static const char *const profiles[] = {"single", "mirror:2", "mirror:2", "mirror:3"};
@@ -132,13 +155,16 @@ static void draw_config(struct random_world *x)
     x->keep_pages = below(x, 4) ? 0 : 1 + 4 * (unsigned)below(x, 3);
     uint64_t more = hash_mix(x->rng + 1); /* no draw: what else a seed means stays */
     x->config.property = more % 3 ? (unsigned)(more / 3 % RIG_PROPERTY_MAX) : 0;
+    draw_second_pool(x);
 }
 
 /* ---- faults ------------------------------------------------------------------------------- */
 
+#define IO_ANY (1U << IO_READ | 1U << IO_WRITE | 1U << IO_FLUSH)
+
 static void plan_fault(struct random_world *x, struct sim_disk *d)
 {
-    const unsigned any = 1U << IO_READ | 1U << IO_WRITE | 1U << IO_FLUSH;
+    const unsigned any = IO_ANY;
     uint64_t page = below(x, x->config.disk_bytes / STAMP_BLOCK);
     if (x->runs_short && below(x, 2)) {
         enum sim_fault fault = below(x, 2) ? SIM_FAULT_AGAIN : SIM_FAULT_NO_MEMORY;
@@ -212,6 +238,8 @@ static void on_event(struct rig *r, uint64_t event)
     struct random_world *x = r->arg;
     if (x->bad_disk >= 0 && below(x, x->fault_one_in) == 0)
         plan_fault(x, disk_number(r->w, (unsigned)x->bad_disk));
+    if (x->second_fails && below(x, x->fault_one_in) == 0)
+        sim_disk_inject(disk_number(r->w, x->config.disks - 1), SIM_FAULT_ERROR, IO_ANY, 0, 0);
     if (x->runs_short && x->bad_disk < 0 && below(x, x->fault_one_in) == 0)
         plan_shortage(x, r->w);
     if (!x->rots && below(x, x->snapshot_one_in) == 0)
@@ -265,15 +293,33 @@ static void client(void *arg)
             op =
                 (struct op){OP_RESIZE, v->name, 0, BLOCKS(16 + below(x, x->volume_blocks - 16)), 0};
         vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
+        op = (struct op){.kind = OP_CANCEL};
+        if (c->r->move && below(x, 64) == 0)
+            vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
         if (below(x, 4) == 0)
             vp_ignore(co_sleep_ns(below(x, 300000)), "nobody cancels clients");
     }
     co_group_leave(c->group, 0);
 }
 
+/* Moves volumes while clients work. */
+static void mover(void *arg)
+{
+    struct client *c = arg;
+    struct random_world *x = c->x;
+    for (unsigned i = 0; i < MOVES && !c->r->failed; i++) {
+        vp_ignore(co_sleep_ns(below(x, 8 * x->config.latency_max_ns + 1)), "nobody cancels it");
+        const char *name = names[below(x, NAMES)];
+        struct op op = {.kind = OP_MIGRATE, .volume = name};
+        if (model_volume_find(c->r->model, name))
+            vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
+    }
+    co_group_leave(c->group, 0);
+}
+
 static void run_clients(struct random_world *x, struct rig *r)
 {
-    struct client c[CLIENTS_MAX];
+    struct client c[CLIENTS_MAX], moves = {.x = x, .r = r};
     struct co_group group;
     for (unsigned i = 0; i < NAMES; i++)
         if (model_volume_find(r->model, names[i]))
@@ -286,6 +332,10 @@ static void run_clients(struct random_world *x, struct rig *r)
         while (co_spawn(client, &c[i], "client")) /* the engine has the few that there are */
             vp_ignore(co_sleep_ns(100000), "nobody cancels it");
     }
+    moves.group = &group;
+    co_group_enter(&group);
+    if (!x->config.second_disks || x->few_buffers || co_spawn(mover, &moves, "mover"))
+        co_group_leave(&group, 0);
     vp_ignore(co_group_wait(&group), "clients report to the rig");
 }
 
@@ -314,12 +364,15 @@ static void control_op(struct random_world *x, struct rig *r)
         op.at = BLOCKS(x->volume_blocks);
         op.count = BLOCKS(16 + below(x, x->volume_blocks - 16));
         op.flags = (below(x, 4) ? 0 : OP_SYNC) | (below(x, 2) ? 0 : OP_ZERO_DETECT);
+        op.flags |= x->config.second_disks && below(x, 2) ? OP_SECOND : 0;
+    } else if (x->config.second_disks && below(x, 3) == 0) {
+        op.kind = OP_MIGRATE;
     } else if (kind == 0) {
         op.kind = OP_DELETE;
     } else if (kind == 1) {
         op.kind = OP_RESIZE;
         op.count = BLOCKS(16 + below(x, x->volume_blocks - 16));
-    } else if (kind == 2) {
+    } else if (kind == 2 && !x->second_fails) { /* a failed pool forgets what was not flushed */
         op = (struct op){.kind = OP_REIMPORT};
     } else if (kind == 3) {
         op = (struct op){.kind = OP_BACKGROUND};
@@ -357,6 +410,8 @@ static void settle(struct random_world *x, struct rig *r)
 static void phases(struct random_world *x, struct rig *r)
 {
     r->on_event = on_event;
+    r->failing_pools = x->second_fails ? 2 : 0;
+    r->faults_planned |= x->second_fails;
     for (unsigned i = 0; i < x->phases && !r->failed; i++) {
         control_op(x, r);
         spoil(x, r);
@@ -373,7 +428,7 @@ static void phases(struct random_world *x, struct rig *r)
 
 static void first_round(struct rig *r)
 {
-    if (rig_create_pool(r))
+    if (rig_create_pools(r))
         phases(r->arg, r);
 }
 
@@ -445,7 +500,9 @@ static struct crash_state draw_state(struct random_world *x, struct sim_choice *
         .choices = *c,
         .killed = killed,
         .seed = draw(x),
-        .faults_planned = x->bad_disk >= 0,
+        .order = (unsigned)aside(x, 6, RIG_ORDERS),
+        .faults_planned = x->bad_disk >= 0 || x->second_fails,
+        .unsure = x->second_fails,
         .back_disks = draw_back_disks(x, killed),
     };
 }

@@ -17,8 +17,6 @@
 
 enum { LABEL_AREA_BYTES = 1 << 20, READ_STEP_BLOCKS = 16, EVENTS_MAX = 4000000 };
 
-static const char *const disk_names[RIG_DISKS_MAX] = {"d0", "d1", "d2", "d3", "d4", "d5"};
-
 void rig_fail(struct rig *r, const char *fmt, ...)
 {
     if (r->failed)
@@ -28,131 +26,6 @@ void rig_fail(struct rig *r, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(r->why, sizeof(r->why), fmt, ap);
     va_end(ap);
-}
-
-struct sim_world *rig_world_new(const struct rig_config *config, uint64_t seed)
-{
-    struct sim_world *w = sim_world_new(seed);
-    for (unsigned i = 0; i < config->disks; i++) {
-        struct sim_disk_config disk = {
-            .name = disk_names[i],
-            .size_bytes = config->disk_bytes,
-            .sector_bytes = config->sector_bytes,
-            .atomic_bytes = config->atomic_bytes,
-            .write_cache = config->write_cache,
-            .can_discard = config->can_discard,
-            .latency_min_ns = config->latency_min_ns,
-            .latency_max_ns = config->latency_max_ns,
-        };
-        (void)sim_disk_add(w, &disk);
-    }
-    return w;
-}
-
-/* ---- the pool ----------------------------------------------------------------------------- */
-
-static struct volumes_config volumes_config(const struct rig *r, struct reactor **self)
-{
-    *self = reactor_self();
-    return (struct volumes_config){
-        .reactors = self,
-        .reactor_count = 1,
-        .metadata_bytes = r->config->metadata_bytes ? r->config->metadata_bytes : 4 << 20,
-        .commit_interval_ms = UINT_MAX,
-    };
-}
-
-bool rig_create_pool(struct rig *r)
-{
-    struct pool_create_options o = {
-        .name = "sim",
-        .geometry = {r->config->chunk_bytes, r->config->extent_bytes, r->config->log_segment_bytes},
-        .force = true,
-    };
-    char property[RIG_PROPERTY_MAX + sizeof("property=")] = "property=";
-    VP_VERIFY(r->config->property, <=, (unsigned)RIG_PROPERTY_MAX);
-    memset(property + strlen(property), '.', r->config->property);
-    const char *const properties[] = {property};
-    if (r->config->property) {
-        o.properties = properties;
-        o.property_count = 1;
-    }
-    if (!raid_profile_parse(r->config->profile, &o.profile)) {
-        rig_fail(r, "profile %s", r->config->profile);
-        return false;
-    }
-    struct reactor *self;
-    struct volumes_config config = volumes_config(r, &self);
-    struct vp_error err = {0};
-    if (volumes_create(&o, disk_names, r->config->disks, &config, &r->vs, &err))
-        rig_fail(r, "pool not created: %s", err.text);
-    return !r->failed;
-}
-
-int rig_try_import(struct rig *r, struct vp_error *err)
-{
-    struct reactor *self;
-    struct volumes_config config = volumes_config(r, &self);
-    const char *there[RIG_DISKS_MAX];
-    unsigned count = 0;
-    for (unsigned i = 0; i < r->config->disks; i++)
-        if (!sim_disk_is_dead(sim_disk_find(r->w, disk_names[i])))
-            there[count++] = disk_names[i];
-    int rc = volumes_import(there, count, &config, &r->vs, err);
-    if (rc)
-        r->vs = NULL;
-    return rc;
-}
-
-bool rig_import(struct rig *r)
-{
-    struct vp_error err = {0};
-    int rc = rig_try_import(r, &err);
-    if (rc)
-        rig_fail(r, "not imported: %s: %s", vp_err_name(rc), err.text);
-    return !r->failed;
-}
-
-struct volume *rig_volume(struct rig *r, const char *name)
-{
-    struct rig_open *slot = NULL;
-    if (!r->vs)
-        return NULL; /* the pool failed to come back */
-    for (unsigned i = 0; i < RIG_OPEN_MAX; i++) {
-        if (r->open[i].v && strcmp(r->open[i].name, name) == 0)
-            return r->open[i].v;
-        if (!r->open[i].v && !slot)
-            slot = &r->open[i];
-    }
-    VP_VERIFY_TRUE(slot != NULL);
-    struct vp_error err = {0};
-    struct volume *v;
-    int rc = volume_open(r->vs, name, false, &v, &err);
-    if (rc) {
-        if (rc != VP_E_NOT_FOUND && !r->errors_allowed)
-            rig_fail(r, "volume %s not opened: %s: %s", name, vp_err_name(rc), err.text);
-        return NULL;
-    }
-    (void)snprintf(slot->name, sizeof(slot->name), "%s", name);
-    slot->v = v;
-    return v;
-}
-
-void rig_close_volume(struct rig *r, const char *name)
-{
-    vp_ignore(co_group_wait(&r->dying), "they report to the rig");
-    for (unsigned i = 0; i < RIG_OPEN_MAX; i++)
-        if (r->open[i].v && strcmp(r->open[i].name, name) == 0) {
-            volume_close(r->open[i].v);
-            r->open[i].v = NULL;
-        }
-}
-
-static void close_volumes(struct rig *r)
-{
-    for (unsigned i = 0; i < RIG_OPEN_MAX; i++)
-        if (r->open[i].v)
-            rig_close_volume(r, r->open[i].name);
 }
 
 /* ---- running ------------------------------------------------------------------------------ */
@@ -178,6 +51,7 @@ static bool on_world_event(struct sim_world *w, uint64_t event, void *arg)
     /* The model counts from 1, so that what a run starts with is before its first event. */
     if (r->model)
         r->model->event = event + 2;
+    co_queue_wake_all(&r->events);
     if (event == EVENTS_MAX)
         rig_fail(r, "it does not come to an end");
     return event < EVENTS_MAX;
@@ -225,6 +99,8 @@ bool rig_run(struct rig *r, void (*body)(struct rig *r))
     sim_world_on_write(r->w, on_device_write, r);
     vp_log_set_sink(on_log, r);
     co_group_init(&r->dying);
+    list_init(&r->clients);
+    co_queue_init(&r->events);
     r->running = true;
     if (r->model)
         r->model->event = 1;
@@ -234,9 +110,7 @@ bool rig_run(struct rig *r, void (*body)(struct rig *r))
     sim_world_on_event(r->w, NULL, NULL);
     sim_world_on_write(r->w, NULL, NULL);
     vp_log_set_sink(no_log, NULL);
-    if (r->vs) /* a power cut: whatever coroutines are left never run again */
-        volumes_abandon(r->vs);
-    r->vs = NULL;
+    rig_abandon(r); /* a power cut: whatever coroutines are left never run again */
     memset(r->open, 0, sizeof(r->open));
     reactor_free(reactor);
     return !r->failed;
@@ -251,11 +125,16 @@ static void *aligned(size_t len)
     return p;
 }
 
-int rig_read_blocks(struct rig *r, struct volume *v, uint32_t uid, uint64_t block, uint64_t count,
+int rig_read_blocks(struct rig *r, struct rig_open *o, uint32_t uid, uint64_t block, uint64_t count,
                     struct model_sectors *out)
 {
     unsigned char *buf = aligned(count * STAMP_BLOCK);
-    int rc = volume_read(v, block * STAMP_BLOCK, count * STAMP_BLOCK, buf);
+    struct rig_client c;
+    rig_client_begin(r, &c, o);
+    int rc = front_admit(&c.client, count * STAMP_BLOCK);
+    if (!rc)
+        rc = front_read(&c.client, block * STAMP_BLOCK, count * STAMP_BLOCK, buf);
+    rig_client_end(&c);
     for (uint64_t i = 0; !rc && i < count * STAMP_BLOCK_SECTORS; i++) {
         const unsigned char *at = buf + i * STAMP_SECTOR;
         uint64_t sector = block * STAMP_BLOCK_SECTORS + i;
@@ -264,14 +143,14 @@ int rig_read_blocks(struct rig *r, struct volume *v, uint32_t uid, uint64_t bloc
         if (seq == STAMP_GARBAGE) {
             char what[128];
             stamp_describe(at, what, sizeof(what));
-            rig_fail(r, "%s sector %" PRIu64 " shows %s", volume_full_name(v), sector, what);
+            rig_fail(r, "%s sector %" PRIu64 " shows %s", o->name, sector, what);
         }
     }
     free(buf);
     return rc;
 }
 
-static int op_read(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+static int op_read(struct rig *r, const struct op *op, struct rig_open *o, struct model_volume *mv)
 {
     struct model_sectors got[READ_STEP_BLOCKS];
     bool whole = r->config->atomic_bytes >= STAMP_BLOCK;
@@ -281,8 +160,9 @@ static int op_read(struct rig *r, const struct op *op, struct volume *v, struct 
     while (!rc && !r->failed && block < end) {
         uint64_t n = min_u64(READ_STEP_BLOCKS, end - block);
         struct model_time called = {++r->model->tick, r->model->event};
-        rc = rig_read_blocks(r, v, mv->uid, block, n, got);
-        struct model_view view = model_view_live(called, whole);
+        rc = rig_read_blocks(r, o, mv->uid, block, n, got);
+        struct model_view view = r->forgets ? model_view_crash(mv, r->model->event, whole)
+                                            : model_view_live(called, whole);
         for (uint64_t i = 0; !rc && !r->failed && i < n; i++) {
             char why[800];
             if (!model_permits(r->model, mv, block + i, &view, &got[i], why, sizeof(why)))
@@ -310,18 +190,18 @@ static enum model_result result_of(int rc, const struct op *op)
 struct change {
     struct rig *r;
     struct op op;
-    struct front_client client;
+    struct rig_client client;
     void *buf; /* of a write; zeros written as data */
     bool done, orphan;
     int rc;
 };
 
-static struct change *change_new(struct rig *r, const struct op *op, struct volume *v)
+static struct change *change_new(struct rig *r, const struct op *op, const struct rig_open *o)
 {
     struct change *c = calloc(1, sizeof(*c));
     VP_VERIFY_TRUE(c != NULL);
     *c = (struct change){.r = r, .op = *op};
-    front_client_init(&c->client, volume_front(v));
+    rig_client_begin(r, &c->client, o);
     if (op->kind == OP_WRITE || (op->kind == OP_ZERO && op->flags & OP_AS_DATA)) {
         c->buf = aligned(op->count * STAMP_SECTOR);
         memset(c->buf, 0, op->count * STAMP_SECTOR);
@@ -331,6 +211,7 @@ static struct change *change_new(struct rig *r, const struct op *op, struct volu
 
 static void change_free(struct change *c)
 {
+    rig_client_end(&c->client);
     free(c->buf);
     free(c);
 }
@@ -362,10 +243,13 @@ static CO int change_run(struct change *c)
     unsigned flags = (op->flags & OP_FUA ? (unsigned)VOLUME_FUA : 0U) |
                      (op->flags & OP_NO_HOLE ? (unsigned)VOLUME_NO_HOLE : 0U);
     uint64_t offset = op->at * STAMP_SECTOR, len = op->count * STAMP_SECTOR;
+    int rc = front_admit(&c->client.client, c->buf ? len : 0);
+    if (rc)
+        return rc;
     if (c->buf)
-        return front_write(&c->client, offset, len, c->buf, flags);
-    return op->kind == OP_DISCARD ? front_discard(&c->client, offset, len, flags)
-                                  : front_zero(&c->client, offset, len, flags);
+        return front_write(&c->client.client, offset, len, c->buf, flags);
+    return op->kind == OP_DISCARD ? front_discard(&c->client.client, offset, len, flags)
+                                  : front_zero(&c->client.client, offset, len, flags);
 }
 
 static void change_main(void *arg)
@@ -376,7 +260,7 @@ static void change_main(void *arg)
     c->done = true;
     if (c->orphan) {
         if (c->rc && c->rc != VP_E_CANCELLED && c->rc != VP_E_RANGE && c->rc != VP_E_NO_SPACE &&
-            !r->errors_allowed)
+            !r->errors_allowed && !r->failing_pools)
             rig_fail(r, "of a client that died: unexpected %s", vp_err_name(c->rc));
         change_free(c);
     }
@@ -397,14 +281,15 @@ static CO bool change_dies(struct change *c)
     vp_ignore(co_sleep_ns(lives_ns), "nobody cancels clients");
     if (c->done)
         return false;
-    front_client_go(&c->client);
+    front_client_go(&c->client.client);
     c->orphan = true;
     return true;
 }
 
-static int op_change(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+static int op_change(struct rig *r, const struct op *op, struct rig_open *o,
+                     struct model_volume *mv)
 {
-    struct change *c = change_new(r, op, v);
+    struct change *c = change_new(r, op, o);
     struct model_write w = change_call(c, mv);
     bool fails = op->flags & OP_FAILS && !r->failing_seq;
     if (fails)
@@ -421,21 +306,26 @@ static int op_change(struct rig *r, const struct op *op, struct volume *v, struc
     return rc;
 }
 
-static int op_flush(struct rig *r, struct volume *v, struct model_volume *mv)
+static int op_flush(struct rig *r, struct rig_open *o, struct model_volume *mv)
 {
+    struct rig_client c;
+    rig_client_begin(r, &c, o);
     unsigned flush = model_flush_call(r->model, mv);
-    int rc = volume_flush(v);
+    int rc = front_admit(&c.client, 0);
+    if (!rc)
+        rc = front_flush(&c.client);
+    rig_client_end(&c);
     model_flush_answer(r->model, mv, flush, rc != 0);
     return rc;
 }
 
-static int op_fill(struct rig *r, const struct op *op, struct volume *v, struct model_volume *mv)
+static int op_fill(struct rig *r, const struct op *op, struct rig_open *o, struct model_volume *mv)
 {
     struct op one = {.kind = OP_WRITE, .at = op->at, .count = STAMP_BLOCK_SECTORS};
     uint64_t end = mv->blocks_max * STAMP_BLOCK_SECTORS;
     int rc = 0;
     for (r->fills = 0; !rc && one.at < end; one.at += op->count) {
-        rc = op_change(r, &one, v, mv);
+        rc = op_change(r, &one, o, mv);
         r->fills += !rc;
     }
     return rc == VP_E_NO_SPACE ? 0 : rc;
@@ -452,8 +342,9 @@ static int op_create(struct rig *r, const struct op *op)
     struct model_volume *mv = model_volume_add(
         r->model, op->volume, op->count / STAMP_BLOCK_SECTORS, op->at / STAMP_BLOCK_SECTORS);
     mv->sync = o.sync_always;
+    mv->place[0].pool = op->flags & OP_SECOND ? 1 : 0;
     struct vp_error err = {0};
-    int rc = volume_create(r->vs, op->volume, &o, &err);
+    int rc = volume_create(r->vs[mv->place[0].pool], op->volume, &o, &err);
     model_answer(r->model, &mv->created, rc != 0, true);
     return rc;
 }
@@ -463,7 +354,9 @@ static int op_delete(struct rig *r, const struct op *op, struct model_volume *mv
     struct vp_error err = {0};
     rig_close_volume(r, op->volume);
     model_call(r->model, &mv->deleted);
-    int rc = volume_delete(r->vs, op->volume, &err);
+    int rc = volume_delete(r->vs[model_place(mv)], op->volume, &err);
+    if (rc == VP_E_VOLUME_MOVING) /* refused */
+        mv->deleted.called = mv->deleted.answered;
     model_answer(r->model, &mv->deleted, rc != 0, true);
     return rc;
 }
@@ -477,9 +370,16 @@ static int op_resize(struct rig *r, const struct op *op, struct model_volume *mv
     struct model_write cut = model_write_call(
         r->model, mv, op->count, (mv->blocks_max - blocks) * STAMP_BLOCK_SECTORS, true, true);
     r->resizes++;
-    int rc = volume_resize(r->vs, op->volume, op->count * STAMP_SECTOR, true, &err);
+    unsigned pool = model_place(mv);
+    int rc = volume_resize(r->vs[pool], op->volume, op->count * STAMP_SECTOR, true, &err);
     r->resizes++;
     model_answer(r->model, &mv->size[size].call, rc != 0, true);
+    if (rc == VP_E_VOLUME_MOVING || (rc == VP_E_NOT_FOUND && rig_has(r, !pool, op->volume))) {
+        /* refused, or it has left meanwhile */
+        mv->size_count = size;
+        model_write_answer(r->model, &cut, MODEL_REFUSED);
+        return 0;
+    }
     model_write_answer(r->model, &cut, rc ? MODEL_FAILED : MODEL_DONE);
     if (!rc) { /* nor does what was written meanwhile come back */
         cut = model_write_call(r->model, mv, op->count,
@@ -491,10 +391,18 @@ static int op_resize(struct rig *r, const struct op *op, struct model_volume *mv
 
 static int op_background(struct rig *r)
 {
-    bool more = true;
     int rc = 0;
-    while (!rc && more)
-        rc = volumes_background_step(r->vs, &more);
+    for (unsigned p = 0; !rc && p < rig_pools(r->config); p++)
+        for (bool more = true; !rc && more;)
+            rc = volumes_background_step(r->vs[p], &more);
+    return rc;
+}
+
+static int op_checkpoint(struct rig *r)
+{
+    int rc = 0;
+    for (unsigned p = 0; !rc && p < rig_pools(r->config); p++)
+        rc = pool_checkpoint(volumes_pool(r->vs[p]));
     return rc;
 }
 
@@ -506,11 +414,11 @@ static int note_job(struct pool_job *j, void *arg)
     return 0;
 }
 
-/* One deletion at a time: scripts have no more. */
+/* One deletion at a time, in the first pool: scripts have no more. */
 static int op_jobs(struct rig *r, const struct op *op)
 {
     struct vp_error err;
-    struct pool *p = volumes_pool(r->vs);
+    struct pool *p = volumes_pool(r->vs[0]);
     struct model_call *call = op->at ? &r->model->pause : &r->model->resume;
     uint32_t id = 0;
     vp_ignore(pool_job_each(p, note_job, &id), "note_job never fails");
@@ -520,18 +428,45 @@ static int op_jobs(struct rig *r, const struct op *op)
     return rc;
 }
 
+/* Whether it has arrived is known again. */
+static void note_place(struct rig *r, struct model_volume *mv)
+{
+    unsigned last = mv->place_count - 1;
+    const struct model_place *p = &mv->place[last];
+    if (p->call.answered.event == MODEL_NEVER)
+        model_move_answer(r->model, mv, last, rig_has(r, p->pool, mv->name));
+}
+
+static void faults_end(struct rig *r)
+{
+    for (unsigned i = 0; r->failing_pools && i < r->config->disks; i++)
+        sim_disk_heal(rig_disk(r, i));
+}
+
 static int op_reimport(struct rig *r)
 {
-    close_volumes(r);
-    int rc = volumes_close(r->vs, false);
-    r->vs = NULL;
-    return rc ? rc : (rig_import(r) ? 0 : VP_E_IO);
+    struct vp_error err = {0};
+    int rc = rig_close_pools(r);
+    if (rc && !r->failing_pools)
+        return rc;
+    r->forgets |= r->failing_pools != 0;
+    faults_end(r);
+    rc = rig_try_import(r, &err);
+    if (rc && r->failing_pools) { /* the fault has begun meanwhile */
+        faults_end(r);
+        rc = rig_try_import(r, &err);
+    }
+    if (rc)
+        rig_fail(r, "not imported: %s: %s", vp_err_name(rc), err.text);
+    for (unsigned i = 0; !rc && i < r->model->volume_count; i++)
+        note_place(r, &r->model->volume[i]);
+    return rc;
 }
 
 /* Flips a bit in each sector of some blocks; the labels and roots at the disk's end stay. */
 static int op_rot(struct rig *r, const struct op *op)
 {
-    struct sim_disk *d = sim_disk_find(r->w, disk_names[op->at]);
+    struct sim_disk *d = rig_disk(r, (unsigned)op->at);
     uint64_t end = r->config->disk_bytes - LABEL_AREA_BYTES;
     for (uint64_t page = 0; page < end; page += STAMP_BLOCK) {
         if (sim_below(r->w, op->count))
@@ -544,9 +479,9 @@ static int op_rot(struct rig *r, const struct op *op)
 }
 
 /* Nobody gives these pages back: from now on the pool's metadata are at their limit. */
-static int op_hog(struct rig *r)
+static int op_hog(struct rig *r, const struct op *op)
 {
-    struct pool *pool = volumes_pool(r->vs);
+    struct pool *pool = volumes_pool(r->vs[op->flags & OP_SECOND ? 1 : 0]);
     uint64_t page;
     int rc = 0;
     while (!rc && pool_meta_has_room(pool, 1))
@@ -562,35 +497,45 @@ static int op_unreadable(struct rig *r)
     uint64_t end = r->config->disk_bytes - LABEL_AREA_BYTES, sector;
     uint32_t seq;
     unsigned char page[STAMP_BLOCK];
+    unsigned second = r->config->second_disks, first = r->config->disks - second;
     for (unsigned i = 0; i < r->config->disks; i++) {
-        struct sim_disk *d = sim_disk_find(r->w, disk_names[i]);
+        struct sim_disk *d = rig_disk(r, i);
+        unsigned keeper = i < first ? i : i - first, keepers = i < first ? first : second;
         for (uint64_t at = 0; at < end; at += STAMP_BLOCK) {
             sim_disk_peek(d, at, page, sizeof(page));
-            if (stamp_find(page, &sector, &seq) &&
-                sector / STAMP_BLOCK_SECTORS % r->config->disks != i)
+            if (stamp_find(page, &sector, &seq) && sector / STAMP_BLOCK_SECTORS % keepers != keeper)
                 sim_disk_set_unreadable(d, at);
         }
     }
     return 0;
 }
 
-static int op_on_volume(struct rig *r, const struct op *op, struct model_volume *mv)
+static int op_on_open(struct rig *r, const struct op *op, struct rig_open *o,
+                      struct model_volume *mv)
 {
-    struct volume *v = rig_volume(r, op->volume);
-    if (!v)
-        return r->failed ? VP_E_IO : VP_E_NOT_FOUND;
     switch (op->kind) {
     case OP_WRITE:
     case OP_ZERO:
     case OP_DISCARD:
-        return op_change(r, op, v, mv);
+        return op_change(r, op, o, mv);
     case OP_READ:
-        return op_read(r, op, v, mv);
+        return op_read(r, op, o, mv);
     case OP_FLUSH:
-        return op_flush(r, v, mv);
+        return op_flush(r, o, mv);
     default:
-        return op_fill(r, op, v, mv);
+        return op_fill(r, op, o, mv);
     }
+}
+
+static int op_on_volume(struct rig *r, const struct op *op, struct model_volume *mv)
+{
+    struct rig_open *o = rig_volume(r, op->volume);
+    if (!o)
+        return r->failed ? VP_E_IO : VP_E_NOT_FOUND;
+    o->ops++;
+    int rc = op_on_open(r, op, o, mv);
+    o->ops--;
+    return rc;
 }
 
 static int op_any(struct rig *r, const struct op *op)
@@ -604,7 +549,7 @@ static int op_any(struct rig *r, const struct op *op)
     case OP_RESIZE:
         return op_resize(r, op, mv);
     case OP_CHECKPOINT:
-        return pool_checkpoint(volumes_pool(r->vs));
+        return op_checkpoint(r);
     case OP_BACKGROUND:
         return op_background(r);
     case OP_REIMPORT:
@@ -614,37 +559,78 @@ static int op_any(struct rig *r, const struct op *op)
     case OP_ROT:
         return op_rot(r, op);
     case OP_HOG:
-        return op_hog(r);
+        return op_hog(r, op);
     case OP_UNREADABLE:
         return op_unreadable(r);
+    case OP_MIGRATE:
+        return rig_migrate(r, op, mv);
+    case OP_CANCEL:
+        return rig_cancel(r, op);
+    case OP_BUSY:
+        return rig_busy(r, op);
     default:
         return op_on_volume(r, op, mv);
     }
 }
 
-/* At home, between two turns: what the pool keeps about its groups agrees with them. */
+/* At home, between two turns: what a pool keeps about its groups agrees with them. */
 static void rig_audit(struct rig *r)
 {
-    const char *wrong = r->vs ? pool_audit(volumes_pool(r->vs)) : NULL;
-    if (wrong)
-        rig_fail(r, "the pool's figures differ from its groups: %s", wrong);
+    for (unsigned p = 0; p < rig_pools(r->config); p++) {
+        const char *wrong = r->vs[p] ? pool_audit(volumes_pool(r->vs[p])) : NULL;
+        if (wrong)
+            rig_fail(r, "the pool's figures differ from its groups: %s", wrong);
+    }
+}
+
+/* The pools whose faults a client of the operation may notice. A move brings its clients those of
+ * the new pool, from the switch on. */
+static unsigned pools_of(struct rig *r, const struct op *op)
+{
+    const struct rig_open *o =
+        op->volume && op->kind < OP_CREATE ? rig_find_open(r, op->volume) : NULL;
+    return o ? 1U << o->pool : ~0U;
+}
+
+static bool is_expected(struct rig *r, const struct op *op, int rc, unsigned pools)
+{
+    return rc == VP_E_NO_SPACE || r->errors_allowed || op->flags & OP_FAILS ||
+           r->failing_pools & pools || (rc == VP_E_CANCELLED && r->withdrawn) ||
+           (rc == VP_E_IO_TOO_MANY_COROUTINES && op->kind == OP_MIGRATE && r->config->coroutines);
 }
 
 int rig_op(struct rig *r, const struct op *op)
 {
-    static const char *const names[] = {
-        "end",      "write",  "zero",   "discard",    "read",       "flush",
-        "create",   "delete", "resize", "checkpoint", "background", "fill",
-        "reimport", "repeat", "rot",    "hog",        "jobs",       "unreadable"};
+    static const char *const names[] = {[OP_WRITE] = "write",
+                                        [OP_ZERO] = "zero",
+                                        [OP_DISCARD] = "discard",
+                                        [OP_READ] = "read",
+                                        [OP_FLUSH] = "flush",
+                                        [OP_BUSY] = "busy",
+                                        [OP_CREATE] = "create",
+                                        [OP_DELETE] = "delete",
+                                        [OP_RESIZE] = "resize",
+                                        [OP_CHECKPOINT] = "checkpoint",
+                                        [OP_BACKGROUND] = "background",
+                                        [OP_FILL] = "fill",
+                                        [OP_REIMPORT] = "reimport",
+                                        [OP_REPEAT] = "repeat",
+                                        [OP_ROT] = "rot",
+                                        [OP_HOG] = "hog",
+                                        [OP_JOBS] = "jobs",
+                                        [OP_UNREADABLE] = "unreadable",
+                                        [OP_MIGRATE] = "migrate",
+                                        [OP_CANCEL] = "cancel"};
     if (r->failed)
         return VP_E_CANCELLED;
-    unsigned resizes = r->resizes;
+    unsigned resizes = r->resizes, pools = pools_of(r, op);
     int rc = op_any(r, op);
+    pools |= pools_of(r, op);
     rig_audit(r);
     /* Odd: a resize is under way. */
     if (rc == VP_E_RANGE && (r->resizes != resizes || resizes % 2))
         return rc;
-    if (rc && rc != VP_E_NO_SPACE && !r->errors_allowed && !(op->flags & OP_FAILS))
+    if (rc && !is_expected(r, op, rc, pools))
         rig_fail(r, "%s of %s at %" PRIu64 "+%" PRIu64 ": unexpected %s", names[op->kind],
                  op->volume ? op->volume : "the pool", op->at, op->count, vp_err_name(rc));
     return rc;

@@ -10,12 +10,13 @@
 #include "tests/sim/model.h"
 #include "volumes/front.h"
 
-enum { RIG_DISKS_MAX = 6, RIG_OPEN_MAX = 16 };
+enum { RIG_POOLS = 2, RIG_DISKS_MAX = 8, RIG_OPEN_MAX = 16 };
 
-/* What the world and the pool are made of. */
+/* What the world and its pools are made of. */
 enum { RIG_PROPERTY_MAX = 8192 };
 struct rig_config {
     unsigned disks;
+    unsigned second_disks; /* the last ones: of a second pool; 0: there is none */
     uint64_t disk_bytes;
     uint32_t atomic_bytes, sector_bytes;
     bool write_cache, can_discard;
@@ -36,18 +37,21 @@ enum op_kind {
     OP_DISCARD,    /* … whole blocks                                                */
     OP_READ,       /* … and checks them                                             */
     OP_FLUSH,      /* of a volume                                                   */
-    OP_CREATE,     /* a volume of `count` sectors                                   */
+    OP_BUSY,       /* up to `count` of these in turn, from a move's phase `at` to its end */
+    OP_CREATE,     /* a volume of `count` sectors, in the first pool                */
     OP_DELETE,     /* a volume                                                      */
     OP_RESIZE,     /* a volume, to `count` sectors                                  */
-    OP_CHECKPOINT, /* of the pool                                                   */
+    OP_CHECKPOINT, /* of each pool                                                  */
     OP_BACKGROUND, /* steps of background work until there is none                  */
     OP_FILL,       /* writes blocks from `at` until there is no space               */
-    OP_REIMPORT,   /* closes the pool and imports it                                */
+    OP_REIMPORT,   /* closes the pools and imports them                             */
     OP_REPEAT,     /* runs the `at` operations before this one `count` times more   */
     OP_ROT,        /* damages one in `count` blocks of disk `at`                     */
     OP_HOG,        /* takes metadata pages until writes that need more are refused          */
     OP_JOBS,       /* pauses all deletions (`at` 1), or resumes them (`at` 0)                   */
     OP_UNREADABLE, /* no disk can read its share of what volumes wrote: one has every block     */
+    OP_MIGRATE,    /* a volume to the other pool; one at a time                               */
+    OP_CANCEL,     /* that, `count` events after its phase `at` has begun                     */
 };
 enum op_flags {
     OP_FUA = 1,
@@ -60,6 +64,8 @@ enum op_flags {
     OP_SYNC = 16,        /* every write is durable when it is answered         */
     OP_PAUSE = 32,       /* out of space, writes wait (else: an error)         */
     OP_ZERO_DETECT = 64, /* written zeros take no space                         */
+    /* of OP_CREATE and OP_HOG: */
+    OP_SECOND = 512, /* in the second pool                                     */
 };
 
 /* `at` and `count` in sectors of 512 bytes, unless said otherwise. */
@@ -71,19 +77,55 @@ struct op {
 };
 #define BLOCKS(n) ((uint64_t)(n)*STAMP_BLOCK_SECTORS)
 
+/* A volume that is open, as an export has it: clients go to its front, which stays the same when
+ * the volume moves. */
 struct rig_open {
     char name[MODEL_NAME_MAX];
-    struct volume *v;
+    unsigned pool;    /* that it is open in now */
+    struct volume *v; /* NULL: the slot is free */
+    struct front *front;
+    unsigned ops;   /* at work on it                */
+    bool withdrawn; /* no request is served any more */
 };
+
+/* A client with a request under way. */
+struct rig_client {
+    struct list link; /* in rig.clients */
+    struct front_client client;
+};
+
+/* Names of volumes. */
+struct rig_names {
+    unsigned count;
+    char name[RIG_OPEN_MAX][MODEL_NAME_MAX];
+};
+
+/* How two pools are imported; bits. */
+enum rig_order {
+    RIG_SECOND_FIRST = 1, /* the second pool comes first                             */
+    RIG_FIRST_ALONE = 2,  /* moves are settled while the other one is not there, too */
+    RIG_ORDERS = 4,
+};
+
+struct rig_move;
 
 struct rig {
     struct sim_world *w;
     const struct rig_config *config;
     struct model *model;
-    struct volumes *vs;
+    struct volumes *vs[RIG_POOLS]; /* NULL: not imported */
     struct rig_open open[RIG_OPEN_MAX];
-    bool errors_allowed; /* a fault beyond what the profile survives was planned */
-    bool faults_planned; /* any: errors may be logged */
+    bool errors_allowed;    /* a fault beyond what the profile survives was planned */
+    bool faults_planned;    /* any: errors may be logged */
+    unsigned failing_pools; /* bits: a fault beyond what its profile survives was planned in it */
+    bool forgets;           /* such a pool was imported again: what was not flushed may be lost */
+    unsigned order;         /* of imports */
+    struct rig_move *move;  /* at work; NULL: none */
+    struct co_queue events; /* woken before each disk event, and when a move ends */
+    bool withdrawn;         /* a move that failed has ended the requests of its clients */
+    struct rig_names alone; /* could be opened while the other pool was not there … */
+    unsigned alone_pool;    /* … in this one */
+    struct list clients;    /* with requests under way */
     bool running;
     /* Called before each disk event once set; may be NULL. */
     void (*on_event)(struct rig *r, uint64_t event);
@@ -101,25 +143,51 @@ struct sim_world *rig_world_new(const struct rig_config *config, uint64_t seed);
 
 /*
  * Runs body(r) as the first coroutine of a reactor in r->w and waits until nothing happens any
- * more. False when it failed (r->why) or got stuck. The pool is abandoned at the end if open.
+ * more. False when it failed (r->why) or got stuck. Pools that are open at the end are abandoned.
  */
 bool rig_run(struct rig *r, void (*body)(struct rig *r));
 
 /* The first failure counts. */
 void rig_fail(struct rig *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* ---- pools.c: the pools and what is open in them --------------------------------------------- */
+
+unsigned rig_pools(const struct rig_config *config);
+unsigned rig_pool_of_disk(const struct rig_config *config, unsigned disk);
+struct sim_disk *rig_disk(const struct rig *r, unsigned i);
+
 /* CO from here on; failures go to r->why. */
-bool rig_create_pool(struct rig *r);
+bool rig_create_pools(struct rig *r);
 /* With the disks that are there. */
 bool rig_import(struct rig *r);
-int rig_try_import(struct rig *r, struct vp_error *err); /* an error is no failure */
-void rig_ops(struct rig *r, const struct op *ops);       /* until OP_END */
-int rig_op(struct rig *r, const struct op *op);
+int rig_try_import(struct rig *r, struct vp_error *err); /* an error is no failure; moves.c */
+int rig_import_one(struct rig *r, unsigned pool, struct vp_error *err);
+int rig_close_pools(struct rig *r); /* and all volumes */
+void rig_abandon(struct rig *r);
 /* The volume, opened; NULL when it does not exist (no failure), or on a failure. */
-struct volume *rig_volume(struct rig *r, const char *name);
+struct rig_open *rig_volume(struct rig *r, const char *name);
+struct rig_open *rig_find_open(struct rig *r, const char *name); /* NULL: it is not open */
 void rig_close_volume(struct rig *r, const char *name);
+/* Its clients go, and it is closed. */
+void rig_withdraw(struct rig *r, const char *name);
+void rig_client_begin(struct rig *r, struct rig_client *c, const struct rig_open *o);
+void rig_client_end(struct rig_client *c);
+
+/* ---- moves.c: volumes that move between the pools -------------------------------------------- */
+
+int rig_migrate(struct rig *r, const struct op *op, struct model_volume *mv);
+int rig_cancel(struct rig *r, const struct op *op);
+int rig_busy(struct rig *r, const struct op *op);
+/* The volumes that a pool lists. */
+void rig_names(struct rig *r, unsigned pool, struct rig_names *out);
+bool rig_has(struct rig *r, unsigned pool, const char *name);
+
+/* ---- rig.c: operations ----------------------------------------------------------------------- */
+
+void rig_ops(struct rig *r, const struct op *ops); /* until OP_END */
+int rig_op(struct rig *r, const struct op *op);
 /* Reads whole blocks and says what they hold. */
-int rig_read_blocks(struct rig *r, struct volume *v, uint32_t uid, uint64_t block, uint64_t count,
+int rig_read_blocks(struct rig *r, struct rig_open *o, uint32_t uid, uint64_t block, uint64_t count,
                     struct model_sectors *out);
 
 #endif

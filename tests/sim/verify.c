@@ -62,6 +62,7 @@ struct model *observation_model(const struct observation *o, const struct model 
         model_answer(next, &v->created, false, false);
         v->uid = from->uid;
         v->sync = from->sync;
+        v->place[0].pool = o->volume[i].pool;
         v->initial = zeroed(from->blocks_max, sizeof(struct model_sectors));
         memcpy(v->initial, o->volume[i].seq, o->volume[i].blocks * sizeof(struct model_sectors));
     }
@@ -75,7 +76,7 @@ struct check {
     struct rig rig; /* first: the body gets it */
     const struct crash_state *s;
     struct verify_output *out;
-    uint64_t leased_bytes;
+    uint64_t leased_bytes[RIG_POOLS];
 };
 
 static void check_block(struct check *c, unsigned index, uint64_t block,
@@ -121,7 +122,7 @@ static uint64_t next_window(const struct model_volume *mv, uint64_t *at, uint64_
     return *at < blocks;
 }
 
-static void check_content(struct check *c, unsigned index, struct volume *v, uint64_t blocks)
+static void check_content(struct check *c, unsigned index, struct rig_open *o, uint64_t blocks)
 {
     struct model_volume *mv = &c->s->model->volume[index];
     bool whole = c->s->config->atomic_bytes >= STAMP_BLOCK;
@@ -131,7 +132,7 @@ static void check_content(struct check *c, unsigned index, struct volume *v, uin
             : model_view_crash(mv, c->s->event, whole);
     struct model_sectors got[READ_BLOCKS];
     for (uint64_t at = 0, n; !c->rig.failed && (n = next_window(mv, &at, blocks)) > 0; at += n) {
-        int rc = rig_read_blocks(&c->rig, v, mv->uid, at, n, got);
+        int rc = rig_read_blocks(&c->rig, o, mv->uid, at, n, got);
         if (rc && !c->rig.failed)
             rig_fail(&c->rig, "%s block %" PRIu64 "+%" PRIu64 " not read: %s", mv->name, at, n,
                      vp_err_name(rc));
@@ -150,10 +151,11 @@ static uint64_t new_chunks(uint64_t from, uint64_t len, uint64_t chunk, uint64_t
 }
 
 /* The space that the volume claims to use must be what its block status shows. */
-static void check_usage(struct check *c, struct volume *v, const char *name)
+static void check_usage(struct check *c, const struct rig_open *o, const char *name)
 {
+    struct volume *v = o->v;
     struct volume_info info;
-    int rc = volume_info_get(c->rig.vs, name, &info);
+    int rc = volume_info_get(c->rig.vs[o->pool], name, &info);
     uint64_t size = volume_size(v), chunk = volume_chunk_bytes(v);
     uint64_t valid = 0, allocated = 0, next_chunk = 0;
     for (uint64_t at = 0; !rc && at < size;) {
@@ -176,7 +178,7 @@ static void check_usage(struct check *c, struct volume *v, const char *name)
                  name, info.valid_bytes, info.allocated_bytes, valid, allocated);
     else if (info.allocated_bytes > info.leased_bytes)
         rig_fail(&c->rig, "%s has allocated more than it leased", name);
-    c->leased_bytes += info.leased_bytes;
+    c->leased_bytes[o->pool] += info.leased_bytes;
 }
 
 /* The space tree marks the chunks that the map uses, each once, and no other. */
@@ -196,15 +198,19 @@ static void check_chunks(struct check *c, struct volume *v, const char *name)
 static void check_volume(struct check *c, unsigned index)
 {
     struct model_volume *mv = &c->s->model->volume[index];
-    struct volume *v = rig_volume(&c->rig, mv->name);
+    struct rig_open *o = rig_volume(&c->rig, mv->name);
     if (c->rig.failed)
         return;
-    if (!v) {
+    if (!o) {
         if (model_must_exist(mv, c->s->event))
             rig_fail(&c->rig, "volume %s is gone", mv->name);
         return;
     }
-    uint64_t blocks = volume_size(v) / STAMP_BLOCK;
+    uint64_t blocks = volume_size(o->v) / STAMP_BLOCK;
+    if (!model_permits_place(mv, c->s->event, o->pool)) {
+        rig_fail(&c->rig, "volume %s is in pool %u", mv->name, o->pool);
+        return;
+    }
     if (!model_permits_size(mv, c->s->event, blocks)) {
         rig_fail(&c->rig, "volume %s has %" PRIu64 " blocks", mv->name, blocks);
         return;
@@ -212,12 +218,29 @@ static void check_volume(struct check *c, unsigned index)
     if (c->out->observed) {
         c->out->observed->volume[index].exists = true;
         c->out->observed->volume[index].blocks = blocks;
+        c->out->observed->volume[index].pool = o->pool;
     }
-    check_content(c, index, v, blocks);
+    check_content(c, index, o, blocks);
     if (!c->rig.failed)
-        check_usage(c, v, mv->name);
+        check_usage(c, o, mv->name);
     if (!c->rig.failed)
-        check_chunks(c, v, mv->name);
+        check_chunks(c, o->v, mv->name);
+}
+
+/* A pool has no volume that no client made. */
+static void check_strangers(struct check *c, unsigned p)
+{
+    const struct model *m = c->s->model;
+    struct rig_names names;
+    rig_names(&c->rig, p, &names);
+    for (unsigned n = 0; n < names.count; n++) {
+        unsigned i = 0;
+        while (i < m->volume_count && !(strcmp(m->volume[i].name, names.name[n]) == 0 &&
+                                        model_may_exist(&m->volume[i], c->s->event)))
+            i++;
+        if (i == m->volume_count)
+            rig_fail(&c->rig, "pool %u has a volume %s", p, names.name[n]);
+    }
 }
 
 /* A deleted name is free. */
@@ -232,18 +255,26 @@ static void check_gone(struct check *c, unsigned index)
         rig_fail(&c->rig, "volume %s is back", m->volume[index].name);
 }
 
-static void check_space(struct check *c)
+static int is_deleting(struct pool_job *j, void *arg)
+{
+    (void)arg;
+    return j->kind == POOL_JOB_DELETE && !pool_job_has_ended(j);
+}
+
+static void check_space(struct check *c, unsigned p)
 {
     struct pool_space space;
-    pool_space_get(volumes_pool(c->rig.vs), &space);
+    pool_space_get(volumes_pool(c->rig.vs[p]), &space);
     if (space.total_bytes != space.data_bytes + space.metadata_bytes + space.free_bytes)
         rig_fail(&c->rig,
                  "space does not add up: %" PRIu64 " is not %" PRIu64 " + %" PRIu64 " + %" PRIu64,
                  space.total_bytes, space.data_bytes, space.metadata_bytes, space.free_bytes);
-    /* Volumes that are being deleted still hold some. */
-    if (space.leased_bytes < c->leased_bytes)
+    /* Volumes that are being deleted still hold some; nobody else does. */
+    bool deletes = pool_job_each(volumes_pool(c->rig.vs[p]), is_deleting, NULL) != 0;
+    if (space.leased_bytes < c->leased_bytes[p] ||
+        (!deletes && space.leased_bytes != c->leased_bytes[p]))
         rig_fail(&c->rig, "volumes lease %" PRIu64 " bytes, the pool counts %" PRIu64,
-                 c->leased_bytes, space.leased_bytes);
+                 c->leased_bytes[p], space.leased_bytes);
     if (space.meta_pages_used > space.meta_pages_total)
         rig_fail(&c->rig, "more metadata pages in use than there are");
 }
@@ -262,7 +293,7 @@ static int check_job(struct pool_job *j, void *arg)
 
 static void check_jobs(struct check *c)
 {
-    vp_ignore(pool_job_each(volumes_pool(c->rig.vs), check_job, c), "check_job never fails");
+    vp_ignore(pool_job_each(volumes_pool(c->rig.vs[0]), check_job, c), "check_job never fails");
 }
 
 static void check_body(struct rig *r)
@@ -276,8 +307,8 @@ static void check_body(struct rig *r)
         else
             check_gone(c, i);
     }
-    if (!r->failed)
-        check_space(c);
+    for (unsigned p = 0; p < rig_pools(r->config) && !r->failed; p++)
+        check_strangers(c, p), check_space(c, p);
     if (!r->failed)
         check_jobs(c);
     if (!r->failed && c->out->then)
@@ -310,6 +341,7 @@ bool verify_state(const struct crash_state *s, struct verify_output *out, char *
     c.rig.config = s->config;
     c.rig.model = s->model;
     c.rig.faults_planned = s->faults_planned || s->lost_disks;
+    c.rig.order = s->order;
     c.rig.on_event = c.out->on_event;
     c.rig.arg = c.out->arg;
     /* The recovery's events are its own; the model only lends its clock. */

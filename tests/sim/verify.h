@@ -10,6 +10,7 @@
 struct observation {
     struct {
         bool exists;
+        unsigned pool;
         uint64_t blocks;
         struct model_sectors *seq; /* of each block                                   */
         uint64_t *read_event;      /* the recovery's event before which it was read   */
@@ -35,6 +36,7 @@ struct crash_state {
     unsigned lost_disks; /* bits: these are dead at import, whatever they were */
     unsigned back_disks; /* bits: these are back at import, if they were dead */
     bool faults_planned; /* errors may be logged */
+    unsigned order;      /* of imports: enum rig_order */
 
     /* A recovery that was itself interrupted. What it had read by then must not change. */
     const struct observation *prior;

@@ -2,7 +2,8 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "tests/lib/on_reactor.h"
-#include "volumes/volume.h"
+#include "volumes/front.h"
+#include "volumes/owner.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -206,33 +207,174 @@ static int second_life(void *arg)
     return 0;
 }
 
+static void world_begin(struct world *w)
+{
+    *w = (struct world){.dir = "/tmp/vpool-test-XXXXXX"};
+    assert_non_null(mkdtemp(w->dir));
+    for (unsigned i = 0; i < 2; i++)
+        (void)snprintf(w->path[i], sizeof(w->path[i]), "%s/d%u", w->dir, i);
+    for (unsigned i = 0; i < REACTORS; i++) {
+        struct reactor_config config = {.index = i};
+        w->thread[i] = reactor_thread_start(&config);
+        w->reactor[i] = reactor_thread_reactor(w->thread[i]);
+    }
+}
+
+static void world_end(struct world *w)
+{
+    for (unsigned i = REACTORS; i-- > 0;)
+        reactor_thread_join(w->thread[i]);
+    unlink(w->path[0]);
+    unlink(w->path[1]);
+    rmdir(w->dir);
+    assert_checked();
+}
+
 static void volumes_work_on_three_reactors_while_home_administers_them(void **state)
 {
     (void)state;
-    struct world w = {.dir = "/tmp/vpool-test-XXXXXX"};
+    struct world w;
     memset(jobs, 0, sizeof(jobs));
-    assert_non_null(mkdtemp(w.dir));
-    for (unsigned i = 0; i < 2; i++)
-        (void)snprintf(w.path[i], sizeof(w.path[i]), "%s/d%u", w.dir, i);
-    for (unsigned i = 0; i < REACTORS; i++) {
-        struct reactor_config config = {.index = i};
-        w.thread[i] = reactor_thread_start(&config);
-        w.reactor[i] = reactor_thread_reactor(w.thread[i]);
-    }
+    world_begin(&w);
     assert_int_equal(reactor_call_blocking(w.reactor[0], first_life, &w), 0);
     assert_int_equal(reactor_call_blocking(w.reactor[0], second_life, &w), 0);
-    for (unsigned i = REACTORS; i-- > 0;)
-        reactor_thread_join(w.thread[i]);
-    unlink(w.path[0]);
-    unlink(w.path[1]);
-    rmdir(w.dir);
-    assert_checked();
+    world_end(&w);
+}
+
+/* ---- two pools ------------------------------------------------------------------------------ */
+
+static CO struct volumes *pool_of_one_disk(struct world *w, unsigned i, uint64_t size_bytes)
+{
+    static const char *const names[] = {"p", "q"};
+    struct volumes *vs = NULL;
+    struct vp_error err = {0};
+    const char *paths[1] = {w->path[i]};
+    struct volumes_config config = config_of(w);
+    struct volume_options vo = {.size_bytes = size_bytes};
+    struct pool_create_options o = {.name = names[i],
+                                    .profile = {RAID_SINGLE, 1, 0},
+                                    .geometry = {64 << 10, 1 << 20, 64 << 10},
+                                    .create_size_bytes = MIB(64)};
+    if (check_ok(volumes_create(&o, paths, 1, &config, &vs, &err)))
+        check_ok(volume_create(vs, "v", &vo, &err));
+    else
+        (void)fprintf(stderr, "%s\n", err.text);
+    return vs;
+}
+
+enum { EXCHANGES = 200 };
+struct exchange {
+    struct volume *from, *to;
+    struct front_client client;
+    _Atomic bool exchanged; /* all of them */
+    bool written;           /* the client has ended */
+    struct co_group group;
+};
+
+/* A client of the front that goes to and fro. */
+static void exchange_writes(void *arg)
+{
+    static const uint8_t block[4096] __attribute__((aligned(4096))) = {1};
+    struct exchange *x = arg;
+    for (uint64_t i = 0; !x->exchanged; i++)
+        check_ok(front_write(&x->client, i % BLOCKS * 4096, 4096, block, 0));
+    x->written = true;
+}
+
+static CO void exchange_once(struct exchange *x)
+{
+    struct front_late late;
+    check_ok(front_freeze(volume_front(x->from), 0, &late));
+    check_ok(front_freeze(volume_front(x->to), 0, &late));
+    volume_fronts_exchange(x->from, x->to);
+    front_thaw(volume_front(x->from));
+    front_thaw(volume_front(x->to));
+}
+
+static int exchange_on_reactor(void *arg)
+{
+    struct exchange *x = arg;
+    front_client_init(&x->client, volume_front(x->from));
+    check_ok(co_spawn(exchange_writes, x, "writes"));
+    for (unsigned i = 0; i < EXCHANGES; i++) {
+        exchange_once(x);
+        co_yield ();
+    }
+    x->exchanged = true;
+    while (!x->written)
+        co_yield ();
+    return 0;
+}
+
+/* When the other volume has gone. */
+static int exchange_reads(void *arg)
+{
+    struct exchange *x = arg;
+    uint8_t block[4096] __attribute__((aligned(4096)));
+    check_ok(volume_read(x->to, 0, 4096, block));
+    check_equal(block[0], 1);
+    return 0;
+}
+
+static void exchange_run(void *arg)
+{
+    struct exchange *x = arg;
+    co_group_leave(&x->group, reactor_call(volume_reactor(x->from), exchange_on_reactor, x));
+}
+
+/* Home asks for sizes and fronts meanwhile. */
+static CO void exchange_watch(struct exchange *x)
+{
+    struct front *front[2] = {volume_front(x->from), volume_front(x->to)};
+    co_group_init(&x->group);
+    co_group_enter(&x->group);
+    check_ok(co_spawn(exchange_run, x, "exchange"));
+    while (!x->exchanged) {
+        const struct front *f = volume_front(x->from);
+        check(f == front[0] || f == front[1]);
+        uint64_t size_bytes = front_size(front[0]);
+        check(size_bytes == volume_size(x->from) || size_bytes == volume_size(x->to));
+        check(!front_is_read_only(front[1]));
+        co_yield ();
+    }
+    check_ok(co_group_wait(&x->group));
+}
+
+static int move_life(void *arg)
+{
+    struct world *w = arg;
+    struct vp_error err = {0};
+    struct exchange x = {0};
+    struct volumes *p = pool_of_one_disk(w, 0, MIB(4)), *q = pool_of_one_disk(w, 1, MIB(8));
+    struct reactor *here = w->reactor[2]; /* not the one that comes first */
+    check_ok(volume_open_to_move(p, "v", here, &x.from, &err));
+    check_ok(volume_open_to_move(q, "v", here, &x.to, &err));
+    check(volume_reactor(x.from) == here && volume_reactor(x.to) == here);
+    check_equal(volume_open_to_move(q, "v", w->reactor[1], &x.to, &err), VP_E_BUSY);
+    check(strstr(err.text, "q/v is active on reactor 2, and is wanted on reactor 1") != NULL);
+    exchange_watch(&x);
+    volume_close(x.from);
+    check_ok(volumes_close(p, false));
+    check_ok(reactor_call(here, exchange_reads, &x));
+    volume_close(x.to);
+    check_ok(volumes_close(q, false));
+    return 0;
+}
+
+static void fronts_are_exchanged_on_their_reactor_while_home_looks_at_them(void **state)
+{
+    (void)state;
+    struct world w;
+    world_begin(&w);
+    assert_int_equal(reactor_call_blocking(w.reactor[0], move_life, &w), 0);
+    world_end(&w);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(volumes_work_on_three_reactors_while_home_administers_them),
+        cmocka_unit_test(fronts_are_exchanged_on_their_reactor_while_home_looks_at_them),
     };
     return cmocka_run_group_tests_name("volumes/reactors", tests, NULL, NULL);
 }

@@ -1,0 +1,473 @@
+/*
+ * A volume moves to another pool of this daemon (migrate.h).
+ *
+ *     1. The source's record says INTENT, durably. From now on nobody changes the source.
+ *     2. A TARGET is made as the source is, and is opened on the source's reactor.
+ *     3. The source is frozen: its clients wait at the gate.
+ *     4. All its data are copied, and the target is flushed.
+ *     5. The target's record says ARRIVED, with the records of the exports, in one commit. Now the
+ *        target is the volume.
+ *     6. The fronts are exchanged, and the gate opens: clients are served by the target.
+ *     7. The source is deleted, with the records of its exports, in one commit. The target's record
+ *        says OWNER.
+ *
+ * Before 5 every error, and a cancel, ends in undo: the gate opens, the target is deleted, and the
+ * source's record says OWNER again. Clients have waited, and see no error. An error of 5 leaves the
+ * volume in doubt, because its record may be durable or not: its exports end, and settle.c decides
+ * when the target's pool is there again. An error of 7 is left to settle.c, too.
+ *
+ * A move holds no lock while it copies. What keeps others away is its records: volumes/ refuses to
+ * change, delete or move a volume that says INTENT or TARGET. Only home runs this file, except for
+ * the steps of the copy, the freeze, and the exchange, which run on the reactor of both volumes.
+ */
+#include "migrate/migrate_impl.h"
+
+#include "base/log.h"
+#include "base/verify.h"
+#include "io/guard.h"
+#include "volumes/front.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FREEZE_MS 10000U
+#define MS_NS     UINT64_C(1000000)
+
+struct migrate {
+    struct migrate_status status;
+    struct volumes *from_vs, *to_vs;
+    char volume[VOLUME_NAME_MAX + 1], name[VOLUME_NAME_MAX + 1];
+    struct migrate_exports exports;
+    uint64_t freeze_ns;
+    struct volume_move there, here; /* as the source's and the target's record have it */
+    uint32_t volume_id;
+    struct volume *source, *target; /* opened by this move; NULL: not, or not any more */
+    struct pool_job *job;           /* NULL: not yet, or not any more */
+    struct copy copy;
+    bool intended;  /* the source's record says INTENT */
+    bool targeted;  /* the target is there              */
+    bool held;      /* exports stay as they are         */
+    bool frozen;    /* the source's gate is closed      */
+    bool cancelled; /* somebody wants it to end         */
+    uint64_t frozen_at_ns;
+    struct co_queue ended;
+};
+
+/* ---- states ------------------------------------------------------------------------------- */
+
+#define TO(phase) (1U << (phase))
+
+static const unsigned phase_moves[] = {
+    [MIGRATE_PREPARING] = TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_FREEZING] = TO(MIGRATE_COPYING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_COPYING] = TO(MIGRATE_SWITCHING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_SWITCHING] = TO(MIGRATE_LEAVING) | TO(MIGRATE_UNDOING) | TO(MIGRATE_IN_DOUBT),
+    [MIGRATE_LEAVING] = TO(MIGRATE_DONE),
+    [MIGRATE_UNDOING] = TO(MIGRATE_FAILED) | TO(MIGRATE_CANCELLED),
+    [MIGRATE_DONE] = 0,
+    [MIGRATE_FAILED] = 0,
+    [MIGRATE_CANCELLED] = 0,
+    [MIGRATE_IN_DOUBT] = 0,
+};
+
+static void phase_move(struct migrate *m, enum migrate_phase to)
+{
+    VP_VERIFY_TRUE(phase_moves[m->status.phase] & TO(to));
+    m->status.phase = to;
+    vp_debug("migration of %s to %s: %s", m->status.from, m->status.to, migrate_phase_name(to));
+}
+
+bool migrate_has_ended(const struct migrate *m)
+{
+    return phase_moves[m->status.phase] == 0;
+}
+
+/* The first error counts. Returns rc. */
+static __attribute__((format(printf, 3, 4))) int move_fail(struct migrate *m, int rc,
+                                                           const char *fmt, ...)
+{
+    va_list args;
+    if (m->status.rc)
+        return rc;
+    m->status.rc = rc;
+    va_start(args, fmt);
+    (void)vsnprintf(m->status.error, sizeof(m->status.error), fmt, args);
+    va_end(args);
+    return rc;
+}
+
+/* ---- preparing ---------------------------------------------------------------------------- */
+
+static struct migrate *move_new(const struct migrate_options *o)
+{
+    static const struct migrate_exports none;
+    struct migrate *m = calloc(1, sizeof(*m));
+    const struct pool *from = volumes_pool(o->from), *to = volumes_pool(o->to);
+    uint8_t random[16];
+    if (!m)
+        return NULL;
+    reactor_random(random, sizeof(random));
+    m->from_vs = o->from;
+    m->to_vs = o->to;
+    m->exports = o->exports ? *o->exports : none;
+    m->freeze_ns = (o->freeze_ms ? o->freeze_ms : FREEZE_MS) * MS_NS;
+    (void)snprintf(m->volume, sizeof(m->volume), "%s", o->volume);
+    (void)snprintf(m->name, sizeof(m->name), "%s", o->name);
+    struct migrate_status *s = &m->status;
+    s->id = vp_uuid_from_random(random);
+    s->mode = o->mode;
+    s->phase = MIGRATE_PREPARING;
+    s->started = reactor_wall_seconds();
+    (void)snprintf(s->from, sizeof(s->from), "%s/%s", pool_name(from), m->volume);
+    (void)snprintf(s->to, sizeof(s->to), "%s/%s", pool_name(to), m->name);
+    m->there = (struct volume_move){.id = s->id, .pool = pool_uuid(to)};
+    m->here = (struct volume_move){.id = s->id, .pool = pool_uuid(from)};
+    memcpy(m->there.volume, s->to, sizeof(s->to));
+    memcpy(m->here.volume, s->from, sizeof(s->from));
+    co_queue_init(&m->ended);
+    return m;
+}
+
+/* The source's job and record. From now on nobody changes the source. */
+static CO int source_mark(struct migrate *m, struct vp_error *err)
+{
+    struct volume_info info;
+    int rc = volume_info_get(m->from_vs, m->volume, &info);
+    if (rc)
+        return vp_fail(err, rc, "no volume %s", m->status.from);
+    m->volume_id = info.id;
+    m->job = pool_job_take(volumes_pool(m->from_vs), POOL_JOB_MIGRATE, m->volume_id, m->volume);
+    if (!m->job)
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    m->status.job = m->job->id;
+    if (!io_guard_on(GUARD_MOVE_INTENT_FIRST))
+        return 0;
+    rc = volume_intent_begin(m->source, m->volume, &m->there, err);
+    m->intended = !rc;
+    return rc;
+}
+
+static CO int target_make(struct migrate *m, struct vp_error *err)
+{
+    struct volume_info info;
+    struct volume_owner_info owner;
+    int rc = volume_info_get(m->from_vs, m->volume, &info);
+    if (!rc)
+        rc = volume_owner_get(m->from_vs, m->volume, &owner);
+    if (rc)
+        return vp_fail(err, rc, "no volume %s", m->status.from);
+    m->status.total_bytes = info.valid_bytes;
+    pool_job_count(m->job, m->status.total_bytes);
+    rc = volume_target_create(m->to_vs, m->name, &info, owner.epoch, &m->here, err);
+    if (rc)
+        return rc;
+    m->targeted = true;
+    return volume_open_to_move(m->to_vs, m->name, volume_reactor(m->source), &m->target, err);
+}
+
+static CO int move_prepare(struct migrate *m, struct vp_error *err)
+{
+    int rc = volume_open_to_move(m->from_vs, m->volume, NULL, &m->source, err);
+    if (!rc)
+        rc = source_mark(m, err);
+    if (!rc)
+        rc = target_make(m, err);
+    if (!rc && m->exports.prepare) {
+        rc = m->exports.prepare(m->exports.arg, m->source, m->target, err);
+        m->held = !rc;
+    }
+    return rc;
+}
+
+/* ---- freeze and copy ---------------------------------------------------------------------- */
+
+struct freeze_call {
+    struct front *front;
+    uint64_t wait_ns;
+    struct front_late late;
+};
+
+static CO int freeze_on_reactor(void *arg)
+{
+    struct freeze_call *c = arg;
+    return front_freeze(c->front, reactor_now_ns() + c->wait_ns, &c->late);
+}
+
+static int thaw_on_reactor(void *front)
+{
+    front_thaw(front);
+    return 0;
+}
+
+static CO void move_thaw(struct migrate *m, struct volume *v)
+{
+    vp_ignore(reactor_call(volume_reactor(v), thaw_on_reactor, volume_front(v)), "it cannot fail");
+    m->frozen = false;
+    m->status.frozen_ns = reactor_now_ns() - m->frozen_at_ns;
+}
+
+static CO int move_freeze(struct migrate *m)
+{
+    struct freeze_call c = {.front = volume_front(m->source), .wait_ns = m->freeze_ns};
+    m->frozen_at_ns = reactor_now_ns();
+    int rc = reactor_call_for_client(volume_reactor(m->source), freeze_on_reactor, &c);
+    m->frozen = !rc;
+    if (!rc)
+        return 0;
+    return move_fail(m, rc, "clients of %s could not be stopped: %s%s%s", m->status.from,
+                     vp_err_text(rc), c.late.count ? ", in flight: " : "", c.late.text);
+}
+
+static void copy_tell(struct migrate *m)
+{
+    const struct copy *c = &m->copy;
+    uint64_t before = m->status.copied_bytes + m->status.zero_bytes;
+    m->status.copied_bytes = c->copied_bytes;
+    m->status.zero_bytes = c->zero_bytes;
+    pool_job_advance(m->job, c->copied_bytes + c->zero_bytes - before, 0);
+}
+
+static CO int move_copy(struct migrate *m)
+{
+    struct reactor *on = volume_reactor(m->source);
+    int rc = 0;
+    copy_init(&m->copy, m->source, m->target);
+    while (!rc && !copy_is_done(&m->copy)) {
+        if (m->cancelled)
+            return move_fail(m, VP_E_CANCELLED, "it was cancelled");
+        rc = reactor_call_for_client(on, copy_step, &m->copy);
+        copy_tell(m);
+    }
+    if (!rc)
+        return 0;
+    bool there = m->copy.failed_there;
+    return move_fail(m, rc, "%s %s at byte %" PRIu64 ": %s", there ? "writing" : "reading",
+                     there ? m->status.to : m->status.from, m->copy.failed_at, vp_err_text(rc));
+}
+
+static CO int flush_on_reactor(void *target)
+{
+    return volume_flush(target);
+}
+
+static CO int move_flush(struct migrate *m)
+{
+    if (!io_guard_on(GUARD_MOVE_ARRIVES_LAST))
+        return 0;
+    int rc = reactor_call_for_client(volume_reactor(m->target), flush_on_reactor, m->target);
+    return rc ? move_fail(m, rc, "flushing %s: %s", m->status.to, vp_err_text(rc)) : 0;
+}
+
+/* ---- switching ---------------------------------------------------------------------------- */
+
+/* *in_doubt: whether the volume arrived is not known. */
+static CO int move_arrive(struct migrate *m, bool *in_doubt)
+{
+    struct pool_batch b;
+    *in_doubt = false;
+    pool_batch_init(&b);
+    int rc = m->exports.arrive ? m->exports.arrive(m->exports.arg, m->target, &b) : 0;
+    if (!rc)
+        rc = volume_arrive(m->to_vs, m->name, &b, in_doubt);
+    pool_batch_fini(&b);
+    return rc ? move_fail(m, rc, "the arrival at %s could not be recorded: %s", m->status.to,
+                          vp_err_text(rc))
+              : 0;
+}
+
+struct exchange_call {
+    struct volume *from, *to;
+};
+
+/* Both gates are closed for the exchange. Nobody but this move sends requests to the target. */
+static CO int exchange_on_reactor(void *arg)
+{
+    const struct exchange_call *c = arg;
+    struct front_late late;
+    int rc = front_freeze(volume_front(c->to), 0, &late);
+    if (!rc)
+        volume_fronts_exchange(c->from, c->to);
+    return rc;
+}
+
+/* Clients are served by the target from now on. */
+static CO void move_exchange(struct migrate *m)
+{
+    struct exchange_call c = {m->source, m->target};
+    int rc = reactor_call(volume_reactor(m->target), exchange_on_reactor, &c);
+    VP_VERIFY(rc, ==, 0); /* the pools are open until the move ends, and the gate was open */
+    if (m->exports.switched)
+        m->exports.switched(m->exports.arg, m->source, m->target);
+    move_thaw(m, m->target);
+}
+
+/* ---- the ends ----------------------------------------------------------------------------- */
+
+static CO void close_both(struct migrate *m)
+{
+    if (m->target)
+        volume_close(m->target);
+    if (m->source)
+        volume_close(m->source);
+    m->source = m->target = NULL;
+}
+
+static void move_end(struct migrate *m, enum migrate_phase as, enum pool_job_state state)
+{
+    if (m->job) {
+        if (m->status.rc)
+            m->job->rc = m->status.rc;
+        pool_job_end(volumes_pool(m->from_vs), m->job, state);
+    }
+    m->job = NULL;
+    m->status.ended = reactor_wall_seconds();
+    phase_move(m, as);
+    co_queue_wake_all(&m->ended);
+}
+
+/* The source is deleted. What fails here is left for migrate_settle: the target is the volume. */
+static CO void move_leave(struct migrate *m)
+{
+    struct vp_error err = {0};
+    struct pool_batch b;
+    close_both(m);
+    pool_batch_init(&b);
+    int rc = m->exports.leave ? m->exports.leave(m->exports.arg, m->from_vs, m->volume_id, &b) : 0;
+    if (!rc)
+        rc = volume_intent_leave(m->from_vs, m->volume, &b, &err);
+    pool_batch_fini(&b);
+    if (!rc)
+        rc = volume_arrival_confirm(m->to_vs, m->name, &err);
+    if (rc) {
+        vp_warn("migration of %s to %s: %s", m->status.from, m->status.to,
+                err.text[0] ? err.text : vp_err_text(rc));
+        volume_move_unattended(m->from_vs, m->volume);
+        volume_move_unattended(m->to_vs, m->name);
+    }
+    move_end(m, MIGRATE_DONE, POOL_JOB_DONE);
+}
+
+/* The source goes on as if nothing had been. */
+static CO void move_undo(struct migrate *m)
+{
+    struct vp_error err = {0};
+    phase_move(m, MIGRATE_UNDOING);
+    if (m->frozen)
+        move_thaw(m, m->source);
+    if (m->held && m->exports.kept)
+        m->exports.kept(m->exports.arg);
+    close_both(m);
+    int rc = m->targeted ? volume_target_delete(m->to_vs, m->name, &err) : 0;
+    if (rc) { /* its pool failed; once that is open again, settle.c deletes it */
+        vp_warn("migration of %s to %s: %s", m->status.from, m->status.to, err.text);
+        volume_move_unattended(m->to_vs, m->name);
+    }
+    rc = m->intended ? volume_intent_end(m->from_vs, m->volume, 0, &err) : 0;
+    if (rc) { /* the source's pool has failed as a whole */
+        vp_warn("migration of %s to %s: %s", m->status.from, m->status.to, err.text);
+        volume_move_unattended(m->from_vs, m->volume);
+    }
+    bool cancelled = m->status.rc == VP_E_CANCELLED;
+    move_end(m, cancelled ? MIGRATE_CANCELLED : MIGRATE_FAILED,
+             cancelled ? POOL_JOB_CANCELLED : POOL_JOB_FAILED);
+}
+
+static CO void move_doubt(struct migrate *m)
+{
+    volume_move_unattended(m->from_vs, m->volume);
+    volume_move_unattended(m->to_vs, m->name);
+    if (m->exports.withdraw)
+        m->exports.withdraw(m->exports.arg, m->source);
+    close_both(m); /* the gate stays closed: volume_intent_end opens it */
+    move_end(m, MIGRATE_IN_DOUBT, POOL_JOB_FAILED);
+}
+
+/* ---- all of it ---------------------------------------------------------------------------- */
+
+static CO void move_switch(struct migrate *m)
+{
+    bool in_doubt;
+    phase_move(m, MIGRATE_SWITCHING);
+    volume_intent_switches(m->source, true);
+    int rc = move_arrive(m, &in_doubt);
+    if (rc && in_doubt) {
+        move_doubt(m);
+    } else if (rc) {
+        volume_intent_switches(m->source, false);
+        move_undo(m);
+    } else {
+        move_exchange(m);
+        phase_move(m, MIGRATE_LEAVING);
+        move_leave(m);
+    }
+}
+
+static CO void move_run(void *arg)
+{
+    struct migrate *m = arg;
+    phase_move(m, MIGRATE_FREEZING);
+    int rc = m->cancelled ? move_fail(m, VP_E_CANCELLED, "it was cancelled") : move_freeze(m);
+    if (!rc) {
+        phase_move(m, MIGRATE_COPYING);
+        rc = move_copy(m);
+    }
+    if (!rc)
+        rc = move_flush(m);
+    if (!rc && m->cancelled)
+        rc = move_fail(m, VP_E_CANCELLED, "it was cancelled");
+    if (rc)
+        move_undo(m);
+    else
+        move_switch(m);
+}
+
+CO int migrate_start(const struct migrate_options *o, struct migrate **out, struct vp_error *err)
+{
+    struct migrate_plan plan;
+    int rc = migrate_plan(o, &plan, err);
+    if (rc)
+        return rc;
+    struct migrate *m = move_new(o);
+    if (!m)
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    rc = move_prepare(m, err);
+    if (!rc && co_spawn(move_run, m, "migration"))
+        rc = vp_fail(err, VP_E_IO_TOO_MANY_COROUTINES, "too much is going on: try again");
+    if (rc) {
+        vp_ignore(move_fail(m, rc, "%s", err->text), "it is returned");
+        move_undo(m);
+        free(m);
+        return rc;
+    }
+    *out = m;
+    return 0;
+}
+
+const struct migrate_status *migrate_status(const struct migrate *m)
+{
+    return &m->status;
+}
+
+int migrate_cancel(struct migrate *m, struct vp_error *err)
+{
+    if (m->status.phase >= MIGRATE_SWITCHING)
+        return vp_fail(err, VP_E_BUSY, "the migration of %s to %s is %s: it cannot be cancelled",
+                       m->status.from, m->status.to, migrate_phase_name(m->status.phase));
+    m->cancelled = true;
+    return 0;
+}
+
+CO void migrate_wait(struct migrate *m)
+{
+    while (!migrate_has_ended(m))
+        co_queue_wait(&m->ended, "the end of a migration");
+}
+
+void migrate_free(struct migrate *m)
+{
+    VP_VERIFY_TRUE(!m || migrate_has_ended(m));
+    free(m);
+}

@@ -1,0 +1,130 @@
+/*
+ * A volume moves to another pool of this daemon. migrate/README.md has the steps, volumes/owner.h
+ * the records that say who owns the volume.
+ *
+ * All functions: HOME (the pools of one daemon have one home reactor).
+ */
+#ifndef VP_MIGRATE_MIGRATE_H
+#define VP_MIGRATE_MIGRATE_H
+
+#include "pool/job.h"
+#include "volumes/owner.h"
+
+enum migrate_mode {
+    MIGRATE_OFFLINE = 1, /* the volume is frozen, copied, and goes on in the other pool */
+};
+/* "offline"; "live" and the others are refused by their names. VP_E_NOT_SUPPORTED, VP_E_INVALID. */
+int migrate_mode_parse(const char *text, enum migrate_mode *out, struct vp_error *err) must_check;
+const char *migrate_mode_name(enum migrate_mode mode);
+
+/*
+ *     PREPARING → FREEZING → COPYING → SWITCHING → LEAVING → DONE
+ *         └───────────┴──────────┴──────────┴─→ UNDOING → FAILED | CANCELLED
+ *                                           └─→ IN_DOUBT
+ */
+enum migrate_phase {
+    MIGRATE_PREPARING = 1, /* the target and both records are made            */
+    MIGRATE_FREEZING,      /* requests in flight end                          */
+    MIGRATE_COPYING,       /* offline: the volume is frozen                   */
+    MIGRATE_SWITCHING,     /* the commit point; not to be cancelled any more  */
+    MIGRATE_LEAVING,       /* clients are served by the target; the source is deleted */
+    MIGRATE_UNDOING,       /* the target is deleted; clients are served by the source */
+    MIGRATE_DONE,
+    MIGRATE_FAILED,
+    MIGRATE_CANCELLED,
+    MIGRATE_IN_DOUBT, /* the commit point was tried, and its pool failed */
+};
+const char *migrate_phase_name(enum migrate_phase phase);
+
+/* What the layer above does about exports, at the moments that only migrate/ knows. */
+struct migrate_exports {
+    /* Before the freeze: whether `target` can serve what serves the source now. Once it has
+     * succeeded, exports of the volume neither come nor go, and hold `target` open, until one of
+     * `switched`, `kept` and `withdraw` is called. After an error none of them is. */
+    CO int (*prepare)(void *arg, struct volume *source, struct volume *target,
+                      struct vp_error *err);
+    /* Adds to `b`, of the target's pool, the records of the exports that there are. */
+    int (*arrive)(void *arg, struct volume *target, struct pool_batch *b);
+    /* The move has failed: exports stay with the source, and close `target`. */
+    CO void (*kept)(void *arg);
+    /* Clients of the source are now those of `target`, and the volume is still frozen. What served
+     * the source opens `target` and closes the source. */
+    CO void (*switched)(void *arg, struct volume *source, struct volume *target);
+    /* The volume is in doubt, and is opened no more: exports end so that their users wait or come
+     * again, and close both. */
+    CO void (*withdraw)(void *arg, struct volume *source);
+    /* Adds to `b` the deletion of the records of exports of a volume that has left `vs`. */
+    int (*leave)(void *arg, struct volumes *vs, uint32_t volume_id, struct pool_batch *b);
+    void *arg;
+};
+
+struct migrate_options {
+    struct volumes *from, *to;
+    const char *volume, *name; /* "VOL" there and here */
+    enum migrate_mode mode;
+    uint64_t freeze_ms; /* how long requests in flight may take to end; 0: 10 s */
+    const struct migrate_exports *exports; /* NULL: there are none */
+};
+
+struct migrate_plan {
+    uint64_t size_bytes, allocated_bytes; /* allocated: at most so much is copied */
+    uint64_t room_bytes;                  /* in the target's pool, for this volume's profile */
+};
+/* Whether a volume can move, and what it costs. Errors, each with what to do: VP_E_NOT_FOUND,
+ * VP_E_EXISTS (name or uuid taken there), VP_E_BUSY (it moves already), VP_E_NO_SPACE,
+ * VP_E_VOLUME_FAULTED, VP_E_INVALID (the same pool). */
+CO int migrate_plan(const struct migrate_options *o, struct migrate_plan *out,
+                    struct vp_error *err) must_check;
+
+struct migrate_status {
+    struct vp_uuid id;
+    char from[VOLUME_FULL_NAME_MAX + 1], to[VOLUME_FULL_NAME_MAX + 1];
+    enum migrate_mode mode;
+    enum migrate_phase phase;
+    uint32_t job;            /* of the source's pool */
+    uint64_t total_bytes;    /* allocated at the source; 0: not counted yet */
+    uint64_t copied_bytes;   /* read and written       */
+    uint64_t zero_bytes;     /* read, and all zeros: not written */
+    uint64_t started, ended; /* seconds since 1970; ended 0: not yet */
+    uint64_t frozen_ns;      /* how long clients waited; 0: not yet known */
+    int rc;
+    char error[512];
+};
+
+/*
+ * A move at work. The starter owns it. `from` and `to` stay open until it has ended; the pools'
+ * owner refuses to close them, or cancels it and waits.
+ */
+struct migrate;
+/* Checks, makes the target and both records, and begins; the rest goes on in a coroutine of its
+ * own. Errors: those of migrate_plan and of the commits; nothing is left then. */
+CO int migrate_start(const struct migrate_options *o, struct migrate **out,
+                     struct vp_error *err) must_check;
+const struct migrate_status *migrate_status(const struct migrate *m);
+bool migrate_has_ended(const struct migrate *m);
+/* VP_E_BUSY: it is past the point. It ends soon, not at once. */
+int migrate_cancel(struct migrate *m, struct vp_error *err) must_check;
+CO void migrate_wait(struct migrate *m);
+/* One that has ended. */
+void migrate_free(struct migrate *m);
+
+/*
+ * Settles what moves of an earlier life left in `vs`, as far as the pools in `open` can say (vs is
+ * one of them). What they cannot say stays in doubt, and is no error. Call it whenever a pool was
+ * opened, before its exports start, for every open pool with volumes in doubt. Errors: the first
+ * of its commits; the others are tried. `exports`: for `leave`; NULL: there are none.
+ */
+CO int migrate_settle(struct volumes *vs, struct volumes *const *open, unsigned open_count,
+                      const struct migrate_exports *exports) must_check;
+/*
+ * The other side of a volume's move is given up: it is lost, or will never come here. What is here
+ * becomes an owner with a higher epoch (INTENT), plainly an owner (ARRIVED), or is deleted
+ * (TARGET). Where the other side's pool is among the open ones it is asked instead
+ * (migrate_settle). VP_E_INVALID: the volume does not move. VP_E_BUSY: its move is at work here, or
+ * the other side's pool is open and cannot answer. VP_E_VOLUME_SUPERSEDED.
+ */
+CO int migrate_forget(struct volumes *vs, const char *volume, struct volumes *const *open,
+                      unsigned open_count, const struct migrate_exports *exports,
+                      struct vp_error *err) must_check;
+
+#endif

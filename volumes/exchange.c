@@ -1,0 +1,103 @@
+/*
+ * For the one who froze a volume: reads beside its gate, and the exchange of its front with that of
+ * another volume.
+ *
+ *     clients ──> front A ──> from         clients ──> front A ──> to
+ *                 front B ──> to     ══>               front B ──> from
+ *
+ * A front has what belongs to clients: their requests, the gate, tokens. What belongs to a volume
+ * stays with the volume: what is behind its front, the map, block locks, marks, figures, size and
+ * properties. Clients hold the front, so they do not notice.
+ *
+ * 1. Both volumes are frozen. So no request has looked at what is behind its front and is still at
+ *    work there. Those that are held look when they pass (front.c, 6).
+ * 2. A read beside the gate counts in `beside`, not in `running`: the end of the pool waits for it
+ *    too, and no thaw or exchange happens meanwhile.
+ * 3. Two threads look for the volume of a front or the front of a volume: their reactor, which
+ *    exchanges them, and home. So both pointers are atomic. They need no order: volumes and fronts
+ *    are made at home, and the reactor learns of them by a call from there.
+ * 4. Whoever finds a volume through a front has done with it before it yields. On the reactor an
+ *    exchange comes before that or after it. At home a volume is closed and freed before it or
+ *    after it, and it was found behind a front of an open volume. So it does not go away meanwhile.
+ *
+ * On the volumes' reactor; nothing here allocates. Tested by tests/unit/volumes/test_exchange.c.
+ */
+#include "base/verify.h"
+#include "volumes/volumes_impl.h"
+
+/* ---- beside the gate ---------------------------------------------------------------------- */
+
+static int beside_begin(struct front *f)
+{
+    if (f->gate == FRONT_ENDED)
+        return VP_E_CANCELLED;
+    VP_VERIFY_TRUE(f->gate == FRONT_FROZEN);
+    f->beside++;
+    return 0;
+}
+
+static void beside_end(struct front *f)
+{
+    VP_VERIFY(f->beside, >, 0U);
+    f->beside--;
+    if (f->gate == FRONT_ENDED)
+        co_queue_wake_all(&f->quiet);
+}
+
+/* Whatever is behind the front: the volume itself does it. */
+static CO int beside_run(struct volume *v, struct front_request *r)
+{
+    struct front *f = volume_front(v);
+    int rc = beside_begin(f);
+    if (rc)
+        return rc;
+    rc = volume_front_ops.run[r->kind](v, r);
+    beside_end(f);
+    return rc;
+}
+
+CO int volume_frozen_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
+{
+    struct front_request r = {.kind = FRONT_READ, .offset = offset, .len = len, .data = buf};
+    return beside_run(v, &r);
+}
+
+CO int volume_frozen_extents(struct volume *v, uint64_t offset, uint64_t len,
+                             struct volume_extent *out, unsigned max, unsigned *n)
+{
+    struct front_extents_request e = {
+        .request = {.kind = FRONT_EXTENTS, .offset = offset, .len = len, .data = out},
+        .max = max,
+        .n = n};
+    return beside_run(v, &e.request);
+}
+
+/* ---- exchange ----------------------------------------------------------------------------- */
+
+static void exchange_verify(const struct volume *v, const struct front *f)
+{
+    VP_VERIFY_TRUE(f->reactor == reactor_self());
+    VP_VERIFY_TRUE(f->volume == v);
+    VP_VERIFY_TRUE(f->gate == FRONT_FROZEN);
+    VP_VERIFY(f->beside, ==, 0U);
+}
+
+static void front_give(struct front *f, struct volume *v, const struct front_ops *ops, void *arg)
+{
+    f->ops = ops;
+    f->arg = arg;
+    atomic_store_explicit(&f->volume, v, memory_order_relaxed);
+    atomic_store_explicit(&v->io->front, f, memory_order_relaxed);
+}
+
+void volume_fronts_exchange(struct volume *from, struct volume *to)
+{
+    struct front *a = volume_front(from), *b = volume_front(to);
+    const struct front_ops *a_ops = a->ops;
+    void *a_arg = a->arg;
+    VP_VERIFY_TRUE(pool_home(from->vs->pool) == pool_home(to->vs->pool)); /* 4 */
+    exchange_verify(from, a);
+    exchange_verify(to, b);
+    front_give(a, to, b->ops, b->arg);
+    front_give(b, from, a_ops, a_arg);
+}

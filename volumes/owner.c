@@ -1,0 +1,337 @@
+/*
+ * Who owns a volume that moves: the changes of its record (owner.h), and who may open it.
+ *
+ * 1. A change is durable before it is seen, also by those who open the volume.
+ * 2. `attended`: a move that is at work in this daemon answers for INTENT, TARGET and ARRIVED.
+ *    After an import nobody does, until migrate_settle or the operator has decided.
+ *
+ * Tested by tests/unit/volumes/test_owner.c, and by the simulator's moves.
+ */
+#include "base/log.h"
+#include "base/verify.h"
+#include "io/guard.h"
+#include "volumes/volumes_impl.h"
+
+/* ---- looking ------------------------------------------------------------------------------ */
+
+static bool is_in_doubt(const struct volume *v)
+{
+    return v->owner.ownership == VOLUME_INTENT && !v->attended;
+}
+
+static void owner_fill(const struct volume *v, struct volume_owner_info *out)
+{
+    *out = (struct volume_owner_info){.ownership = v->owner.ownership,
+                                      .in_doubt = is_in_doubt(v),
+                                      .attended = v->attended,
+                                      .epoch = v->owner.epoch,
+                                      .uuid = v->uuid,
+                                      .move = v->owner.move};
+}
+
+int volume_owner_get(struct volumes *vs, const char *name, struct volume_owner_info *out)
+{
+    const struct volume *v = volume_find(vs, name);
+    if (!v)
+        return VP_E_NOT_FOUND;
+    owner_fill(v, out);
+    return 0;
+}
+
+static bool is_live(const struct volume *v)
+{
+    return v->state != VOLUME_DELETING && !v->name->pending;
+}
+
+const char *volume_name_of_uuid(struct volumes *vs, struct vp_uuid uuid)
+{
+    const struct volume *v;
+    list_for_each (v, &vs->all, link)
+        if (is_live(v) && vp_uuid_equal(v->uuid, uuid))
+            return volume_text(v);
+    return NULL;
+}
+
+bool volumes_have_damaged_record(const struct volumes *vs)
+{
+    return vs->damaged_record;
+}
+
+int volume_each_moved(struct volumes *vs,
+                      int (*fn)(const char *name, const struct volume_owner_info *o, void *arg),
+                      void *arg)
+{
+    const struct volume *v;
+    list_for_each (v, &vs->all, link) {
+        struct volume_owner_info o;
+        int rc = 0;
+        if (!is_live(v) || (v->owner.ownership == VOLUME_OWNER && v->owner.epoch == 1))
+            continue;
+        owner_fill(v, &o);
+        CO_NO_YIELD {
+            rc = fn(volume_text(v), &o, arg);
+        }
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+int volume_owner_check_stays(const struct volume *v, struct vp_error *err)
+{
+    const char *other = v->owner.move.volume;
+    switch (v->owner.ownership) {
+    case VOLUME_OWNER:
+    case VOLUME_SUPERSEDED:
+        return 0;
+    case VOLUME_ARRIVED:
+        if (!io_guard_on(GUARD_MOVE_KEEPS_ARRIVED))
+            return 0;
+        return vp_fail(err, VP_E_VOLUME_MOVING,
+                       "volume %s has arrived from %s, and that pool has not been told yet: it is "
+                       "when both pools are open, or use `vpool migrate forget %s` if the old pool "
+                       "will never come back",
+                       volume_full_name(v), other, volume_full_name(v));
+    case VOLUME_INTENT:
+        return vp_fail(err, VP_E_VOLUME_MOVING,
+                       "volume %s moves to %s: wait, or end that with `vpool migrate %s %s`",
+                       volume_full_name(v), other, v->attended ? "cancel" : "forget",
+                       volume_full_name(v));
+    case VOLUME_TARGET:
+        return vp_fail(err, VP_E_VOLUME_MOVING,
+                       "volume %s is the target of a move from %s: end that with `vpool migrate "
+                       "%s %s`",
+                       volume_full_name(v), other, v->attended ? "cancel" : "forget",
+                       v->attended ? other : volume_full_name(v));
+    }
+    return 0;
+}
+
+int volume_check_stays(struct volumes *vs, const char *name, struct vp_error *err)
+{
+    const struct volume *v = volume_find(vs, name);
+    return v ? volume_owner_check_stays(v, err) : 0;
+}
+
+int volume_owner_check_open(const struct volume *v, struct vp_error *err)
+{
+    const char *other = v->owner.move.volume;
+    if (v->owner.ownership == VOLUME_TARGET)
+        return vp_fail(err, VP_E_VOLUME_MOVING,
+                       "volume %s is the target of a move from %s that has not ended",
+                       volume_full_name(v), other);
+    if (v->owner.ownership == VOLUME_SUPERSEDED)
+        return vp_fail(err, VP_E_VOLUME_SUPERSEDED,
+                       "volume %s is an older copy of %s: use that one, and delete this one",
+                       volume_full_name(v), other);
+    if (v->owner.ownership == VOLUME_INTENT && v->switching)
+        return vp_fail(err, VP_E_VOLUME_MOVING, "volume %s is becoming %s: use that one",
+                       volume_full_name(v), other);
+    if (!is_in_doubt(v) || !io_guard_on(GUARD_MOVE_DOUBT))
+        return 0;
+    return vp_fail(err, VP_E_VOLUME_MOVING,
+                   "volume %s may have moved to %s, and that pool cannot be asked: `vpool migrate "
+                   "status` says why; if it is lost, use `vpool migrate forget %s`",
+                   volume_full_name(v), other, volume_full_name(v));
+}
+
+/* ---- records ------------------------------------------------------------------------------ */
+
+/* v's record with another owner; control is held. */
+static CO int owner_commit(struct volume *v, const struct volume_owner *to, struct pool_batch *with)
+{
+    struct pool_batch own;
+    struct volume_owner before = v->owner;
+    pool_batch_init(&own);
+    struct pool_batch *b = with ? with : &own;
+    v->owner = *to;
+    volume_record_put(v, volume_text(v), &v->options, false, b);
+    v->owner = before; /* until it is durable */
+    int rc = pool_commit(v->vs->pool, b);
+    if (!rc)
+        v->owner = *to;
+    pool_batch_fini(&own);
+    return rc;
+}
+
+/* A change of the owner of a volume that is `from`; VP_E_INVALID when it is something else. */
+static CO int owner_change(struct volume *v, enum volume_ownership from,
+                           const struct volume_owner *to, struct pool_batch *with,
+                           struct vp_error *err)
+{
+    if (v->owner.ownership != from)
+        return vp_fail(err, VP_E_INVALID, "the move of volume %s has gone on meanwhile",
+                       volume_full_name(v));
+    int rc = owner_commit(v, to, with);
+    return rc ? vp_fail(err, rc, "who owns volume %s could not be recorded: %s",
+                        volume_full_name(v), vp_err_text(rc))
+              : 0;
+}
+
+static struct volume_owner plain_owner(uint64_t epoch)
+{
+    return (struct volume_owner){.ownership = VOLUME_OWNER, .epoch = epoch};
+}
+
+/* ---- the source --------------------------------------------------------------------------- */
+
+static int intent_check(const struct volume *v, struct vp_error *err)
+{
+    if (v->state == VOLUME_FAULTED)
+        return vp_fail(err, VP_E_VOLUME_FAULTED, "volume %s is faulted: %s", volume_full_name(v),
+                       v->fault ? v->fault : "damaged");
+    return volume_owner_check_stays(v, err);
+}
+
+CO int volume_intent_begin(struct volume *v, const char *name, const struct volume_move *m,
+                           struct vp_error *err)
+{
+    co_mutex_lock(&v->control);
+    struct volume_owner to = {.ownership = VOLUME_INTENT, .epoch = v->owner.epoch, .move = *m};
+    int rc = strcmp(volume_text(v), name) == 0
+                 ? intent_check(v, err)
+                 : vp_fail(err, VP_E_NOT_FOUND, "volume %s has another name now: %s", name,
+                           volume_full_name(v));
+    if (!rc) {
+        v->attended = true;
+        rc = owner_change(v, VOLUME_OWNER, &to, NULL, err);
+    }
+    co_mutex_unlock(&v->control);
+    return rc;
+}
+
+void volume_intent_switches(struct volume *v, bool switches)
+{
+    v->switching = switches;
+}
+
+static int thaw_on_reactor(void *front)
+{
+    if (((struct front *)front)->gate == FRONT_FROZEN)
+        front_thaw(front);
+    return 0;
+}
+
+CO int volume_intent_end(struct volumes *vs, const char *name, unsigned epochs,
+                         struct vp_error *err)
+{
+    struct volume *v;
+    int rc = volume_control_begin(vs, name, &v, err);
+    if (rc)
+        return rc;
+    struct volume_owner to = plain_owner(v->owner.epoch + epochs);
+    rc = owner_change(v, VOLUME_INTENT, &to, NULL, err);
+    if (!rc)
+        v->switching = false;
+    if (!rc && v->io)
+        vp_ignore(reactor_call(v->reactor, thaw_on_reactor, volume_front(v)), "it cannot fail");
+    co_mutex_unlock(&v->control);
+    return rc;
+}
+
+void volume_move_unattended(struct volumes *vs, const char *name)
+{
+    struct volume *v = volume_find(vs, name);
+    if (v)
+        v->attended = false;
+}
+
+CO int volume_intent_leave(struct volumes *vs, const char *name, struct pool_batch *with,
+                           struct vp_error *err)
+{
+    struct volume *v;
+    int rc = volume_control_begin(vs, name, &v, err);
+    if (rc)
+        return rc;
+    rc = v->owner.ownership == VOLUME_INTENT
+             ? volume_delete_locked(v, with, err)
+             : vp_fail(err, VP_E_INVALID, "volume %s does not move", volume_full_name(v));
+    co_mutex_unlock(&v->control);
+    return rc;
+}
+
+/* ---- the target --------------------------------------------------------------------------- */
+
+CO int volume_target_create(struct volumes *vs, const char *name, const struct volume_info *source,
+                            uint64_t epoch, const struct volume_move *m, struct vp_error *err)
+{
+    const char *same = volume_name_of_uuid(vs, source->uuid);
+    if (same)
+        return vp_fail(err, VP_E_EXISTS, "volume %s/%s has the same identity already",
+                       pool_name(vs->pool), same);
+    struct volume_identity identity = {
+        .uuid = source->uuid,
+        .created_seconds = source->created_seconds,
+        .owner = {.ownership = VOLUME_TARGET, .epoch = epoch, .move = *m}};
+    return volume_create_as(vs, name, &source->options, &identity, err);
+}
+
+CO int volume_target_delete(struct volumes *vs, const char *name, struct vp_error *err)
+{
+    struct volume *v;
+    int rc = volume_control_begin(vs, name, &v, err);
+    if (rc)
+        return rc;
+    struct pool_batch b;
+    pool_batch_init(&b);
+    rc = v->owner.ownership == VOLUME_TARGET
+             ? volume_delete_locked(v, &b, err)
+             : vp_fail(err, VP_E_INVALID, "volume %s is not the target of a move",
+                       volume_full_name(v));
+    pool_batch_fini(&b);
+    co_mutex_unlock(&v->control);
+    return rc;
+}
+
+CO int volume_arrive(struct volumes *vs, const char *name, struct pool_batch *with, bool *in_doubt)
+{
+    struct vp_error err;
+    struct volume *v;
+    *in_doubt = false;
+    int rc = volume_control_begin(vs, name, &v, &err);
+    if (rc)
+        return rc;
+    struct volume_owner to = v->owner;
+    VP_VERIFY_TRUE(to.ownership == VOLUME_TARGET);
+    to.ownership = VOLUME_ARRIVED;
+    to.epoch++;
+    rc = pool_acknowledges(vs->pool) ? 0 : VP_E_POOL_FENCED;
+    if (!rc) {
+        rc = owner_commit(v, &to, with);
+        *in_doubt = rc && rc != VP_E_NO_MEMORY && rc != VP_E_POOL_FULL_META;
+    }
+    if (!rc)
+        volume_options_apply(v, &v->options);
+    co_mutex_unlock(&v->control);
+    return rc;
+}
+
+CO int volume_arrival_confirm(struct volumes *vs, const char *name, struct vp_error *err)
+{
+    struct volume *v;
+    int rc = volume_control_begin(vs, name, &v, err);
+    if (rc)
+        return rc;
+    struct volume_owner to = plain_owner(v->owner.epoch);
+    rc = owner_change(v, VOLUME_ARRIVED, &to, NULL, err);
+    co_mutex_unlock(&v->control);
+    return rc;
+}
+
+/* ---- two owners --------------------------------------------------------------------------- */
+
+CO int volume_supersede(struct volumes *vs, const char *name, const struct volume_move *by,
+                        struct vp_error *err)
+{
+    struct volume *v;
+    int rc = volume_control_begin(vs, name, &v, err);
+    if (rc)
+        return rc;
+    struct volume_owner to = {.ownership = VOLUME_SUPERSEDED, .epoch = v->owner.epoch, .move = *by};
+    vp_error_log("volume %s is an older copy of %s", volume_full_name(v), by->volume);
+    rc = v->owner.ownership == VOLUME_OWNER || v->owner.ownership == VOLUME_ARRIVED
+             ? owner_change(v, v->owner.ownership, &to, NULL, err)
+             : vp_fail(err, VP_E_INVALID, "volume %s is not an owner", volume_full_name(v));
+    co_mutex_unlock(&v->control);
+    return rc;
+}
