@@ -6,6 +6,7 @@
  * detached one does not come back.
  */
 #include "base/hash.h"
+#include "base/verify.h"
 #include "control/export.h"
 
 #include <stdio.h>
@@ -79,28 +80,29 @@ static struct attachment *attachment_new(struct control_pool *p, const struct ex
 
 /* ---- records ------------------------------------------------------------------------------- */
 
+/* In a frame of its own, which is gone when the batch is committed. */
+__attribute__((noinline)) void attachment_record_add(const struct attachment *a, uint64_t id,
+                                                     uint32_t volume_id,
+                                                     const struct attachment_aliases *aliases,
+                                                     struct pool_batch *b)
+{
+    const struct attachment_record r = {.kind = a->kind->number,
+                                        .read_only = a->read_only,
+                                        .volume_id = volume_id,
+                                        .address = a->address,
+                                        .address_len = strlen(a->address),
+                                        .socket = a->socket,
+                                        .aliases = *aliases};
+    unsigned char value[ATTACHMENT_RECORD_MAX];
+    size_t len = attachment_record_encode(&r, value);
+    pool_batch_set(b, POOL_RECORD_ATTACHMENT, 0, id, value, len);
+}
+
 static CO int record_write(const struct attachment *a)
 {
-    size_t len = strlen(a->address);
-    struct attachment_socket_disk socket = {.uid = le32_make(a->socket.uid),
-                                            .gid = le32_make(a->socket.gid),
-                                            .mode = le16_make(a->socket.mode)};
-    bool has_socket = !attachment_socket_is_default(a->socket);
-    _Alignas(struct attachment_disk) char
-        value[sizeof(struct attachment_disk) + ATTACHMENT_ADDRESS_MAX + sizeof(socket)] = {0};
-    struct attachment_disk *d = (struct attachment_disk *)value;
-    d->version = le16_make(ATTACHMENT_VERSION);
-    d->kind = a->kind->number;
-    d->flags =
-        (uint8_t)((a->read_only ? ATTACHMENT_READ_ONLY : 0) | (has_socket ? ATTACHMENT_SOCKET : 0));
-    d->volume_id = le32_make(a->volume_id);
-    d->address_len = le16_make((uint16_t)len);
-    memcpy(d->address, a->address, len);
-    memcpy(d->address + len, &socket, sizeof(socket));
     struct pool_batch batch;
     pool_batch_init(&batch);
-    pool_batch_set(&batch, POOL_RECORD_ATTACHMENT, 0, a->id, value,
-                   sizeof(*d) + len + (has_socket ? sizeof(socket) : 0));
+    attachment_record_add(a, a->id, a->volume_id, &a->aliases, &batch);
     int rc = pool_commit(volumes_pool(a->pool->vs), &batch);
     pool_batch_fini(&batch);
     return rc;
@@ -116,43 +118,30 @@ static CO int record_delete(const struct attachment *a)
     return rc;
 }
 
-/* The owner and mode that follow the address; the default when they are not whole. */
-static struct attachment_socket record_socket(const struct attachment_disk *d, size_t len)
-{
-    struct attachment_socket_disk socket;
-    size_t at = sizeof(*d) + le16_get(d->address_len);
-    if (!(d->flags & ATTACHMENT_SOCKET) || len - at < sizeof(socket))
-        return attachment_socket_default();
-    memcpy(&socket, (const char *)d + at, sizeof(socket));
-    uint16_t mode = le16_get(socket.mode);
-    return (struct attachment_socket){.uid = le32_get(socket.uid),
-                                      .gid = le32_get(socket.gid),
-                                      .mode = mode <= 0777 ? mode : ATTACHMENT_MODE_UNSET};
-}
-
 /* Reads one record. It comes from disk, so nothing about it is trusted. A record that does not
  * decode is left alone, because a newer release may know it. */
 static int record_read(const struct pool_record *r, void *arg)
 {
     struct control_pool *p = arg;
-    const struct attachment_disk *d = r->value;
+    struct attachment_record d;
     if (r->key >= p->next_attachment && r->key < UINT64_MAX)
         p->next_attachment = r->key + 1;
-    const struct export_kind *kind = r->len < sizeof(*d) ? NULL : export_by_number(d->kind);
-    if (!kind || le16_get(d->version) != ATTACHMENT_VERSION ||
-        le16_get(d->address_len) > r->len - sizeof(*d)) {
+    const struct export_kind *kind =
+        attachment_record_decode(r->value, r->len, &d) ? export_by_number(d.kind) : NULL;
+    if (!kind) {
         vp_warn("pool '%s': attachment %llu does not decode and is left alone", p->name,
                 (unsigned long long)r->key);
         return 0;
     }
-    struct attachment *a = attachment_new(p, kind, d->address, le16_get(d->address_len));
+    struct attachment *a = attachment_new(p, kind, d.address, d.address_len);
     if (!a)
         return 0;
     a->id = r->key;
-    a->volume_id = le32_get(d->volume_id);
-    a->read_only = d->flags & ATTACHMENT_READ_ONLY;
-    a->socket = record_socket(d, r->len);
-    list_add_tail(&p->attachments, &a->link);
+    a->volume_id = d.volume_id;
+    a->read_only = d.read_only;
+    a->socket = d.socket;
+    a->aliases = d.aliases;
+    list_add_tail(&p->control->attachments, &a->link);
     return 0;
 }
 
@@ -173,10 +162,7 @@ static int name_volume(const struct volume_info *info, void *arg)
 
 static int resolve_names(struct control_pool *p)
 {
-    struct attachment *a;
-    size_t count = 0;
-    list_for_each (a, &p->attachments, link)
-        count++;
+    unsigned count = attachment_count(p, NULL);
     struct named *named = calloc(count ? count : 1, sizeof(*named));
     struct hash by_id;
     if (!named || !hash_init(&by_id, count + 1)) {
@@ -184,10 +170,9 @@ static int resolve_names(struct control_pool *p)
         return VP_E_NO_MEMORY;
     }
     struct named *next = named;
-    list_for_each (a, &p->attachments, link) {
+    for (struct attachment *a = NULL; (a = attachment_next(p, a)); next++) {
         next->a = a;
         hash_add(&by_id, &next->node, a->volume_id);
-        next++;
     }
     volume_each(p->vs, name_volume, &by_id);
     hash_fini(&by_id);
@@ -199,16 +184,15 @@ static int resolve_names(struct control_pool *p)
 struct walk {
     struct control *c;
     struct control_pool *p;
-    struct list *next;
+    struct attachment *next;
     void (*fn)(struct control *c, struct attachment *a);
     struct co_group group;
 };
 
 static CO void walk_work(struct walk *w)
 {
-    while (w->next != &w->p->attachments) {
-        struct attachment *a = container_of(w->next, struct attachment, link);
-        w->next = w->next->next;
+    for (struct attachment *a; (a = w->next);) {
+        w->next = attachment_next(w->p, a);
         w->fn(w->c, a);
     }
 }
@@ -224,7 +208,7 @@ static CO void walk_worker(void *arg)
 static CO void attachments_walk(struct control *c, struct control_pool *p,
                                 void (*fn)(struct control *c, struct attachment *a))
 {
-    struct walk w = {.c = c, .p = p, .next = p->attachments.next, .fn = fn};
+    struct walk w = {.c = c, .p = p, .next = attachment_next(p, NULL), .fn = fn};
     co_group_init(&w.group);
     for (unsigned i = 1; i < WORKERS_MAX; i++) {
         co_group_enter(&w.group);
@@ -243,14 +227,18 @@ static void schedule_retry(struct attachment *a)
     a->retries++;
 }
 
-/* Says why once, not at every try. */
+/* Says why once, not at every try. While the daemon starts, the pool that knows what became of a
+ * volume may be the next one that it imports. */
 static void start_failed(struct control *c, struct attachment *a, const struct vp_error *why)
 {
     char subject[VOLUME_FULL_NAME_BYTES];
     schedule_retry(a);
-    if (strcmp(a->error, why->text) == 0)
+    if (a->told && strcmp(a->error, why->text) == 0)
         return;
     (void)snprintf(a->error, sizeof(a->error), "%s", why->text);
+    a->told = c->started || a->rc != VP_E_VOLUME_MOVING;
+    if (!a->told)
+        return;
     control_volume_name(a->pool->name, a->volume, subject);
     control_event(c, VP_LOG_ERROR, "attachment.failed", subject, "%s: %s; it is tried again",
                   a->address, why->text);
@@ -273,9 +261,12 @@ static CO void restart_one(struct control *c, struct attachment *a)
 static CO void retry_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
-    if (a->served || !a->volume[0] || reactor_now_ns() < a->retry_ns)
+    struct attachment_change change;
+    if (a->served || !a->volume[0] || reactor_now_ns() < a->retry_ns ||
+        attachment_change_begin(c, &change, a->pool, a->volume, &err))
         return;
     a->rc = attachment_start(c, a, &err);
+    attachment_change_end(c, &change);
     if (a->rc) {
         start_failed(c, a, &err);
         return;
@@ -312,42 +303,76 @@ CO void attachments_start(struct control *c, struct control_pool *p)
 
 CO void attachments_retry(struct control *c, struct control_pool *p)
 {
-    const struct attachment *a;
     bool any = false;
-    list_for_each (a, &p->attachments, link)
+    for (const struct attachment *a = NULL; (a = attachment_next(p, a));)
         any |= !a->served && reactor_now_ns() >= a->retry_ns;
     if (any)
         attachments_walk(c, p, retry_one);
 }
 
+CO void attachments_retry_now(struct control *c)
+{
+    struct attachment *a;
+    struct control_pool *p;
+    list_for_each (a, &c->attachments, link)
+        a->retry_ns = 0;
+    list_for_each (p, &c->pools, link)
+        attachments_retry(c, p);
+}
+
+CO void attachment_withdraw(struct control *c, struct attachment *a)
+{
+    struct vp_error err = {0};
+    if (!a->served)
+        return;
+    vp_ignore(attachment_stop(a, STOP_LEAVE, &err), "leaving never fails");
+    restart_one(c, a); /* says why not */
+}
+
+static bool attachment_is_of(const struct attachment *a, const struct volumes *vs,
+                             uint32_t volume_id)
+{
+    return a->pool->vs == vs && a->volume_id == volume_id;
+}
+
+int attachments_forget(struct control *c, const struct volumes *vs, uint32_t volume_id)
+{
+    struct attachment *a, *next;
+    list_for_each (a, &c->attachments, link)
+        if (attachment_is_of(a, vs, volume_id) &&
+            (a->served || control_moves_hold(c, a->pool, a->volume)))
+            return VP_E_BUSY;
+    list_for_each_safe (a, next, &c->attachments, link)
+        if (attachment_is_of(a, vs, volume_id))
+            attachment_free(a);
+    return 0;
+}
+
 CO void attachments_stop(struct control *c, struct control_pool *p, bool leave)
 {
     attachments_walk(c, p, leave ? leave_one : end_one);
-    while (!list_empty(&p->attachments))
-        attachment_free(list_first(&p->attachments, struct attachment, link));
+    struct attachment *a;
+    while ((a = attachment_next(p, NULL)))
+        attachment_free(a);
 }
 
 /* ---- attach ----------------------------------------------------------------------------- */
 
 static struct attachment *find(struct control *c, const char *address)
 {
-    struct control_pool *p;
-    list_for_each (p, &c->pools, link) {
-        struct attachment *a;
-        list_for_each (a, &p->attachments, link)
-            if (strcmp(a->address, address) == 0)
-                return a;
-    }
+    struct attachment *a;
+    list_for_each (a, &c->attachments, link)
+        if (strcmp(a->address, address) == 0)
+            return a;
     return NULL;
 }
 
 static struct attachment *find_device(struct control_pool *p, const char *volume)
 {
-    struct attachment *a;
-    list_for_each (a, &p->attachments, link)
-        if (a->kind->is_device && strcmp(a->volume, volume) == 0)
-            return a;
-    return NULL;
+    struct attachment *a = NULL;
+    while ((a = attachment_next(p, a)) && !(a->kind->is_device && strcmp(a->volume, volume) == 0))
+        ;
+    return a;
 }
 
 /* One that is served. */
@@ -383,6 +408,7 @@ static CO int attach_again(struct control *c, struct attachment *a, struct contr
     struct vp_error why = {0};
     a->rc = attachment_start(c, a, &why);
     (void)snprintf(a->error, sizeof(a->error), "%s", why.text); /* or none any more */
+    a->told = true;
     return a->rc ? vp_fail(err, a->rc, "%s", why.text) : 0;
 }
 
@@ -411,9 +437,9 @@ static CO int attach_new(struct control *c, struct attachment *a, const char *vo
                    vp_err_text(rc));
 }
 
-CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
-                      const struct attachment_options *o, struct attachment **out,
-                      struct vp_error *err)
+static CO int attachment_add_here(struct control *c, struct control_pool *p, const char *volume,
+                                  const struct attachment_options *o, struct attachment **out,
+                                  struct vp_error *err)
 {
     const struct export_kind *kind = o->kind;
     struct attachment *a = kind->is_device ? find_device(p, volume) : find(c, o->address);
@@ -431,10 +457,23 @@ CO int attachment_add(struct control *c, struct control_pool *p, const char *vol
         attachment_free(a);
         return rc;
     }
-    list_add_tail(&p->attachments, &a->link);
+    list_add_tail(&c->attachments, &a->link);
     control_event(c, VP_LOG_INFO, "attachment.added", volume_full_name(a->v), "%s", a->uri);
     *out = a;
     return 0;
+}
+
+CO int attachment_add(struct control *c, struct control_pool *p, const char *volume,
+                      const struct attachment_options *o, struct attachment **out,
+                      struct vp_error *err)
+{
+    struct attachment_change change;
+    int rc = attachment_change_begin(c, &change, p, volume, err);
+    if (rc)
+        return rc;
+    rc = attachment_add_here(c, p, volume, o, out, err);
+    attachment_change_end(c, &change);
+    return rc;
 }
 
 /* ---- who uses it --------------------------------------------------------------------------- */
@@ -449,10 +488,9 @@ CO int attachment_check_unused(const struct attachment *a, struct vp_error *err)
 CO void attachments_used_by(const struct control_pool *p, const char *volume, char *text,
                             size_t size)
 {
-    const struct attachment *a;
     size_t len = 0;
     text[0] = 0;
-    list_for_each (a, &p->attachments, link) {
+    for (const struct attachment *a = NULL; (a = attachment_next(p, a));) {
         char users[400];
         if (strcmp(a->volume, volume) != 0 || !a->served)
             continue;
@@ -465,13 +503,13 @@ CO void attachments_used_by(const struct control_pool *p, const char *volume, ch
 
 CO void attachments_resize(struct control *c, struct control_pool *p, const char *volume)
 {
-    struct attachment *a;
-    list_for_each (a, &p->attachments, link) {
+    for (struct attachment *a = NULL; (a = attachment_next(p, a));) {
         struct vp_error err = {0};
+        char subject[VOLUME_FULL_NAME_BYTES];
+        control_volume_name(a->pool->name, a->volume, subject);
         if (strcmp(a->volume, volume) == 0 && a->served && a->kind->resize &&
             a->kind->resize(a, &err))
-            control_event(c, VP_LOG_WARN, "attachment.size", volume_full_name(a->v), "%s",
-                          err.text);
+            control_event(c, VP_LOG_WARN, "attachment.size", subject, "%s", err.text);
     }
 }
 
@@ -508,11 +546,19 @@ CO int attachment_remove(struct control *c, struct attachment *a, struct vp_erro
     return rc;
 }
 
+struct attachment *attachment_next(const struct control_pool *p, const struct attachment *a)
+{
+    struct list *all = &p->control->attachments;
+    struct list *at = a ? a->link.next : all->next;
+    while (at != all && container_of(at, struct attachment, link)->pool != p)
+        at = at->next;
+    return at == all ? NULL : container_of(at, struct attachment, link);
+}
+
 unsigned attachment_count(const struct control_pool *p, const char *volume)
 {
     unsigned count = 0;
-    struct attachment *a;
-    list_for_each (a, &p->attachments, link)
+    for (const struct attachment *a = NULL; (a = attachment_next(p, a));)
         if (!volume || strcmp(a->volume, volume) == 0)
             count++;
     return count;

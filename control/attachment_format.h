@@ -13,7 +13,7 @@
 #define ATTACHMENT_ADDRESS_MAX 280
 
 enum attachment_kind { ATTACHMENT_NBD = 1, ATTACHMENT_UBLK = 2 }; /* 3: vhost-user-blk */
-enum attachment_flags { ATTACHMENT_READ_ONLY = 1, ATTACHMENT_SOCKET = 2 };
+enum attachment_flags { ATTACHMENT_READ_ONLY = 1, ATTACHMENT_SOCKET = 2, ATTACHMENT_ALIASES = 4 };
 
 struct attachment_disk {
     struct le16 version;
@@ -32,6 +32,14 @@ struct attachment_socket_disk {
     struct le16 mode;
     uint8_t reserved[2]; /* zeros */
 } __attribute__((packed));
+
+/*
+ * Behind the socket, or the address, where ATTACHMENT_ALIASES is set: how many names there are (one
+ * byte), and each of them as its length (one byte) and "POOL/VOL". Clients were told these before
+ * the volume moved to another pool; the first one is the oldest. Releases that do not know the flag
+ * serve the attachment by its present name only.
+ */
+#define ATTACHMENT_ALIASES_MAX 7
 
 static_assert(sizeof(struct attachment_disk) == 16, "on-disk size");
 static_assert(sizeof(struct attachment_socket_disk) == 12, "on-disk size");

@@ -190,6 +190,11 @@ int control_new(const struct control_options *o, struct control **out, struct vp
     c->options = *o;
     c->config = o->config;
     list_init(&c->pools);
+    migrations_init(&c->migrations);
+    list_init(&c->attachments);
+    list_init(&c->moves);
+    list_init(&c->attachment_changes);
+    co_queue_init(&c->attachment_changed);
     co_mutex_init_for(&c->lock, RESOURCE_COMMANDS);
     co_queue_init(&c->state_changed);
     c->rpc = (struct rpc){.tables = methods_all, .run = method_run, .control = c};
@@ -210,6 +215,7 @@ void control_free(struct control *c)
 {
     if (!c)
         return;
+    migrations_fini(&c->migrations);
     event_ring_fini(&c->events);
     free(c);
 }

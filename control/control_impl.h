@@ -2,7 +2,7 @@
 #ifndef VP_CONTROL_CONTROL_IMPL_H
 #define VP_CONTROL_CONTROL_IMPL_H
 
-#include "control/attachment_format.h"
+#include "control/attachment_record.h"
 #include "control/attachment_socket.h"
 #include "control/block_users.h"
 #include "control/config.h"
@@ -10,6 +10,7 @@
 #include "control/disk_place.h"
 #include "control/event.h"
 #include "control/health.h"
+#include "control/migrations.h"
 #include "control/rpc.h"
 #include "control/server.h"
 #include "nbd/server.h"
@@ -41,6 +42,7 @@ struct pool_seen {
  */
 struct control_pool {
     struct list link;
+    struct control *control;
     char name[POOL_NAME_MAX + 1];
     struct vp_uuid uuid;
     struct volumes *vs;                /* NULL: not open */
@@ -51,11 +53,12 @@ struct control_pool {
     uint64_t wait_until_ns;            /* not open, some disks are here: when it goes on without */
     unsigned users;
     struct co_queue unused;
-    struct list attachments;
     uint64_t next_attachment;
     struct pool_seen seen;
     uint64_t next_look_ns; /* when its disks are looked at (pool_disk_look) */
     struct health health;
+    json_t *left;   /* volumes whose moves wait for another pool (migrations_left.c); or NULL */
+    bool left_told; /* events have told of all of them */
     struct history {
         struct {
             uint64_t since;          /* seconds since 1970: what the counters count from */
@@ -81,13 +84,19 @@ struct attachment {
     char volume[VOLUME_NAME_MAX + 1];
     char address[ATTACHMENT_ADDRESS_MAX + 1];
     bool read_only;
-    struct attachment_socket socket; /* of a unix: address */
-    const struct export_kind *kind;  /* its row of the table (control/export.h) */
+    struct attachment_socket socket;   /* of a unix: address */
+    struct attachment_aliases aliases; /* names beside the volume's; none of a block device */
+    const struct export_kind *kind;    /* its row of the table (control/export.h) */
     void *served;     /* the kind's own, set by its start; NULL: not served, `error` says why */
     struct volume *v; /* open while it is served */
+    struct {          /* while its volume moves (migrate_exports.h): what it will be there */
+        struct volume *v;
+        uint64_t id;
+    } there;
     char uri[640];
     int rc;
     char error[512];
+    bool told;         /* an event, or a reply, has said so */
     uint64_t retry_ns; /* when a failed one is tried again; the pauses grow */
     unsigned retries;
 };
@@ -96,14 +105,19 @@ struct control {
     struct control_options options;
     const struct control_config *config;
     struct event_ring events;
-    struct list pools;        /* struct control_pool, in order of arrival */
-    bool tending;             /* monitor_tend's coroutine runs */
-    bool looking;             /* one that looks at disks runs */
-    bool state_unsaved;       /* the cache of paths on disk is older than `pools` */
-    uint64_t next_collect_ns; /* when kept memory is looked at */
-    uint64_t next_tend_ns;    /* when the monitor looks again at what failed */
-    bool serves_page_cache;   /* a block device is or was attached: reactors are made for it */
-    struct co_mutex lock;     /* held by METHOD_ALONE methods, start and stop */
+    struct list pools; /* struct control_pool, in order of arrival */
+    struct migrations migrations;
+    struct list attachments; /* of all pools, so that one can change its pool and stay in place */
+    struct list moves;       /* struct control_move, whose exports stay as they are */
+    struct list attachment_changes;     /* struct attachment_change: attach and detach under way */
+    struct co_queue attachment_changed; /* one of these has ended */
+    bool tending;                       /* monitor_tend's coroutine runs */
+    bool looking;                       /* one that looks at disks runs */
+    bool state_unsaved;                 /* the cache of paths on disk is older than `pools` */
+    uint64_t next_collect_ns;           /* when kept memory is looked at */
+    uint64_t next_tend_ns;              /* when the monitor looks again at what failed */
+    bool serves_page_cache; /* a block device is or was attached: reactors are made for it */
+    struct co_mutex lock;   /* held by METHOD_ALONE methods, start and stop */
     bool started, stopping;
     struct co_queue state_changed; /* `started` or `stopping` */
     struct rpc rpc;
@@ -137,7 +151,7 @@ int control_volume_get(struct control *c, const char *text, struct control_pool 
                        const char **volume, struct vp_error *err) must_check;
 /* "POOL/VOL", and "POOL/?" of a volume that does not exist any more. Where there is an open volume,
  * volume_full_name has it. */
-#define VOLUME_FULL_NAME_BYTES (POOL_NAME_MAX + 1 + VOLUME_NAME_MAX + 1)
+#define VOLUME_FULL_NAME_BYTES (VOLUME_FULL_NAME_MAX + 1)
 void control_volume_name(const char *pool, const char *volume,
                          char out[static VOLUME_FULL_NAME_BYTES]);
 
@@ -156,6 +170,11 @@ CO int control_pool_import(struct control *c, const struct pool_found *f, struct
 CO void control_pools_retry(struct control *c);
 /* Off the list; waits for its users (the caller is not one). */
 CO void control_pool_detach(struct control_pool *p);
+/* Somebody waits for its users: what would hold it for long must not begin. */
+static inline bool control_pool_is_leaving(const struct control_pool *p)
+{
+    return list_empty(&p->link);
+}
 /* Frees what control_pool_detach took off. */
 void control_pool_free(struct control_pool *p);
 /* Writes the cache of disks' paths. A failure gives an event, and the monitor tries again. */
@@ -199,8 +218,38 @@ CO void attachments_used_by(const struct control_pool *p, const char *volume, ch
 CO void attachments_resize(struct control *c, struct control_pool *p, const char *volume);
 /* Ends an attachment for good, whoever uses it. */
 CO int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err) must_check;
+/* Starts those again that are not served, without regard to their pauses: volumes that were in
+ * doubt may not be any more. The caller holds control.lock. */
+CO void attachments_retry_now(struct control *c);
+/* Ends serving, so that users wait or come again. It is tried again as one that failed. */
+CO void attachment_withdraw(struct control *c, struct attachment *a);
+/* Drops those of a volume that has left the pool. The caller holds control.lock, and deletes their
+ * records. VP_E_BUSY: one of them is served, or a move has them in its hands; none is dropped. */
+int attachments_forget(struct control *c, const struct volumes *vs, uint32_t volume_id) must_check;
+/* Adds a's record to a batch, with another identity and names. */
+void attachment_record_add(const struct attachment *a, uint64_t id, uint32_t volume_id,
+                           const struct attachment_aliases *aliases, struct pool_batch *b);
+/* The next attachment of the pool after `a`; NULL: the first one. Those of a volume that moves to
+ * another pool change their pool also while somebody who holds control.lock walks. */
+struct attachment *attachment_next(const struct control_pool *p, const struct attachment *a);
 unsigned attachment_count(const struct control_pool *p, const char *volume);
 CO json_t *attachment_json(const struct attachment *a);
+
+/* ---- migrate_exports.c --------------------------------------------------------------------- */
+
+/* Whoever makes, starts or ends attachments of a volume does so in between. */
+struct attachment_change {
+    struct list link;
+    const struct control_pool *pool;
+    const char *volume; /* the caller's until the end */
+};
+/* VP_E_VOLUME_MOVING: the volume moves, and attachments neither come nor go. */
+int attachment_change_begin(struct control *c, struct attachment_change *ch,
+                            const struct control_pool *p, const char *volume,
+                            struct vp_error *err) must_check;
+void attachment_change_end(struct control *c, struct attachment_change *ch);
+/* A move keeps the attachments of this volume as they are, and may have one in its hands. */
+bool control_moves_hold(const struct control *c, const struct control_pool *p, const char *volume);
 
 /* ---- show.c -------------------------------------------------------------------------------- */
 
@@ -281,7 +330,7 @@ void notify_send(const char *text);
 /* ---- methods ------------------------------------------------------------------------------- */
 
 extern const struct method methods_daemon[], methods_pool[], methods_volume[], methods_attach[],
-    methods_ublk[], methods_job[], methods_doctor[];
+    methods_ublk[], methods_job[], methods_migrate[], methods_doctor[];
 extern const struct method *const methods_all[];
 
 #endif

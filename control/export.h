@@ -26,11 +26,19 @@ struct export_kind {
      * on, and can be stopped again, or left. After another error the export has ended, and
      * something of it remains. */
     CO int (*stop)(struct attachment *a, struct vp_error *err);
-    /* The next daemon goes on with the export. It ends here so that its users wait, or come
-     * again. */
+    /* The next daemon goes on with the export, or a later start. It ends here so that its users
+     * wait, or come again. Without control.lock when the volume is withdrawn (migrate_exports.h):
+     * a->served is NULL before anything ends, since others may look at it. */
     CO void (*leave)(struct attachment *a);
     /* Tells the export's users the volume's new size. NULL: they ask by themselves. */
     CO int (*resize)(struct attachment *a, struct vp_error *err);
+    /* Whether `target`, which is open, can take the place of a->v for the export's users.
+     * VP_E_NOT_SUPPORTED. NULL: any volume can. */
+    CO int (*check_move)(const struct attachment *a, struct volume *target, struct vp_error *err);
+    /* The volume has moved to another pool: a->pool, a->volume, a->v and a->aliases are new. The
+     * export goes on, and tells the new name. Its users wait meanwhile. Other commands may look at
+     * it, so a->served stays. */
+    CO void (*moved)(struct control *c, struct attachment *a);
 
     /* VP_E_BUSY, naming the users. Waits a moment for users that let go by themselves. */
     CO int (*check_unused)(const struct attachment *a, struct vp_error *err);

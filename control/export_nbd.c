@@ -64,12 +64,26 @@ static void name_port(struct attachment *a, const struct nbdx_address *address)
                    host, nbdx_server_port(a->served));
 }
 
+static_assert(ATTACHMENT_ALIASES_MAX == NBDX_ALIASES_MAX, "a server has all that are remembered");
+
+static unsigned aliases_of(const struct attachment *a,
+                           const char *out[static ATTACHMENT_ALIASES_MAX])
+{
+    for (unsigned i = 0; i < a->aliases.count; i++)
+        out[i] = a->aliases.name[i];
+    return a->aliases.count;
+}
+
 static CO int server_start(struct control *c, const struct attachment *a,
                            const struct nbdx_address *address, struct nbdx_server **out,
                            struct vp_error *err)
 {
-    struct nbdx_export export = {
-        .name = volume_full_name(a->v), .front = volume_front(a->v), .read_only = a->read_only};
+    const char *aliases[ATTACHMENT_ALIASES_MAX];
+    struct nbdx_export export = {.name = volume_full_name(a->v),
+                                 .aliases = aliases,
+                                 .alias_count = aliases_of(a, aliases),
+                                 .front = volume_front(a->v),
+                                 .read_only = a->read_only};
     struct nbdx_server_options o = {
         .address = *address,
         .exports = &export,
@@ -119,8 +133,23 @@ static CO int nbd_stop(struct attachment *a, struct vp_error *err)
  * on. */
 static CO void nbd_leave(struct attachment *a)
 {
-    nbdx_server_stop(a->served, 0);
+    struct nbdx_server *server = a->served;
     a->served = NULL;
+    nbdx_server_stop(server, 0);
+}
+
+static CO void nbd_moved(struct control *c, struct attachment *a)
+{
+    const char *aliases[ATTACHMENT_ALIASES_MAX];
+    int rc =
+        nbdx_server_rename(a->served, 0, volume_full_name(a->v), aliases, aliases_of(a, aliases));
+    if (rc)
+        control_event(c, VP_LOG_WARN, "attachment.name", volume_full_name(a->v),
+                      "%s: new clients find it by its former name only, until the daemon is "
+                      "restarted: %s",
+                      a->address, vp_err_text(rc));
+    else if (!nbdx_server_uri(a->served, 0, a->uri, sizeof(a->uri)))
+        a->uri[0] = 0;
 }
 
 /* ---- who uses it --------------------------------------------------------------------------- */
@@ -150,15 +179,24 @@ static CO int nbd_check_unused(const struct attachment *a, struct vp_error *err)
     while (clients_text(a, clients, sizeof(clients)))
         if (reactor_now_ns() >= deadline_ns || co_sleep_ns(SETTLE_STEP_NS))
             return vp_fail(err, VP_E_BUSY,
-                           "%s of %s is in use by clients (%s): shut them down, or use --force and "
-                           "have them see errors",
-                           a->address, volume_full_name(a->v), clients);
+                           "%s of %s/%s is in use by clients (%s): shut them down, or use --force "
+                           "and have them see errors",
+                           a->address, a->pool->name, a->volume, clients);
     return 0;
 }
 
 static CO void nbd_users(const struct attachment *a, char *text, size_t size)
 {
     vp_ignore((int)clients_text(a, text, size), "the text is what is wanted");
+}
+
+static json_t *aliases_json(const struct attachment_aliases *aliases)
+{
+    json_t *names = json_array();
+    for (unsigned i = 0; names && i < aliases->count; i++)
+        if (json_array_append_new(names, json_string(aliases->name[i])))
+            break; /* no memory: some are missing in the reply */
+    return names;
 }
 
 static CO json_t *nbd_describe(const struct attachment *a)
@@ -171,6 +209,7 @@ static CO json_t *nbd_describe(const struct attachment *a)
                                (json_int_t)stats.accepted);
     show_figures_into(object, &nbdx_figure_set, &stats.figures);
     attachment_socket_show(a->socket, object);
+    (void)json_object_set_new(object, "aliases", aliases_json(&a->aliases));
     return object;
 }
 
@@ -180,6 +219,7 @@ const struct export_kind export_nbd = {.name = "nbd",
                                        .start = nbd_start,
                                        .stop = nbd_stop,
                                        .leave = nbd_leave,
+                                       .moved = nbd_moved,
                                        .check_unused = nbd_check_unused,
                                        .users = nbd_users,
                                        .describe = nbd_describe};

@@ -25,6 +25,7 @@ struct export_device {
     struct ublkx_target *target;
     struct front_client client; /* the device, towards the volume */
     struct ublk_record record;  /* of the device */
+    bool has_other_names;       /* before it was taken over: the volume has moved since */
 };
 
 struct address {
@@ -110,13 +111,18 @@ static uint64_t tag_of(const struct volume_info *info)
     return tag ? tag : 1;
 }
 
+/* Where the volume is, and what it is called. */
+static void record_name(struct ublk_record *r, const struct attachment *a)
+{
+    r->pool_uuid = pool_uuid(volumes_pool(a->pool->vs));
+    (void)snprintf(r->pool, sizeof(r->pool), "%s", a->pool->name);
+    (void)snprintf(r->volume, sizeof(r->volume), "%s", a->volume);
+}
+
 static struct ublk_record record_of(const struct attachment *a, const struct volume_info *info)
 {
-    struct ublk_record r = {.tag = tag_of(info),
-                            .pool_uuid = pool_uuid(volumes_pool(a->pool->vs)),
-                            .volume_uuid = info->uuid};
-    (void)snprintf(r.pool, sizeof(r.pool), "%s", a->pool->name);
-    (void)snprintf(r.volume, sizeof(r.volume), "%s", a->volume);
+    struct ublk_record r = {.tag = tag_of(info), .volume_uuid = info->uuid};
+    record_name(&r, a);
     return r;
 }
 
@@ -141,16 +147,25 @@ static CO void all_serve_page_cache(struct control *c)
 static CO int target_start(const struct attachment *a, const struct address *address,
                            struct export_device *d, struct vp_error *err)
 {
-    struct ublkx_options o = {.backend = ublkx_volume_backend(a->v, &d->client),
-                              .number = address->number,
-                              .queues = address->queues,
-                              .depth = address->depth,
-                              .read_only = a->read_only,
-                              .tag = d->record.tag,
-                              .take_over = ublk_device_is_recorded(&d->record, address->number),
-                              .known = ublk_device_known,
-                              .known_arg = &d->record};
+    struct ublkx_options o = {
+        .backend = ublkx_volume_backend(a->v, &d->client),
+        .number = address->number,
+        .queues = address->queues,
+        .depth = address->depth,
+        .read_only = a->read_only,
+        .tag = d->record.tag,
+        .take_over = ublk_device_is_recorded(&d->record, address->number, &d->has_other_names),
+        .known = ublk_device_known,
+        .known_arg = &d->record};
     return ublkx_target_start(&o, &d->target, err);
+}
+
+/* The names in /dev/vpool, which udev makes. */
+static CO void names_follow(struct control *c, const struct attachment *a)
+{
+    struct vp_error err = {0};
+    if (ublk_device_announce(export_ublk_number(a), &err))
+        control_event(c, VP_LOG_WARN, "attachment.name", volume_full_name(a->v), "%s", err.text);
 }
 
 /* Also takes over the device that a killed daemon left. */
@@ -180,22 +195,21 @@ static CO int ublk_start(struct control *c, struct attachment *a, struct vp_erro
     (void)snprintf(a->address, sizeof(a->address), PREFIX "%d,queues=%u,depth=%u",
                    ublkx_target_number(d->target), s.queues, s.depth);
     (void)snprintf(a->uri, sizeof(a->uri), "%s", ublkx_target_path(d->target));
+    bool renamed = s.recovered && d->has_other_names;
     a->served = steal(d);
+    if (renamed)
+        names_follow(c, a);
     return 0;
-}
-
-static void device_free(struct attachment *a)
-{
-    free(a->served);
-    a->served = NULL;
 }
 
 static CO int ublk_stop(struct attachment *a, struct vp_error *err)
 {
     struct export_device *d = a->served;
     int rc = ublkx_target_stop(&d->target, err);
-    if (!d->target)
-        device_free(a);
+    if (!d->target) {
+        a->served = NULL;
+        free(d);
+    }
     return rc;
 }
 
@@ -203,8 +217,40 @@ static CO int ublk_stop(struct attachment *a, struct vp_error *err)
 static CO void ublk_leave(struct attachment *a)
 {
     struct export_device *d = a->served;
+    a->served = NULL;
     ublkx_target_leave(d->target);
-    device_free(a);
+    free(d);
+}
+
+/*
+ * The device says for good whether it has a volatile cache. Where it has one, its users flush what
+ * a power cut must not take, and count on it that a kill of the daemon takes nothing
+ * (ublk/volume_backend.c).
+ */
+static CO int ublk_check_move(const struct attachment *a, struct volume *target,
+                              struct vp_error *err)
+{
+    const struct export_device *d = a->served;
+    bool survives_kill = volume_take_memory(target);
+    if (survives_kill || !ublkx_target_stats(d->target).volatile_cache)
+        return 0;
+    return vp_fail(
+        err, VP_E_NOT_SUPPORTED,
+        "%s is served so that a kill of the daemon loses no write that was answered, and "
+        "in %s it could, since there is no shared memory (/dev/shm) for it: make room "
+        "there, or detach the device first",
+        a->uri, volume_full_name(target));
+}
+
+static CO void ublk_moved(struct control *c, struct attachment *a)
+{
+    struct export_device *d = a->served;
+    struct vp_error err = {0};
+    record_name(&d->record, a);
+    if (ublk_device_known(&d->record, export_ublk_number(a), true, &err))
+        control_event(c, VP_LOG_WARN, "attachment.name", volume_full_name(a->v), "%s", err.text);
+    else
+        names_follow(c, a);
 }
 
 static CO int ublk_resize(struct attachment *a, struct vp_error *err)
@@ -239,7 +285,7 @@ static CO int users_find(const struct attachment *a, struct block_users_of *out)
 static CO int check_unclaimed(const struct attachment *a)
 {
     const struct export_device *d = a->served;
-    return ublkx_target_check_unclaimed(d->target);
+    return d ? ublkx_target_check_unclaimed(d->target) : 0;
 }
 
 /* Users that are udev and its helpers do not count: they open a device for a moment after every
@@ -298,7 +344,6 @@ static CO void ublk_users(const struct attachment *a, char *text, size_t size)
 
 static CO json_t *ublk_describe(const struct attachment *a)
 {
-    const struct export_device *d = a->served;
     static const struct ublkx_figures none;
     struct ublkx_stats s = {.figures = &none};
     bool used = false;
@@ -306,6 +351,7 @@ static CO json_t *ublk_describe(const struct attachment *a)
     char used_by[400];
     vp_ignore(users_find(a, &of), "then nobody can be named");
     block_users_text(&of.users, used_by, sizeof(used_by));
+    const struct export_device *d = a->served;
     if (d) {
         s = ublkx_target_stats(d->target);
         used = check_unclaimed(a) == VP_E_BUSY;
@@ -325,6 +371,8 @@ const struct export_kind export_ublk = {.name = "ublk",
                                         .stop = ublk_stop,
                                         .leave = ublk_leave,
                                         .resize = ublk_resize,
+                                        .check_move = ublk_check_move,
+                                        .moved = ublk_moved,
                                         .check_unused = ublk_check_unused,
                                         .users = ublk_users,
                                         .describe = ublk_describe,

@@ -12,7 +12,7 @@
 
 static const char *const flag_names[] = {"unavailable", "fenced", "faulted", "damaged",
                                          "degraded",    "paused", "space",   "errors",
-                                         "attachments", "disks",  "jobs"};
+                                         "attachments", "disks",  "jobs",    "in doubt"};
 #define FLAGS (sizeof(flag_names) / sizeof(flag_names[0]))
 
 void health_init(struct health *h)
@@ -214,8 +214,9 @@ unsigned health_of_pool(const struct control_pool *p)
     const struct volume_health *v;
     list_for_each (v, &p->health.all, link)
         flags |= v->now;
-    const struct attachment *a;
-    list_for_each (a, &p->attachments, link)
+    if (migrations_left_unserved(p))
+        flags |= HEALTH_IN_DOUBT;
+    for (const struct attachment *a = NULL; (a = attachment_next(p, a));)
         if (!a->served)
             flags |= HEALTH_ATTACHMENTS;
     return flags;
@@ -224,7 +225,8 @@ unsigned health_of_pool(const struct control_pool *p)
 unsigned health_of_volume(const struct control_pool *p, const struct volume_info *v)
 {
     const struct volume_health *h = entry_find(&p->health, v->id);
-    return (h ? h->at_risk : 0U) | (v->state == VOLUME_FAULTED ? HEALTH_FAULTED : 0U) |
+    return (migrations_left_unserved_is(p, v->name) ? HEALTH_IN_DOUBT : 0U) |
+           (h ? h->at_risk : 0U) | (v->state == VOLUME_FAULTED ? HEALTH_FAULTED : 0U) |
            (figure_get(&v->figures->checksum_errors) ? HEALTH_DAMAGED : 0U) |
            (figure_get(&v->figures->waiting_for_space) ? HEALTH_PAUSED : 0U);
 }

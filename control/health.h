@@ -29,7 +29,8 @@ enum health_flag {
     HEALTH_ERRORS = 1 << 7,      /* pool: disks had errors                                   */
     HEALTH_ATTACHMENTS = 1 << 8, /* pool: something attached is not served                   */
     HEALTH_DISKS = 1 << 9,       /* pool: a disk is not what it was: labels, file, path       */
-    HEALTH_JOBS = 1 << 10, /* pool: a job is paused, and holds space or leaves copies unequal */
+    HEALTH_JOBS = 1 << 10,     /* pool: a job is paused, and holds space or leaves copies unequal */
+    HEALTH_IN_DOUBT = 1 << 11, /* whether it has moved to another pool is not known: not served  */
 };
 
 /* A volume that is not well, or was not a moment ago. */

@@ -71,9 +71,11 @@ static void job_tell(const struct jobs_look *w, const struct pool_job *j)
 #undef TELL
 }
 
+/* A move has events of its own (migrations.c). */
 static int job_look(struct pool_job *j, void *arg)
 {
-    if (j->state == j->told || j->state == POOL_JOB_ENDING || is_quick(j))
+    if (j->kind == POOL_JOB_MIGRATE || j->state == j->told || j->state == POOL_JOB_ENDING ||
+        is_quick(j))
         return 0;
     job_tell(arg, j);
     j->told = j->state;

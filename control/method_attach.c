@@ -68,9 +68,12 @@ static const struct param detach_params[] = {
     PARAM(struct detach_args, force, PARAM_BOOL, false, 0, 0),
     {0}};
 
-static bool matches(const struct attachment *a, const char *volume, const struct detach_args *args)
+/* A move of another volume may have taken `a` to another pool since attachment_next. */
+static bool matches(const struct attachment *a, const struct control_pool *p, const char *volume,
+                    const struct detach_args *args)
 {
-    return strcmp(a->volume, volume) == 0 && (!args->nbd || strcmp(a->address, args->nbd) == 0) &&
+    return a->pool == p && strcmp(a->volume, volume) == 0 &&
+           (!args->nbd || strcmp(a->address, args->nbd) == 0) &&
            (!args->ublk || a->kind == &export_ublk);
 }
 
@@ -78,9 +81,8 @@ static unsigned count_matching(const struct control_pool *p, const char *volume,
                                const struct detach_args *args)
 {
     unsigned count = 0;
-    const struct attachment *a;
-    list_for_each (a, &p->attachments, link)
-        count += matches(a, volume, args);
+    for (const struct attachment *a = NULL; (a = attachment_next(p, a));)
+        count += matches(a, p, volume, args);
     return count;
 }
 
@@ -97,14 +99,16 @@ static CO int detach_matching(struct control *c, struct control_pool *p, const c
             "%s has %u attachments: name one with --nbd or --ublk, or end all of them with --all",
             args->volume, count);
     /* All of them or none: every one is looked at before the first ends. */
-    struct attachment *a, *tmp;
     int rc = 0;
-    list_for_each (a, &p->attachments, link)
-        if (rc == 0 && !args->force && matches(a, volume, args))
+    for (struct attachment *a = NULL; rc == 0 && (a = attachment_next(p, a));)
+        if (!args->force && matches(a, p, volume, args))
             rc = attachment_check_unused(a, err);
-    list_for_each_safe (a, tmp, &p->attachments, link)
-        if (rc == 0 && matches(a, volume, args))
+    struct attachment *next;
+    for (struct attachment *a = attachment_next(p, NULL); rc == 0 && a; a = next) {
+        next = attachment_next(p, a);
+        if (matches(a, p, volume, args))
             rc = attachment_remove(c, a, err);
+    }
     return rc;
 }
 
@@ -116,8 +120,13 @@ static CO int detach(struct control *c, const void *args, json_t **result, struc
     int rc = control_volume_get(c, a->volume, &p, &volume, err);
     if (rc)
         return rc;
+    struct attachment_change change;
     unsigned before = attachment_count(p, volume);
-    rc = detach_matching(c, p, volume, a, err);
+    rc = attachment_change_begin(c, &change, p, volume, err);
+    if (rc == 0) {
+        rc = detach_matching(c, p, volume, a, err);
+        attachment_change_end(c, &change);
+    }
     if (rc == 0)
         *result = json_pack("{s:i}", "detached", (int)(before - attachment_count(p, volume)));
     control_pool_put(p);
@@ -134,15 +143,12 @@ static CO int attachments(struct control *c, const void *args, json_t **result,
 {
     (void)args;
     json_t *list = json_array();
-    struct control_pool *p;
-    list_for_each (p, &c->pools, link) {
-        struct attachment *a;
-        list_for_each (a, &p->attachments, link) {
-            if (json_array_append_new(list, attachment_json(a)) == 0)
-                continue;
-            json_decref(list);
-            return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
-        }
+    const struct attachment *a;
+    list_for_each (a, &c->attachments, link) {
+        if (json_array_append_new(list, attachment_json(a)) == 0)
+            continue;
+        json_decref(list);
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     }
     *result = json_pack("{s:o}", "attachments", list);
     return 0;

@@ -232,11 +232,9 @@ static const struct param export_params[] = {
 
 static CO int check_unused(const struct control_pool *p, struct vp_error *err)
 {
-    const struct attachment *a;
     int rc = 0;
-    list_for_each (a, &p->attachments, link)
-        if (rc == 0)
-            rc = attachment_check_unused(a, err);
+    for (const struct attachment *a = NULL; rc == 0 && (a = attachment_next(p, a));)
+        rc = attachment_check_unused(a, err);
     return rc;
 }
 
@@ -249,6 +247,8 @@ static CO int export_pool(struct control *c, const void *args, json_t **result,
     if (!p)
         return vp_fail(err, VP_E_NOT_FOUND, "no pool '%.80s' here", a->pool);
     int rc = a->force ? 0 : check_unused(p, err);
+    if (rc == 0)
+        rc = migrations_refuse(c, p, "export", err); /* last: nothing yields before the detach */
     if (rc)
         return rc;
     control_pool_detach(p);
@@ -289,7 +289,9 @@ static CO int destroy(struct control *c, const void *args, json_t **result, stru
     if (rc)
         return rc;
     control_pool_put(p); /* the lock is held: nobody else takes it off the list */
-    rc = refuse_when_attached(p, "destroy", err);
+    rc = migrations_refuse(c, p, "destroy", err);
+    if (rc == 0)
+        rc = refuse_when_attached(p, "destroy", err);
     if (rc)
         return rc;
     *result = destroy_plan(p, a->dry_run);

@@ -107,11 +107,23 @@ static int refuse_what_is_not_an_orphan(const struct ublk_seen *s, struct vp_err
     return 0;
 }
 
+/* Where the volume is, or would be if that pool were open. The record may name the pool that the
+ * volume has left. */
+static const struct control_pool *pool_of_volume(struct control *c, const struct ublk_record *r)
+{
+    char uuid[VP_UUID_TEXT];
+    const struct control_pool *p;
+    list_for_each (p, &c->pools, link)
+        if (p->vs && volume_name_of_uuid(p->vs, r->volume_uuid))
+            return p;
+    return control_pool_find(c, vp_uuid_format(r->pool_uuid, uuid));
+}
+
 static int refuse_what_may_come_back(struct control *c, const struct ublk_seen *s,
                                      struct vp_error *err)
 {
-    char uuid[VP_UUID_TEXT], users[400];
-    const struct control_pool *p = control_pool_find(c, vp_uuid_format(s->record.pool_uuid, uuid));
+    char users[400];
+    const struct control_pool *p = pool_of_volume(c, &s->record);
     if (p)
         return vp_fail(err, VP_E_BUSY,
                        "/dev/ublkb%d is of %s/%s, and this daemon knows pool '%s': have it served "
@@ -127,6 +139,24 @@ static int refuse_what_may_come_back(struct control *c, const struct ublk_seen *
                    s->device.number, users);
 }
 
+/* Its volume may move, with an attachment that is not served. */
+static CO int remove_orphan(struct control *c, const struct ublk_seen *s, struct vp_error *err)
+{
+    struct attachment_change change;
+    const struct control_pool *p = pool_of_volume(c, &s->record);
+    const char *volume = p && p->vs ? volume_name_of_uuid(p->vs, s->record.volume_uuid) : NULL;
+    if (!volume)
+        return ublk_remove(s, err);
+    char name[VOLUME_NAME_MAX + 1];
+    memcpy(name, volume, strlen(volume) + 1);
+    int rc = attachment_change_begin(c, &change, p, name, err);
+    if (rc)
+        return rc;
+    rc = ublk_remove(s, err);
+    attachment_change_end(c, &change);
+    return rc;
+}
+
 static CO int ublk_remove_method(struct control *c, const void *args, json_t **result,
                                  struct vp_error *err)
 {
@@ -138,7 +168,7 @@ static CO int ublk_remove_method(struct control *c, const void *args, json_t **r
     if (rc == 0 && !a->force)
         rc = refuse_what_may_come_back(c, &s, err);
     if (rc == 0 && !a->dry_run)
-        rc = ublk_remove(&s, err);
+        rc = remove_orphan(c, &s, err);
     if (rc)
         return rc;
     char subject[VOLUME_FULL_NAME_BYTES];

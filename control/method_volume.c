@@ -219,7 +219,8 @@ static CO int resize_in(struct control *c, struct control_pool *p, const char *v
                        "%s is in use (%s), and what is beyond the new end would be lost under it: "
                        "end that first, or use --force",
                        a->volume, users);
-    if (!a->dry_run)
+    rc = volume_check_stays(p->vs, volume, err);
+    if (rc == 0 && !a->dry_run)
         rc = resize_now(c, p, volume, a, from, users, err);
     if (rc)
         return rc;
@@ -244,13 +245,15 @@ static CO int resize(struct control *c, const void *args, json_t **result, struc
 
 /* ---- volume.rename, volume.delete ------------------------------------------------------------ */
 
+/* A move keeps its attachments, so it is named first. */
 static CO int refuse_when_attached(const struct control_pool *p, const char *volume,
                                    const char *what, struct vp_error *err)
 {
     unsigned count = attachment_count(p, volume);
     char users[400];
-    if (count == 0)
-        return 0;
+    int rc = volume_check_stays(p->vs, volume, err);
+    if (rc || count == 0)
+        return rc;
     attachments_used_by(p, volume, users, sizeof(users));
     if (users[0])
         return vp_fail(err, VP_E_BUSY,

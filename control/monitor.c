@@ -80,6 +80,8 @@ static void look_at_pool(struct control *c, struct control_pool *p)
 void monitor_look(struct control *c)
 {
     struct control_pool *p;
+    migrations_reap(c);
+    migrations_look_left(c);
     list_for_each (p, &c->pools, link) {
         if (!p->vs)
             continue;
@@ -107,6 +109,8 @@ static CO void tend_locked(struct control *c, bool due)
         if (due)
             attachments_retry(c, p);
     }
+    if (due && c->migrations.unsettled)
+        migrations_settle(c);
     control_pools_retry(c);
 }
 

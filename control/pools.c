@@ -114,10 +114,10 @@ static struct control_pool *pool_new(struct control *c, const char *name, struct
     if (!p)
         return NULL;
     (void)snprintf(p->name, sizeof(p->name), "%s", name);
+    p->control = c;
     p->uuid = uuid;
     p->next_attachment = 1;
     co_queue_init(&p->unused);
-    list_init(&p->attachments);
     health_init(&p->health);
     list_add_tail(&c->pools, &p->link);
     return p;
@@ -136,6 +136,7 @@ void control_pool_free(struct control_pool *p)
         return;
     list_del(&p->link);
     health_fini(&p->health);
+    json_decref(p->left);
     json_decref(p->paths);
     free(p);
 }
@@ -185,6 +186,7 @@ CO int control_pool_add(struct control *c, struct volumes *vs, struct control_po
     p->rc = 0;
     p->error[0] = 0;
     history_load(c, p);
+    migrations_settle(c);
     attachments_start(c, p);
     *out = p;
     return 0;
@@ -506,6 +508,7 @@ CO void control_pools_restore(struct control *c)
 CO int control_pools_close(struct control *c)
 {
     int first = 0;
+    migrations_end(c);
     while (!list_empty(&c->pools)) {
         struct control_pool *p = list_first(&c->pools, struct control_pool, link);
         control_pool_detach(p);

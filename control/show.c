@@ -150,6 +150,13 @@ static void warn(json_t *list, const char *action, const char *fmt, ...)
     (void)json_array_append_new(list, w); /* no memory: one warning less */
 }
 
+/* The command that helps with the last one. */
+static void warn_command(json_t *list, const char *command)
+{
+    json_t *last = json_array_get(list, json_array_size(list) - 1);
+    (void)json_object_set_new(last, "command", json_string(command)); /* no memory: without it */
+}
+
 /* "/dev/sdb, serial S4XN": what a person looks for, also when the disk is not there. */
 static void disk_name(const struct pool_disk_info *d, const struct disk_place *last, char *to,
                       size_t size)
@@ -285,9 +292,8 @@ static int warn_job(struct pool_job *j, void *arg)
     else
         warn(w->list, "resume the job",
              "job %s, the resync of %s, is paused: until it ends, copies may differ", job, volume);
-    json_t *last = json_array_get(w->list, json_array_size(w->list) - 1);
     (void)snprintf(command, sizeof(command), "vpool jobs resume %s", job);
-    (void)json_object_set_new(last, "command", json_string(command)); /* no memory: without it */
+    warn_command(w->list, command);
     return 0;
 }
 
@@ -297,6 +303,33 @@ static void warn_jobs(json_t *list, const struct control_pool *p)
     vp_ignore(pool_job_each(volumes_pool(p->vs), warn_job, &w), "warn_job never fails");
     if (w.count > JOBS_NAMED)
         warn(list, "`vpool jobs` shows all", "%u more jobs are paused", w.count - JOBS_NAMED);
+}
+
+/* By name, as many as fit on a screen. */
+static void warn_left(json_t *list, const struct control_pool *p)
+{
+    unsigned count = 0;
+    const char *name;
+    json_t *left;
+    json_object_foreach(migrations_left_of(p), name, left)
+    {
+        char command[VOLUME_FULL_NAME_BYTES + 40], text[MIGRATIONS_LEFT_TEXT];
+        if (!migrations_left_unserved_is(p, name) || count++ >= VOLUMES_NAMED)
+            continue;
+        bool is_old = strcmp(json_string_value(json_object_get(left, "side")), "superseded") == 0;
+        warn(list,
+             is_old ? "another pool has a newer copy of it, and serves that one"
+                    : "it is settled by itself once both pools are open and can record it; `vpool "
+                      "migrate forget` gives a pool that is lost up",
+             "%s/%s is %s; it %s", p->name, name, is_old ? "not served" : "in doubt and not served",
+             migrations_left_text(left, text));
+        (void)snprintf(command, sizeof(command), "vpool %s %s/%s --dry-run",
+                       is_old ? "volume delete" : "migrate forget", p->name, name);
+        warn_command(list, command);
+    }
+    if (count > VOLUMES_NAMED)
+        warn(list, "`vpool migrate status` shows all", "%u more volumes are in doubt after a move",
+             count - VOLUMES_NAMED);
 }
 
 static json_t *warnings_json(const struct control_pool *p, const struct pool_space *space)
@@ -310,9 +343,9 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
     warn_space(list, space);
     warn_volumes(list, p);
     warn_jobs(list, p);
-    const struct attachment *a;
-    list_for_each (a, &p->attachments, link)
-        if (!a->served)
+    warn_left(list, p);
+    for (const struct attachment *a = NULL; (a = attachment_next(p, a));)
+        if (!a->served && !migrations_left_unserved_is(p, a->volume))
             warn(list, "remove what is in the way and attach it again, or detach it",
                  "the attachment of %s/%s at %s is not served: %s", p->name, a->volume, a->address,
                  a->error);
@@ -394,14 +427,29 @@ json_t *show_volume_options(const struct volume_options *o)
                      "read-only", o->read_only, "reserve", INT(o->reserve_bytes));
 }
 
+/* A volume that moves is not in a state of its own while it is faulted or deleted. */
+static const char *volume_state(const struct control_pool *p, const struct volume_info *v)
+{
+    struct volume_owner_info o;
+    if (v->state != VOLUME_ONLINE || volume_owner_get(p->vs, v->name, &o))
+        return show_volume_state(v->state);
+    if (o.ownership == VOLUME_TARGET)
+        return "target";
+    if (o.ownership == VOLUME_SUPERSEDED)
+        return "superseded";
+    if (o.ownership == VOLUME_INTENT)
+        return o.in_doubt ? "in doubt" : "moving";
+    return show_volume_state(v->state);
+}
+
 json_t *show_volume(const struct control_pool *p, const struct volume_info *v)
 {
     char uuid[VP_UUID_TEXT];
     return json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:i, "
-                     "s:i, s:i, s:i, s:I, s:o}",
+                     "s:i, s:i, s:i, s:I, s:o, s:o}",
                      "pool", p->name, "name", v->name, "id", (int)v->id, "uuid",
-                     vp_uuid_format(v->uuid, uuid), "state", show_volume_state(v->state), "fault",
-                     v->fault, "health", health_json(health_of_volume(p, v)), "paused",
+                     vp_uuid_format(v->uuid, uuid), "state", volume_state(p, v), "fault", v->fault,
+                     "health", health_json(health_of_volume(p, v)), "paused",
                      health_paused_json(p, v), "size_bytes", INT(v->options.size_bytes),
                      "allocated_bytes", INT(v->allocated_bytes), "valid_bytes", INT(v->valid_bytes),
                      "leased_bytes", INT(v->leased_bytes), "created", INT(v->created_seconds),
@@ -409,5 +457,6 @@ json_t *show_volume(const struct control_pool *p, const struct volume_info *v)
                      "open_count", (int)v->open_count, "waiting_requests",
                      (int)figure_get(&v->figures->waiting_for_space), "attachments",
                      (int)attachment_count(p, v->name), "errors_since", INT(v->errors_since),
-                     "counters", show_figures(&volume_figure_set, v->figures, false));
+                     "counters", show_figures(&volume_figure_set, v->figures, false), "move",
+                     migration_side_json(p->vs, v->name));
 }

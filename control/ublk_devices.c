@@ -19,18 +19,16 @@
 #include <unistd.h>
 
 #define CLASS_DIR "/sys/class/ublk-char"
+#define BLOCK_DIR "/sys/class/block"
 
 /* ---- one device ---------------------------------------------------------------------------- */
 
 static struct attachment *find_served(struct control *c, int number)
 {
-    struct control_pool *p;
-    list_for_each (p, &c->pools, link) {
-        struct attachment *a;
-        list_for_each (a, &p->attachments, link)
-            if (export_ublk_number(a) == number)
-                return a;
-    }
+    struct attachment *a;
+    list_for_each (a, &c->attachments, link)
+        if (export_ublk_number(a) == number)
+            return a;
     return NULL;
 }
 
@@ -169,20 +167,41 @@ CO int ublk_device_known(void *arg, int number, bool there, struct vp_error *err
               : 0;
 }
 
+struct known {
+    int number;
+    struct ublk_record record;
+};
+
 static int read_blocking(void *arg)
 {
-    struct ublk_record *r = arg, known;
-    int rc = ublk_record_read(UBLK_RECORD_DIR, r->number, &known);
-    bool same = !rc && known.tag == r->tag && vp_uuid_equal(known.pool_uuid, r->pool_uuid) &&
-                vp_uuid_equal(known.volume_uuid, r->volume_uuid);
-    return rc ? rc : same ? 0 : VP_E_EXISTS;
+    struct known *k = arg;
+    return ublk_record_read(UBLK_RECORD_DIR, k->number, &k->record);
 }
 
-CO bool ublk_device_is_recorded(const struct ublk_record *r, int number)
+CO bool ublk_device_is_recorded(const struct ublk_record *r, int number, bool *has_other_names)
 {
-    struct ublk_record wanted = *r;
-    wanted.number = number;
-    return number >= 0 && offload_run(read_blocking, &wanted) == 0;
+    struct known k = {.number = number};
+    *has_other_names = false;
+    if (number < 0 || offload_run(read_blocking, &k) || !ublk_record_is_of(&k.record, r))
+        return false;
+    *has_other_names =
+        strcmp(k.record.pool, r->pool) != 0 || strcmp(k.record.volume, r->volume) != 0;
+    return true;
+}
+
+static int announce_blocking(void *number)
+{
+    return ublk_announce(BLOCK_DIR, *(const int *)number);
+}
+
+CO int ublk_device_announce(int number, struct vp_error *err)
+{
+    int rc = offload_run(announce_blocking, &number);
+    return rc ? vp_fail(err, rc,
+                        "/dev/ublkb%d keeps its names in /dev/vpool until `udevadm trigger "
+                        "/dev/ublkb%d`: its change could not be announced: %s",
+                        number, number, vp_err_text(rc))
+              : 0;
 }
 
 CO int ublk_remove(const struct ublk_seen *s, struct vp_error *err)

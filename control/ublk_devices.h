@@ -39,8 +39,12 @@ CO int ublk_each(struct control *c, bool users,
 /* Writes the record of device `number`, or without `there` removes it; a failure is logged too.
  * `record` is a struct ublk_record: see ublkx_options.known. */
 CO int ublk_device_known(void *record, int number, bool there, struct vp_error *err) must_check;
-/* Whether the record of device `number` says what `r` does. */
-CO bool ublk_device_is_recorded(const struct ublk_record *r, int number);
+/* Whether the record of device `number` is that of r's volume. The pool may be another one, and
+ * then *has_other_names: the volume has moved, and the daemon ended before the record was
+ * written. */
+CO bool ublk_device_is_recorded(const struct ublk_record *r, int number, bool *has_other_names);
+/* Has udev read the record of device `number` again, which serves. Errors with a sentence. */
+CO int ublk_device_announce(int number, struct vp_error *err) must_check;
 /* Removes an orphan. Requests that wait end with errors. As ublkx_device_discard. */
 CO int ublk_remove(const struct ublk_seen *s, struct vp_error *err) must_check;
 

@@ -118,6 +118,11 @@ int ublk_record_read(const char *dir, int number, struct ublk_record *out)
     return decode(text, out) ? 0 : VP_E_INVALID;
 }
 
+bool ublk_record_is_of(const struct ublk_record *r, const struct ublk_record *volume)
+{
+    return r->tag == volume->tag && vp_uuid_equal(r->volume_uuid, volume->volume_uuid);
+}
+
 int ublk_record_remove(const char *dir, int number)
 {
     char path[300];
@@ -134,6 +139,40 @@ int ublk_number_of(const char *name, const char *prefix)
     char *end;
     long n = strtol(name + len, &end, 10);
     return *end == 0 && n <= (long)UBLKX_NUMBER_MAX ? (int)n : -1;
+}
+
+/* ---- names --------------------------------------------------------------------------------- */
+
+/* A "change" event of the block device whose directory this is. */
+static int change(const char *device_dir)
+{
+    char path[400];
+    int n = snprintf(path, sizeof(path), "%s/uevent", device_dir);
+    if (n < 0 || n >= (int)sizeof(path))
+        return VP_E_TOO_BIG;
+    AUTO_FD int fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd < 0 || write(fd, "change", 6) != 6 ? vp_err_from_errno(errno) : 0;
+}
+
+/* Partitions take what they are called from their device, whose event udev handles first. */
+int ublk_announce(const char *block_dir, int number)
+{
+    char device[300], partition[360];
+    if (path_of(device, block_dir, number, ""))
+        return VP_E_TOO_BIG;
+    int rc = change(device);
+    AUTO_DIR DIR *d = rc ? NULL : opendir(device);
+    if (!d)
+        return rc ? rc : vp_err_from_errno(errno);
+    char prefix[24];
+    (void)snprintf(prefix, sizeof(prefix), "ublkb%dp", number);
+    for (const struct dirent *e; rc == 0 && (e = readdir(d));) {
+        if (ublk_number_of(e->d_name, prefix) < 0)
+            continue;
+        int n = snprintf(partition, sizeof(partition), "%s/%s", device, e->d_name);
+        rc = n > 0 && n < (int)sizeof(partition) ? change(partition) : VP_E_TOO_BIG;
+    }
+    return rc;
 }
 
 /* ---- many ------------------------------------------------------------------------------------ */

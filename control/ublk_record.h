@@ -38,6 +38,12 @@ struct ublk_record {
 int ublk_record_write(const char *dir, const struct ublk_record *r) must_check;
 /* VP_E_NOT_FOUND; VP_E_INVALID: it is not one of ours. Nothing in the file is trusted. */
 int ublk_record_read(const char *dir, int number, struct ublk_record *out) must_check;
+/* Whether both are of the same volume. The pool does not count: a volume may move to another pool,
+ * and keeps its uuid. */
+bool ublk_record_is_of(const struct ublk_record *r, const struct ublk_record *volume);
+/* Tells udev that device `number`, and then each of its partitions, has changed, so that it reads
+ * the record again. `block_dir` is the kernel's: it has "ublkbN". An errno's code. */
+int ublk_announce(const char *block_dir, int number) must_check;
 /* One that is not there is fine. */
 int ublk_record_remove(const char *dir, int number) must_check;
 

@@ -86,8 +86,15 @@ struct nbdx_request {
 
 /* ---- exports and connections --------------------------------------------------------------- */
 
+/* Read and changed on the server's reactor. */
+struct nbdx_names {
+    char *name, *alias[NBDX_ALIASES_MAX];
+    unsigned alias_count;
+};
+
 struct nbdx_served {
-    char *name, *description; /* description "" = none */
+    struct nbdx_names names;
+    char *description; /* "" = none */
     struct front *front;
     bool read_only;
 };

@@ -70,6 +70,19 @@ CO int nbdx_option_error(struct nbdx_connection *c, uint32_t option, uint32_t ty
 
 /* ---- exports ------------------------------------------------------------------------------- */
 
+static bool text_is(const char *text, const char *name, size_t len)
+{
+    return strlen(text) == len && memcmp(text, name, len) == 0;
+}
+
+static bool names_have(const struct nbdx_names *n, const char *name, size_t len)
+{
+    bool have = text_is(n->name, name, len);
+    for (unsigned i = 0; i < n->alias_count; i++)
+        have |= text_is(n->alias[i], name, len);
+    return have;
+}
+
 const struct nbdx_served *nbdx_export_find(const struct nbdx_connection *c, const char *name,
                                            size_t len)
 {
@@ -78,7 +91,7 @@ const struct nbdx_served *nbdx_export_find(const struct nbdx_connection *c, cons
     if (len == 0)
         return count == 1 ? e : NULL;
     for (unsigned i = 0; i < count; i++)
-        if (strlen(e[i].name) == len && memcmp(e[i].name, name, len) == 0)
+        if (names_have(&e[i].names, name, len))
             return &e[i];
     return NULL;
 }
@@ -132,10 +145,11 @@ static CO int option_list(struct nbdx_connection *c, struct nbdx_cursor d)
             struct be32 length;
             char text[NBDX_STRING_MAX];
         } __attribute__((packed)) r;
-        size_t n = strnlen(e[i].name, sizeof(r.text));
+        const char *name = e[i].names.name;
+        size_t n = strnlen(name, sizeof(r.text));
         size_t more = strnlen(e[i].description, sizeof(r.text) - n);
         r.length = be32_make((uint32_t)n);
-        memcpy(r.text, e[i].name, n);
+        memcpy(r.text, name, n);
         memcpy(r.text + n, e[i].description, more);
         int rc =
             nbdx_option_reply(c, NBDX_OPT_LIST, NBDX_REP_SERVER, &r, sizeof(r.length) + n + more);
@@ -166,7 +180,7 @@ static CO int info_item(struct nbdx_connection *c, uint32_t option, const struct
         return nbdx_option_reply(c, option, NBDX_REP_INFO, &r, sizeof(r));
     }
     case NBDX_INFO_NAME:
-        return info_text(c, option, type, e->name);
+        return info_text(c, option, type, e->names.name);
     case NBDX_INFO_DESCRIPTION:
         return e->description[0] ? info_text(c, option, type, e->description) : 0;
     case NBDX_INFO_BLOCK_SIZE: {

@@ -120,7 +120,8 @@ static CO int connection_serve(struct nbdx_connection *c)
         c->reactor = front_reactor(c->export->front);
         rc = reactor_call_for_client(c->reactor, transmission_call, c);
         if (rc)
-            vp_info("nbd: %s on %s was hung up: %s", c->peer, c->export->name, vp_err_text(rc));
+            vp_info("nbd: %s on %s was hung up: %s", c->peer, c->export->names.name,
+                    vp_err_text(rc));
     }
     connection_free(c);
     return rc == VP_E_CLOSED ? 0 : rc;
@@ -167,12 +168,32 @@ static CO void acceptor_main(void *arg)
 
 /* ---- start --------------------------------------------------------------------------------- */
 
+static void names_free(struct nbdx_names *n)
+{
+    free(n->name);
+    for (unsigned i = 0; i < n->alias_count; i++)
+        free(n->alias[i]);
+}
+
+static int names_copy(struct nbdx_names *to, const char *name, const char *const *aliases,
+                      unsigned alias_count)
+{
+    VP_VERIFY(alias_count, <=, (unsigned)NBDX_ALIASES_MAX);
+    *to = (struct nbdx_names){.name = strdup(name)};
+    bool ok = to->name;
+    while (ok && to->alias_count < alias_count) {
+        to->alias[to->alias_count] = strdup(aliases[to->alias_count]);
+        ok = to->alias[to->alias_count++];
+    }
+    return ok ? 0 : VP_E_NO_MEMORY;
+}
+
 static void server_free(struct nbdx_server *s)
 {
     if (s->listen_fd >= 0)
         io_close(s->listen_fd);
     for (unsigned i = 0; i < s->export_count; i++) {
-        free(s->exports[i].name);
+        names_free(&s->exports[i].names);
         free(s->exports[i].description);
     }
     free(s->exports);
@@ -206,11 +227,11 @@ static int exports_copy(struct nbdx_server *s, const struct nbdx_export *e, unsi
         return VP_E_NO_MEMORY;
     for (unsigned i = 0; i < count; i++) {
         struct nbdx_served *to = &s->exports[s->export_count++];
-        to->name = strdup(e[i].name);
+        int rc = names_copy(&to->names, e[i].name, e[i].aliases, e[i].alias_count);
         to->description = strdup(e[i].description ? e[i].description : "");
         to->front = e[i].front;
         to->read_only = e[i].read_only;
-        if (!to->name || !to->description)
+        if (rc || !to->description)
             return VP_E_NO_MEMORY;
     }
     return 0;
@@ -374,6 +395,35 @@ CO void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms)
     server_free(s);
 }
 
+/* ---- names --------------------------------------------------------------------------------- */
+
+struct rename_call {
+    struct nbdx_names *is, *new;
+};
+
+/* Whoever reads a name here copies it before it yields. */
+static int rename_here(void *arg)
+{
+    const struct rename_call *call = arg;
+    struct nbdx_names old = *call->is;
+    *call->is = *call->new;
+    *call->new = old;
+    return 0;
+}
+
+CO int nbdx_server_rename(struct nbdx_server *s, unsigned index, const char *name,
+                          const char *const *aliases, unsigned alias_count)
+{
+    struct nbdx_names names;
+    VP_VERIFY(index, <, s->export_count);
+    int rc = names_copy(&names, name, aliases, alias_count);
+    struct rename_call call = {&s->exports[index].names, &names};
+    if (rc == 0)
+        rc = reactor_call(s->reactor, rename_here, &call);
+    names_free(&names);
+    return rc;
+}
+
 /* ---- figures ------------------------------------------------------------------------------- */
 
 static const struct figure rows[] = {
@@ -405,7 +455,7 @@ static void info_fill(const struct nbdx_connection *c, struct nbdx_connection_in
     };
     memcpy(i->peer, c->peer, sizeof(i->peer));
     if (c->export)
-        strncpy(i->export_name, c->export->name, sizeof(i->export_name) - 1);
+        strncpy(i->export_name, c->export->names.name, sizeof(i->export_name) - 1);
 }
 
 static int stats_here(void *arg)
@@ -440,7 +490,7 @@ CO void nbdx_server_stats(struct nbdx_server *s, struct nbdx_server_stats *out,
 bool nbdx_server_uri(const struct nbdx_server *s, unsigned index, char *out, size_t size)
 {
     return index < s->export_count &&
-           nbdx_uri_format(&s->address, s->port, s->exports[index].name, out, size);
+           nbdx_uri_format(&s->address, s->port, s->exports[index].names.name, out, size);
 }
 
 unsigned nbdx_server_port(const struct nbdx_server *s)

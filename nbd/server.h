@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #define NBDX_EXPORTS_MAX 64
+#define NBDX_ALIASES_MAX 7
 #define NBDX_PATH_MAX    107 /* sun_path */
 
 /* ---- where to listen ----------------------------------------------------------------------- */
@@ -44,10 +45,12 @@ int nbdx_address_parse(const char *text, struct nbdx_address *out, struct vp_err
 /* ---- what is served ------------------------------------------------------------------------ */
 
 struct nbdx_export {
-    const char *name;        /* "POOL/VOL"; copied                                              */
-    const char *description; /* NULL: none; copied                                              */
-    struct front *front;     /* of a volume that is open until nbdx_server_stop has returned    */
-    bool read_only;          /* in addition to the volume's own property                        */
+    const char *name;           /* "POOL/VOL"; copied                                           */
+    const char *const *aliases; /* clients find it by these too, and are shown `name`; copied   */
+    unsigned alias_count;       /* at most NBDX_ALIASES_MAX                                     */
+    const char *description;    /* NULL: none; copied                                           */
+    struct front *front;        /* of a volume that is open until nbdx_server_stop has returned */
+    bool read_only;             /* in addition to the volume's own property                     */
 };
 
 /* Connections of several servers, bounded together; owned by the caller, outlives the servers. */
@@ -96,6 +99,14 @@ CO int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server
  * still holds are always waited for. So nothing of a client can land afterwards.
  */
 CO void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms);
+
+/*
+ * CO. Export `index` of a server that runs is called `name` from now on, and is found by these
+ * aliases too, by new connections and by those that still shake hands. Connections are not
+ * disturbed. VP_E_NO_MEMORY: it keeps the names that it had.
+ */
+CO int nbdx_server_rename(struct nbdx_server *s, unsigned index, const char *name,
+                          const char *const *aliases, unsigned alias_count) must_check;
 
 /* How clients name export `index`: "nbd+unix:///POOL/VOL?socket=PATH", "nbd://HOST:PORT/POOL/VOL".
  * False when `size` is too small. */

@@ -377,5 +377,6 @@ struct ublkx_stats ublkx_target_stats(const struct ublkx_target *t)
                                 .depth = t->info.queue_depth,
                                 .user_copy = t->copies == UBLKX_WE_COPY,
                                 .recovered = t->recovered,
+                                .volatile_cache = t->backend.volatile_cache,
                                 .figures = &t->figures};
 }

@@ -124,7 +124,7 @@ for c in create list status destroy import export scan get set 'volume create' '
 done
 
 step "commands of later releases say so"
-for c in add remove replace offline online scrub history snapshot clone rollback diff migrate; do
+for c in add remove replace offline online scrub history snapshot clone rollback diff; do
     refused 'not supported by this release' vpool $c tank
 done
 

@@ -1,7 +1,7 @@
 /* Records: a list that is folded into a table, and what they say as JSON. */
 #include "tools/vpool-check/check.h"
 
-#include "control/attachment_format.h"
+#include "control/attachment_record.h"
 #include "thin/thin_format.h"
 #include "volumes/volume_format.h"
 
@@ -201,15 +201,17 @@ static json_t *stat_json(const struct check_record *r)
 
 static json_t *attachment_json(const struct check_record *r)
 {
-    struct attachment_disk a;
-    if (r->len < sizeof(a))
+    struct attachment_record a;
+    struct attachment_disk d;
+    if (!attachment_record_decode(r->value, r->len, &a))
         return NULL;
-    memcpy(&a, r->value, sizeof(a));
-    if (le16_get(a.address_len) > r->len - sizeof(a))
-        return NULL;
-    return json_pack("{s:i, s:i, s:I, s:o}", "kind", (int)a.kind, "flags", (int)a.flags,
-                     "volume_id", (json_int_t)le32_get(a.volume_id), "address",
-                     bytes_json(r->value + sizeof(a), le16_get(a.address_len)));
+    memcpy(&d, r->value, sizeof(d));
+    json_t *aliases = json_array();
+    for (unsigned i = 0; i < a.aliases.count; i++)
+        (void)json_array_append_new(aliases, json_string(a.aliases.name[i]));
+    return json_pack("{s:i, s:i, s:I, s:o, s:o}", "kind", (int)a.kind, "flags", (int)d.flags,
+                     "volume_id", (json_int_t)a.volume_id, "address",
+                     bytes_json(a.address, a.address_len), "aliases", aliases);
 }
 
 static json_t *value_json(const struct check_record *r)

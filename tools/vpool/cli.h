@@ -29,7 +29,7 @@ struct command {
 };
 
 extern const struct command commands_pool[], commands_volume[], commands_attach[], commands_ublk[],
-    commands_watch[], commands_jobs[];
+    commands_watch[], commands_jobs[], commands_migrate[];
 
 /* ---- options -------------------------------------------------------------------------------- */
 

@@ -71,9 +71,10 @@ static unsigned events_of(const char *kind)
 static void control_begin(struct sim_volumes *s)
 {
     control = (struct control){.tending = true};
-    tank = (struct control_pool){.name = "p", .vs = s->vs};
+    migrations_init(&control.migrations);
+    tank = (struct control_pool){.name = "p", .control = &control, .vs = s->vs};
     list_init(&control.pools);
-    list_init(&tank.attachments);
+    list_init(&control.attachments);
     co_queue_init(&tank.unused);
     health_init(&tank.health);
     list_add_tail(&control.pools, &tank.link);

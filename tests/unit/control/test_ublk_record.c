@@ -1,6 +1,7 @@
 /* Records of block devices in /run. */
 #include "control/ublk_record.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -167,6 +168,62 @@ a_directory_that_is_not_there_has_no_devices_and_one_that_can_not_be_read_is_tol
     assert_int_equal(n.count, 0);
 }
 
+static void a_record_is_of_a_volume_whatever_pool_that_is_in(void **state)
+{
+    (void)state;
+    struct ublk_record r = sample;
+    r.pool_uuid.b[0]++;
+    (void)snprintf(r.pool, sizeof(r.pool), "other");
+    assert_true(ublk_record_is_of(&sample, &r));
+    r.volume_uuid.b[15]++;
+    assert_false(ublk_record_is_of(&sample, &r));
+    r = sample;
+    r.tag++;
+    assert_false(ublk_record_is_of(&sample, &r));
+}
+
+/* A file where the kernel would have one. */
+static void uevent_make(const char *device)
+{
+    char path[200];
+    (void)snprintf(path, sizeof(path), "%s/%s", beside("block"), device);
+    assert_true(mkdir(path, 0755) == 0 || errno == EEXIST);
+    (void)snprintf(path, sizeof(path), "%s/%s/uevent", beside("block"), device);
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+}
+
+/* Whether "change" was written there; it goes. */
+static bool uevent_take(const char *device)
+{
+    char path[200], text[8] = "";
+    (void)snprintf(path, sizeof(path), "%s/%s/uevent", beside("block"), device);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    ssize_t n = read(fd, text, sizeof(text));
+    close(fd);
+    assert_int_equal(unlink(path), 0);
+    *strrchr(path, '/') = 0;
+    assert_int_equal(rmdir(path), 0);
+    return n == 6 && memcmp(text, "change", 6) == 0;
+}
+
+static void a_device_and_its_partitions_are_announced_and_nothing_else(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir(beside("block"), 0755), 0);
+    assert_int_equal(ublk_announce(beside("block"), 7), VP_E_NOT_FOUND);
+    static const char *const devices[] = {"ublkb7", "ublkb7/ublkb7p1", "ublkb7/ublkb7p12",
+                                          "ublkb7/queue", "ublkb70"};
+    for (unsigned i = 0; i < 5; i++)
+        uevent_make(devices[i]);
+    assert_int_equal(ublk_announce(beside("block"), 7), 0);
+    for (unsigned i = 5; i > 0; i--)
+        assert_int_equal(uevent_take(devices[i - 1]), i <= 3);
+    assert_int_equal(rmdir(beside("block")), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +238,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             a_directory_that_is_not_there_has_no_devices_and_one_that_can_not_be_read_is_told,
             setup, teardown),
+        cmocka_unit_test(a_record_is_of_a_volume_whatever_pool_that_is_in),
+        cmocka_unit_test_setup_teardown(a_device_and_its_partitions_are_announced_and_nothing_else,
+                                        setup, teardown),
         cmocka_unit_test(names_of_devices_have_a_number_and_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -409,6 +409,67 @@ static void tcp_is_served_on_a_free_port_of_the_loopback(void **state)
     server_down(0);
 }
 
+/* ---- names --------------------------------------------------------------------------------- */
+
+static const char *const former[] = {"p/v", "q/v"};
+
+static int rename_here(void *arg)
+{
+    return nbdx_server_rename(sc.server, 0, arg, former, 2);
+}
+
+/* "" where the server hangs up on who asks for `name`. */
+static const char *name_shown_to(const char *name, char out[static 64])
+{
+    struct be32 flags = be32_make(3);
+    char buf[256];
+    int fd = socket_connect();
+    client_recv(fd, buf, 18);
+    client_send(fd, &flags, 4);
+    struct be32 len = be32_make((uint32_t)strlen(name));
+    struct be16 one = be16_make(1), which = be16_make(NBDX_INFO_NAME);
+    memcpy(buf, &len, 4);
+    memcpy(buf + 4, name, strlen(name));
+    memcpy(buf + 4 + strlen(name), &one, 2);
+    memcpy(buf + 6 + strlen(name), &which, 2);
+    option_send(fd, NBDX_OPT_INFO, buf, (uint32_t)strlen(name) + 8);
+    struct nbdx_option_reply r;
+    client_recv(fd, &r, sizeof(r));
+    size_t n = 2;
+    if (be32_get(r.type) == NBDX_REP_INFO) { /* EXPORT, then NAME */
+        client_recv(fd, buf, be32_get(r.length));
+        n = option_expect(fd, NBDX_OPT_INFO, NBDX_REP_INFO, buf);
+    }
+    snprintf(out, 64, "%.*s", (int)(n - 2), buf + 2);
+    close(fd);
+    return out;
+}
+
+static void an_export_that_is_renamed_is_found_by_all_its_names(void **state)
+{
+    (void)state;
+    char name[64], uri[128];
+    assert_int_equal(unix_server_up(), 0);
+    int early = socket_ready(), shaking = socket_connect();
+    assert_string_equal(name_shown_to("p/v", name), "p/v");
+    assert_string_equal(name_shown_to("r/w", name), "");
+    char now[] = "r/w";
+    assert_int_equal(reactor_call_blocking(fx.reactor, rename_here, now), 0);
+    assert_string_equal(name_shown_to("r/w", name), "r/w");
+    assert_string_equal(name_shown_to("p/v", name), "r/w");
+    assert_string_equal(name_shown_to("q/v", name), "r/w");
+    assert_string_equal(name_shown_to("", name), "r/w");
+    assert_string_equal(name_shown_to("q/w", name), "");
+    assert_string_equal(name_shown_to("q/vv", name), "");
+    assert_true(nbdx_server_uri(sc.server, 0, uri, sizeof(uri)));
+    assert_memory_equal(uri, "nbd+unix:///r/w?", 16);
+    command_send(early, SIMPLE, NBDX_CMD_FLUSH, 0, 9, 0, 0);
+    simple_expect(early, 9, 0);
+    client_leave(early, SIMPLE);
+    close(shaking);
+    server_down(0);
+}
+
 static void connections_move_to_the_reactor_of_their_volume(void **state)
 {
     (void)state;
@@ -468,6 +529,7 @@ int main(void)
         nbd_test(a_client_that_never_reads_is_stopped_and_harms_nobody),
         nbd_test(clients_that_stall_leave_buffers_to_the_others),
         nbd_test(who_stalls_with_buffers_that_others_wait_for_is_hung_up),
+        nbd_test(an_export_that_is_renamed_is_found_by_all_its_names),
         nbd_test(connections_move_to_the_reactor_of_their_volume),
         nbd_test(a_unix_socket_has_mode_0660_and_goes_away_with_its_server),
         nbd_test(a_second_server_on_the_same_socket_is_refused),

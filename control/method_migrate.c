@@ -1,0 +1,240 @@
+/* Methods about moves of volumes between pools (docs/migration.md). */
+#include "control/control_impl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define INT(v) ((json_int_t)(v))
+
+/* ---- migrate.start --------------------------------------------------------------------------- */
+
+struct start_args {
+    const char *volume, *to, *mode;
+    bool dry_run;
+};
+static const struct param start_params[] = {
+    PARAM(struct start_args, volume, PARAM_STRING, true, 0, 0),
+    PARAM(struct start_args, to, PARAM_STRING, true, 0, 0),
+    PARAM(struct start_args, mode, PARAM_STRING, false, 0, 0),
+    PARAM(struct start_args, dry_run, PARAM_BOOL, false, 0, 0),
+    {0}};
+
+/* From where to where, with a reference on both pools. */
+struct way {
+    struct control_pool *from, *to;
+    const char *volume, *name; /* "VOL" there and here */
+};
+
+static void way_put(struct way *w)
+{
+    control_pool_put(w->to);
+    control_pool_put(w->from);
+}
+
+/* "POOL2" keeps the volume's name. */
+static int way_get(struct control *c, const struct start_args *a, struct way *w,
+                   struct vp_error *err)
+{
+    int rc = control_volume_get(c, a->volume, &w->from, &w->volume, err);
+    if (rc)
+        return rc;
+    w->name = w->volume;
+    rc = strchr(a->to, '/') ? control_volume_get(c, a->to, &w->to, &w->name, err)
+                            : control_pool_get_open(c, a->to, &w->to, err);
+    if (rc)
+        control_pool_put(w->from);
+    return rc;
+}
+
+static json_t *plan_json(const struct way *w, enum migrate_mode mode, const struct migrate_plan *p)
+{
+    char from[VOLUME_FULL_NAME_BYTES], to[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(w->from->name, w->volume, from);
+    control_volume_name(w->to->name, w->name, to);
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "from", from, "to", to, "mode",
+                     migrate_mode_name(mode), "size_bytes", INT(p->size_bytes), "allocated_bytes",
+                     INT(p->allocated_bytes), "room_bytes", INT(p->room_bytes), "clients_wait",
+                     mode == MIGRATE_OFFLINE);
+}
+
+static CO int start_on(struct control *c, const struct way *w, enum migrate_mode mode, bool dry_run,
+                       json_t **result, struct vp_error *err)
+{
+    const struct migrate_options o = {
+        .from = w->from->vs, .to = w->to->vs, .volume = w->volume, .name = w->name, .mode = mode};
+    struct migrate_plan plan;
+    const struct migration *g = NULL;
+    int rc = migrate_plan(&o, &plan, err);
+    if (rc == 0 && !dry_run)
+        rc = migration_start(c, w->from, w->volume, w->to, w->name, mode, &g, err);
+    if (rc)
+        return rc;
+    json_t *started = g ? migration_json(g) : NULL;
+    *result = json_pack("{s:o, s:O?, s:O?}", "plan", plan_json(w, mode, &plan), "id",
+                        json_object_get(started, "id"), "job", json_object_get(started, "job"));
+    json_decref(started);
+    return 0;
+}
+
+static CO int start(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct start_args *a = args;
+    enum migrate_mode mode;
+    struct way w;
+    int rc = migrate_mode_parse(a->mode ? a->mode : "live", &mode, err);
+    if (rc == 0)
+        rc = way_get(c, a, &w, err);
+    if (rc)
+        return rc;
+    rc = start_on(c, &w, mode, a->dry_run, result, err);
+    way_put(&w);
+    return rc;
+}
+
+/* ---- migrate.status, migrate.wait ------------------------------------------------------------ */
+
+struct status_args {
+    const char *volume;
+};
+static const struct param status_params[] = {
+    PARAM(struct status_args, volume, PARAM_STRING, false, 0, 0), {0}};
+
+static int status(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct status_args *a = args;
+    (void)err;
+    json_t *all = migrations_json(c, a->volume); /* first: it frees the names of what has ended */
+    migrations_look_left(c);
+    *result =
+        json_pack("{s:o, s:o}", "migrations", all, "in_doubt", migrations_left_json(c, a->volume));
+    return 0;
+}
+
+#define WAIT_LOOK_NS UINT64_C(100000000)
+
+struct wait_args {
+    const char *id;
+    uint64_t wait_ms;
+};
+static const struct param wait_params[] = {
+    PARAM(struct wait_args, id, PARAM_STRING, true, 0, 0),
+    PARAM(struct wait_args, wait_ms, PARAM_NUMBER, false, 0, 60000),
+    {0}};
+
+/* It may be forgotten meanwhile, when many others have ended since. */
+static CO int wait(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct wait_args *a = args;
+    uint64_t deadline_ns = reactor_now_ns() + a->wait_ms * 1000000;
+    bool is_over = false; /* nobody waits any more */
+    struct vp_uuid id;
+    if (!vp_uuid_parse(a->id, &id))
+        return vp_fail(err, VP_E_RPC_PARAMS, "'%.60s' is not the id of a migration", a->id);
+    for (;;) {
+        const struct migration *g = migration_find(c, id);
+        uint64_t now_ns = reactor_now_ns();
+        if (!g)
+            return vp_fail(err, VP_E_NOT_FOUND,
+                           "no migration %s: `vpool migrate status` shows all; one that ended long "
+                           "ago is forgotten",
+                           a->id);
+        if (migration_has_ended(g) || now_ns >= deadline_ns || c->stopping || is_over) {
+            *result = migration_json(g);
+            return 0;
+        }
+        is_over = control_server_wait(&c->server, &c->events.arrived,
+                                      min_u64(deadline_ns, now_ns + WAIT_LOOK_NS),
+                                      "the end of a migration") == VP_E_CANCELLED;
+    }
+}
+
+/* ---- migrate.cancel, migrate.forget ---------------------------------------------------------- */
+
+struct cancel_args {
+    const char *volume;
+};
+static const struct param cancel_params[] = {
+    PARAM(struct cancel_args, volume, PARAM_STRING, true, 0, 0), {0}};
+
+static int cancel(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct cancel_args *a = args;
+    const struct migration *g;
+    int rc = migration_cancel(c, a->volume, &g, err);
+    if (rc == 0)
+        *result = migration_json(g);
+    return rc;
+}
+
+struct forget_args {
+    const char *volume;
+    bool dry_run;
+};
+static const struct param forget_params[] = {
+    PARAM(struct forget_args, volume, PARAM_STRING, true, 0, 0),
+    PARAM(struct forget_args, dry_run, PARAM_BOOL, false, 0, 0),
+    {0}};
+
+/* What can be forgotten: the record of a move that is not at work. */
+static int forget_check(struct control *c, struct control_pool *p, const char *volume,
+                        struct volume_owner_info *o, struct vp_error *err)
+{
+    char full[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(p->name, volume, full);
+    migrations_reap(c);
+    if (volume_owner_get(p->vs, volume, o))
+        return vp_fail(err, VP_E_NOT_FOUND, "no volume '%s': `vpool volume list` shows all", full);
+    const struct migration *g = migration_of(c, full);
+    if (g)
+        return vp_fail(err, VP_E_BUSY,
+                       "the move of %s is at work: `vpool migrate cancel %s` ends it", full, full);
+    if (o->ownership == VOLUME_OWNER)
+        return vp_fail(err, VP_E_INVALID, "%s does not move, and no other pool is asked about it",
+                       full);
+    if (o->ownership == VOLUME_SUPERSEDED)
+        return vp_fail(err, VP_E_VOLUME_SUPERSEDED,
+                       "%s is an older copy of %s: use that one, and delete this one", full,
+                       o->move.volume);
+    return 0;
+}
+
+static CO int forget_in(struct control *c, struct control_pool *p, const char *volume, bool dry_run,
+                        json_t **result, struct vp_error *err)
+{
+    struct volume_owner_info o;
+    char full[VOLUME_FULL_NAME_BYTES];
+    int rc = forget_check(c, p, volume, &o, err);
+    bool is_asked = rc == 0 && migration_other_is_open(c, &o);
+    if (rc == 0 && !dry_run)
+        rc = migration_forget(c, p, volume, err);
+    if (rc)
+        return rc;
+    control_volume_name(p->name, volume, full);
+    *result = json_pack("{s:s, s:b, s:s, s:s, s:s}", "volume", full, "dry_run", dry_run, "side",
+                        migration_side(&o), "other", o.move.volume, "becomes",
+                        is_asked                       ? "settled"
+                        : o.ownership == VOLUME_TARGET ? "deleted"
+                                                       : "owner");
+    return 0;
+}
+
+static CO int forget(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct forget_args *a = args;
+    struct control_pool *p;
+    const char *volume;
+    int rc = control_volume_get(c, a->volume, &p, &volume, err);
+    if (rc)
+        return rc;
+    rc = forget_in(c, p, volume, a->dry_run, result, err);
+    control_pool_put(p);
+    return rc;
+}
+
+const struct method methods_migrate[] = {
+    {"migrate.start", start_params, 0, start},
+    {"migrate.status", status_params, METHOD_READS, status},
+    {"migrate.wait", wait_params, METHOD_READS, wait},
+    {"migrate.cancel", cancel_params, 0, cancel},
+    {"migrate.forget", forget_params, METHOD_ALONE | METHOD_DESTROYS, forget},
+    {0}};

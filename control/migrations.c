@@ -1,0 +1,315 @@
+/* Moves at work, and the last ones that ended. */
+#include "control/migrations.h"
+
+#include "base/verify.h"
+#include "control/migrate_exports.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INT(v) ((json_int_t)(v))
+
+struct migration {
+    struct list link;
+    struct control_pool *from, *to; /* a reference on each; NULL: it has ended */
+    char volume[VOLUME_FULL_NAME_MAX + 1], target[VOLUME_FULL_NAME_MAX + 1];
+    struct control_move exports; /* what becomes of them */
+    struct migrate *m;           /* owned; NULL: it is being started, or has ended */
+    struct migrate_status last;  /* of one that has ended */
+    char job[JOB_NAME_BYTES];
+};
+
+void migrations_init(struct migrations *ms)
+{
+    list_init(&ms->at_work);
+    list_init(&ms->ended);
+    ms->ended_count = 0;
+    ms->unsettled = false;
+}
+
+void migrations_fini(struct migrations *ms)
+{
+    struct migration *g, *next;
+    VP_VERIFY_TRUE(list_empty(&ms->at_work));
+    list_for_each_safe (g, next, &ms->ended, link) {
+        list_del(&g->link);
+        free(g);
+    }
+}
+
+/* ---- start ----------------------------------------------------------------------------------- */
+
+/* No move at work, or one that is being started, has one of the two. */
+static int migration_check_alone(struct control *c, const struct control_pool *from,
+                                 const char *volume, const struct control_pool *to,
+                                 const char *name, struct vp_error *err)
+{
+    char source[VOLUME_FULL_NAME_BYTES], target[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(from->name, volume, source);
+    control_volume_name(to->name, name, target);
+    migrations_reap(c);
+    const struct migration *g = migration_of(c, source);
+    if (!g)
+        g = migration_of(c, target);
+    return g ? vp_fail(err, VP_E_VOLUME_MOVING,
+                       "%s moves already, to %s: see `vpool migrate status`", g->volume, g->target)
+             : 0;
+}
+
+/* On the list before the first yield, so that nobody takes one of the pools away. */
+static struct migration *migration_new(struct control *c, struct control_pool *from,
+                                       const char *volume, struct control_pool *to,
+                                       const char *name)
+{
+    struct migration *g = calloc(1, sizeof(*g));
+    if (!g)
+        return NULL;
+    control_volume_name(from->name, volume, g->volume);
+    control_volume_name(to->name, name, g->target);
+    g->from = from;
+    g->to = to;
+    from->users++;
+    to->users++;
+    control_move_init(&g->exports, c, from, volume, to, name);
+    list_add_tail(&c->migrations.at_work, &g->link);
+    return g;
+}
+
+static bool side_is_left(const struct control_pool *p, const char *volume)
+{
+    struct volume_owner_info o;
+    return volume_owner_get(p->vs, volume, &o) == 0 && o.ownership != VOLUME_OWNER &&
+           o.ownership != VOLUME_SUPERSEDED && !o.attended;
+}
+
+/* It has ended, or could not be started. What it could not record is settled later. */
+static void migration_let_go(struct control *c, struct migration *g)
+{
+    c->migrations.unsettled |=
+        side_is_left(g->from, g->exports.volume) || side_is_left(g->to, g->exports.name);
+    control_move_end(&g->exports);
+    list_del(&g->link);
+    control_pool_put(g->from);
+    control_pool_put(g->to);
+    g->from = g->to = NULL;
+}
+
+static int migration_job_cancel(void *arg, struct vp_error *err)
+{
+    return migrate_cancel(arg, err);
+}
+
+static void migration_started(struct control *c, struct migration *g)
+{
+    const struct migrate_status *s = migrate_status(g->m);
+    struct pool_job *j = pool_job_find(volumes_pool(g->from->vs), s->job);
+    control_job_name(g->from, s->job, g->job);
+    if (j && !pool_job_has_ended(j))
+        pool_job_cancel_by(j, migration_job_cancel, g->m);
+    control_event(c, VP_LOG_INFO, "migration.started", g->volume, "to %s, %s", g->target,
+                  migrate_mode_name(s->mode));
+}
+
+CO int migration_start(struct control *c, struct control_pool *from, const char *volume,
+                       struct control_pool *to, const char *name, enum migrate_mode mode,
+                       const struct migration **out, struct vp_error *err)
+{
+    if (c->stopping)
+        return vp_fail(err, VP_E_SHUTDOWN, "the daemon is stopping");
+    if (control_pool_is_leaving(from) || control_pool_is_leaving(to))
+        return vp_fail(err, VP_E_NOT_FOUND, "pool '%s' is being closed",
+                       control_pool_is_leaving(from) ? from->name : to->name);
+    int rc = migration_check_alone(c, from, volume, to, name, err);
+    if (rc)
+        return rc;
+    struct migration *g = migration_new(c, from, volume, to, name);
+    if (!g)
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    const struct migrate_options o = {.from = from->vs,
+                                      .to = to->vs,
+                                      .volume = volume,
+                                      .name = name,
+                                      .mode = mode,
+                                      .exports = &g->exports.exports};
+    rc = migrate_start(&o, &g->m, err);
+    if (rc) {
+        migration_let_go(c, g);
+        free(g);
+        return rc;
+    }
+    migration_started(c, g);
+    *out = g;
+    return 0;
+}
+
+/* ---- end ------------------------------------------------------------------------------------- */
+
+static void migration_tell_end(struct control *c, const struct migration *g)
+{
+    const struct migrate_status *s = &g->last;
+    char copied[24], zero[24];
+    switch (s->phase) {
+    case MIGRATE_DONE:
+        control_event(c, VP_LOG_INFO, "migration.done", g->volume,
+                      "is %s now: %s were copied, %s were zeros; clients waited %" PRIu64 " ms",
+                      g->target, bytes_format_size(s->copied_bytes, copied, sizeof(copied)),
+                      bytes_format_size(s->zero_bytes, zero, sizeof(zero)),
+                      (s->frozen_ns + 999999) / 1000000);
+        break;
+    case MIGRATE_CANCELLED:
+        control_event(c, VP_LOG_INFO, "migration.cancelled", g->volume,
+                      "it stays, and %s is deleted", g->target);
+        break;
+    case MIGRATE_IN_DOUBT:
+        control_event(c, VP_LOG_ERROR, "migration.failed", g->volume,
+                      "nobody knows whether it has become %s: %s", g->target, s->error);
+        break;
+    default:
+        control_event(c, VP_LOG_ERROR, "migration.failed", g->volume,
+                      "it stays, and has not become %s: %s", g->target, s->error);
+    }
+}
+
+static void migration_end(struct control *c, struct migration *g)
+{
+    struct migrations *ms = &c->migrations;
+    g->last = *migrate_status(g->m);
+    migrate_free(g->m);
+    g->m = NULL;
+    migration_let_go(c, g);
+    list_add_tail(&ms->ended, &g->link);
+    migration_tell_end(c, g);
+    if (ms->ended_count++ < MIGRATIONS_REMEMBERED)
+        return;
+    struct migration *oldest = list_first(&ms->ended, struct migration, link);
+    list_del(&oldest->link);
+    free(oldest);
+    ms->ended_count--;
+}
+
+void migrations_reap(struct control *c)
+{
+    struct migration *g, *next;
+    list_for_each_safe (g, next, &c->migrations.at_work, link)
+        if (g->m && migrate_has_ended(g->m))
+            migration_end(c, g);
+}
+
+CO void migrations_end(struct control *c)
+{
+    struct migration *g;
+    list_for_each (g, &c->migrations.at_work, link) {
+        struct vp_error err;
+        vp_ignore(migrate_cancel(g->m, &err), "one that is past the point ends by itself");
+    }
+    while (!list_empty(&c->migrations.at_work)) {
+        g = list_first(&c->migrations.at_work, struct migration, link);
+        migrate_wait(g->m);
+        migrations_reap(c);
+    }
+}
+
+int migrations_refuse(struct control *c, const struct control_pool *p, const char *what,
+                      struct vp_error *err)
+{
+    const struct migration *g;
+    migrations_reap(c);
+    list_for_each (g, &c->migrations.at_work, link)
+        if (g->from == p || g->to == p)
+            return vp_fail(err, VP_E_BUSY,
+                           "%s moves to %s: wait for its end or cancel it (`vpool migrate cancel "
+                           "%s`) before you %s pool '%s'",
+                           g->volume, g->target, g->volume, what, p->name);
+    return 0;
+}
+
+/* ---- finding and showing --------------------------------------------------------------------- */
+
+bool migration_has_ended(const struct migration *g)
+{
+    return !g->from;
+}
+
+/* Else it is being started, and may still fail. */
+static bool migration_has_begun(const struct migration *g)
+{
+    return g->m || migration_has_ended(g);
+}
+
+static const struct migrate_status *migration_status(const struct migration *g)
+{
+    return g->m ? migrate_status(g->m) : &g->last;
+}
+
+const struct migration *migration_find(struct control *c, struct vp_uuid id)
+{
+    struct list *const lists[] = {&c->migrations.at_work, &c->migrations.ended};
+    migrations_reap(c);
+    for (unsigned i = 0; i < 2; i++) {
+        const struct migration *g;
+        list_for_each (g, lists[i], link)
+            if (migration_has_begun(g) && vp_uuid_equal(migration_status(g)->id, id))
+                return g;
+    }
+    return NULL;
+}
+
+static bool migration_has(const struct migration *g, const char *volume)
+{
+    return strcmp(g->volume, volume) == 0 || strcmp(g->target, volume) == 0;
+}
+
+const struct migration *migration_of(struct control *c, const char *volume)
+{
+    const struct migration *g;
+    list_for_each (g, &c->migrations.at_work, link)
+        if (migration_has(g, volume))
+            return g;
+    return NULL;
+}
+
+int migration_cancel(struct control *c, const char *volume, const struct migration **out,
+                     struct vp_error *err)
+{
+    migrations_reap(c);
+    const struct migration *g = *out = migration_of(c, volume);
+    if (!g)
+        return vp_fail(err, VP_E_NOT_FOUND,
+                       "%s does not move: `vpool migrate status` shows what moves, and what has "
+                       "moved",
+                       volume);
+    if (!g->m)
+        return vp_fail(err, VP_E_BUSY, "the move of %s has just begun: try again", volume);
+    return migrate_cancel(g->m, err);
+}
+
+json_t *migration_json(const struct migration *g)
+{
+    const struct migrate_status *s = migration_status(g);
+    char id[VP_UUID_TEXT];
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:s}", "id",
+        vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "mode",
+        migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase), "job", g->job,
+        "total_bytes", INT(s->total_bytes), "copied_bytes", INT(s->copied_bytes), "zero_bytes",
+        INT(s->zero_bytes), "started", INT(s->started), "ended",
+        migration_has_ended(g) ? json_integer(INT(s->ended)) : json_null(), "frozen_ns",
+        s->frozen_ns ? json_integer(INT(s->frozen_ns)) : json_null(), "error", s->error);
+}
+
+json_t *migrations_json(struct control *c, const char *volume)
+{
+    struct list *const lists[] = {&c->migrations.at_work, &c->migrations.ended};
+    json_t *all = json_array();
+    migrations_reap(c);
+    for (unsigned i = 0; i < 2; i++) {
+        const struct migration *g;
+        list_for_each (g, lists[i], link)
+            if (migration_has_begun(g) && (!volume || migration_has(g, volume)) &&
+                json_array_append_new(all, migration_json(g)))
+                return all; /* no memory: some are missing */
+    }
+    return all;
+}

@@ -1,0 +1,94 @@
+/*
+ * Moves of volumes between pools of this daemon (migrate/migrate.h): those at work, the last ones
+ * that ended, and what moves of an earlier life have left in doubt.
+ *
+ * A move at work holds a reference on both pools. So whoever takes a pool away first asks
+ * migrations_refuse, or ends all moves. A move does not hold control.lock. Home reactor only.
+ */
+#ifndef VP_CONTROL_MIGRATIONS_H
+#define VP_CONTROL_MIGRATIONS_H
+
+#include "base/list.h"
+#include "migrate/migrate.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#define MIGRATIONS_REMEMBERED 16 /* that have ended, the newest ones */
+
+struct control;
+struct control_pool;
+struct migration;
+
+struct migrations { /* part of struct control */
+    struct list at_work, ended;
+    unsigned ended_count;
+    /* The last migrations_settle had an error, or a move could not record its end: the monitor
+     * calls migrations_settle. */
+    bool unsettled;
+};
+
+void migrations_init(struct migrations *ms);
+/* None is at work. */
+void migrations_fini(struct migrations *ms);
+
+/* ---- migrations.c: moves at work ------------------------------------------------------------- */
+
+/* "VOL" of `from` to `to`/"NAME". The caller holds references on both pools; the move takes its
+ * own. Borrowed until the next yield. Errors: those of migrate_start; VP_E_VOLUME_MOVING: a move at
+ * work has one of the two names; VP_E_SHUTDOWN and VP_E_NOT_FOUND: the daemon stops, or one of the
+ * pools leaves. */
+CO int migration_start(struct control *c, struct control_pool *from, const char *volume,
+                       struct control_pool *to, const char *name, enum migrate_mode mode,
+                       const struct migration **out, struct vp_error *err) must_check;
+/* The one of this id, at work or ended; NULL. */
+const struct migration *migration_find(struct control *c, struct vp_uuid id);
+/* The one at work that has this volume, "POOL/VOL", on either side; NULL. */
+const struct migration *migration_of(struct control *c, const char *volume);
+/* Asks the move of this volume to end without effect. VP_E_NOT_FOUND, VP_E_BUSY. */
+int migration_cancel(struct control *c, const char *volume, const struct migration **out,
+                     struct vp_error *err) must_check;
+bool migration_has_ended(const struct migration *g);
+json_t *migration_json(const struct migration *g);
+/* Those of a volume, or (NULL) all: at work first, then ended, the oldest first. */
+json_t *migrations_json(struct control *c, const char *volume);
+
+/* VP_E_BUSY, with the command that helps, while a move at work has this pool on either side. No
+ * yield: the caller takes the pool off the list before the next one. `what`: "export" it. */
+int migrations_refuse(struct control *c, const struct control_pool *p, const char *what,
+                      struct vp_error *err) must_check;
+/* Those that have ended give their pools back, and are told of. No yield. */
+void migrations_reap(struct control *c);
+/* The daemon stops: cancels all and waits for their ends. None is being started. */
+CO void migrations_end(struct control *c);
+
+/* ---- migrations_left.c: what moves have left ------------------------------------------------- */
+
+/* A pool was opened, or the last call had an error: lets all open pools find out who owns the
+ * volumes that moves have left, and starts the attachments of those that are clear now. The caller
+ * holds control.lock. */
+CO void migrations_settle(struct control *c);
+/* Notes what is in doubt now, in control_pool.left, and adds events for what is new. No yield. */
+void migrations_look_left(struct control *c);
+/* Those of a volume, or (NULL) all that are left, as of the last look: [{volume, side, other, why}]
+ */
+json_t *migrations_left_json(const struct control *c, const char *volume);
+/* The same of one pool, borrowed until the next yield; NULL: nothing. An object, by "VOL". */
+json_t *migrations_left_of(const struct control_pool *p);
+/* "may have moved to POOL/VOL: why it is not known", of an entry. */
+#define MIGRATIONS_LEFT_TEXT (VOLUME_FULL_NAME_MAX + 540)
+const char *migrations_left_text(const json_t *entry, char to[static MIGRATIONS_LEFT_TEXT]);
+/* How many of them are not served; whether this one is not. */
+unsigned migrations_left_unserved(const struct control_pool *p);
+bool migrations_left_unserved_is(const struct control_pool *p, const char *volume);
+/* "left", "target", "arrived", "superseded": the pool's side of a move; NULL: none. */
+const char *migration_side(const struct volume_owner_info *o);
+/* The move in the record of a volume: {id, side, other}; null. */
+json_t *migration_side_json(struct volumes *vs, const char *volume);
+bool migration_other_is_open(struct control *c, const struct volume_owner_info *o);
+/* The other side of a volume's move is given up, or is asked if it is open (migrate_forget). The
+ * caller holds control.lock. */
+CO int migration_forget(struct control *c, struct control_pool *p, const char *volume,
+                        struct vp_error *err) must_check;
+
+#endif

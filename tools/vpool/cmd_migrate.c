@@ -1,0 +1,301 @@
+/* Commands about moves of volumes between pools. */
+#include "tools/vpool/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool has_ended(const json_t *m)
+{
+    return json_is_integer(json_object_get(m, "ended"));
+}
+
+/* ---- progress and ends ----------------------------------------------------------------------- */
+
+/* "45% of 1.2G"; "-" before it is counted. */
+static const char *progress_text(const json_t *m, char *to, size_t size)
+{
+    uint64_t total = json_number(m, "total_bytes");
+    uint64_t done = json_number(m, "copied_bytes") + json_number(m, "zero_bytes");
+    if (!total)
+        (void)snprintf(to, size, "-");
+    else
+        (void)snprintf(to, size, "%d%% of %s",
+                       done < total ? (int)((double)done * 100 / (double)total) : 100,
+                       size_text(total));
+    return to;
+}
+
+/* "12 ms" or "3.4 s": how long clients waited; "-": not known. */
+static const char *waited_text(const json_t *m, char *to, size_t size)
+{
+    uint64_t ns = json_number(m, "frozen_ns");
+    if (!ns)
+        (void)snprintf(to, size, "-");
+    else if (ns < 10000000000)
+        (void)snprintf(to, size, "%.1f ms", (double)ns / 1e6);
+    else
+        (void)snprintf(to, size, "%.1f s", (double)ns / 1e9);
+    return to;
+}
+
+static int print_end(const struct cli *cli, const json_t *m)
+{
+    char text[800], waited[40];
+    const char *phase = json_text(m, "phase");
+    if (strcmp(phase, "done") != 0) {
+        (void)snprintf(text, sizeof(text), "the move of %s to %s has ended: %s%s%s",
+                       json_text(m, "from"), json_text(m, "to"), phase,
+                       json_text(m, "error")[0] ? ": " : "", json_text(m, "error"));
+        return cli_refuse(cli, strcmp(phase, "cancelled") == 0 ? "CANCELLED" : "MIGRATION_FAILED",
+                          text);
+    }
+    if (cli->json)
+        cli_print_json(m);
+    else
+        printf("%s is %s now: %s were copied, %s were zeros; clients waited %s\n",
+               json_text(m, "from"), json_text(m, "to"), size_text(json_number(m, "copied_bytes")),
+               size_text(json_number(m, "zero_bytes")), waited_text(m, waited, sizeof(waited)));
+    return EXIT_DONE;
+}
+
+#define WAIT_MS     30000 /* a call to the daemon … */
+#define PROGRESS_MS 500   /* … and while somebody looks on */
+
+static void show_progress(const json_t *m)
+{
+    char progress[60];
+    fprintf(stderr, "\r  %-10s %-40s", json_text(m, "phase"),
+            progress_text(m, progress, sizeof(progress)));
+    if (has_ended(m))
+        fprintf(stderr, "\r%60s\r", "");
+    (void)fflush(stderr);
+}
+
+/* Until it has ended; *out is a new reference. */
+static int wait_for_end(struct cli *cli, const char *id, bool show, json_t **out)
+{
+    for (;;) {
+        int rc = cli_call(
+            cli, "migrate.wait",
+            json_pack("{s:s, s:i}", "id", id, "wait_ms", show ? PROGRESS_MS : WAIT_MS), out);
+        if (rc)
+            return rc;
+        if (show)
+            show_progress(*out);
+        if (has_ended(*out))
+            return EXIT_DONE;
+        json_decref(*out);
+    }
+}
+
+/* ---- migrate --------------------------------------------------------------------------------- */
+
+static void print_started(const json_t *result)
+{
+    const json_t *plan = json_object_get(result, "plan");
+    bool dry_run = !json_is_string(json_object_get(result, "id"));
+    printf("%s %s to %s, %s: %s of %s are allocated, and there is room for %s%s\n",
+           dry_run ? "would move" : "moving", json_text(plan, "from"), json_text(plan, "to"),
+           json_text(plan, "mode"), size_text(json_number(plan, "allocated_bytes")),
+           size_text(json_number(plan, "size_bytes")), size_text(json_number(plan, "room_bytes")),
+           json_is_true(json_object_get(plan, "clients_wait")) ? "; clients wait while it is copied"
+                                                               : "");
+    if (!dry_run)
+        printf("`vpool migrate status` shows how far it is, `vpool jobs wait %s` waits for it\n",
+               json_text(result, "job"));
+}
+
+static int start_and_wait(struct cli *cli, json_t *params)
+{
+    json_t *started, *ended;
+    int rc = cli_call(cli, "migrate.start", params, &started);
+    if (rc)
+        return rc;
+    rc = wait_for_end(cli, json_text(started, "id"), !cli->json && isatty(STDERR_FILENO), &ended);
+    json_decref(started);
+    if (rc)
+        return rc;
+    rc = print_end(cli, ended);
+    json_decref(ended);
+    return rc;
+}
+
+static int cmd_migrate(struct cli *cli, int argc, char **argv)
+{
+    const char *to = NULL, *mode = NULL;
+    bool wait = false, dry_run = false;
+    const struct opt opts[] = {{"to", 0, OPT_TEXT, &to},
+                               {"mode", 0, OPT_TEXT, &mode},
+                               {"wait", 'w', OPT_FLAG, &wait},
+                               {"dry-run", 'n', OPT_FLAG, &dry_run},
+                               {0}};
+    int n = opts_parse(cli, argc, argv, opts, 1, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    if (!to)
+        return cli_usage(cli, "--to POOL[/NAME] is missing");
+    json_t *params = json_pack("{s:s, s:s, s:s*, s:b}", "volume", argv[1], "to", to, "mode", mode,
+                               "dry_run", dry_run);
+    return wait && !dry_run ? start_and_wait(cli, params)
+                            : cli_show(cli, "migrate.start", params, print_started);
+}
+
+/* ---- status ---------------------------------------------------------------------------------- */
+
+static void print_moves(const json_t *moves)
+{
+    static const char *const headers[] = {"FROM", "TO",      "MODE",  "PHASE", ">DONE",
+                                          "JOB",  ">WAITED", "ERROR", NULL};
+    struct table t;
+    size_t i;
+    const json_t *m;
+    table_init(&t, "", headers);
+    json_array_foreach(moves, i, m)
+    {
+        char progress[60], waited[40];
+        table_add(&t, "%s", json_text(m, "from"));
+        table_add(&t, "%s", json_text(m, "to"));
+        table_add(&t, "%s", json_text(m, "mode"));
+        table_add(&t, "%s", json_text(m, "phase"));
+        table_add(&t, "%s", progress_text(m, progress, sizeof(progress)));
+        table_add(&t, "%s", json_text(m, "job"));
+        table_add(&t, "%s", waited_text(m, waited, sizeof(waited)));
+        table_add(&t, "%s", json_text(m, "error")[0] ? json_text(m, "error") : "-");
+    }
+    table_print(&t);
+}
+
+static void print_status(const json_t *result)
+{
+    const json_t *moves = json_object_get(result, "migrations");
+    const json_t *left = json_object_get(result, "in_doubt"), *l;
+    size_t i;
+    if (json_array_size(moves))
+        print_moves(moves);
+    else if (json_array_size(left) == 0)
+        puts("no volume moves, and none has moved since the daemon started");
+    json_array_foreach(left, i, l)
+    {
+        const char *side = json_text(l, "side");
+        printf("%s %s %s: %s\n", json_text(l, "volume"),
+               strcmp(side, "left") == 0         ? "may have moved to"
+               : strcmp(side, "target") == 0     ? "is an unfinished copy of"
+               : strcmp(side, "superseded") == 0 ? "is an older copy of"
+                                                 : "has arrived from",
+               json_text(l, "other"), json_text(l, "why"));
+    }
+    if (json_array_size(left))
+        puts("→ it is settled by itself once both pools are open and can record it; `vpool migrate "
+             "forget` gives a pool that is lost up");
+}
+
+static int cmd_status(struct cli *cli, int argc, char **argv)
+{
+    int n = opts_parse(cli, argc, argv, NULL, 0, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(cli, "migrate.status", json_pack("{s:s*}", "volume", n ? argv[1] : NULL),
+                    print_status);
+}
+
+/* ---- cancel ---------------------------------------------------------------------------------- */
+
+/* Returns when the move has ended, so that what follows finds it gone. */
+static int cmd_cancel(struct cli *cli, int argc, char **argv)
+{
+    json_t *asked, *ended;
+    int n = opts_parse(cli, argc, argv, NULL, 1, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    int rc = cli_call(cli, "migrate.cancel", json_pack("{s:s}", "volume", argv[1]), &asked);
+    if (rc)
+        return rc;
+    rc = wait_for_end(cli, json_text(asked, "id"), false, &ended);
+    json_decref(asked);
+    if (rc)
+        return rc;
+    if (strcmp(json_text(ended, "phase"), "cancelled") != 0)
+        rc = print_end(cli, ended);
+    else if (cli->json)
+        cli_print_json(ended);
+    else
+        printf("cancelled: %s stays\n", json_text(ended, "from"));
+    json_decref(ended);
+    return rc;
+}
+
+/* ---- forget ---------------------------------------------------------------------------------- */
+
+static const char *forget_meaning(const json_t *r)
+{
+    const char *side = json_text(r, "side");
+    if (strcmp(json_text(r, "becomes"), "settled") == 0)
+        return "is settled with the other pool, which is open: nothing is given up";
+    if (strcmp(side, "left") == 0)
+        return "becomes the volume again. If it had arrived there, what was written there since is "
+               "not in it, and the other one is not served beside it any more";
+    if (strcmp(side, "target") == 0)
+        return "is deleted: it is not complete";
+    return "stays the volume, and the other pool is not asked any more";
+}
+
+static void print_forgotten(const json_t *r)
+{
+    printf("%s%s (other side: %s) %s\n",
+           json_is_true(json_object_get(r, "dry_run")) ? "would forget the move: " : "",
+           json_text(r, "volume"), json_text(r, "other"), forget_meaning(r));
+}
+
+static int refuse_unforced(struct cli *cli, const char *volume)
+{
+    char text[800];
+    json_t *r;
+    int rc = cli_call(cli, "migrate.forget",
+                      json_pack("{s:s, s:b}", "volume", volume, "dry_run", 1), &r);
+    if (rc)
+        return rc;
+    (void)snprintf(
+        text, sizeof(text),
+        "%s (other side: %s) %s. Only when the other pool is lost for good: --force does "
+        "it",
+        json_text(r, "volume"), json_text(r, "other"), forget_meaning(r));
+    json_decref(r);
+    return cli_refuse(cli, "NOT_FORCED", text);
+}
+
+static int cmd_forget(struct cli *cli, int argc, char **argv)
+{
+    bool force = false, dry_run = false;
+    const struct opt opts[] = {
+        {"force", 'f', OPT_FLAG, &force}, {"dry-run", 'n', OPT_FLAG, &dry_run}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 1, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    if (!force && !dry_run)
+        return refuse_unforced(cli, argv[1]);
+    return cli_show(cli, "migrate.forget",
+                    json_pack("{s:s, s:b}", "volume", argv[1], "dry_run", dry_run),
+                    print_forgotten);
+}
+
+/* Of commands that begin alike, the longer ones come first. */
+const struct command commands_migrate[] = {
+    {"migrate status", "[POOL/VOL]",
+     "Volumes that move, the last 16 moves that ended, and volumes whose move waits for a pool.",
+     cmd_status},
+    {"migrate cancel", "POOL/VOL", "Ends a move without effect: the volume stays where it was.",
+     cmd_cancel},
+    {"migrate forget", "POOL/VOL --dry-run|--force",
+     "Gives up the other side of a move whose pool is lost for good.\n"
+     "  -n, --dry-run    only say what would become of the volume\n"
+     "  -f, --force      do it",
+     cmd_forget},
+    {"migrate", "POOL/VOL --to POOL2[/NAME] --mode offline [--wait] [--dry-run]",
+     "Moves a volume to another pool; its exports go on there.\n"
+     "  --to POOL2[/NAME]  where to; without NAME the volume keeps its own\n"
+     "  --mode offline     clients wait, without an error, while everything is copied\n"
+     "  -w, --wait         wait until it has ended; exits with 1 unless it is done\n"
+     "  -n, --dry-run      only say what would happen",
+     cmd_migrate},
+    {0}};
