@@ -361,12 +361,12 @@ static CO void move_undo(struct migrate *m)
         m->exports.kept(m->exports.arg);
     close_both(m);
     int rc = m->targeted ? volume_target_delete(m->to_vs, m->name, &err) : 0;
-    if (rc) { /* its pool failed; once that is open again, settle.c deletes it */
+    if (rc) { /* settle.c tries that again */
         vp_warn("migration of %s to %s: %s", m->status.from, m->status.to, err.text);
         volume_move_unattended(m->to_vs, m->name);
     }
     rc = m->intended ? volume_intent_end(m->from_vs, m->volume, 0, &err) : 0;
-    if (rc) { /* the source's pool has failed as a whole */
+    if (rc) { /* the same; until then the volume is in doubt, and its clients go on */
         vp_warn("migration of %s to %s: %s", m->status.from, m->status.to, err.text);
         volume_move_unattended(m->from_vs, m->volume);
     }
