@@ -196,7 +196,7 @@ CO int rig_cancel(struct rig *r, const struct op *op)
     struct rig_move *x = r->move;
     bool too_late = migrate_status(x->m)->phase >= MIGRATE_SWITCHING;
     int rc = migrate_cancel(x->m, &err);
-    x->cancelled = !rc;
+    x->cancelled |= !rc;
     return rc == VP_E_BUSY && too_late ? 0 : rc;
 }
 

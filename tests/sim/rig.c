@@ -58,16 +58,18 @@ static bool on_world_event(struct sim_world *w, uint64_t event, void *arg)
 }
 
 /* The devices fail each write that carries a sector of the write that is to fail, and do a part of
- * it. */
+ * it. So a write fails too that came after that one, of other sectors of the same block. */
 static bool on_device_write(const void *buf, uint64_t len, void *arg)
 {
-    const struct rig *r = arg;
+    struct rig *r = arg;
     uint64_t sector;
     uint32_t seq;
+    bool fails = false, others = false;
     for (uint64_t at = 0; r->failing_seq && at < len; at += STAMP_SECTOR)
-        if (stamp_find((const char *)buf + at, &sector, &seq) && seq == r->failing_seq)
-            return true;
-    return false;
+        if (stamp_find((const char *)buf + at, &sector, &seq))
+            *(seq == r->failing_seq ? &fails : &others) = true;
+    r->fails_along |= fails && others;
+    return fails;
 }
 
 /* An error that no planned fault explains fails the run, also when it is only logged. */
@@ -595,7 +597,8 @@ static unsigned pools_of(struct rig *r, const struct op *op)
 static bool is_expected(struct rig *r, const struct op *op, int rc, unsigned pools)
 {
     return rc == VP_E_NO_SPACE || r->errors_allowed || op->flags & OP_FAILS ||
-           r->failing_pools & pools || (rc == VP_E_CANCELLED && r->withdrawn) ||
+           r->failing_pools & pools || (rc == VP_E_RAID_NO_COPY && r->fails_along) ||
+           (rc == VP_E_CANCELLED && r->withdrawn) ||
            (rc == VP_E_IO_TOO_MANY_COROUTINES && op->kind == OP_MIGRATE && r->config->coroutines);
 }
 

@@ -132,6 +132,7 @@ struct rig {
     void *arg;
     uint64_t fills;        /* blocks that fitted into the last OP_FILL */
     unsigned resizes;      /* began and ended, of one volume at a time */
+    bool fails_along;      /* another write may have failed with that one */
     uint32_t failing_seq;  /* the write that fails at the devices; 0: none */
     struct co_group dying; /* changes of clients that died */
     bool failed;
