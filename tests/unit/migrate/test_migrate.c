@@ -380,12 +380,39 @@ static CO void is_settled(struct sim_volumes *s)
     }
 }
 
+/* The commit point is passed, and the daemon does no more. */
+static CO void switched_and_stuck(void *arg, struct volume *source, struct volume *target)
+{
+    (void)source, (void)target;
+    *(bool *)arg = true;
+    co_suspend("the daemon is killed meanwhile");
+}
+
+static CO void arrives_and_is_cut_off(struct sim_volumes *s)
+{
+    static bool stuck;
+    struct migrate_exports exports = {.switched = switched_and_stuck, .arg = &stuck};
+    struct volume *v = sim_volumes_volume(s, "v", SIZE);
+    write_all(v, 21);
+    volume_close(v);
+    stuck = false;
+    struct migrate *m = begin_with(s, &exports);
+    while (!stuck)
+        vp_ignore(co_sleep_ns(1000), "nobody cancels it");
+    check_owner(s->vs, "v", VOLUME_INTENT, 1);
+    check_owner(s->other, "w", VOLUME_ARRIVED, 2);
+    free(m); /* the daemon is killed */
+}
+
 static void after_a_kill_in_any_phase_one_pool_has_the_volume(void **state)
 {
     (void)state;
-    for (cut_at = MIGRATE_FREEZING; cut_at <= MIGRATE_DONE; cut_at++) {
+    static const enum migrate_phase phases[] = {MIGRATE_FREEZING, MIGRATE_COPYING, MIGRATE_DONE};
+    for (unsigned i = 0; i <= sizeof(phases) / sizeof(phases[0]); i++) {
+        bool switched = i == sizeof(phases) / sizeof(phases[0]);
         struct sim_volumes *s = start();
-        sim_volumes_run(s, stops_in_a_phase);
+        cut_at = switched ? MIGRATE_SWITCHING : phases[i];
+        sim_volumes_run(s, switched ? arrives_and_is_cut_off : stops_in_a_phase);
         sim_volumes_run(s, is_settled);
         sim_volumes_free(s);
         assert_checked();
@@ -432,30 +459,6 @@ static void without_the_other_pool_a_volume_is_in_doubt_until_that_is_given_up(v
 }
 
 /* ---- a side that was given up comes back ---------------------------------------------------- */
-
-/* The commit point is passed, and the daemon does no more. */
-static CO void switched_and_stuck(void *arg, struct volume *source, struct volume *target)
-{
-    (void)source, (void)target;
-    *(bool *)arg = true;
-    vp_ignore(co_sleep_ns(UINT64_MAX / 2), "the daemon is killed meanwhile");
-}
-
-static CO void arrives_and_is_cut_off(struct sim_volumes *s)
-{
-    static bool stuck;
-    struct migrate_exports exports = {.switched = switched_and_stuck, .arg = &stuck};
-    struct volume *v = sim_volumes_volume(s, "v", SIZE);
-    write_all(v, 31);
-    volume_close(v);
-    stuck = false;
-    struct migrate *m = begin_with(s, &exports);
-    while (!stuck)
-        vp_ignore(co_sleep_ns(1000), "nobody cancels it");
-    check_owner(s->vs, "v", VOLUME_INTENT, 1);
-    check_owner(s->other, "w", VOLUME_ARRIVED, 2);
-    free(m); /* the daemon is killed */
-}
 
 static CO int open_rc(struct volumes *vs, const char *name)
 {

@@ -279,7 +279,8 @@ static CO void becomes_superseded(struct sim_volumes *s)
     struct vp_error err = {0};
     struct volume *v = sim_volumes_volume(s, "a", MIB(1));
     check_ok(volume_supersede(s->vs, "a", &move, &err));
-    check_ok(volume_write(v, 0, 512, "whoever has it open goes on", 0)); /* the clients' affair */
+    static const char sector[512] = "whoever has it open goes on";
+    check_ok(volume_write(v, 0, sizeof(sector), sector, 0)); /* the clients' affair */
     volume_close(v);
     check_equal(open_rc(s, "a"), VP_E_VOLUME_SUPERSEDED);
 }
