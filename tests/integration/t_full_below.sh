@@ -29,7 +29,8 @@ writer=$!
 until_ok 20 sh -c 'vpool status tank --json | grep -q "file system that holds it is full"' ||
     fail "status does not say what is full: $(vpool status tank)"
 kill -0 "$writer" || fail "the writer did not wait: $(cat "$T/write.out")"
-same "$(field '.pools[0].warnings|map(select(.text|contains("small/d1")))|length' vpool status tank)" 1 warnings
+warnings() { field '.pools[0].warnings|map(select(.text|contains("small/d1")))|length' vpool status tank; }
+until_ok 10 eval '[ "$(warnings)" = 1 ]' || fail "warnings: $(vpool status tank)"
 told() { vpool events | grep 'disk.full' | grep -q "$1"; }
 until_ok 5 told 'small/d1.*is full' || fail "no event: $(vpool events)"
 same "$(field '.pools[0].health|join(",")' vpool status tank)" space health
