@@ -130,7 +130,8 @@ mv "$T/d1" "$T/away"
 daemon_start
 ok vpool status tank
 grep -q degraded <<<"$out" || fail "not degraded: $out"
-ok nbdsh -u "$(uri tank/v "$T/n")" -c 'h.pwrite(b"d" * (1 << 20), 0); h.flush()'
+# Of the idle volume, which has all of it: in the full pool a write that needs room would wait.
+ok nbdsh -u "$(uri tank/idle "$T/nidle")" -c 'h.pwrite(b"d" * (1 << 20), 0); h.flush()'
 daemon_kill
 mv "$T/away" "$T/d1"
 clean "degraded"
