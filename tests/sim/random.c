@@ -480,9 +480,9 @@ static unsigned draw_back_disks(struct random_world *x, bool killed)
     return back && !killed ? 1U << x->bad_disk : 0;
 }
 
-/* Draws one of the states that the last round could have left; *c is its choices. Where flushes of a
- * disk without a second copy fail, there are no kills: a daemon that is killed before it was told of
- * a failed flush leaves the same state, of which there is no promise. */
+/* Draws one of the states that the last round could have left; *c is its choices. Where flushes of
+ * a disk without a second copy fail, there are no kills: a daemon that is killed before it was told
+ * of a failed flush leaves the same state, of which there is no promise. */
 static struct crash_state draw_state(struct random_world *x, struct sim_choice **c)
 {
     const struct point *p = &x->points.at[below(x, x->points.count)];
