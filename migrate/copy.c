@@ -1,141 +1,294 @@
 /*
- * The copy of a frozen volume: several coroutines, each with one buffer, take piece after piece of
- * what is allocated.
+ * The copy of a volume, also while its clients write: several coroutines, each with one buffer,
+ * take piece after piece, read it whole, and write the runs in it that are not zero.
  *
- * A piece is read whole and written in runs that are not zero, so that the copy takes no more room
- * than the data need. Whoever takes a piece moves the cursor past it without a yield in between,
- * so no piece is taken twice and none is left out.
+ *     the scan     what is allocated, from the first byte to the last
+ *     a round      what has become dirty, from the first block to the last; again and again
+ *
+ * 1. A change marks its blocks dirty before it begins, under their exclusive lock (volume_marks).
+ *    Whoever copies blocks first makes them clean, and then reads them under their shared lock. So
+ *    a change is in what was read, or its blocks are dirty (GUARD_MOVE_MARKS_CHANGES,
+ *    GUARD_MOVE_CLEARS_FIRST).
+ * 2. The scan asks without locks what is allocated, and passes over what is dirty: a round copies
+ *    that. So blocks that are often written are copied late, and a hole that has just got data is
+ *    not missed.
+ * 3. Whoever takes a piece moves the cursor past it without a yield in between. A cursor begins
+ *    again when all pieces have been written. So no block is copied twice at the same time, and
+ *    the older copy never lands last.
+ * 4. What a mirror writes (mirror.c) and a piece do not meet. A change is not mirrored while a
+ *    piece with its blocks is under way, and a piece is not written while a write of the mirror is
+ *    late.
+ * 5. Where the scan copies, the target is a hole. A round writes over what the scan or an earlier
+ *    round has written.
+ *
+ * Tested by tests/unit/migrate/ and by the simulator's moves.
  */
 #include "base/verify.h"
 #include "io/buffer.h"
+#include "io/guard.h"
 #include "migrate/migrate_impl.h"
 
-#define COPY_PIECE_BYTES (UINT64_C(1) << 20)
-#define COPY_WORKERS     4U
-#define COPY_BLOCK       4096U
+#define COPY_PIECE_FROZEN_BYTES (UINT64_C(1) << 20)
+#define COPY_PIECE_LIVE_BYTES   (UINT64_C(256) << 10)
+#define COPY_WORKERS            4U
 
 void copy_init(struct copy *c, struct volume *from, struct volume *to)
 {
-    *c = (struct copy){.from = from, .to = to, .size_bytes = volume_size(from)};
+    *c = (struct copy){.from = from,
+                       .to = to,
+                       .size_bytes = volume_size(from),
+                       .piece_bytes = COPY_PIECE_FROZEN_BYTES};
     co_mutex_init(&c->lock);
+    list_init(&c->flying);
 }
 
-bool copy_is_done(const struct copy *c)
+void copy_fini(struct copy *c)
+{
+    VP_VERIFY_TRUE(!c->tracked);
+    dirty_fini(&c->dirty);
+}
+
+static uint64_t copy_blocks(const struct copy *c)
+{
+    return div_up(c->size_bytes, COPY_BLOCK);
+}
+
+/* ---- tracking ----------------------------------------------------------------------------- */
+
+static void change_mark(void *copy, uint64_t block, uint64_t count)
+{
+    struct copy *c = copy;
+    if (io_guard_on(GUARD_MOVE_MARKS_CHANGES))
+        dirty_mark(&c->dirty, block, count);
+}
+
+int copy_track(void *copy)
+{
+    struct copy *c = copy;
+    const struct volume_marks marks = {change_mark, mirror_change_begin, mirror_change_end, c};
+    int rc = dirty_init(&c->dirty, copy_blocks(c), DIRTY_LEAVES_MAX);
+    if (rc)
+        return rc;
+    c->piece_bytes = COPY_PIECE_LIVE_BYTES;
+    c->tracked = true;
+    volume_marks_set(c->from, &marks);
+    return 0;
+}
+
+int copy_untrack(void *copy)
+{
+    struct copy *c = copy;
+    if (!c->tracked)
+        return 0;
+    VP_VERIFY_TRUE(!c->mirror || mirror_is_quiet(c->mirror));
+    volume_marks_set(c->from, NULL);
+    dirty_fini(&c->dirty);
+    c->tracked = false;
+    return 0;
+}
+
+int copy_look(void *copy)
+{
+    struct copy *c = copy;
+    const struct mirror *m = c->mirror;
+    c->seen = (struct copy_view){.dirty_bytes = c->dirty.count * COPY_BLOCK,
+                                 .mirrored_bytes = m ? m->mirrored_bytes : 0,
+                                 .stops = m ? m->stops : 0,
+                                 .mirrors = m && m->on};
+    return 0;
+}
+
+/* ---- pieces ------------------------------------------------------------------------------- */
+
+/* Blocks that are being copied, in the frame of a worker. */
+struct piece {
+    struct list link;
+    uint64_t block, count; /* count 0: there is none */
+    bool fresh;            /* the target is a hole there */
+};
+
+bool copy_is_flying(const struct copy *c, uint64_t block, uint64_t count)
+{
+    const struct piece *p;
+    list_for_each (p, &c->flying, link)
+        if (block < p->block + p->count && p->block < block + count)
+            return true;
+    return false;
+}
+
+bool copy_scan_is_done(const struct copy *c)
 {
     return c->at_bytes == c->size_bytes;
 }
 
-struct piece {
-    uint64_t offset, len; /* len 0: there is none */
-};
+void copy_round_begin(struct copy *c)
+{
+    VP_VERIFY_TRUE(copy_scan_is_done(c));
+    c->round_block = 0;
+}
+
+bool copy_round_is_done(const struct copy *c)
+{
+    return c->round_block == copy_blocks(c);
+}
+
+/* From at_bytes on, in an extent with data: passes over what is dirty. Else what is clean. */
+static void scan_take(struct copy *c, uint64_t end, struct piece *p)
+{
+    uint64_t block = c->at_bytes / COPY_BLOCK;
+    uint64_t count = min_u64(div_up(end, COPY_BLOCK) - block, c->piece_bytes / COPY_BLOCK);
+    bool is_dirty = false;
+    if (c->tracked)
+        count = dirty_run(&c->dirty, block, count, &is_dirty);
+    if (!is_dirty)
+        *p = (struct piece){.block = block, .count = count, .fresh = true};
+    c->at_bytes = min_u64((block + count) * COPY_BLOCK, c->size_bytes);
+}
 
 /* The next piece of the extents that are known. Holes are passed over. */
-static struct piece piece_next(struct copy *c)
+static void scan_next(struct copy *c, struct piece *p)
 {
-    while (c->extent_next < c->extent_count) {
+    while (!p->count && c->extent_next < c->extent_count) {
         const struct volume_extent *e = &c->extent[c->extent_next];
         uint64_t end = e->offset + e->len;
         if (e->hole || e->zero || c->at_bytes >= end) {
             c->at_bytes = max_u64(c->at_bytes, end);
             c->extent_next++;
-            continue;
+        } else {
+            scan_take(c, end, p);
         }
-        struct piece p = {c->at_bytes, min_u64(end - c->at_bytes, COPY_PIECE_BYTES)};
-        c->at_bytes += p.len;
-        return p;
     }
-    return (struct piece){0};
 }
 
-static CO int extents_load(struct copy *c)
+static CO int scan_load(struct copy *c)
 {
     c->extent_next = c->extent_count = 0;
-    return volume_frozen_extents(c->from, c->at_bytes, c->size_bytes - c->at_bytes, c->extent,
+    return volume_beside_extents(c->from, c->at_bytes, c->size_bytes - c->at_bytes, c->extent,
                                  COPY_EXTENTS, &c->extent_count);
 }
 
-/* Takes the next piece of this step. */
-static CO int piece_take(struct copy *c, struct piece *out)
+static void round_next(struct copy *c, struct piece *p)
+{
+    p->count = dirty_take(&c->dirty, &c->round_block, c->piece_bytes / COPY_BLOCK, &p->block);
+    if (p->count && !io_guard_on(GUARD_MOVE_CLEARS_FIRST))
+        dirty_mark(&c->dirty, p->block, p->count);
+}
+
+static CO int piece_find(struct copy *c, struct piece *p)
 {
     int rc = 0;
-    *out = (struct piece){0};
-    co_mutex_lock(&c->lock);
-    while (!rc && !c->rc && !out->len && c->left_bytes) {
-        *out = piece_next(c);
-        if (out->len)
-            c->left_bytes -= min_u64(out->len, c->left_bytes);
-        else if (copy_is_done(c))
+    while (!rc && !c->rc && !p->count && c->left_bytes) {
+        if (!copy_scan_is_done(c))
+            scan_next(c, p);
+        if (!p->count && !copy_scan_is_done(c)) {
+            rc = scan_load(c);
+        } else if (!p->count) {
+            if (c->tracked && !copy_round_is_done(c))
+                round_next(c, p);
             break;
-        else
-            rc = extents_load(c);
+        }
     }
+    return rc;
+}
+
+/* Takes the next piece of this step: from now on it flies. */
+static CO int piece_take(struct copy *c, struct piece *p)
+{
+    *p = (struct piece){0};
+    co_mutex_lock(&c->lock);
+    int rc = piece_find(c, p);
+    c->left_bytes -= min_u64(p->count * COPY_BLOCK, c->left_bytes);
+    if (p->count)
+        list_add_tail(&c->flying, &p->link);
     co_mutex_unlock(&c->lock);
     return rc;
 }
 
-/* The length of the run of blocks from `at` on that are all zero, or all not. The last block of a
- * volume may be short. */
-static uint64_t run_length(const uint8_t *buf, uint64_t at, uint64_t len, bool *zero)
+/* ---- writing ------------------------------------------------------------------------------ */
+
+/* The length of the run of blocks at `buf` that are all zero, or all not. */
+static uint64_t run_length(const uint8_t *buf, uint64_t count, bool *zero)
 {
-    uint64_t end = at;
-    while (end < len) {
-        uint64_t n = min_u64(COPY_BLOCK, len - end);
-        bool is_zero = bytes_are_zero(buf + end, n);
-        if (end == at)
-            *zero = is_zero;
-        else if (is_zero != *zero)
-            break;
-        end += n;
-    }
-    return end - at;
+    uint64_t n = 1;
+    *zero = bytes_are_zero(buf, COPY_BLOCK);
+    while (n < count && bytes_are_zero(buf + n * COPY_BLOCK, COPY_BLOCK) == *zero)
+        n++;
+    return n;
 }
 
-static CO int piece_write(struct copy *c, const struct piece *p, const uint8_t *buf)
+/* One run. The last block of a volume may be short. */
+static CO int run_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t *buf,
+                        bool zero)
+{
+    uint64_t at = block * COPY_BLOCK, len = min_u64(count * COPY_BLOCK, c->size_bytes - at);
+    c->unflushed = true;
+    return zero ? volume_zero(c->to, at, len, 0) : volume_write(c->to, at, len, buf, 0);
+}
+
+CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t *buf, bool fresh,
+                  uint64_t *written_bytes, uint64_t *zero_bytes)
 {
     int rc = 0;
-    for (uint64_t at = 0; at < p->len && !rc;) {
-        bool zero = false;
-        uint64_t n = run_length(buf, at, p->len, &zero);
-        if (!zero)
-            rc = volume_write(c->to, p->offset + at, n, buf + at, 0);
+    while (count > 0 && !rc) {
+        bool zero = true;
+        uint64_t n = buf ? run_length(buf, count, &zero) : count;
+        if (!zero || !fresh)
+            rc = run_write(c, block, n, buf, zero);
         if (!rc)
-            *(zero ? &c->zero_bytes : &c->copied_bytes) += n;
-        at += n;
+            *(zero ? zero_bytes : written_bytes) +=
+                min_u64(n * COPY_BLOCK, c->size_bytes - block * COPY_BLOCK);
+        block += n;
+        count -= n;
+        buf = buf ? buf + n * COPY_BLOCK : NULL;
     }
     return rc;
 }
 
-static void copy_fail(struct copy *c, int rc, uint64_t at, bool there)
+void copy_fail(struct copy *c, int rc, uint64_t block, bool there)
 {
     if (c->rc)
         return;
     c->rc = rc;
-    c->failed_at = at;
+    c->failed_at = block * COPY_BLOCK;
     c->failed_there = there;
+}
+
+/* Reads the piece and writes it. Blocks that a failure leaves are not dirty: it ends the copy. */
+static CO void piece_copy(struct copy *c, const struct piece *p, uint8_t *buf)
+{
+    bool zero = false;
+    uint64_t before = c->copied_bytes + c->zero_bytes;
+    int rc = volume_beside_read(c->from, p->block, p->count, buf, &zero);
+    if (rc) {
+        copy_fail(c, rc, p->block, false);
+        return;
+    }
+    if (c->mirror)
+        mirror_await_late(c->mirror);
+    rc = copy_write(c, p->block, p->count, zero ? NULL : buf, p->fresh, &c->copied_bytes,
+                    &c->zero_bytes);
+    if (rc)
+        copy_fail(c, rc, p->block, true);
+    if (!p->fresh)
+        c->again_bytes += c->copied_bytes + c->zero_bytes - before;
 }
 
 static CO void copy_work(struct copy *c)
 {
-    uint8_t *buf = io_buffer_get(COPY_PIECE_BYTES);
+    uint8_t *buf = io_buffer_get(c->piece_bytes);
     struct piece p;
     for (;;) {
         int rc = piece_take(c, &p);
         if (rc)
-            copy_fail(c, rc, c->at_bytes, false);
-        if (rc || !p.len)
+            copy_fail(c, rc, c->at_bytes / COPY_BLOCK, false);
+        if (rc || !p.count)
             break;
-        rc = volume_frozen_read(c->from, p.offset, p.len, buf);
-        if (rc) {
-            copy_fail(c, rc, p.offset, false);
-            break;
-        }
-        rc = piece_write(c, &p, buf);
-        if (rc) {
-            copy_fail(c, rc, p.offset, true);
-            break;
-        }
+        piece_copy(c, &p, buf);
+        if (!p.fresh && !io_guard_on(GUARD_MOVE_CLEARS_FIRST))
+            dirty_clear(&c->dirty, p.block, p.count);
+        list_del(&p.link);
     }
-    io_buffer_put(buf, COPY_PIECE_BYTES);
+    io_buffer_put(buf, c->piece_bytes);
 }
 
 static CO void copy_worker(void *arg)
@@ -159,5 +312,29 @@ CO int copy_step(void *copy)
     }
     copy_work(c);
     vp_ignore(co_group_wait(&c->workers), "they report in the copy");
+    VP_VERIFY_TRUE(list_empty(&c->flying));
+    vp_ignore(copy_look(c), "it does not fail");
     return c->rc;
+}
+
+/* ---- the end ------------------------------------------------------------------------------ */
+
+CO int copy_flush(void *copy)
+{
+    struct copy *c = copy;
+    c->unflushed = false;
+    int rc = volume_flush(c->to);
+    if (rc)
+        c->unflushed = true;
+    vp_ignore(copy_look(c), "it does not fail");
+    return rc;
+}
+
+void copy_verify_whole(const struct copy *c)
+{
+    VP_VERIFY_TRUE(copy_scan_is_done(c));
+    VP_VERIFY(c->dirty.count, ==, 0U);
+    VP_VERIFY_TRUE(list_empty(&c->flying));
+    VP_VERIFY_TRUE(!c->mirror || mirror_is_quiet(c->mirror));
+    VP_VERIFY_TRUE(!c->unflushed || !io_guard_on(GUARD_MOVE_ARRIVES_LAST));
 }

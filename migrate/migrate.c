@@ -1,10 +1,12 @@
 /*
  * A volume moves to another pool of this daemon (migrate.h).
  *
- *     1. The source's record says INTENT, durably. From now on nobody changes the source.
- *     2. A TARGET is made as the source is, and is opened on the source's reactor.
- *     3. The source is frozen: its clients wait at the gate.
- *     4. All its data are copied, and the target is flushed.
+ *     1. A TARGET is made as the source is, and is opened on the source's reactor. From now on
+ *        nobody resizes, renames or deletes the source.
+ *     2. Live: its data are copied while its clients write (live.c).
+ *     3. The source's record says INTENT, durably.
+ *     4. The source is frozen: its clients wait at the gate. What is left (offline: all) is copied,
+ *        and the target is flushed.
  *     5. The target's record says ARRIVED, with the records of the exports, in one commit. Now the
  *        target is the volume.
  *     6. The fronts are exchanged, and the gate opens: clients are served by the target.
@@ -12,12 +14,12 @@
  *        says OWNER.
  *
  * Before 5 every error, and a cancel, ends in undo: the gate opens, the target is deleted, and the
- * source's record says OWNER again. Clients have waited, and see no error. An error of 5 leaves the
+ * source's record says OWNER. Clients have waited, and see no error. An error of 5 leaves the
  * volume in doubt, because its record may be durable or not: its exports end, and settle.c decides
  * when the target's pool is there again. An error of 7 is left to settle.c, too.
  *
- * A move holds no lock while it copies. What keeps others away is its records: volumes/ refuses to
- * change, delete or move a volume that says INTENT or TARGET. Only home runs this file, except for
+ * A move holds no lock while it copies. volumes/ refuses to change, delete or move a volume that is
+ * about to leave, or is a TARGET. Only home runs this file, except for
  * the steps of the copy, the freeze, and the exchange, which run on the reactor of both volumes.
  */
 #include "migrate/migrate_impl.h"
@@ -34,36 +36,20 @@
 #include <string.h>
 
 #define FREEZE_MS 10000U
+#define PAUSE_MS  20U
+#define MIRROR_MS 1000U
 #define MS_NS     UINT64_C(1000000)
-
-struct migrate {
-    struct migrate_status status;
-    struct volumes *from_vs, *to_vs;
-    char volume[VOLUME_NAME_MAX + 1], name[VOLUME_NAME_MAX + 1];
-    struct migrate_exports exports;
-    uint64_t freeze_ns;
-    struct volume_move there, here; /* as the source's and the target's record have it */
-    uint32_t volume_id;
-    struct volume *source, *target; /* opened by this move; NULL: not, or not any more */
-    struct pool_job *job;           /* NULL: not yet, or not any more */
-    struct copy copy;
-    bool intended;  /* the source's record says INTENT */
-    bool targeted;  /* the target is there              */
-    bool held;      /* exports stay as they are         */
-    bool frozen;    /* the source's gate is closed      */
-    bool cancelled; /* somebody wants it to end         */
-    uint64_t frozen_at_ns;
-    struct co_queue ended;
-};
 
 /* ---- states ------------------------------------------------------------------------------- */
 
 #define TO(phase) (1U << (phase))
 
 static const unsigned phase_moves[] = {
-    [MIGRATE_PREPARING] = TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
-    [MIGRATE_FREEZING] = TO(MIGRATE_COPYING) | TO(MIGRATE_UNDOING),
-    [MIGRATE_COPYING] = TO(MIGRATE_SWITCHING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_PREPARING] = TO(MIGRATE_COPYING) | TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_COPYING] = TO(MIGRATE_MIRRORING) | TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_MIRRORING] = TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_FREEZING] = TO(MIGRATE_DRAINING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_DRAINING] = TO(MIGRATE_SWITCHING) | TO(MIGRATE_UNDOING),
     [MIGRATE_SWITCHING] = TO(MIGRATE_LEAVING) | TO(MIGRATE_UNDOING) | TO(MIGRATE_IN_DOUBT),
     [MIGRATE_LEAVING] = TO(MIGRATE_DONE),
     [MIGRATE_UNDOING] = TO(MIGRATE_FAILED) | TO(MIGRATE_CANCELLED),
@@ -73,7 +59,7 @@ static const unsigned phase_moves[] = {
     [MIGRATE_IN_DOUBT] = 0,
 };
 
-static void phase_move(struct migrate *m, enum migrate_phase to)
+void migrate_phase_move(struct migrate *m, enum migrate_phase to)
 {
     VP_VERIFY_TRUE(phase_moves[m->status.phase] & TO(to));
     m->status.phase = to;
@@ -85,9 +71,7 @@ bool migrate_has_ended(const struct migrate *m)
     return phase_moves[m->status.phase] == 0;
 }
 
-/* The first error counts. Returns rc. */
-static __attribute__((format(printf, 3, 4))) int move_fail(struct migrate *m, int rc,
-                                                           const char *fmt, ...)
+int migrate_fail(struct migrate *m, int rc, const char *fmt, ...)
 {
     va_list args;
     if (m->status.rc)
@@ -114,6 +98,8 @@ static struct migrate *move_new(const struct migrate_options *o)
     m->to_vs = o->to;
     m->exports = o->exports ? *o->exports : none;
     m->freeze_ns = (o->freeze_ms ? o->freeze_ms : FREEZE_MS) * MS_NS;
+    m->pause_ns = (o->pause_ms ? o->pause_ms : PAUSE_MS) * MS_NS;
+    m->mirror_ns = (o->mirror_ms ? o->mirror_ms : MIRROR_MS) * MS_NS;
     (void)snprintf(m->volume, sizeof(m->volume), "%s", o->volume);
     (void)snprintf(m->name, sizeof(m->name), "%s", o->name);
     struct migrate_status *s = &m->status;
@@ -131,8 +117,8 @@ static struct migrate *move_new(const struct migrate_options *o)
     return m;
 }
 
-/* The source's job and record. From now on nobody changes the source. */
-static CO int source_mark(struct migrate *m, struct vp_error *err)
+/* The source's job. From now on nobody changes the source. */
+static CO int source_take(struct migrate *m, struct vp_error *err)
 {
     struct volume_info info;
     int rc = volume_info_get(m->from_vs, m->volume, &info);
@@ -143,10 +129,8 @@ static CO int source_mark(struct migrate *m, struct vp_error *err)
     if (!m->job)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     m->status.job = m->job->id;
-    if (!io_guard_on(GUARD_MOVE_INTENT_FIRST))
-        return 0;
-    rc = volume_intent_begin(m->source, m->volume, &m->there, err);
-    m->intended = !rc;
+    rc = volume_leave_begin(m->source, m->volume, &m->there, err);
+    m->leaving = !rc;
     return rc;
 }
 
@@ -172,7 +156,7 @@ static CO int move_prepare(struct migrate *m, struct vp_error *err)
 {
     int rc = volume_open_to_move(m->from_vs, m->volume, NULL, &m->source, err);
     if (!rc)
-        rc = source_mark(m, err);
+        rc = source_take(m, err);
     if (!rc)
         rc = target_make(m, err);
     if (!rc && m->exports.prepare) {
@@ -217,48 +201,54 @@ static CO int move_freeze(struct migrate *m)
     m->frozen = !rc;
     if (!rc)
         return 0;
-    return move_fail(m, rc, "clients of %s could not be stopped: %s%s%s", m->status.from,
-                     vp_err_text(rc), c.late.count ? ", in flight: " : "", c.late.text);
+    return migrate_fail(m, rc, "clients of %s could not be stopped: %s%s%s", m->status.from,
+                        vp_err_text(rc), c.late.count ? ", in flight: " : "", c.late.text);
+}
+
+/* From now on, until the end is known, both pools are asked who owns the volume. */
+static CO int move_intend(struct migrate *m)
+{
+    struct vp_error err = {0};
+    if (!io_guard_on(GUARD_MOVE_INTENT_FIRST))
+        return 0;
+    int rc = volume_intent_begin(m->source, &err);
+    m->intended = !rc;
+    return rc ? migrate_fail(m, rc, "%s", err.text) : 0;
 }
 
 static void copy_tell(struct migrate *m)
 {
     const struct copy *c = &m->copy;
-    uint64_t before = m->status.copied_bytes + m->status.zero_bytes;
-    m->status.copied_bytes = c->copied_bytes;
-    m->status.zero_bytes = c->zero_bytes;
+    struct migrate_status *s = &m->status;
+    uint64_t before = s->copied_bytes + s->zero_bytes;
+    s->copied_bytes = c->copied_bytes;
+    s->zero_bytes = c->zero_bytes;
+    s->again_bytes = c->again_bytes;
+    s->dirty_bytes = c->seen.dirty_bytes;
+    s->mirrored_bytes = c->seen.mirrored_bytes;
     pool_job_advance(m->job, c->copied_bytes + c->zero_bytes - before, 0);
 }
 
-static CO int move_copy(struct migrate *m)
+CO int migrate_copy_step(struct migrate *m)
 {
-    struct reactor *on = volume_reactor(m->source);
-    int rc = 0;
-    copy_init(&m->copy, m->source, m->target);
-    while (!rc && !copy_is_done(&m->copy)) {
-        if (m->cancelled)
-            return move_fail(m, VP_E_CANCELLED, "it was cancelled");
-        rc = reactor_call_for_client(on, copy_step, &m->copy);
-        copy_tell(m);
-    }
+    if (m->cancelled)
+        return migrate_fail(m, VP_E_CANCELLED, "it was cancelled");
+    int rc = reactor_call_for_client(volume_reactor(m->source), copy_step, &m->copy);
+    copy_tell(m);
     if (!rc)
         return 0;
     bool there = m->copy.failed_there;
-    return move_fail(m, rc, "%s %s at byte %" PRIu64 ": %s", there ? "writing" : "reading",
-                     there ? m->status.to : m->status.from, m->copy.failed_at, vp_err_text(rc));
+    return migrate_fail(m, rc, "%s %s at byte %" PRIu64 ": %s", there ? "writing" : "reading",
+                        there ? m->status.to : m->status.from, m->copy.failed_at, vp_err_text(rc));
 }
 
-static CO int flush_on_reactor(void *target)
-{
-    return volume_flush(target);
-}
-
-static CO int move_flush(struct migrate *m)
+CO int migrate_flush(struct migrate *m)
 {
     if (!io_guard_on(GUARD_MOVE_ARRIVES_LAST))
         return 0;
-    int rc = reactor_call_for_client(volume_reactor(m->target), flush_on_reactor, m->target);
-    return rc ? move_fail(m, rc, "flushing %s: %s", m->status.to, vp_err_text(rc)) : 0;
+    int rc = reactor_call_for_client(volume_reactor(m->target), copy_flush, &m->copy);
+    copy_tell(m);
+    return rc ? migrate_fail(m, rc, "flushing %s: %s", m->status.to, vp_err_text(rc)) : 0;
 }
 
 /* ---- switching ---------------------------------------------------------------------------- */
@@ -273,8 +263,8 @@ static CO int move_arrive(struct migrate *m, bool *in_doubt)
     if (!rc)
         rc = volume_arrive(m->to_vs, m->name, &b, in_doubt);
     pool_batch_fini(&b);
-    return rc ? move_fail(m, rc, "the arrival at %s could not be recorded: %s", m->status.to,
-                          vp_err_text(rc))
+    return rc ? migrate_fail(m, rc, "the arrival at %s could not be recorded: %s", m->status.to,
+                             vp_err_text(rc))
               : 0;
 }
 
@@ -324,7 +314,7 @@ static void move_end(struct migrate *m, enum migrate_phase as, enum pool_job_sta
     }
     m->job = NULL;
     m->status.ended = reactor_wall_seconds();
-    phase_move(m, as);
+    migrate_phase_move(m, as);
     co_queue_wake_all(&m->ended);
 }
 
@@ -333,6 +323,7 @@ static CO void move_leave(struct migrate *m)
 {
     struct vp_error err = {0};
     struct pool_batch b;
+    live_end(m);
     close_both(m);
     pool_batch_init(&b);
     int rc = m->exports.leave ? m->exports.leave(m->exports.arg, m->from_vs, m->volume_id, &b) : 0;
@@ -354,11 +345,14 @@ static CO void move_leave(struct migrate *m)
 static CO void move_undo(struct migrate *m)
 {
     struct vp_error err = {0};
-    phase_move(m, MIGRATE_UNDOING);
+    migrate_phase_move(m, MIGRATE_UNDOING);
     if (m->frozen)
         move_thaw(m, m->source);
+    live_end(m);
     if (m->held && m->exports.kept)
         m->exports.kept(m->exports.arg);
+    if (m->leaving && !m->intended)
+        volume_leave_end(m->source);
     close_both(m);
     int rc = m->targeted ? volume_target_delete(m->to_vs, m->name, &err) : 0;
     if (rc) { /* settle.c tries that again */
@@ -377,6 +371,7 @@ static CO void move_undo(struct migrate *m)
 
 static CO void move_doubt(struct migrate *m)
 {
+    live_end(m);
     volume_move_unattended(m->from_vs, m->volume);
     volume_move_unattended(m->to_vs, m->name);
     if (m->exports.withdraw)
@@ -390,7 +385,8 @@ static CO void move_doubt(struct migrate *m)
 static CO void move_switch(struct migrate *m)
 {
     bool in_doubt;
-    phase_move(m, MIGRATE_SWITCHING);
+    copy_verify_whole(&m->copy);
+    migrate_phase_move(m, MIGRATE_SWITCHING);
     volume_intent_switches(m->source, true);
     int rc = move_arrive(m, &in_doubt);
     if (rc && in_doubt) {
@@ -400,25 +396,36 @@ static CO void move_switch(struct migrate *m)
         move_undo(m);
     } else {
         move_exchange(m);
-        phase_move(m, MIGRATE_LEAVING);
+        migrate_phase_move(m, MIGRATE_LEAVING);
         move_leave(m);
     }
+}
+
+static CO int move_copy(struct migrate *m)
+{
+    int rc = 0;
+    copy_init(&m->copy, m->source, m->target);
+    if (m->status.mode != MIGRATE_OFFLINE) {
+        migrate_phase_move(m, MIGRATE_COPYING);
+        rc = live_copy(m);
+    }
+    if (!rc)
+        rc = move_intend(m);
+    if (rc)
+        return rc;
+    migrate_phase_move(m, MIGRATE_FREEZING);
+    rc = m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : move_freeze(m);
+    if (rc)
+        return rc;
+    migrate_phase_move(m, MIGRATE_DRAINING);
+    rc = live_drain(m);
+    return !rc && m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : rc;
 }
 
 static CO void move_run(void *arg)
 {
     struct migrate *m = arg;
-    phase_move(m, MIGRATE_FREEZING);
-    int rc = m->cancelled ? move_fail(m, VP_E_CANCELLED, "it was cancelled") : move_freeze(m);
-    if (!rc) {
-        phase_move(m, MIGRATE_COPYING);
-        rc = move_copy(m);
-    }
-    if (!rc)
-        rc = move_flush(m);
-    if (!rc && m->cancelled)
-        rc = move_fail(m, VP_E_CANCELLED, "it was cancelled");
-    if (rc)
+    if (move_copy(m))
         move_undo(m);
     else
         move_switch(m);
@@ -437,7 +444,7 @@ CO int migrate_start(const struct migrate_options *o, struct migrate **out, stru
     if (!rc && co_spawn(move_run, m, "migration"))
         rc = vp_fail(err, VP_E_IO_TOO_MANY_COROUTINES, "too much is going on: try again");
     if (rc) {
-        vp_ignore(move_fail(m, rc, "%s", err->text), "it is returned");
+        vp_ignore(migrate_fail(m, rc, "%s", err->text), "it is returned");
         move_undo(m);
         free(m);
         return rc;

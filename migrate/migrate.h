@@ -12,20 +12,28 @@
 
 enum migrate_mode {
     MIGRATE_OFFLINE = 1, /* the volume is frozen, copied, and goes on in the other pool */
+    MIGRATE_LIVE,        /* it is copied while clients write, and what they change is copied again
+                            in rounds; it is mirrored when rounds alone do not come to an end */
+    MIGRATE_MIRROR,      /* the same, and it is mirrored as soon as all of it was copied once */
 };
-/* "offline"; "live" and the others are refused by their names. VP_E_NOT_SUPPORTED, VP_E_INVALID. */
+/* "offline", "live", "mirror"; others are refused by their names. VP_E_NOT_SUPPORTED,
+ * VP_E_INVALID. */
 int migrate_mode_parse(const char *text, enum migrate_mode *out, struct vp_error *err) must_check;
 const char *migrate_mode_name(enum migrate_mode mode);
 
 /*
- *     PREPARING → FREEZING → COPYING → SWITCHING → LEAVING → DONE
- *         └───────────┴──────────┴──────────┴─→ UNDOING → FAILED | CANCELLED
- *                                           └─→ IN_DOUBT
+ *                  ┌───────── offline ─────────┐
+ *     PREPARING ───┴→ COPYING ─→ (MIRRORING) ──┴→ FREEZING → DRAINING → SWITCHING → LEAVING → DONE
+ *         └──────────────┴────────────┴──────────────┴──────────┴───────────┴─→ UNDOING → FAILED
+ *                                                                           │         | CANCELLED
+ *                                                                           └─→ IN_DOUBT
  */
 enum migrate_phase {
-    MIGRATE_PREPARING = 1, /* the target and both records are made            */
-    MIGRATE_FREEZING,      /* requests in flight end                          */
-    MIGRATE_COPYING,       /* offline: the volume is frozen                   */
+    MIGRATE_PREPARING = 1, /* the target is made                               */
+    MIGRATE_COPYING,       /* while clients write                              */
+    MIGRATE_MIRRORING,     /* … and what they write goes to both sides         */
+    MIGRATE_FREEZING,      /* requests in flight end                           */
+    MIGRATE_DRAINING,      /* what is left is copied, while the clients wait; offline: all */
     MIGRATE_SWITCHING,     /* the commit point; not to be cancelled any more  */
     MIGRATE_LEAVING,       /* clients are served by the target; the source is deleted */
     MIGRATE_UNDOING,       /* the target is deleted; clients are served by the source */
@@ -63,6 +71,8 @@ struct migrate_options {
     const char *volume, *name; /* "VOL" there and here */
     enum migrate_mode mode;
     uint64_t freeze_ms; /* how long requests in flight may take to end; 0: 10 s */
+    uint64_t pause_ms;  /* live: how long the rest may take, while clients wait; 0: 20 */
+    uint64_t mirror_ms; /* live: how long a mirrored write waits for the target; 0: 1000 */
     const struct migrate_exports *exports; /* NULL: there are none */
 };
 
@@ -85,6 +95,11 @@ struct migrate_status {
     uint64_t total_bytes;    /* allocated at the source; 0: not counted yet */
     uint64_t copied_bytes;   /* read and written       */
     uint64_t zero_bytes;     /* read, and all zeros: not written */
+    uint64_t again_bytes;    /* of both, because clients had changed them meanwhile */
+    uint64_t mirrored_bytes; /* written by clients to both sides */
+    uint64_t dirty_bytes;    /* to be copied again, as of the last look */
+    uint64_t rate_bytes;     /* a second, of the copy while clients write; 0: not known */
+    unsigned rounds;         /* over what was dirty, while clients wrote */
     uint64_t started, ended; /* seconds since 1970; ended 0: not yet */
     uint64_t frozen_ns;      /* how long clients waited; 0: not yet known */
     int rc;

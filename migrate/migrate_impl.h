@@ -2,37 +2,178 @@
 #ifndef VP_MIGRATE_MIGRATE_IMPL_H
 #define VP_MIGRATE_MIGRATE_IMPL_H
 
+#include "base/list.h"
 #include "io/co.h"
 #include "io/reactor.h"
+#include "migrate/dirty.h"
 #include "migrate/migrate.h"
+
+#define COPY_BLOCK 4096U
 
 /* ---- copy.c ------------------------------------------------------------------------------- */
 
 #define COPY_EXTENTS 64U
 
-/* The data of a frozen volume, on their way to another one on the same reactor. */
+/* The data of a volume, on their way to another one on the same reactor. Of a volume that is not
+ * frozen: with the blocks that have changed meanwhile. */
 struct copy {
     struct volume *from, *to;
     uint64_t size_bytes;
+    uint64_t piece_bytes; /* what is read at once */
+    struct dirty dirty;   /* tracked: what is to be copied again */
+    bool tracked;
+    /* The scan: what is allocated, once. */
     uint64_t at_bytes;                         /* what lies before was copied, or is being copied */
     struct volume_extent extent[COPY_EXTENTS]; /* the next ones, from at_bytes on */
     unsigned extent_count, extent_next;
-    struct co_mutex lock;              /* held while the next extents are asked for */
-    uint64_t left_bytes;               /* of this step */
-    uint64_t copied_bytes, zero_bytes; /* so far */
-    uint64_t failed_at;                /* where a read or write failed */
-    bool failed_there;                 /* it was a write to the target */
+    struct co_mutex lock; /* held while the next extents are asked for */
+    /* A round: what is dirty, once. */
+    uint64_t round_block;
+    uint64_t left_bytes; /* of this step */
+    struct list flying;  /* pieces that are being copied, in the frames of their workers */
+    struct mirror *mirror;
+    bool unflushed; /* the target was written to since its last flush began */
+    uint64_t copied_bytes, zero_bytes, again_bytes; /* so far; again: in rounds, of both */
+    uint64_t failed_at;                             /* where a read or write failed */
+    bool failed_there;                              /* it was at the target */
     struct co_group workers;
     int rc;
+    struct copy_view { /* as of the end of the last call of the reactor; home reads it then */
+        uint64_t dirty_bytes, mirrored_bytes, stops;
+        bool mirrors;
+    } seen;
 };
 void copy_init(struct copy *c, struct volume *from, struct volume *to);
+/* Tracking has ended. */
+void copy_fini(struct copy *c);
+
+/* All on the reactor of both; those with one `void *`, a copy, are for reactor_call. */
+
+/* From now on what changes is dirty. VP_E_NO_MEMORY. */
+int copy_track(void *copy) must_check;
+/* Nothing is dirty any more, and changes are not marked. Mirroring has ended. */
+int copy_untrack(void *copy) must_check;
 /*
- * On the reactor of both, as an fn of reactor_call_for_client: copies up to COPY_STEP_BYTES more.
- * Holes are skipped, and zeros are read but not written. Errors: of the first read or write that
- * failed.
+ * Copies up to COPY_STEP_BYTES more: first the scan, then the round that copy_round_begin began.
+ * Holes are skipped, and zeros are read but not written. In a round they are made holes in the
+ * target. Errors: of the first read or write that failed, for good.
  */
 #define COPY_STEP_BYTES (UINT64_C(16) << 20)
-CO int copy_step(void *copy);
-bool copy_is_done(const struct copy *c);
+CO int copy_step(void *copy) must_check;
+bool copy_scan_is_done(const struct copy *c);
+/* A round over all that is dirty now; what becomes dirty behind it waits for the next one. */
+void copy_round_begin(struct copy *c);
+bool copy_round_is_done(const struct copy *c);
+/* What the reactor alone may look at, into c->seen. Does not fail. */
+int copy_look(void *copy) must_check;
+/* Flushes the target. */
+CO int copy_flush(void *copy) must_check;
+/* Verifies that the target has all of the frozen source: nothing is dirty, under way, or not
+ * flushed. */
+void copy_verify_whole(const struct copy *c);
+/* The first error counts: it ends the copy. */
+void copy_fail(struct copy *c, int rc, uint64_t block, bool there);
+/* Whether one of these blocks is being copied. */
+bool copy_is_flying(const struct copy *c, uint64_t block, uint64_t count);
+/* Writes blocks to the target. Zeros: nothing when `fresh` (they are holes there), else they become
+ * holes. Adds what was written and what was zero. */
+CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t *buf, bool fresh,
+                  uint64_t *written_bytes, uint64_t *zero_bytes) must_check;
+
+/* ---- mirror.c ----------------------------------------------------------------------------- */
+
+#define MIRROR_SLOTS      32U
+#define MIRROR_SLOT_BYTES (1U << 20)
+
+/*
+ *     FREE → WRITING → WRITTEN → FREE      the client waited for it
+ *               └────→ LATE ───→ FREE      the client did not
+ */
+enum mirror_state { MIRROR_FREE, MIRROR_WRITING, MIRROR_WRITTEN, MIRROR_LATE };
+
+struct mirror_slot { /* one change, on its way to the target */
+    struct mirror *mirror;
+    struct list link; /* in mirror.free */
+    enum mirror_state state;
+    uint64_t block, count;
+    bool zero;
+    uint8_t *data; /* MIRROR_SLOT_BYTES */
+    uint64_t deadline_ns;
+    int rc;
+    struct co_queue work, written;
+};
+
+struct mirror {
+    struct copy *copy;
+    bool on; /* changes are mirrored */
+    bool ending;
+    uint64_t wait_ns;
+    unsigned slot_count, late;
+    struct mirror_slot slot[MIRROR_SLOTS];
+    struct list free;
+    struct co_queue quiet; /* a slot has become free */
+    struct co_group workers;
+    uint64_t mirrored_bytes, stops; /* so far */
+    uint8_t *memory;
+};
+/* HOME. Memory for a mirror; NULL: there is none. */
+struct mirror *mirror_new(struct copy *c, uint64_t wait_ns);
+void mirror_free(struct mirror *m);
+/* On the reactor, as fns of reactor_call. */
+
+/* Changes are mirrored from now on. VP_E_IO_TOO_MANY_COROUTINES. */
+int mirror_start(void *mirror) must_check;
+/* After it has stopped by itself: again, once nothing is late any more. */
+CO int mirror_again(void *mirror) must_check;
+/* Changes are not mirrored any more. Waits until none is under way. */
+CO int mirror_end(void *mirror) must_check;
+/* For the marks of the copy. */
+void *mirror_change_begin(void *copy, uint64_t block, uint64_t count, const void *data);
+CO void mirror_change_end(void *copy, void *change, int rc);
+/* Waits until no write of the mirror is late: whoever writes to the target then is newer. */
+CO void mirror_await_late(struct mirror *m);
+/* No change is being mirrored. */
+bool mirror_is_quiet(const struct mirror *m);
+
+/* ---- migrate.c ---------------------------------------------------------------------------- */
+
+struct migrate {
+    struct migrate_status status;
+    struct volumes *from_vs, *to_vs;
+    char volume[VOLUME_NAME_MAX + 1], name[VOLUME_NAME_MAX + 1];
+    struct migrate_exports exports;
+    uint64_t freeze_ns, pause_ns, mirror_ns;
+    struct volume_move there, here; /* as the source's and the target's record have it */
+    uint32_t volume_id;
+    struct volume *source, *target; /* opened by this move; NULL: not, or not any more */
+    struct pool_job *job;           /* NULL: not yet, or not any more */
+    struct copy copy;
+    struct mirror *mirror; /* NULL: there was none so far */
+    bool leaving;          /* nobody changes the source */
+    bool intended;         /* the source's record says INTENT */
+    bool targeted;         /* the target is there              */
+    bool held;             /* exports stay as they are         */
+    bool frozen;           /* the source's gate is closed      */
+    bool cancelled;        /* somebody wants it to end         */
+    uint64_t frozen_at_ns;
+    struct co_queue ended;
+};
+void migrate_phase_move(struct migrate *m, enum migrate_phase to);
+/* The first error counts. Returns rc. */
+__attribute__((format(printf, 3, 4))) int migrate_fail(struct migrate *m, int rc, const char *fmt,
+                                                       ...);
+/* One step of the copy. Errors: as migrate_fail has them. VP_E_CANCELLED. */
+CO int migrate_copy_step(struct migrate *m) must_check;
+CO int migrate_flush(struct migrate *m) must_check;
+
+/* ---- live.c ------------------------------------------------------------------------------- */
+
+/* Copies while clients write, until what is left takes no longer than the pause that is wanted.
+ * Errors: as migrate_fail has them. */
+CO int live_copy(struct migrate *m) must_check;
+/* The frozen source: copies what is left. */
+CO int live_drain(struct migrate *m) must_check;
+/* The copy ends, for good or not: changes are neither marked nor mirrored any more. */
+CO void live_end(struct migrate *m);
 
 #endif

@@ -3,32 +3,38 @@
 
 #include <string.h>
 
+static const char *const mode_names[] = {
+    [MIGRATE_OFFLINE] = "offline", [MIGRATE_LIVE] = "live", [MIGRATE_MIRROR] = "mirror"};
+
 int migrate_mode_parse(const char *text, enum migrate_mode *out, struct vp_error *err)
 {
-    static const char *const not_yet[] = {"auto", "live", "mirror", "postcopy", "hybrid"};
-    if (strcmp(text, "offline") == 0) {
-        *out = MIGRATE_OFFLINE;
-        return 0;
-    }
+    static const char *const not_yet[] = {"auto", "postcopy", "hybrid"};
+    for (unsigned i = MIGRATE_OFFLINE; i <= MIGRATE_MIRROR; i++)
+        if (strcmp(text, mode_names[i]) == 0) {
+            *out = (enum migrate_mode)i;
+            return 0;
+        }
     for (unsigned i = 0; i < sizeof(not_yet) / sizeof(not_yet[0]); i++)
         if (strcmp(text, not_yet[i]) == 0)
             return vp_fail(err, VP_E_NOT_SUPPORTED,
-                           "mode '%s' is not there yet: 'offline' is, which stops the volume's "
-                           "clients while it copies",
+                           "mode '%s' is not there yet: use 'live', or 'offline', which stops the "
+                           "volume's clients while it copies",
                            text);
-    return vp_fail(err, VP_E_INVALID, "'%.40s' is not a mode of migration: offline", text);
+    return vp_fail(err, VP_E_INVALID, "'%.40s' is not a mode of migration: live, mirror or offline",
+                   text);
 }
 
 const char *migrate_mode_name(enum migrate_mode mode)
 {
-    return mode == MIGRATE_OFFLINE ? "offline" : "?";
+    return mode_names[mode];
 }
 
 const char *migrate_phase_name(enum migrate_phase phase)
 {
     static const char *const names[] = {
-        [MIGRATE_PREPARING] = "preparing", [MIGRATE_FREEZING] = "freezing",
-        [MIGRATE_COPYING] = "copying",     [MIGRATE_SWITCHING] = "switching",
+        [MIGRATE_PREPARING] = "preparing", [MIGRATE_COPYING] = "copying",
+        [MIGRATE_MIRRORING] = "mirroring", [MIGRATE_FREEZING] = "freezing",
+        [MIGRATE_DRAINING] = "draining",   [MIGRATE_SWITCHING] = "switching",
         [MIGRATE_LEAVING] = "leaving",     [MIGRATE_UNDOING] = "undoing",
         [MIGRATE_DONE] = "done",           [MIGRATE_FAILED] = "failed",
         [MIGRATE_CANCELLED] = "cancelled", [MIGRATE_IN_DOUBT] = "in doubt"};

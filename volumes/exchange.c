@@ -1,5 +1,5 @@
 /*
- * For the one who froze a volume: reads beside its gate, and the exchange of its front with that of
+ * For the one who moves a volume: reads beside its gate, and the exchange of its front with that of
  * another volume.
  *
  *     clients ──> front A ──> from         clients ──> front A ──> to
@@ -11,8 +11,9 @@
  *
  * 1. Both volumes are frozen. So no request has looked at what is behind its front and is still at
  *    work there. Those that are held look when they pass (front.c, 6).
- * 2. A read beside the gate counts in `beside`, not in `running`: the end of the pool waits for it
- *    too, and no thaw or exchange happens meanwhile.
+ * 2. A read beside the gate counts in `beside`, not in `running`: a freeze does not wait for it,
+ *    and a closed gate does not stop it. The end of the pool waits for it, and no exchange happens
+ *    meanwhile.
  * 3. Two threads look for the volume of a front or the front of a volume: their reactor, which
  *    exchanges them, and home. So both pointers are atomic. They need no order: volumes and fronts
  *    are made at home, and the reactor learns of them by a call from there.
@@ -31,7 +32,6 @@ static int beside_begin(struct front *f)
 {
     if (f->gate == FRONT_ENDED)
         return VP_E_CANCELLED;
-    VP_VERIFY_TRUE(f->gate == FRONT_FROZEN);
     f->beside++;
     return 0;
 }
@@ -44,32 +44,31 @@ static void beside_end(struct front *f)
         co_queue_wake_all(&f->quiet);
 }
 
-/* Whatever is behind the front: the volume itself does it. */
-static CO int beside_run(struct volume *v, struct front_request *r)
+CO int volume_beside_read(struct volume *v, uint64_t block, uint64_t count, void *buf, bool *zero)
 {
     struct front *f = volume_front(v);
     int rc = beside_begin(f);
     if (rc)
         return rc;
-    rc = volume_front_ops.run[r->kind](v, r);
+    rc = volume_blocks_read(v, block, count, buf, zero);
     beside_end(f);
     return rc;
 }
 
-CO int volume_frozen_read(struct volume *v, uint64_t offset, uint64_t len, void *buf)
-{
-    struct front_request r = {.kind = FRONT_READ, .offset = offset, .len = len, .data = buf};
-    return beside_run(v, &r);
-}
-
-CO int volume_frozen_extents(struct volume *v, uint64_t offset, uint64_t len,
+CO int volume_beside_extents(struct volume *v, uint64_t offset, uint64_t len,
                              struct volume_extent *out, unsigned max, unsigned *n)
 {
+    struct front *f = volume_front(v);
     struct front_extents_request e = {
         .request = {.kind = FRONT_EXTENTS, .offset = offset, .len = len, .data = out},
         .max = max,
         .n = n};
-    return beside_run(v, &e.request);
+    int rc = beside_begin(f);
+    if (rc)
+        return rc;
+    rc = volume_front_ops.run[FRONT_EXTENTS](v, &e.request);
+    beside_end(f);
+    return rc;
 }
 
 /* ---- exchange ----------------------------------------------------------------------------- */

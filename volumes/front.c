@@ -49,7 +49,6 @@ static void gate_move(struct front *f, enum front_gate to)
     VP_VERIFY_TRUE(gate_moves[f->gate] & TO(to));
     VP_VERIFY_TRUE(to != FRONT_FROZEN || running(f) == 0);
     VP_VERIFY_TRUE(to != FRONT_OPEN || list_empty(&f->held));
-    VP_VERIFY_TRUE(to == FRONT_ENDED || f->beside == 0);
     f->gate = to;
 }
 

@@ -128,6 +128,20 @@ CO void block_lock_take(struct lock_table *t, struct block_lock *l, uint64_t blo
     }
 }
 
+void lock_table_each_exclusive(const struct lock_table *t,
+                               void (*fn)(void *arg, uint64_t block, uint64_t count), void *arg)
+{
+    for (unsigned i = 0; i < LOCK_BUCKETS; i++) {
+        const struct lock_entry *e;
+        list_for_each (e, &t->bucket[i], link) {
+            uint64_t first = (uint64_t)__builtin_ctzll(e->mask);
+            if (e->exclusive)
+                fn(arg, e->region * LOCK_REGION_BLOCKS + first,
+                   (uint64_t)__builtin_popcountll(e->mask));
+        }
+    }
+}
+
 void block_lock_drop(struct lock_table *t, struct block_lock *l)
 {
     for (unsigned i = 0; i < l->count; i++)

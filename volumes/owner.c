@@ -14,6 +14,12 @@
 
 /* ---- looking ------------------------------------------------------------------------------ */
 
+/* For everybody but the records: a volume that is about to leave is treated as INTENT. */
+static enum volume_ownership volume_ownership(const struct volume *v)
+{
+    return v->leaving ? VOLUME_INTENT : v->owner.ownership;
+}
+
 static bool is_in_doubt(const struct volume *v)
 {
     return v->owner.ownership == VOLUME_INTENT && !v->attended;
@@ -21,12 +27,12 @@ static bool is_in_doubt(const struct volume *v)
 
 static void owner_fill(const struct volume *v, struct volume_owner_info *out)
 {
-    *out = (struct volume_owner_info){.ownership = v->owner.ownership,
+    *out = (struct volume_owner_info){.ownership = volume_ownership(v),
                                       .in_doubt = is_in_doubt(v),
                                       .attended = v->attended,
                                       .epoch = v->owner.epoch,
                                       .uuid = v->uuid,
-                                      .move = v->owner.move};
+                                      .move = v->leaving ? *v->leaving : v->owner.move};
 }
 
 int volume_owner_get(struct volumes *vs, const char *name, struct volume_owner_info *out)
@@ -65,7 +71,7 @@ int volume_each_moved(struct volumes *vs,
     list_for_each (v, &vs->all, link) {
         struct volume_owner_info o;
         int rc = 0;
-        if (!is_live(v) || (v->owner.ownership == VOLUME_OWNER && v->owner.epoch == 1))
+        if (!is_live(v) || (volume_ownership(v) == VOLUME_OWNER && v->owner.epoch == 1))
             continue;
         owner_fill(v, &o);
         CO_NO_YIELD {
@@ -79,8 +85,8 @@ int volume_each_moved(struct volumes *vs,
 
 int volume_owner_check_stays(const struct volume *v, struct vp_error *err)
 {
-    const char *other = v->owner.move.volume;
-    switch (v->owner.ownership) {
+    const char *other = v->leaving ? v->leaving->volume : v->owner.move.volume;
+    switch (volume_ownership(v)) {
     case VOLUME_OWNER:
     case VOLUME_SUPERSEDED:
         return 0;
@@ -175,7 +181,7 @@ static struct volume_owner plain_owner(uint64_t epoch)
 
 /* ---- the source --------------------------------------------------------------------------- */
 
-static int intent_check(const struct volume *v, struct vp_error *err)
+static int leave_check(const struct volume *v, struct vp_error *err)
 {
     if (v->state == VOLUME_FAULTED)
         return vp_fail(err, VP_E_VOLUME_FAULTED, "volume %s is faulted: %s", volume_full_name(v),
@@ -183,19 +189,35 @@ static int intent_check(const struct volume *v, struct vp_error *err)
     return volume_owner_check_stays(v, err);
 }
 
-CO int volume_intent_begin(struct volume *v, const char *name, const struct volume_move *m,
-                           struct vp_error *err)
+CO int volume_leave_begin(struct volume *v, const char *name, const struct volume_move *m,
+                          struct vp_error *err)
 {
     co_mutex_lock(&v->control);
-    struct volume_owner to = {.ownership = VOLUME_INTENT, .epoch = v->owner.epoch, .move = *m};
     int rc = strcmp(volume_text(v), name) == 0
-                 ? intent_check(v, err)
+                 ? leave_check(v, err)
                  : vp_fail(err, VP_E_NOT_FOUND, "volume %s has another name now: %s", name,
                            volume_full_name(v));
     if (!rc) {
         v->attended = true;
-        rc = owner_change(v, VOLUME_OWNER, &to, NULL, err);
+        v->leaving = m;
     }
+    co_mutex_unlock(&v->control);
+    return rc;
+}
+
+void volume_leave_end(struct volume *v)
+{
+    VP_VERIFY_TRUE(v->leaving && v->owner.ownership == VOLUME_OWNER);
+    v->leaving = NULL;
+}
+
+CO int volume_intent_begin(struct volume *v, struct vp_error *err)
+{
+    VP_VERIFY_TRUE(v->leaving != NULL);
+    co_mutex_lock(&v->control);
+    struct volume_owner to = {
+        .ownership = VOLUME_INTENT, .epoch = v->owner.epoch, .move = *v->leaving};
+    int rc = owner_change(v, VOLUME_OWNER, &to, NULL, err);
     co_mutex_unlock(&v->control);
     return rc;
 }
@@ -221,8 +243,10 @@ CO int volume_intent_end(struct volumes *vs, const char *name, unsigned epochs,
         return rc;
     struct volume_owner to = plain_owner(v->owner.epoch + epochs);
     rc = owner_change(v, VOLUME_INTENT, &to, NULL, err);
-    if (!rc)
+    if (!rc) {
+        v->leaving = NULL;
         v->switching = false;
+    }
     if (!rc && v->io)
         vp_ignore(reactor_call(v->reactor, thaw_on_reactor, volume_front(v)), "it cannot fail");
     co_mutex_unlock(&v->control);
@@ -232,8 +256,10 @@ CO int volume_intent_end(struct volumes *vs, const char *name, unsigned epochs,
 void volume_move_unattended(struct volumes *vs, const char *name)
 {
     struct volume *v = volume_find(vs, name);
-    if (v)
-        v->attended = false;
+    if (!v)
+        return;
+    v->attended = false;
+    v->leaving = NULL;
 }
 
 CO int volume_intent_leave(struct volumes *vs, const char *name, struct pool_batch *with,
@@ -246,6 +272,8 @@ CO int volume_intent_leave(struct volumes *vs, const char *name, struct pool_bat
     rc = v->owner.ownership == VOLUME_INTENT
              ? volume_delete_locked(v, with, err)
              : vp_fail(err, VP_E_INVALID, "volume %s does not move", volume_full_name(v));
+    if (!rc)
+        v->leaving = NULL;
     co_mutex_unlock(&v->control);
     return rc;
 }

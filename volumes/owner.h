@@ -48,9 +48,9 @@ struct volume_move {
 };
 
 struct volume_owner_info {
-    enum volume_ownership ownership;
-    bool in_doubt; /* INTENT, and what the other side says is not known  */
-    bool attended; /* a move that is at work here answers for the record */
+    enum volume_ownership ownership; /* INTENT also from volume_leave_begin on */
+    bool in_doubt;                   /* INTENT, and what the other side says is not known  */
+    bool attended;                   /* a move that is at work here answers for the record */
     uint64_t epoch;
     struct vp_uuid uuid;
     struct volume_move move; /* all zeros for OWNER */
@@ -85,10 +85,19 @@ CO int volume_target_delete(struct volumes *vs, const char *name, struct vp_erro
 CO int volume_open_to_move(struct volumes *vs, const char *name, struct reactor *beside,
                            struct volume **out, struct vp_error *err) must_check;
 
-/* OWNER → INTENT. From now on the volume is neither resized, renamed, changed nor deleted. The
- * caller has it open. VP_E_NOT_FOUND: its name is not `name` any more. */
-CO int volume_intent_begin(struct volume *v, const char *name, const struct volume_move *m,
-                           struct vp_error *err) must_check;
+/*
+ * From now on the volume, an OWNER, is neither resized, renamed, changed nor deleted. Nothing is
+ * recorded: after a crash it is an owner as before. The caller has it open. `m` is the caller's,
+ * and stays until volume_leave_end, volume_intent_end, volume_intent_leave or
+ * volume_move_unattended. VP_E_NOT_FOUND: its name is not `name` any more. VP_E_VOLUME_MOVING,
+ * VP_E_VOLUME_FAULTED.
+ */
+CO int volume_leave_begin(struct volume *v, const char *name, const struct volume_move *m,
+                          struct vp_error *err) must_check;
+/* The volume stays, and its record never said INTENT. */
+void volume_leave_end(struct volume *v);
+/* OWNER → INTENT, of a volume that is about to leave (volume_leave_begin). */
+CO int volume_intent_begin(struct volume *v, struct vp_error *err) must_check;
 /* The commit of ARRIVED is about to be tried: nobody opens the source any more. False: it has
  * failed. */
 void volume_intent_switches(struct volume *v, bool switches);
@@ -120,10 +129,21 @@ CO int volume_arrival_confirm(struct volumes *vs, const char *name,
 CO int volume_supersede(struct volumes *vs, const char *name, const struct volume_move *by,
                         struct vp_error *err) must_check;
 
-/* The reads of a copier: those of volumes/volume.h on a volume whose front is frozen, beside its
- * gate. On the volume's reactor. */
-CO int volume_frozen_read(struct volume *v, uint64_t offset, uint64_t len, void *buf) must_check;
-CO int volume_frozen_extents(struct volume *v, uint64_t offset, uint64_t len,
+/*
+ * The reads of whoever moves a volume, beside its gate, whether that is open or frozen. On the
+ * volume's reactor, by whoever has it open. They are not counted in the volume's figures.
+ *
+ * volume_beside_read: whole blocks of 4096 bytes, at most VOLUME_BESIDE_BLOCKS, under their locks
+ * (so every change of them is in the result as a whole, or comes after it), into a buffer aligned
+ * to 4096. *zero: they all read as zeros, and the buffer was not touched. Errors: VP_E_RANGE, those
+ * of volume_read; VP_E_CANCELLED: the pool is being closed.
+ *
+ * volume_beside_extents: as volume_extents. A change at work may be in it or not.
+ */
+#define VOLUME_BESIDE_BLOCKS 1024U
+CO int volume_beside_read(struct volume *v, uint64_t block, uint64_t count, void *buf,
+                          bool *zero) must_check;
+CO int volume_beside_extents(struct volume *v, uint64_t offset, uint64_t len,
                              struct volume_extent *out, unsigned max, unsigned *n) must_check;
 
 /*

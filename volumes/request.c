@@ -31,6 +31,8 @@ struct request {
     struct front_request *q; /* with what is left to do; its client is NULL: a shrink */
     void *bounce;
     size_t bounce_len;
+    const struct volume_marks *told; /* is told of the window's data, too; NULL: nobody */
+    void *change;                    /* what that returned */
     struct full_wait full;
 };
 
@@ -91,6 +93,31 @@ static CO int read_window(struct volume *v, const struct window *w, void *buf)
     block_lock_take(&io->locks, &lock, w->block, w->count, false);
     int rc = thin_read(io->thin, w->block, w->count, buf);
     block_lock_drop(&io->locks, &lock);
+    return rc;
+}
+
+/* Whether blocks read as zeros, by the map alone. */
+static CO int blocks_are_zero(struct volume *v, uint64_t block, uint64_t count, bool *zero)
+{
+    struct thin_extent e;
+    unsigned n;
+    int rc = thin_extents(v->io->thin, block, count, &e, 1, &n);
+    *zero = !rc && e.zero && e.count == count;
+    return rc;
+}
+
+CO int volume_blocks_read(struct volume *v, uint64_t block, uint64_t count, void *buf, bool *zero)
+{
+    struct volume_io *io = v->io;
+    struct block_lock lock;
+    if (block + count > div_up(volume_size(v), VOLUME_BLOCK) || count > VOLUME_WINDOW_BLOCKS)
+        return VP_E_RANGE;
+    block_lock_take(&io->locks, &lock, block, count, false);
+    int rc = blocks_are_zero(v, block, count, zero);
+    if (!rc && !*zero)
+        rc = thin_read(io->thin, block, count, buf);
+    block_lock_drop(&io->locks, &lock);
+    request_end(v, rc);
     return rc;
 }
 
@@ -175,9 +202,19 @@ static __attribute__((noinline)) void write_failed(struct volume *v)
         atomic_store_explicit(&v->resync_wanted, true, memory_order_relaxed);
 }
 
+static __attribute__((noinline)) void change_begin(struct request *r, uint64_t block,
+                                                   uint64_t count, const void *data)
+{
+    const struct volume_marks *now = &r->v->io->marks;
+    if (now->begin == r->told->begin && now->arg == r->told->arg)
+        r->change = now->begin(now->arg, block, count, data);
+}
+
 static CO int write_blocks(struct request *r, uint64_t block, uint64_t count, const void *buf)
 {
     struct volume_io *io = r->v->io;
+    if (r->told)
+        change_begin(r, block, count, buf);
     bool detect = flags_of(r->v) & VOLUME_IS_ZERO_DETECT;
     int rc = detect ? write_detecting(io->thin, block, count, buf)
                     : thin_write(io->thin, block, count, buf);
@@ -237,16 +274,28 @@ static CO int room_wait(struct request *r)
     return rc;
 }
 
+static __attribute__((noinline)) CO int
+window_change_told(struct request *r, const struct window *w,
+                   int (*locked)(struct request *r, const struct window *w))
+{
+    const struct volume_marks marks = r->v->io->marks; /* they may be others when it ends */
+    marks.mark(marks.arg, w->block, w->count);
+    r->told = marks.begin ? &marks : NULL;
+    r->change = NULL;
+    int rc = locked(r, w);
+    if (r->change)
+        marks.end(marks.arg, r->change, rc);
+    r->told = NULL;
+    return rc;
+}
+
 /* Under the window's exclusive locks. */
 static CO int window_change(struct request *r, const struct window *w,
                             int (*locked)(struct request *r, const struct window *w))
 {
-    const struct volume_marks *marks = &r->v->io->marks;
     if (client_is_gone(r))
         return VP_E_CANCELLED;
-    if (marks->mark)
-        marks->mark(marks->arg, w->block, w->count);
-    return locked(r, w);
+    return r->v->io->marks.mark ? window_change_told(r, w, locked) : locked(r, w);
 }
 
 /* Locks, works, unlocks; while the pool is full, again and again as the policy says. */
@@ -343,6 +392,8 @@ static CO int volume_run_flush(void *arg, struct front_request *q)
 
 static CO int zero_window_locked(struct request *r, const struct window *w)
 {
+    if (r->told)
+        change_begin(r, w->block, w->count, NULL);
     int rc = thin_zero(r->v->io->thin, w->block, w->count, r->q->flags & VOLUME_NO_HOLE);
     r->v->io->uncommitted = true;
     return rc;
@@ -489,8 +540,9 @@ CO int volume_zero_tail(struct volume *v, uint64_t *offset, uint64_t end)
 
 void volume_marks_set(struct volume *v, const struct volume_marks *m)
 {
-    VP_VERIFY_TRUE(volume_front(v)->gate == FRONT_FROZEN);
     v->io->marks = m ? *m : (struct volume_marks){0};
+    if (m)
+        lock_table_each_exclusive(&v->io->locks, m->mark, m->arg);
 }
 
 /* ---- block status ------------------------------------------------------------------------- */

@@ -188,16 +188,25 @@ CO int volume_discard(struct volume *v, uint64_t offset, uint64_t len, unsigned 
 CO int volume_zero(struct volume *v, uint64_t offset, uint64_t len, unsigned flags) must_check;
 
 /*
- * Is told of each change before it happens: blocks (of 4096 bytes) [block, block + count) may
- * change. It is called under the exclusive lock of these blocks, so whoever reads them under a lock
- * (volume_read) after the call sees the change. It does not yield.
+ * Is told of each change of blocks (of 4096 bytes) [block, block + count), under the exclusive lock
+ * of these blocks. So whoever reads them under a lock after `mark` sees the change, and no other
+ * change of them is at work until `end` has returned.
  */
 struct volume_marks {
+    /* They may change. Does not yield. */
     void (*mark)(void *arg, uint64_t block, uint64_t count);
+    /* NULL: is not told more. Whole blocks become `data`, or (NULL) zeros. Returns what `end` gets;
+     * NULL: `end` is not called. `data` stays until this returns. Does not yield. */
+    void *(*begin)(void *arg, uint64_t block, uint64_t count, const void *data);
+    /* The change has ended with `rc`. What this waits for, the client waits for. */
+    CO void (*end)(void *arg, void *change, int rc);
     void *arg;
 };
-/* NULL: none, as at first. On the volume's reactor, while the volume is frozen (volumes/front.h)
- * and is not being shrunk: so no change is at work that is not told. */
+/*
+ * NULL: none, as at first. On the volume's reactor, while the volume is not being shrunk. `mark` is
+ * called for the changes that are at work already. NULL waits for nothing: `end` may still be
+ * called for what `begin` was told of.
+ */
 void volume_marks_set(struct volume *v, const struct volume_marks *m);
 
 struct volume_extent {

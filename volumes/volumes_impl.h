@@ -74,6 +74,9 @@ bool lock_table_is_empty(const struct lock_table *t);
 CO void block_lock_take(struct lock_table *t, struct block_lock *l, uint64_t block, uint64_t count,
                         bool exclusive);
 void block_lock_drop(struct lock_table *t, struct block_lock *l);
+/* Calls fn for the blocks of each exclusive lock that is held or waited for. fn does not yield. */
+void lock_table_each_exclusive(const struct lock_table *t,
+                               void (*fn)(void *arg, uint64_t block, uint64_t count), void *arg);
 
 /* ---- front.c ------------------------------------------------------------------------------ */
 
@@ -93,10 +96,10 @@ struct front {
     void *arg;                         /* … its argument        */
     const struct front_tokens *tokens; /* NULL: no limit */
     unsigned running[FRONT_KINDS];     /* requests in flight */
-    unsigned beside;            /* FROZEN, ENDED: requests of the one who froze it (exchange.c) */
-    struct list held;           /* requests that wait at the gate, in front.c */
-    struct co_queue quiet;      /* waits until nothing is in flight */
-    struct front_client nobody; /* sends requests of volumes/volume.h; never goes */
+    unsigned beside;                   /* reads of the one who moves the volume (exchange.c) */
+    struct list held;                  /* requests that wait at the gate, in front.c */
+    struct co_queue quiet;             /* waits until nothing is in flight */
+    struct front_client nobody;        /* sends requests of volumes/volume.h; never goes */
 };
 void front_init(struct front *f, struct volume *v, struct reactor *reactor);
 /* No request is in flight, beside the gate or held. */
@@ -178,8 +181,9 @@ struct volume {
     uint32_t id;
     struct vp_uuid uuid;
     uint64_t created_seconds;
-    struct volume_options options; /* what the record says */
-    struct volume_owner owner;     /* what the record says */
+    struct volume_options options;     /* what the record says */
+    struct volume_owner owner;         /* what the record says */
+    const struct volume_move *leaving; /* a move's: it is about to leave (volume_leave_begin) */
     bool attended;  /* a move that is at work here answers for INTENT, TARGET and ARRIVED */
     bool switching; /* INTENT: its move is at the commit point, or past it */
     enum volume_state state;
@@ -401,6 +405,9 @@ int volume_roots_put(struct volume *v, const struct thin_roots *roots) must_chec
 
 /* What is behind a volume's front: the volume. */
 extern const struct front_ops volume_front_ops;
+/* volume_beside_read, without the front. */
+CO int volume_blocks_read(struct volume *v, uint64_t block, uint64_t count, void *buf,
+                          bool *zero) must_check;
 
 /* Zeroes bytes [*offset, end), which are past the size that requests see now (shrinking). *offset
  * moves up to what was not done. On v's reactor. VP_E_NO_SPACE at once in a full pool: it does not

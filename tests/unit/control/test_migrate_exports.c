@@ -381,7 +381,8 @@ static CO void doubt(struct sim_volumes *s)
     check_ok(volume_open_to_move(s->vs, "v", NULL, &v, &err));
     control_move_init(&the_move, &control, &pool[0], "v", &pool[1], "w");
     list_add_tail(&control.moves, &the_move.link);
-    check_ok(volume_intent_begin(v, "v", &move, &err));
+    check_ok(volume_leave_begin(v, "v", &move, &err));
+    check_ok(volume_intent_begin(v, &err));
     volume_move_unattended(s->vs, "v");
     the_move.exports.withdraw(&the_move, v);
     volume_close(v);

@@ -407,7 +407,7 @@ static CO void arrives_and_is_cut_off(struct sim_volumes *s)
 static void after_a_kill_in_any_phase_one_pool_has_the_volume(void **state)
 {
     (void)state;
-    static const enum migrate_phase phases[] = {MIGRATE_FREEZING, MIGRATE_COPYING, MIGRATE_DONE};
+    static const enum migrate_phase phases[] = {MIGRATE_FREEZING, MIGRATE_DRAINING, MIGRATE_DONE};
     for (unsigned i = 0; i <= sizeof(phases) / sizeof(phases[0]); i++) {
         bool switched = i == sizeof(phases) / sizeof(phases[0]);
         struct sim_volumes *s = start();
@@ -450,7 +450,7 @@ static CO void is_forgotten(struct sim_volumes *s)
 static void without_the_other_pool_a_volume_is_in_doubt_until_that_is_given_up(void **state)
 {
     (void)state;
-    cut_at = MIGRATE_COPYING;
+    cut_at = MIGRATE_DRAINING;
     struct sim_volumes *s = start();
     sim_volumes_run(s, stops_in_a_phase);
     sim_volumes_run(s, is_forgotten);

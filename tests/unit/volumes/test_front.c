@@ -565,20 +565,12 @@ static bool marked_just(struct marked *m, uint64_t from, uint64_t end)
     return just;
 }
 
-static CO void marks_set(struct volume *v, const struct volume_marks *marks)
-{
-    struct front_late late;
-    check_ok(front_freeze(volume_front(v), 0, &late));
-    volume_marks_set(v, marks);
-    front_thaw(volume_front(v));
-}
-
 static CO void marks(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", MIB(4));
     struct marked m = {.v = v};
     check_ok(volume_write(v, 0, 4096, data, 0));
-    marks_set(v, &(struct volume_marks){mark, &m});
+    volume_marks_set(v, &(struct volume_marks){.mark = mark, .arg = &m});
     check(marked_just(&m, 0, 0));
     check_ok(volume_write(v, 8192, 8192, data, 0));
     check(marked_just(&m, 2, 4));
@@ -592,7 +584,7 @@ static CO void marks(struct sim_volumes *s)
     check_ok(volume_flush(v));
     check(marked_just(&m, 0, 0));
     check(!m.unlocked);
-    marks_set(v, NULL);
+    volume_marks_set(v, NULL);
     check_ok(volume_write(v, 8192, 8192, data, 0));
     check(marked_just(&m, 0, 0));
 }

@@ -155,16 +155,23 @@ static CO void intends(struct sim_volumes *s)
     struct volume *a = sim_volumes_volume(s, "a", MIB(1));
     struct volume *b = sim_volumes_volume(s, "b", MIB(1));
     check_equal(volume_intent_end(s->vs, "a", 0, &err), VP_E_INVALID);
-    check_equal(volume_intent_begin(a, "b", &move, &err), VP_E_NOT_FOUND);
-    check_ok(volume_intent_begin(a, "a", &move, &err));
-    check_equal(volume_intent_begin(a, "a", &move, &err), VP_E_VOLUME_MOVING);
+    check_equal(volume_leave_begin(a, "b", &move, &err), VP_E_NOT_FOUND);
+    check_ok(volume_leave_begin(a, "a", &move, &err));
+    check_equal(volume_leave_begin(a, "a", &move, &err), VP_E_VOLUME_MOVING);
+    check_is(s, "a", VOLUME_INTENT, 1, false); /* for everybody, but not for the record */
+    check_equal(volume_resize(s->vs, "a", MIB(2), false, &err), VP_E_VOLUME_MOVING);
+    volume_leave_end(a);
+    check_is(s, "a", VOLUME_OWNER, 1, false);
+    check_ok(volume_leave_begin(a, "a", &move, &err));
+    check_ok(volume_intent_begin(a, &err));
     check_is(s, "a", VOLUME_INTENT, 1, false);
     check_ok(open_rc(s, "a")); /* its move is at work */
     volume_intent_switches(a, true);
     check_equal(open_rc(s, "a"), VP_E_VOLUME_MOVING);
     volume_intent_switches(a, false);
     check_ok(open_rc(s, "a"));
-    check_ok(volume_intent_begin(b, "b", &move, &err));
+    check_ok(volume_leave_begin(b, "b", &move, &err));
+    check_ok(volume_intent_begin(b, &err));
     check_ok(volume_intent_end(s->vs, "b", 0, &err));
     check_is(s, "b", VOLUME_OWNER, 1, false);
     volume_close(a);
@@ -250,7 +257,8 @@ static CO void leaves(struct sim_volumes *s)
     struct vp_error err = {0};
     struct pool_batch b;
     struct volume *v = sim_volumes_volume(s, "a", MIB(1));
-    check_ok(volume_intent_begin(v, "a", &move, &err));
+    check_ok(volume_leave_begin(v, "a", &move, &err));
+    check_ok(volume_intent_begin(v, &err));
     pool_batch_init(&b);
     check_equal(volume_intent_leave(s->vs, "a", &b, &err), VP_E_BUSY);
     volume_close(v);

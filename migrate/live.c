@@ -1,0 +1,162 @@
+/*
+ * When a volume that is copied under its clients' writes may be frozen.
+ *
+ *     the scan      all that is allocated is copied once
+ *     rounds        what has changed meanwhile is copied, again and again: each round is shorter
+ *                   than the one before, as long as the copy is faster than the changes
+ *     mirroring     when rounds do not get shorter: what changes goes to both sides, and only what
+ *                   was dirty before is left
+ *
+ * The clients may be made to wait when the copy of what is dirty takes no longer than the pause
+ * that is wanted, at the rate of the copy so far. The rate was measured while clients wrote, so the
+ * pause is shorter than that.
+ *
+ * Every way ends. Rounds that do not get shorter lead to mirroring, or are counted. A mirror that
+ * stops because the target is too slow begins again, a few times. Then the move fails: the volume
+ * cannot move at this rate.
+ */
+#include "base/verify.h"
+#include "migrate/migrate_impl.h"
+
+#include <inttypes.h>
+
+enum {
+    ROUNDS_MAX = 8,        /* before it is mirrored                       */
+    ROUNDS_MIRRORED = 100, /* and after that                              */
+    STOPS_MAX = 3,         /* of mirroring                                */
+};
+/* Until something has been measured: the rate of a disk that is slow. */
+#define RATE_UNKNOWN (UINT64_C(100) << 20)
+/* Less than this says nothing about the rate. */
+#define RATE_BYTES_MIN (UINT64_C(1) << 20)
+#define SECOND_NS      UINT64_C(1000000000)
+
+static uint64_t live_bytes(const struct migrate *m)
+{
+    return m->status.copied_bytes + m->status.zero_bytes;
+}
+
+/* So many bytes were copied since. */
+static void live_measure(struct migrate *m, uint64_t bytes, uint64_t since_ns)
+{
+    uint64_t ns = max_u64(reactor_now_ns() - since_ns, 1);
+    if (bytes >= RATE_BYTES_MIN)
+        m->status.rate_bytes = max_u64((uint64_t)((double)bytes * 1e9 / (double)ns), 1);
+}
+
+static uint64_t live_pause_ns(const struct migrate *m)
+{
+    uint64_t rate = m->status.rate_bytes ? m->status.rate_bytes : RATE_UNKNOWN;
+    return (uint64_t)((double)m->status.dirty_bytes * (double)SECOND_NS / (double)rate);
+}
+
+static bool live_may_freeze(const struct migrate *m)
+{
+    bool mirrors = m->status.mode != MIGRATE_MIRROR || m->copy.seen.mirrors;
+    return mirrors && live_pause_ns(m) <= m->pause_ns;
+}
+
+static CO int live_scan(struct migrate *m)
+{
+    uint64_t since_ns = reactor_now_ns();
+    int rc = 0;
+    while (!rc && !copy_scan_is_done(&m->copy))
+        rc = migrate_copy_step(m);
+    live_measure(m, live_bytes(m), since_ns);
+    return rc ? rc : migrate_flush(m);
+}
+
+static CO int live_round(struct migrate *m)
+{
+    uint64_t since_ns = reactor_now_ns(), before = live_bytes(m);
+    int rc = 0;
+    m->status.rounds++;
+    pool_job_count(m->job, m->status.dirty_bytes);
+    copy_round_begin(&m->copy);
+    while (!rc && !copy_round_is_done(&m->copy))
+        rc = migrate_copy_step(m);
+    live_measure(m, live_bytes(m) - before, since_ns);
+    return rc ? rc : migrate_flush(m);
+}
+
+/* A mirror does not begin when too much is going on. The next round tries again. */
+static CO int live_mirror(struct migrate *m)
+{
+    struct mirror *mirror = m->mirror ? m->mirror : mirror_new(&m->copy, m->mirror_ns);
+    if (!mirror)
+        return migrate_fail(m, VP_E_NO_MEMORY, "out of memory for mirroring");
+    m->mirror = mirror;
+    if (reactor_call(volume_reactor(m->source), mirror_start, mirror) == 0)
+        migrate_phase_move(m, MIGRATE_MIRRORING);
+    return 0;
+}
+
+static int live_never(struct migrate *m, const char *why)
+{
+    return migrate_fail(m, VP_E_TIMED_OUT,
+                        "never at this rate: clients of %s change it faster than %s takes it (%s): "
+                        "let them write less, allow a longer pause, or use --mode offline",
+                        m->status.from, m->status.to, why);
+}
+
+/* What the next round begins with. `before`: what was dirty before the last one. */
+static CO int live_choose(struct migrate *m, uint64_t before)
+{
+    const struct migrate_status *s = &m->status;
+    if (s->phase == MIGRATE_MIRRORING) {
+        if (s->rounds > ROUNDS_MAX + ROUNDS_MIRRORED)
+            return live_never(m, "what is dirty does not get less");
+        if (m->copy.seen.mirrors)
+            return 0;
+        if (m->copy.seen.stops > STOPS_MAX)
+            return live_never(m, "it does not write in time what is mirrored");
+        return reactor_call_for_client(volume_reactor(m->source), mirror_again, m->mirror);
+    }
+    if (s->rounds > ROUNDS_MAX + ROUNDS_MIRRORED)
+        return live_never(m, "mirroring does not begin");
+    bool shrinks = s->dirty_bytes / 3 < before / 4;
+    return s->mode == MIGRATE_MIRROR || !shrinks || s->rounds >= ROUNDS_MAX ? live_mirror(m) : 0;
+}
+
+CO int live_copy(struct migrate *m)
+{
+    int rc = reactor_call(volume_reactor(m->source), copy_track, &m->copy);
+    if (rc)
+        return migrate_fail(m, rc, "changes of %s cannot be tracked: %s", m->status.from,
+                            vp_err_text(rc));
+    rc = live_scan(m);
+    uint64_t before = UINT64_MAX;
+    while (!rc && !live_may_freeze(m)) {
+        uint64_t dirty = m->status.dirty_bytes;
+        rc = live_choose(m, before);
+        before = dirty;
+        rc = rc ? rc : live_round(m);
+    }
+    return rc;
+}
+
+CO int live_drain(struct migrate *m)
+{
+    int rc = 0;
+    while (!rc && !copy_scan_is_done(&m->copy))
+        rc = migrate_copy_step(m);
+    if (!rc && m->copy.tracked) {
+        copy_round_begin(&m->copy);
+        while (!rc && !copy_round_is_done(&m->copy))
+            rc = migrate_copy_step(m);
+    }
+    return rc ? rc : migrate_flush(m);
+}
+
+CO void live_end(struct migrate *m)
+{
+    struct reactor *on = m->source ? volume_reactor(m->source) : NULL;
+    if (m->mirror && m->mirror->slot_count)
+        vp_ignore(reactor_call_for_client(on, mirror_end, m->mirror), "its workers report nothing");
+    if (m->copy.tracked)
+        vp_ignore(reactor_call(on, copy_untrack, &m->copy), "it does not fail");
+    m->copy.mirror = NULL;
+    mirror_free(m->mirror);
+    m->mirror = NULL;
+    copy_fini(&m->copy);
+}

@@ -1,0 +1,437 @@
+/* A volume moves while its clients write: rounds, mirroring, what the target does to clients. */
+#include "tests/lib/on_reactor.h"
+#include "tests/lib/sim_volumes.h"
+
+#include "base/bytes.h"
+#include "io/device.h"
+#include "migrate/migrate.h"
+#include "volumes/front.h"
+#include "volumes/volumes_impl.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define KIB(n) ((uint64_t)(n) << 10)
+#define MIB(n) ((uint64_t)(n) << 20)
+#define MS(n)  ((uint64_t)(n)*1000000)
+#define BLOCK  4096U
+#define SIZE   (MIB(8) + 512) /* the last block is short */
+
+static uint8_t data[1 << 20] __attribute__((aligned(4096)));
+
+static void play(void (*body)(struct sim_volumes *s), uint64_t seed)
+{
+    struct sim_volumes *s =
+        sim_volumes_new(&(struct sim_volumes_config){.seed = seed, .two_pools = true});
+    sim_volumes_run(s, body);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
+static CO void pass_time(uint64_t ns)
+{
+    vp_ignore(co_sleep_ns(ns), "nobody cancels it");
+}
+
+/* ---- clients ------------------------------------------------------------------------------ */
+
+enum { CLIENTS = 4, CLIENT_BYTES = 128 << 10 };
+
+struct clients;
+struct client { /* sends one request after the other, as its random numbers say */
+    struct clients *all;
+    struct front_client client;
+    uint64_t random;
+    uint8_t buf[CLIENT_BYTES] __attribute__((aligned(4096)));
+    bool stopped;
+};
+struct clients {
+    struct sim_volumes *s;
+    struct volume *v; /* that they have open */
+    uint64_t pause_ns, longest_ns;
+    unsigned requests;
+    bool whole_blocks, writes_only, stop;
+    bool not_compared; /* at the switch: clients do not wait for that */
+    struct client client[CLIENTS];
+};
+
+static uint64_t draw(struct client *c, uint64_t below)
+{
+    c->random = c->random * UINT64_C(6364136223846793005) + 1442695040888963407U;
+    return (c->random >> 33) % below;
+}
+
+static CO int client_send(struct client *c)
+{
+    uint64_t at = draw(c, SIZE), len = 1 + draw(c, draw(c, 3) ? KIB(8) : CLIENT_BYTES - BLOCK);
+    uint64_t kind = c->all->writes_only ? 9 : draw(c, 10);
+    if (c->all->whole_blocks) {
+        at = align_down(at, BLOCK);
+        len = align_up(len, BLOCK);
+    }
+    len = min_u64(len, SIZE - at);
+    memset(c->buf, (int)draw(c, 5), len);
+    if (kind == 0)
+        return front_zero(&c->client, at, len, draw(c, 2) ? VOLUME_NO_HOLE : 0);
+    if (kind == 1)
+        return front_discard(&c->client, at, len * 8 < SIZE - at ? len * 8 : len, 0);
+    if (kind == 2)
+        return front_flush(&c->client);
+    return front_write(&c->client, at, len, c->buf, draw(c, 8) ? 0 : VOLUME_FUA);
+}
+
+static CO void client_work(void *arg)
+{
+    struct client *c = arg;
+    struct clients *all = c->all;
+    while (!all->stop) {
+        uint64_t since_ns = reactor_now_ns();
+        check_ok(client_send(c));
+        all->longest_ns = max_u64(all->longest_ns, reactor_now_ns() - since_ns);
+        all->requests++;
+        pass_time(all->pause_ns);
+    }
+    c->stopped = true;
+}
+
+static CO struct clients *clients_begin(struct sim_volumes *s, uint64_t pause_ns, uint64_t seed)
+{
+    struct clients *all = calloc(1, sizeof(*all));
+    all->s = s;
+    all->v = sim_volumes_volume(s, "v", SIZE);
+    all->pause_ns = pause_ns;
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        struct client *c = &all->client[i];
+        c->all = all;
+        c->random = seed * CLIENTS + i;
+        front_client_init(&c->client, volume_front(all->v));
+    }
+    return all;
+}
+
+static CO void clients_go(struct clients *all)
+{
+    for (unsigned i = 0; i < CLIENTS; i++)
+        check_ok(co_spawn(client_work, &all->client[i], "client"));
+}
+
+/* The volume is closed then. */
+static CO void clients_end(struct clients *all)
+{
+    all->stop = true;
+    for (unsigned i = 0; i < CLIENTS; i++)
+        while (!all->client[i].stopped)
+            pass_time(1000);
+    volume_close(all->v);
+    free(all);
+}
+
+/* ---- exports: both sides are compared while they are frozen --------------------------------- */
+
+static CO bool block_is_same(struct volume *a, struct volume *b, uint64_t block)
+{
+    static uint8_t here[BLOCK] __attribute__((aligned(4096)));
+    static uint8_t there[BLOCK] __attribute__((aligned(4096)));
+    bool zero_here, zero_there;
+    check_ok(volume_beside_read(a, block, 1, here, &zero_here));
+    check_ok(volume_beside_read(b, block, 1, there, &zero_there));
+    if (zero_here)
+        memset(here, 0, sizeof(here));
+    if (zero_there)
+        memset(there, 0, sizeof(there));
+    return memcmp(here, there, BLOCK) == 0;
+}
+
+static CO void export_switched(void *arg, struct volume *source, struct volume *target)
+{
+    struct clients *all = arg;
+    struct volume *v;
+    struct vp_error err = {0};
+    for (uint64_t block = 0; block < div_up(SIZE, BLOCK) && !all->not_compared; block++)
+        if (!check(block_is_same(source, target, block)))
+            (void)fprintf(stderr, "block %llu differs\n", (unsigned long long)block);
+    check_ok(volume_open(all->s->other, "w", false, &v, &err));
+    check(v == target);
+    all->v = target;
+    volume_close(source);
+}
+
+static CO struct migrate *move_begin(struct clients *all, enum migrate_mode mode,
+                                     uint64_t mirror_ms)
+{
+    struct migrate_exports exports = {.switched = export_switched, .arg = all};
+    struct migrate_options o = {.from = all->s->vs,
+                                .to = all->s->other,
+                                .volume = "v",
+                                .name = "w",
+                                .mode = mode,
+                                .mirror_ms = mirror_ms,
+                                .exports = &exports};
+    struct vp_error err = {0};
+    struct migrate *m = NULL;
+    if (!check_ok(migrate_start(&o, &m, &err)))
+        (void)fprintf(stderr, "%s\n", err.text);
+    return m;
+}
+
+/* Copies the end of m out of it. */
+static CO struct migrate_status move_end(struct migrate *m)
+{
+    migrate_wait(m);
+    struct migrate_status s = *migrate_status(m);
+    migrate_free(m);
+    return s;
+}
+
+static bool has(struct volumes *vs, const char *name)
+{
+    struct volume_owner_info o;
+    return volume_owner_get(vs, name, &o) == 0;
+}
+
+/* ---- moves -------------------------------------------------------------------------------- */
+
+static enum migrate_mode the_mode;
+static uint64_t the_seed;
+
+static CO void moves_under_chaos(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, MS(1), the_seed);
+    for (uint64_t at = 0; at < MIB(8); at += MIB(2)) {
+        memset(data, 77, sizeof(data));
+        check_ok(volume_write(all->v, at, sizeof(data), data, 0));
+    }
+    clients_go(all);
+    pass_time(MS(the_seed % 7));
+    struct migrate *m = move_begin(all, the_mode, 0);
+    struct migrate_status is = move_end(m);
+    if (!check_equal(is.phase, MIGRATE_DONE))
+        (void)fprintf(stderr, "%s\n", is.error);
+    unsigned before = all->requests;
+    while (all->requests < before + 20)
+        pass_time(MS(1));
+    clients_end(all);
+    check(!has(s->vs, "v") && has(s->other, "w"));
+}
+
+static void both_sides_are_the_same_at_the_switch_whatever_clients_do(void **state)
+{
+    (void)state;
+    static const enum migrate_mode modes[] = {MIGRATE_LIVE, MIGRATE_MIRROR, MIGRATE_OFFLINE};
+    for (unsigned i = 0; i < 3; i++)
+        for (the_seed = 1; the_seed <= 25; the_seed++) {
+            the_mode = modes[i];
+            play(moves_under_chaos, the_seed);
+        }
+}
+
+static CO void moves_in_rounds(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, MS(3), 5);
+    for (uint64_t at = 0; at < MIB(8); at += MIB(1))
+        check_ok(volume_write(all->v, at, sizeof(data), memset(data, 7, sizeof(data)), 0));
+    all->not_compared = true;
+    clients_go(all);
+    struct migrate_status is = move_end(move_begin(all, MIGRATE_LIVE, 0));
+    check_equal(is.phase, MIGRATE_DONE);
+    check(is.rate_bytes > 0 && is.again_bytes > 0);
+    check(is.frozen_ns < MS(100));
+    check_equal(is.mirrored_bytes, 0);
+    clients_end(all);
+}
+
+static void slow_clients_need_rounds_only(void **state)
+{
+    (void)state;
+    play(moves_in_rounds, 3);
+}
+
+static CO void moves_mirrored(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, 1, 6);
+    clients_go(all);
+    struct migrate *m = move_begin(all, MIGRATE_MIRROR, 0);
+    while (!migrate_has_ended(m) && migrate_status(m)->phase < MIGRATE_MIRRORING)
+        pass_time(1000);
+    check_equal(migrate_status(m)->phase, MIGRATE_MIRRORING);
+    struct migrate_status is = move_end(m);
+    check_equal(is.phase, MIGRATE_DONE);
+    check(is.mirrored_bytes > 0);
+    clients_end(all);
+}
+
+static void what_clients_write_goes_to_both_sides(void **state)
+{
+    (void)state;
+    play(moves_mirrored, 4);
+}
+
+static CO void holes(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, MS(1), 7);
+    struct volume_info info;
+    memset(data, 3, sizeof(data));
+    check_ok(volume_write(all->v, 0, MIB(1), data, 0));
+    check_ok(volume_write(all->v, MIB(4), MIB(1), data, 0));
+    struct migrate *m = move_begin(all, MIGRATE_MIRROR, 0);
+    while (!migrate_has_ended(m) && migrate_status(m)->phase < MIGRATE_MIRRORING)
+        pass_time(1000);
+    check_ok(volume_discard(all->v, KIB(64), KIB(512), 0));
+    struct migrate_status is = move_end(m);
+    check_equal(is.phase, MIGRATE_DONE);
+    check_ok(volume_info_get(s->other, "w", &info));
+    check_equal(info.valid_bytes, MIB(2) - KIB(512));
+    volume_close(all->v);
+    free(all);
+}
+
+static void a_hole_at_the_source_is_a_hole_at_the_target(void **state)
+{
+    (void)state;
+    play(holes, 5);
+}
+
+/* ---- the target and the clients ----------------------------------------------------------- */
+
+static CO void wait_for(const struct migrate *m, enum migrate_phase phase)
+{
+    while (!migrate_has_ended(m) && migrate_status(m)->phase < phase)
+        pass_time(1000);
+}
+
+/* Every write of the target's disks takes long, from now on. */
+static void target_stalls(struct sim_volumes *s, unsigned writes, uint64_t ns)
+{
+    for (unsigned d = 2; d < 4; d++)
+        for (unsigned i = 0; i < writes; i++)
+            sim_disk_inject(sim_disk_find(s->world, s->name[d]), SIM_FAULT_STALL, 1 << IO_WRITE, i,
+                            ns);
+}
+
+static CO void late(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, 1, 8);
+    all->whole_blocks = all->writes_only = true;
+    clients_go(all);
+    struct migrate *m = move_begin(all, MIGRATE_MIRROR, 5);
+    wait_for(m, MIGRATE_MIRRORING);
+    all->longest_ns = 0;
+    target_stalls(s, 2, MS(300));
+    struct migrate_status is = move_end(m);
+    check_equal(is.phase, MIGRATE_DONE);
+    check(all->longest_ns < MS(150) + is.frozen_ns);
+    clients_end(all);
+}
+
+static void a_client_waits_for_a_late_target_for_a_bounded_time(void **state)
+{
+    (void)state;
+    play(late, 6);
+}
+
+static CO void never(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, 1, 9);
+    all->whole_blocks = all->writes_only = true;
+    clients_go(all);
+    struct migrate *m = move_begin(all, MIGRATE_MIRROR, 1);
+    for (unsigned i = 0; i < 40 && !migrate_has_ended(m); i++) {
+        target_stalls(s, 4, MS(50));
+        pass_time(MS(60));
+    }
+    struct migrate_status is = move_end(m);
+    if (is.phase != MIGRATE_DONE) { /* it may have been quick enough */
+        check_equal(is.phase, MIGRATE_FAILED);
+        check_equal(is.rc, VP_E_TIMED_OUT);
+        check(strstr(is.error, "never at this rate") != NULL);
+        check(!has(s->other, "w"));
+    }
+    unsigned before = all->requests;
+    while (all->requests < before + 20)
+        pass_time(MS(1));
+    clients_end(all);
+}
+
+static void a_target_that_is_always_too_slow_ends_the_move_and_clients_go_on(void **state)
+{
+    (void)state;
+    play(never, 7);
+}
+
+static enum migrate_phase the_phase;
+
+static CO void target_dies(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, 1, 10);
+    clients_go(all);
+    struct migrate *m = move_begin(all, MIGRATE_MIRROR, 0);
+    wait_for(m, the_phase);
+    for (unsigned d = 2; d < 4; d++)
+        sim_disk_set_dead(sim_disk_find(s->world, s->name[d]), true);
+    struct migrate_status is = move_end(m);
+    if (check(is.phase == MIGRATE_FAILED || is.phase == MIGRATE_IN_DOUBT))
+        check(is.error[0] != '\0');
+    unsigned before = all->requests;
+    while (is.phase == MIGRATE_FAILED && all->requests < before + 20)
+        pass_time(MS(1)); /* none of them sees an error */
+    if (is.phase == MIGRATE_FAILED)
+        clients_end(all);
+}
+
+static void a_target_that_dies_is_no_error_for_clients(void **state)
+{
+    (void)state;
+    for (the_phase = MIGRATE_COPYING; the_phase <= MIGRATE_MIRRORING; the_phase++)
+        play(target_dies, 8);
+}
+
+static CO void is_cancelled(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, MS(1), the_seed);
+    struct vp_error err = {0};
+    clients_go(all);
+    struct migrate *m = move_begin(all, the_mode, 0);
+    wait_for(m, the_phase);
+    pass_time(the_seed * 20000);
+    bool can = migrate_cancel(m, &err) == 0;
+    struct migrate_status is = move_end(m);
+    check(can ? is.phase == MIGRATE_CANCELLED || is.phase == MIGRATE_DONE
+              : is.phase == MIGRATE_DONE);
+    check(has(s->vs, "v") == (is.phase != MIGRATE_DONE));
+    check(has(s->other, "w") == (is.phase == MIGRATE_DONE));
+    unsigned before = all->requests;
+    while (all->requests < before + 20)
+        pass_time(MS(1));
+    clients_end(all);
+    if (is.phase != MIGRATE_DONE)
+        check_ok(volume_resize(s->vs, "v", SIZE + 4096, false, &err));
+}
+
+static void a_move_is_cancelled_in_each_phase(void **state)
+{
+    (void)state;
+    for (the_phase = MIGRATE_PREPARING; the_phase <= MIGRATE_DRAINING; the_phase++)
+        for (the_seed = 1; the_seed <= 4; the_seed++) {
+            the_mode = the_seed % 2 ? MIGRATE_MIRROR : MIGRATE_LIVE;
+            play(is_cancelled, 9);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_sides_are_the_same_at_the_switch_whatever_clients_do),
+        cmocka_unit_test(slow_clients_need_rounds_only),
+        cmocka_unit_test(what_clients_write_goes_to_both_sides),
+        cmocka_unit_test(a_hole_at_the_source_is_a_hole_at_the_target),
+        cmocka_unit_test(a_client_waits_for_a_late_target_for_a_bounded_time),
+        cmocka_unit_test(a_target_that_is_always_too_slow_ends_the_move_and_clients_go_on),
+        cmocka_unit_test(a_target_that_dies_is_no_error_for_clients),
+        cmocka_unit_test(a_move_is_cancelled_in_each_phase),
+    };
+    return cmocka_run_group_tests_name("migrate/live", tests, NULL, NULL);
+}
