@@ -61,6 +61,12 @@ static inline void figure_add(_Atomic uint64_t *f, uint64_t n)
     atomic_store_explicit(f, figure_get(f) + n, memory_order_relaxed);
 }
 
+/* Of a gauge. */
+static inline void figure_sub(_Atomic uint64_t *f, uint64_t n)
+{
+    atomic_store_explicit(f, figure_get(f) - n, memory_order_relaxed);
+}
+
 static inline void figure_add_shared(_Atomic uint64_t *f, uint64_t n)
 {
     atomic_fetch_add_explicit(f, n, memory_order_relaxed);

@@ -26,50 +26,22 @@ static int daemon_info(struct control *c, const void *args, json_t **result, str
     return 0;
 }
 
-/* One reactor's figures, taken on its own thread. */
-struct stats_call {
-    struct reactor *reactor;
-    struct reactor_stats stats;
-};
-
-static int stats_there(void *arg)
-{
-    struct stats_call *call = arg;
-    call->stats = reactor_stats(call->reactor);
-    return 0;
-}
-
-static CO int reactor_json(struct reactor *r, json_t **out)
-{
-    struct stats_call call = {.reactor = r};
-    int rc = reactor_call(r, stats_there, &call);
-    const struct reactor_stats *s = &call.stats;
-    if (rc == 0)
-        *out = json_pack(
-            "{s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:I}", "index", (int)reactor_index(r),
-            "turns", (json_int_t)s->turns, "enters", (json_int_t)s->enters, "completions",
-            (json_int_t)s->completions, "switches", (json_int_t)s->switches, "spawned",
-            (json_int_t)s->spawned, "coroutines", (int)s->coroutines, "coroutines_peak",
-            (int)s->coroutines_peak, "buffer_bytes_used", (json_int_t)s->buffer_bytes_used);
-    return rc;
-}
-
-static CO int daemon_stats(struct control *c, const void *args, json_t **result,
-                           struct vp_error *err)
+static int daemon_stats(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     (void)args;
     json_t *list = json_array();
-    int rc = 0;
-    for (unsigned i = 0; i < c->options.reactor_count && rc == 0; i++) {
-        json_t *entry = NULL;
-        rc = reactor_json(c->options.reactors[i], &entry);
-        if (rc == 0 && json_array_append_new(list, entry))
-            rc = VP_E_NO_MEMORY;
+    for (unsigned i = 0; list && i < c->options.reactor_count; i++) {
+        const struct reactor *r = c->options.reactors[i];
+        json_t *entry = show_figures(&reactor_figure_set, reactor_figures(r), false);
+        if (json_object_set_new(entry, "index", json_integer(reactor_index(r))) ||
+            json_array_append(list, entry)) {
+            json_decref(list);
+            list = NULL;
+        }
+        json_decref(entry);
     }
-    if (rc) {
-        json_decref(list);
-        return vp_fail(err, rc, "reading the reactors' figures: %s", vp_err_text(rc));
-    }
+    if (!list)
+        return vp_fail(err, VP_E_NO_MEMORY, "no memory for the reactors' figures");
     *result = json_pack("{s:o, s:{s:i, s:i}, s:i}", "reactors", list, "nbd_connections", "used",
                         (int)c->nbd_total.used, "max", (int)c->nbd_total.max, "control_connections",
                         (int)c->server.admitted);

@@ -446,7 +446,7 @@ json_t *show_volume(const struct control_pool *p, const struct volume_info *v)
 {
     char uuid[VP_UUID_TEXT];
     return json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:i, "
-                     "s:i, s:i, s:i, s:I, s:o, s:o}",
+                     "s:i, s:i, s:i, s:I, s:o, s:o, s:o}",
                      "pool", p->name, "name", v->name, "id", (int)v->id, "uuid",
                      vp_uuid_format(v->uuid, uuid), "state", volume_state(p, v), "fault", v->fault,
                      "health", health_json(health_of_volume(p, v)), "paused",
@@ -457,6 +457,7 @@ json_t *show_volume(const struct control_pool *p, const struct volume_info *v)
                      "open_count", (int)v->open_count, "waiting_requests",
                      (int)figure_get(&v->figures->waiting_for_space), "attachments",
                      (int)attachment_count(p, v->name), "errors_since", INT(v->errors_since),
-                     "counters", show_figures(&volume_figure_set, v->figures, false), "move",
+                     "counters", show_figures(&volume_figure_set, v->figures, false), "map",
+                     v->map ? show_figures(&thin_figure_set, v->map, false) : json_null(), "move",
                      migration_side_json(p->vs, v->name));
 }

@@ -28,7 +28,7 @@ static void finish(struct co *co)
     co->state = CO_IDLE;
     list_del(&co->live_link);
     list_add_head(&r->idle_stacks, &co->link);
-    r->stats.coroutines--;
+    figure_sub(&r->figures.coroutines, 1);
     r->mailbox.starved = 0; /* it looks again before it sleeps */
     leave(r, co);
 }
@@ -49,7 +49,7 @@ static int spawn(void (*fn)(void *arg), void *arg, const char *name, unsigned re
 {
     struct reactor *r = reactor_current;
     VP_VERIFY(r, !=, NULL);
-    if (r->stats.coroutines >= r->config.max_coroutines + reserve)
+    if (figure_get(&r->figures.coroutines) >= r->config.max_coroutines + reserve)
         return VP_E_IO_TOO_MANY_COROUTINES;
     struct co *co;
     if (!list_empty(&r->idle_stacks)) {
@@ -72,9 +72,10 @@ static int spawn(void (*fn)(void *arg), void *arg, const char *name, unsigned re
     co->state = CO_READY;
     list_add_tail(&r->ready, &co->link);
     list_add_tail(&r->live, &co->live_link);
-    r->stats.spawned++;
-    if (++r->stats.coroutines > r->stats.coroutines_peak)
-        r->stats.coroutines_peak = r->stats.coroutines;
+    figure_add(&r->figures.spawned, 1);
+    figure_add(&r->figures.coroutines, 1);
+    if (figure_get(&r->figures.coroutines) > figure_get(&r->figures.coroutines_peak))
+        figure_put(&r->figures.coroutines_peak, figure_get(&r->figures.coroutines));
     return 0;
 }
 
@@ -119,7 +120,7 @@ void reactor_run_ready(struct reactor *r, unsigned budget)
         struct co *co = container_of(list_pop(&r->ready), struct co, link);
         co->state = CO_RUNNING;
         r->running = co;
-        r->stats.switches++;
+        figure_add(&r->figures.switches, 1);
         co_context_switch(&r->loop, &co->context);
         r->running = NULL;
     }
@@ -135,7 +136,7 @@ void reactor_drop_coroutines(struct reactor *r)
         co_stack_reset(co, co_main);
         list_add_head(&r->idle_stacks, &co->link);
     }
-    r->stats.coroutines = 0;
+    figure_put(&r->figures.coroutines, 0);
     co_stack_put_list(&r->idle_stacks);
 }
 

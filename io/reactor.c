@@ -63,7 +63,7 @@ int reactor_new(const struct reactor_config *config, struct reactor **out, struc
     if (rc == 0)
         rc = mailbox_init(&r->mailbox, real ? 1024 : 16, real, err);
     if (rc == 0 && real)
-        rc = ring_new(&r->config, &r->stats, r->mailbox.event_fd, &r->ring, err);
+        rc = ring_new(&r->config, &r->figures, r->mailbox.event_fd, &r->ring, err);
     if (rc != 0) {
         reactor_free(r);
         return rc;
@@ -77,7 +77,7 @@ void reactor_free(struct reactor *r)
     if (!r)
         return;
     VP_VERIFY_TRUE(reactor_current != r);
-    VP_VERIFY_TRUE(r->config.sim || r->stats.coroutines == 0);
+    VP_VERIFY_TRUE(r->config.sim || figure_get(&r->figures.coroutines) == 0);
     reactor_drop_coroutines(r);
     ring_free(r->ring);
     region_free(r->region, r->config.sim != NULL);
@@ -98,19 +98,19 @@ void reactor_update_turn(void)
 
 static void run_coroutines(struct reactor *r)
 {
-    uint64_t end = r->stats.switches + SWITCHES_PER_TURN;
+    uint64_t end = figure_get(&r->figures.switches) + SWITCHES_PER_TURN;
     do {
-        reactor_run_ready(r, (unsigned)(end - r->stats.switches));
+        reactor_run_ready(r, (unsigned)(end - figure_get(&r->figures.switches)));
         if (list_empty(&r->completed))
             continue;
         reactor_update_turn(); /* what was done on the spot took time as well */
         reactor_complete_local(r);
-    } while (!list_empty(&r->ready) && r->stats.switches < end);
+    } while (!list_empty(&r->ready) && figure_get(&r->figures.switches) < end);
 }
 
 static bool is_finished(struct reactor *r)
 {
-    if (!atomic_load(&r->stop) || r->stats.coroutines > 0)
+    if (!atomic_load(&r->stop) || figure_get(&r->figures.coroutines) > 0)
         return false;
     mailbox_close(&r->mailbox);
     return mailbox_is_empty(&r->mailbox);
@@ -120,7 +120,7 @@ static void run_simulated(struct reactor *r)
 {
     struct sim_world *sim = r->config.sim;
     for (;;) {
-        r->stats.turns++;
+        figure_add(&r->figures.turns, 1);
         reactor_update_turn();
         reactor_run_timers(r);
         mailbox_receive(&r->mailbox);
@@ -152,22 +152,23 @@ static void run_real(struct reactor *r)
     uint64_t last_work_ns = 0, last_switches = 0;
     ring_start(r->ring);
     for (;;) {
-        r->stats.turns++; /* its time is that of the completions which ring_turn has seen */
+        figure_add(&r->figures.turns,
+                   1); /* its time is that of the completions which ring_turn has seen */
         reactor_run_timers(r);
         mailbox_receive(&r->mailbox);
         run_coroutines(r);
         if (is_finished(r))
             break;
-        if (r->stats.switches != last_switches)
+        if (figure_get(&r->figures.switches) != last_switches)
             last_work_ns = reactor_clock_ns;
-        last_switches = r->stats.switches;
+        last_switches = figure_get(&r->figures.switches);
         uint64_t wait_ns = wait_time(r, last_work_ns);
         /* The order matters: `sleeping` is set before the last look (mailbox_impl.h). */
         if (wait_ns == 0 || !mailbox_sleep(&r->mailbox)) {
             ring_turn(r->ring, 0);
             continue;
         }
-        if (atomic_load(&r->stop) && r->stats.coroutines == 0)
+        if (atomic_load(&r->stop) && figure_get(&r->figures.coroutines) == 0)
             wait_ns = 0;
         ring_turn(r->ring, wait_ns);
         mailbox_awake(&r->mailbox);
@@ -219,9 +220,15 @@ struct reactor_features reactor_features(const struct reactor *r)
     return r->ring ? ring_features(r->ring) : (struct reactor_features){0};
 }
 
-struct reactor_stats reactor_stats(const struct reactor *r)
+static const struct figure rows[] = {
+#define FIGURE(...) FIGURE_ROW(struct reactor_figures, __VA_ARGS__)
+#include "io/figures.def"
+};
+const struct figure_set reactor_figure_set = {"reactor", rows, sizeof(rows) / sizeof(rows[0])};
+
+const struct reactor_figures *reactor_figures(const struct reactor *r)
 {
-    return r->stats;
+    return &r->figures;
 }
 
 static struct sim_world *current_sim(void)

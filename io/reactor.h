@@ -10,6 +10,7 @@
 #define VP_IO_REACTOR_H
 
 #include "base/error.h"
+#include "base/figure.h"
 #include "base/list.h"
 #include "io/co.h"
 
@@ -147,11 +148,12 @@ void reactor_event_set(struct reactor_event *e);
 
 /* ---- figures ------------------------------------------------------------------------------ */
 
-struct reactor_stats {
-    uint64_t turns, enters, completions, switches, spawned;
-    unsigned coroutines, coroutines_peak;
-    uint64_t buffer_bytes_used;
+struct reactor_figures {
+#define FIGURE FIGURE_FIELD
+#include "io/figures.def"
 };
-struct reactor_stats reactor_stats(const struct reactor *r);
+extern const struct figure_set reactor_figure_set;
+/* As long as the reactor; any thread. */
+const struct reactor_figures *reactor_figures(const struct reactor *r);
 
 #endif

@@ -43,7 +43,7 @@ struct reactor {
 
     struct mailbox mailbox;
     _Atomic bool stop;
-    struct reactor_stats stats;
+    struct reactor_figures figures;
 };
 
 extern _Thread_local struct reactor *reactor_current;

@@ -317,7 +317,7 @@ void *io_buffer_try(size_t len)
     unsigned order = order_of(len);
     void *buf = list_empty(&g->waiters) ? piece_get(g, order) : NULL;
     if (buf)
-        r->stats.buffer_bytes_used += (uint64_t)1 << (PAGE_SHIFT + order);
+        figure_add(&r->figures.buffer_bytes_used, (uint64_t)1 << (PAGE_SHIFT + order));
     return buf;
 }
 
@@ -345,7 +345,7 @@ static void serve_waiters(struct reactor *r, struct region *g)
         w->buf = piece_get(g, w->order);
         if (!w->buf)
             return;
-        r->stats.buffer_bytes_used += (uint64_t)1 << (PAGE_SHIFT + w->order);
+        figure_add(&r->figures.buffer_bytes_used, (uint64_t)1 << (PAGE_SHIFT + w->order));
         list_del(&w->link);
         co_wake(w->co);
     }
@@ -361,7 +361,7 @@ void io_buffer_put(void *buf, size_t len)
     struct page *p = &g->page[at >> PAGE_SHIFT];
     VP_VERIFY_TRUE(p->state == PAGE_USED);
     VP_VERIFY(p->order, ==, order);
-    r->stats.buffer_bytes_used -= (uint64_t)1 << (PAGE_SHIFT + order);
+    figure_sub(&r->figures.buffer_bytes_used, (uint64_t)1 << (PAGE_SHIFT + order));
     piece_put(g, (uint32_t)(at >> PAGE_SHIFT), order, !list_empty(&g->waiters));
     serve_waiters(r, g);
 }

@@ -133,7 +133,7 @@ static void setup_buffers(struct ring *ring, const struct reactor_config *config
     ring->driver_slots = config->driver_buffers;
 }
 
-int ring_new(const struct reactor_config *config, struct reactor_stats *stats, int event_fd,
+int ring_new(const struct reactor_config *config, struct reactor_figures *figures, int event_fd,
              struct ring **out, struct vp_error *err)
 {
     struct ring *ring = calloc(1, sizeof(*ring));
@@ -147,7 +147,7 @@ int ring_new(const struct reactor_config *config, struct reactor_stats *stats, i
     if (ring_feature_disabled("inflight_limit"))
         ring->limit = UINT32_MAX;
     ring->wait_by_poll = san_one_thread();
-    ring->stats = stats;
+    ring->figures = figures;
     ring->event_fd = event_fd;
     ring->wake = (struct ring_req){.prep = wake_prep, .done = wake_done};
     list_init(&ring->wake.link);
@@ -258,7 +258,7 @@ static inline __attribute__((always_inline)) bool try_queue(struct ring *ring, s
         return false;
     struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
     if (!sqe) {
-        ring->stats->enters++;
+        figure_add(&ring->figures->enters, 1);
         vp_ignore(io_uring_submit(&ring->uring), "it is tried again in the next turn");
         sqe = io_uring_get_sqe(&ring->uring);
         if (!sqe)
@@ -349,7 +349,7 @@ static unsigned reap(struct ring *ring)
         done++;
         req->done(req, res);
     }
-    ring->stats->completions += done;
+    figure_add(&ring->figures->completions, done);
     return done;
 }
 
@@ -379,10 +379,10 @@ static int enter(struct ring *ring, uint64_t timeout_ns)
     if (timeout_ns == 0 || io_uring_cq_ready(u) > 0) {
         if (!queued && !needs_enter(ring))
             return 0;
-        ring->stats->enters++;
+        figure_add(&ring->figures->enters, 1);
         return queued ? io_uring_submit_and_get_events(u) : io_uring_get_events(u);
     }
-    ring->stats->enters++;
+    figure_add(&ring->figures->enters, 1);
     if (ring->wait_by_poll)
         return enter_by_poll(ring, timeout_ns);
     if (timeout_ns == UINT64_MAX)

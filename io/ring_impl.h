@@ -13,8 +13,8 @@
 struct ring;
 struct ring_files;
 
-/* Any thread. `stats` is counted into; `event_fd` wakes the ring. */
-int ring_new(const struct reactor_config *config, struct reactor_stats *stats, int event_fd,
+/* Any thread. `figures` are counted into; `event_fd` wakes the ring. */
+int ring_new(const struct reactor_config *config, struct reactor_figures *figures, int event_fd,
              struct ring **out, struct vp_error *err) must_check;
 void ring_free(struct ring *ring);
 /* On the reactor's thread: before the first turn, after the last. */

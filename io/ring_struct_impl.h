@@ -12,7 +12,7 @@
 struct ring {
     struct io_uring uring;
     struct reactor_features features;
-    struct reactor_stats *stats;
+    struct reactor_figures *figures;
     unsigned in_flight, limit; /* counted requests in the kernel or its queue; how many may be */
     unsigned in_flight_free;   /* of ring_submit_free                                          */
     struct list waiting, waiting_free;  /* ring_req.link: no room yet                           */

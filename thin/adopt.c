@@ -95,7 +95,7 @@ static CO int piece_record(struct thin *t, struct vchunk vchunk, const struct ad
             continue;
         e.crc[p->first + i] =
             le32_make(vp_crc32c(t->adopt_buf + (size_t)i * POOL_BLOCK, POOL_BLOCK));
-        t->adopted_blocks++;
+        figure_add(&t->figures.adopted_blocks, 1);
         t->adopt_unsaved = true;
         thin_leaf_changed(leaf, vchunk.n, false);
     }
@@ -232,8 +232,9 @@ CO int thin_resync_step(struct thin *t, bool *more)
 {
     struct thin_intents *in = &t->intents;
     uint64_t regions = in->words * 64;
-    uint64_t r =
-        in->recovered_count ? bitmap_find(in->recovered, regions, t->resync_next, true) : regions;
+    uint64_t r = figure_get(&t->figures.regions_to_resync)
+                     ? bitmap_find(in->recovered, regions, t->resync_next, true)
+                     : regions;
     *more = false;
     if (r >= regions)
         return 0;
@@ -242,7 +243,7 @@ CO int thin_resync_step(struct thin *t, bool *more)
     int rc = resync_region(t, r);
     if (!rc && in->failures == failures) { /* else an overwrite may have failed here meanwhile */
         bitmap_clear(in->recovered, r);
-        in->recovered_count--;
+        figure_sub(&t->figures.regions_to_resync, 1);
     }
     *more = bitmap_find(in->recovered, regions, t->resync_next, true) < regions;
     return rc;

@@ -16,8 +16,8 @@
 void thin_stat_collect(struct thin *t, struct pool_batch *b)
 {
     struct thin_stat_record_disk r = {
-        .allocated_chunks = le64_make(t->allocated_chunks),
-        .valid_blocks = le64_make(t->valid_blocks),
+        .allocated_chunks = le64_make(figure_get(&t->figures.allocated_chunks)),
+        .valid_blocks = le64_make(figure_get(&t->figures.valid_blocks)),
         .generation = le64_make(t->generation),
     };
     pool_batch_set(b, POOL_RECORD_STAT, t->id, 0, &r, sizeof(r));
@@ -72,7 +72,7 @@ static CO int commit_send(struct thin *t)
         rc = raid_flush(disk, disks);
     if (!rc && t->batch.count) {
         rc = pool_commit(t->pool, &t->batch);
-        t->commits++;
+        figure_add(&t->figures.commits, 1);
     }
     if (!rc) {
         pool_batch_clear(&t->batch);

@@ -90,9 +90,9 @@ int thin_intents_load(struct thin *t, uint64_t word, const void *value, size_t l
     if (word >= in->words)
         return 0; /* of the part that a shrink cut off: nothing is mapped there */
     uint64_t bits = le64_get(r.regions);
-    in->recovered_count -= (uint64_t)__builtin_popcountll(in->recovered[word]);
+    figure_sub(&t->figures.regions_to_resync, (uint64_t)__builtin_popcountll(in->recovered[word]));
     in->wanted[word] = in->durable[word] = in->recovered[word] = bits;
-    in->recovered_count += (uint64_t)__builtin_popcountll(bits);
+    figure_add(&t->figures.regions_to_resync, (uint64_t)__builtin_popcountll(bits));
     bitmap_set(in->logged, word);
     return 0;
 }
@@ -117,7 +117,7 @@ static CO int intents_commit(struct thin *t)
     for (uint64_t w = 0; w < words && !rc; w++) {
         uint64_t set = in->sent[w] & in->wanted[w]; /* a checkpoint may have cleared meanwhile */
         VP_VERIFY(in->durable[w] & ~in->wanted[w], ==, 0U);
-        in->set += (uint64_t)__builtin_popcountll(set & ~in->durable[w]);
+        figure_add(&t->figures.intents_set, (uint64_t)__builtin_popcountll(set & ~in->durable[w]));
         in->durable[w] |= set;
     }
     return rc;
@@ -175,7 +175,7 @@ void thin_intent_failed(struct thin *t, struct vchunk vchunk)
     if (bitmap_test(in->recovered, region))
         return;
     bitmap_set(in->recovered, region);
-    in->recovered_count++;
+    figure_add(&t->figures.regions_to_resync, 1);
     in->drain_needed = true;
 }
 

@@ -21,7 +21,7 @@ bool thin_chunk_alloc(struct thin *t, struct thin_page *leaf, struct vchunk vchu
     struct thin_map_entry e = thin_map_at(t, leaf, vchunk);
     e.fixed->pchunk = le64_make(c.n);
     e.fixed->generation_flags = le32_make(t->generation & THIN_GENERATION_MASK);
-    t->allocated_chunks++;
+    figure_add(&t->figures.allocated_chunks, 1);
     thin_stat_changed(t);
     thin_leaf_changed(leaf, vchunk.n, false);
     return true;
@@ -34,8 +34,8 @@ int thin_chunk_free(struct thin *t, struct thin_page *leaf, struct vchunk vchunk
     int rc = thin_space_free(t, space_leaf, thin_map_pchunk(e));
     if (rc)
         return rc;
-    t->valid_blocks -= thin_map_count_valid(e, 0, t->chunk_blocks);
-    t->allocated_chunks--;
+    figure_sub(&t->figures.valid_blocks, thin_map_count_valid(e, 0, t->chunk_blocks));
+    figure_sub(&t->figures.allocated_chunks, 1);
     thin_stat_changed(t);
     memset(e.fixed, 0, t->layout.entry_bytes);
     thin_leaf_changed(leaf, vchunk.n, false);

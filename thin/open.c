@@ -75,8 +75,8 @@ static int stat_load(struct thin *t, const struct pool_record *r)
     if (r->len != sizeof(s))
         return VP_E_RECORD_BAD;
     memcpy(&s, r->value, sizeof(s));
-    t->allocated_chunks = le64_get(s.allocated_chunks);
-    t->valid_blocks = le64_get(s.valid_blocks);
+    figure_put(&t->figures.allocated_chunks, le64_get(s.allocated_chunks));
+    figure_put(&t->figures.valid_blocks, le64_get(s.valid_blocks));
     if (le64_get(s.generation) == 0 || le64_get(s.generation) > THIN_GENERATION_MASK)
         return VP_E_RECORD_BAD;
     t->generation = (uint32_t)le64_get(s.generation);
@@ -194,6 +194,7 @@ CO int thin_destroy_pages(struct thin *t)
     /* Nothing of the volume is to be remembered: neither its arenas, nor what is not committed. */
     thin_space_fini(t);
     memset(&t->space, 0, sizeof(t->space));
+    figure_put(&t->figures.leased_arenas, 0);
     int rc = thin_space_init(t);
     int map_rc = thin_tree_destroy(&t->map);
     int space_rc = thin_tree_destroy(&t->space_tree);
@@ -203,16 +204,18 @@ CO int thin_destroy_pages(struct thin *t)
     return rc ? rc : map_rc ? map_rc : space_rc;
 }
 
-struct thin_stats thin_stats(const struct thin *t)
+static const struct figure rows[] = {
+#define FIGURE(...) FIGURE_ROW(struct thin_figures, __VA_ARGS__)
+#include "thin/figures.def"
+};
+const struct figure_set thin_figure_set = {"map", rows, sizeof(rows) / sizeof(rows[0])};
+
+const struct thin_figures *thin_figures(const struct thin *t)
 {
-    return (struct thin_stats){
-        .allocated_chunks = t->allocated_chunks,
-        .valid_blocks = t->valid_blocks,
-        .leased_arenas = t->space.leased,
-        .commits = t->commits,
-        .intents_set = t->intents.set,
-        .regions_to_resync = t->intents.recovered_count,
-        .adopted_blocks = t->adopted_blocks,
-        .region_bytes = (uint64_t)THIN_REGION_CHUNKS * t->chunk_bytes,
-    };
+    return &t->figures;
+}
+
+uint64_t thin_region_bytes(const struct thin *t)
+{
+    return (uint64_t)THIN_REGION_CHUNKS * t->chunk_bytes;
 }

@@ -76,7 +76,7 @@ static CO int read_chunk(struct thin *t, struct read_window *w, uint64_t block, 
     struct vchunk vchunk = thin_vchunk_of(t, block);
     unsigned first = (unsigned)(block & (t->chunk_blocks - 1));
     unsigned end = (unsigned)min_u64(t->chunk_blocks, first + count);
-    if (thin_intent_is_recovered(&t->intents, vchunk)) {
+    if (thin_intent_is_recovered(t, vchunk)) {
         int rc = thin_adopt(t, vchunk, first, end - first);
         if (rc)
             return rc;

@@ -195,7 +195,7 @@ static CO int arena_lease(struct thin *t, struct thin_arena **out)
     if (rc)
         return rc;
     s->spread++;
-    s->leased++;
+    figure_add(&t->figures.leased_arenas, 1);
     rc = thin_arena_add(t, &at, 0, out);
     s->scan_needed |= rc != 0;
     return rc;
@@ -241,7 +241,7 @@ static CO void lease_ahead(struct thin *t)
     for (unsigned i = 0; i < got; i++) {
         struct thin_arena *a;
         s->spread++;
-        s->leased++;
+        figure_add(&t->figures.leased_arenas, 1);
         if (thin_arena_find(t, at[i].number))
             continue; /* scans wait for us, so a damaged map has named it */
         if (thin_arena_add(t, &at[i], 0, &a))
@@ -371,7 +371,7 @@ CO int thin_space_refill(struct thin *t)
 static int space_count_leased(void *arg)
 {
     struct thin *t = arg;
-    t->space.leased = pool_arena_count(t->pool, t->id);
+    figure_put(&t->figures.leased_arenas, pool_arena_count(t->pool, t->id));
     return 0;
 }
 
@@ -381,10 +381,11 @@ static CO int reserve_lease(struct thin *t)
 {
     struct thin_space *s = &t->space;
     int rc = 0;
-    while (!rc && s->leased < s->leased_min) {
-        unsigned got, wanted = (unsigned)min_u64(s->leased_min - s->leased, POOL_LEASE_MANY);
+    uint64_t has;
+    while (!rc && (has = figure_get(&t->figures.leased_arenas)) < s->leased_min) {
+        unsigned got, wanted = (unsigned)min_u64(s->leased_min - has, POOL_LEASE_MANY);
         rc = pool_arena_lease_many(t->pool, t->id, t->config.profile, s->spread, wanted, &got);
-        s->leased += got;
+        figure_add(&t->figures.leased_arenas, got);
         s->spread += got;
         s->scan_needed |= got > 0;
     }
@@ -398,7 +399,7 @@ CO int thin_space_open(struct thin *t, bool fresh)
         int rc = reactor_call(pool_home(t->pool), space_count_leased, t);
         if (rc)
             return rc;
-        s->scan_needed = s->leased != 0;
+        s->scan_needed = figure_get(&t->figures.leased_arenas) != 0;
     }
     s->leased_min = div_up(t->config.reserve_bytes, pool_arena_bytes(t->pool, t->config.profile));
     return reserve_lease(t);
@@ -467,6 +468,13 @@ static CO void quarantine_end(struct thin *t)
     }
 }
 
+/* How many arenas could go back without touching the reserve. */
+static uint64_t leased_beyond_reserve(const struct thin *t)
+{
+    uint64_t leased = figure_get(&t->figures.leased_arenas);
+    return leased > t->space.leased_min ? leased - t->space.leased_min : 0;
+}
+
 /* Spares without a used chunk that nothing needs here; they stay findable until they are gone. */
 static unsigned empties_take(struct thin *t, size_t keep, struct thin_arena **out)
 {
@@ -479,7 +487,7 @@ static unsigned empties_take(struct thin *t, size_t keep, struct thin_arena **ou
         /* Some stay for the writes to come, so that leasing is not paid for again and again. */
         if (n == RETURN_BATCH)
             break;
-        if (kept++ < keep || s->leased - n <= s->leased_min)
+        if (kept++ < keep || leased_beyond_reserve(t) <= n)
             continue;
         list_del(&a->link);
         s->spares--;
@@ -502,7 +510,7 @@ static CO int arenas_return(struct thin *t, struct thin_arena **a, unsigned n)
             thin_arena_settle(t, a[i]);
             continue;
         }
-        t->space.leased--;
+        figure_sub(&t->figures.leased_arenas, 1);
         thin_space_scan_forget(t, number[i]);
         arena_forget(t, a[i]);
     }
@@ -536,7 +544,7 @@ static CO int scan_all(struct thin *t)
     co_mutex_lock(&s->lock);
     do {
         rc = thin_space_scan(t, UINT32_MAX, &a);
-        if (a && !a->used && s->spares >= THIN_SPARES_MAX && s->leased - n > s->leased_min) {
+        if (a && !a->used && s->spares >= THIN_SPARES_MAX && leased_beyond_reserve(t) > n) {
             a->state = THIN_ARENA_OPEN; /* nobody's */
             empty[n++] = a;
         } else if (a) {

@@ -13,6 +13,7 @@
 #define VP_THIN_THIN_H
 
 #include "base/error.h"
+#include "base/figure.h"
 #include "io/co.h"
 #include "pool/pool.h"
 #include "raid/profile.h"
@@ -151,12 +152,16 @@ CO int thin_destroy_pages(struct thin *t) must_check;
  * region a call; *more is false when none is left. Background. */
 CO int thin_resync_step(struct thin *t, bool *more) must_check;
 
-struct thin_stats {
-    uint64_t allocated_chunks, valid_blocks, leased_arenas;
-    uint64_t commits, intents_set, regions_to_resync, adopted_blocks;
-    uint64_t region_bytes; /* what thin_resync_step does in one call, at most */
+/* What thin_resync_step does in one call, at most. */
+uint64_t thin_region_bytes(const struct thin *t);
+
+struct thin_figures {
+#define FIGURE FIGURE_FIELD
+#include "thin/figures.def"
 };
-struct thin_stats thin_stats(const struct thin *t);
+extern const struct figure_set thin_figure_set;
+/* As long as the map is open; any thread. */
+const struct thin_figures *thin_figures(const struct thin *t);
 
 /* Walks the whole map: fn for each mapped chunk; checks. Used by tests and vpool-check. */
 struct thin_chunk_info {

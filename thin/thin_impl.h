@@ -263,7 +263,7 @@ struct thin_space {
     struct list freed;      /* of thin_arena.freed_link */
     struct list discarding; /* of thin_arena.discard_link */
     uint64_t quarantined;   /* chunks in the three masks of all arenas                    */
-    uint64_t leased, leased_min;
+    uint64_t leased_min;
     struct co_mutex lock; /* leasing, scanning, returning                               */
     /* A scan that is under way (arena_scan.c), else NULL: a window of the numbers of leased arenas,
      * those from scan_at to scan_count not looked at yet; the next window begins at scan_from. */
@@ -317,7 +317,6 @@ struct thin_intents {
     uint64_t *sent;      /* what the commit under way makes durable                     */
     uint64_t *logged;    /* by word: a record may exist                                */
     uint64_t words;
-    uint64_t recovered_count;
     unsigned epoch;          /* 0 or 1 */
     uint64_t epochs;         /* counts them */
     uint64_t writers[2];     /* in-place changes under way, by the epoch they began in     */
@@ -328,7 +327,6 @@ struct thin_intents {
     bool committing;
     struct pool_batch batch; /* of the commit under way */
     struct co_queue queue;
-    uint64_t set; /* counter */
 };
 
 int thin_intents_init(struct thin *t) must_check;
@@ -339,11 +337,6 @@ static inline bool thin_intent_is_durable(const struct thin_intents *in, struct 
 {
     uint64_t r = vchunk.n / THIN_REGION_CHUNKS;
     return in->durable[r / 64] >> (r % 64) & 1;
-}
-static inline bool thin_intent_is_recovered(const struct thin_intents *in, struct vchunk vchunk)
-{
-    uint64_t r = vchunk.n / THIN_REGION_CHUNKS;
-    return __builtin_expect(in->recovered_count != 0, 0) && (in->recovered[r / 64] >> (r % 64) & 1);
 }
 /* Makes the region's intent durable. It may be cleared again before the caller runs: re-check. */
 CO int thin_intent_ensure(struct thin *t, struct vchunk vchunk) must_check;
@@ -380,8 +373,7 @@ struct thin {
     struct thin_intents intents;
     struct hash active;
 
-    uint64_t allocated_chunks, valid_blocks;
-    uint64_t commits, adopted_blocks;
+    struct thin_figures figures;
     bool stat_changed, stat_unkept;
     uint64_t uncommitted_bytes; /* of records that the next commit will have …             */
     uint64_t uncommitted_pages; /* … as pages of the log, which the pool counts as due, and … */
@@ -411,6 +403,14 @@ struct thin {
     struct vchunk resync_chunk; /* UINT64_MAX = none */
     uint64_t resync_next;       /* region */
 };
+
+/* Whether a crash may have left blocks of the region unlike their CRCs. */
+static inline bool thin_intent_is_recovered(const struct thin *t, struct vchunk vchunk)
+{
+    uint64_t r = vchunk.n / THIN_REGION_CHUNKS;
+    return __builtin_expect(figure_get(&t->figures.regions_to_resync) != 0, 0) &&
+           (t->intents.recovered[r / 64] >> (r % 64) & 1);
+}
 
 static inline uint64_t thin_chunks(const struct thin *t)
 {

@@ -50,7 +50,7 @@ enum { WINDOW_ENDS = 1 }; /* the next part has to wait for a checkpoint, which h
 /* Says what is missing, or registers the part as under way. No yield. */
 static enum part_need part_enter(struct thin *t, struct write_part *p)
 {
-    bool recovered = thin_intent_is_recovered(&t->intents, p->vchunk);
+    bool recovered = thin_intent_is_recovered(t, p->vchunk);
     if (recovered && thin_is_resynced(t, p->vchunk))
         return PART_NEEDS_RESYNC;
     unsigned valid = 0;
@@ -128,9 +128,10 @@ static void part_leave(struct thin *t, const struct write_window *w, struct writ
     struct thin_map_entry e = p->entry;
     if (!rc) {
         unsigned fresh = thin_map_set_valid(e, p->first, p->count, true);
-        t->valid_blocks += fresh;
-        if (fresh)
+        if (fresh) {
+            figure_add(&t->figures.valid_blocks, fresh);
             thin_stat_changed(t);
+        }
         for (unsigned i = 0; i < p->count; i++)
             e.crc[p->first + i] = le32_make(w->crc[p->crc + i]);
         e.fixed->generation_flags = le32_make(t->generation & THIN_GENERATION_MASK);

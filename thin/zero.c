@@ -55,7 +55,7 @@ static int zero_try(struct thin *t, struct zero_part *z, struct thin_page *leaf)
     if (!thin_intent_is_durable(&t->intents, z->vchunk))
         return ZERO_NEEDS_INTENT;
     thin_intent_leave(t, thin_intent_enter(t, z->vchunk));
-    t->valid_blocks -= thin_map_set_valid(e, z->first, z->count, false);
+    figure_sub(&t->figures.valid_blocks, thin_map_set_valid(e, z->first, z->count, false));
     thin_stat_changed(t);
     thin_leaf_changed(leaf, z->vchunk.n, false);
     return ZERO_DONE;

@@ -176,7 +176,7 @@ CO int volume_full_wait(struct volume *v, struct full_wait *w, const struct fron
 CO void volume_full_done(struct volume *v, struct full_wait *w)
 {
     w->counted = false;
-    figure_add(&v->figures.waiting_for_space, UINT64_MAX);
+    figure_sub(&v->figures.waiting_for_space, 1);
     vp_ignore(reactor_call(pool_home(v->vs->pool), waiter_leaves, v->vs), "home outlives requests");
 }
 

@@ -1,5 +1,5 @@
-/* What `vpool volume list` and `show` say. The list has the figures of the STAT record, as of the
- * volume's last commit; volume_info_get asks the open map, and counts arenas. */
+/* What `vpool volume list` and `show` say. The space that a volume uses is what its open map has.
+ * While the map is not open, the STAT record says it. volume_info_get counts arenas as well. */
 #include "thin/thin_format.h"
 #include "volumes/volumes_impl.h"
 
@@ -12,8 +12,13 @@ static const struct figure volume_figure_rows[] = {
 const struct figure_set volume_figure_set = {
     "volume", volume_figure_rows, sizeof(volume_figure_rows) / sizeof(volume_figure_rows[0])};
 
-static void info_stat(struct volume *v, struct volume_info *out)
+static void info_space(struct volume *v, struct volume_info *out)
 {
+    if (out->map) {
+        out->allocated_bytes = figure_get(&out->map->allocated_chunks) * volume_chunk_bytes(v);
+        out->valid_bytes = figure_get(&out->map->valid_blocks) * VOLUME_BLOCK;
+        return;
+    }
     struct pool_record r;
     struct thin_stat_record_disk s;
     if (!pool_record_get(v->vs->pool, POOL_RECORD_STAT, v->id, 0, &r) || r.len != sizeof(s))
@@ -34,49 +39,26 @@ static void info_fill(struct volume *v, struct volume_info *out)
         .reactor = v->io ? reactor_index(v->reactor) : 0,
         .open_count = v->open_count,
         .figures = &v->figures,
+        .map = v->io ? thin_figures(v->io->thin) : NULL,
         .errors_since = v->errors.since,
     };
     const char *name = volume_text(v);
     memcpy(out->name, name, strnlen(name, VOLUME_NAME_MAX));
     if (v->fault)
         memcpy(out->fault, v->fault, strnlen(v->fault, sizeof(out->fault) - 1));
-    info_stat(v, out);
+    info_space(v, out);
 }
 
 /* ---- one ---------------------------------------------------------------------------------- */
 
-struct stats_call {
-    struct thin *thin;
-    struct thin_stats stats;
-};
-
-static int stats_on_reactor(void *arg)
-{
-    struct stats_call *c = arg;
-    c->stats = thin_stats(c->thin);
-    return 0;
-}
-
-CO int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out)
+int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out)
 {
     struct volume *v = volume_find(vs, name);
     if (!v)
         return VP_E_NOT_FOUND;
-    volume_pin(v);
-    struct stats_call c = {0};
-    bool active = v->io != NULL;
-    if (active) {
-        c.thin = v->io->thin;
-        vp_ignore(reactor_call(v->reactor, stats_on_reactor, &c), "it cannot fail");
-    }
     info_fill(v, out);
     out->leased_bytes =
         pool_arena_count(vs->pool, v->id) * pool_arena_bytes(vs->pool, v->options.profile);
-    if (active) {
-        out->allocated_bytes = c.stats.allocated_chunks * volume_chunk_bytes(v);
-        out->valid_bytes = c.stats.valid_blocks * VOLUME_BLOCK;
-    }
-    volume_unpin(v);
     return 0;
 }
 

@@ -198,7 +198,7 @@ static __attribute__((noinline)) CO int write_detecting(struct thin *t, uint64_t
 
 static __attribute__((noinline)) void write_failed(struct volume *v)
 {
-    if (thin_stats(v->io->thin).regions_to_resync)
+    if (figure_get(&thin_figures(v->io->thin)->regions_to_resync))
         atomic_store_explicit(&v->resync_wanted, true, memory_order_relaxed);
 }
 

@@ -49,7 +49,7 @@ static struct volume *resync_next(struct volumes *vs)
 
 struct resync_call {
     struct volume *v;
-    struct thin_stats before;
+    uint64_t regions_before, region_bytes;
     bool more;
 };
 
@@ -57,7 +57,8 @@ static CO int resync_on_reactor(void *arg)
 {
     struct resync_call *c = arg;
     struct volume_io *io = c->v->io;
-    c->before = thin_stats(io->thin);
+    c->regions_before = figure_get(&thin_figures(io->thin)->regions_to_resync);
+    c->region_bytes = thin_region_bytes(io->thin);
     io->uncommitted = true;
     return thin_resync_step(io->thin, &c->more);
 }
@@ -74,12 +75,12 @@ static CO int resync_activate(struct volume *v)
 static void resync_tell(const struct resync_call *c, int rc)
 {
     struct pool_job *j = c->v->resync_job;
-    uint64_t region = c->before.region_bytes, left = c->before.regions_to_resync * region;
+    uint64_t left = c->regions_before * c->region_bytes;
     if (!j)
         return;
     if (!j->counted)
         pool_job_count(j, left);
-    pool_job_advance(j, left ? region : 0, rc);
+    pool_job_advance(j, left ? c->region_bytes : 0, rc);
     if (!c->more)
         volume_resync_end(c->v, j->rc ? POOL_JOB_FAILED : POOL_JOB_DONE);
 }

@@ -13,6 +13,7 @@
 #include "io/co.h"
 #include "pool/pool.h"
 #include "raid/profile.h"
+#include "thin/thin.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -89,6 +90,7 @@ struct volume_info {
     unsigned reactor;
     unsigned open_count;
     const struct volume_figures *figures; /* borrowed until the next yield                   */
+    const struct thin_figures *map;       /* the same; NULL while the map is not open        */
     uint64_t errors_since; /* seconds since 1970: what errors count from, over restarts       */
 };
 
@@ -113,7 +115,8 @@ CO int volume_property_set(struct volumes *vs, const char *name, const char *key
 /* Parses one "key=value" into options (for creation). */
 int volume_option_parse(const char *key_value, struct volume_options *o,
                         struct vp_error *err) must_check;
-CO int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out) must_check;
+/* HOME, no yield. VP_E_NOT_FOUND. */
+int volume_info_get(struct volumes *vs, const char *name, struct volume_info *out) must_check;
 /* Calls fn for each volume, by name order, until non-zero; fn must not yield. */
 int volume_each(struct volumes *vs, int (*fn)(const struct volume_info *info, void *arg),
                 void *arg);

@@ -29,6 +29,7 @@ same "$(field '[.volumes[].name]|join(",")' vpool volume list)" a,b "names of al
 same "$(field .size_bytes vpool volume show tank/a)" 104857600 "size"
 same "$(field '.options|.sector,."full-policy",."zero-detect",.raid' vpool volume show tank/b | paste -sd,)" 4096,enospc,true,single "options"
 ok vpool volume show tank/b
+same "$(field .map vpool volume show tank/b)" null "the map of a volume that nobody has opened"
 ok vpool volume list
 
 step "properties: get, set"
@@ -112,6 +113,8 @@ ok vpool iostat tank
 grep -qE 'SINCE START +READS +WRITES +FLUSHES +READ +WRITTEN +READ P50 +P99 +WRITE P50 +P99' <<<"$out" || fail "iostat: $out"
 ok vpool info
 ok vpool info --stats
+same "$(jq -r '.reactors[0]|keys|join(" ")' <<<"$out")" \
+    "buffer_bytes_used completions coroutines coroutines_peak enters index spawned switches turns" "a reactor's figures"
 ok vpool log-level debug
 ok vpool log-level info
 ok vpool checkpoint tank

@@ -174,19 +174,20 @@ static CO int serve(const struct bench_options *o, struct ublkx_backend backend,
         return rc;
     printf("%s\n", ublkx_target_path(target));
     (void)fflush(stdout);
-    struct reactor_stats begin = reactor_stats(reactor_self());
+    const struct reactor_figures *own = reactor_figures(reactor_self());
+    uint64_t begin = figure_get(&own->enters);
     unsigned events;
     int waited = io_poll(signal_fd, POLLIN, 0, &events);
     const struct ublkx_figures *f = ublkx_target_stats(target).figures;
     unsigned long long requests = figure_get(&f->requests), errors = figure_get(&f->errors);
-    struct reactor_stats end = reactor_stats(reactor_self());
+    uint64_t end = figure_get(&own->enters);
     rc = ublkx_target_stop(&target, err);
     if (target)
         ublkx_target_leave(target);
     if (rc)
         return rc;
     printf("%llu requests, %llu errors, %.1f requests an enter\n", requests, errors,
-           (double)requests / (double)(end.enters > begin.enters ? end.enters - begin.enters : 1));
+           (double)requests / (double)(end > begin ? end - begin : 1));
     return waited ? vp_fail(err, waited, "waiting for a signal: %s", vp_err_text(waited)) : 0;
 }
 

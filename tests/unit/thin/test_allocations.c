@@ -233,7 +233,7 @@ static CO void check_contents(struct sim_thin *st)
     check_unequal(st->thin);
     if (check_ok(thin_check(st->thin, &a)))
         check_equal(a.doubled + a.leaked + a.unmarked, 0);
-    check_equal(a.mapped, thin_stats(st->thin).allocated_chunks);
+    check_equal(a.mapped, figure_get(&thin_figures(st->thin)->allocated_chunks));
 }
 
 /* No chunk is out of reach: when nothing more can be allocated all that is leased is in use, and
@@ -246,14 +246,14 @@ static CO void check_space(struct sim_thin *st)
     for (; !rc; n += !rc)
         rc = thin_write(t, (FULL + n) * CHUNK, 1, block);
     check_equal(rc, VP_E_NO_SPACE);
-    struct thin_stats s = thin_stats(t);
-    check_equal(s.leased_arenas, pool_arena_count(st->pool, t->id));
-    check_equal(s.allocated_chunks, s.leased_arenas * POOL_ARENA_CHUNKS / 4);
+    const struct thin_figures *f = thin_figures(t);
+    check_equal(figure_get(&f->leased_arenas), pool_arena_count(st->pool, t->id));
+    check_equal(figure_get(&f->allocated_chunks),
+                figure_get(&f->leased_arenas) * POOL_ARENA_CHUNKS / 4);
     check_ok(thin_zero(t, FULL * CHUNK, n * CHUNK, false));
     check_ok(thin_give_back(t));
-    s = thin_stats(t);
-    check_equal(s.leased_arenas, pool_arena_count(st->pool, t->id));
-    check(s.leased_arenas <= s.allocated_chunks);
+    check_equal(figure_get(&f->leased_arenas), pool_arena_count(st->pool, t->id));
+    check(figure_get(&f->leased_arenas) <= figure_get(&f->allocated_chunks));
     check_equal(t->space.quarantined, 0);
 }
 

@@ -28,7 +28,7 @@ static void check_audit(struct thin *t)
     struct thin_audit a;
     check_ok(thin_check(t, &a));
     check_equal(a.doubled + a.leaked + a.unmarked, 0);
-    check_equal(a.mapped, thin_stats(t).allocated_chunks);
+    check_equal(a.mapped, figure_get(&thin_figures(t)->allocated_chunks));
 }
 
 /* ---- power cuts at any moment --------------------------------------------------------------- */
@@ -231,7 +231,7 @@ static void differ_before(struct sim_thin *st, void *arg)
     check_ok(block_model_write(&model, st->thin, 0, 16));
     check_ok(thin_commit(st->thin));
     check_ok(block_model_write(&model, st->thin, 5, 1)); /* in place: the intent is set */
-    check_equal(thin_stats(st->thin).intents_set, 1);
+    check_equal(figure_get(&thin_figures(st->thin)->intents_set), 1);
     find_chunk_bytes(st, 0, 2, 5, &where[0]);
     find_chunk_bytes(st, 1, 2, 5, &where[1]);
 }
@@ -254,7 +254,7 @@ static void differ_after(struct sim_thin *st, void *arg)
     uint8_t copy[2][POOL_BLOCK];
     if (!check_ok(sim_thin_import(st)))
         return;
-    check_equal(thin_stats(st->thin).regions_to_resync, 1);
+    check_equal(figure_get(&thin_figures(st->thin)->regions_to_resync), 1);
     uint64_t served = seq_at_5(st);
     check(served == allowed->first || served == allowed->second);
     for (unsigned d = 0; d < 2; d++)
@@ -263,7 +263,7 @@ static void differ_after(struct sim_thin *st, void *arg)
     bool more = true;
     while (more)
         check_ok(thin_resync_step(st->thin, &more));
-    check_equal(thin_stats(st->thin).regions_to_resync, 0);
+    check_equal(figure_get(&thin_figures(st->thin)->regions_to_resync), 0);
     check_equal(seq_at_5(st), served);
 }
 
@@ -337,14 +337,14 @@ static void resync_after(struct sim_thin *st, void *arg)
     bool more = true;
     while (more)
         check_ok(thin_resync_step(st->thin, &more));
-    check_equal(thin_stats(st->thin).adopted_blocks, 1);
+    check_equal(figure_get(&thin_figures(st->thin)->adopted_blocks), 1);
     for (unsigned d = 0; d < 2; d++)
         sim_disk_peek(sim_thin_disk(st, d), where[d], copy[d], POOL_BLOCK);
     check(memcmp(copy[0], copy[1], POOL_BLOCK) == 0);
     check_ok(sim_thin_close(st));
     if (!check_ok(sim_thin_import(st)))
         return;
-    check_equal(thin_stats(st->thin).regions_to_resync, 0);
+    check_equal(figure_get(&thin_figures(st->thin)->regions_to_resync), 0);
     check(seq_at_5(st) == 7 || seq_at_5(st) == 2);
 }
 

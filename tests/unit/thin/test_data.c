@@ -30,11 +30,11 @@ static void check_audit(struct thin *t)
     check_equal(a.doubled, 0);
     check_equal(a.leaked, 0);
     check_equal(a.unmarked, 0);
-    check_equal(a.mapped, thin_stats(t).allocated_chunks);
+    check_equal(a.mapped, figure_get(&thin_figures(t)->allocated_chunks));
     uint64_t valid = 0;
     for (uint64_t i = 0; i < model.blocks; i++)
         valid += model.now[i] != 0;
-    check_equal(valid, thin_stats(t).valid_blocks);
+    check_equal(valid, figure_get(&thin_figures(t)->valid_blocks));
 }
 
 /* Random writes, zeros and commits. */
@@ -75,7 +75,7 @@ static void churn_body(struct sim_thin *st, void *arg)
     check_ok(sim_thin_close(st));
     if (!check_ok(sim_thin_import(st)))
         return;
-    check_equal(thin_stats(st->thin).regions_to_resync, 0);
+    check_equal(figure_get(&thin_figures(st->thin)->regions_to_resync), 0);
     check_equal(block_model_compare(&model, st->thin), 0);
     check_audit(st->thin);
     churn(st, 200);
@@ -224,10 +224,10 @@ struct committer {
 static void committer(void *arg)
 {
     struct committer *c = arg;
-    uint64_t before = thin_stats(c->st->thin).commits;
+    uint64_t before = figure_get(&thin_figures(c->st->thin)->commits);
     check_ok(block_model_write_from(&model, c->st->thin, c->block, 1, c->buf));
     check_ok(thin_commit(c->st->thin));
-    check(thin_stats(c->st->thin).commits > before);
+    check(figure_get(&thin_figures(c->st->thin)->commits) > before);
     co_group_leave(c->group, 0);
 }
 
@@ -241,7 +241,7 @@ static void group_commit_body(struct sim_thin *st, void *arg)
         return;
     check_ok(block_model_write(&model, st->thin, 0, COMMITTERS));
     check_ok(thin_commit(st->thin));
-    uint64_t before = thin_stats(st->thin).commits;
+    uint64_t before = figure_get(&thin_figures(st->thin)->commits);
     co_group_init(&g);
     for (unsigned i = 0; i < COMMITTERS; i++) {
         c[i].st = st;
@@ -251,10 +251,10 @@ static void group_commit_body(struct sim_thin *st, void *arg)
         check_ok(co_spawn(committer, &c[i], "committer"));
     }
     check_ok(co_group_wait(&g));
-    check(thin_stats(st->thin).commits - before <= COMMITTERS / 4);
-    before = thin_stats(st->thin).commits;
+    check(figure_get(&thin_figures(st->thin)->commits) - before <= COMMITTERS / 4);
+    before = figure_get(&thin_figures(st->thin)->commits);
     check_ok(thin_commit(st->thin)); /* nothing to do */
-    check_equal(thin_stats(st->thin).commits, before);
+    check_equal(figure_get(&thin_figures(st->thin)->commits), before);
     sim_thin_abandon(st);
     if (check_ok(sim_thin_import(st)))
         check_equal(block_model_compare(&model, st->thin), 0);
@@ -337,7 +337,7 @@ static void sparse_body(struct sim_thin *st, void *arg)
     check_ok(thin_zero(st->thin, 0, st->config.volume_blocks, false));
     check_ok(thin_commit(st->thin));
     check_ok(pool_checkpoint(st->pool));
-    check_equal(thin_stats(st->thin).allocated_chunks, 0);
+    check_equal(figure_get(&thin_figures(st->thin)->allocated_chunks), 0);
     struct thin_roots roots = thin_checkpoint_roots(st->thin);
     check(roots.height[0] == 0 && roots.root[0].addr == 0);
     check(roots.height[1] == 0 && roots.root[1].addr == 0);
@@ -405,7 +405,7 @@ static void resize_body(struct sim_thin *st, void *arg)
     check_equal(block_model_compare(&model, st->thin), 0);
     check_ok(thin_zero(st->thin, 100, far, false));
     check_ok(thin_resize(st->thin, 100));
-    check_equal(thin_stats(st->thin).allocated_chunks, 2);
+    check_equal(figure_get(&thin_figures(st->thin)->allocated_chunks), 2);
     check_ok(thin_commit(st->thin));
     sim_thin_abandon(st);
     if (!check_ok(sim_thin_import(st)))

@@ -68,12 +68,12 @@ static void body_kill(struct sim_thin *st, void *arg)
     write_chunk(st->thin, 0, 1);
     write_chunk(st->thin, 3, 2);
     check_ok(thin_zero(st->thin, 3 * CHUNK, CHUNK, false));
-    check_equal(thin_stats(st->thin).commits, 0);
+    check_equal(figure_get(&thin_figures(st->thin)->commits), 0);
     if (!kill_and_import(st))
         return;
     check_chunk(st->thin, 0, 1);
     check_chunk(st->thin, 3, 0);
-    check_equal(thin_stats(st->thin).allocated_chunks, 1);
+    check_equal(figure_get(&thin_figures(st->thin)->allocated_chunks), 1);
     check_ok(sim_thin_close(st));
 }
 static void what_was_answered_survives_a_kill_without_a_commit(void **state)
@@ -89,9 +89,9 @@ static void body_no_room(struct sim_thin *st, void *arg)
         return;
     sim_world_limit_keeps(st->world, 1); /* a header, and no area */
     for (uint64_t i = 0; i < 8; i++) {
-        uint64_t before = thin_stats(st->thin).commits;
+        uint64_t before = figure_get(&thin_figures(st->thin)->commits);
         write_chunk(st->thin, i, (int)i + 1);
-        check_equal(thin_stats(st->thin).commits, before + 1);
+        check_equal(figure_get(&thin_figures(st->thin)->commits), before + 1);
     }
     if (!kill_and_import(st))
         return;

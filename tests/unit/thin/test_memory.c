@@ -204,7 +204,7 @@ static void body_exceeded(struct sim_thin *st, void *arg)
     check_equal(open_slots(st->thin), 0);
     write_chunks(st->thin, 8, 12); /* in the same arenas */
     st->cache->limit_pages = limit;
-    check_equal(thin_stats(st->thin).leased_arenas, 2 * st->thin->space.width);
+    check_equal(figure_get(&thin_figures(st->thin)->leased_arenas), 2 * st->thin->space.width);
     struct thin_audit a;
     check_ok(thin_check(st->thin, &a));
     check(a.mapped == 12 && !a.leaked && !a.doubled && !a.unmarked);

@@ -29,7 +29,7 @@ static void check_audit(struct thin *t)
     struct thin_audit a;
     check_ok(thin_check(t, &a));
     check_equal(a.doubled + a.leaked + a.unmarked, 0);
-    check_equal(a.mapped, thin_stats(t).allocated_chunks);
+    check_equal(a.mapped, figure_get(&thin_figures(t)->allocated_chunks));
 }
 
 static int note_chunk(const struct thin_chunk_info *c, void *arg)
@@ -52,13 +52,13 @@ static void accumulate_body(struct sim_thin *st, void *arg)
     if (!check_ok(sim_thin_create(st)))
         return;
     check_ok(block_model_write(&model, st->thin, 16, 16));
-    check_equal(thin_stats(st->thin).allocated_chunks, 1);
+    check_equal(figure_get(&thin_figures(st->thin)->allocated_chunks), 1);
     for (unsigned i = 0; i < 16; i++) {
-        check_equal(thin_stats(st->thin).allocated_chunks, 1);
-        check_equal(thin_stats(st->thin).valid_blocks, 16 - i);
+        check_equal(figure_get(&thin_figures(st->thin)->allocated_chunks), 1);
+        check_equal(figure_get(&thin_figures(st->thin)->valid_blocks), 16 - i);
         check_ok(block_model_zero(&model, st->thin, 16 + (i * 7) % 16, 1, false));
     }
-    check_equal(thin_stats(st->thin).allocated_chunks, 0);
+    check_equal(figure_get(&thin_figures(st->thin)->allocated_chunks), 0);
     check_equal(block_model_compare(&model, st->thin), 0);
     check_audit(st->thin);
 }
@@ -127,7 +127,7 @@ static void full_body(struct sim_thin *st, void *arg)
     check_ok(block_model_zero(&model, st->thin, 0, model.blocks, false));
     check_ok(thin_commit(st->thin));
     check_ok(thin_commit(st->thin));
-    check(thin_stats(st->thin).leased_arenas <= 8);
+    check(figure_get(&thin_figures(st->thin)->leased_arenas) <= 8);
     check_ok(block_model_write(&model, st->thin, 0, 64));
     check_ok(sim_thin_close(st));
 }
@@ -202,7 +202,7 @@ static void scan_body(struct sim_thin *st, void *arg)
     if (!check_ok(sim_thin_create(st)))
         return;
     check_ok(block_model_write(&model, st->thin, 0, 64));
-    uint64_t leased = thin_stats(st->thin).leased_arenas;
+    uint64_t leased = figure_get(&thin_figures(st->thin)->leased_arenas);
     for (unsigned i = 0; i < 6; i++) {
         check_ok(thin_commit(st->thin));
         if (i % 2)
@@ -211,9 +211,9 @@ static void scan_body(struct sim_thin *st, void *arg)
             sim_thin_abandon(st);
         if (!check_ok(sim_thin_import(st)))
             return;
-        check_equal(thin_stats(st->thin).leased_arenas, leased);
+        check_equal(figure_get(&thin_figures(st->thin)->leased_arenas), leased);
         check_ok(block_model_write(&model, st->thin, 100 + i * 32, 32));
-        check_equal(thin_stats(st->thin).leased_arenas, leased);
+        check_equal(figure_get(&thin_figures(st->thin)->leased_arenas), leased);
     }
     check_equal(block_model_compare(&model, st->thin), 0);
     check_audit(st->thin);
@@ -231,7 +231,8 @@ static void reserve_body(struct sim_thin *st, void *arg)
     (void)arg;
     if (!check_ok(sim_thin_create(st)))
         return;
-    check(thin_stats(st->thin).leased_arenas * (1 << 20) >= st->config.reserve_bytes);
+    check(figure_get(&thin_figures(st->thin)->leased_arenas) * (1 << 20) >=
+          st->config.reserve_bytes);
     /* Somebody else takes the rest. */
     struct pool_arena a;
     int rc = 0;
@@ -244,13 +245,14 @@ static void reserve_body(struct sim_thin *st, void *arg)
         check_equal(block_model_compare(&model, st->thin), 0);
         check_ok(block_model_zero(&model, st->thin, 0, model.blocks, false));
         check_ok(thin_commit(st->thin));
-        check(thin_stats(st->thin).leased_arenas * (1 << 20) >= st->config.reserve_bytes);
+        check(figure_get(&thin_figures(st->thin)->leased_arenas) * (1 << 20) >=
+              st->config.reserve_bytes);
     }
-    uint64_t leased = thin_stats(st->thin).leased_arenas;
+    uint64_t leased = figure_get(&thin_figures(st->thin)->leased_arenas);
     check_ok(sim_thin_close(st));
     if (!check_ok(sim_thin_import(st)))
         return;
-    check_equal(thin_stats(st->thin).leased_arenas, leased);
+    check_equal(figure_get(&thin_figures(st->thin)->leased_arenas), leased);
     check_ok(sim_thin_close(st));
 }
 
@@ -267,14 +269,15 @@ static void windows_body(struct sim_thin *st, void *arg)
     (void)arg;
     if (!check_ok(sim_thin_create(st)))
         return;
-    uint64_t leased = thin_stats(st->thin).leased_arenas;
+    uint64_t leased = figure_get(&thin_figures(st->thin)->leased_arenas);
     check(leased >= 600);
     check_ok(sim_thin_close(st));
     if (!check_ok(sim_thin_import(st)))
         return;
     for (uint64_t b = 0; b < st->config.reserve_bytes / POOL_BLOCK; b += 16)
         check_ok(block_model_write(&model, st->thin, b, 1));
-    check(thin_stats(st->thin).leased_arenas <= leased + 2); /* two ahead, when all were found */
+    check(figure_get(&thin_figures(st->thin)->leased_arenas) <=
+          leased + 2); /* two ahead, when all were found */
     check_ok(block_model_zero(&model, st->thin, 0, model.blocks / 2, false));
     check_ok(thin_give_back(st->thin));
     check_equal(block_model_compare(&model, st->thin), 0);
@@ -298,7 +301,7 @@ static void failed_write_body(struct sim_thin *st, void *arg)
     check_ok(thin_commit(st->thin));
     sim_disk_inject(sim_thin_disk(st, 0), SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
     check_equal(block_model_write(&model, st->thin, 16, 4), VP_E_RAID_NO_COPY);
-    check_equal(thin_stats(st->thin).allocated_chunks, 1);
+    check_equal(figure_get(&thin_figures(st->thin)->allocated_chunks), 1);
     check_equal(block_model_compare(&model, st->thin), 0);
     check_audit(st->thin);
     check_ok(block_model_write(&model, st->thin, 16, 4));

@@ -59,6 +59,48 @@ static void requests_are_counted_with_their_latencies(void **state)
     assert_checked();
 }
 
+/* ---- the map --------------------------------------------------------------------------------- */
+
+static int info_is(const struct volume_info *info, void *arg)
+{
+    check_equal(info->valid_bytes, *(const uint64_t *)arg);
+    return 0;
+}
+
+/* What is not yet committed is in no record, and lists show it all the same. */
+static CO void map_counts(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "v", LEN);
+    struct volume_info info;
+    uint64_t valid = (uint64_t)3 * BLOCK;
+    if (!v)
+        return;
+    memset(data, 1, LEN);
+    check_ok(volume_write(v, 0, 3 * BLOCK, data, 0));
+    check_ok(volume_info_get(s->vs, "v", &info));
+    if (!check(info.map != NULL))
+        return;
+    check_equal(figure_get(&info.map->valid_blocks), 3);
+    check_equal(figure_get(&info.map->allocated_chunks), 1);
+    check(figure_get(&info.map->leased_arenas) > 0);
+    uint64_t commits = figure_get(&info.map->commits);
+    check_equal(volume_each(s->vs, info_is, &valid), 0);
+    check_ok(volume_flush(v));
+    check(figure_get(&info.map->commits) > commits);
+    check_ok(volume_discard(v, 0, LEN, 0));
+    check_equal(figure_get(&info.map->valid_blocks), 0);
+    check_equal(figure_get(&info.map->allocated_chunks), 0);
+}
+
+static void the_figures_of_the_open_map_are_those_of_now(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = 4});
+    sim_volumes_run(s, map_counts);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
 /* ---- disks ---------------------------------------------------------------------------------- */
 
 /* A member that is slow shows, though a request waits for both. */
@@ -121,12 +163,15 @@ static CO void close_and_open(struct sim_volumes *s)
     }
     check_ok(volume_info_get(s->vs, "v", &info));
     check_equal(histogram_count(info.figures->write_latency), 1);
+    check(!info.map);
+    check_equal(info.valid_bytes, BLOCK); /* of its record */
     v = sim_volumes_open(s, "v");
     if (!v)
         return;
     check_ok(volume_write(v, 0, BLOCK, data, 0));
     check_ok(volume_info_get(s->vs, "v", &info));
     check_equal(histogram_count(info.figures->write_latency), 2);
+    check(info.map && figure_get(&info.map->commits) == 0);
     check_equal(figure_get(&info.figures->writes), 2);
 }
 
@@ -152,6 +197,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_are_counted_with_their_latencies),
+        cmocka_unit_test(the_figures_of_the_open_map_are_those_of_now),
         cmocka_unit_test(each_disk_has_its_own_latencies),
         cmocka_unit_test(figures_outlive_the_open_map),
     };

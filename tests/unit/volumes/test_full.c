@@ -288,7 +288,7 @@ static CO void fragmented(struct sim_volumes *s)
     check_ok(volume_flush(v));
     check_ok(volume_info_get(s->vs, "v", &before));
     struct thin *t = v->io->thin;
-    check(thin_stats(t).leased_arenas > 4096);
+    check(figure_get(&thin_figures(t)->leased_arenas) > 4096);
     check_ok(thin_give_back(t));
     check_ok(thin_give_back(t));
     check_ok(volume_write(v, 0, STEP, data, 0));

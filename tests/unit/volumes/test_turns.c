@@ -29,7 +29,7 @@ struct observer {
 
 static uint64_t chunks_now(const struct observer *o)
 {
-    return thin_stats(o->v->io->thin).allocated_chunks;
+    return figure_get(&thin_figures(o->v->io->thin)->allocated_chunks);
 }
 
 static void observe(void *arg)
