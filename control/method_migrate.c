@@ -10,12 +10,15 @@
 
 struct start_args {
     const char *volume, *to, *mode;
+    uint64_t max_downtime_ms, mirror_wait_ms; /* 0: not given */
     bool dry_run;
 };
 static const struct param start_params[] = {
     PARAM(struct start_args, volume, PARAM_STRING, true, 0, 0),
     PARAM(struct start_args, to, PARAM_STRING, true, 0, 0),
     PARAM(struct start_args, mode, PARAM_STRING, false, 0, 0),
+    PARAM(struct start_args, max_downtime_ms, PARAM_NUMBER, false, 1, 60000),
+    PARAM(struct start_args, mirror_wait_ms, PARAM_NUMBER, false, 1, 10000),
     PARAM(struct start_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 
@@ -57,16 +60,32 @@ static json_t *plan_json(const struct way *w, enum migrate_mode mode, const stru
                      mode == MIGRATE_OFFLINE);
 }
 
-static CO int start_on(struct control *c, const struct way *w, enum migrate_mode mode, bool dry_run,
-                       json_t **result, struct vp_error *err)
+/* What only a move beside its clients' writes can do. */
+static int start_check(const struct start_args *a, enum migrate_mode mode, struct vp_error *err)
 {
-    const struct migrate_options o = {
-        .from = w->from->vs, .to = w->to->vs, .volume = w->volume, .name = w->name, .mode = mode};
+    if (mode != MIGRATE_OFFLINE || (!a->max_downtime_ms && !a->mirror_wait_ms))
+        return 0;
+    return vp_fail(err, VP_E_INVALID,
+                   "%s has no meaning in mode 'offline', in which clients wait while all is "
+                   "copied: use 'live' or 'mirror'",
+                   a->max_downtime_ms ? "max_downtime_ms" : "mirror_wait_ms");
+}
+
+static CO int start_on(struct control *c, const struct way *w, enum migrate_mode mode,
+                       const struct start_args *a, json_t **result, struct vp_error *err)
+{
+    const struct migrate_options o = {.from = w->from->vs,
+                                      .to = w->to->vs,
+                                      .volume = w->volume,
+                                      .name = w->name,
+                                      .mode = mode,
+                                      .pause_ms = a->max_downtime_ms,
+                                      .mirror_ms = a->mirror_wait_ms};
     struct migrate_plan plan;
     const struct migration *g = NULL;
     int rc = migrate_plan(&o, &plan, err);
-    if (rc == 0 && !dry_run)
-        rc = migration_start(c, w->from, w->volume, w->to, w->name, mode, &g, err);
+    if (rc == 0 && !a->dry_run)
+        rc = migration_start(c, w->from, w->to, &o, &g, err);
     if (rc)
         return rc;
     json_t *started = g ? migration_json(g) : NULL;
@@ -83,10 +102,12 @@ static CO int start(struct control *c, const void *args, json_t **result, struct
     struct way w;
     int rc = migrate_mode_parse(a->mode ? a->mode : "live", &mode, err);
     if (rc == 0)
+        rc = start_check(a, mode, err);
+    if (rc == 0)
         rc = way_get(c, a, &w, err);
     if (rc)
         return rc;
-    rc = start_on(c, &w, mode, a->dry_run, result, err);
+    rc = start_on(c, &w, mode, a, result, err);
     way_put(&w);
     return rc;
 }

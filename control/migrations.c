@@ -112,28 +112,24 @@ static void migration_started(struct control *c, struct migration *g)
                   migrate_mode_name(s->mode));
 }
 
-CO int migration_start(struct control *c, struct control_pool *from, const char *volume,
-                       struct control_pool *to, const char *name, enum migrate_mode mode,
-                       const struct migration **out, struct vp_error *err)
+CO int migration_start(struct control *c, struct control_pool *from, struct control_pool *to,
+                       const struct migrate_options *o, const struct migration **out,
+                       struct vp_error *err)
 {
     if (c->stopping)
         return vp_fail(err, VP_E_SHUTDOWN, "the daemon is stopping");
     if (control_pool_is_leaving(from) || control_pool_is_leaving(to))
         return vp_fail(err, VP_E_NOT_FOUND, "pool '%s' is being closed",
                        control_pool_is_leaving(from) ? from->name : to->name);
-    int rc = migration_check_alone(c, from, volume, to, name, err);
+    int rc = migration_check_alone(c, from, o->volume, to, o->name, err);
     if (rc)
         return rc;
-    struct migration *g = migration_new(c, from, volume, to, name);
+    struct migration *g = migration_new(c, from, o->volume, to, o->name);
     if (!g)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
-    const struct migrate_options o = {.from = from->vs,
-                                      .to = to->vs,
-                                      .volume = volume,
-                                      .name = name,
-                                      .mode = mode,
-                                      .exports = &g->exports.exports};
-    rc = migrate_start(&o, &g->m, err);
+    struct migrate_options with = *o;
+    with.exports = &g->exports.exports;
+    rc = migrate_start(&with, &g->m, err);
     if (rc) {
         migration_let_go(c, g);
         free(g);
@@ -146,17 +142,28 @@ CO int migration_start(struct control *c, struct control_pool *from, const char 
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
+/* "is silo/v now: 96M were copied, …; clients waited 4 ms" */
+static void migration_tell_done(struct control *c, const struct migration *g)
+{
+    const struct migrate_status *s = &g->last;
+    char copied[24], zero[24], again[24], mirrored[24], live[80] = "";
+    if (s->mode != MIGRATE_OFFLINE)
+        (void)snprintf(live, sizeof(live), "; of both, %s again; %s were mirrored",
+                       bytes_format_size(s->again_bytes, again, sizeof(again)),
+                       bytes_format_size(s->mirrored_bytes, mirrored, sizeof(mirrored)));
+    control_event(c, VP_LOG_INFO, "migration.done", g->volume,
+                  "is %s now: %s were copied, %s were zeros%s; clients waited %" PRIu64 " ms",
+                  g->target, bytes_format_size(s->copied_bytes, copied, sizeof(copied)),
+                  bytes_format_size(s->zero_bytes, zero, sizeof(zero)), live,
+                  (s->frozen_ns + 999999) / 1000000);
+}
+
 static void migration_tell_end(struct control *c, const struct migration *g)
 {
     const struct migrate_status *s = &g->last;
-    char copied[24], zero[24];
     switch (s->phase) {
     case MIGRATE_DONE:
-        control_event(c, VP_LOG_INFO, "migration.done", g->volume,
-                      "is %s now: %s were copied, %s were zeros; clients waited %" PRIu64 " ms",
-                      g->target, bytes_format_size(s->copied_bytes, copied, sizeof(copied)),
-                      bytes_format_size(s->zero_bytes, zero, sizeof(zero)),
-                      (s->frozen_ns + 999999) / 1000000);
+        migration_tell_done(c, g);
         break;
     case MIGRATE_CANCELLED:
         control_event(c, VP_LOG_INFO, "migration.cancelled", g->volume,
@@ -285,18 +292,64 @@ int migration_cancel(struct control *c, const char *volume, const struct migrati
     return migrate_cancel(g->m, err);
 }
 
+static bool migration_is_live(const struct migrate_status *s)
+{
+    return s->phase == MIGRATE_COPYING || s->phase == MIGRATE_MIRRORING;
+}
+
+/* How long clients would wait if they were stopped now; null: not known, or they were. */
+static json_t *migration_pause_json(const struct migrate_status *s)
+{
+    return migration_is_live(s) && s->pause_ns ? json_real((double)s->pause_ns / 1e6) : json_null();
+}
+
+/* Until everything was copied once, as it goes now; null: not known, or it was. */
+static json_t *migration_left_json(const struct migration *g, const struct migrate_status *s)
+{
+    const struct pool_job *j = g->from ? pool_job_find(volumes_pool(g->from->vs), s->job) : NULL;
+    int64_t left = j && !s->rounds ? pool_job_seconds_left(j) : -1;
+    return left >= 0 ? json_integer(left) : json_null();
+}
+
+/* Takes the reference of `to`. */
+static json_t *migration_json_bytes(json_t *to, const struct migrate_status *s)
+{
+    const struct {
+        const char *name;
+        uint64_t bytes;
+    } all[] = {{"total_bytes", s->total_bytes},
+               {"copied_bytes", s->copied_bytes},
+               {"zero_bytes", s->zero_bytes},
+               {"again_bytes", s->again_bytes},
+               {"dirty_bytes", s->dirty_bytes},
+               {"mirrored_bytes", s->mirrored_bytes},
+               {"rounds", s->rounds}};
+    for (size_t i = 0; to && i < sizeof(all) / sizeof(all[0]); i++)
+        if (json_object_set_new(to, all[i].name, json_integer(INT(all[i].bytes)))) {
+            json_decref(to);
+            to = NULL;
+        }
+    return to;
+}
+
+static json_t *number_or_null(uint64_t n)
+{
+    return n ? json_integer(INT(n)) : json_null();
+}
+
 json_t *migration_json(const struct migration *g)
 {
     const struct migrate_status *s = migration_status(g);
     char id[VP_UUID_TEXT];
-    return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:s}", "id",
-        vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "mode",
-        migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase), "job", g->job,
-        "total_bytes", INT(s->total_bytes), "copied_bytes", INT(s->copied_bytes), "zero_bytes",
-        INT(s->zero_bytes), "started", INT(s->started), "ended",
-        migration_has_ended(g) ? json_integer(INT(s->ended)) : json_null(), "frozen_ns",
-        s->frozen_ns ? json_integer(INT(s->frozen_ns)) : json_null(), "error", s->error);
+    json_t *m = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "id",
+                          vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "mode",
+                          migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase), "job",
+                          g->job, "started", INT(s->started), "ended",
+                          number_or_null(migration_has_ended(g) ? s->ended : 0), "rate_bytes",
+                          number_or_null(s->rate_bytes), "seconds_left", migration_left_json(g, s),
+                          "pause_ms", migration_pause_json(s), "frozen_ns",
+                          number_or_null(s->frozen_ns), "error", s->error);
+    return migration_json_bytes(m, s);
 }
 
 json_t *migrations_json(struct control *c, const char *volume)

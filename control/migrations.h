@@ -34,13 +34,13 @@ void migrations_fini(struct migrations *ms);
 
 /* ---- migrations.c: moves at work ------------------------------------------------------------- */
 
-/* "VOL" of `from` to `to`/"NAME". The caller holds references on both pools; the move takes its
- * own. Borrowed until the next yield. Errors: those of migrate_start; VP_E_VOLUME_MOVING: a move at
- * work has one of the two names; VP_E_SHUTDOWN and VP_E_NOT_FOUND: the daemon stops, or one of the
- * pools leaves. */
-CO int migration_start(struct control *c, struct control_pool *from, const char *volume,
-                       struct control_pool *to, const char *name, enum migrate_mode mode,
-                       const struct migration **out, struct vp_error *err) must_check;
+/* A move from one pool to another, as `o` says, but for its exports, which are set here. The caller
+ * holds references on both pools; the move takes its own. Borrowed until the next yield. Errors:
+ * those of migrate_start; VP_E_VOLUME_MOVING: a move at work has one of the two names;
+ * VP_E_SHUTDOWN and VP_E_NOT_FOUND: the daemon stops, or one of the pools leaves. */
+CO int migration_start(struct control *c, struct control_pool *from, struct control_pool *to,
+                       const struct migrate_options *o, const struct migration **out,
+                       struct vp_error *err) must_check;
 /* The one of this id, at work or ended; NULL. */
 const struct migration *migration_find(struct control *c, struct vp_uuid id);
 /* The one at work that has this volume, "POOL/VOL", on either side; NULL. */

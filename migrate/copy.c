@@ -257,7 +257,7 @@ void copy_fail(struct copy *c, int rc, uint64_t block, bool there)
 static CO void piece_copy(struct copy *c, const struct piece *p, uint8_t *buf)
 {
     bool zero = false;
-    uint64_t before = c->copied_bytes + c->zero_bytes;
+    uint64_t written_bytes = 0, zero_bytes = 0;
     int rc = volume_beside_read(c->from, p->block, p->count, buf, &zero);
     if (rc) {
         copy_fail(c, rc, p->block, false);
@@ -265,12 +265,13 @@ static CO void piece_copy(struct copy *c, const struct piece *p, uint8_t *buf)
     }
     if (c->mirror)
         mirror_await_late(c->mirror);
-    rc = copy_write(c, p->block, p->count, zero ? NULL : buf, p->fresh, &c->copied_bytes,
-                    &c->zero_bytes);
+    rc =
+        copy_write(c, p->block, p->count, zero ? NULL : buf, p->fresh, &written_bytes, &zero_bytes);
     if (rc)
         copy_fail(c, rc, p->block, true);
-    if (!p->fresh)
-        c->again_bytes += c->copied_bytes + c->zero_bytes - before;
+    c->copied_bytes += written_bytes;
+    c->zero_bytes += zero_bytes;
+    c->again_bytes += p->fresh ? 0 : written_bytes + zero_bytes;
 }
 
 static CO void copy_work(struct copy *c)

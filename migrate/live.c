@@ -8,8 +8,9 @@
  *                   was dirty before is left
  *
  * The clients may be made to wait when the copy of what is dirty takes no longer than the pause
- * that is wanted, at the rate of the copy so far. The rate was measured while clients wrote, so the
- * pause is shorter than that.
+ * that is wanted, at the rate of the last round. That rate was measured while clients wrote, so the
+ * pause is shorter than that. The rate of the scan says little, because the scan reads and writes
+ * long runs, and what is dirty is scattered.
  *
  * Every way ends. Rounds that do not get shorter lead to mirroring, or are counted. A mirror that
  * stops because the target is too slow begins again, a few times. Then the move fails: the volume
@@ -25,8 +26,8 @@ enum {
     ROUNDS_MIRRORED = 100, /* and after that                              */
     STOPS_MAX = 3,         /* of mirroring                                */
 };
-/* Until something has been measured: the rate of a disk that is slow. */
-#define RATE_UNKNOWN (UINT64_C(100) << 20)
+/* Until a round has been measured: of scattered blocks, on a disk that is slow. */
+#define RATE_UNKNOWN (UINT64_C(32) << 20)
 /* Less than this says nothing about the rate. */
 #define RATE_BYTES_MIN (UINT64_C(1) << 20)
 #define SECOND_NS      UINT64_C(1000000000)
@@ -36,33 +37,34 @@ static uint64_t live_bytes(const struct migrate *m)
     return m->status.copied_bytes + m->status.zero_bytes;
 }
 
-/* So many bytes were copied since. */
-static void live_measure(struct migrate *m, uint64_t bytes, uint64_t since_ns)
+/* So many bytes were copied since. False: too few. */
+static bool live_measure(struct migrate *m, uint64_t bytes, uint64_t since_ns)
 {
     uint64_t ns = max_u64(reactor_now_ns() - since_ns, 1);
-    if (bytes >= RATE_BYTES_MIN)
-        m->status.rate_bytes = max_u64((uint64_t)((double)bytes * 1e9 / (double)ns), 1);
+    if (bytes < RATE_BYTES_MIN)
+        return false;
+    m->status.rate_bytes = max_u64((uint64_t)((double)bytes * 1e9 / (double)ns), 1);
+    return true;
 }
 
-static uint64_t live_pause_ns(const struct migrate *m)
+static bool live_may_freeze(struct migrate *m)
 {
-    uint64_t rate = m->status.rate_bytes ? m->status.rate_bytes : RATE_UNKNOWN;
-    return (uint64_t)((double)m->status.dirty_bytes * (double)SECOND_NS / (double)rate);
-}
-
-static bool live_may_freeze(const struct migrate *m)
-{
-    bool mirrors = m->status.mode != MIGRATE_MIRROR || m->copy.seen.mirrors;
-    return mirrors && live_pause_ns(m) <= m->pause_ns;
+    struct migrate_status *s = &m->status;
+    bool mirrors = s->mode != MIGRATE_MIRROR || m->copy.seen.mirrors;
+    uint64_t rate = m->round_rate ? m->round_rate : RATE_UNKNOWN;
+    double ns = (double)s->dirty_bytes * (double)SECOND_NS / (double)rate;
+    s->pause_ns = max_u64((uint64_t)ns, 1);
+    return mirrors && s->pause_ns <= m->pause_ns;
 }
 
 static CO int live_scan(struct migrate *m)
 {
     uint64_t since_ns = reactor_now_ns();
     int rc = 0;
-    while (!rc && !copy_scan_is_done(&m->copy))
+    while (!rc && !copy_scan_is_done(&m->copy)) {
         rc = migrate_copy_step(m);
-    live_measure(m, live_bytes(m), since_ns);
+        live_measure(m, live_bytes(m), since_ns);
+    }
     return rc ? rc : migrate_flush(m);
 }
 
@@ -75,7 +77,8 @@ static CO int live_round(struct migrate *m)
     copy_round_begin(&m->copy);
     while (!rc && !copy_round_is_done(&m->copy))
         rc = migrate_copy_step(m);
-    live_measure(m, live_bytes(m) - before, since_ns);
+    if (live_measure(m, live_bytes(m) - before, since_ns))
+        m->round_rate = m->status.rate_bytes;
     return rc ? rc : migrate_flush(m);
 }
 

@@ -99,6 +99,8 @@ struct migrate_status {
     uint64_t mirrored_bytes; /* written by clients to both sides */
     uint64_t dirty_bytes;    /* to be copied again, as of the last look */
     uint64_t rate_bytes;     /* a second, of the copy while clients write; 0: not known */
+    uint64_t pause_ns;       /* how long clients would have waited, as of the last look, had they
+                                been stopped then; 0: not known */
     unsigned rounds;         /* over what was dirty, while clients wrote */
     uint64_t started, ended; /* seconds since 1970; ended 0: not yet */
     uint64_t frozen_ns;      /* how long clients waited; 0: not yet known */

@@ -155,6 +155,7 @@ struct migrate {
     bool held;             /* exports stay as they are         */
     bool frozen;           /* the source's gate is closed      */
     bool cancelled;        /* somebody wants it to end         */
+    uint64_t round_rate;   /* bytes a second, of the last round that says something; 0: none */
     uint64_t frozen_at_ns;
     struct co_queue ended;
 };

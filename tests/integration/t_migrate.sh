@@ -2,7 +2,7 @@
 # A volume moves to another pool of the daemon: what an operator does, and what is refused.
 . "$(dirname "$0")/../lib/daemon.sh"
 need jq nbdcopy nbdsh
-mib=$((${VPOOL_SLOW:-0} ? 384 : 96)) # a sanitizer slows commands more than it slows a copy
+mib=$((${VPOOL_SLOW:-0} ? 448 : 224)) # a sanitizer slows commands more than it slows a copy
 daemon_start
 ok vpool create tank --size 1G "$T/tank.disk"
 ok vpool create silo --size 1G "$T/silo.disk"
@@ -29,13 +29,17 @@ phase_is() { [ "$(field '.migrations[0].phase' vpool migrate status)" = "$1" ]; 
 # copying FROM TO: a move that is at work.
 copying() {
     ok move "$1" "$2"
-    until_ok 10 phase_is copying || fail "it does not copy: $(vpool migrate status)"
+    until_ok 10 phase_is draining || fail "it does not copy: $(vpool migrate status)"
 }
 
 step "what cannot be moved is refused, with the reason"
-refused "mode 'live' is not there yet" vpool migrate tank/v --to silo
 refused "mode 'postcopy' is not there yet" vpool migrate tank/v --to silo --mode postcopy
 refused "'fast' is not a mode" vpool migrate tank/v --to silo --mode fast
+refused "max_downtime_ms has no meaning in mode 'offline'" move tank/v silo --max-downtime 5
+refused "mirror_wait_ms has no meaning in mode 'offline'" move tank/v silo --mirror-wait 5
+refused "'max_downtime_ms' is 0, which is not between 1 and 60000" vpool migrate tank/v --to silo --max-downtime 0
+refused "'mirror_wait_ms' is 10001, which is not between 1 and 10000" vpool migrate tank/v --to silo --mirror-wait 10001
+usage "'soon' is not a number" vpool migrate tank/v --to silo --max-downtime soon
 usage '--to POOL' vpool migrate tank/v --mode offline
 refused 'name another pool' move tank/v tank/w
 refused "no pool 'none'" move tank/v none
@@ -52,6 +56,7 @@ same "$(moves phase)" "" "moves"
 step "a dry run says what would happen, and does nothing"
 same "$(move tank/v silo/w --dry-run --json | jq -c '[.plan.from, .plan.to, .plan.mode, .plan.clients_wait, .plan.room_bytes > .plan.allocated_bytes, .id, .job]')" \
     '["tank/v","silo/w","offline",true,true,null,null]' "plan"
+same "$(vpool migrate tank/v --to silo --dry-run --json | jq -c '[.plan.mode, .plan.clients_wait]')" '["live",false]' "default"
 same "$(volumes)" "tank/v=online" "volumes"
 
 step "an idle volume moves with its identity, its data and its exports, under the old name too"
@@ -89,7 +94,7 @@ refused 'moves to tank/v' vpool detach silo/w --force
 job=$(field '.migrations[0].job' vpool migrate status)
 refused 'cannot be paused yet' vpool jobs pause "$job"
 refused 'cannot be limited yet' vpool jobs limit "$job" 1M
-phase_is copying || fail "the move was too quick for this test: $(vpool migrate status)"
+phase_is draining || fail "the move was too quick for this test: $(vpool migrate status)"
 
 step "a move that is cancelled leaves everything as it was, and another one can begin"
 ok vpool migrate cancel silo/w

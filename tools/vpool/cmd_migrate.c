@@ -26,22 +26,30 @@ static const char *progress_text(const json_t *m, char *to, size_t size)
     return to;
 }
 
-/* "12 ms" or "3.4 s": how long clients waited; "-": not known. */
-static const char *waited_text(const json_t *m, char *to, size_t size)
+/* "12.0 ms": how long clients waited; "~12.0 ms": how long they would wait now; "-": not known. */
+static const char *pause_text(const json_t *m, char *to, size_t size)
 {
     uint64_t ns = json_number(m, "frozen_ns");
-    if (!ns)
+    const json_t *would = json_object_get(m, "pause_ms");
+    double ms = ns ? (double)ns / 1e6 : json_number_value(would);
+    const char *about = ns ? "" : "~";
+    if (!ns && !json_is_number(would))
         (void)snprintf(to, size, "-");
-    else if (ns < 10000000000)
-        (void)snprintf(to, size, "%.1f ms", (double)ns / 1e6);
+    else if (ms < 10000)
+        (void)snprintf(to, size, "%s%.1f ms", about, ms);
     else
-        (void)snprintf(to, size, "%.1f s", (double)ns / 1e9);
+        (void)snprintf(to, size, "%s%.1f s", about, ms / 1000);
     return to;
+}
+
+static bool is_live(const json_t *m)
+{
+    return strcmp(json_text(m, "mode"), "offline") != 0;
 }
 
 static int print_end(const struct cli *cli, const json_t *m)
 {
-    char text[800], waited[40];
+    char text[800], waited[40], live[80] = "";
     const char *phase = json_text(m, "phase");
     if (strcmp(phase, "done") != 0) {
         (void)snprintf(text, sizeof(text), "the move of %s to %s has ended: %s%s%s",
@@ -50,25 +58,49 @@ static int print_end(const struct cli *cli, const json_t *m)
         return cli_refuse(cli, strcmp(phase, "cancelled") == 0 ? "CANCELLED" : "MIGRATION_FAILED",
                           text);
     }
+    if (is_live(m))
+        (void)snprintf(live, sizeof(live), "; of both, %s again; %s were mirrored",
+                       size_text(json_number(m, "again_bytes")),
+                       size_text(json_number(m, "mirrored_bytes")));
     if (cli->json)
         cli_print_json(m);
     else
-        printf("%s is %s now: %s were copied, %s were zeros; clients waited %s\n",
+        printf("%s is %s now: %s were copied, %s were zeros%s; clients waited %s\n",
                json_text(m, "from"), json_text(m, "to"), size_text(json_number(m, "copied_bytes")),
-               size_text(json_number(m, "zero_bytes")), waited_text(m, waited, sizeof(waited)));
+               size_text(json_number(m, "zero_bytes")), live,
+               pause_text(m, waited, sizeof(waited)));
     return EXIT_DONE;
 }
 
 #define WAIT_MS     30000 /* a call to the daemon … */
 #define PROGRESS_MS 500   /* … and while somebody looks on */
 
+/* ", 120M/s, 3M dirty in round 2, pause ~12.0 ms" */
+static const char *live_text(const json_t *m, char *to, size_t size)
+{
+    uint64_t rate = json_number(m, "rate_bytes"), rounds = json_number(m, "rounds");
+    char round[40] = "", pause[40];
+    *to = '\0';
+    if (!is_live(m) || !rate)
+        return to;
+    if (rounds)
+        (void)snprintf(round, sizeof(round), " in round %llu", (unsigned long long)rounds);
+    (void)snprintf(to, size, ", %s/s, %s dirty%s, pause %s", size_text(rate),
+                   size_text(json_number(m, "dirty_bytes")), round,
+                   pause_text(m, pause, sizeof(pause)));
+    return to;
+}
+
+#define PROGRESS_COLUMNS 76
+
 static void show_progress(const json_t *m)
 {
-    char progress[60];
-    fprintf(stderr, "\r  %-10s %-40s", json_text(m, "phase"),
-            progress_text(m, progress, sizeof(progress)));
+    char progress[60], live[160], line[PROGRESS_COLUMNS + 1];
+    (void)snprintf(line, sizeof(line), "%-10s %s%s", json_text(m, "phase"),
+                   progress_text(m, progress, sizeof(progress)), live_text(m, live, sizeof(live)));
+    fprintf(stderr, "\r  %-*s", PROGRESS_COLUMNS, line);
     if (has_ended(m))
-        fprintf(stderr, "\r%60s\r", "");
+        fprintf(stderr, "\r%*s\r", PROGRESS_COLUMNS + 2, "");
     (void)fflush(stderr);
 }
 
@@ -121,12 +153,20 @@ static int start_and_wait(struct cli *cli, json_t *params)
     return rc;
 }
 
+static json_t *number_if_given(uint64_t n)
+{
+    return n == SIZE_NOT_GIVEN ? NULL : json_integer((json_int_t)n);
+}
+
 static int cmd_migrate(struct cli *cli, int argc, char **argv)
 {
     const char *to = NULL, *mode = NULL;
+    uint64_t max_downtime = SIZE_NOT_GIVEN, mirror_wait = SIZE_NOT_GIVEN;
     bool wait = false, dry_run = false;
     const struct opt opts[] = {{"to", 0, OPT_TEXT, &to},
                                {"mode", 0, OPT_TEXT, &mode},
+                               {"max-downtime", 0, OPT_NUMBER, &max_downtime},
+                               {"mirror-wait", 0, OPT_NUMBER, &mirror_wait},
                                {"wait", 'w', OPT_FLAG, &wait},
                                {"dry-run", 'n', OPT_FLAG, &dry_run},
                                {0}};
@@ -135,8 +175,9 @@ static int cmd_migrate(struct cli *cli, int argc, char **argv)
         return opts_exit(n);
     if (!to)
         return cli_usage(cli, "--to POOL[/NAME] is missing");
-    json_t *params = json_pack("{s:s, s:s, s:s*, s:b}", "volume", argv[1], "to", to, "mode", mode,
-                               "dry_run", dry_run);
+    json_t *params = json_pack("{s:s, s:s, s:s*, s:o*, s:o*, s:b}", "volume", argv[1], "to", to,
+                               "mode", mode, "max_downtime_ms", number_if_given(max_downtime),
+                               "mirror_wait_ms", number_if_given(mirror_wait), "dry_run", dry_run);
     return wait && !dry_run ? start_and_wait(cli, params)
                             : cli_show(cli, "migrate.start", params, print_started);
 }
@@ -145,22 +186,25 @@ static int cmd_migrate(struct cli *cli, int argc, char **argv)
 
 static void print_moves(const json_t *moves)
 {
-    static const char *const headers[] = {"FROM", "TO",      "MODE",  "PHASE", ">DONE",
-                                          "JOB",  ">WAITED", "ERROR", NULL};
+    static const char *const headers[] = {"FROM",   "TO",     "MODE", "PHASE", ">DONE", ">RATE",
+                                          ">DIRTY", ">PAUSE", "JOB",  "ERROR", NULL};
     struct table t;
     size_t i;
     const json_t *m;
     table_init(&t, "", headers);
     json_array_foreach(moves, i, m)
     {
-        char progress[60], waited[40];
+        char progress[60], pause[40];
+        uint64_t rate = json_number(m, "rate_bytes");
         table_add(&t, "%s", json_text(m, "from"));
         table_add(&t, "%s", json_text(m, "to"));
         table_add(&t, "%s", json_text(m, "mode"));
         table_add(&t, "%s", json_text(m, "phase"));
         table_add(&t, "%s", progress_text(m, progress, sizeof(progress)));
+        table_add(&t, rate ? "%s/s" : "-", size_text(rate));
+        table_add(&t, "%s", is_live(m) ? size_text(json_number(m, "dirty_bytes")) : "-");
+        table_add(&t, "%s", pause_text(m, pause, sizeof(pause)));
         table_add(&t, "%s", json_text(m, "job"));
-        table_add(&t, "%s", waited_text(m, waited, sizeof(waited)));
         table_add(&t, "%s", json_text(m, "error")[0] ? json_text(m, "error") : "-");
     }
     table_print(&t);
@@ -291,10 +335,18 @@ const struct command commands_migrate[] = {
      "  -n, --dry-run    only say what would become of the volume\n"
      "  -f, --force      do it",
      cmd_forget},
-    {"migrate", "POOL/VOL --to POOL2[/NAME] --mode offline [--wait] [--dry-run]",
+    {"migrate",
+     "POOL/VOL --to POOL2[/NAME] [--mode live|mirror|offline] [--max-downtime MS] "
+     "[--mirror-wait MS] [--wait] [--dry-run]",
      "Moves a volume to another pool; its exports go on there.\n"
      "  --to POOL2[/NAME]  where to; without NAME the volume keeps its own\n"
+     "  --mode live        copied while clients write, and they wait for a moment at the end\n"
+     "                     (this is the default)\n"
+     "  --mode mirror      the same, but what clients write goes to both pools as soon as\n"
+     "                     everything was copied once\n"
      "  --mode offline     clients wait, without an error, while everything is copied\n"
+     "  --max-downtime MS  live, mirror: about how long clients may wait at the end (20)\n"
+     "  --mirror-wait MS   live, mirror: how long a mirrored write waits for the new pool (1000)\n"
      "  -w, --wait         wait until it has ended; exits with 1 unless it is done\n"
      "  -n, --dry-run      only say what would happen",
      cmd_migrate},

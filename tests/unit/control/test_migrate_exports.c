@@ -550,6 +550,17 @@ static CO void migrations_wait(void)
     check_equal(pool[0].users + pool[1].users, 0);
 }
 
+static CO int migration_begin(const char *volume, const char *name, const struct migration **g,
+                              struct vp_error *err)
+{
+    const struct migrate_options o = {.from = pool[0].vs,
+                                      .to = pool[1].vs,
+                                      .volume = volume,
+                                      .name = name,
+                                      .mode = MIGRATE_OFFLINE};
+    return migration_start(&control, &pool[0], &pool[1], &o, g, err);
+}
+
 static CO void start_twice(struct sim_volumes *s)
 {
     static const struct {
@@ -559,10 +570,9 @@ static CO void start_twice(struct sim_volumes *s)
     struct vp_error err = {0};
     control_begin(s);
     volume_close(sim_volumes_volume(s, "x", VOLUME_BYTES));
-    check_ok(migration_start(&control, &pool[0], "v", &pool[1], "w", MIGRATE_OFFLINE, &g, &err));
+    check_ok(migration_begin("v", "w", &g, &err));
     for (unsigned i = 0; i < 2; i++) {
-        check_equal(migration_start(&control, &pool[0], others[i].volume, &pool[1], others[i].name,
-                                    MIGRATE_OFFLINE, &g, &err),
+        check_equal(migration_begin(others[i].volume, others[i].name, &g, &err),
                     VP_E_VOLUME_MOVING);
         check(strstr(err.text, "p/v moves already, to q/w") != NULL);
     }
@@ -594,7 +604,7 @@ static CO void unrecorded(struct sim_volumes *s)
     control_begin(s);
     attach("v", "unix:/a");
     fake_hook = source_dies;
-    check_ok(migration_start(&control, &pool[0], "v", &pool[1], "w", MIGRATE_OFFLINE, &g, &err));
+    check_ok(migration_begin("v", "w", &g, &err));
     migrations_wait();
     check_equal(events_of("migration.done"), 1);
     check(control.migrations.unsettled);

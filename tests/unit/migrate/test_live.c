@@ -261,6 +261,7 @@ static CO void moves_mirrored(struct sim_volumes *s)
     struct migrate_status is = move_end(m);
     check_equal(is.phase, MIGRATE_DONE);
     check(is.mirrored_bytes > 0);
+    check(is.again_bytes <= is.copied_bytes + is.zero_bytes);
     clients_end(all);
 }
 
