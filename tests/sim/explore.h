@@ -45,8 +45,8 @@ struct scenario {
     unsigned deep_every;   /* about one state in so many is looked at deeper; 0 = 64        */
     unsigned crash_stride; /* after a mishap: every so many events power goes; 0 = 1        */
 };
-extern const struct scenario scenarios[];
-extern const unsigned scenario_count;
+unsigned scenario_count(void);
+const struct scenario *scenario_at(unsigned i); /* of so many */
 const struct scenario *scenario_find(const char *name);
 
 /* combine.c: pairs and triples of the operations of a vocabulary. */

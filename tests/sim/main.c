@@ -92,10 +92,10 @@ static void do_random(unsigned item, bool quick, struct work *w)
 
 static void do_item(unsigned item, bool quick, struct work *work)
 {
-    if (item < scenario_count)
-        do_scenario(&scenarios[item], quick, &work[item]);
+    if (item < scenario_count())
+        do_scenario(scenario_at(item), quick, &work[item]);
     else
-        do_random(item - scenario_count, quick, &work[item]);
+        do_random(item - scenario_count(), quick, &work[item]);
 }
 
 static bool run_items(unsigned items, const struct options *o, struct work *work)
@@ -121,7 +121,7 @@ static bool run_items(unsigned items, const struct options *o, struct work *work
 
 static int run_ci(const struct options *o)
 {
-    unsigned items = scenario_count + CI_RANDOM_ITEMS;
+    unsigned items = scenario_count() + CI_RANDOM_ITEMS;
     struct work *work = mmap(NULL, items * sizeof(*work), PROT_READ | PROT_WRITE,
                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (work == MAP_FAILED)
@@ -144,8 +144,8 @@ static int run_ci(const struct options *o)
 
 static int run_list(void)
 {
-    for (unsigned i = 0; i < scenario_count; i++)
-        printf("scenario %-18s %s\n", scenarios[i].name, scenarios[i].what);
+    for (unsigned i = 0; i < scenario_count(); i++)
+        printf("scenario %-18s %s\n", scenario_at(i)->name, scenario_at(i)->what);
     for (unsigned i = 0; i < GUARD_COUNT; i++)
         printf("guard %-24s %s\n", io_guard_name((enum io_guard)i),
                io_guard_text((enum io_guard)i));

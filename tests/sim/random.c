@@ -8,9 +8,10 @@
  * one disk, and only where the profile is a mirror. Or blocks cannot be read on any disk but one.
  * Or disks lack something for a moment, which no volume may notice.
  *
- * Some runs have a second pool, and volumes move between the two while clients work. Where these
- * pools have no second copy, operations of the second pool may fail; what is in the first one then
- * notices nothing.
+ * Some runs have a second pool, and volumes move between the two, in each mode, while clients work.
+ * In half of these runs the disks of a move's target are slow for moments. Where these pools have
+ * no second copy, operations of the second pool may fail; what is in the first one then notices
+ * nothing.
  *
  * Some runs have next to nothing of a resource: coroutines, I/O buffers, page cache, metadata, kept
  * memory.
@@ -22,6 +23,7 @@
 #include "io/buffer.h"
 #include "io/co.h"
 #include "io/device.h"
+#include "migrate/migrate.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +41,10 @@ enum {
     SECTORS_MAX = 160,
     BUFFERS_LEFT = 128 << 10, /* enough for the largest request, not for two  */
     BUFFERS_HELD = 8,         /* pieces that the others are in                */
+    STALLS_MAX = 4,           /* operations that are slow, one after the other */
+    STALLED_ONE_IN = 100,     /* events of a move                             */
 };
+#define STALL_MAX_NS  UINT64_C(12000000)
 #define SHORT_MAX_NS  UINT64_C(300000000)
 #define SHORT_CALM_NS UINT64_C(2000000000) /* before the next: each lasts less than is waited for */
 
@@ -57,7 +62,8 @@ struct random_world {
     bool unreadable; /* each copy has blocks that cannot be read, never the same */
     bool runs_short; /* disks lack something (shortages) for moments               */
     bool few_buffers;
-    bool second_fails; /* operations of the second pool's disks fail, and it has one copy */
+    bool second_fails;  /* operations of the second pool's disks fail, and it has one copy */
+    bool target_stalls; /* disks of a move's target are slow for moments */
     uint64_t volume_blocks, calm_until_ns;
     unsigned snapshot_one_in, fault_one_in;
     unsigned keep_pages;          /* of kept memory, for the first round; 0: enough */
@@ -112,6 +118,7 @@ static void draw_second_pool(struct random_world *x)
     if (x->bad_disk >= 0 && aside(x, 8, 2))
         x->bad_disk += (int)x->config.disks - x->bad_disk; /* the first one of the second pool */
     x->second_fails = disks == 1 && aside(x, 8, 2);
+    x->target_stalls = aside(x, 10, 2) == 0;
     x->config.disks += disks;
     if (x->config.coroutines)
         x->config.coroutines += 1 + (unsigned)aside(x, 9, 3); /* its room watcher; moves */
@@ -233,6 +240,15 @@ static void plan_shortage(struct random_world *x, struct sim_world *w)
     sim_disk_inject(disk_number(w, disk), s->fault, s->kinds, 0, below(x, SHORT_MAX_NS));
 }
 
+/* Longer than some clients wait for the target, shorter than others do. */
+static void plan_stalls(struct random_world *x, struct rig *r)
+{
+    struct sim_disk *d = rig_move_target(r, (unsigned)below(x, x->config.second_disks));
+    for (unsigned n = (unsigned)below(x, STALLS_MAX) + 1; d && n-- > 0;)
+        sim_disk_inject(d, SIM_FAULT_STALL, below(x, 2) ? IO_ANY : 1U << IO_WRITE, n,
+                        below(x, STALL_MAX_NS));
+}
+
 static void on_event(struct rig *r, uint64_t event)
 {
     struct random_world *x = r->arg;
@@ -242,6 +258,8 @@ static void on_event(struct rig *r, uint64_t event)
         sim_disk_inject(disk_number(r->w, x->config.disks - 1), SIM_FAULT_ERROR, IO_ANY, 0, 0);
     if (x->runs_short && x->bad_disk < 0 && below(x, x->fault_one_in) == 0)
         plan_shortage(x, r->w);
+    if (x->target_stalls && r->move && below(x, STALLED_ONE_IN) == 0)
+        plan_stalls(x, r);
     if (!x->rots && below(x, x->snapshot_one_in) == 0)
         points_add(&x->points, r->w, event + 1);
 }
@@ -302,6 +320,16 @@ static void client(void *arg)
     co_group_leave(c->group, 0);
 }
 
+/* Of a volume: in any mode, with a target for which clients wait long, or hardly. */
+static struct op draw_move(struct random_world *x, const char *name)
+{
+    static const unsigned waits_ms[] = {0, 1, 2, 10};
+    return (struct op){.kind = OP_MIGRATE,
+                       .volume = name,
+                       .at = MIGRATE_OFFLINE + aside(x, 11, MIGRATE_MIRROR),
+                       .count = waits_ms[aside(x, 12, sizeof(waits_ms) / sizeof(waits_ms[0]))]};
+}
+
 /* Moves volumes while clients work. */
 static void mover(void *arg)
 {
@@ -310,7 +338,7 @@ static void mover(void *arg)
     for (unsigned i = 0; i < MOVES && !c->r->failed; i++) {
         vp_ignore(co_sleep_ns(below(x, 8 * x->config.latency_max_ns + 1)), "nobody cancels it");
         const char *name = names[below(x, NAMES)];
-        struct op op = {.kind = OP_MIGRATE, .volume = name};
+        struct op op = draw_move(x, name);
         if (model_volume_find(c->r->model, name))
             vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
     }
@@ -366,7 +394,7 @@ static void control_op(struct random_world *x, struct rig *r)
         op.flags = (below(x, 4) ? 0 : OP_SYNC) | (below(x, 2) ? 0 : OP_ZERO_DETECT);
         op.flags |= x->config.second_disks && below(x, 2) ? OP_SECOND : 0;
     } else if (x->config.second_disks && below(x, 3) == 0) {
-        op.kind = OP_MIGRATE;
+        op = draw_move(x, name);
     } else if (kind == 0) {
         op.kind = OP_DELETE;
     } else if (kind == 1) {

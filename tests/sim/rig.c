@@ -69,6 +69,7 @@ static bool on_device_write(const void *buf, uint64_t len, void *arg)
         if (stamp_find((const char *)buf + at, &sector, &seq))
             *(seq == r->failing_seq ? &fails : &others) = true;
     r->fails_along |= fails && others;
+    r->write_failed |= fails;
     return fails;
 }
 
@@ -570,6 +571,8 @@ static int op_any(struct rig *r, const struct op *op)
         return rig_cancel(r, op);
     case OP_BUSY:
         return rig_busy(r, op);
+    case OP_STALL:
+        return rig_stall(r, op);
     default:
         return op_on_volume(r, op, mv);
     }
@@ -598,7 +601,7 @@ static bool is_expected(struct rig *r, const struct op *op, int rc, unsigned poo
 {
     return rc == VP_E_NO_SPACE || r->errors_allowed || op->flags & OP_FAILS ||
            r->failing_pools & pools || (rc == VP_E_RAID_NO_COPY && r->fails_along) ||
-           (rc == VP_E_CANCELLED && r->withdrawn) ||
+           (rc == VP_E_CANCELLED && r->withdrawn) || (op->kind == OP_MIGRATE && r->write_failed) ||
            (rc == VP_E_IO_TOO_MANY_COROUTINES && op->kind == OP_MIGRATE && r->config->coroutines);
 }
 
@@ -623,7 +626,8 @@ int rig_op(struct rig *r, const struct op *op)
                                         [OP_JOBS] = "jobs",
                                         [OP_UNREADABLE] = "unreadable",
                                         [OP_MIGRATE] = "migrate",
-                                        [OP_CANCEL] = "cancel"};
+                                        [OP_CANCEL] = "cancel",
+                                        [OP_STALL] = "stall"};
     if (r->failed)
         return VP_E_CANCELLED;
     unsigned resizes = r->resizes, pools = pools_of(r, op);

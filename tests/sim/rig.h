@@ -50,8 +50,10 @@ enum op_kind {
     OP_HOG,        /* takes metadata pages until writes that need more are refused          */
     OP_JOBS,       /* pauses all deletions (`at` 1), or resumes them (`at` 0)                   */
     OP_UNREADABLE, /* no disk can read its share of what volumes wrote: one has every block     */
-    OP_MIGRATE,    /* a volume to the other pool; one at a time                               */
+    OP_MIGRATE,    /* a volume to the other pool, in mode `at` (0: offline); clients wait for the
+                      target for `count` ms (0: 1000). One at a time                          */
     OP_CANCEL,     /* that, `count` events after its phase `at` has begun                     */
+    OP_STALL,      /* … phase `at`: the next `count` writes of its target's disks are slow    */
 };
 enum op_flags {
     OP_FUA = 1,
@@ -59,13 +61,17 @@ enum op_flags {
     OP_NO_HOLE = 4,
     OP_AS_DATA = 8, /* zeros are written as data                 */
     OP_FAILS = 128, /* OP_WRITE: every device fails it, in part  */
-    OP_DIES = 256,  /* a change whose client dies meanwhile; ends when the client does */
+    OP_DIES = 256,  /* a change whose client dies meanwhile; ends when the client does. OP_BUSY:
+                       all of its changes */
     /* of OP_CREATE: */
     OP_SYNC = 16,        /* every write is durable when it is answered         */
     OP_PAUSE = 32,       /* out of space, writes wait (else: an error)         */
     OP_ZERO_DETECT = 64, /* written zeros take no space                         */
     /* of OP_CREATE and OP_HOG: */
     OP_SECOND = 512, /* in the second pool                                     */
+    /* of OP_BUSY: */
+    OP_WIDE = 1024,  /* most changes are of many blocks                        */
+    OP_APART = 2048, /* most are of blocks that the wide ones do not touch; 64 blocks */
 };
 
 /* `at` and `count` in sectors of 512 bytes, unless said otherwise. */
@@ -133,6 +139,7 @@ struct rig {
     uint64_t fills;        /* blocks that fitted into the last OP_FILL */
     unsigned resizes;      /* began and ended, of one volume at a time */
     bool fails_along;      /* another write may have failed with that one */
+    bool write_failed;     /* … or that one, at the devices               */
     uint32_t failing_seq;  /* the write that fails at the devices; 0: none */
     struct co_group dying; /* changes of clients that died */
     bool failed;
@@ -179,6 +186,9 @@ void rig_client_end(struct rig_client *c);
 int rig_migrate(struct rig *r, const struct op *op, struct model_volume *mv);
 int rig_cancel(struct rig *r, const struct op *op);
 int rig_busy(struct rig *r, const struct op *op);
+int rig_stall(struct rig *r, const struct op *op);
+/* A disk of the pool that the volume moves to; NULL: none moves. */
+struct sim_disk *rig_move_target(const struct rig *r, unsigned nth);
 /* The volumes that a pool lists. */
 void rig_names(struct rig *r, unsigned pool, struct rig_names *out);
 bool rig_has(struct rig *r, unsigned pool, const char *name);

@@ -1,20 +1,12 @@
 /*
- * The scenarios. Each is small enough to be explored exhaustively. Together they touch every
- * ordering of docs/design.md.
+ * The scenarios, but for those of volumes that move (scenarios_move.c). Each is small enough to be
+ * explored exhaustively. Together they touch every ordering of docs/design.md.
  *
  * In the comments a block is 4 KiB, a chunk has 4 blocks (16 KiB), and a log segment has 4 pages.
  */
-#include "tests/sim/explore.h"
+#include "tests/sim/scenarios.h"
 
 #include <string.h>
-
-#define MIB (UINT64_C(1) << 20)
-
-/* Two disks of one volume each profile: everything small, so that limits are near. */
-#define CONFIG_BASE                                                                                \
-    .sector_bytes = 512, .atomic_bytes = 4096, .write_cache = true, .can_discard = true,           \
-    .latency_min_ns = 20000, .latency_max_ns = 200000, .chunk_bytes = 16384,                       \
-    .extent_bytes = 1 << 20, .log_segment_bytes = 16384
 
 static const struct rig_config one_disk = {CONFIG_BASE, .disks = 1, .disk_bytes = 8 * MIB,
                                            .profile = "single"};
@@ -37,10 +29,6 @@ static const struct rig_config mirror_with_property = {
     CONFIG_BASE, .disks = 2, .disk_bytes = 8 * MIB, .profile = "mirror:2", .property = 4000};
 static const struct rig_config wide_mirror = {CONFIG_BASE, .disks = 3, .disk_bytes = 8 * MIB,
                                               .profile = "mirror:3"};
-static const struct rig_config two_pools = {CONFIG_BASE, .disks = 2, .second_disks = 1,
-                                            .disk_bytes = 8 * MIB, .profile = "single"};
-static const struct rig_config two_mirrors = {CONFIG_BASE, .disks = 4, .second_disks = 2,
-                                              .disk_bytes = 8 * MIB, .profile = "mirror:2"};
 static const struct rig_config tiny_disk = {CONFIG_BASE, .disks = 1, .disk_bytes = 8 * MIB,
                                             .profile = "single"};
 
@@ -416,160 +404,6 @@ static const struct op large_commit[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
-/* ---- volumes that move -------------------------------------------------------------------- */
-
-/* Data, zeros, holes, and a block of which a part was written. */
-static const struct op to_move[] = {
-    {OP_CREATE, "a", 0, BLOCKS(32), 0},
-    {OP_WRITE, "a", BLOCKS(0), BLOCKS(8), 0},
-    {OP_ZERO, "a", BLOCKS(2), BLOCKS(1), OP_AS_DATA},
-    {OP_DISCARD, "a", BLOCKS(4), BLOCKS(4), 0},
-    {OP_WRITE, "a", BLOCKS(12) + 3, 2, 0},
-    {OP_FLUSH, "a", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-static const struct op not_open_to_move[] = {
-    {OP_CREATE, "a", 0, BLOCKS(32), 0},
-    {OP_WRITE, "a", BLOCKS(0), BLOCKS(6), 0},
-    {OP_REIMPORT, NULL, 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-static const struct op move[] = {
-    {OP_WRITE, "a", BLOCKS(16), BLOCKS(1), 0},
-    {OP_MIGRATE, "a", 0, 0, 0},
-    {OP_READ, "a", BLOCKS(0), BLOCKS(32), 0},
-    {OP_WRITE, "a", BLOCKS(2), BLOCKS(1), OP_FUA},
-    {OP_END, NULL, 0, 0, 0},
-};
-static const struct op move_back[] = {
-    {OP_MIGRATE, "a", 0, 0, 0},
-    {OP_MIGRATE, "a", 0, 0, 0},
-    {OP_READ, "a", BLOCKS(0), BLOCKS(32), 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-/* One client works from the start on, one waits at the gate at once. */
-static const struct op move_clients[] = {
-    {OP_MIGRATE, "a", 0, 0, OP_WITH_NEXT},
-    {OP_BUSY, "a", 0, 20, OP_WITH_NEXT},
-    {OP_BUSY, "a", 2, 4, 0},
-    {OP_READ, "a", BLOCKS(0), BLOCKS(32), 0},
-    {OP_FLUSH, "a", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-/* A client dies while its request waits at the gate. */
-static const struct op move_dying[] = {
-    {OP_MIGRATE, "a", 0, 0, OP_WITH_NEXT},
-    {OP_BUSY, "a", 1, 20, OP_WITH_NEXT},
-    {OP_WRITE, "a", BLOCKS(20), BLOCKS(1), OP_DIES | OP_WITH_NEXT},
-    {OP_WRITE, "a", BLOCKS(13), BLOCKS(1), 0},
-    {OP_FLUSH, "a", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-static const struct op move_two[] = {
-    {OP_MIGRATE, "a", 0, 0, OP_WITH_NEXT},
-    {OP_BUSY, "b", 0, 12, OP_WITH_NEXT},
-    {OP_CHECKPOINT, NULL, 0, 0, 0},
-    {OP_FLUSH, "b", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-static const struct op move_delete[] = {
-    {OP_MIGRATE, "a", 0, 0, 0},
-    {OP_DELETE, "a", 0, 0, 0},
-    {OP_BACKGROUND, NULL, 0, 0, 0},
-    {OP_CREATE, "a", 0, BLOCKS(16), 0},
-    {OP_WRITE, "a", BLOCKS(0), BLOCKS(5), OP_FUA},
-    {OP_MIGRATE, "a", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-/* The size changes while the move begins, or the resize comes too late. */
-static const struct op move_resize[] = {
-    {OP_RESIZE, "a", 0, BLOCKS(16), OP_WITH_NEXT},
-    {OP_MIGRATE, "a", 0, 0, OP_WITH_NEXT},
-    {OP_BUSY, "a", 2, 2, 0},
-    {OP_MIGRATE, "a", 0, 0, OP_WITH_NEXT},
-    {OP_RESIZE, "a", 0, BLOCKS(32), 0},
-    {OP_FLUSH, "a", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-/* An operation fails in one of the pools. */
-static const struct op move_faults[] = {
-    {OP_MIGRATE, "a", 0, 0, OP_WITH_NEXT},
-    {OP_BUSY, "a", 0, 4, OP_WITH_NEXT},
-    {OP_BUSY, "a", 3, 2, 0},
-    {OP_REIMPORT, NULL, 0, 0, 0},
-    {OP_READ, "a", BLOCKS(0), BLOCKS(32), 0},
-    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_FUA},
-    {OP_END, NULL, 0, 0, 0},
-};
-static const struct op move_faults_delete[] = {
-    {OP_MIGRATE, "a", 0, 0, 0},
-    {OP_DELETE, "a", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-
-/* Cancelled in each phase, some events after its begin. */
-enum { CANCEL_PHASES = 6, CANCEL_DELAYS = 3, CANCEL_EVENTS = 3 };
-static const struct op *move_cancel(unsigned variant)
-{
-    static struct op ops[] = {
-        {OP_MIGRATE, "a", 0, 0, OP_WITH_NEXT},
-        {OP_CANCEL, "a", 0, 0, OP_WITH_NEXT},
-        {OP_BUSY, "a", 0, 2, 0},
-        {OP_READ, "a", BLOCKS(0), BLOCKS(32), 0},
-        {OP_FLUSH, "a", 0, 0, 0},
-        {OP_END, NULL, 0, 0, 0},
-    };
-    ops[1].at = variant % CANCEL_PHASES;
-    ops[1].count = variant / CANCEL_PHASES * CANCEL_EVENTS;
-    ops[2].at = variant % 2 ? 2 : 0;
-    return ops;
-}
-
-/* A volume of the second pool has all of it. */
-static const struct op second_is_full[] = {
-    {OP_CREATE, "a", 0, BLOCKS(32), 0},
-    {OP_WRITE, "a", BLOCKS(0), BLOCKS(6), 0},
-    {OP_CREATE, "b", 0, BLOCKS(2048), OP_SECOND},
-    {OP_FILL, "b", BLOCKS(0), BLOCKS(4), 0},
-    {OP_FLUSH, "b", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-static const struct op move_no_room[] = {
-    {OP_MIGRATE, "a", 0, 0, OP_WITH_NEXT},
-    {OP_BUSY, "a", 0, 2, 0},
-    {OP_FLUSH, "a", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-
-/* … but for what another volume gives back. */
-static const struct op second_is_nearly_full[] = {
-    {OP_CREATE, "a", 0, BLOCKS(32), OP_PAUSE},
-    {OP_WRITE, "a", BLOCKS(0), BLOCKS(6), 0},
-    {OP_CREATE, "c", 0, BLOCKS(4), OP_SECOND},
-    {OP_WRITE, "c", BLOCKS(0), BLOCKS(1), OP_FUA},
-    {OP_CREATE, "b", 0, BLOCKS(4096), OP_SECOND},
-    {OP_FILL, "b", BLOCKS(0), BLOCKS(4), 0},
-    {OP_FLUSH, "b", 0, 0, 0},
-    {OP_DELETE, "c", 0, 0, 0},
-    {OP_BACKGROUND, NULL, 0, 0, 0},
-    {OP_CHECKPOINT, NULL, 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-/* That is taken before the target needs it. */
-static const struct op move_fills[] = {
-    {OP_MIGRATE, "a", 0, 0, OP_WITH_NEXT},
-    {OP_WRITE, "b", BLOCKS(3000), BLOCKS(1), OP_WITH_NEXT},
-    {OP_BUSY, "a", 0, 8, 0},
-    {OP_FLUSH, "a", 0, 0, 0},
-    {OP_END, NULL, 0, 0, 0},
-};
-
-#define SCENARIO(name_, what_, config_, setup_, body_, ...)                                        \
-    {                                                                                              \
-        .name = name_, .what = what_, .config = &(config_), .setup = setup_, .body = body_,        \
-        __VA_ARGS__                                                                                \
-    }
-
 /* Deltas are added, merged, and go with a full image; records are deleted meanwhile. */
 static const struct op deltas[] = {
     {OP_CHECKPOINT, NULL, 0, 0, 0},
@@ -604,7 +438,7 @@ static const struct op with_deltas[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
-const struct scenario scenarios[] = {
+static const struct scenario scenarios[] = {
     SCENARIO("first-write", "writes to blocks that were never written", one_disk, empty_volume,
              first_write, ),
     SCENARIO("overwrite", "writes over written blocks", one_disk, written_volume, overwrite, ),
@@ -685,36 +519,23 @@ const struct scenario scenarios[] = {
              .flags = SCENARIO_ROT),
     SCENARIO("rot-second", "the other one rots", mirror, written_volume, rot_second,
              .flags = SCENARIO_ROT),
-    SCENARIO("move", "a volume moves to another pool", two_pools, to_move, move, ),
-    SCENARIO("move-back", "there and back", two_pools, not_open_to_move, move_back, ),
-    SCENARIO("move-clients", "clients write meanwhile", two_pools, to_move, move_clients, ),
-    SCENARIO("move-dying", "a client dies meanwhile", two_pools, to_move, move_dying, ),
-    SCENARIO("move-two", "another volume stays", two_pools, two_volumes, move_two, ),
-    SCENARIO("move-delete", "it is deleted after that, and another one of its name moves",
-             two_pools, not_open_to_move, move_delete, ),
-    SCENARIO("move-resize", "it is resized meanwhile", two_pools, to_move, move_resize, ),
-    SCENARIO("move-cancel", "a move is cancelled", two_pools, to_move, NULL,
-             .variants = CANCEL_PHASES * CANCEL_DELAYS, .make = move_cancel),
-    SCENARIO("move-no-room", "the other pool is full", two_pools, second_is_full, move_no_room, ),
-    SCENARIO("move-fills", "it has no room any more", two_pools, second_is_nearly_full,
-             move_fills, ),
-    SCENARIO("move-import", "recovery crashed at each of its events", two_pools, not_open_to_move,
-             move, .deep_every = 1),
-    SCENARIO("move-errors", "each operation fails once", two_pools, not_open_to_move, move_faults,
-             .flags = SCENARIO_ERRORS, .crash_stride = 13),
-    SCENARIO("move-breaks", "one of the pools fails", two_pools, not_open_to_move, move_faults,
-             .flags = SCENARIO_BREAKS, .crash_stride = 13),
-    SCENARIO("move-breaks-delete", "… and then it is deleted", two_pools, not_open_to_move,
-             move_faults_delete, .flags = SCENARIO_BREAKS, .crash_stride = 13),
-    SCENARIO("move-mirrors", "a disk of either pool dies", two_mirrors, not_open_to_move,
-             move_no_room, .flags = SCENARIO_DEATHS | SCENARIO_SURVIVES_LOSS, .crash_stride = 60),
 };
-const unsigned scenario_count = sizeof(scenarios) / sizeof(scenarios[0]);
+
+unsigned scenario_count(void)
+{
+    return sizeof(scenarios) / sizeof(scenarios[0]) + move_scenario_count;
+}
+
+const struct scenario *scenario_at(unsigned i)
+{
+    unsigned n = sizeof(scenarios) / sizeof(scenarios[0]);
+    return i < n ? &scenarios[i] : &move_scenarios[i - n];
+}
 
 const struct scenario *scenario_find(const char *name)
 {
-    for (unsigned i = 0; i < scenario_count; i++)
-        if (strcmp(scenarios[i].name, name) == 0)
-            return &scenarios[i];
+    for (unsigned i = 0; i < scenario_count(); i++)
+        if (strcmp(scenario_at(i)->name, name) == 0)
+            return scenario_at(i);
     return NULL;
 }
