@@ -101,7 +101,8 @@ static inline unsigned histogram_bucket_of(uint64_t ns)
     uint64_t units = ns >> HISTOGRAM_UNIT_SHIFT;
     if (__builtin_expect(units > units_max, 0))
         units = units_max;
-    unsigned shift = 63U - HISTOGRAM_SUB_SHIFT - (unsigned)__builtin_clzll(units | HISTOGRAM_SUB);
+    unsigned highest_bit = 63U ^ (unsigned)__builtin_clzll(units | HISTOGRAM_SUB);
+    unsigned shift = highest_bit - HISTOGRAM_SUB_SHIFT;
     return (unsigned)(shift * HISTOGRAM_SUB + (units >> shift));
 }
 

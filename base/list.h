@@ -53,6 +53,19 @@ static inline struct list *list_pop_tail(struct list *l)
     list_del(e);
     return e;
 }
+/* Moves what stands before `end` (an element of `from`; `from` itself: everything) to `to`, which
+ * has nothing else then. */
+static inline void list_cut_head(struct list *from, struct list *end, struct list *to)
+{
+    list_init(to);
+    if (from->next == end)
+        return;
+    to->next = from->next;
+    to->prev = end->prev;
+    to->next->prev = to->prev->next = to;
+    from->next = end;
+    end->prev = from;
+}
 /* Appends all of `from` to `to`; `from` becomes empty. */
 static inline void list_splice_tail(struct list *to, struct list *from)
 {

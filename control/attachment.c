@@ -572,8 +572,10 @@ CO json_t *attachment_json(const struct attachment *a)
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s}", "volume", subject, "kind", a->kind->name,
                   "address", a->address, "uri", a->uri, "state", a->served ? "serving" : "failed",
                   "read_only", a->read_only, "error", a->error);
-    json_t *more = a->kind->describe(a);
-    vp_ignore(json_object_update(shown, more), "no memory: figures are missing in the reply");
+    json_t *figures = a->kind->figures(a, false), *more = a->kind->describe(a);
+    vp_ignore(json_object_update(shown, figures), "no memory: figures are missing in the reply");
+    vp_ignore(json_object_update(shown, more), "no memory: the same");
+    json_decref(figures);
     json_decref(more);
     return shown;
 }

@@ -271,8 +271,6 @@ const char *show_volume_state(enum volume_state state);
 /* All figures of a set, by name; histograms in short, or with their buckets as well. NULL: no
  * memory. */
 json_t *show_figures(const struct figure_set *set, const void *figures, bool with_buckets);
-/* The same, put beside what `object` has; without memory they are missing there. */
-void show_figures_into(json_t *object, const struct figure_set *set, const void *figures);
 /* Those of a disk, summed up over the reactors. */
 json_t *show_disk_figures(const struct pool_disk_info *d, bool with_buckets);
 

@@ -44,7 +44,10 @@ struct export_kind {
     CO int (*check_unused)(const struct attachment *a, struct vp_error *err);
     /* The same for a sentence, "" when nobody is seen. */
     CO void (*users)(const struct attachment *a, char *text, size_t size);
-    /* What `attachments` shows of it besides what all have; also when it is not served. */
+    /* What is counted of it, as show_figures; zeros when it is not served. Does not wait. */
+    json_t *(*figures)(const struct attachment *a, bool with_buckets);
+    /* What `attachments` shows of it besides its figures and what all have; also when it is not
+     * served. */
     CO json_t *(*describe)(const struct attachment *a);
     /* VP_E_EXISTS: `a`, which is not served, is not what `address` asks for. NULL: it always is,
      * once the addresses are the same. */

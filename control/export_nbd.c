@@ -199,6 +199,18 @@ static json_t *aliases_json(const struct attachment_aliases *aliases)
     return names;
 }
 
+static json_t *nbd_figures(const struct attachment *a, bool with_buckets)
+{
+    struct nbdx_figures sum = {0};
+    if (!figure_histograms_new(&nbdx_figure_set, &sum))
+        return NULL;
+    if (a->served)
+        nbdx_server_figures(a->served, &sum);
+    json_t *entry = show_figures(&nbdx_figure_set, &sum, with_buckets);
+    figure_histograms_free(&nbdx_figure_set, &sum);
+    return entry;
+}
+
 static CO json_t *nbd_describe(const struct attachment *a)
 {
     struct nbdx_server_stats stats = {0};
@@ -207,7 +219,6 @@ static CO json_t *nbd_describe(const struct attachment *a)
         nbdx_server_stats(a->served, &stats, NULL, 0, &shown);
     json_t *object = json_pack("{s:i, s:I}", "connections", (int)stats.connections, "accepted",
                                (json_int_t)stats.accepted);
-    show_figures_into(object, &nbdx_figure_set, &stats.figures);
     attachment_socket_show(a->socket, object);
     (void)json_object_set_new(object, "aliases", aliases_json(&a->aliases));
     return object;
@@ -222,4 +233,5 @@ const struct export_kind export_nbd = {.name = "nbd",
                                        .moved = nbd_moved,
                                        .check_unused = nbd_check_unused,
                                        .users = nbd_users,
+                                       .figures = nbd_figures,
                                        .describe = nbd_describe};

@@ -342,10 +342,17 @@ static CO void ublk_users(const struct attachment *a, char *text, size_t size)
         (void)snprintf(text, size, "what cannot be seen from here");
 }
 
-static CO json_t *ublk_describe(const struct attachment *a)
+static json_t *ublk_figures(const struct attachment *a, bool with_buckets)
 {
     static const struct ublkx_figures none;
-    struct ublkx_stats s = {.figures = &none};
+    const struct export_device *d = a->served;
+    return show_figures(&ublkx_figure_set, d ? ublkx_target_stats(d->target).figures : &none,
+                        with_buckets);
+}
+
+static CO json_t *ublk_describe(const struct attachment *a)
+{
+    struct ublkx_stats s = {0};
     bool used = false;
     struct block_users_of of;
     char used_by[400];
@@ -356,11 +363,9 @@ static CO json_t *ublk_describe(const struct attachment *a)
         s = ublkx_target_stats(d->target);
         used = check_unclaimed(a) == VP_E_BUSY;
     }
-    json_t *object = json_pack("{s:i, s:b, s:b, s:o, s:s}", "connections", (int)used, "recovered",
-                               s.recovered, "user_copy", s.user_copy, "users",
-                               show_block_users(&of.users), "used_by", used_by);
-    show_figures_into(object, &ublkx_figure_set, s.figures);
-    return object;
+    return json_pack("{s:i, s:b, s:b, s:o, s:s}", "connections", (int)used, "recovered",
+                     s.recovered, "user_copy", s.user_copy, "users", show_block_users(&of.users),
+                     "used_by", used_by);
 }
 
 const struct export_kind export_ublk = {.name = "ublk",
@@ -375,5 +380,6 @@ const struct export_kind export_ublk = {.name = "ublk",
                                         .moved = ublk_moved,
                                         .check_unused = ublk_check_unused,
                                         .users = ublk_users,
+                                        .figures = ublk_figures,
                                         .describe = ublk_describe,
                                         .check_same = ublk_check_same};

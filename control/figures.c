@@ -45,13 +45,6 @@ json_t *show_figures(const struct figure_set *set, const void *figures, bool wit
     return entry;
 }
 
-void show_figures_into(json_t *object, const struct figure_set *set, const void *figures)
-{
-    json_t *entry = show_figures(set, figures, false);
-    vp_ignore(json_object_update(object, entry), "a figure is missing in the reply");
-    json_decref(entry);
-}
-
 json_t *show_disk_figures(const struct pool_disk_info *d, bool with_buckets)
 {
     struct raid_figures sum = {0};

@@ -1,5 +1,6 @@
 /* Methods about the daemon itself, its events and its counters. */
 #include "control/control_impl.h"
+#include "control/export.h"
 
 #include "control/path.h"
 
@@ -137,7 +138,7 @@ static const struct param iostat_params[] = {
 
 struct iostat_walk {
     json_t *volumes;
-    bool buckets, failed;
+    bool buckets;
 };
 
 /* Volumes that were never used are left out: with thousands of volumes most of them. */
@@ -156,27 +157,60 @@ static int iostat_volume(const struct volume_info *info, void *arg)
     return VP_E_NO_MEMORY;
 }
 
-static json_t *iostat_pool(const struct control_pool *p, bool buckets)
+static json_t *iostat_volumes(const struct control_pool *p, bool buckets)
 {
     struct iostat_walk w = {.volumes = json_array(), .buckets = buckets};
+    if (volume_each(p->vs, iostat_volume, &w) == 0)
+        return w.volumes;
+    json_decref(w.volumes);
+    return NULL;
+}
+
+static json_t *iostat_disks(const struct control_pool *p, bool buckets)
+{
     json_t *disks = json_array();
     const struct pool *pool = volumes_pool(p->vs);
+    bool failed = false;
     for (unsigned i = 0; i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
         json_t *entry = show_disk_figures(&d, buckets);
         const char *path = d.path[0] ? d.path : p->history.disk[i].place.path;
-        if (!entry || json_object_set_new(entry, "path", path_shown(path)) ||
-            json_array_append(disks, entry))
-            w.failed = true;
+        failed |= !entry || json_object_set_new(entry, "path", path_shown(path)) ||
+                  json_array_append(disks, entry);
         json_decref(entry);
     }
-    if (volume_each(p->vs, iostat_volume, &w) || w.failed) {
-        json_decref(disks);
-        json_decref(w.volumes);
-        return NULL;
+    if (!failed)
+        return disks;
+    json_decref(disks);
+    return NULL;
+}
+
+/* Those without requests are left out, as volumes are. */
+static json_t *iostat_attachments(const struct control_pool *p, bool buckets)
+{
+    json_t *attachments = json_array();
+    bool failed = false;
+    for (const struct attachment *a = NULL; (a = attachment_next(p, a));) {
+        json_t *entry = a->kind->figures(a, buckets);
+        bool is_used = json_integer_value(json_object_get(entry, "requests")) > 0;
+        failed |= !entry || json_object_set_new(entry, "volume", json_string(a->volume)) ||
+                  json_object_set_new(entry, "kind", json_string(a->kind->name)) ||
+                  json_object_set_new(entry, "address", json_string(a->address)) ||
+                  (is_used && json_array_append(attachments, entry));
+        json_decref(entry);
     }
-    return json_pack("{s:s, s:o, s:o}", "name", p->name, "disks", disks, "volumes", w.volumes);
+    if (!failed)
+        return attachments;
+    json_decref(attachments);
+    return NULL;
+}
+
+static json_t *iostat_pool(const struct control_pool *p, bool buckets)
+{
+    return json_pack("{s:s, s:o, s:o, s:o}", "name", p->name, "disks", iostat_disks(p, buckets),
+                     "volumes", iostat_volumes(p, buckets), "attachments",
+                     iostat_attachments(p, buckets));
 }
 
 struct pools_walk {

@@ -3,7 +3,7 @@
  *
  * A connection is owned by the coroutine that serves it (server.c). It begins on the server's
  * reactor (handshake) and is then called over to its volume's (transmission); `reactor` says where
- * it is, and nobody else touches it but through the figures.
+ * it is, and nobody else touches it.
  */
 #ifndef VP_NBD_CONNECTION_IMPL_H
 #define VP_NBD_CONNECTION_IMPL_H
@@ -28,6 +28,7 @@
 struct nbdx_stream {
     int fd;
     uint64_t deadline_ns; /* of every receive; 0 = none              */
+    uint64_t received_ns; /* the turn in which the newest bytes came */
     unsigned char *buf;
     size_t start, end; /* what is buffered: buf[start..end)       */
     size_t receive;    /* how much to ask for at once             */
@@ -70,6 +71,7 @@ struct nbdx_request {
     unsigned pieces;             /* of a large write: running ones, and the reader  */
     struct be64 cookie;
     uint64_t offset, length;
+    uint64_t received_ns; /* the turn in which its header came              */
     uint16_t command, flags;
     uint32_t error; /* enum nbdx_error */
     void *buf;      /* payload, from nbdx_buffer_get; NULL = none */
@@ -97,6 +99,7 @@ struct nbdx_served {
     char *description; /* "" = none */
     struct front *front;
     bool read_only;
+    struct nbdx_figures *figures; /* written on the front's reactor */
 };
 
 #define NBDX_BATCH_IOV 256U
@@ -125,7 +128,6 @@ struct nbdx_connection {
     char peer[64];
     unsigned pid, uid;
     uint64_t connected_ns;
-    struct nbdx_figures figures;
     struct nbdx_stream in;
 
     /* Negotiated (handshake.c). */
@@ -134,7 +136,9 @@ struct nbdx_connection {
     const struct nbdx_served *meta_export; /* what SET_META_CONTEXT chose base:allocation for  */
     uint16_t transmission_flags;
 
-    struct front_client client; /* of the export's front; transmission only */
+    struct front_client client;               /* of the export's front; transmission only */
+    struct nbdx_figures *figures;             /* the export's; transmission only */
+    struct histogram *latency[NBDX_COMMANDS]; /* of these, by command */
 
     enum nbdx_connection_state state;
 
@@ -249,6 +253,14 @@ void nbdx_reply_status(struct nbdx_request *rq, unsigned n);
 /* A coroutine: sends all that is queued at once, again and again. */
 CO void nbdx_writer_main(void *arg);
 void nbdx_writer_kick(struct nbdx_connection *c);
+
+/* ---- figures.c ----------------------------------------------------------------------------- */
+
+/* NULL: no memory. */
+struct nbdx_figures *nbdx_figures_new(void);
+void nbdx_figures_free(struct nbdx_figures *f);
+/* c->figures and c->latency, for c->export. */
+void nbdx_figures_join(struct nbdx_connection *c);
 
 /* ---- server.c ------------------------------------------------------------------------------ */
 

@@ -185,6 +185,7 @@ enum nbdx_command {
     NBDX_CMD_CACHE = 5,
     NBDX_CMD_WRITE_ZEROES = 6,
     NBDX_CMD_BLOCK_STATUS = 7,
+    NBDX_COMMANDS,
 };
 
 /* [Command flags] */

@@ -18,12 +18,16 @@
 
 /* ---- the queue ----------------------------------------------------------------------------- */
 
+/* Nothing comes between the parts of an answer. */
+static bool may_be_sent(const struct nbdx_connection *c, const struct nbdx_request *rq)
+{
+    return !c->exclusive || rq == c->exclusive || nbdx_is_gone(c);
+}
+
 static bool something_to_send(const struct nbdx_connection *c)
 {
-    if (list_empty(&c->replies))
-        return false;
-    return !c->exclusive || nbdx_is_gone(c) ||
-           list_first(&c->replies, struct nbdx_request, link) == c->exclusive;
+    return !list_empty(&c->replies) &&
+           may_be_sent(c, list_first(&c->replies, struct nbdx_request, link));
 }
 
 void nbdx_writer_kick(struct nbdx_connection *c)
@@ -58,43 +62,60 @@ static unsigned batch_collect(struct nbdx_connection *c, struct list *taken)
 {
     unsigned n = 0;
     size_t bytes = 0;
-    while (something_to_send(c) && bytes < BATCH_BYTES) {
-        struct nbdx_request *rq = list_first(&c->replies, struct nbdx_request, link);
-        if (n + rq->iov_count > NBDX_BATCH_IOV)
+    struct nbdx_request *rq;
+    list_for_each (rq, &c->replies, link) {
+        if (!may_be_sent(c, rq) || bytes >= BATCH_BYTES || n + rq->iov_count > NBDX_BATCH_IOV)
             break;
-        list_del(&rq->link);
-        list_add_tail(taken, &rq->link);
         for (unsigned i = 0; i < rq->iov_count; i++) {
             bytes += rq->iov[i].iov_len;
             c->batch[n++] = rq->iov[i];
         }
         c->exclusive = rq->more ? rq : NULL;
     }
+    list_cut_head(&c->replies, &rq->link, taken);
     return n;
+}
+
+/* The kernel has all of the answer at `now`. */
+static void answer_count(const struct nbdx_connection *c, const struct nbdx_request *rq,
+                         uint64_t now)
+{
+    struct histogram *h = rq->command < NBDX_COMMANDS ? c->latency[rq->command] : NULL;
+    if (h)
+        histogram_add(h, now - rq->received_ns);
+}
+
+/* They were sent, or nobody is there. */
+static void batch_end(const struct nbdx_connection *c, const struct list *taken, bool sent)
+{
+    struct nbdx_request *rq, *next;
+    uint64_t now = reactor_turn_ns();
+    list_for_each_safe (rq, next, taken, link) {
+        struct co *waiter = rq->waiter;
+        if (waiter) {
+            rq->waiter = NULL;
+            co_wake(waiter);
+            continue;
+        }
+        if (sent)
+            answer_count(c, rq, now);
+        nbdx_request_free(rq);
+    }
 }
 
 static CO void batch_send(struct nbdx_connection *c)
 {
     struct list taken;
-    list_init(&taken);
     unsigned n = batch_collect(c, &taken);
+    int rc = VP_E_CLOSED;
     if (!nbdx_is_gone(c)) {
         c->sending_since_ns = reactor_turn_ns();
-        int rc = io_sendv_all(c->fd, c->batch, n, 0);
+        rc = io_sendv_all(c->fd, c->batch, n, 0);
         c->sending_since_ns = 0;
         if (rc)
             nbdx_connection_cut(c);
     }
-    for (struct list *l = list_pop(&taken); l; l = list_pop(&taken)) {
-        struct nbdx_request *rq = container_of(l, struct nbdx_request, link);
-        struct co *waiter = rq->waiter;
-        if (waiter) {
-            rq->waiter = NULL;
-            co_wake(waiter);
-        } else {
-            nbdx_request_free(rq);
-        }
-    }
+    batch_end(c, &taken, !rc);
 }
 
 CO void nbdx_writer_main(void *arg)
@@ -158,7 +179,7 @@ static bool must_be_chunks(const struct nbdx_request *rq)
 void nbdx_reply_end(struct nbdx_request *rq)
 {
     if (rq->error)
-        figure_add(&rq->conn->figures.errors, 1);
+        figure_add(&rq->conn->figures->errors, 1);
     rq->more = false;
     rq->iov = rq->own_iov;
     rq->iov_count = 0;

@@ -199,7 +199,7 @@ static CO void request_read(struct nbdx_request *rq)
 {
     struct nbdx_connection *c = rq->conn;
     uint64_t end = rq->offset + rq->length;
-    figure_add(&c->figures.bytes_read, rq->length);
+    figure_add(&c->figures->bytes_read, rq->length);
     if (!rq->length) {
         nbdx_reply_end(rq);
         return;

@@ -39,7 +39,6 @@ struct nbdx_server {
     bool wait_ended;
 
     uint64_t accepted, refused, handshakes_failed;
-    struct nbdx_figures ended; /* of connections that are no more */
 };
 
 const struct nbdx_served *nbdx_server_exports(const struct nbdx_server *s, unsigned *count)
@@ -93,7 +92,6 @@ static CO void connection_free(struct nbdx_connection *c)
     struct nbdx_server *s = c->server;
     while (c->pins)
         co_queue_wait(&s->changed, "nbd: somebody talks about the connection");
-    figure_set_add(&nbdx_figure_set, &s->ended, &c->figures);
     list_del(&c->link);
     s->connection_count--;
     io_close(c->fd);
@@ -195,6 +193,7 @@ static void server_free(struct nbdx_server *s)
     for (unsigned i = 0; i < s->export_count; i++) {
         names_free(&s->exports[i].names);
         free(s->exports[i].description);
+        nbdx_figures_free(s->exports[i].figures);
     }
     free(s->exports);
     free(s);
@@ -231,7 +230,8 @@ static int exports_copy(struct nbdx_server *s, const struct nbdx_export *e, unsi
         to->description = strdup(e[i].description ? e[i].description : "");
         to->front = e[i].front;
         to->read_only = e[i].read_only;
-        if (rc || !to->description)
+        to->figures = nbdx_figures_new();
+        if (rc || !to->description || !to->figures)
             return VP_E_NO_MEMORY;
     }
     return 0;
@@ -424,13 +424,7 @@ CO int nbdx_server_rename(struct nbdx_server *s, unsigned index, const char *nam
     return rc;
 }
 
-/* ---- figures ------------------------------------------------------------------------------- */
-
-static const struct figure rows[] = {
-#define FIGURE(...) FIGURE_ROW(struct nbdx_figures, __VA_ARGS__)
-#include "nbd/figures.def"
-};
-const struct figure_set nbdx_figure_set = {"connection", rows, sizeof(rows) / sizeof(rows[0])};
+/* ---- what is told -------------------------------------------------------------------------- */
 
 struct stats_call {
     struct nbdx_server *server;
@@ -447,10 +441,6 @@ static void info_fill(const struct nbdx_connection *c, struct nbdx_connection_in
         .structured = c->structured,
         .extended = c->extended,
         .in_flight = c->in_flight,
-        .requests = figure_get(&c->figures.requests),
-        .bytes_read = figure_get(&c->figures.bytes_read),
-        .bytes_written = figure_get(&c->figures.bytes_written),
-        .errors = figure_get(&c->figures.errors),
         .connected_ns = c->connected_ns,
     };
     memcpy(i->peer, c->peer, sizeof(i->peer));
@@ -468,9 +458,7 @@ static int stats_here(void *arg)
     out->accepted = s->accepted;
     out->refused = s->refused;
     out->handshakes_failed = s->handshakes_failed;
-    figure_set_add(&nbdx_figure_set, &out->figures, &s->ended);
     list_for_each (c, &s->connections, link) {
-        figure_set_add(&nbdx_figure_set, &out->figures, &c->figures);
         if (call->info && call->count < call->max)
             info_fill(c, &call->info[call->count++]);
     }

@@ -122,20 +122,22 @@ struct nbdx_figures {
 };
 extern const struct figure_set nbdx_figure_set;
 
+/* Adds to `sum` what all exports of the server have counted, as figure_set_add does. Any reactor.
+ */
+void nbdx_server_figures(const struct nbdx_server *s, struct nbdx_figures *sum);
+
 struct nbdx_connection_info {
     char peer[64]; /* "pid 123 uid 0", "127.0.0.1:4711", "?" */
     unsigned pid, uid;
     char export_name[160]; /* "" while the handshake goes on */
     bool structured, extended;
     unsigned in_flight;
-    uint64_t requests, bytes_read, bytes_written, errors;
     uint64_t connected_ns; /* reactor clock */
 };
 struct nbdx_server_stats {
     unsigned connections;
-    uint64_t accepted, refused;  /* since the start; refused: over a limit                       */
-    uint64_t handshakes_failed;  /* garbage, unknown export, deadline                            */
-    struct nbdx_figures figures; /* of ended connections too                                    */
+    uint64_t accepted, refused; /* since the start; refused: over a limit                       */
+    uint64_t handshakes_failed; /* garbage, unknown export, deadline                            */
 };
 /* `info` (may be NULL) receives up to `max` connections, *count how many. CO: asks the server's
  * reactor. */

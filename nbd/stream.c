@@ -45,6 +45,7 @@ static CO int stream_fill(struct nbdx_stream *s, size_t want)
         if (!got)
             return VP_E_CLOSED;
         s->end += got;
+        s->received_ns = reactor_turn_ns();
     }
     return 0;
 }

@@ -227,7 +227,8 @@ static void request_fill(struct nbdx_request *rq, const struct wire_request *w)
     rq->flags = w->flags;
     rq->offset = w->offset;
     rq->length = w->length;
-    figure_add(&rq->conn->figures.requests, 1);
+    rq->received_ns = rq->conn->in.received_ns;
+    figure_add(&rq->conn->figures->requests, 1);
 }
 
 /* Brings in the payload and starts (or refuses) the request; `rq` is not the caller's any more. */
@@ -242,7 +243,7 @@ static CO int request_accept(struct nbdx_request *rq, uint64_t payload)
             nbdx_request_free(rq);
             return rc;
         }
-        figure_add(&c->figures.bytes_written, payload);
+        figure_add(&c->figures->bytes_written, payload);
         if (payload > NBDX_PIECE_BYTES || payload > nbdx_buffer_fit(c, payload, 0))
             return write_in_pieces(rq);
         rc = payload_receive(rq, payload);
@@ -292,6 +293,7 @@ static int transmission_init(struct nbdx_connection *c)
     co_queue_init(&c->buffer_queue);
     co_queue_init(&c->helpers_queue);
     front_client_init(&c->client, c->export->front);
+    nbdx_figures_join(c);
     c->requests = calloc(c->request_count, sizeof(*c->requests));
     if (!c->requests)
         return VP_E_NO_MEMORY;

@@ -171,11 +171,18 @@ static CO int request(struct ublkx_tag *tag, const struct ublkx_io_desc *d)
     }
 }
 
+static void request_count(struct ublkx_target *t, unsigned op, uint64_t took_ns)
+{
+    struct histogram *h = op < UBLKX_OPS ? t->latency[op] : NULL;
+    figure_add(&t->figures.requests, 1);
+    if (h)
+        histogram_add(h, took_ns);
+}
+
 /* The result for the kernel: the bytes of a transfer, 0 for other requests, or a negative errno. */
 static int result_of(struct ublkx_target *t, const struct ublkx_io_desc *d, int rc)
 {
     unsigned op = d->op_flags & 0xff;
-    figure_add(&t->figures.requests, 1);
     if (rc) {
         figure_add(&t->figures.errors, 1);
         return rc == VP_E_CANCELLED ? -EIO : -vp_err_class(rc);
@@ -191,7 +198,9 @@ static int result_of(struct ublkx_target *t, const struct ublkx_io_desc *d, int 
 static CO int serve(struct ublkx_tag *tag)
 {
     struct ublkx_io_desc d = tag->queue->desc[tag->tag];
+    uint64_t since_ns = reactor_turn_ns(); /* it came in this turn */
     int rc = request(tag, &d);
+    request_count(tag->queue->target, d.op_flags & 0xff, reactor_turn_ns() - since_ns);
     return result_of(tag->queue->target, &d, rc);
 }
 

@@ -98,11 +98,31 @@ static int features_check(const struct ublkx_options *o, uint64_t features, stru
     return 0;
 }
 
+static void target_free(struct ublkx_target *t)
+{
+    figure_histograms_free(&ublkx_figure_set, &t->figures);
+    free(t);
+}
+
+static bool figures_new(struct ublkx_target *t)
+{
+    const struct ublkx_figures *f = &t->figures;
+    if (!figure_histograms_new(&ublkx_figure_set, &t->figures))
+        return false;
+    t->latency[UBLKX_OP_READ] = f->read_latency;
+    t->latency[UBLKX_OP_WRITE] = f->write_latency;
+    t->latency[UBLKX_OP_FLUSH] = f->flush_latency;
+    t->latency[UBLKX_OP_DISCARD] = t->latency[UBLKX_OP_WRITE_ZEROES] = f->discard_latency;
+    return true;
+}
+
 static struct ublkx_target *target_new(const struct ublkx_options *o, uint64_t features)
 {
     struct ublkx_target *t = calloc(1, sizeof(*t));
-    if (!t)
+    if (!t || !figures_new(t)) {
+        free(t);
         return NULL;
+    }
     t->backend = o->backend;
     t->features = features;
     t->fd = -1;
@@ -171,7 +191,7 @@ static CO int take_down(struct ublkx_target **target, struct vp_error *err)
         if (rc && rc != VP_E_NOT_FOUND)
             vp_ignore(tell_there(t, NULL), "it is there still, and can be removed later");
     }
-    free(t);
+    target_free(t);
     *target = NULL;
     return rc == VP_E_NOT_FOUND ? 0 : rc; /* somebody else took it away */
 }
@@ -181,7 +201,7 @@ static CO int start_new(struct ublkx_target *t, struct vp_error *err)
     struct vp_error ignored;
     int rc = ublkx_device_add(&t->info, err);
     if (rc) {
-        free(t);
+        target_free(t);
         return rc;
     }
     target_name(t);
@@ -224,7 +244,7 @@ static CO int start_recovered(struct ublkx_target *t, struct vp_error *err)
 {
     int rc = recovery_begin(t, err);
     if (rc) {
-        free(t);
+        target_free(t);
         return rc;
     }
     target_name(t);

@@ -80,7 +80,8 @@ struct ublkx_target {
     struct ublkx_buffers reads, writes; /* WE_COPY */
     int fetch_errno; /* why a tag could not be fetched, for the message of a failed start */
     struct ublkx_figures figures;
-    struct list left_link; /* in the list of targets that were left */
+    struct histogram *latency[UBLKX_OPS]; /* of these, by operation */
+    struct list left_link;                /* in the list of targets that were left */
 };
 
 /* ---- device.c: all return 0 or an error with a sentence -------------------------------------- */

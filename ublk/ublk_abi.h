@@ -144,6 +144,7 @@ static_assert(sizeof(struct ublkx_io_desc) == 24, "kernel interface");
 #define UBLKX_OP_FLUSH         2U
 #define UBLKX_OP_DISCARD       3U
 #define UBLKX_OP_WRITE_ZEROES  5U
+#define UBLKX_OPS              6U /* those that we know are below it */
 #define UBLKX_IO_FUA           (1U << 13)
 #define UBLKX_IO_NOUNMAP       (1U << 15)
 

@@ -47,6 +47,10 @@ ok vpool iostat tank
 grep -qE 'd0( +[0-9.]+[KMG]?){5} +[0-9]+[um]s +[0-9]+[um]s +([0-9]+[um]s|-) +([0-9]+[um]s|-)' <<<"$out" || fail "iostat of a disk: $out"
 grep -qE 'tank/v( +[0-9.]+[KMG]?){5} +[0-9]+[um]s +[0-9]+[um]s +- +-' <<<"$out" || fail "iostat: $out"
 
+grep -qE "^unix:$T/n( +[0-9.]+[KMG]?){5} +[0-9]+[um]s +[0-9]+[um]s +- +-" <<<"$out" || fail "iostat of an attachment: $out"
+same "$(field '.pools[0].attachments|map([.volume, .kind, .address, (.read_latency.count > 0)])|tojson' vpool iostat tank)" \
+    "[[\"v\",\"nbd\",\"unix:$T/n\",true]]" "the attachment in JSON"
+
 step "the counters say what happened, status warns, an event tells"
 # A read takes one copy (damage on the other is not seen), and of parallel readers one heals:
 # hence one request at a time above.

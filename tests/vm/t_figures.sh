@@ -25,6 +25,9 @@ ok dd if="$dev" of=/dev/null bs=64k count=16 iflag=direct
 grows requests "$requests" 48 || fail "$(figure requests) requests after $requests"
 same $(($(figure bytes_written) - written)) $((2 << 20)) "bytes written"
 grows bytes_read "$read" $((1 << 20)) || fail "$(figure bytes_read) bytes read after $read"
+[ "$(figure write_latency.count)" -ge 32 ] || fail "$(figure write_latency.count) latencies of writes"
+[ "$(figure read_latency.p99_ns)" -gt 0 ] || fail "reads of a disk that took no time: $(figure read_latency)"
+vpool iostat tank | grep -qE '^ublk:3,queues=2,depth=16( +[0-9.]+[KMG]?){5}( +[0-9<]+[um]s){4}' || fail "iostat: $(vpool iostat tank)"
 vpool attachments | grep -qE 'tank/a .*/dev/ublkb3' || fail "the table: $(vpool attachments)"
 
 step "a device that is held counts as connected"

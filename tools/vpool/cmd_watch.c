@@ -74,10 +74,16 @@ struct interval {
     double seconds; /* 0: totals since the start */
 };
 
-static void add_rate(struct table *t, const struct interval *iv, const json_t *now,
-                     const json_t *before, const char *key, bool size)
+/* How many requests of a kind: attachments count them by their latencies alone. */
+static uint64_t count_of(const json_t *row, const char *counter, const char *latency)
 {
-    uint64_t v = json_number(now, key), was = json_number(before, key);
+    return json_object_get(row, counter) ? json_number(row, counter)
+                                         : json_number(json_object_get(row, latency), "count");
+}
+
+static void add_rate(struct table *t, const struct interval *iv, uint64_t v, uint64_t was,
+                     bool size)
+{
     double d = v >= was ? (double)(v - was) : (double)v;
     if (iv->seconds > 0)
         d /= iv->seconds;
@@ -134,6 +140,8 @@ static void add_latency(struct table *t, const json_t *now, const json_t *before
 static void add_rows(struct table *t, const struct interval *iv, const json_t *now,
                      const json_t *before, const char *pool, const char *key)
 {
+    static const char *const counters[] = {"reads", "writes", "flushes"};
+    static const char *const latencies[] = {"read_latency", "write_latency", "flush_latency"};
     size_t i;
     const json_t *e;
     json_array_foreach(now, i, e)
@@ -143,11 +151,11 @@ static void add_rows(struct table *t, const struct interval *iv, const json_t *n
             table_add(t, "%s/%s", pool, json_text(e, key));
         else
             table_add(t, "%s", json_text(e, key));
-        add_rate(t, iv, e, was, "reads", false);
-        add_rate(t, iv, e, was, "writes", false);
-        add_rate(t, iv, e, was, "flushes", false);
-        add_rate(t, iv, e, was, "bytes_read", true);
-        add_rate(t, iv, e, was, "bytes_written", true);
+        for (unsigned k = 0; k < 3; k++)
+            add_rate(t, iv, count_of(e, counters[k], latencies[k]),
+                     count_of(was, counters[k], latencies[k]), false);
+        add_rate(t, iv, json_number(e, "bytes_read"), json_number(was, "bytes_read"), true);
+        add_rate(t, iv, json_number(e, "bytes_written"), json_number(was, "bytes_written"), true);
         add_latency(t, e, was, "read_latency");
         add_latency(t, e, was, "write_latency");
     }
@@ -180,6 +188,8 @@ static void print_iostat(const json_t *now, const json_t *before)
                  json_text(p, "name"), "path");
         add_rows(&t, &iv, json_object_get(p, "volumes"), json_object_get(was, "volumes"),
                  json_text(p, "name"), "name");
+        add_rows(&t, &iv, json_object_get(p, "attachments"), json_object_get(was, "attachments"),
+                 json_text(p, "name"), "address");
     }
     table_print(&t);
 }
@@ -289,7 +299,8 @@ const struct command commands_watch[] = {
      "  --forget UUID    frees what a killed daemon kept in memory for this pool",
      cmd_doctor},
     {"iostat", "[-i SECONDS] [-c COUNT] [POOL]",
-     "Requests, bytes and latencies (median, 99th percentile) of disks and volumes.\n"
+     "Requests, bytes and latencies (median, 99th percentile) of disks, volumes and\n"
+     "attachments.\n"
      "  -i SECONDS       again every so often, as rates after the first table\n"
      "  -c COUNT         so many tables",
      cmd_iostat},

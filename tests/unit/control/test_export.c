@@ -32,7 +32,7 @@ static void every_row_is_found_by_its_number_and_has_what_it_must(void **state)
         assert_ptr_equal(export_by_number(k->number), k);
         assert_non_null(k->name);
         assert_true(k->check && k->start && k->stop && k->leave);
-        assert_true(k->check_unused && k->users && k->describe);
+        assert_true(k->check_unused && k->users && k->figures && k->describe);
     }
     assert_null(export_by_number(0));
     assert_null(export_by_number(200));

@@ -209,6 +209,7 @@ struct server_call {
     struct vp_error err;
     unsigned deadline_ms;
     struct nbdx_server_stats stats;
+    struct nbdx_figures figures;
     struct nbdx_connection_info info[4];
     unsigned count;
 };
@@ -229,6 +230,11 @@ static int stats_here(void *arg)
 {
     (void)arg;
     nbdx_server_stats(sc.server, &sc.stats, sc.info, 4, &sc.count);
+    figure_histograms_free(&nbdx_figure_set, &sc.figures);
+    sc.figures = (struct nbdx_figures){0};
+    if (!figure_histograms_new(&nbdx_figure_set, &sc.figures))
+        return VP_E_NO_MEMORY;
+    nbdx_server_figures(sc.server, &sc.figures);
     return 0;
 }
 
@@ -245,6 +251,7 @@ static void server_down(unsigned deadline_ms)
 {
     sc.deadline_ms = deadline_ms;
     assert_int_equal(reactor_call_blocking(fx.reactor, stop_here, NULL), 0);
+    figure_histograms_free(&nbdx_figure_set, &sc.figures);
 }
 static void *stopper_main(void *arg)
 {
@@ -387,12 +394,54 @@ static void figures_name_the_peer_and_count_requests(void **state)
     assert_int_equal(sc.info[0].pid, getpid());
     assert_int_equal(sc.info[0].uid, getuid());
     assert_string_equal(sc.info[0].export_name, "p/v");
-    assert_int_equal(figure_get(&sc.stats.figures.requests), 2);
-    assert_int_equal(figure_get(&sc.stats.figures.bytes_read), 4096);
-    assert_int_equal(figure_get(&sc.stats.figures.errors), 1);
+    assert_int_equal(figure_get(&sc.figures.requests), 2);
+    assert_int_equal(figure_get(&sc.figures.bytes_read), 4096);
+    assert_int_equal(figure_get(&sc.figures.errors), 1);
     client_leave(fd, SIMPLE);
     wait_for((server_look(), sc.stats.connections) == 0);
-    assert_int_equal(figure_get(&sc.stats.figures.requests), 2);
+    assert_int_equal(figure_get(&sc.figures.requests), 2); /* of connections that are no more */
+    assert_int_equal(histogram_count(sc.figures.read_latency), 2);
+    server_down(0);
+}
+
+/* A request that its client sees answered after `ns` or more. */
+static void request_takes(int fd, unsigned command, uint64_t cookie, uint64_t ns)
+{
+    fx.volume.hold = true;
+    command_send(fd, SIMPLE, command, 0, cookie, 0, command == NBDX_CMD_FLUSH ? 0 : 4096);
+    if (command == NBDX_CMD_WRITE)
+        client_send(fd, data, 4096);
+    wait_for(fx.volume.held == 1);
+    uint64_t until = reactor_now_ns() + ns;
+    wait_for(reactor_now_ns() >= until);
+    assert_int_equal(reactor_call_blocking(fx.reactor, fake_release_here, &fx.volume), 0);
+    simple_expect(fd, cookie, 0);
+    if (command == NBDX_CMD_READ)
+        client_recv(fd, data, 4096);
+}
+
+static void latencies_are_what_the_client_waits_for_each_kind_of_request(void **state)
+{
+    (void)state;
+    assert_int_equal(unix_server_up(), 0);
+    int fd = socket_ready();
+    request_takes(fd, NBDX_CMD_READ, 1, 1000000);
+    request_takes(fd, NBDX_CMD_WRITE, 2, 2000000);
+    request_takes(fd, NBDX_CMD_FLUSH, 3, 3000000);
+    request_takes(fd, NBDX_CMD_TRIM, 4, 4000000);
+    request_takes(fd, NBDX_CMD_WRITE_ZEROES, 5, 5000000);
+    client_leave(fd, SIMPLE);
+    wait_for((server_look(), sc.stats.connections) == 0); /* all have been counted */
+    const struct nbdx_figures *f = &sc.figures;
+    assert_int_equal(histogram_count(f->read_latency), 1);
+    assert_int_equal(histogram_count(f->write_latency), 1);
+    assert_int_equal(histogram_count(f->flush_latency), 1);
+    assert_int_equal(histogram_count(f->discard_latency), 2);
+    assert_int_equal(histogram_count(f->status_latency), 0);
+    assert_true(histogram_permille_ns(f->read_latency, 0) >= 1000000);
+    assert_true(histogram_permille_ns(f->write_latency, 0) >= 2000000);
+    assert_true(histogram_permille_ns(f->flush_latency, 0) >= 3000000);
+    assert_true(histogram_permille_ns(f->discard_latency, 0) >= 4000000);
     server_down(0);
 }
 
@@ -491,7 +540,7 @@ static void connections_move_to_the_reactor_of_their_volume(void **state)
     }
     server_look();
     assert_int_equal(sc.count, 4);
-    assert_int_equal(figure_get(&sc.stats.figures.requests), 200);
+    assert_int_equal(figure_get(&sc.figures.requests), 200);
     client_leave(fd[1], SIMPLE);
     server_down(20); /* one has left, three are cut */
     client_expect_end(fd[0]);
@@ -537,6 +586,7 @@ int main(void)
         nbd_test(clients_that_stay_are_cut_at_the_deadline),
         nbd_test(a_connection_over_the_limit_is_closed_at_once),
         nbd_test(figures_name_the_peer_and_count_requests),
+        nbd_test(latencies_are_what_the_client_waits_for_each_kind_of_request),
         nbd_test(tcp_is_served_on_a_free_port_of_the_loopback),
         nbd_test(addresses_are_parsed_or_refused),
     };
