@@ -229,6 +229,68 @@ static void a_client_writes_on_over_a_move_and_nothing_of_it_is_lost(void **stat
     play(moves_under_writes);
 }
 
+/* Takes all the space that pool "p" has. */
+static CO struct volume *pool_fill(struct sim_volumes *s)
+{
+    struct volume_options o = {.size_bytes = MIB(1024), .full_policy = VOLUME_FULL_ENOSPC};
+    struct volume *hog = NULL;
+    struct vp_error err = {0};
+    int rc = 0;
+    check_ok(volume_create(s->vs, "hog", &o, &err));
+    if (!check_ok(volume_open(s->vs, "hog", false, &hog, &err)))
+        return NULL;
+    fill(data, sizeof(data), 1);
+    for (uint64_t at = 0; !rc; at += KIB(64))
+        rc = volume_write(hog, at, KIB(64), data, 0);
+    check_equal(rc, VP_E_NO_SPACE);
+    return hog;
+}
+
+static uint64_t waiting(struct sim_volumes *s)
+{
+    struct volume_info info;
+    check_ok(volume_info_get(s->vs, "v", &info));
+    return figure_get(&info.figures->waiting_for_space);
+}
+
+static CO void moves_out_of_a_full_pool(struct sim_volumes *s)
+{
+    struct migrate_exports exports = {.switched = export_switched, .arg = s};
+    struct volume *v = sim_volumes_volume(s, "v", SIZE);
+    static struct writer w;
+    write_all(v, 5);
+    struct volume *hog = pool_fill(s);
+    if (!hog)
+        return;
+    w = (struct writer){0};
+    front_client_init(&w.client, volume_front(v));
+    check_ok(co_spawn(write_on, &w, "writer"));
+    while (!waiting(s) && !w.stopped) /* it goes through the chunks that the volume has */
+        vp_ignore(co_sleep_ns(1000), "nobody cancels it");
+    unsigned before = w.writes;
+    vp_ignore(co_sleep_ns(UINT64_C(1000000000)), "nobody cancels it");
+    check_equal(w.writes, before); /* there is no room, and none comes */
+    struct migrate *m = begin_with(s, &exports);
+    if (!m)
+        return;
+    migrate_wait(m);
+    check_equal(migrate_status(m)->phase, MIGRATE_DONE);
+    migrate_free(m);
+    while (w.writes < before + 300 && !w.stopped)
+        vp_ignore(co_sleep_ns(1000), "nobody cancels it");
+    writer_end(&w);
+    v = volume_find(s->other, "w"); /* which is open */
+    check_written(v, &w);
+    volume_close(v);
+    volume_close(hog);
+}
+
+static void a_writer_that_waits_in_a_full_pool_goes_on_in_the_new_one(void **state)
+{
+    (void)state;
+    play(moves_out_of_a_full_pool);
+}
+
 /* ---- the ends ----------------------------------------------------------------------------- */
 
 static CO void check_went_on(struct sim_volumes *s, uint8_t with)
@@ -548,6 +610,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_volume_moves_with_its_data_and_its_identity),
         cmocka_unit_test(a_client_writes_on_over_a_move_and_nothing_of_it_is_lost),
+        cmocka_unit_test(a_writer_that_waits_in_a_full_pool_goes_on_in_the_new_one),
         cmocka_unit_test(a_cancelled_move_leaves_nothing),
         cmocka_unit_test(a_full_target_ends_a_move_and_the_source_goes_on),
         cmocka_unit_test(what_would_disturb_a_move_is_refused),
