@@ -2,6 +2,7 @@
  * ends when. And reads beside the gate of a frozen volume. */
 #include "tests/lib/aborts.h"
 #include "tests/lib/on_reactor.h"
+#include "tests/lib/sent.h"
 #include "tests/lib/sim_volumes.h"
 
 #include "base/bytes.h"
@@ -88,40 +89,21 @@ static CO uint8_t beside_byte(struct volume *v, uint64_t block)
     return zero ? 0 : seen[0];
 }
 
-struct sent {
-    struct front_client client;
-    int (*run)(struct sent *t);
-    uint64_t block;
-    uint8_t byte; /* that a read has read */
-    bool done;
-    int rc;
-};
-
-static void sent_main(void *arg)
-{
-    struct sent *t = arg;
-    t->rc = t->run(t);
-    t->done = true;
-}
-
 static CO void send(struct sent *t, struct front *f, int (*run)(struct sent *t), uint64_t block)
 {
-    *t = (struct sent){.run = run, .block = block};
-    front_client_init(&t->client, f);
-    check_ok(co_spawn(sent_main, t, "request"));
-    co_yield ();
+    sent_begin_and_yield(t, f, run, block * BLOCK);
 }
 
 static CO int run_write(struct sent *t)
 {
     static uint8_t block[BLOCK] __attribute__((aligned(4096)));
     memset(block, NEW, BLOCK);
-    return front_write(&t->client, t->block * BLOCK, BLOCK, block, 0);
+    return front_write(&t->client, t->at, BLOCK, block, 0);
 }
 
 static CO int run_read(struct sent *t)
 {
-    return front_read(&t->client, t->block * BLOCK, 1, &t->byte);
+    return front_read(&t->client, t->at, 1, &t->byte);
 }
 
 static CO int run_admit(struct sent *t)
@@ -434,7 +416,7 @@ static void the_end_of_the_sources_pool_leaves_held_requests_alone(void **state)
 static CO int run_beside(struct sent *t)
 {
     bool zero;
-    int rc = volume_beside_read(t->client.front->volume, t->block, 1, seen, &zero);
+    int rc = volume_beside_read(t->client.front->volume, t->at / BLOCK, 1, seen, &zero);
     t->byte = seen[0];
     return rc;
 }

@@ -1,5 +1,6 @@
 /* The gate of a volume: who waits there, in which order it goes on, and what ends the waiting. */
 #include "tests/lib/on_reactor.h"
+#include "tests/lib/sent.h"
 #include "tests/lib/sim_volumes.h"
 
 #include "base/bytes.h"
@@ -93,35 +94,6 @@ static CO void script_take(struct script *s, struct front *f, struct volume *v)
 
 /* ---- requests beside the test --------------------------------------------------------------- */
 
-struct sent {
-    struct front_client client;
-    int (*run)(struct sent *t);
-    uint64_t at;
-    bool done;
-    int rc;
-};
-
-static void sent_main(void *arg)
-{
-    struct sent *t = arg;
-    t->rc = t->run(t);
-    t->done = true;
-}
-
-static void send(struct sent *t, struct front *f, int (*run)(struct sent *t), uint64_t at)
-{
-    *t = (struct sent){.run = run, .at = at};
-    front_client_init(&t->client, f);
-    check_ok(co_spawn(sent_main, t, "request"));
-}
-
-static CO void send_and_yield(struct sent *t, struct front *f, int (*run)(struct sent *t),
-                              uint64_t at)
-{
-    send(t, f, run, at);
-    co_yield ();
-}
-
 static CO int run_write(struct sent *t)
 {
     return front_write(&t->client, t->at, 4096, data, 0);
@@ -176,11 +148,11 @@ static CO void order(struct sim_volumes *s)
     script_put(&script, f);
     check_ok(front_freeze(f, 0, &late));
     for (unsigned i = 0; i < 8; i++)
-        send_and_yield(&t[i], f, i % 3 ? run_write : run_read, i * 4096);
+        sent_begin_and_yield(&t[i], f, i % 3 ? run_write : run_read, i * 4096);
     check_equal(script.seen, 0);
     front_thaw(f);
     check_ok(volume_write(v, MIB(1), 4096, data, 0)); /* comes before they had a turn */
-    send_and_yield(&last, f, run_write, MIB(2));
+    sent_begin_and_yield(&last, f, run_write, MIB(2));
     pass_time(MS(1));
     check_equal(script.seen, 10);
     for (unsigned i = 0; i < 8; i++) {
@@ -210,7 +182,7 @@ static CO void freeze_again(struct sim_volumes *s)
     script_put(&script, f);
     check_ok(front_freeze(f, 0, &late));
     for (unsigned i = 0; i < 4; i++)
-        send_and_yield(&t[i], f, run_write, i * 4096);
+        sent_begin_and_yield(&t[i], f, run_write, i * 4096);
     front_thaw(f);
     co_yield ();
     check_ok(front_freeze(f, 0, &late));
@@ -243,11 +215,11 @@ static CO void deadline(struct sim_volumes *s)
     struct sent t[3], held;
     script_put(&script, f);
     script.stuck = FRONT_WRITE;
-    send_and_yield(&t[0], f, run_write, 0);
-    send_and_yield(&t[1], f, run_write, 4096);
-    send_and_yield(&t[2], f, run_flush, 0);
+    sent_begin_and_yield(&t[0], f, run_write, 0);
+    sent_begin_and_yield(&t[1], f, run_write, 4096);
+    sent_begin_and_yield(&t[2], f, run_flush, 0);
     uint64_t until = reactor_now_ns() + MS(50);
-    send(&held, f, run_read, 8192);
+    sent_begin(&held, f, run_read, 8192);
     check_equal(front_freeze(f, until, &late), VP_E_TIMED_OUT);
     check(reactor_now_ns() >= until);
     check_equal(late.count, 2);
@@ -271,7 +243,7 @@ static CO void at_the_disk(struct sim_volumes *s)
     struct front_late late;
     struct sent t;
     memset(data, 0x5a, sizeof(data));
-    send_and_yield(&t, f, run_write, 0);
+    sent_begin_and_yield(&t, f, run_write, 0);
     check(!t.done);
     check_ok(front_freeze(f, 0, &late));
     check(t.done && t.rc == 0);
@@ -298,7 +270,7 @@ static CO void long_discard(struct sim_volumes *s)
     for (uint64_t at = 0; at < MIB(200); at += MIB(4))
         check_ok(volume_write(v, at, 4096, data, 0));
     check_ok(volume_flush(v));
-    send_and_yield(&t, f, run_discard, 0);
+    sent_begin_and_yield(&t, f, run_discard, 0);
     check_ok(front_freeze(f, 0, &late));
     check(!t.done);
     front_thaw(f);
@@ -348,15 +320,15 @@ static CO void full(struct sim_volumes *s)
     check_equal(rc, VP_E_NO_SPACE);
     unsigned buffers = buffers_free();
     memset(data, 0x77, sizeof(data));
-    send(&t[0], f, run_write, 0);
-    send(&t[1], f, run_write_unaligned, MIB(1));
+    sent_begin(&t[0], f, run_write, 0);
+    sent_begin(&t[1], f, run_write_unaligned, MIB(1));
     pass_time(MS(50));
     check(!t[0].done && !t[1].done);
 
     check_ok(front_freeze(f, 0, &late)); /* they do not keep it from being frozen */
     check_ok(volume_info_get(s->vs, "v", &info));
     check_equal(figure_get(&info.figures->waiting_for_space), 0);
-    send_and_yield(&held, f, run_write_unaligned, MIB(2));
+    sent_begin_and_yield(&held, f, run_write_unaligned, MIB(2));
     check_equal(buffers_free(), buffers);
     check_ok(volume_discard(big, 0, MIB(8), 0)); /* room, while they are not there to see it */
     pass_time(MS(50));
@@ -389,9 +361,9 @@ static CO void clients(struct sim_volumes *s)
     struct sent goes, leaves, passes;
     script_put(&script, f);
     check_ok(front_freeze(f, 0, &late));
-    send_and_yield(&goes, f, run_write, 0);
-    send_and_yield(&leaves, f, run_write, 4096);
-    send_and_yield(&passes, f, run_pass, 0);
+    sent_begin_and_yield(&goes, f, run_write, 0);
+    sent_begin_and_yield(&leaves, f, run_write, 4096);
+    sent_begin_and_yield(&passes, f, run_pass, 0);
     front_client_leave(&leaves.client);
     front_client_go(&goes.client);
     front_client_go(&passes.client);
@@ -433,8 +405,8 @@ static CO void two_freeze(struct sim_volumes *s)
     front_thaw(f);
 
     script.stuck = FRONT_WRITE;
-    send_and_yield(&stuck, f, run_write, 0);
-    send_and_yield(&other, f, run_freeze, 0);
+    sent_begin_and_yield(&stuck, f, run_write, 0);
+    sent_begin_and_yield(&other, f, run_freeze, 0);
     check_equal(front_freeze(f, 0, &late), VP_E_BUSY);
     pass_time(MS(200));
     check(other.done && other.rc == VP_E_TIMED_OUT);
@@ -456,7 +428,7 @@ static CO void shrink_late(struct sim_volumes *s)
     struct sent t;
     script_put(&script, f);
     script.stuck = FRONT_WRITE;
-    send_and_yield(&t, f, run_write, MIB(3));
+    sent_begin_and_yield(&t, f, run_write, MIB(3));
     check_equal(volume_resize(s->vs, "v", MIB(2), true, &err), VP_E_TIMED_OUT);
     check(strstr(err.text, "requests in flight (1 write) did not end within 10 s") != NULL);
     check_equal(volume_size(v), MIB(4));
@@ -509,10 +481,10 @@ static CO void tokens(struct sim_volumes *s)
     struct sent first, goes, waits, flush;
     co_queue_init(&b.queue);
     front_tokens_set(f, &t);
-    send_and_yield(&first, f, run_admit, 4096);
-    send_and_yield(&goes, f, run_admit, 4096);
-    send_and_yield(&waits, f, run_admit, 8192);
-    send_and_yield(&flush, f, run_admit, 0);
+    sent_begin_and_yield(&first, f, run_admit, 4096);
+    sent_begin_and_yield(&goes, f, run_admit, 4096);
+    sent_begin_and_yield(&waits, f, run_admit, 8192);
+    sent_begin_and_yield(&flush, f, run_admit, 0);
     check(first.done && first.rc == 0 && flush.done && flush.rc == 0);
     check_equal(b.waiting, 2);
     check_ok(front_freeze(f, 0, &late)); /* who waits for tokens is not in flight */
@@ -528,7 +500,7 @@ static CO void tokens(struct sim_volumes *s)
     pass_time(MS(1));
     check(waits.done && waits.rc == 0);
     front_tokens_set(f, NULL);
-    send_and_yield(&first, f, run_admit, MIB(1));
+    sent_begin_and_yield(&first, f, run_admit, MIB(1));
     check(first.done && first.rc == 0);
 }
 
@@ -604,8 +576,8 @@ static CO void end(struct sim_volumes *s)
     struct front_late late;
     struct sent held, passes;
     check_ok(front_freeze(f, 0, &late));
-    send_and_yield(&held, f, run_write, 0);
-    send_and_yield(&passes, f, run_pass, 0);
+    sent_begin_and_yield(&held, f, run_write, 0);
+    sent_begin_and_yield(&passes, f, run_pass, 0);
     check_ok(sim_volumes_close(s));
     check(held.done && held.rc == VP_E_CANCELLED);
     check(passes.done && passes.rc == VP_E_CANCELLED);
@@ -627,8 +599,8 @@ static CO void end_while_closing(struct sim_volumes *s)
     struct sent stuck, freezes;
     script_put(&script, f);
     script.stuck = FRONT_WRITE;
-    send_and_yield(&stuck, f, run_write, 0);
-    send_and_yield(&freezes, f, run_freeze, 0);
+    sent_begin_and_yield(&stuck, f, run_write, 0);
+    sent_begin_and_yield(&freezes, f, run_freeze, 0);
     script.let_go = true;
     co_queue_wake_all(&script.queue);
     front_end(f);
