@@ -262,20 +262,28 @@ void volume_move_unattended(struct volumes *vs, const char *name)
     v->leaving = NULL;
 }
 
-CO int volume_intent_leave(struct volumes *vs, const char *name, struct pool_batch *with,
-                           struct vp_error *err)
+/* Deletes a volume whose ownership is `is`, with what `with` holds. Of any other volume `refusal`
+ * says, after its name, why it is not deleted. */
+static CO int owner_delete(struct volumes *vs, const char *name, enum volume_ownership is,
+                           const char *refusal, struct pool_batch *with, struct vp_error *err)
 {
     struct volume *v;
     int rc = volume_control_begin(vs, name, &v, err);
     if (rc)
         return rc;
-    rc = v->owner.ownership == VOLUME_INTENT
+    rc = v->owner.ownership == is
              ? volume_delete_locked(v, with, err)
-             : vp_fail(err, VP_E_INVALID, "volume %s does not move", volume_full_name(v));
+             : vp_fail(err, VP_E_INVALID, "volume %s %s", volume_full_name(v), refusal);
     if (!rc)
         v->leaving = NULL;
     co_mutex_unlock(&v->control);
     return rc;
+}
+
+CO int volume_intent_leave(struct volumes *vs, const char *name, struct pool_batch *with,
+                           struct vp_error *err)
+{
+    return owner_delete(vs, name, VOLUME_INTENT, "does not move", with, err);
 }
 
 /* ---- the target --------------------------------------------------------------------------- */
@@ -296,18 +304,10 @@ CO int volume_target_create(struct volumes *vs, const char *name, const struct v
 
 CO int volume_target_delete(struct volumes *vs, const char *name, struct vp_error *err)
 {
-    struct volume *v;
-    int rc = volume_control_begin(vs, name, &v, err);
-    if (rc)
-        return rc;
     struct pool_batch b;
     pool_batch_init(&b);
-    rc = v->owner.ownership == VOLUME_TARGET
-             ? volume_delete_locked(v, &b, err)
-             : vp_fail(err, VP_E_INVALID, "volume %s is not the target of a move",
-                       volume_full_name(v));
+    int rc = owner_delete(vs, name, VOLUME_TARGET, "is not the target of a move", &b, err);
     pool_batch_fini(&b);
-    co_mutex_unlock(&v->control);
     return rc;
 }
 
