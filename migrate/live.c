@@ -8,9 +8,9 @@
  *                   was dirty before is left
  *
  * The clients may be made to wait when the copy of what is dirty takes no longer than the pause
- * that is wanted, at the rate of the last round. That rate was measured while clients wrote, so the
- * pause is shorter than that. The rate of the scan says little, because the scan reads and writes
- * long runs, and what is dirty is scattered.
+ * that is wanted, at the rate of the last round, but no faster than RATE_SCATTERED. The rates of
+ * the scan and of a large round say little, because they read and write long runs, and the rest is
+ * scattered.
  *
  * Every way ends. Rounds that do not get shorter lead to mirroring, or are counted. A mirror that
  * stops because the target is too slow begins again, a few times. Then the move fails: the volume
@@ -26,10 +26,10 @@ enum {
     ROUNDS_MIRRORED = 100, /* and after that                              */
     STOPS_MAX = 3,         /* of mirroring                                */
 };
-/* Until a round has been measured: of scattered blocks, on a disk that is slow. */
-#define RATE_UNKNOWN (UINT64_C(32) << 20)
+/* No more is counted on for what is left: blocks that lie apart, 8192 a second. */
+#define RATE_SCATTERED (UINT64_C(32) << 20)
 /* Less than this says nothing about the rate. */
-#define RATE_BYTES_MIN (UINT64_C(1) << 20)
+#define RATE_BYTES_MIN (UINT64_C(256) << 10)
 #define SECOND_NS      UINT64_C(1000000000)
 
 static uint64_t live_bytes(const struct migrate *m)
@@ -51,7 +51,7 @@ static bool live_may_freeze(struct migrate *m)
 {
     struct migrate_status *s = &m->status;
     bool mirrors = s->mode != MIGRATE_MIRROR || m->copy.seen.mirrors;
-    uint64_t rate = m->round_rate ? m->round_rate : RATE_UNKNOWN;
+    uint64_t rate = m->round_rate ? min_u64(m->round_rate, RATE_SCATTERED) : RATE_SCATTERED;
     double ns = (double)s->dirty_bytes * (double)SECOND_NS / (double)rate;
     s->pause_ns = max_u64((uint64_t)ns, 1);
     return mirrors && s->pause_ns <= m->pause_ns;
@@ -121,14 +121,20 @@ static CO int live_choose(struct migrate *m, uint64_t before)
     return s->mode == MIGRATE_MIRROR || !shrinks || s->rounds >= ROUNDS_MAX ? live_mirror(m) : 0;
 }
 
-CO int live_copy(struct migrate *m)
+CO int live_begin(struct migrate *m)
 {
     int rc = reactor_call(volume_reactor(m->source), copy_track, &m->copy);
     if (rc)
         return migrate_fail(m, rc, "changes of %s cannot be tracked: %s", m->status.from,
                             vp_err_text(rc));
-    rc = live_scan(m);
+    return live_scan(m);
+}
+
+CO int live_rounds(struct migrate *m)
+{
     uint64_t before = UINT64_MAX;
+    int rc = 0;
+    migrate_look(m);
     while (!rc && !live_may_freeze(m)) {
         uint64_t dirty = m->status.dirty_bytes;
         rc = live_choose(m, before);

@@ -242,6 +242,12 @@ CO int migrate_copy_step(struct migrate *m)
                         there ? m->status.to : m->status.from, m->copy.failed_at, vp_err_text(rc));
 }
 
+CO void migrate_look(struct migrate *m)
+{
+    vp_ignore(reactor_call(volume_reactor(m->source), copy_look, &m->copy), "it does not fail");
+    copy_tell(m);
+}
+
 CO int migrate_flush(struct migrate *m)
 {
     if (!io_guard_on(GUARD_MOVE_ARRIVES_LAST))
@@ -401,16 +407,23 @@ static CO void move_switch(struct migrate *m)
     }
 }
 
-static CO int move_copy(struct migrate *m)
+/* While the intent is committed clients go on to write, and may write more than the pause allows:
+ * then another round follows. */
+static CO int move_copy_live(struct migrate *m)
 {
-    int rc = 0;
-    copy_init(&m->copy, m->source, m->target);
-    if (m->status.mode != MIGRATE_OFFLINE) {
-        migrate_phase_move(m, MIGRATE_COPYING);
-        rc = live_copy(m);
-    }
+    migrate_phase_move(m, MIGRATE_COPYING);
+    int rc = live_begin(m);
+    if (!rc)
+        rc = live_rounds(m);
     if (!rc)
         rc = move_intend(m);
+    return rc ? rc : live_rounds(m);
+}
+
+static CO int move_copy(struct migrate *m)
+{
+    copy_init(&m->copy, m->source, m->target);
+    int rc = m->status.mode == MIGRATE_OFFLINE ? move_intend(m) : move_copy_live(m);
     if (rc)
         return rc;
     migrate_phase_move(m, MIGRATE_FREEZING);

@@ -166,12 +166,17 @@ __attribute__((format(printf, 3, 4))) int migrate_fail(struct migrate *m, int rc
 /* One step of the copy. Errors: as migrate_fail has them. VP_E_CANCELLED. */
 CO int migrate_copy_step(struct migrate *m) must_check;
 CO int migrate_flush(struct migrate *m) must_check;
+/* What is dirty now, into the status. */
+CO void migrate_look(struct migrate *m);
 
 /* ---- live.c ------------------------------------------------------------------------------- */
 
-/* Copies while clients write, until what is left takes no longer than the pause that is wanted.
- * Errors: as migrate_fail has them. */
-CO int live_copy(struct migrate *m) must_check;
+/* Errors of all: as migrate_fail has them. */
+
+/* Copies all that is allocated, once, while clients write. */
+CO int live_begin(struct migrate *m) must_check;
+/* Copies what has changed, until what is left takes no longer than the pause that is wanted. */
+CO int live_rounds(struct migrate *m) must_check;
 /* The frozen source: copies what is left. */
 CO int live_drain(struct migrate *m) must_check;
 /* The copy ends, for good or not: changes are neither marked nor mirrored any more. */

@@ -54,7 +54,7 @@ struct clients {
     struct volume *v; /* that they have open */
     uint64_t pause_ns, longest_ns;
     unsigned requests;
-    bool whole_blocks, writes_only, stop;
+    bool whole_blocks, writes_only, zeros_only, stop;
     bool not_compared; /* at the switch: clients do not wait for that */
     struct client client[CLIENTS];
 };
@@ -68,7 +68,7 @@ static uint64_t draw(struct client *c, uint64_t below)
 static CO int client_send(struct client *c)
 {
     uint64_t at = draw(c, SIZE), len = 1 + draw(c, draw(c, 3) ? KIB(8) : CLIENT_BYTES - BLOCK);
-    uint64_t kind = c->all->writes_only ? 9 : draw(c, 10);
+    uint64_t kind = c->all->writes_only ? 9 : c->all->zeros_only ? 0 : draw(c, 10);
     if (c->all->whole_blocks) {
         at = align_down(at, BLOCK);
         len = align_up(len, BLOCK);
@@ -187,6 +187,12 @@ static CO struct migrate_status move_end(struct migrate *m)
     return s;
 }
 
+static CO void wait_for(const struct migrate *m, enum migrate_phase phase)
+{
+    while (!migrate_has_ended(m) && migrate_status(m)->phase < phase)
+        pass_time(1000);
+}
+
 static bool has(struct volumes *vs, const char *name)
 {
     struct volume_owner_info o;
@@ -250,6 +256,31 @@ static void slow_clients_need_rounds_only(void **state)
     play(moves_in_rounds, 3);
 }
 
+/* The commit of the intent takes long, and clients write meanwhile. */
+static CO void intends_slowly(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, MS(1), 11);
+    for (uint64_t at = 0; at < MIB(8); at += MIB(1))
+        check_ok(volume_write(all->v, at, sizeof(data), memset(data, 7, sizeof(data)), 0));
+    all->not_compared = all->zeros_only = all->whole_blocks = true; /* they write to no disk */
+    clients_go(all);
+    struct migrate *m = move_begin(all, MIGRATE_LIVE, 0);
+    for (unsigned d = 0; d < 2; d++)
+        for (unsigned i = 0; i < 8; i++)
+            sim_disk_inject(sim_disk_find(s->world, s->name[d]), SIM_FAULT_STALL, 1 << IO_WRITE, i,
+                            MS(100));
+    struct migrate_status is = move_end(m);
+    check_equal(is.phase, MIGRATE_DONE);
+    check(is.again_bytes > MIB(1) && is.rounds > 0);
+    clients_end(all);
+}
+
+static void what_changes_while_the_intent_is_recorded_is_copied_before_the_pause(void **state)
+{
+    (void)state;
+    play(intends_slowly, 10);
+}
+
 static CO void moves_mirrored(struct sim_volumes *s)
 {
     struct clients *all = clients_begin(s, 1, 6);
@@ -297,12 +328,6 @@ static void a_hole_at_the_source_is_a_hole_at_the_target(void **state)
 }
 
 /* ---- the target and the clients ----------------------------------------------------------- */
-
-static CO void wait_for(const struct migrate *m, enum migrate_phase phase)
-{
-    while (!migrate_has_ended(m) && migrate_status(m)->phase < phase)
-        pass_time(1000);
-}
 
 /* Every write of the target's disks takes long, from now on. */
 static void target_stalls(struct sim_volumes *s, unsigned writes, uint64_t ns)
@@ -427,6 +452,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_sides_are_the_same_at_the_switch_whatever_clients_do),
         cmocka_unit_test(slow_clients_need_rounds_only),
+        cmocka_unit_test(what_changes_while_the_intent_is_recorded_is_copied_before_the_pause),
         cmocka_unit_test(what_clients_write_goes_to_both_sides),
         cmocka_unit_test(a_hole_at_the_source_is_a_hole_at_the_target),
         cmocka_unit_test(a_client_waits_for_a_late_target_for_a_bounded_time),
