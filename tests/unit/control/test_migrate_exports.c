@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "control/export.h"
+#include "tests/lib/events_of.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"
 
@@ -149,20 +150,6 @@ static void play(void (*body)(struct sim_volumes *s))
     assert_checked();
 }
 
-static unsigned events_of(const char *kind)
-{
-    json_t *r = event_list(&control.events, 0, 100);
-    const json_t *e;
-    unsigned n = 0;
-    size_t i;
-    json_array_foreach(json_object_get(r, "events"), i, e)
-    {
-        n += strcmp(json_string_value(json_object_get(e, "kind")), kind) == 0;
-    }
-    json_decref(r);
-    return n;
-}
-
 static CO int move_start(struct sim_volumes *s, struct migrate **out)
 {
     struct vp_error err = {0};
@@ -232,7 +219,7 @@ static CO void follow(struct sim_volumes *s)
     check_equal(b->id, 8);
     check(strcmp(volume_full_name(a->v), "q/w") == 0);
     check_equal(fake_moves, 1);
-    check_equal(events_of("attachment.moved"), 1);
+    check_equal(events_of(&control.events, "attachment.moved"), 1);
     check_equal(records_of(s->vs).count, 0);
     struct found there = records_of(s->other);
     check_equal(there.count, 2);
@@ -391,7 +378,7 @@ static CO void doubt(struct sim_volumes *s)
     check(strstr(a->error, "vpool migrate forget p/v") != NULL);
     attachments_retry_now(&control);
     check(!a->served);
-    check_equal(events_of("attachment.failed"), 1);
+    check_equal(events_of(&control.events, "attachment.failed"), 1);
     check_ok(migrate_forget(s->vs, "v", NULL, 0, NULL, &err));
     attachments_retry_now(&control);
     check(a->served && a->v);
@@ -578,7 +565,7 @@ static CO void start_twice(struct sim_volumes *s)
     }
     migrations_wait();
     check(!control.migrations.unsettled);
-    check_equal(events_of("migration.done"), 1);
+    check_equal(events_of(&control.events, "migration.done"), 1);
     control_end();
 }
 
@@ -606,7 +593,7 @@ static CO void unrecorded(struct sim_volumes *s)
     fake_hook = source_dies;
     check_ok(migration_begin("v", "w", &g, &err));
     migrations_wait();
-    check_equal(events_of("migration.done"), 1);
+    check_equal(events_of(&control.events, "migration.done"), 1);
     check(control.migrations.unsettled);
     migrations_look_left(&control);
     json_t *left = migrations_left_json(&control, "q/w");

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "control/control_impl.h"
+#include "tests/lib/events_of.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"
 
@@ -51,20 +52,6 @@ static bool is_found(void)
     struct pool_disk_info d;
     pool_disk_info_get(volumes_pool(tank.vs), 1, &d);
     return d.finding[0];
-}
-
-static unsigned events_of(const char *kind)
-{
-    json_t *r = event_list(&control.events, 0, 100);
-    const json_t *e;
-    unsigned n = 0;
-    size_t i;
-    json_array_foreach(json_object_get(r, "events"), i, e)
-    {
-        n += strcmp(json_string_value(json_object_get(e, "kind")), kind) == 0;
-    }
-    json_decref(r);
-    return n;
 }
 
 /* `tending` keeps the monitor from what it does besides. */
@@ -112,9 +99,9 @@ static CO void wait_a_minute(struct sim_volumes *s)
     seconds_pass(4);
     check(is_found());
     seconds_pass(1);
-    check_equal(events_of("disk.changed"), 1);
+    check_equal(events_of(&control.events, "disk.changed"), 1);
     seconds_pass(130);
-    check_equal(events_of("disk.changed"), 1); /* told once */
+    check_equal(events_of(&control.events, "disk.changed"), 1); /* told once */
     control_end(s);
 }
 
@@ -140,8 +127,8 @@ static CO void meet_an_error(struct sim_volumes *s)
     seconds_pass(2);
     check(is_found());
     seconds_pass(1);
-    check_equal(events_of("disk.errors") > 0, true);
-    check_equal(events_of("disk.changed"), 1);
+    check_equal(events_of(&control.events, "disk.errors") > 0, true);
+    check_equal(events_of(&control.events, "disk.changed"), 1);
     volume_close(v);
     control_end(s);
 }
