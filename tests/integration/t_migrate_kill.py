@@ -7,15 +7,11 @@ owner, and clients find there what was acknowledged to them (t_sigkill.py has th
 VPOOL_SEED repeats a run."""
 import hashlib
 import json
-import os
-import random
-import shutil
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from t_sigkill import SEED, SLOW, Client, Daemon, nbd  # noqa: E402
+from t_sigkill import SLOW, Client, main, nbd  # noqa: E402
 
 ROUNDS, VOLUMES = (2, 2) if SLOW else (6, 2)
 BULK_AT, BULK = 16 << 20, 32 << 20  # what nobody writes: it makes a move last
@@ -153,22 +149,5 @@ def run(daemon, directory, rng):
         raise SystemExit(f"FAILED: the daemon ended with {daemon.process.returncode}")
 
 
-def main():
-    directory = tempfile.mkdtemp(prefix="vpool-test.")
-    print(f"seed {SEED}: VPOOL_SEED={SEED} {sys.argv[0]}", flush=True)
-    daemon = Daemon(directory)
-    failed = True
-    try:
-        run(daemon, directory, random.Random(SEED))
-        failed = False
-    finally:
-        if daemon.process and daemon.process.poll() is None:
-            daemon.kill()
-        if failed:
-            sys.stdout.write("".join(open(directory + "/log", errors="replace").readlines()[-40:]))
-        if not os.environ.get("VPOOL_KEEP"):
-            shutil.rmtree(directory, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main()
+    main(lambda daemon, rng: run(daemon, daemon.dir, rng))

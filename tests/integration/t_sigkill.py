@@ -41,6 +41,7 @@ class Daemon:
         self.dir, self.socket = directory, directory + "/s"
         self.log = open(directory + "/log", "ab")
         self.process = None
+        self.kept = set()  # memory that outlives the process
 
     def start(self):
         self.process = subprocess.Popen(
@@ -59,8 +60,23 @@ class Daemon:
             time.sleep(0.02)
 
     def kill(self):
+        with open(f"/proc/{self.process.pid}/maps") as maps:
+            self.kept |= {line.split()[5] for line in maps if " /dev/shm/" in line}
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    def end(self, failed):
+        """Nothing of it is left, but for what shows why the test failed."""
+        if self.process and self.process.poll() is None:
+            self.kill()
+        if failed:
+            sys.stdout.write("".join(open(self.dir + "/log", errors="replace").readlines()[-40:]))
+        if os.environ.get("VPOOL_KEEP"):
+            return
+        shutil.rmtree(self.dir, ignore_errors=True)
+        for path in self.kept:  # of a daemon that no other came after
+            if os.path.exists(path):
+                os.unlink(path)
 
 
 class Client(threading.Thread):
@@ -139,61 +155,57 @@ class Client(threading.Thread):
             self.failure = e
 
 
-def main():
-    directory = tempfile.mkdtemp(prefix="vpool-test.")
-    print(f"seed {SEED}: VPOOL_SEED={SEED} {sys.argv[0]}", flush=True)
-    daemon = Daemon(directory)
-    rng = random.Random(SEED)
-    failed = False
-    try:
+def run(daemon, rng):
+    daemon.start()
+    daemon.wait_ready()
+    disks = [f"{daemon.dir}/d{i}" for i in range(3)]
+    daemon.vpool("create", "tank", "--raid", "mirror:2", "--size", "1G", *disks)
+    clients = []
+    for i in range(CLIENTS):
+        daemon.vpool("volume", "create", f"tank/v{i}", "--size", "64M")
+        clients.append(Client(i, daemon.vpool("attach", f"tank/v{i}", "--nbd", f"unix:{daemon.dir}/n{i}").strip()))
+    for c in clients:
+        c.start()
+    slowest = 0
+    for _ in range(ROUNDS):
+        time.sleep(rng.uniform(0.05, 1.0))
+        if rng.random() < 0.3:
+            subprocess.run([BIN + "/vpool", "-s", daemon.socket, "checkpoint", "tank"], capture_output=True)
+        daemon.kill()
+        began = time.monotonic()
         daemon.start()
         daemon.wait_ready()
-        disks = [f"{directory}/d{i}" for i in range(3)]
-        daemon.vpool("create", "tank", "--raid", "mirror:2", "--size", "1G", *disks)
-        clients = []
-        for i in range(CLIENTS):
-            daemon.vpool("volume", "create", f"tank/v{i}", "--size", "64M")
-            clients.append(Client(i, daemon.vpool("attach", f"tank/v{i}", "--nbd", f"unix:{directory}/n{i}").strip()))
+        slowest = max(slowest, time.monotonic() - began)
         for c in clients:
-            c.start()
-        slowest = 0
-        for _ in range(ROUNDS):
-            time.sleep(rng.uniform(0.05, 1.0))
-            if rng.random() < 0.3:
-                subprocess.run([BIN + "/vpool", "-s", daemon.socket, "checkpoint", "tank"], capture_output=True)
-            daemon.kill()
-            began = time.monotonic()
-            daemon.start()
-            daemon.wait_ready()
-            slowest = max(slowest, time.monotonic() - began)
-            for c in clients:
-                if c.failure:
-                    raise SystemExit(f"FAILED: {c.failure}")
-        for c in clients:
-            c.stop.set()
-        for c in clients:
-            c.join(120)
-            if c.failure or c.is_alive():
-                raise SystemExit(f"FAILED: client {c.number}: {c.failure or 'hangs'}")
-        print(f"{ROUNDS} kills, slowest restart {slowest * 1000:.0f} ms; "
-              f"{sum(c.connects for c in clients)} connections, {sum(c.flushes for c in clients)} flushes, "
-              f"{sum(c.verified for c in clients)} blocks verified")
-        if slowest > 2 and not SLOW:
-            raise SystemExit("FAILED: a restart took longer than two seconds")
-        daemon.process.terminate()
-        if daemon.process.wait(60) != 0:
-            raise SystemExit(f"FAILED: the daemon ended with {daemon.process.returncode}")
-    except BaseException:
-        failed = True
-        raise
+            if c.failure:
+                raise SystemExit(f"FAILED: {c.failure}")
+    for c in clients:
+        c.stop.set()
+    for c in clients:
+        c.join(120)
+        if c.failure or c.is_alive():
+            raise SystemExit(f"FAILED: client {c.number}: {c.failure or 'hangs'}")
+    print(f"{ROUNDS} kills, slowest restart {slowest * 1000:.0f} ms; "
+          f"{sum(c.connects for c in clients)} connections, {sum(c.flushes for c in clients)} flushes, "
+          f"{sum(c.verified for c in clients)} blocks verified")
+    if slowest > 2 and not SLOW:
+        raise SystemExit("FAILED: a restart took longer than two seconds")
+    daemon.process.terminate()
+    if daemon.process.wait(60) != 0:
+        raise SystemExit(f"FAILED: the daemon ended with {daemon.process.returncode}")
+
+
+def main(body):
+    """body(daemon, rng), with a daemon that has not been started."""
+    print(f"seed {SEED}: VPOOL_SEED={SEED} {sys.argv[0]}", flush=True)
+    daemon = Daemon(tempfile.mkdtemp(prefix="vpool-test."))
+    failed = True
+    try:
+        body(daemon, random.Random(SEED))
+        failed = False
     finally:
-        if daemon.process and daemon.process.poll() is None:
-            daemon.kill()
-        if failed:
-            sys.stdout.write("".join(open(directory + "/log", errors="replace").readlines()[-30:]))
-        if not os.environ.get("VPOOL_KEEP"):
-            shutil.rmtree(directory, ignore_errors=True)
+        daemon.end(failed)
 
 
 if __name__ == "__main__":
-    main()
+    main(run)
