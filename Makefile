@@ -182,6 +182,7 @@ format:
 
 bench: all $(BENCH_BINS)
 	$(Q)tests/bench/run
+	$(Q)tests/bench/move --qemu "$$(tests/bench/qemu || echo qemu-storage-daemon)"
 	$(Q)$(B)/tests/bench/formed_pool --check /dev/shm
 
 bench-vm: all $(B)/tests/vm/crc_tables.so

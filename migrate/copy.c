@@ -302,7 +302,7 @@ static CO void copy_worker(void *arg)
 CO int copy_step(void *copy)
 {
     struct copy *c = copy;
-    c->left_bytes = COPY_STEP_BYTES;
+    c->left_bytes = max_u64(c->step_bytes, 1);
     co_group_init(&c->workers);
     for (unsigned i = 1; i < COPY_WORKERS; i++) {
         co_group_enter(&c->workers);
@@ -328,7 +328,7 @@ CO int copy_flush(void *copy)
     if (rc)
         c->unflushed = true;
     vp_ignore(copy_look(c), "it does not fail");
-    return rc;
+    return rc ? rc : c->rc; /* a mirrored write may have failed since the last step */
 }
 
 void copy_verify_whole(const struct copy *c)

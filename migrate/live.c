@@ -57,6 +57,18 @@ static bool live_may_freeze(struct migrate *m)
     return mirrors && s->pause_ns <= m->pause_ns;
 }
 
+/* How much is dirty, when it is the job's turn. The job is not paused when this returns. */
+static CO int live_look(struct migrate *m)
+{
+    int rc = 0;
+    do {
+        rc = migrate_await_turn(m);
+        if (!rc)
+            migrate_look(m);
+    } while (!rc && !pool_job_may_go_on(m->job));
+    return rc;
+}
+
 static CO int live_scan(struct migrate *m)
 {
     uint64_t since_ns = reactor_now_ns();
@@ -132,10 +144,11 @@ CO int live_begin(struct migrate *m)
 
 CO int live_rounds(struct migrate *m)
 {
-    uint64_t before = UINT64_MAX;
     int rc = 0;
-    migrate_look(m);
-    while (!rc && !live_may_freeze(m)) {
+    for (uint64_t before = UINT64_MAX; !rc;) {
+        rc = live_look(m);
+        if (rc || live_may_freeze(m))
+            break;
         uint64_t dirty = m->status.dirty_bytes;
         rc = live_choose(m, before);
         before = dirty;

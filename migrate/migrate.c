@@ -35,6 +35,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CLIENTS_WAIT                                                                               \
+    "the volume's clients wait for it, so it is neither paused nor limited; it can be cancelled"
+#define TURN_NS   UINT64_C(50000000) /* a move that is paused or limited looks again after this */
 #define FREEZE_MS 10000U
 #define PAUSE_MS  20U
 #define MIRROR_MS 1000U
@@ -98,6 +101,7 @@ static struct migrate *move_new(const struct migrate_options *o)
     m->to_vs = o->to;
     m->exports = o->exports ? *o->exports : none;
     m->freeze_ns = (o->freeze_ms ? o->freeze_ms : FREEZE_MS) * MS_NS;
+    m->limit_bytes = o->limit_bytes;
     m->pause_ns = (o->pause_ms ? o->pause_ms : PAUSE_MS) * MS_NS;
     m->mirror_ns = (o->mirror_ms ? o->mirror_ms : MIRROR_MS) * MS_NS;
     (void)snprintf(m->volume, sizeof(m->volume), "%s", o->volume);
@@ -114,6 +118,7 @@ static struct migrate *move_new(const struct migrate_options *o)
     memcpy(m->there.volume, s->to, sizeof(s->to));
     memcpy(m->here.volume, s->from, sizeof(s->from));
     co_queue_init(&m->ended);
+    co_queue_init(&m->turn);
     return m;
 }
 
@@ -128,6 +133,10 @@ static CO int source_take(struct migrate *m, struct vp_error *err)
     m->job = pool_job_take(volumes_pool(m->from_vs), POOL_JOB_MIGRATE, m->volume_id, m->volume);
     if (!m->job)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    if (m->status.mode == MIGRATE_OFFLINE)
+        m->job->hurry = CLIENTS_WAIT;
+    else
+        m->job->limit = m->limit_bytes;
     m->status.job = m->job->id;
     rc = volume_leave_begin(m->source, m->volume, &m->there, err);
     m->leaving = !rc;
@@ -229,23 +238,42 @@ static void copy_tell(struct migrate *m)
     pool_job_advance(m->job, c->copied_bytes + c->zero_bytes - before, 0);
 }
 
+CO void migrate_look(struct migrate *m)
+{
+    vp_ignore(reactor_call(volume_reactor(m->source), copy_look, &m->copy), "it does not fail");
+    copy_tell(m);
+}
+
+/* Its job may be paused or limited while clients do not wait for it. */
+CO int migrate_await_turn(struct migrate *m)
+{
+    while (!m->cancelled && !m->job->hurry && !pool_job_may_go_on(m->job)) {
+        uint64_t look_ns = reactor_now_ns() + TURN_NS;
+        if (m->job->state == POOL_JOB_RUNNING)
+            look_ns = min_u64(look_ns, m->job->due_ns);
+        vp_ignore(co_queue_wait_until(&m->turn, look_ns, "the turn of a migration"),
+                  "it looks again");
+    }
+    return m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : 0;
+}
+
+/* A limited copy goes in small steps, so that its reads and writes are spread over time. */
+#define STEPS_A_SECOND 20U
+
 CO int migrate_copy_step(struct migrate *m)
 {
-    if (m->cancelled)
-        return migrate_fail(m, VP_E_CANCELLED, "it was cancelled");
-    int rc = reactor_call_for_client(volume_reactor(m->source), copy_step, &m->copy);
+    int rc = migrate_await_turn(m);
+    if (rc)
+        return rc;
+    m->copy.step_bytes = min_u64(
+        m->job->hurry ? UINT64_MAX : pool_job_step_units(m->job) / STEPS_A_SECOND, COPY_STEP_BYTES);
+    rc = reactor_call_for_client(volume_reactor(m->source), copy_step, &m->copy);
     copy_tell(m);
     if (!rc)
         return 0;
     bool there = m->copy.failed_there;
     return migrate_fail(m, rc, "%s %s at byte %" PRIu64 ": %s", there ? "writing" : "reading",
                         there ? m->status.to : m->status.from, m->copy.failed_at, vp_err_text(rc));
-}
-
-CO void migrate_look(struct migrate *m)
-{
-    vp_ignore(reactor_call(volume_reactor(m->source), copy_look, &m->copy), "it does not fail");
-    copy_tell(m);
 }
 
 CO int migrate_flush(struct migrate *m)
@@ -415,6 +443,7 @@ static CO int move_copy_live(struct migrate *m)
     int rc = live_begin(m);
     if (!rc)
         rc = live_rounds(m);
+    m->job->hurry = CLIENTS_WAIT;
     if (!rc)
         rc = move_intend(m);
     return rc ? rc : live_rounds(m);
@@ -477,6 +506,7 @@ int migrate_cancel(struct migrate *m, struct vp_error *err)
         return vp_fail(err, VP_E_BUSY, "the migration of %s to %s is %s: it cannot be cancelled",
                        m->status.from, m->status.to, migrate_phase_name(m->status.phase));
     m->cancelled = true;
+    co_queue_wake_all(&m->turn);
     return 0;
 }
 

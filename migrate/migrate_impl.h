@@ -29,8 +29,8 @@ struct copy {
     struct co_mutex lock; /* held while the next extents are asked for */
     /* A round: what is dirty, once. */
     uint64_t round_block;
-    uint64_t left_bytes; /* of this step */
-    struct list flying;  /* pieces that are being copied, in the frames of their workers */
+    uint64_t step_bytes, left_bytes; /* the most that a step copies; what is left of this one */
+    struct list flying; /* pieces that are being copied, in the frames of their workers */
     struct mirror *mirror;
     bool unflushed; /* the target was written to since its last flush began */
     uint64_t copied_bytes, zero_bytes, again_bytes; /* so far; again: in rounds, of both */
@@ -54,9 +54,9 @@ int copy_track(void *copy) must_check;
 /* Nothing is dirty any more, and changes are not marked. Mirroring has ended. */
 int copy_untrack(void *copy) must_check;
 /*
- * Copies up to COPY_STEP_BYTES more: first the scan, then the round that copy_round_begin began.
- * Holes are skipped, and zeros are read but not written. In a round they are made holes in the
- * target. Errors: of the first read or write that failed, for good.
+ * Copies up to step_bytes more, or a piece: first the scan, then the round that copy_round_begin
+ * began. Holes are skipped, and zeros are read but not written. In a round they are made holes in
+ * the target. Errors: of the first read or write that failed, for good.
  */
 #define COPY_STEP_BYTES (UINT64_C(16) << 20)
 CO int copy_step(void *copy) must_check;
@@ -142,7 +142,7 @@ struct migrate {
     struct volumes *from_vs, *to_vs;
     char volume[VOLUME_NAME_MAX + 1], name[VOLUME_NAME_MAX + 1];
     struct migrate_exports exports;
-    uint64_t freeze_ns, pause_ns, mirror_ns;
+    uint64_t freeze_ns, pause_ns, mirror_ns, limit_bytes;
     struct volume_move there, here; /* as the source's and the target's record have it */
     uint32_t volume_id;
     struct volume *source, *target; /* opened by this move; NULL: not, or not any more */
@@ -157,17 +157,20 @@ struct migrate {
     bool cancelled;        /* somebody wants it to end         */
     uint64_t round_rate;   /* bytes a second, of the last round that says something; 0: none */
     uint64_t frozen_at_ns;
-    struct co_queue ended;
+    struct co_queue ended, turn;
 };
 void migrate_phase_move(struct migrate *m, enum migrate_phase to);
 /* The first error counts. Returns rc. */
 __attribute__((format(printf, 3, 4))) int migrate_fail(struct migrate *m, int rc, const char *fmt,
                                                        ...);
-/* One step of the copy. Errors: as migrate_fail has them. VP_E_CANCELLED. */
+/* Waits while the job of the move is paused or ahead of its limit. VP_E_CANCELLED, as migrate_fail
+ * has it. */
+CO int migrate_await_turn(struct migrate *m) must_check;
+/* The figures of the copy, as they are now, into the status. */
+CO void migrate_look(struct migrate *m);
+/* One step of the copy, when it is its turn. Errors: as migrate_fail has them. VP_E_CANCELLED. */
 CO int migrate_copy_step(struct migrate *m) must_check;
 CO int migrate_flush(struct migrate *m) must_check;
-/* What is dirty now, into the status. */
-CO void migrate_look(struct migrate *m);
 
 /* ---- live.c ------------------------------------------------------------------------------- */
 

@@ -23,7 +23,7 @@
 /* What a kind cannot do has the reason; NULL: it can. */
 static const struct {
     const char *name, *unit;
-    const char *no_pause, *no_limit, *no_cancel;
+    const char *no_cancel;
 } kinds[] = {
     [POOL_JOB_DELETE] = {"delete", "bytes",
                          .no_cancel = "a deletion cannot be cancelled: its volume is gone already, "
@@ -31,11 +31,7 @@ static const struct {
     [POOL_JOB_RESYNC] = {"resync", "bytes",
                          .no_cancel = "a resync cannot be cancelled: until it ends, copies may "
                                       "differ; it can be paused or limited"},
-    [POOL_JOB_MIGRATE] = {"migrate", "bytes",
-                          .no_pause = "a migration cannot be paused yet: the volume's clients wait "
-                                      "for it; it can be cancelled",
-                          .no_limit = "a migration cannot be limited yet: the volume's clients "
-                                      "wait for it; it can be cancelled"},
+    [POOL_JOB_MIGRATE] = {"migrate", "bytes"},
 };
 
 static bool kind_is_known(unsigned kind)
@@ -436,7 +432,7 @@ static CO int job_set_state(struct pool *p, uint32_t id, enum pool_job_state to,
     struct pool_job *j;
     int rc = job_find_changeable(p, id, &j, err);
     if (rc == 0)
-        rc = job_refuse(p, j, kinds[j->kind].no_pause, err);
+        rc = job_refuse(p, j, j->hurry, err);
     if (rc)
         return rc;
     const struct pool_job before = *j;
@@ -461,7 +457,7 @@ CO int pool_job_limit(struct pool *p, uint32_t id, uint64_t limit, struct vp_err
     struct pool_job *j;
     int rc = job_find_changeable(p, id, &j, err);
     if (rc == 0)
-        rc = job_refuse(p, j, kinds[j->kind].no_limit, err);
+        rc = job_refuse(p, j, j->hurry, err);
     if (rc)
         return rc;
     const struct pool_job before = *j;

@@ -58,9 +58,10 @@ struct pool_job {
     uint64_t total, done, failed;     /* units; total 0: not counted yet; done includes failed */
     uint64_t limit;                   /* units a second, on average; 0: none */
     uint64_t due_ns;                  /* with a limit: when the next step may begin */
-    bool counted;                     /* in this life of the pool */
-    bool taken;                       /* somebody works on it, in this life of the pool */
-    int rc;                           /* the last error */
+    const char *hurry; /* static: why it is neither paused nor limited; NULL: it may */
+    bool counted;      /* in this life of the pool */
+    bool taken;        /* somebody works on it, in this life of the pool */
+    int rc;            /* the last error */
     struct {
         uint64_t ns, done;
     } mark[2];                /* the older and the newer: what the rate is computed from */

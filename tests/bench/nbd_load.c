@@ -1,11 +1,15 @@
 /*
  * A light NBD load generator: one thread, non-blocking sockets, simple replies, payload neither
- * looked at nor copied twice, so that the server is what is measured. Prints one line of JSON.
+ * looked at nor copied twice, so that the server is what is measured. Prints a line of JSON at its
+ * end, and at each SIGUSR1 one about the time since the line before.
  *
  *   nbd_load --unix PATH [--export NAME] [--rw read|write|randread|randwrite|randrw] [--mix READ%]
  *            [--bs BYTES] [--depth N] [--connections N] [--runtime SECONDS] [--size BYTES] [--once]
+ *            [--rate REQUESTS]
  *
  * --depth is per connection. --once touches each block at most once and ends when all are done.
+ * --rate sends so many requests a second (one connection). A latency then counts from the moment
+ * at which the request was due, so a server that stands still is not measured too rarely.
  */
 #include "base/bytes.h"
 #include "nbd/nbd_format.h"
@@ -13,6 +17,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +39,7 @@ static struct {
     uint32_t bs;
     unsigned depth, connections;
     double runtime;
+    unsigned rate; /* requests a second; 0: as fast as they are answered */
     uint64_t size, seed;
 } opt = {.export = "",
          .random = true,
@@ -54,6 +60,7 @@ struct connection {
     int fd;
     struct slot slot[DEPTH_MAX];
     unsigned in_flight;
+    unsigned idle[DEPTH_MAX], idle_count; /* --rate: slots without a request */
     /* What is to be sent: pairs of header and payload; `sent` counts bytes of the first. */
     struct iovec out[2 * DEPTH_MAX];
     unsigned out_head, out_tail;
@@ -68,9 +75,10 @@ static struct connection connection[CONNECTIONS_MAX];
 static unsigned char *payload, *sink;
 static uint64_t blocks, next_block, issued, done_requests, errors, rng;
 static bool ending;
+static volatile sig_atomic_t window_ends;
 
 /* Latencies: 64 octaves of 32 steps. */
-static uint64_t histogram[64 * 32];
+static uint64_t histogram[64 * 32], longest_ns;
 
 static void die(const char *what)
 {
@@ -87,6 +95,7 @@ static uint64_t now_ns(void)
 
 static void histogram_add(uint64_t ns)
 {
+    longest_ns = max_u64(longest_ns, ns);
     unsigned octave = 63 - (unsigned)__builtin_clzll(ns | 32);
     histogram[octave * 32 + ((ns >> (octave - 5)) & 31)]++;
 }
@@ -207,7 +216,9 @@ static void request_done(struct connection *c, unsigned n, uint64_t now)
     histogram_add(now - c->slot[n].start_ns);
     done_requests++;
     c->in_flight--;
-    if (!ending)
+    if (opt.rate)
+        c->idle[c->idle_count++] = n;
+    else if (!ending)
         request_issue(c, n, now);
 }
 
@@ -337,11 +348,19 @@ static unsigned parse_number(const char *text, unsigned max)
 
 static void parse_options(int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"unix", 1, NULL, 'u'},    {"export", 1, NULL, 'e'},      {"rw", 1, NULL, 'w'},
-        {"mix", 1, NULL, 'm'},     {"bs", 1, NULL, 'b'},          {"depth", 1, NULL, 'd'},
-        {"runtime", 1, NULL, 't'}, {"connections", 1, NULL, 'c'}, {"size", 1, NULL, 's'},
-        {"once", 0, NULL, 'o'},    {"seed", 1, NULL, 'S'},        {0}};
+    static const struct option longs[] = {{"unix", 1, NULL, 'u'},
+                                          {"export", 1, NULL, 'e'},
+                                          {"rw", 1, NULL, 'w'},
+                                          {"mix", 1, NULL, 'm'},
+                                          {"bs", 1, NULL, 'b'},
+                                          {"depth", 1, NULL, 'd'},
+                                          {"runtime", 1, NULL, 't'},
+                                          {"connections", 1, NULL, 'c'},
+                                          {"size", 1, NULL, 's'},
+                                          {"once", 0, NULL, 'o'},
+                                          {"seed", 1, NULL, 'S'},
+                                          {"rate", 1, NULL, 'r'},
+                                          {0}};
     int ch;
     bool ok = true;
     while (ok && (ch = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -376,6 +395,9 @@ static void parse_options(int argc, char **argv)
         case 'S':
             opt.seed = parse_number(optarg, UINT32_MAX);
             break;
+        case 'r':
+            opt.rate = parse_number(optarg, 10000000);
+            break;
         case 'o':
             opt.once = true;
             break;
@@ -383,7 +405,7 @@ static void parse_options(int argc, char **argv)
             ok = false;
         }
     }
-    if (!ok || !opt.path || optind != argc) {
+    if (!ok || !opt.path || optind != argc || (opt.rate && opt.connections > 1)) {
         fprintf(stderr, "nbd_load: see the head of tests/bench/nbd_load.c for the options\n");
         exit(2);
     }
@@ -410,18 +432,75 @@ static void prepare(void)
     once_init();
 }
 
-/* Until the time is over and nothing is in flight. */
+/* ---- figures ------------------------------------------------------------------------------- */
+
+static void print_figures(double seconds)
+{
+    printf("{\"requests\": %lu, \"errors\": %lu, \"seconds\": %.3f, \"iops\": %.0f, "
+           "\"mb_s\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, "
+           "\"longest_us\": %.1f}\n",
+           done_requests, errors, seconds, (double)done_requests / seconds,
+           (double)done_requests * opt.bs / seconds / 1e6, histogram_us(0.5), histogram_us(0.99),
+           histogram_us(0.999), (double)longest_ns / 1000);
+    (void)fflush(stdout);
+}
+
+static void window_end(int number)
+{
+    (void)number;
+    window_ends = 1;
+}
+
+/* The line of a window, and the next one begins. */
+static void window_print(uint64_t *begin)
+{
+    uint64_t now = now_ns();
+    window_ends = 0;
+    print_figures((double)(now - *begin) / 1e9);
+    *begin = now;
+    memset(histogram, 0, sizeof(histogram));
+    done_requests = longest_ns = 0;
+}
+
+/* ---- the load ------------------------------------------------------------------------------ */
+
+/* --rate: what is due is sent, as far as there are slots. Returns the milliseconds to the next. */
+static int issue_due(struct connection *c, uint64_t begin)
+{
+    uint64_t now = now_ns(), step = UINT64_C(1000000000) / opt.rate;
+    while (!ending && c->idle_count && begin + issued * step <= now)
+        request_issue(c, c->idle[--c->idle_count], begin + issued * step);
+    send_some(c);
+    if (!c->idle_count || ending)
+        return 30000;
+    uint64_t due = begin + issued * step;
+    return due > now + 1000000 ? (int)((due - now) / 1000000) : 0;
+}
+
+static void load_begin(uint64_t begin)
+{
+    struct sigaction on = {.sa_handler = window_end};
+    (void)sigaction(SIGUSR1, &on, NULL);
+    for (unsigned i = 0; i < opt.connections; i++) {
+        struct connection *c = &connection[i];
+        for (unsigned n = 0; n < opt.depth && !ending; n++)
+            if (opt.rate)
+                c->idle[c->idle_count++] = n;
+            else
+                request_issue(c, n, begin);
+        send_some(c);
+    }
+}
+
+/* Until the time is over and nothing is in flight. Returns how long the last window took. */
 static double run(void)
 {
     struct pollfd p[CONNECTIONS_MAX];
-    uint64_t begin = now_ns(), end = begin + (uint64_t)(opt.runtime * 1e9);
-    for (unsigned i = 0; i < opt.connections; i++) {
-        for (unsigned n = 0; n < opt.depth && !ending; n++)
-            request_issue(&connection[i], n, begin);
-        send_some(&connection[i]);
-    }
+    uint64_t begin = now_ns(), end = begin + (uint64_t)(opt.runtime * 1e9), window = begin;
+    load_begin(begin);
     for (bool busy = true; busy;) {
-        busy = false;
+        int wait_ms = opt.rate ? issue_due(&connection[0], begin) : 30000;
+        busy = opt.rate && !ending;
         for (unsigned i = 0; i < opt.connections; i++) {
             struct connection *c = &connection[i];
             bool more = c->out_head < c->out_tail;
@@ -430,9 +509,12 @@ static double run(void)
         }
         if (!busy)
             break;
-        if (poll(p, opt.connections, 30000) == 0)
+        int ready = poll(p, opt.connections, wait_ms);
+        if (ready == 0 && wait_ms == 30000)
             die("no answer for 30 s");
-        for (unsigned i = 0; i < opt.connections; i++) {
+        if (window_ends)
+            window_print(&window);
+        for (unsigned i = 0; i < opt.connections && ready > 0; i++) {
             if (p[i].revents & POLLOUT)
                 send_some(&connection[i]);
             if (p[i].revents & (POLLIN | POLLHUP))
@@ -440,18 +522,13 @@ static double run(void)
         }
         ending = ending || now_ns() >= end;
     }
-    return (double)(now_ns() - begin) / 1e9;
+    return (double)(now_ns() - window) / 1e9;
 }
 
 int main(int argc, char **argv)
 {
     parse_options(argc, argv);
     prepare();
-    double seconds = run();
-    printf("{\"requests\": %lu, \"errors\": %lu, \"seconds\": %.3f, \"iops\": %.0f, "
-           "\"mb_s\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f}\n",
-           done_requests, errors, seconds, (double)done_requests / seconds,
-           (double)done_requests * opt.bs / seconds / 1e6, histogram_us(0.5), histogram_us(0.99),
-           histogram_us(0.999));
+    print_figures(run());
     return errors ? 1 : 0;
 }

@@ -92,8 +92,8 @@ refused 'vpool migrate cancel silo/w' vpool volume delete tank/v
 refused 'moves already' move silo/w mini
 refused 'moves to tank/v' vpool detach silo/w --force
 job=$(field '.migrations[0].job' vpool migrate status)
-refused 'cannot be paused yet' vpool jobs pause "$job"
-refused 'cannot be limited yet' vpool jobs limit "$job" 1M
+refused 'is neither paused nor limited' vpool jobs pause "$job"
+refused 'is neither paused nor limited' vpool jobs limit "$job" 1M
 phase_is draining || fail "the move was too quick for this test: $(vpool migrate status)"
 
 step "a move that is cancelled leaves everything as it was, and another one can begin"

@@ -160,8 +160,8 @@ static CO void export_switched(void *arg, struct volume *source, struct volume *
     volume_close(source);
 }
 
-static CO struct migrate *move_begin(struct clients *all, enum migrate_mode mode,
-                                     uint64_t mirror_ms)
+static CO struct migrate *move_begin_limited(struct clients *all, enum migrate_mode mode,
+                                             uint64_t mirror_ms, uint64_t limit_bytes)
 {
     struct migrate_exports exports = {.switched = export_switched, .arg = all};
     struct migrate_options o = {.from = all->s->vs,
@@ -170,12 +170,19 @@ static CO struct migrate *move_begin(struct clients *all, enum migrate_mode mode
                                 .name = "w",
                                 .mode = mode,
                                 .mirror_ms = mirror_ms,
+                                .limit_bytes = limit_bytes,
                                 .exports = &exports};
     struct vp_error err = {0};
     struct migrate *m = NULL;
     if (!check_ok(migrate_start(&o, &m, &err)))
         (void)fprintf(stderr, "%s\n", err.text);
     return m;
+}
+
+static CO struct migrate *move_begin(struct clients *all, enum migrate_mode mode,
+                                     uint64_t mirror_ms)
+{
+    return move_begin_limited(all, mode, mirror_ms, 0);
 }
 
 /* Copies the end of m out of it. */
@@ -327,6 +334,59 @@ static void a_hole_at_the_source_is_a_hole_at_the_target(void **state)
     play(holes, 5);
 }
 
+static CO void paused(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, MS(1), 11);
+    struct vp_error err = {0};
+    for (uint64_t at = 0; at < MIB(8); at += MIB(1))
+        check_ok(volume_write(all->v, at, sizeof(data), memset(data, 7, sizeof(data)), 0));
+    clients_go(all);
+    struct migrate *m =
+        move_begin_limited(all, MIGRATE_LIVE, 0, MIB(2)); /* after as much at once */
+    const struct migrate_status *now = migrate_status(m);
+    struct pool *pool = volumes_pool(s->vs);
+    uint32_t job = now->job;
+    pass_time(MS(500));
+    check_equal(now->phase, MIGRATE_COPYING);
+    check(now->copied_bytes >= MIB(1) && now->copied_bytes <= MIB(4));
+    check_ok(pool_job_pause(pool, job, &err));
+    pass_time(MS(300)); /* the step that was under way */
+    uint64_t copied = now->copied_bytes;
+    pass_time(MS(5000));
+    check_equal(now->copied_bytes, copied);
+    check_equal(now->phase, MIGRATE_COPYING);
+    check_ok(pool_job_limit(pool, job, 0, &err));
+    check_ok(pool_job_resume(pool, job, &err));
+    check_equal(move_end(m).phase, MIGRATE_DONE);
+    clients_end(all);
+}
+
+static void a_live_move_is_paused_limited_and_resumed(void **state)
+{
+    (void)state;
+    play(paused, 12);
+}
+
+static CO void paused_and_cancelled(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, MS(1), 13);
+    struct vp_error err = {0};
+    clients_go(all);
+    struct migrate *m = move_begin(all, MIGRATE_LIVE, 0);
+    check_ok(pool_job_pause(volumes_pool(s->vs), migrate_status(m)->job, &err));
+    pass_time(MS(1000));
+    check_equal(migrate_status(m)->phase, MIGRATE_COPYING);
+    check_ok(migrate_cancel(m, &err));
+    check_equal(move_end(m).phase, MIGRATE_CANCELLED);
+    clients_end(all);
+}
+
+static void a_paused_move_is_cancelled(void **state)
+{
+    (void)state;
+    play(paused_and_cancelled, 13);
+}
+
 /* ---- the target and the clients ----------------------------------------------------------- */
 
 /* Every write of the target's disks takes long, from now on. */
@@ -455,6 +515,8 @@ int main(void)
         cmocka_unit_test(what_changes_while_the_intent_is_recorded_is_copied_before_the_pause),
         cmocka_unit_test(what_clients_write_goes_to_both_sides),
         cmocka_unit_test(a_hole_at_the_source_is_a_hole_at_the_target),
+        cmocka_unit_test(a_live_move_is_paused_limited_and_resumed),
+        cmocka_unit_test(a_paused_move_is_cancelled),
         cmocka_unit_test(a_client_waits_for_a_late_target_for_a_bounded_time),
         cmocka_unit_test(a_target_that_is_always_too_slow_ends_the_move_and_clients_go_on),
         cmocka_unit_test(a_target_that_dies_is_no_error_for_clients),

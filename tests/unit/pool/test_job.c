@@ -62,14 +62,18 @@ static CO void migration(void *arg)
     (void)arg;
     check(strcmp(pool_job_kind_name(j->kind), "migrate") == 0);
     check(strcmp(pool_job_unit(j->kind), "bytes") == 0);
+    j->hurry = "somebody waits for it";
     check_equal(pool_job_pause(pool, j->id, &err), VP_E_NOT_SUPPORTED);
-    check(strstr(err.text, "cannot be paused yet") != NULL);
+    check(strstr(err.text, "somebody waits for it") != NULL);
     check_equal(pool_job_limit(pool, j->id, 1, &err), VP_E_NOT_SUPPORTED);
-    check(strstr(err.text, "cannot be limited yet") != NULL);
     check(j->state == POOL_JOB_RUNNING && j->limit == 0);
+    j->hurry = NULL;
+    check_ok(pool_job_limit(pool, j->id, 1, &err));
+    check_ok(pool_job_pause(pool, j->id, &err));
+    check(j->state == POOL_JOB_PAUSED && j->limit == 1);
 }
 
-static void a_migration_is_neither_paused_nor_limited(void **state)
+static void a_job_in_a_hurry_is_neither_paused_nor_limited(void **state)
 {
     (void)state;
     run(migration);
@@ -152,7 +156,7 @@ static void a_migration_of_an_earlier_life_is_forgotten_and_its_number_not_used_
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_migration_is_neither_paused_nor_limited),
+        cmocka_unit_test(a_job_in_a_hurry_is_neither_paused_nor_limited),
         cmocka_unit_test(a_cancel_asks_the_owner_who_ends_the_job),
         cmocka_unit_test(a_job_that_is_ending_is_not_cancelled),
         cmocka_unit_test(a_migration_of_an_earlier_life_is_forgotten_and_its_number_not_used_again),
