@@ -29,7 +29,7 @@
 #include "migrate/migrate_impl.h"
 
 #define COPY_PIECE_FROZEN_BYTES (UINT64_C(1) << 20)
-#define COPY_PIECE_LIVE_BYTES   (UINT64_C(256) << 10)
+#define COPY_PIECE_LIVE_BYTES   (UINT64_C(64) << 10)
 #define COPY_WORKERS            4U
 
 void copy_init(struct copy *c, struct volume *from, struct volume *to)
