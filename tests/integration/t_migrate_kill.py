@@ -2,7 +2,7 @@
 # threads: yes
 """Volumes move between two pools while clients write, and the daemon is killed in the middle.
 
-A move alone is not seen by a client: it stays connected. After a kill each volume has exactly one
+A move alone, in whatever mode, is not seen by a client: it stays connected. After a kill each volume has exactly one
 owner, and clients find there what was acknowledged to them (t_sigkill.py has the clients).
 VPOOL_SEED repeats a run."""
 import hashlib
@@ -13,7 +13,8 @@ import time
 sys.dont_write_bytecode = True
 from t_sigkill import SLOW, Client, main, nbd  # noqa: E402
 
-ROUNDS, VOLUMES = (2, 2) if SLOW else (6, 2)
+ROUNDS, VOLUMES = (3, 2) if SLOW else (9, 2)
+MODES = ("live", "mirror", "offline")
 BULK_AT, BULK = 16 << 20, 32 << 20  # what nobody writes: it makes a move last
 OTHER = {"tank": "silo", "silo": "tank"}
 
@@ -45,9 +46,9 @@ class Moves:
                 raise SystemExit("FAILED: not settled: " + self.daemon.vpool("migrate", "status"))
             time.sleep(0.02)
 
-    def start(self, where, *options):
+    def start(self, where, mode):
         for name, pool in where.items():
-            self.daemon.vpool("migrate", f"{pool}/{name}", "--to", OTHER[pool], "--mode", "offline", *options)
+            self.daemon.vpool("migrate", f"{pool}/{name}", "--to", OTHER[pool], "--mode", mode)
 
 
 def wait_for_clients(clients, connects):
@@ -79,11 +80,11 @@ def bulk_fill(uri, rng):
     h.shutdown()
 
 
-def moves_alone(moves, clients):
+def moves_alone(moves, clients, mode):
     """Returns how long both took."""
     before = moves.settled()
     began = time.monotonic()
-    moves.start(before)
+    moves.start(before, mode)
     while True:
         status = moves.call("migrate", "status")["migrations"]
         if all(m["ended"] for m in status):
@@ -102,12 +103,12 @@ def moves_alone(moves, clients):
     return took
 
 
-def kill_in_the_middle(moves, daemon, clients, rng, took):
+def kill_in_the_middle(moves, daemon, clients, rng, mode, took):
     """Returns how many of the moves took effect."""
     before = moves.settled()
     connects = [c.connects for c in clients]
-    moves.start(before)
-    time.sleep(rng.uniform(0, 2 * took))
+    moves.start(before, mode)
+    time.sleep(rng.uniform(0, 1.5 * took))
     daemon.kill()
     daemon.start()
     daemon.wait_ready()
@@ -132,8 +133,11 @@ def run(daemon, directory, rng):
     for c in clients:
         c.start()
     wait_for_clients(clients, [0] * VOLUMES)
-    took = min(moves_alone(moves, clients) for _ in range(2))
-    moved = sum(kill_in_the_middle(moves, daemon, clients, rng, took) for _ in range(ROUNDS))
+    took = {mode: moves_alone(moves, clients, mode) for mode in MODES}
+    moved = 0
+    for i in range(ROUNDS):
+        mode = MODES[i % len(MODES)]
+        moved += kill_in_the_middle(moves, daemon, clients, rng, mode, took[mode])
     for c in clients:
         c.stop.set()
     for c in clients:
@@ -142,7 +146,8 @@ def run(daemon, directory, rng):
             raise SystemExit(f"FAILED: client {c.number}: {c.failure or 'hangs'}")
     if [bulk_digest(u) for u in uris] != digests:
         raise SystemExit("FAILED: the data are not what was written")
-    print(f"{ROUNDS} kills of {VOLUMES} moves of {took:.2f} s each, {moved} of which took effect; "
+    print(f"{ROUNDS} kills of {VOLUMES} moves, {moved} of which took effect; alone they took "
+          f"{', '.join(f'{mode} {s:.2f} s' for mode, s in took.items())}; "
           f"{sum(c.connects for c in clients)} connections, {sum(c.verified for c in clients)} blocks verified")
     daemon.process.terminate()
     if daemon.process.wait(60) != 0:

@@ -30,7 +30,7 @@ names_are() { # POOL/VOL
 }
 no_name() { until_ok 10 eval "[ ! -e /dev/vpool/$1 ] && [ ! -e /dev/vpool/$1+part1 ]" || fail "$(names)"; }
 record_has() { grep -qx "VPOOL_$1" /run/vpool/ublk/ublkb7; }
-move() { ok vpool migrate "$1" --to "$2" --mode offline --wait; }
+move() { ok vpool migrate "$1" --to "$2" --wait "${@:3}"; }
 load_start() {
     fio --name=t --filename=/dev/ublkb7p1 --direct=1 --ioengine=libaio --bs=4k --rw=randrw --verify=crc32c \
         --verify_backlog=256 --size=32M --iodepth=4 --time_based --runtime=12 --output-format=json --output="$T/fio" >"$T/fio.log" 2>&1 &
@@ -54,12 +54,17 @@ echo ',40M,L' | sfdisk -q /dev/ublkb7 >/dev/null || fail sfdisk
 names_are tank/a
 tank_uuid=$(sed -n 's/VPOOL_POOL_UUID=//p' /run/vpool/ublk/ublkb7)
 
-step "a load that verifies goes on while the volume moves there, back, and there"
+step "a load that verifies goes on while the volume moves there, back, and there, in each mode"
 load_start
-move tank/a dock/b
-move dock/b tank/a
-move tank/a dock/b
+for i in 1 2; do
+    move tank/a dock/b
+    move dock/b tank/a --mode mirror
+done
+move tank/a dock/b --mode offline
 load_end
+same "$(vpool --json migrate status | jq -r '[.migrations[].mode]|join(" ")')" "live mirror live mirror offline" modes
+same "$(vpool --json migrate status | jq '[.migrations[].again_bytes]|add > 0')" true "copied again"
+vpool migrate status
 
 step "the names are those of the new pool"
 names_are dock/b
