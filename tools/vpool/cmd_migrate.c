@@ -95,10 +95,10 @@ static const char *live_text(const json_t *m, char *to, size_t size)
 
 static void show_progress(const json_t *m)
 {
-    char progress[60], live[160], line[PROGRESS_COLUMNS + 1];
+    char progress[60], live[160], line[260];
     (void)snprintf(line, sizeof(line), "%-10s %s%s", json_text(m, "phase"),
                    progress_text(m, progress, sizeof(progress)), live_text(m, live, sizeof(live)));
-    fprintf(stderr, "\r  %-*s", PROGRESS_COLUMNS, line);
+    fprintf(stderr, "\r  %-*.*s", PROGRESS_COLUMNS, PROGRESS_COLUMNS, line);
     if (has_ended(m))
         fprintf(stderr, "\r%*s\r", PROGRESS_COLUMNS + 2, "");
     (void)fflush(stderr);
