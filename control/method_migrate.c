@@ -10,7 +10,7 @@
 
 struct start_args {
     const char *volume, *to, *mode;
-    uint64_t max_downtime_ms, mirror_wait_ms; /* 0: not given */
+    uint64_t max_downtime_ms, mirror_wait_ms, bandwidth_bytes; /* 0: not given */
     bool dry_run;
 };
 static const struct param start_params[] = {
@@ -19,6 +19,7 @@ static const struct param start_params[] = {
     PARAM(struct start_args, mode, PARAM_STRING, false, 0, 0),
     PARAM(struct start_args, max_downtime_ms, PARAM_NUMBER, false, 1, 60000),
     PARAM(struct start_args, mirror_wait_ms, PARAM_NUMBER, false, 1, 10000),
+    PARAM(struct start_args, bandwidth_bytes, PARAM_NUMBER, false, 1 << 20, UINT64_C(1) << 50),
     PARAM(struct start_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 
@@ -63,12 +64,15 @@ static json_t *plan_json(const struct way *w, enum migrate_mode mode, const stru
 /* What only a move beside its clients' writes can do. */
 static int start_check(const struct start_args *a, enum migrate_mode mode, struct vp_error *err)
 {
-    if (mode != MIGRATE_OFFLINE || (!a->max_downtime_ms && !a->mirror_wait_ms))
+    if (mode != MIGRATE_OFFLINE ||
+        (!a->max_downtime_ms && !a->mirror_wait_ms && !a->bandwidth_bytes))
         return 0;
     return vp_fail(err, VP_E_INVALID,
                    "%s has no meaning in mode 'offline', in which clients wait while all is "
                    "copied: use 'live' or 'mirror'",
-                   a->max_downtime_ms ? "max_downtime_ms" : "mirror_wait_ms");
+                   a->max_downtime_ms  ? "max_downtime_ms"
+                   : a->mirror_wait_ms ? "mirror_wait_ms"
+                                       : "bandwidth_bytes");
 }
 
 static CO int start_on(struct control *c, const struct way *w, enum migrate_mode mode,
@@ -80,7 +84,8 @@ static CO int start_on(struct control *c, const struct way *w, enum migrate_mode
                                       .name = w->name,
                                       .mode = mode,
                                       .pause_ms = a->max_downtime_ms,
-                                      .mirror_ms = a->mirror_wait_ms};
+                                      .mirror_ms = a->mirror_wait_ms,
+                                      .limit_bytes = a->bandwidth_bytes};
     struct migrate_plan plan;
     const struct migration *g = NULL;
     int rc = migrate_plan(&o, &plan, err);

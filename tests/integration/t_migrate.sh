@@ -37,6 +37,8 @@ refused "mode 'postcopy' is not there yet" vpool migrate tank/v --to silo --mode
 refused "'fast' is not a mode" vpool migrate tank/v --to silo --mode fast
 refused "max_downtime_ms has no meaning in mode 'offline'" move tank/v silo --max-downtime 5
 refused "mirror_wait_ms has no meaning in mode 'offline'" move tank/v silo --mirror-wait 5
+refused "bandwidth_bytes has no meaning in mode 'offline'" move tank/v silo --bandwidth 5M
+refused "'bandwidth_bytes' is 1024, which is not between" vpool migrate tank/v --to silo --bandwidth 1K
 refused "'max_downtime_ms' is 0, which is not between 1 and 60000" vpool migrate tank/v --to silo --max-downtime 0
 refused "'mirror_wait_ms' is 10001, which is not between 1 and 10000" vpool migrate tank/v --to silo --mirror-wait 10001
 usage "'soon' is not a number" vpool migrate tank/v --to silo --max-downtime soon

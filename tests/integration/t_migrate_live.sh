@@ -75,10 +75,19 @@ refused 'the move of tank/v to twin/v has ended: failed: writing twin/v at byte 
 same "$(volumes)" "tank/v=online" "volumes"
 
 step "while it is copied its state is shown, and what would be in the way is refused"
-ok vpool migrate tank/v --to silo --max-downtime 1 --mirror-wait 100
+ok vpool migrate tank/v --to silo --max-downtime 1 --mirror-wait 100 --bandwidth 20M
 until_ok 10 phase_is copying || fail "it does not copy: $(vpool migrate status)"
 refused 'vpool migrate cancel tank/v' vpool volume resize tank/v --size 3G
 same "$(now 'mode, .migrations[0].ended, .migrations[0].frozen_ns' | xargs)" "live null null" "status"
+
+step "a move is limited, paused, and resumed"
+job=$(now job)
+same "$(field ".jobs[]|select(.job==\"$job\").limit" vpool jobs tank)" $((20 * 1024 * 1024)) "limit"
+ok vpool jobs limit "$job" 10M
+ok vpool jobs pause "$job"
+same "$(field ".jobs[]|select(.job==\"$job\").state" vpool jobs tank)" paused "job"
+ok vpool jobs resume "$job"
+phase_is copying || fail "it was too quick for this test: $(vpool migrate status)"
 
 step "a move that is cancelled in the middle leaves the volume where it was"
 ok vpool migrate cancel tank/v
@@ -97,7 +106,7 @@ same "$(nbdinfo --map --json "$told" | jq -c '.[-1]|[.length >= 67108864, .descr
 ok qemu-img compare -f raw -F raw "$T/before" "nbd+unix:///?socket=$T/n"
 
 step "a kill while it is copied leaves no doubt: it is served, also without the new pool"
-ok vpool migrate silo/v --to tank
+ok vpool migrate silo/v --to tank --bandwidth 20M
 until_ok 10 phase_is copying || fail "it does not copy: $(vpool migrate status)"
 daemon_kill
 mv "$T/tank.disk" "$T/away"

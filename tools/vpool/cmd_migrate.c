@@ -162,11 +162,13 @@ static int cmd_migrate(struct cli *cli, int argc, char **argv)
 {
     const char *to = NULL, *mode = NULL;
     uint64_t max_downtime = SIZE_NOT_GIVEN, mirror_wait = SIZE_NOT_GIVEN;
+    uint64_t bandwidth = SIZE_NOT_GIVEN;
     bool wait = false, dry_run = false;
     const struct opt opts[] = {{"to", 0, OPT_TEXT, &to},
                                {"mode", 0, OPT_TEXT, &mode},
                                {"max-downtime", 0, OPT_NUMBER, &max_downtime},
                                {"mirror-wait", 0, OPT_NUMBER, &mirror_wait},
+                               {"bandwidth", 0, OPT_SIZE, &bandwidth},
                                {"wait", 'w', OPT_FLAG, &wait},
                                {"dry-run", 'n', OPT_FLAG, &dry_run},
                                {0}};
@@ -175,9 +177,10 @@ static int cmd_migrate(struct cli *cli, int argc, char **argv)
         return opts_exit(n);
     if (!to)
         return cli_usage(cli, "--to POOL[/NAME] is missing");
-    json_t *params = json_pack("{s:s, s:s, s:s*, s:o*, s:o*, s:b}", "volume", argv[1], "to", to,
-                               "mode", mode, "max_downtime_ms", number_if_given(max_downtime),
-                               "mirror_wait_ms", number_if_given(mirror_wait), "dry_run", dry_run);
+    json_t *params = json_pack("{s:s, s:s, s:s*, s:o*, s:o*, s:o*, s:b}", "volume", argv[1], "to",
+                               to, "mode", mode, "max_downtime_ms", number_if_given(max_downtime),
+                               "mirror_wait_ms", number_if_given(mirror_wait), "bandwidth_bytes",
+                               number_if_given(bandwidth), "dry_run", dry_run);
     return wait && !dry_run ? start_and_wait(cli, params)
                             : cli_show(cli, "migrate.start", params, print_started);
 }
@@ -337,7 +340,7 @@ const struct command commands_migrate[] = {
      cmd_forget},
     {"migrate",
      "POOL/VOL --to POOL2[/NAME] [--mode live|mirror|offline] [--max-downtime MS] "
-     "[--mirror-wait MS] [--wait] [--dry-run]",
+     "[--mirror-wait MS] [--bandwidth SIZE] [--wait] [--dry-run]",
      "Moves a volume to another pool; its exports go on there.\n"
      "  --to POOL2[/NAME]  where to; without NAME the volume keeps its own\n"
      "  --mode live        copied while clients write, and they wait for a moment at the end\n"
@@ -347,6 +350,8 @@ const struct command commands_migrate[] = {
      "  --mode offline     clients wait, without an error, while everything is copied\n"
      "  --max-downtime MS  live, mirror: about how long clients may wait at the end (20)\n"
      "  --mirror-wait MS   live, mirror: how long a mirrored write waits for the new pool (1000)\n"
+     "  --bandwidth SIZE   live, mirror: copies so much a second, on average; `vpool jobs limit`\n"
+     "                     changes that later\n"
      "  -w, --wait         wait until it has ended; exits with 1 unless it is done\n"
      "  -n, --dry-run      only say what would happen",
      cmd_migrate},
