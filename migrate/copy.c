@@ -12,8 +12,8 @@
  * 2. The scan asks without locks what is allocated, and passes over what is dirty: a round copies
  *    that. So blocks that are often written are copied late, and a hole that has just got data is
  *    not missed.
- * 3. Whoever takes a piece moves the cursor past it without a yield in between. A cursor begins
- *    again when all pieces have been written. So no block is copied twice at the same time, and
+ * 3. Whoever takes a piece moves the cursor past it without a yield in between. A round begins
+ *    when all pieces of the scan, or of the round before, have been written (copy_round_begin). So no block is copied twice at the same time, and
  *    the older copy never lands last.
  * 4. What a mirror writes (mirror.c) and a piece do not meet. A change is not mirrored while a
  *    piece with its blocks is under way, and a piece is not written while a write of the mirror is
@@ -70,6 +70,7 @@ int copy_track(void *copy)
     if (rc)
         return rc;
     c->piece_bytes = COPY_PIECE_LIVE_BYTES;
+    c->round_block = copy_blocks(c); /* none has begun */
     c->tracked = true;
     volume_marks_set(c->from, &marks);
     return 0;
@@ -124,6 +125,7 @@ bool copy_scan_is_done(const struct copy *c)
 void copy_round_begin(struct copy *c)
 {
     VP_VERIFY_TRUE(copy_scan_is_done(c));
+    VP_VERIFY_TRUE(list_empty(&c->flying)); /* 3 */
     c->round_block = 0;
 }
 
@@ -167,8 +169,17 @@ static CO int scan_load(struct copy *c)
                                  COPY_EXTENTS, &c->extent_count);
 }
 
+/* 3: what the scan has taken is written. */
+static void round_verify(const struct copy *c)
+{
+    const struct piece *p;
+    list_for_each (p, &c->flying, link)
+        VP_VERIFY_TRUE(!p->fresh);
+}
+
 static void round_next(struct copy *c, struct piece *p)
 {
+    round_verify(c);
     p->count = dirty_take(&c->dirty, &c->round_block, c->piece_bytes / COPY_BLOCK, &p->block);
     if (p->count && !io_guard_on(GUARD_MOVE_CLEARS_FIRST))
         dirty_mark(&c->dirty, p->block, p->count);
