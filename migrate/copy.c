@@ -13,8 +13,8 @@
  *    that. So blocks that are often written are copied late, and a hole that has just got data is
  *    not missed.
  * 3. Whoever takes a piece moves the cursor past it without a yield in between. A round begins
- *    when all pieces of the scan, or of the round before, have been written (copy_round_begin). So no block is copied twice at the same time, and
- *    the older copy never lands last.
+ *    when all pieces of the scan, or of the round before, have been written (copy_round_begin). So
+ *    no block is copied twice at the same time, and the older copy never lands last.
  * 4. What a mirror writes (mirror.c) and a piece do not meet. A change is not mirrored while a
  *    piece with its blocks is under way, and a piece is not written while a write of the mirror is
  *    late.
