@@ -40,6 +40,7 @@
 #define TURN_NS   UINT64_C(50000000) /* a move that is paused or limited looks again after this */
 #define FREEZE_MS 10000U
 #define PAUSE_MS  20U
+#define HOLD_MS   5000U
 #define MIRROR_MS 1000U
 #define MS_NS     UINT64_C(1000000)
 
@@ -102,6 +103,7 @@ static struct migrate *move_new(const struct migrate_options *o)
     m->exports = o->exports ? *o->exports : none;
     m->freeze_ns = (o->freeze_ms ? o->freeze_ms : FREEZE_MS) * MS_NS;
     m->limit_bytes = o->limit_bytes;
+    m->hold_ns = (o->hold_ms ? o->hold_ms : HOLD_MS) * MS_NS;
     m->pause_ns = (o->pause_ms ? o->pause_ms : PAUSE_MS) * MS_NS;
     m->mirror_ns = (o->mirror_ms ? o->mirror_ms : MIRROR_MS) * MS_NS;
     (void)snprintf(m->volume, sizeof(m->volume), "%s", o->volume);
@@ -119,6 +121,7 @@ static struct migrate *move_new(const struct migrate_options *o)
     memcpy(m->here.volume, s->from, sizeof(s->from));
     co_queue_init(&m->ended);
     co_queue_init(&m->turn);
+    co_queue_init(&m->hold);
     return m;
 }
 
@@ -195,7 +198,7 @@ static int thaw_on_reactor(void *front)
     return 0;
 }
 
-static CO void move_thaw(struct migrate *m, struct volume *v)
+CO void migrate_thaw(struct migrate *m, struct volume *v)
 {
     vp_ignore(reactor_call(volume_reactor(v), thaw_on_reactor, volume_front(v)), "it cannot fail");
     m->frozen = false;
@@ -254,6 +257,11 @@ CO int migrate_await_turn(struct migrate *m)
         vp_ignore(co_queue_wait_until(&m->turn, look_ns, "the turn of a migration"),
                   "it looks again");
     }
+    if (m->overdue)
+        return migrate_fail(m, VP_E_TIMED_OUT,
+                            "%s has not taken what was left within the %" PRIu64
+                            " ms for which clients of %s may wait: look at the disks of its pool",
+                            m->status.to, m->hold_ns / MS_NS, m->status.from);
     return m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : 0;
 }
 
@@ -325,7 +333,7 @@ static CO void move_exchange(struct migrate *m)
     VP_VERIFY(rc, ==, 0); /* the pools are open until the move ends, and the gate was open */
     if (m->exports.switched)
         m->exports.switched(m->exports.arg, m->source, m->target);
-    move_thaw(m, m->target);
+    migrate_thaw(m, m->target);
 }
 
 /* ---- the ends ----------------------------------------------------------------------------- */
@@ -381,7 +389,7 @@ static CO void move_undo(struct migrate *m)
     struct vp_error err = {0};
     migrate_phase_move(m, MIGRATE_UNDOING);
     if (m->frozen)
-        move_thaw(m, m->source);
+        migrate_thaw(m, m->source);
     live_end(m);
     if (m->held && m->exports.kept)
         m->exports.kept(m->exports.arg);
@@ -460,8 +468,11 @@ static CO int move_copy(struct migrate *m)
     if (rc)
         return rc;
     migrate_phase_move(m, MIGRATE_DRAINING);
-    rc = live_drain(m);
-    return !rc && m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : rc;
+    rc = watch_begin(m);
+    if (!rc)
+        rc = live_drain(m);
+    watch_end(m);
+    return rc ? rc : migrate_await_turn(m);
 }
 
 static CO void move_run(void *arg)
@@ -507,6 +518,7 @@ int migrate_cancel(struct migrate *m, struct vp_error *err)
                        m->status.from, m->status.to, migrate_phase_name(m->status.phase));
     m->cancelled = true;
     co_queue_wake_all(&m->turn);
+    co_queue_wake_all(&m->hold);
     return 0;
 }
 

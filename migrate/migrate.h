@@ -72,6 +72,7 @@ struct migrate_options {
     enum migrate_mode mode;
     uint64_t freeze_ms;   /* how long requests in flight may take to end; 0: 10 s */
     uint64_t pause_ms;    /* live: how long the rest may take, while clients wait; 0: 20 */
+    uint64_t hold_ms;     /* live: how long it may take at most, then the move fails; 0: 5000 */
     uint64_t limit_bytes; /* live: the copy's bytes a second, while clients write; 0: no limit */
     uint64_t mirror_ms;   /* live: how long a mirrored write waits for the target; 0: 1000 */
     const struct migrate_exports *exports; /* NULL: there are none */

@@ -142,7 +142,7 @@ struct migrate {
     struct volumes *from_vs, *to_vs;
     char volume[VOLUME_NAME_MAX + 1], name[VOLUME_NAME_MAX + 1];
     struct migrate_exports exports;
-    uint64_t freeze_ns, pause_ns, mirror_ns, limit_bytes;
+    uint64_t freeze_ns, pause_ns, hold_ns, mirror_ns, limit_bytes;
     struct volume_move there, here; /* as the source's and the target's record have it */
     uint32_t volume_id;
     struct volume *source, *target; /* opened by this move; NULL: not, or not any more */
@@ -157,7 +157,10 @@ struct migrate {
     bool cancelled;        /* somebody wants it to end         */
     uint64_t round_rate;   /* bytes a second, of the last round that says something; 0: none */
     uint64_t frozen_at_ns;
-    struct co_queue ended, turn;
+    bool drains;  /* watch.c watches how long clients wait */
+    bool overdue; /* they have waited for too long        */
+    struct co_group watch;
+    struct co_queue ended, turn, hold;
 };
 void migrate_phase_move(struct migrate *m, enum migrate_phase to);
 /* The first error counts. Returns rc. */
@@ -171,6 +174,18 @@ CO void migrate_look(struct migrate *m);
 /* One step of the copy, when it is its turn. Errors: as migrate_fail has them. VP_E_CANCELLED. */
 CO int migrate_copy_step(struct migrate *m) must_check;
 CO int migrate_flush(struct migrate *m) must_check;
+
+/* Opens the gate of v, which is served again. */
+CO void migrate_thaw(struct migrate *m, struct volume *v);
+
+/* ---- watch.c ------------------------------------------------------------------------------ */
+
+/* The source is frozen, and what is left is copied. When that takes too long, or the move is
+ * cancelled, clients go on at once, whatever the copy waits for. VP_E_IO_TOO_MANY_COROUTINES, as
+ * migrate_fail has it. */
+CO int watch_begin(struct migrate *m) must_check;
+/* The copy has ended. The source is frozen, unless the move is cancelled or overdue. */
+CO void watch_end(struct migrate *m);
 
 /* ---- live.c ------------------------------------------------------------------------------- */
 

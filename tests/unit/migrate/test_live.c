@@ -488,6 +488,67 @@ static void a_target_that_is_always_too_slow_ends_the_move_and_clients_go_on(voi
     play(never, 7);
 }
 
+/* The flush of the target takes long, while the clients wait for it. */
+static CO struct migrate *drain_stalls(struct clients *all, enum migrate_mode mode)
+{
+    clients_go(all);
+    pass_time(MS(20));
+    struct migrate *m = move_begin(all, mode, 0);
+    while (!migrate_has_ended(m) && migrate_status(m)->phase < MIGRATE_FREEZING)
+        pass_time(1000);
+    for (unsigned d = 2; d < 4; d++)
+        sim_disk_inject(sim_disk_find(all->s->world, all->s->name[d]), SIM_FAULT_STALL,
+                        1 << IO_FLUSH, 0, MS(60000));
+    while (!migrate_has_ended(m) && migrate_status(m)->phase < MIGRATE_DRAINING)
+        pass_time(1000);
+    check_equal(migrate_status(m)->phase, MIGRATE_DRAINING);
+    return m;
+}
+
+static CO void held_too_long(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, MS(1), 16);
+    struct migrate *m = drain_stalls(all, MIGRATE_LIVE);
+    uint64_t since_ns = reactor_now_ns();
+    struct migrate_status is = move_end(m);
+    check(reactor_now_ns() - since_ns > MS(30000)); /* the flush has come back */
+    check_equal(is.phase, MIGRATE_FAILED);
+    check_equal(is.rc, VP_E_TIMED_OUT);
+    check(strstr(is.error, "has not taken what was left within the 5000 ms") != NULL);
+    check(all->longest_ns > MS(4000) && all->longest_ns < MS(6000));
+    check(is.frozen_ns < MS(6000));
+    check(!has(s->other, "w"));
+    clients_end(all);
+}
+
+static void clients_do_not_wait_for_a_target_that_hangs_at_the_end(void **state)
+{
+    (void)state;
+    play(held_too_long, 16);
+}
+
+static CO void cancelled_while_held(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, MS(1), 17);
+    struct vp_error err = {0};
+    struct migrate *m = drain_stalls(all, the_mode);
+    pass_time(MS(100));
+    check_ok(migrate_cancel(m, &err));
+    unsigned before = all->requests;
+    pass_time(MS(100)); /* the flush still hangs */
+    check(all->requests > before + 20);
+    check_equal(migrate_status(m)->phase, MIGRATE_DRAINING);
+    check_equal(move_end(m).phase, MIGRATE_CANCELLED);
+    clients_end(all);
+}
+
+static void a_cancel_lets_clients_go_on_at_once(void **state)
+{
+    (void)state;
+    for (the_mode = MIGRATE_OFFLINE; the_mode <= MIGRATE_LIVE; the_mode++)
+        play(cancelled_while_held, 17);
+}
+
 static enum migrate_phase the_phase;
 
 static CO void target_dies(struct sim_volumes *s)
@@ -560,6 +621,8 @@ int main(void)
         cmocka_unit_test(a_paused_move_is_cancelled),
         cmocka_unit_test(a_client_waits_for_a_late_target_for_a_bounded_time),
         cmocka_unit_test(a_target_that_is_always_too_slow_ends_the_move_and_clients_go_on),
+        cmocka_unit_test(clients_do_not_wait_for_a_target_that_hangs_at_the_end),
+        cmocka_unit_test(a_cancel_lets_clients_go_on_at_once),
         cmocka_unit_test(a_target_that_dies_is_no_error_for_clients),
         cmocka_unit_test(a_move_is_cancelled_in_each_phase),
     };
