@@ -267,6 +267,11 @@ CO int rig_cancel(struct rig *r, const struct op *op)
     return rc == VP_E_BUSY && too_late ? 0 : rc;
 }
 
+const char *rig_moving(const struct rig *r)
+{
+    return r->move ? r->move->name : NULL;
+}
+
 struct sim_disk *rig_move_target(const struct rig *r, unsigned nth)
 {
     for (unsigned i = 0; r->move && i < r->config->disks; i++)

@@ -32,7 +32,8 @@
 
 enum {
     CLIENTS_MAX = 5,
-    MOVES = 2, /* while clients work once */
+    MOVES = 2,      /* while clients work once                       */
+    MOVING_OPS = 4, /* times as many requests, as long as a volume moves */
     NAMES = 3,
     VOLUME_BLOCKS = 256,
     WIDE_VOLUME_BLOCKS = 32768, /* of three, more pages of the map than the smallest cache holds */
@@ -41,8 +42,8 @@ enum {
     SECTORS_MAX = 160,
     BUFFERS_LEFT = 128 << 10, /* enough for the largest request, not for two  */
     BUFFERS_HELD = 8,         /* pieces that the others are in                */
-    STALLS_MAX = 4,           /* operations that are slow, one after the other */
-    STALLED_ONE_IN = 100,     /* events of a move                             */
+    STALLS_MAX = 6,           /* operations that are slow, one after the other */
+    STALLED_ONE_IN = 5,       /* events of a move                             */
 };
 #define STALL_MAX_NS  UINT64_C(12000000)
 #define SHORT_MAX_NS  UINT64_C(300000000)
@@ -298,12 +299,25 @@ static struct op draw_op(struct random_world *x, const struct model_volume *v, u
     return op;
 }
 
+/* While a volume moves its clients go on, and most requests are theirs. */
+static bool client_goes_on(const struct client *c, unsigned done)
+{
+    unsigned ops = c->x->ops;
+    return !c->r->failed && done < (rig_moving(c->r) ? MOVING_OPS * ops : ops);
+}
+
+static struct model_volume *client_volume(const struct client *c)
+{
+    const char *name = names[below(c->x, NAMES)], *moving = rig_moving(c->r);
+    return model_volume_find(c->r->model, moving && aside(c->x, 13, 4) ? moving : name);
+}
+
 static void client(void *arg)
 {
     struct client *c = arg;
     struct random_world *x = c->x;
-    for (unsigned i = 0; i < x->ops && !c->r->failed; i++) {
-        struct model_volume *v = model_volume_find(c->r->model, names[below(x, NAMES)]);
+    for (unsigned i = 0; client_goes_on(c, i); i++) {
+        struct model_volume *v = client_volume(c);
         if (!v)
             continue;
         struct op op = draw_op(x, v, v->size[v->size_count - 1].blocks);
@@ -312,7 +326,7 @@ static void client(void *arg)
                 (struct op){OP_RESIZE, v->name, 0, BLOCKS(16 + below(x, x->volume_blocks - 16)), 0};
         vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
         op = (struct op){.kind = OP_CANCEL};
-        if (c->r->move && below(x, 64) == 0)
+        if (c->r->move && below(x, 256) == 0)
             vp_ignore(rig_op(c->r, &op), "rig_op has reported what was not expected");
         if (below(x, 4) == 0)
             vp_ignore(co_sleep_ns(below(x, 300000)), "nobody cancels clients");
@@ -323,7 +337,7 @@ static void client(void *arg)
 /* Of a volume: in any mode, with a target for which clients wait long, or hardly. */
 static struct op draw_move(struct random_world *x, const char *name)
 {
-    static const unsigned waits_ms[] = {0, 1, 2, 10};
+    static const unsigned waits_ms[] = {0, 1, 1, 4};
     return (struct op){.kind = OP_MIGRATE,
                        .volume = name,
                        .at = MIGRATE_OFFLINE + aside(x, 11, MIGRATE_MIRROR),

@@ -187,6 +187,7 @@ int rig_migrate(struct rig *r, const struct op *op, struct model_volume *mv);
 int rig_cancel(struct rig *r, const struct op *op);
 int rig_busy(struct rig *r, const struct op *op);
 int rig_stall(struct rig *r, const struct op *op);
+const char *rig_moving(const struct rig *r); /* the volume; NULL: none moves */
 /* A disk of the pool that the volume moves to; NULL: none moves. */
 struct sim_disk *rig_move_target(const struct rig *r, unsigned nth);
 /* The volumes that a pool lists. */
