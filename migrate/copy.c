@@ -92,10 +92,12 @@ int copy_look(void *copy)
 {
     struct copy *c = copy;
     const struct mirror *m = c->mirror;
-    c->seen = (struct copy_view){.dirty_bytes = c->dirty.count * COPY_BLOCK,
+    uint64_t mirrored = m ? min_u64(mirror_blocks(m), c->dirty.count) : 0;
+    c->seen = (struct copy_view){.dirty_bytes = (c->dirty.count - mirrored) * COPY_BLOCK,
                                  .mirrored_bytes = m ? m->mirrored_bytes : 0,
                                  .stops = m ? m->stops : 0,
-                                 .mirrors = m && m->on};
+                                 .mirrors = m && m->on,
+                                 .late = m && m->late > 0 && io_guard_on(GUARD_MOVE_AWAITS_LATE)};
     return 0;
 }
 

@@ -10,7 +10,10 @@
  * The clients may be made to wait when the copy of what is dirty takes no longer than the pause
  * that is wanted, at the rate of the last round, but no faster than RATE_SCATTERED. The rates of
  * the scan and of a large round say little, because they read and write long runs, and the rest is
- * scattered.
+ * scattered. The rate of a round is that of its steps: the time in which the job was paused or
+ * waited for its limit does not count, because what is left is copied without both. What is being
+ * mirrored is not left: it has ended when the clients are stopped. While a write of the mirror is
+ * late they are not stopped, because nothing is copied until it has ended.
  *
  * Every way ends. Rounds that do not get shorter lead to mirroring, or are counted. A mirror that
  * stops because the target is too slow begins again, a few times. Then the move fails: the volume
@@ -31,19 +34,24 @@ enum {
 /* Less than this says nothing about the rate. */
 #define RATE_BYTES_MIN (UINT64_C(256) << 10)
 #define SECOND_NS      UINT64_C(1000000000)
+#define PAUSE_NS_MAX   1e18 /* of a prediction: 30 years */
 
 static uint64_t live_bytes(const struct migrate *m)
 {
     return m->status.copied_bytes + m->status.zero_bytes;
 }
 
+static uint64_t rate_of(uint64_t bytes, uint64_t ns)
+{
+    return max_u64((uint64_t)((double)bytes * 1e9 / (double)max_u64(ns, 1)), 1);
+}
+
 /* So many bytes were copied since. False: too few. */
 static bool live_measure(struct migrate *m, uint64_t bytes, uint64_t since_ns)
 {
-    uint64_t ns = max_u64(reactor_now_ns() - since_ns, 1);
     if (bytes < RATE_BYTES_MIN)
         return false;
-    m->status.rate_bytes = max_u64((uint64_t)((double)bytes * 1e9 / (double)ns), 1);
+    m->status.rate_bytes = rate_of(bytes, reactor_now_ns() - since_ns);
     return true;
 }
 
@@ -53,11 +61,12 @@ static bool live_may_freeze(struct migrate *m)
     bool mirrors = s->mode != MIGRATE_MIRROR || m->copy.seen.mirrors;
     uint64_t rate = m->round_rate ? min_u64(m->round_rate, RATE_SCATTERED) : RATE_SCATTERED;
     double ns = (double)s->dirty_bytes * (double)SECOND_NS / (double)rate;
-    s->pause_ns = max_u64((uint64_t)ns, 1);
-    return mirrors && s->pause_ns <= m->pause_ns;
+    s->pause_ns = ns < PAUSE_NS_MAX ? max_u64((uint64_t)ns, 1) : (uint64_t)PAUSE_NS_MAX;
+    return mirrors && !m->copy.seen.late && s->pause_ns <= m->pause_ns;
 }
 
-/* How much is dirty, when it is the job's turn. The job is not paused when this returns. */
+/* How much is dirty, when it is the job's turn. When this returns the job is neither paused nor
+ * ahead of its limit, unless it is in a hurry: then neither counts. */
 static CO int live_look(struct migrate *m)
 {
     int rc = 0;
@@ -65,7 +74,7 @@ static CO int live_look(struct migrate *m)
         rc = migrate_await_turn(m);
         if (!rc)
             migrate_look(m);
-    } while (!rc && !pool_job_may_go_on(m->job));
+    } while (!rc && !m->job->hurry && !pool_job_may_go_on(m->job));
     return rc;
 }
 
@@ -82,7 +91,7 @@ static CO int live_scan(struct migrate *m)
 
 static CO int live_round(struct migrate *m)
 {
-    uint64_t since_ns = reactor_now_ns(), before = live_bytes(m);
+    uint64_t since_ns = reactor_now_ns(), before = live_bytes(m), steps_ns = m->steps_ns;
     int rc = 0;
     m->status.rounds++;
     pool_job_count(m->job, m->status.dirty_bytes);
@@ -90,7 +99,7 @@ static CO int live_round(struct migrate *m)
     while (!rc && !copy_round_is_done(&m->copy))
         rc = migrate_copy_step(m);
     if (live_measure(m, live_bytes(m) - before, since_ns))
-        m->round_rate = m->status.rate_bytes;
+        m->round_rate = rate_of(live_bytes(m) - before, m->steps_ns - steps_ns);
     return rc ? rc : migrate_flush(m);
 }
 

@@ -36,7 +36,9 @@
 #include <string.h>
 
 #define CLIENTS_WAIT                                                                               \
-    "the volume's clients wait for it, so it is neither paused nor limited; it can be cancelled"
+    "the volume's clients wait for it, or will in a moment, so it is neither paused nor limited; " \
+    "it "                                                                                          \
+    "can be cancelled"
 #define TURN_NS   UINT64_C(50000000) /* a move that is paused or limited looks again after this */
 #define FREEZE_MS 10000U
 #define PAUSE_MS  20U
@@ -52,7 +54,7 @@ static const unsigned phase_moves[] = {
     [MIGRATE_PREPARING] = TO(MIGRATE_COPYING) | TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
     [MIGRATE_COPYING] = TO(MIGRATE_MIRRORING) | TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
     [MIGRATE_MIRRORING] = TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
-    [MIGRATE_FREEZING] = TO(MIGRATE_DRAINING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_FREEZING] = TO(MIGRATE_DRAINING) | TO(MIGRATE_MIRRORING) | TO(MIGRATE_UNDOING),
     [MIGRATE_DRAINING] = TO(MIGRATE_SWITCHING) | TO(MIGRATE_UNDOING),
     [MIGRATE_SWITCHING] = TO(MIGRATE_LEAVING) | TO(MIGRATE_UNDOING) | TO(MIGRATE_IN_DOUBT),
     [MIGRATE_LEAVING] = TO(MIGRATE_DONE),
@@ -275,7 +277,9 @@ CO int migrate_copy_step(struct migrate *m)
         return rc;
     m->copy.step_bytes = min_u64(
         m->job->hurry ? UINT64_MAX : pool_job_step_units(m->job) / STEPS_A_SECOND, COPY_STEP_BYTES);
+    uint64_t since_ns = reactor_now_ns();
     rc = reactor_call_for_client(volume_reactor(m->source), copy_step, &m->copy);
+    m->steps_ns += reactor_now_ns() - since_ns;
     copy_tell(m);
     if (!rc)
         return 0;
@@ -457,14 +461,35 @@ static CO int move_copy_live(struct migrate *m)
     return rc ? rc : live_rounds(m);
 }
 
+/* Nothing is copied while a write of the mirror is late, and clients would wait for it. So they go
+ * on, and are stopped later. Each time the mirror has stopped once more, which live_rounds counts.
+ */
+static CO int move_stop_clients(struct migrate *m)
+{
+    for (;;) {
+        migrate_phase_move(m, MIGRATE_FREEZING);
+        int rc =
+            m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : move_freeze(m);
+        if (rc)
+            return rc;
+        migrate_look(m);
+        if (!m->copy.seen.late)
+            return 0;
+        migrate_thaw(m, m->source);
+        migrate_phase_move(m, MIGRATE_MIRRORING);
+        rc = live_rounds(m);
+        if (rc)
+            return rc;
+    }
+}
+
 static CO int move_copy(struct migrate *m)
 {
     copy_init(&m->copy, m->source, m->target);
     int rc = m->status.mode == MIGRATE_OFFLINE ? move_intend(m) : move_copy_live(m);
     if (rc)
         return rc;
-    migrate_phase_move(m, MIGRATE_FREEZING);
-    rc = m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : move_freeze(m);
+    rc = move_stop_clients(m);
     if (rc)
         return rc;
     migrate_phase_move(m, MIGRATE_DRAINING);

@@ -32,7 +32,7 @@ enum migrate_phase {
     MIGRATE_PREPARING = 1, /* the target is made                               */
     MIGRATE_COPYING,       /* while clients write                              */
     MIGRATE_MIRRORING,     /* … and what they write goes to both sides         */
-    MIGRATE_FREEZING,      /* requests in flight end                           */
+    MIGRATE_FREEZING,      /* requests in flight end; MIRRORING again: the target was late */
     MIGRATE_DRAINING,      /* what is left is copied, while the clients wait; offline: all */
     MIGRATE_SWITCHING,     /* the commit point; not to be cancelled any more  */
     MIGRATE_LEAVING,       /* clients are served by the target; the source is deleted */

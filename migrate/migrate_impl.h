@@ -39,8 +39,9 @@ struct copy {
     struct co_group workers;
     int rc;
     struct copy_view { /* as of the end of the last call of the reactor; home reads it then */
-        uint64_t dirty_bytes, mirrored_bytes, stops;
-        bool mirrors;
+        uint64_t dirty_bytes; /* without what is being mirrored */
+        uint64_t mirrored_bytes, stops;
+        bool mirrors, late; /* a write of the mirror is late */
     } seen;
 };
 void copy_init(struct copy *c, struct volume *from, struct volume *to);
@@ -83,7 +84,7 @@ CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t 
 /* ---- mirror.c ----------------------------------------------------------------------------- */
 
 #define MIRROR_SLOTS      32U
-#define MIRROR_SLOT_BYTES (1U << 20)
+#define MIRROR_SLOT_BYTES (VOLUME_TOLD_BLOCKS * COPY_BLOCK)
 
 /*
  *     FREE → WRITING → WRITTEN → FREE      the client waited for it
@@ -132,6 +133,8 @@ void *mirror_change_begin(void *copy, uint64_t block, uint64_t count, const void
 CO void mirror_change_end(void *copy, void *change, int rc);
 /* Waits until no write of the mirror is late: whoever writes to the target then is newer. */
 CO void mirror_await_late(struct mirror *m);
+/* Blocks whose changes are being mirrored, and are dirty until that has ended. */
+uint64_t mirror_blocks(const struct mirror *m);
 /* No change is being mirrored. */
 bool mirror_is_quiet(const struct mirror *m);
 
@@ -155,6 +158,7 @@ struct migrate {
     bool held;             /* exports stay as they are         */
     bool frozen;           /* the source's gate is closed      */
     bool cancelled;        /* somebody wants it to end         */
+    uint64_t steps_ns;     /* in steps of the copy, without its waits for a turn */
     uint64_t round_rate;   /* bytes a second, of the last round that says something; 0: none */
     uint64_t frozen_at_ns;
     bool drains;  /* watch.c watches how long clients wait */

@@ -10,7 +10,7 @@
  *    error of the target ends the copy. The client gets the result of the source alone.
  * 3. A change is not mirrored, and its blocks stay dirty, when a copy of one of its blocks is under
  *    way (the older data could land last: GUARD_MOVE_MIRROR_ALONE), when no slot is free, or when
- *    it is larger than a slot.
+ *    it is larger than a slot, which only a request is that began before the marks were set.
  * 4. A client waits for the target at most `wait_ns`. Then the write is *late*: its blocks stay
  *    dirty, and mirroring stops. The late write may still land at any time. So nobody writes to the
  *    target until it has ended (mirror_await_late; GUARD_MOVE_AWAITS_LATE).
@@ -68,6 +68,17 @@ bool mirror_is_quiet(const struct mirror *m)
     list_for_each (s, &m->free, link)
         n++;
     return n == m->slot_count;
+}
+
+uint64_t mirror_blocks(const struct mirror *m)
+{
+    uint64_t blocks = 0;
+    for (unsigned i = 0; i < m->slot_count; i++) {
+        const struct mirror_slot *s = &m->slot[i];
+        if (s->state == MIRROR_WRITING || s->state == MIRROR_WRITTEN)
+            blocks += s->count;
+    }
+    return blocks;
 }
 
 void mirror_free(struct mirror *m)

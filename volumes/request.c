@@ -316,6 +316,14 @@ static CO int window_run(struct request *r, const struct window *w,
     }
 }
 
+/* Whoever is told of data copies them. */
+static uint64_t window_blocks(const struct request *r)
+{
+    if (r->bounce)
+        return r->bounce_len / VOLUME_BLOCK;
+    return r->v->io->marks.begin ? VOLUME_TOLD_BLOCKS : VOLUME_WINDOW_BLOCKS;
+}
+
 static CO int write_range(struct request *r)
 {
     uint64_t bytes = 0;
@@ -324,10 +332,9 @@ static CO int write_range(struct request *r)
         r->bounce = io_buffer_get(bytes);
         r->bounce_len = bytes;
     }
-    uint64_t max_blocks = r->bounce ? bytes / VOLUME_BLOCK : VOLUME_WINDOW_BLOCKS;
     int rc = 0;
     while (r->q->len > 0 && !rc) {
-        struct window w = window_next(r->q, max_blocks);
+        struct window w = window_next(r->q, window_blocks(r));
         rc = window_run(r, &w, write_window_locked);
         if (!rc)
             request_advance(r->q, w.len);

@@ -205,6 +205,9 @@ struct volume_marks {
     CO void (*end)(void *arg, void *change, int rc);
     void *arg;
 };
+/* Of the data of a request that begins after the marks were set, `begin` is told at most so much at
+ * once. */
+#define VOLUME_TOLD_BLOCKS 256U
 /*
  * NULL: none, as at first. On the volume's reactor, while the volume is not being shrunk. `mark` is
  * called for the changes that are at work already. NULL waits for nothing: `end` may still be

@@ -100,7 +100,8 @@ static CO void client_work(void *arg)
 
 static CO struct clients *clients_begin(struct sim_volumes *s, uint64_t pause_ns, uint64_t seed)
 {
-    struct clients *all = calloc(1, sizeof(*all));
+    struct clients *all = aligned_alloc(BLOCK, sizeof(*all)); /* as its buffers are */
+    memset(all, 0, sizeof(*all));
     all->s = s;
     all->v = sim_volumes_volume(s, "v", SIZE);
     all->pause_ns = pause_ns;
