@@ -237,6 +237,8 @@ CO void mirror_change_end(void *copy, void *change, int rc)
         waited = co_queue_wait_until(&s->written, s->deadline_ns, "the target of a mirrored write");
     if (s->state == MIRROR_WRITING) {
         slot_move(s, MIRROR_LATE);
+        if (!io_guard_on(GUARD_MOVE_AWAITS_LATE)) /* as if it had landed */
+            dirty_clear(&m->copy->dirty, s->block, s->count);
         m->late++;
         mirror_stop(m);
         return;

@@ -18,7 +18,8 @@
 #include <string.h>
 
 enum { FREEZE_MS = 10000, PAUSE_MS = 1, COMPARE_BLOCKS = 16 };
-#define STALL_NS UINT64_C(4000000)
+#define STALL_NS      UINT64_C(4000000)
+#define LONG_STALL_NS UINT64_C(80000000)
 
 struct rig_move {
     struct rig *r;
@@ -288,8 +289,9 @@ CO int rig_stall(struct rig *r, const struct op *op)
     if (!wait_for_phase(r, op->at))
         return 0;
     for (unsigned i = 0; (d = rig_move_target(r, i)); i++)
-        for (uint64_t n = 0; n < op->count; n++)
-            sim_disk_inject(d, SIM_FAULT_STALL, 1U << IO_WRITE, n, (n + 1) * STALL_NS);
+        for (uint64_t n = op->flags & OP_LAST ? op->count - 1 : 0; n < op->count; n++)
+            sim_disk_inject(d, SIM_FAULT_STALL, 1U << IO_WRITE, n,
+                            op->flags & OP_LAST ? LONG_STALL_NS : (n + 1) * STALL_NS);
     return 0;
 }
 

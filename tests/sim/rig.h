@@ -71,6 +71,7 @@ enum op_flags {
     OP_SECOND = 512, /* in the second pool                                     */
     /* of OP_BUSY: */
     OP_WIDE = 1024,  /* most changes are of many blocks                        */
+    OP_LAST = 4096,  /* of OP_STALL: only the last of them, and for longer         */
     OP_APART = 2048, /* most are of blocks that the wide ones do not touch; 64 blocks */
 };
 

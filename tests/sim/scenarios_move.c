@@ -228,7 +228,7 @@ static const struct op live_alone[] = {
 /* Writes of the target come later than a client waits for them. */
 static const struct op live_late[] = {
     {OP_MIGRATE, "a", MIGRATE_MIRROR, 1, OP_WITH_NEXT},
-    {OP_STALL, "a", MIGRATE_MIRRORING, 3, OP_WITH_NEXT},
+    {OP_STALL, "a", MIGRATE_MIRRORING, 4, OP_LAST | OP_WITH_NEXT},
     {OP_BUSY, "a", MIGRATE_COPYING, 2, OP_WIDE | OP_WITH_NEXT},
     {OP_BUSY, "a", MIGRATE_MIRRORING, 3, OP_APART},
     {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
