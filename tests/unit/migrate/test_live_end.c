@@ -230,7 +230,7 @@ static CO void is_late(struct sim_volumes *s)
     struct writer w[4];
     struct vp_error err = {0};
     for (unsigned i = 0; i < 4; i++)
-        writer_go(&w[i], &v, MIB(i), KIB(512), 20000);
+        writer_go(&w[i], &v, MIB(i), KIB(128), 20000);
     struct migrate *m = move_begin(
         s, &v, &(struct migrate_options){.mode = MIGRATE_LIVE, .pause_ms = 1, .mirror_ms = 200});
     wait_for(m, MIGRATE_MIRRORING);
@@ -239,6 +239,7 @@ static CO void is_late(struct sim_volumes *s)
     for (unsigned i = 1; i < 4; i++)
         writer_end(&w[i]);
     w[0].len = 4096;
+    w[0].every_ns = MS(1);
     pass_time(MS(30));
     w[0].longest_ns = 0;
     disks_stall(s, 2, 1, MS(5000));
