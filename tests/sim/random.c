@@ -44,6 +44,7 @@ enum {
     BUFFERS_HELD = 8,         /* pieces that the others are in                */
     STALLS_MAX = 6,           /* operations that are slow, one after the other */
     STALLED_ONE_IN = 5,       /* events of a move                             */
+    POINTS_DENSE = 500,       /* crash points of a round, before they get rarer */
 };
 #define STALL_MAX_NS  UINT64_C(12000000)
 #define SHORT_MAX_NS  UINT64_C(300000000)
@@ -261,7 +262,9 @@ static void on_event(struct rig *r, uint64_t event)
         plan_shortage(x, r->w);
     if (x->target_stalls && r->move && below(x, STALLED_ONE_IN) == 0)
         plan_stalls(x, r);
-    if (!x->rots && below(x, x->snapshot_one_in) == 0)
+    /* The more there are, the fewer are added: a snapshot has all kept memory. */
+    uint64_t one_in = x->snapshot_one_in * (1 + x->points.count / POINTS_DENSE);
+    if (!x->rots && below(x, one_in) == 0)
         points_add(&x->points, r->w, event + 1);
 }
 
@@ -612,7 +615,7 @@ bool random_run(uint64_t seed, struct explore_counts *counts)
     position.seed = seed;
     draw_config(&x);
     for (unsigned i = 0; ok && i < x.rounds; i++) {
-        (void)alarm(20);
+        (void)alarm(60);
         counts->runs++;
         position.step = i ? "a later round" : "the first round";
         ok = i ? one_more_round(&x) : run_first_round(&x);
