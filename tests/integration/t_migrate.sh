@@ -26,8 +26,13 @@ volumes() { field '[.volumes[]|.pool + "/" + .name + "=" + .state]|join(" ")' vp
 moves() { field "[.migrations[].$1]|join(\" \")" vpool migrate status; }
 move() { vpool migrate "$1" --to "$2" --mode offline "${@:3}"; }
 phase_is() { [ "$(field '.migrations[0].phase' vpool migrate status)" = "$1" ]; }
-# copying FROM TO: a move that is at work.
+# copying FROM TO: a move that is at work, and slow.
 copying() {
+    ok vpool migrate "$1" --to "$2" --bandwidth 2M
+    until_ok 10 phase_is copying || fail "it does not copy: $(vpool migrate status)"
+}
+# draining FROM TO: an offline move that is at work, for a short time.
+draining() {
     ok move "$1" "$2"
     until_ok 10 phase_is draining || fail "it does not copy: $(vpool migrate status)"
 }
@@ -94,9 +99,7 @@ refused 'vpool migrate cancel silo/w' vpool volume delete tank/v
 refused 'moves already' move silo/w mini
 refused 'moves to tank/v' vpool detach silo/w --force
 job=$(field '.migrations[0].job' vpool migrate status)
-refused 'is neither paused nor limited' vpool jobs pause "$job"
-refused 'is neither paused nor limited' vpool jobs limit "$job" 1M
-phase_is draining || fail "the move was too quick for this test: $(vpool migrate status)"
+phase_is copying || fail "the move was too quick for this test: $(vpool migrate status)"
 
 step "a move that is cancelled leaves everything as it was, and another one can begin"
 ok vpool migrate cancel silo/w
@@ -104,8 +107,10 @@ same "$(volumes)" "silo/w=online" "volumes"
 same "$(moves phase)" "done failed cancelled" "phases"
 same "$(field ".jobs[]|select(.job==\"$job\").state" vpool jobs silo)" cancelled "job"
 vpool events | grep -q 'migration.cancelled *silo/w: it stays, and tank/v is deleted' || fail "$(vpool events)"
-copying silo/w tank/v
-ok vpool jobs cancel "$(field '.migrations[0].job' vpool migrate status)"
+draining silo/w tank/v
+job=$(field '.migrations[0].job' vpool migrate status)
+refused 'is neither paused nor limited' vpool jobs pause "$job"
+ok vpool jobs cancel "$job"
 until_ok 20 eval '[ "$(volumes)" = silo/w=online ]' || fail "$(vpool volume list)"
 
 step "a daemon that stops ends the move first"
@@ -114,9 +119,9 @@ daemon_stop
 daemon_start
 same "$(volumes)" "silo/w=online" "volumes"
 
-# killed_while_copying: then the pool of the target is not there at the start.
-killed_while_copying() {
-    copying silo/w tank/v
+# killed_while_draining: then the pool of the target is not there at the start.
+killed_while_draining() {
+    draining silo/w tank/v
     daemon_kill
     mv "$T/tank.disk" "$T/away"
     daemon_start
@@ -124,7 +129,7 @@ killed_while_copying() {
 settled() { [ "$(volumes)" = silo/w=online ] && vpool status -x; }
 
 step "after a kill a volume whose other pool is missing is in doubt, and not served"
-killed_while_copying
+killed_while_draining
 same "$(volumes)" "silo/w=in doubt" "volumes"
 same "$(field '.in_doubt[]|[.volume, .side, .other]|join(" ")' vpool migrate status)" "silo/w left tank/v" "status"
 same "$(field '.pools[]|select(.name=="silo").health|join(",")' vpool list)" "attachments,in doubt" "health"
@@ -143,7 +148,7 @@ vpool events | grep -q 'migration.settled *silo/w: stays here' || fail "$(vpool 
 same_data
 
 step "a pool that is lost is given up by force only; what comes back is not served beside it"
-killed_while_copying
+killed_while_draining
 refused 'may have moved to tank/v' vpool attach silo/w --nbd "unix:$T/other"
 refused 'becomes the volume again.*--force' vpool migrate forget silo/w
 same "$(vpool migrate forget silo/w --dry-run --json | jq -r '.side + " " + .becomes')" "left owner" "dry run"
