@@ -103,14 +103,21 @@ static CO int live_round(struct migrate *m)
     return rc ? rc : migrate_flush(m);
 }
 
-/* A mirror does not begin when too much is going on. The next round tries again. */
+/* A mirror does not begin when too much is going on. After a while, and another round, it is tried
+ * again. */
 static CO int live_mirror(struct migrate *m)
 {
     struct mirror *mirror = m->mirror ? m->mirror : mirror_new(&m->copy, m->mirror_ns);
     if (!mirror)
         return migrate_fail(m, VP_E_NO_MEMORY, "out of memory for mirroring");
     m->mirror = mirror;
-    if (reactor_call(volume_reactor(m->source), mirror_start, mirror) == 0)
+    int rc = reactor_call(volume_reactor(m->source), mirror_start, mirror);
+    if (rc && m->status.rounds > ROUNDS_MAX + ROUNDS_MIRRORED)
+        return migrate_fail(m, rc, "too much is going on here to mirror %s: try again later",
+                            m->status.from);
+    if (rc)
+        migrate_rest(m, UINT64_MAX);
+    else
         migrate_phase_move(m, MIGRATE_MIRRORING);
     return 0;
 }
@@ -136,8 +143,6 @@ static CO int live_choose(struct migrate *m, uint64_t before)
             return live_never(m, "it does not write in time what is mirrored");
         return reactor_call_for_client(volume_reactor(m->source), mirror_again, m->mirror);
     }
-    if (s->rounds > ROUNDS_MAX + ROUNDS_MIRRORED)
-        return live_never(m, "mirroring does not begin");
     bool shrinks = s->dirty_bytes / 3 < before / 4;
     return s->mode == MIGRATE_MIRROR || !shrinks || s->rounds >= ROUNDS_MAX ? live_mirror(m) : 0;
 }

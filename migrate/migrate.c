@@ -19,8 +19,8 @@
  * when the target's pool is there again. An error of 7 is left to settle.c, too.
  *
  * A move holds no lock while it copies. volumes/ refuses to change, delete or move a volume that is
- * about to leave, or is a TARGET. Only home runs this file, except for
- * the steps of the copy, the freeze, and the exchange, which run on the reactor of both volumes.
+ * about to leave, or is a TARGET. Only home runs this file, except for the steps of the copy, the
+ * freeze, and the exchange, which run on the reactor of both volumes.
  */
 #include "migrate/migrate_impl.h"
 
@@ -36,9 +36,8 @@
 #include <string.h>
 
 #define CLIENTS_WAIT                                                                               \
-    "the volume's clients wait for it, or will in a moment, so it is neither paused nor limited; " \
-    "it "                                                                                          \
-    "can be cancelled"
+    "the volume's clients wait for it, or will in a moment: it is neither paused nor limited, "    \
+    "but it can be cancelled"
 #define TURN_NS   UINT64_C(50000000) /* a move that is paused or limited looks again after this */
 #define FREEZE_MS 10000U
 #define PAUSE_MS  20U
@@ -249,16 +248,17 @@ CO void migrate_look(struct migrate *m)
     copy_tell(m);
 }
 
+CO void migrate_rest(struct migrate *m, uint64_t until_ns)
+{
+    until_ns = min_u64(until_ns, reactor_now_ns() + TURN_NS);
+    vp_ignore(co_queue_wait_until(&m->turn, until_ns, "the turn of a migration"), "it looks again");
+}
+
 /* Its job may be paused or limited while clients do not wait for it. */
 CO int migrate_await_turn(struct migrate *m)
 {
-    while (!m->cancelled && !m->job->hurry && !pool_job_may_go_on(m->job)) {
-        uint64_t look_ns = reactor_now_ns() + TURN_NS;
-        if (m->job->state == POOL_JOB_RUNNING)
-            look_ns = min_u64(look_ns, m->job->due_ns);
-        vp_ignore(co_queue_wait_until(&m->turn, look_ns, "the turn of a migration"),
-                  "it looks again");
-    }
+    while (!m->cancelled && !m->job->hurry && !pool_job_may_go_on(m->job))
+        migrate_rest(m, m->job->state == POOL_JOB_RUNNING ? m->job->due_ns : UINT64_MAX);
     if (m->overdue)
         return migrate_fail(m, VP_E_TIMED_OUT,
                             "%s has not taken what was left within the %" PRIu64

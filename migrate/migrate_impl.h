@@ -170,6 +170,8 @@ void migrate_phase_move(struct migrate *m, enum migrate_phase to);
 /* The first error counts. Returns rc. */
 __attribute__((format(printf, 3, 4))) int migrate_fail(struct migrate *m, int rc, const char *fmt,
                                                        ...);
+/* Waits until then, but no longer than 50 ms, and not once the move is cancelled. */
+CO void migrate_rest(struct migrate *m, uint64_t until_ns);
 /* Waits while the job of the move is paused or ahead of its limit. VP_E_CANCELLED, as migrate_fail
  * has it. */
 CO int migrate_await_turn(struct migrate *m) must_check;

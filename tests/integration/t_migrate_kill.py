@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
-from t_sigkill import SLOW, Client, main, nbd  # noqa: E402
+from t_sigkill import SLOW, Client, clients_end, main, nbd  # noqa: E402
 
 ROUNDS, VOLUMES = (3, 2) if SLOW else (9, 2)
 MODES = ("live", "mirror", "offline")
@@ -138,12 +138,7 @@ def run(daemon, directory, rng):
     for i in range(ROUNDS):
         mode = MODES[i % len(MODES)]
         moved += kill_in_the_middle(moves, daemon, clients, rng, mode, took[mode])
-    for c in clients:
-        c.stop.set()
-    for c in clients:
-        c.join(120)
-        if c.failure or c.is_alive():
-            raise SystemExit(f"FAILED: client {c.number}: {c.failure or 'hangs'}")
+    clients_end(clients)
     if [bulk_digest(u) for u in uris] != digests:
         raise SystemExit("FAILED: the data are not what was written")
     print(f"{ROUNDS} kills of {VOLUMES} moves, {moved} of which took effect; alone they took "

@@ -155,6 +155,16 @@ class Client(threading.Thread):
             self.failure = e
 
 
+def clients_end(clients):
+    """They stop, and none has failed."""
+    for c in clients:
+        c.stop.set()
+    for c in clients:
+        c.join(120)
+        if c.failure or c.is_alive():
+            raise SystemExit(f"FAILED: client {c.number}: {c.failure or 'hangs'}")
+
+
 def run(daemon, rng):
     daemon.start()
     daemon.wait_ready()
@@ -179,12 +189,7 @@ def run(daemon, rng):
         for c in clients:
             if c.failure:
                 raise SystemExit(f"FAILED: {c.failure}")
-    for c in clients:
-        c.stop.set()
-    for c in clients:
-        c.join(120)
-        if c.failure or c.is_alive():
-            raise SystemExit(f"FAILED: client {c.number}: {c.failure or 'hangs'}")
+    clients_end(clients)
     print(f"{ROUNDS} kills, slowest restart {slowest * 1000:.0f} ms; "
           f"{sum(c.connects for c in clients)} connections, {sum(c.flushes for c in clients)} flushes, "
           f"{sum(c.verified for c in clients)} blocks verified")

@@ -268,6 +268,41 @@ clients_do_not_wait_for_a_mirrored_write_that_is_late_when_they_are_stopped(void
         play(is_late, seed);
 }
 
+static CO void sleeper(void *stop)
+{
+    while (!*(bool *)stop)
+        pass_time(MS(50));
+}
+
+/* All coroutines of the reactor are somebody else's when it is to be mirrored. */
+static CO void has_no_coroutines(struct sim_volumes *s)
+{
+    static bool stop;
+    struct volume *v = sim_volumes_volume(s, "v", SIZE);
+    uint64_t since_ns = reactor_now_ns();
+    check_ok(volume_write(v, 0, MIB(4), data, 0));
+    struct migrate *m = move_begin(s, &v, &(struct migrate_options){.mode = MIGRATE_MIRROR});
+    stop = false;
+    while (co_spawn(sleeper, &stop, "somebody else's") == 0)
+        ;
+    migrate_wait(m);
+    struct migrate_status is = *migrate_status(m);
+    migrate_free(m);
+    stop = true;
+    check_equal(is.phase, MIGRATE_FAILED);
+    check_equal(is.rc, VP_E_IO_TOO_MANY_COROUTINES);
+    check(strstr(is.error, "too much is going on here to mirror p/v") != NULL);
+    check(reactor_now_ns() - since_ns > MS(3000)); /* it was not given up at once */
+    pass_time(MS(100));
+    volume_close(v);
+}
+
+static void a_move_that_cannot_be_mirrored_says_why_after_a_while(void **state)
+{
+    (void)state;
+    play(has_no_coroutines, 1);
+}
+
 int main(void)
 {
     memset(data, 7, sizeof(data)); /* zeros would become holes, without a write to a disk */
@@ -278,6 +313,7 @@ int main(void)
         cmocka_unit_test(clients_are_not_stopped_while_a_mirrored_write_is_late),
         cmocka_unit_test(
             clients_do_not_wait_for_a_mirrored_write_that_is_late_when_they_are_stopped),
+        cmocka_unit_test(a_move_that_cannot_be_mirrored_says_why_after_a_while),
         cmocka_unit_test(a_limit_does_not_delay_what_is_left_after_the_intent),
     };
     return cmocka_run_group_tests_name("migrate/live_end", tests, NULL, NULL);
