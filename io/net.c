@@ -60,10 +60,14 @@ static void net_prep(struct ring_req *req, struct io_uring_sqe *sqe)
     }
 }
 
+/* From the wake-up on nothing may cut the request: the coroutine runs later in this turn or in the
+ * next one, behind due timers, and then its stack is used for something else. */
 static void net_finish(struct net_op *op)
 {
-    if (op->pending == 0)
-        co_wake(op->co);
+    if (op->pending > 0)
+        return;
+    timer_disarm(&op->timer);
+    co_wake(op->co);
 }
 
 static void net_done(struct ring_req *req, int res)
@@ -134,7 +138,6 @@ static CO int net_run(struct net_op *op, uint64_t deadline_ns, const char *why)
         if (deadline_ns)
             timer_arm(&op->timer, deadline_ns);
         co_suspend_cancellable(why, net_cancel, op);
-        timer_disarm(&op->timer);
     } while (op->cut_rc == 0 && (op->res == -EINTR || op->res == -EAGAIN));
     if (op->res >= 0)
         return 0;

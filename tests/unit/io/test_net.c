@@ -163,6 +163,37 @@ static void a_deadline_ends_a_send_that_nobody_reads(void **state)
     run(send_deadline);
 }
 
+/* Lets a byte and the deadline come in one turn. */
+static void send_late(void *arg)
+{
+    const uint64_t *deadline = arg;
+    check_equal(write(pair[1], "x", 1), 1);
+    while (reactor_now_ns() <= *deadline)
+        ;
+}
+
+static void deadline_and_data(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < 20; i++) {
+        uint64_t deadline = reactor_now_ns() + 2 * MS;
+        char buf[8];
+        size_t got;
+        check_ok(co_spawn(send_late, &deadline, "late"));
+        check_ok(io_recv(pair[0], buf, 8, deadline, &got));
+        check_equal(got, 1);
+        uint64_t next = reactor_now_ns() + 2 * MS; /* nothing is left of the first wait */
+        check_equal(io_recv(pair[0], buf, 8, next, &got), VP_E_TIMED_OUT);
+        check(reactor_now_ns() >= next);
+    }
+}
+
+static void a_deadline_that_passes_when_the_data_are_there_cuts_nothing(void **state)
+{
+    (void)state;
+    run(deadline_and_data);
+}
+
 struct victim {
     struct co *co;
     int fd, rc, accepted;
@@ -404,6 +435,7 @@ int main(void)
         cmocka_unit_test(the_end_of_the_stream_is_told),
         cmocka_unit_test(a_deadline_ends_a_receive_and_leaves_the_socket_usable),
         cmocka_unit_test(a_deadline_ends_a_send_that_nobody_reads),
+        cmocka_unit_test(a_deadline_that_passes_when_the_data_are_there_cuts_nothing),
         cmocka_unit_test(receive_and_accept_can_be_cancelled),
         cmocka_unit_test(a_receive_that_is_not_even_submitted_can_be_cancelled),
         cmocka_unit_test(data_that_came_in_the_race_with_a_cancel_are_not_lost),
