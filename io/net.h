@@ -29,6 +29,21 @@ int io_listen_tcp(const char *host, const char *port, int *out_fd, unsigned *out
 /* A connected client's descriptor (close-on-exec), or an error. */
 CO int io_accept(int listen_fd, uint64_t deadline_ns, int *out_fd) must_check;
 
+/*
+ * Connects; *out_fd is non-blocking and close-on-exec. For both: errors, each with a sentence, are
+ * VP_E_REFUSED (nobody listens), VP_E_NOT_FOUND (no such file, no such host), VP_E_PERMISSION,
+ * VP_E_UNREACHABLE (no way to that host), VP_E_TIMED_OUT, VP_E_CANCELLED, VP_E_TOO_BIG (the path),
+ * VP_E_NO_MEMORY, VP_E_SYSTEM. Not in a simulated world.
+ */
+CO int io_connect_unix(const char *path, uint64_t deadline_ns, int *out_fd,
+                       struct vp_error *err) must_check;
+/* `host` is a name or a number, `port` a number as text. Every address of the host is tried in
+ * turn, each with its part of the time. Small messages go at once (TCP_NODELAY). A peer that is
+ * gone without a word is noticed after IO_CONNECT_SILENCE_MS: the next call says VP_E_TIMED_OUT. */
+CO int io_connect_tcp(const char *host, const char *port, uint64_t deadline_ns, int *out_fd,
+                      struct vp_error *err) must_check;
+#define IO_CONNECT_SILENCE_MS 15000
+
 /* Receives 1..len bytes into *got; *got = 0 at the end of the stream. Errors: VP_E_CLOSED (reset),
  * VP_E_CANCELLED, VP_E_TIMED_OUT. */
 CO int io_recv(int fd, void *buf, size_t len, uint64_t deadline_ns, size_t *got) must_check;
