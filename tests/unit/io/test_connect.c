@@ -78,6 +78,11 @@ static void check_connected(int fd, int listener)
 {
     int other = -1;
     char c = 0;
+    size_t got;
+    uint64_t turns = figure_get(&reactor_figures(reactor_self())->turns);
+    check_equal(io_recv(fd, &c, 1, soon(20), &got), VP_E_TIMED_OUT);
+    turns = figure_get(&reactor_figures(reactor_self())->turns) - turns;
+    check(turns < 10); /* the ring waits, though the descriptor does not */
     check_ok(io_accept(listener, soon(5000), &other));
     check_ok(io_send_all(fd, "a", 1, soon(5000)));
     check_ok(io_recv_all(other, &c, 1, soon(5000)));
