@@ -89,7 +89,7 @@ bool nbdx_uri_format(const struct nbdx_address *a, unsigned port, const char *ex
     if (a->kind == NBDX_UNIX)
         return uri_append(&at, end, "nbd+unix:///", false) && uri_append(&at, end, export, true) &&
                uri_append(&at, end, "?socket=", false) && uri_append(&at, end, a->path, true);
-    if (a->kind == NBDX_FD)
+    if (a->kind != NBDX_TCP)
         return false;
     bool v6 = strchr(a->host, ':');
     snprintf(head, sizeof(head), "nbd://%s%s%s:%u/", v6 ? "[" : "", a->host, v6 ? "]" : "", port);

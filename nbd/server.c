@@ -1,7 +1,7 @@
 /*
- * A listening socket, its exports and its connections. A connection is one coroutine on the
- * server's reactor. For the transmission phase it calls over to the volume's reactor. So only one
- * thread touches everything here.
+ * A listening socket (or none: connections are given), its exports and its connections. A
+ * connection is one coroutine on the server's reactor. For the transmission phase it calls over to
+ * the volume's reactor. So only one thread touches everything here.
  */
 #include "nbd/server.h"
 
@@ -34,8 +34,9 @@ struct nbdx_server {
     struct co *acceptor; /* NULL until it runs */
     struct list connections;
     unsigned connection_count;
-    struct co_queue changed; /* a connection, the acceptor or a waiter ended */
-    unsigned waiters;        /* in nbdx_server_wait_unused                   */
+    struct co_queue changed; /* a connection, the acceptor, a giver or a waiter ended */
+    unsigned waiters;        /* in nbdx_server_wait_unused                            */
+    _Atomic unsigned givers; /* in nbdx_server_give, on any reactor                   */
     bool wait_ended;
 
     uint64_t accepted, refused, handshakes_failed;
@@ -130,21 +131,25 @@ static CO void connection_main(void *arg)
     vp_ignore(connection_serve(arg), "told in the log, the client knows");
 }
 
-static CO void connection_begin(struct nbdx_server *s, int fd)
+/* Takes `fd`. VP_E_AGAIN, VP_E_NO_MEMORY. */
+static CO int connection_begin(struct nbdx_server *s, int fd)
 {
     if (s->connection_count >= s->limits.connections || !total_enter(s->total)) {
         s->refused++;
         io_close(fd);
-        return;
+        return VP_E_AGAIN;
     }
     struct nbdx_connection *c = connection_new(s, fd);
     if (!c) {
         total_leave(s->total);
         io_close(fd);
-        return;
+        return VP_E_NO_MEMORY;
     }
-    if (co_spawn(connection_main, c, "nbd-connection"))
+    if (co_spawn(connection_main, c, "nbd-connection")) {
         connection_free(c); /* nobody can have pinned it yet */
+        return VP_E_AGAIN;
+    }
+    return 0;
 }
 
 static CO void acceptor_main(void *arg)
@@ -155,13 +160,42 @@ static CO void acceptor_main(void *arg)
         int fd;
         int rc = io_accept(s->listen_fd, 0, &fd);
         if (!rc)
-            connection_begin(s, fd);
+            vp_ignore(connection_begin(s, fd), "the client sees it");
         else if (!s->stopping)
             vp_ignore(co_sleep_ns(ACCEPT_RETRY_NS), "the loop looks at `stopping`");
     }
     s->acceptor = NULL;
     s->accepting = false;
     co_queue_wake_all(&s->changed);
+}
+
+/* ---- connections that are given ------------------------------------------------------------ */
+
+struct give_call {
+    struct nbdx_server *server;
+    int fd; /* -1: taken */
+};
+
+static CO int give_here(void *arg)
+{
+    struct give_call *call = arg;
+    struct nbdx_server *s = call->server;
+    int rc = VP_E_SHUTDOWN;
+    if (!s->stopping)
+        rc = connection_begin(s, steal_fd(&call->fd));
+    s->givers--;
+    co_queue_wake_all(&s->changed); /* nbdx_server_stop may free the server next */
+    return rc;
+}
+
+CO int nbdx_server_give(struct nbdx_server *s, int fd)
+{
+    struct give_call call = {s, fd};
+    s->givers++;
+    int rc = reactor_call(s->reactor, give_here, &call);
+    if (call.fd >= 0)
+        io_close(call.fd);
+    return rc;
 }
 
 /* ---- start --------------------------------------------------------------------------------- */
@@ -279,6 +313,8 @@ static CO int server_listen(struct nbdx_server *s, struct vp_error *err)
     case NBDX_FD:
         s->listen_fd = a->fd;
         return 0;
+    case NBDX_GIVEN:
+        return 0;
     }
     return vp_fail(err, VP_E_INVALID, "unknown kind of address %d", (int)a->kind);
 }
@@ -286,6 +322,8 @@ static CO int server_listen(struct nbdx_server *s, struct vp_error *err)
 static int server_begin(void *arg)
 {
     struct nbdx_server *s = arg;
+    if (s->listen_fd < 0)
+        return 0;
     int rc = co_spawn(acceptor_main, s, "nbd-acceptor");
     s->accepting = !rc;
     return rc;
@@ -383,7 +421,7 @@ static CO int server_stop_here(void *arg)
     while (s->connection_count && rc != VP_E_TIMED_OUT)
         rc = co_queue_wait_until(&s->changed, deadline, "nbd: clients of a server that stops");
     connections_tell(s, true);
-    while (s->connection_count || s->waiters)
+    while (s->connection_count || s->waiters || s->givers)
         co_queue_wait(&s->changed, "nbd: connections that were cut");
     return 0;
 }

@@ -1,7 +1,7 @@
 /*
  * The NBD server. One `struct nbdx_server` for each attachment has a listening socket and the
- * exports that are reached through it. nbd/README.md has the structure, docs/nbd.md says what
- * clients get.
+ * exports that are reached through it. Instead of listening, a server may be given its connections.
+ * nbd/README.md has the structure, docs/nbd.md says what clients get.
  *
  * Threads: a server belongs to the reactor that started it, and its functions are called there
  * (those marked CO may be called from any reactor). Requests of a volume run on the volume's
@@ -27,9 +27,10 @@
 /* ---- where to listen ----------------------------------------------------------------------- */
 
 enum nbdx_address_kind {
-    NBDX_UNIX, /* path, permissions 0660                                           */
-    NBDX_TCP,  /* host (empty: 127.0.0.1) and port ("0" picks a free one)          */
-    NBDX_FD,   /* an inherited listening socket, which the server then owns        */
+    NBDX_UNIX,  /* path, permissions 0660                                           */
+    NBDX_TCP,   /* host (empty: 127.0.0.1) and port ("0" picks a free one)          */
+    NBDX_FD,    /* an inherited listening socket, which the server then owns        */
+    NBDX_GIVEN, /* nowhere: connections are handed in by nbdx_server_give */
 };
 struct nbdx_address {
     enum nbdx_address_kind kind;
@@ -101,6 +102,16 @@ CO int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server
 CO void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms);
 
 /*
+ * CO. Serves the connected client on `fd`, which the server owns from now on, also after an error.
+ * The server's greeting is the next that the client sees. For a server of any kind of address; from
+ * any reactor. The limits are those of accepted connections, and so is what nbdx_server_stop
+ * promises. No call begins when nbdx_server_stop has been called; one that is under way by then is
+ * waited for. Errors: VP_E_SHUTDOWN (the server stops), VP_E_AGAIN (at the limit of connections, or
+ * no coroutine), VP_E_NO_MEMORY.
+ */
+CO int nbdx_server_give(struct nbdx_server *s, int fd) must_check;
+
+/*
  * CO. Export `index` of a server that runs is called `name` from now on, and is found by these
  * aliases too, by new connections and by those that still shake hands. Connections are not
  * disturbed. VP_E_NO_MEMORY: it keeps the names that it had.
@@ -109,7 +120,7 @@ CO int nbdx_server_rename(struct nbdx_server *s, unsigned index, const char *nam
                           const char *const *aliases, unsigned alias_count) must_check;
 
 /* How clients name export `index`: "nbd+unix:///POOL/VOL?socket=PATH", "nbd://HOST:PORT/POOL/VOL".
- * False when `size` is too small. */
+ * False when `size` is too small, and for a server without an address. */
 bool nbdx_server_uri(const struct nbdx_server *s, unsigned index, char *out, size_t size);
 /* The TCP port that was taken; 0 for unix sockets. */
 unsigned nbdx_server_port(const struct nbdx_server *s);
