@@ -21,6 +21,10 @@
  * 5. Where the scan copies, the target is a hole. A round writes over what the scan or an earlier
  *    round has written.
  *
+ * 6. Where the target is not reached any more, nobody knows whether what was under way has landed.
+ *    Those blocks are dirty again, so a round copies them, with their
+ *    zeros, once the target is reached.
+ *
  * Tested by tests/unit/migrate/ and by the simulator's moves.
  */
 #include "base/verify.h"
@@ -32,10 +36,10 @@
 #define COPY_PIECE_LIVE_BYTES   (UINT64_C(64) << 10)
 #define COPY_WORKERS            4U
 
-void copy_init(struct copy *c, struct volume *from, struct volume *to)
+void copy_init(struct copy *c, struct volume *from, const struct migrate_peer *to)
 {
     *c = (struct copy){.from = from,
-                       .to = to,
+                       .to = *to,
                        .size_bytes = volume_size(from),
                        .piece_bytes = COPY_PIECE_FROZEN_BYTES};
     co_mutex_init(&c->lock);
@@ -97,7 +101,8 @@ int copy_look(void *copy)
                                  .mirrored_bytes = m ? m->mirrored_bytes : 0,
                                  .stops = m ? m->stops : 0,
                                  .mirrors = m && m->on,
-                                 .late = m && m->late > 0 && io_guard_on(GUARD_MOVE_AWAITS_LATE)};
+                                 .late = m && m->late > 0 && io_guard_on(GUARD_MOVE_AWAITS_LATE),
+                                 .lost = c->lost};
     return 0;
 }
 
@@ -190,7 +195,7 @@ static void round_next(struct copy *c, struct piece *p)
 static CO int piece_find(struct copy *c, struct piece *p)
 {
     int rc = 0;
-    while (!rc && !c->rc && !p->count && c->left_bytes) {
+    while (!rc && !c->rc && !c->lost && !p->count && c->left_bytes) {
         if (!copy_scan_is_done(c))
             scan_next(c, p);
         if (!p->count && !copy_scan_is_done(c)) {
@@ -235,7 +240,7 @@ static CO int run_write(struct copy *c, uint64_t block, uint64_t count, const ui
 {
     uint64_t at = block * COPY_BLOCK, len = min_u64(count * COPY_BLOCK, c->size_bytes - at);
     c->unflushed = true;
-    return zero ? volume_zero(c->to, at, len, 0) : volume_write(c->to, at, len, buf, 0);
+    return zero ? c->to.ops->zero(c->to.arg, at, len) : c->to.ops->write(c->to.arg, at, len, buf);
 }
 
 CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t *buf, bool fresh,
@@ -259,14 +264,16 @@ CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t 
 
 void copy_fail(struct copy *c, int rc, uint64_t block, bool there)
 {
-    if (c->rc)
+    c->lost |= there && rc == VP_E_PEER_LOST;
+    if (c->rc || (c->lost && c->tracked))
         return;
     c->rc = rc;
     c->failed_at = block * COPY_BLOCK;
     c->failed_there = there;
 }
 
-/* Reads the piece and writes it. Blocks that a failure leaves are not dirty: it ends the copy. */
+/* Reads the piece and writes it. Blocks that a failure leaves are not dirty, since it ends the
+ * copy; blocks of which nobody knows whether they have landed are (6). */
 static CO void piece_copy(struct copy *c, const struct piece *p, uint8_t *buf)
 {
     bool zero = false;
@@ -282,6 +289,8 @@ static CO void piece_copy(struct copy *c, const struct piece *p, uint8_t *buf)
         copy_write(c, p->block, p->count, zero ? NULL : buf, p->fresh, &written_bytes, &zero_bytes);
     if (rc)
         copy_fail(c, rc, p->block, true);
+    if (rc == VP_E_PEER_LOST && c->tracked)
+        dirty_mark(&c->dirty, p->block, p->count);
     c->copied_bytes += written_bytes;
     c->zero_bytes += zero_bytes;
     c->again_bytes += p->fresh ? 0 : written_bytes + zero_bytes;
@@ -328,7 +337,16 @@ CO int copy_step(void *copy)
     vp_ignore(co_group_wait(&c->workers), "they report in the copy");
     VP_VERIFY_TRUE(list_empty(&c->flying));
     vp_ignore(copy_look(c), "it does not fail");
-    return c->rc;
+    return c->rc ? c->rc : c->lost ? VP_E_PEER_LOST : 0;
+}
+
+CO int copy_found(void *copy)
+{
+    struct copy *c = copy;
+    if (c->mirror)
+        mirror_settle(c->mirror);
+    c->lost = false;
+    return copy_look(c);
 }
 
 /* ---- the end ------------------------------------------------------------------------------ */
@@ -337,16 +355,20 @@ CO int copy_flush(void *copy)
 {
     struct copy *c = copy;
     c->unflushed = false;
-    int rc = volume_flush(c->to);
+    int rc = c->to.ops->flush(c->to.arg);
     if (rc)
         c->unflushed = true;
+    c->lost |= rc == VP_E_PEER_LOST;
     vp_ignore(copy_look(c), "it does not fail");
-    return rc ? rc : c->rc; /* a mirrored write may have failed since the last step */
+    if (c->rc) /* a mirrored write may have failed since the last step */
+        return c->rc;
+    return c->lost ? VP_E_PEER_LOST : rc;
 }
 
 void copy_verify_whole(const struct copy *c)
 {
     VP_VERIFY_TRUE(copy_scan_is_done(c));
+    VP_VERIFY_TRUE(!c->lost);
     VP_VERIFY(c->dirty.count, ==, 0U);
     VP_VERIFY_TRUE(list_empty(&c->flying));
     VP_VERIFY_TRUE(!c->mirror || mirror_is_quiet(c->mirror));

@@ -62,7 +62,7 @@ static bool live_may_freeze(struct migrate *m)
     uint64_t rate = m->round_rate ? min_u64(m->round_rate, RATE_SCATTERED) : RATE_SCATTERED;
     double ns = (double)s->dirty_bytes * (double)SECOND_NS / (double)rate;
     s->pause_ns = ns < PAUSE_NS_MAX ? max_u64((uint64_t)ns, 1) : (uint64_t)PAUSE_NS_MAX;
-    return mirrors && !m->copy.seen.late && s->pause_ns <= m->pause_ns;
+    return mirrors && !m->copy.seen.late && !m->copy.seen.lost && s->pause_ns <= m->pause_ns;
 }
 
 /* How much is dirty, when it is the job's turn. When this returns the job is neither paused nor
@@ -74,6 +74,11 @@ static CO int live_look(struct migrate *m)
         rc = migrate_await_turn(m);
         if (!rc)
             migrate_look(m);
+        while (!rc && m->copy.seen.lost) {
+            rc = migrate_renew(m);
+            if (!rc)
+                migrate_look(m);
+        }
     } while (!rc && !m->job->hurry && !pool_job_may_go_on(m->job));
     return rc;
 }
@@ -139,7 +144,7 @@ static CO int live_choose(struct migrate *m, uint64_t before)
             return live_never(m, "what is dirty does not get less");
         if (m->copy.seen.mirrors)
             return 0;
-        if (m->copy.seen.stops > STOPS_MAX)
+        if (m->copy.seen.stops > STOPS_MAX + s->breaks)
             return live_never(m, "it does not write in time what is mirrored");
         return reactor_call_for_client(volume_reactor(m->source), mirror_again, m->mirror);
     }

@@ -1,26 +1,31 @@
 /*
- * A volume moves to another pool of this daemon (migrate.h).
+ * A volume moves to another pool (migrate.h). What the other side does, a pool of this daemon or of
+ * another one, is behind peer.h.
  *
- *     1. A TARGET is made as the source is, and is opened on the source's reactor. From now on
- *        nobody resizes, renames or deletes the source.
+ *     1. The other side makes a TARGET as the source is, and opens it. From now on nobody resizes,
+ *        renames or deletes the source.
  *     2. Live: its data are copied while its clients write (live.c).
  *     3. The source's record says INTENT, durably.
  *     4. The source is frozen: its clients wait at the gate. What is left (offline: all) is copied,
  *        and the target is flushed.
- *     5. The target's record says ARRIVED, with the records of the exports, in one commit. Now the
- *        target is the volume.
- *     6. The fronts are exchanged, and the gate opens: clients are served by the target.
+ *     5. The target's record says ARRIVED. Now the target is the volume. In this daemon the records
+ *        of the exports are in the same commit.
+ *     6. In this daemon the fronts are exchanged, and the gate opens: clients are served by the
+ *        target. To another daemon clients go by themselves.
  *     7. The source is deleted, with the records of its exports, in one commit. The target's record
  *        says OWNER.
  *
  * Before 5 every error, and a cancel, ends in undo: the gate opens, the target is deleted, and the
- * source's record says OWNER. Clients have waited, and see no error. An error of 5 leaves the
- * volume in doubt, because its record may be durable or not: its exports end, and settle.c decides
- * when the target's pool is there again. An error of 7 is left to settle.c, too.
+ * source's record says OWNER. Clients have waited, and see no error. When nobody says what became
+ * of 5 the volume is in doubt: its exports end, and who can tell decides later. An error of 7 is
+ * left for later, too (5 to 7: ends.c).
+ *
+ * Another daemon may not be reached for a while. Before the freeze clients do not notice, and the
+ * copy goes on once it is reached again. In the freeze clients go on, and are stopped again later.
  *
  * A move holds no lock while it copies. volumes/ refuses to change, delete or move a volume that is
  * about to leave, or is a TARGET. Only home runs this file, except for the steps of the copy, the
- * freeze, and the exchange, which run on the reactor of both volumes.
+ * freeze, and the exchange, which run on the reactor of the source.
  */
 #include "migrate/migrate_impl.h"
 
@@ -43,6 +48,9 @@
 #define PAUSE_MS  20U
 #define HOLD_MS   5000U
 #define MIRROR_MS 1000U
+#define LOST_MS   30000U
+#define ANSWER_MS 30000U
+#define RENEW_NS  UINT64_C(300000000) /* between two attempts to reach the other daemon */
 #define MS_NS     UINT64_C(1000000)
 
 /* ---- states ------------------------------------------------------------------------------- */
@@ -53,8 +61,10 @@ static const unsigned phase_moves[] = {
     [MIGRATE_PREPARING] = TO(MIGRATE_COPYING) | TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
     [MIGRATE_COPYING] = TO(MIGRATE_MIRRORING) | TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
     [MIGRATE_MIRRORING] = TO(MIGRATE_FREEZING) | TO(MIGRATE_UNDOING),
-    [MIGRATE_FREEZING] = TO(MIGRATE_DRAINING) | TO(MIGRATE_MIRRORING) | TO(MIGRATE_UNDOING),
-    [MIGRATE_DRAINING] = TO(MIGRATE_SWITCHING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_FREEZING] =
+        TO(MIGRATE_DRAINING) | TO(MIGRATE_COPYING) | TO(MIGRATE_MIRRORING) | TO(MIGRATE_UNDOING),
+    [MIGRATE_DRAINING] =
+        TO(MIGRATE_SWITCHING) | TO(MIGRATE_COPYING) | TO(MIGRATE_MIRRORING) | TO(MIGRATE_UNDOING),
     [MIGRATE_SWITCHING] = TO(MIGRATE_LEAVING) | TO(MIGRATE_UNDOING) | TO(MIGRATE_IN_DOUBT),
     [MIGRATE_LEAVING] = TO(MIGRATE_DONE),
     [MIGRATE_UNDOING] = TO(MIGRATE_FAILED) | TO(MIGRATE_CANCELLED),
@@ -90,34 +100,52 @@ int migrate_fail(struct migrate *m, int rc, const char *fmt, ...)
 
 /* ---- preparing ---------------------------------------------------------------------------- */
 
+/* The other side. */
+static void move_peer(struct migrate *m, const struct migrate_options *o)
+{
+    struct migrate_status *s = &m->status;
+    if (o->peer) {
+        m->peer = *o->peer;
+        (void)snprintf(s->to, sizeof(s->to), "%s", o->to_name);
+        (void)snprintf(s->peer, sizeof(s->peer), "%s", o->peer_name);
+        memcpy(m->there.peer, s->peer, sizeof(s->peer));
+        return;
+    }
+    (void)snprintf(m->name, sizeof(m->name), "%s", o->name);
+    (void)snprintf(s->to, sizeof(s->to), "%s/%s", pool_name(volumes_pool(o->to)), m->name);
+    m->local = (struct peer_local){.vs = o->to, .name = m->name, .exports = &m->exports};
+    m->peer = (struct migrate_peer){&peer_local_ops, &m->local};
+    m->there.pool = pool_uuid(volumes_pool(o->to));
+}
+
 static struct migrate *move_new(const struct migrate_options *o)
 {
     static const struct migrate_exports none;
     struct migrate *m = calloc(1, sizeof(*m));
-    const struct pool *from = volumes_pool(o->from), *to = volumes_pool(o->to);
+    const struct pool *from = volumes_pool(o->from);
     uint8_t random[16];
     if (!m)
         return NULL;
     reactor_random(random, sizeof(random));
     m->from_vs = o->from;
-    m->to_vs = o->to;
     m->exports = o->exports ? *o->exports : none;
     m->freeze_ns = (o->freeze_ms ? o->freeze_ms : FREEZE_MS) * MS_NS;
     m->limit_bytes = o->limit_bytes;
     m->hold_ns = (o->hold_ms ? o->hold_ms : HOLD_MS) * MS_NS;
     m->pause_ns = (o->pause_ms ? o->pause_ms : PAUSE_MS) * MS_NS;
     m->mirror_ns = (o->mirror_ms ? o->mirror_ms : MIRROR_MS) * MS_NS;
+    m->lost_ns = (o->lost_ms ? o->lost_ms : LOST_MS) * MS_NS;
+    m->answer_ns = (o->answer_ms ? o->answer_ms : ANSWER_MS) * MS_NS;
     (void)snprintf(m->volume, sizeof(m->volume), "%s", o->volume);
-    (void)snprintf(m->name, sizeof(m->name), "%s", o->name);
     struct migrate_status *s = &m->status;
     s->id = vp_uuid_from_random(random);
     s->mode = o->mode;
     s->phase = MIGRATE_PREPARING;
     s->started = reactor_wall_seconds();
     (void)snprintf(s->from, sizeof(s->from), "%s/%s", pool_name(from), m->volume);
-    (void)snprintf(s->to, sizeof(s->to), "%s/%s", pool_name(to), m->name);
-    m->there = (struct volume_move){.id = s->id, .pool = pool_uuid(to)};
-    m->here = (struct volume_move){.id = s->id, .pool = pool_uuid(from)};
+    move_peer(m, o);
+    m->there.id = m->here.id = s->id;
+    m->here.pool = pool_uuid(from);
     memcpy(m->there.volume, s->to, sizeof(s->to));
     memcpy(m->here.volume, s->from, sizeof(s->from));
     co_queue_init(&m->ended);
@@ -158,11 +186,10 @@ static CO int target_make(struct migrate *m, struct vp_error *err)
         return vp_fail(err, rc, "no volume %s", m->status.from);
     m->status.total_bytes = info.valid_bytes;
     pool_job_count(m->job, m->status.total_bytes);
-    rc = volume_target_create(m->to_vs, m->name, &info, owner.epoch, &m->here, err);
-    if (rc)
-        return rc;
-    m->targeted = true;
-    return volume_open_to_move(m->to_vs, m->name, volume_reactor(m->source), &m->target, err);
+    const struct migrate_offer offer = {.source = m->here, .epoch = owner.epoch, .info = &info};
+    rc = m->peer.ops->make(m->peer.arg, &offer, volume_reactor(m->source), &m->there.pool, err);
+    m->made = !rc;
+    return rc;
 }
 
 static CO int move_prepare(struct migrate *m, struct vp_error *err)
@@ -172,8 +199,8 @@ static CO int move_prepare(struct migrate *m, struct vp_error *err)
         rc = source_take(m, err);
     if (!rc)
         rc = target_make(m, err);
-    if (!rc && m->exports.prepare) {
-        rc = m->exports.prepare(m->exports.arg, m->source, m->target, err);
+    if (!rc && m->local.target && m->exports.prepare) {
+        rc = m->exports.prepare(m->exports.arg, m->source, m->local.target, err);
         m->held = !rc;
     }
     return rc;
@@ -206,7 +233,7 @@ CO void migrate_thaw(struct migrate *m, struct volume *v)
     m->status.frozen_ns = reactor_now_ns() - m->frozen_at_ns;
 }
 
-static CO int move_freeze(struct migrate *m)
+CO int migrate_freeze(struct migrate *m)
 {
     struct freeze_call c = {.front = volume_front(m->source), .wait_ns = m->freeze_ns};
     m->frozen_at_ns = reactor_now_ns();
@@ -216,6 +243,35 @@ static CO int move_freeze(struct migrate *m)
         return 0;
     return migrate_fail(m, rc, "clients of %s could not be stopped: %s%s%s", m->status.from,
                         vp_err_text(rc), c.late.count ? ", in flight: " : "", c.late.text);
+}
+
+void migrate_cut(struct migrate *m)
+{
+    if (m->peer.ops->cut)
+        m->peer.ops->cut(m->peer.arg);
+}
+
+CO int migrate_renew(struct migrate *m)
+{
+    uint64_t now_ns = reactor_now_ns(), deadline_ns = now_ns + m->lost_ns;
+    int rc = VP_E_PEER_LOST;
+    m->status.breaks++;
+    vp_info("migration of %s to %s: %s is not reached any more", m->status.from, m->status.to,
+            m->status.peer);
+    while (rc == VP_E_PEER_LOST && !m->cancelled) {
+        struct vp_error err = {0};
+        rc = m->peer.ops->renew(m->peer.arg, &err);
+        now_ns = reactor_now_ns();
+        if (rc && (rc != VP_E_PEER_LOST || now_ns >= deadline_ns))
+            return migrate_fail(m, rc, "%s: %s", m->status.peer,
+                                err.text[0] ? err.text : vp_err_text(rc));
+        if (rc)
+            vp_ignore(co_queue_wait_until(&m->turn, now_ns + RENEW_NS, "another daemon"),
+                      "it is tried again");
+    }
+    if (m->cancelled)
+        return migrate_fail(m, VP_E_CANCELLED, "it was cancelled");
+    return reactor_call_for_client(volume_reactor(m->source), copy_found, &m->copy);
 }
 
 /* From now on, until the end is known, both pools are asked who owns the volume. */
@@ -281,6 +337,8 @@ CO int migrate_copy_step(struct migrate *m)
     rc = reactor_call_for_client(volume_reactor(m->source), copy_step, &m->copy);
     m->steps_ns += reactor_now_ns() - since_ns;
     copy_tell(m);
+    if (rc == VP_E_PEER_LOST && m->copy.tracked)
+        return m->status.phase == MIGRATE_DRAINING ? rc : migrate_renew(m);
     if (!rc)
         return 0;
     bool there = m->copy.failed_there;
@@ -292,160 +350,18 @@ CO int migrate_flush(struct migrate *m)
 {
     if (!io_guard_on(GUARD_MOVE_ARRIVES_LAST))
         return 0;
-    int rc = reactor_call_for_client(volume_reactor(m->target), copy_flush, &m->copy);
+    int rc = reactor_call_for_client(volume_reactor(m->source), copy_flush, &m->copy);
     copy_tell(m);
+    while (rc == VP_E_PEER_LOST && m->copy.tracked) {
+        int found = m->status.phase == MIGRATE_DRAINING ? rc : migrate_renew(m);
+        if (found)
+            return found;
+        rc = reactor_call_for_client(volume_reactor(m->source), copy_flush, &m->copy);
+    }
     return rc ? migrate_fail(m, rc, "flushing %s: %s", m->status.to, vp_err_text(rc)) : 0;
 }
 
-/* ---- switching ---------------------------------------------------------------------------- */
-
-/* *in_doubt: whether the volume arrived is not known. */
-static CO int move_arrive(struct migrate *m, bool *in_doubt)
-{
-    struct pool_batch b;
-    *in_doubt = false;
-    pool_batch_init(&b);
-    int rc = m->exports.arrive ? m->exports.arrive(m->exports.arg, m->target, &b) : 0;
-    if (!rc)
-        rc = volume_arrive(m->to_vs, m->name, &b, in_doubt);
-    pool_batch_fini(&b);
-    return rc ? migrate_fail(m, rc, "the arrival at %s could not be recorded: %s", m->status.to,
-                             vp_err_text(rc))
-              : 0;
-}
-
-struct exchange_call {
-    struct volume *from, *to;
-};
-
-/* Both gates are closed for the exchange. Nobody but this move sends requests to the target. */
-static CO int exchange_on_reactor(void *arg)
-{
-    const struct exchange_call *c = arg;
-    struct front_late late;
-    int rc = front_freeze(volume_front(c->to), 0, &late);
-    if (!rc)
-        volume_fronts_exchange(c->from, c->to);
-    return rc;
-}
-
-/* Clients are served by the target from now on. */
-static CO void move_exchange(struct migrate *m)
-{
-    struct exchange_call c = {m->source, m->target};
-    int rc = reactor_call(volume_reactor(m->target), exchange_on_reactor, &c);
-    VP_VERIFY(rc, ==, 0); /* the pools are open until the move ends, and the gate was open */
-    if (m->exports.switched)
-        m->exports.switched(m->exports.arg, m->source, m->target);
-    migrate_thaw(m, m->target);
-}
-
-/* ---- the ends ----------------------------------------------------------------------------- */
-
-static CO void close_both(struct migrate *m)
-{
-    if (m->target)
-        volume_close(m->target);
-    if (m->source)
-        volume_close(m->source);
-    m->source = m->target = NULL;
-}
-
-static void move_end(struct migrate *m, enum migrate_phase as, enum pool_job_state state)
-{
-    if (m->job) {
-        if (m->status.rc)
-            m->job->rc = m->status.rc;
-        pool_job_end(volumes_pool(m->from_vs), m->job, state);
-    }
-    m->job = NULL;
-    m->status.ended = reactor_wall_seconds();
-    migrate_phase_move(m, as);
-    co_queue_wake_all(&m->ended);
-}
-
-/* The source is deleted. What fails here is left for migrate_settle: the target is the volume. */
-static CO void move_leave(struct migrate *m)
-{
-    struct vp_error err = {0};
-    struct pool_batch b;
-    live_end(m);
-    close_both(m);
-    pool_batch_init(&b);
-    int rc = m->exports.leave ? m->exports.leave(m->exports.arg, m->from_vs, m->volume_id, &b) : 0;
-    if (!rc)
-        rc = volume_intent_leave(m->from_vs, m->volume, &b, &err);
-    pool_batch_fini(&b);
-    if (!rc)
-        rc = volume_arrival_confirm(m->to_vs, m->name, &err);
-    if (rc) {
-        vp_warn("migration of %s to %s: %s", m->status.from, m->status.to,
-                err.text[0] ? err.text : vp_err_text(rc));
-        volume_move_unattended(m->from_vs, m->volume);
-        volume_move_unattended(m->to_vs, m->name);
-    }
-    move_end(m, MIGRATE_DONE, POOL_JOB_DONE);
-}
-
-/* The source goes on as if nothing had been. */
-static CO void move_undo(struct migrate *m)
-{
-    struct vp_error err = {0};
-    migrate_phase_move(m, MIGRATE_UNDOING);
-    if (m->frozen)
-        migrate_thaw(m, m->source);
-    live_end(m);
-    if (m->held && m->exports.kept)
-        m->exports.kept(m->exports.arg);
-    if (m->leaving && !m->intended)
-        volume_leave_end(m->source);
-    close_both(m);
-    int rc = m->targeted ? volume_target_delete(m->to_vs, m->name, &err) : 0;
-    if (rc) { /* settle.c tries that again */
-        vp_warn("migration of %s to %s: %s", m->status.from, m->status.to, err.text);
-        volume_move_unattended(m->to_vs, m->name);
-    }
-    rc = m->intended ? volume_intent_end(m->from_vs, m->volume, 0, &err) : 0;
-    if (rc) { /* the same; until then the volume is in doubt, and its clients go on */
-        vp_warn("migration of %s to %s: %s", m->status.from, m->status.to, err.text);
-        volume_move_unattended(m->from_vs, m->volume);
-    }
-    bool cancelled = m->status.rc == VP_E_CANCELLED;
-    move_end(m, cancelled ? MIGRATE_CANCELLED : MIGRATE_FAILED,
-             cancelled ? POOL_JOB_CANCELLED : POOL_JOB_FAILED);
-}
-
-static CO void move_doubt(struct migrate *m)
-{
-    live_end(m);
-    volume_move_unattended(m->from_vs, m->volume);
-    volume_move_unattended(m->to_vs, m->name);
-    if (m->exports.withdraw)
-        m->exports.withdraw(m->exports.arg, m->source);
-    close_both(m); /* the gate stays closed: volume_intent_end opens it */
-    move_end(m, MIGRATE_IN_DOUBT, POOL_JOB_FAILED);
-}
-
 /* ---- all of it ---------------------------------------------------------------------------- */
-
-static CO void move_switch(struct migrate *m)
-{
-    bool in_doubt;
-    copy_verify_whole(&m->copy);
-    migrate_phase_move(m, MIGRATE_SWITCHING);
-    volume_intent_switches(m->source, true);
-    int rc = move_arrive(m, &in_doubt);
-    if (rc && in_doubt) {
-        move_doubt(m);
-    } else if (rc) {
-        volume_intent_switches(m->source, false);
-        move_undo(m);
-    } else {
-        move_exchange(m);
-        migrate_phase_move(m, MIGRATE_LEAVING);
-        move_leave(m);
-    }
-}
 
 /* While the intent is committed clients go on to write, and may write more than the pause allows:
  * then another round follows. */
@@ -461,52 +377,86 @@ static CO int move_copy_live(struct migrate *m)
     return rc ? rc : live_rounds(m);
 }
 
-/* Nothing is copied while a write of the mirror is late, and clients would wait for it. So they go
- * on, and are stopped later. Each time the mirror has stopped once more, which live_rounds counts.
- */
+/* Of a live move: another round follows, and then clients are stopped again. */
+static CO void clients_go_on(struct migrate *m)
+{
+    migrate_thaw(m, m->source);
+    migrate_phase_move(m, m->mirror ? MIGRATE_MIRRORING : MIGRATE_COPYING);
+}
+
+/* Nothing is copied while a write of the mirror is late or the target is not reached, and clients
+ * would wait for it. So they go on, and are stopped later. Each time the mirror has stopped once
+ * more, which live_rounds counts, or the target was lost, which migrate_renew bounds in time. */
 static CO int move_stop_clients(struct migrate *m)
 {
     for (;;) {
         migrate_phase_move(m, MIGRATE_FREEZING);
         int rc =
-            m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : move_freeze(m);
+            m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : migrate_freeze(m);
         if (rc)
             return rc;
         migrate_look(m);
-        if (!m->copy.seen.late)
+        if (!m->copy.seen.late && !m->copy.seen.lost)
             return 0;
-        migrate_thaw(m, m->source);
-        migrate_phase_move(m, MIGRATE_MIRRORING);
+        clients_go_on(m);
         rc = live_rounds(m);
         if (rc)
             return rc;
     }
 }
 
-static CO int move_copy(struct migrate *m)
+/* What is left is copied, while the clients wait. */
+static CO int move_drain(struct migrate *m)
 {
-    copy_init(&m->copy, m->source, m->target);
-    int rc = m->status.mode == MIGRATE_OFFLINE ? move_intend(m) : move_copy_live(m);
-    if (rc)
-        return rc;
-    rc = move_stop_clients(m);
-    if (rc)
-        return rc;
     migrate_phase_move(m, MIGRATE_DRAINING);
-    rc = watch_begin(m);
+    int rc = watch_begin(m);
     if (!rc)
         rc = live_drain(m);
     watch_end(m);
-    return rc ? rc : migrate_await_turn(m);
+    int over = m->status.rc ? 0 : migrate_await_turn(m);
+    return over ? over : rc;
+}
+
+/* The target was not reached any more while clients waited: they go on until it is. */
+static CO int move_resume(struct migrate *m)
+{
+    clients_go_on(m);
+    int rc = migrate_renew(m);
+    return rc ? rc : live_rounds(m);
+}
+
+static CO int move_copy(struct migrate *m)
+{
+    copy_init(&m->copy, m->source, &m->peer);
+    int rc = m->status.mode == MIGRATE_OFFLINE ? move_intend(m) : move_copy_live(m);
+    if (rc)
+        return rc;
+    for (;;) {
+        rc = move_stop_clients(m);
+        if (!rc)
+            rc = move_drain(m);
+        if (rc != VP_E_PEER_LOST || m->status.rc)
+            return rc;
+        rc = move_resume(m);
+        if (rc)
+            return rc;
+    }
 }
 
 static CO void move_run(void *arg)
 {
     struct migrate *m = arg;
     if (move_copy(m))
-        move_undo(m);
+        migrate_undo(m);
     else
-        move_switch(m);
+        migrate_switch(m);
+}
+
+static CO int start_refuse(const struct migrate_options *o, int rc)
+{
+    if (o->peer && o->peer->ops->close)
+        o->peer->ops->close(o->peer->arg);
+    return rc;
 }
 
 CO int migrate_start(const struct migrate_options *o, struct migrate **out, struct vp_error *err)
@@ -514,16 +464,16 @@ CO int migrate_start(const struct migrate_options *o, struct migrate **out, stru
     struct migrate_plan plan;
     int rc = migrate_plan(o, &plan, err);
     if (rc)
-        return rc;
+        return start_refuse(o, rc);
     struct migrate *m = move_new(o);
     if (!m)
-        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+        return start_refuse(o, vp_fail(err, VP_E_NO_MEMORY, "out of memory"));
     rc = move_prepare(m, err);
     if (!rc && co_spawn(move_run, m, "migration"))
         rc = vp_fail(err, VP_E_IO_TOO_MANY_COROUTINES, "too much is going on: try again");
     if (rc) {
         vp_ignore(migrate_fail(m, rc, "%s", err->text), "it is returned");
-        move_undo(m);
+        migrate_undo(m);
         free(m);
         return rc;
     }
@@ -542,6 +492,7 @@ int migrate_cancel(struct migrate *m, struct vp_error *err)
         return vp_fail(err, VP_E_BUSY, "the migration of %s to %s is %s: it cannot be cancelled",
                        m->status.from, m->status.to, migrate_phase_name(m->status.phase));
     m->cancelled = true;
+    migrate_cut(m);
     co_queue_wake_all(&m->turn);
     co_queue_wake_all(&m->hold);
     return 0;

@@ -1,6 +1,6 @@
 /*
- * A volume moves to another pool of this daemon. migrate/README.md has the steps, volumes/owner.h
- * the records that say who owns the volume.
+ * A volume moves to another pool, of this daemon or of another one. migrate/README.md has the
+ * steps, volumes/owner.h the records that say who owns the volume.
  *
  * All functions: HOME (the pools of one daemon have one home reactor).
  */
@@ -32,8 +32,9 @@ enum migrate_phase {
     MIGRATE_PREPARING = 1, /* the target is made                               */
     MIGRATE_COPYING,       /* while clients write                              */
     MIGRATE_MIRRORING,     /* … and what they write goes to both sides         */
-    MIGRATE_FREEZING,      /* requests in flight end; MIRRORING again: the target was late */
-    MIGRATE_DRAINING,      /* what is left is copied, while the clients wait; offline: all */
+    MIGRATE_FREEZING,      /* requests in flight end */
+    MIGRATE_DRAINING,      /* what is left is copied, while the clients wait; offline: all. Of both,
+                              MIRRORING or COPYING again: the target was late, or not reached */
     MIGRATE_SWITCHING,     /* the commit point; not to be cancelled any more  */
     MIGRATE_LEAVING,       /* clients are served by the target; the source is deleted */
     MIGRATE_UNDOING,       /* the target is deleted; clients are served by the source */
@@ -46,6 +47,7 @@ const char *migrate_phase_name(enum migrate_phase phase);
 
 /* What the layer above does about exports, at the moments that only migrate/ knows. */
 struct migrate_exports {
+    /* ---- to a pool of this daemon ---- */
     /* Before the freeze: whether `target` can serve what serves the source now. Once it has
      * succeeded, exports of the volume neither come nor go, and hold `target` open, until one of
      * `switched`, `kept` and `withdraw` is called. After an error none of them is. */
@@ -58,6 +60,11 @@ struct migrate_exports {
     /* Clients of the source are now those of `target`, and the volume is still frozen. What served
      * the source opens `target` and closes the source. */
     CO void (*switched)(void *arg, struct volume *source, struct volume *target);
+    /* ---- to another daemon ---- */
+    /* The volume has left, and all its clients get but for flushes is VP_E_VOLUME_LEFT. Exports end
+     * when their clients are gone, or after a bounded time, and close the source. */
+    CO void (*left)(void *arg, struct volume *source);
+    /* ---- both ---- */
     /* The volume is in doubt, and is opened no more: exports end so that their users wait or come
      * again, and close both. */
     CO void (*withdraw)(void *arg, struct volume *source);
@@ -66,21 +73,30 @@ struct migrate_exports {
     void *arg;
 };
 
+struct migrate_peer; /* peer.h */
+
 struct migrate_options {
-    struct volumes *from, *to;
+    struct volumes *from, *to; /* to: NULL with `peer` */
     const char *volume, *name; /* "VOL" there and here */
+    /* Another daemon; borrowed until the move has ended, which calls its `close`. NULL: `to`. */
+    const struct migrate_peer *peer;
+    const char *peer_name; /* its address                           */
+    const char *to_name;   /* "POOL2/VOL" in that daemon, for people and for the record */
     enum migrate_mode mode;
     uint64_t freeze_ms;   /* how long requests in flight may take to end; 0: 10 s */
     uint64_t pause_ms;    /* live: how long the rest may take, while clients wait; 0: 20 */
     uint64_t hold_ms;     /* live: how long it may take at most, then the move fails; 0: 5000 */
     uint64_t limit_bytes; /* live: the copy's bytes a second, while clients write; 0: no limit */
     uint64_t mirror_ms;   /* live: how long a mirrored write waits for the target; 0: 1000 */
+    uint64_t lost_ms;     /* live: how long the other daemon may not be reached; 0: 30,000 */
+    uint64_t answer_ms;   /* how long clients wait for its word that the volume has arrived; 0:
+                             30,000. Then the volume is in doubt */
     const struct migrate_exports *exports; /* NULL: there are none */
 };
 
 struct migrate_plan {
     uint64_t size_bytes, allocated_bytes; /* allocated: at most so much is copied */
-    uint64_t room_bytes;                  /* in the target's pool, for this volume's profile */
+    uint64_t room_bytes; /* in the target's pool, for this volume's profile; with `peer` 0 */
 };
 /* Whether a volume can move, and what it costs. Errors, each with what to do: VP_E_NOT_FOUND,
  * VP_E_EXISTS (name or uuid taken there), VP_E_BUSY (it moves already), VP_E_NO_SPACE,
@@ -91,6 +107,7 @@ CO int migrate_plan(const struct migrate_options *o, struct migrate_plan *out,
 struct migrate_status {
     struct vp_uuid id;
     char from[VOLUME_FULL_NAME_MAX + 1], to[VOLUME_FULL_NAME_MAX + 1];
+    char peer[VOLUME_PEER_MAX + 1]; /* "": this daemon */
     enum migrate_mode mode;
     enum migrate_phase phase;
     uint32_t job;            /* of the source's pool */
@@ -104,6 +121,7 @@ struct migrate_status {
     uint64_t pause_ns;       /* how long clients would have waited, as of the last look, had they
                                 been stopped then; 0: not known */
     unsigned rounds;         /* over what was dirty, while clients wrote */
+    unsigned breaks;         /* how often the other daemon was not reached any more */
     uint64_t started, ended; /* seconds since 1970; ended 0: not yet */
     uint64_t frozen_ns;      /* how long clients waited; 0: not yet known */
     int rc;
@@ -135,6 +153,13 @@ void migrate_free(struct migrate *m);
  */
 CO int migrate_settle(struct volumes *vs, struct volumes *const *open, unsigned open_count,
                       const struct migrate_exports *exports) must_check;
+/*
+ * What the other side's daemon has said of a volume in doubt (INTENT, with the name of a peer):
+ * arrived, and the volume is deleted; or not, and it is the owner. `arrived` and the records of the
+ * exports are one commit. VP_E_INVALID: it is not in doubt any more.
+ */
+CO int migrate_decide(struct volumes *vs, const char *volume, bool arrived,
+                      const struct migrate_exports *exports, struct vp_error *err) must_check;
 /*
  * The other side of a volume's move is given up: it is lost, or will never come here. What is here
  * becomes an owner with a higher epoch (INTENT), plainly an owner (ARRIVED), or is deleted

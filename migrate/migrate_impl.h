@@ -7,6 +7,7 @@
 #include "io/reactor.h"
 #include "migrate/dirty.h"
 #include "migrate/migrate.h"
+#include "migrate/peer.h"
 
 #define COPY_BLOCK 4096U
 
@@ -14,10 +15,11 @@
 
 #define COPY_EXTENTS 64U
 
-/* The data of a volume, on their way to another one on the same reactor. Of a volume that is not
- * frozen: with the blocks that have changed meanwhile. */
+/* The data of a volume, on their way to the other side of its move. Of a volume that is not frozen:
+ * with the blocks that have changed meanwhile. */
 struct copy {
-    struct volume *from, *to;
+    struct volume *from;
+    struct migrate_peer to;
     uint64_t size_bytes;
     uint64_t piece_bytes; /* what is read at once */
     struct dirty dirty;   /* tracked: what is to be copied again */
@@ -33,6 +35,7 @@ struct copy {
     struct list flying; /* pieces that are being copied, in the frames of their workers */
     struct mirror *mirror;
     bool unflushed; /* the target was written to since its last flush began */
+    bool lost;      /* the target is not reached: nothing is copied until copy_found */
     uint64_t copied_bytes, zero_bytes, again_bytes; /* so far; again: in rounds, of both */
     uint64_t failed_at;                             /* where a read or write failed */
     bool failed_there;                              /* it was at the target */
@@ -42,13 +45,14 @@ struct copy {
         uint64_t dirty_bytes; /* without what is being mirrored */
         uint64_t mirrored_bytes, stops;
         bool mirrors, late; /* a write of the mirror is late */
+        bool lost;
     } seen;
 };
-void copy_init(struct copy *c, struct volume *from, struct volume *to);
+void copy_init(struct copy *c, struct volume *from, const struct migrate_peer *to);
 /* Tracking has ended. */
 void copy_fini(struct copy *c);
 
-/* All on the reactor of both; those with one `void *`, a copy, are for reactor_call. */
+/* All on the reactor of the source; those with one `void *`, a copy, are for reactor_call. */
 
 /* From now on what changes is dirty. VP_E_NO_MEMORY. */
 int copy_track(void *copy) must_check;
@@ -57,10 +61,13 @@ int copy_untrack(void *copy) must_check;
 /*
  * Copies up to step_bytes more, or a piece: first the scan, then the round that copy_round_begin
  * began. Holes are skipped, and zeros are read but not written. In a round they are made holes in
- * the target. Errors: of the first read or write that failed, for good.
+ * the target. Errors: of the first read or write that failed, for good. VP_E_PEER_LOST: what was
+ * under way is dirty again (tracked), and the copy goes on after copy_found.
  */
 #define COPY_STEP_BYTES (UINT64_C(16) << 20)
 CO int copy_step(void *copy) must_check;
+/* The target is reached again, and nothing that was sent before lands any more. Does not fail. */
+CO int copy_found(void *copy) must_check;
 bool copy_scan_is_done(const struct copy *c);
 /* A round over all that is dirty now; what becomes dirty behind it waits for the next one. */
 void copy_round_begin(struct copy *c);
@@ -72,7 +79,8 @@ CO int copy_flush(void *copy) must_check;
 /* Verifies that the target has all of the frozen source: nothing is dirty, under way, or not
  * flushed. */
 void copy_verify_whole(const struct copy *c);
-/* The first error counts: it ends the copy. */
+/* The first error counts: it ends the copy. Of a target that is not reached any more: only that it
+ * is. */
 void copy_fail(struct copy *c, int rc, uint64_t block, bool there);
 /* Whether one of these blocks is being copied. */
 bool copy_is_flying(const struct copy *c, uint64_t block, uint64_t count);
@@ -133,28 +141,49 @@ void *mirror_change_begin(void *copy, uint64_t block, uint64_t count, const void
 CO void mirror_change_end(void *copy, void *change, int rc);
 /* Waits until no write of the mirror is late: whoever writes to the target then is newer. */
 CO void mirror_await_late(struct mirror *m);
+/* Changes are not mirrored any more, as after a stop. Waits until none is under way. */
+CO void mirror_settle(struct mirror *m);
 /* Blocks whose changes are being mirrored, and are dirty until that has ended. */
 uint64_t mirror_blocks(const struct mirror *m);
 /* No change is being mirrored. */
 bool mirror_is_quiet(const struct mirror *m);
 
+/* ---- peer_local.c ------------------------------------------------------------------------- */
+
+struct peer_local { /* a pool of this daemon */
+    struct volumes *vs;
+    const char *name; /* "VOL" there */
+    const struct migrate_exports *exports;
+    struct volume *target; /* opened by `make`; NULL: not, or not any more */
+};
+extern const struct migrate_peer_ops peer_local_ops; /* of a struct peer_local */
+
+/* ---- plan.c ------------------------------------------------------------------------------- */
+
+/* Whether `vs` can have the volume `info` as `name`, and what room there is. Errors: those of
+ * migrate_plan. */
+int migrate_target_check(struct volumes *vs, const char *name, const struct volume_info *info,
+                         struct migrate_plan *plan, struct vp_error *err) must_check;
+
 /* ---- migrate.c ---------------------------------------------------------------------------- */
 
 struct migrate {
     struct migrate_status status;
-    struct volumes *from_vs, *to_vs;
+    struct volumes *from_vs;
     char volume[VOLUME_NAME_MAX + 1], name[VOLUME_NAME_MAX + 1];
     struct migrate_exports exports;
-    uint64_t freeze_ns, pause_ns, hold_ns, mirror_ns, limit_bytes;
+    uint64_t freeze_ns, pause_ns, hold_ns, mirror_ns, lost_ns, answer_ns, limit_bytes;
     struct volume_move there, here; /* as the source's and the target's record have it */
+    struct migrate_peer peer;       /* the other side */
+    struct peer_local local;        /* … when that is a pool of this daemon; else all zeros */
     uint32_t volume_id;
-    struct volume *source, *target; /* opened by this move; NULL: not, or not any more */
-    struct pool_job *job;           /* NULL: not yet, or not any more */
+    struct volume *source; /* opened by this move; NULL: not, or not any more */
+    struct pool_job *job;  /* NULL: not yet, or not any more */
     struct copy copy;
     struct mirror *mirror; /* NULL: there was none so far */
     bool leaving;          /* nobody changes the source */
     bool intended;         /* the source's record says INTENT */
-    bool targeted;         /* the target is there              */
+    bool made;             /* the target is there              */
     bool held;             /* exports stay as they are         */
     bool frozen;           /* the source's gate is closed      */
     bool cancelled;        /* somebody wants it to end         */
@@ -178,11 +207,25 @@ CO int migrate_await_turn(struct migrate *m) must_check;
 /* The figures of the copy, as they are now, into the status. */
 CO void migrate_look(struct migrate *m);
 /* One step of the copy, when it is its turn. Errors: as migrate_fail has them. VP_E_CANCELLED. */
+/* Both: where the target is not reached any more this waits until it is again, and clients go on.
+ * While they wait (DRAINING) it returns VP_E_PEER_LOST at once, which is no failure yet. */
 CO int migrate_copy_step(struct migrate *m) must_check;
 CO int migrate_flush(struct migrate *m) must_check;
+/* The target is reached again. Errors: as migrate_fail has them. */
+CO int migrate_renew(struct migrate *m) must_check;
+/* What waits for a target of another daemon goes on at once. No yield. */
+void migrate_cut(struct migrate *m);
+CO int migrate_freeze(struct migrate *m) must_check;
 
 /* Opens the gate of v, which is served again. */
 CO void migrate_thaw(struct migrate *m, struct volume *v);
+
+/* ---- ends.c ------------------------------------------------------------------------------- */
+
+/* The frozen source has been copied: the move goes on to its end, done or not. */
+CO void migrate_switch(struct migrate *m);
+/* The source goes on as if nothing had been. */
+CO void migrate_undo(struct migrate *m);
 
 /* ---- watch.c ------------------------------------------------------------------------------ */
 

@@ -184,12 +184,17 @@ CO int mirror_again(void *mirror)
     return 0;
 }
 
-CO int mirror_end(void *mirror)
+CO void mirror_settle(struct mirror *m)
 {
-    struct mirror *m = mirror;
     m->on = false;
     while (!mirror_is_quiet(m))
         co_queue_wait(&m->quiet, "changes that are being mirrored");
+}
+
+CO int mirror_end(void *mirror)
+{
+    struct mirror *m = mirror;
+    mirror_settle(m);
     m->ending = true;
     for (unsigned i = 0; i < m->slot_count; i++)
         co_queue_wake_all(&m->slot[i].work);

@@ -62,20 +62,22 @@ static int source_check(const struct migrate_options *o, const struct volume_inf
                    owner.ownership == VOLUME_INTENT ? "to" : "from", owner.move.volume);
 }
 
-static int target_check(const struct migrate_options *o, const struct volume_info *info,
-                        struct migrate_plan *plan, struct vp_error *err)
+int migrate_target_check(struct volumes *vs, const char *name, const struct volume_info *info,
+                         struct migrate_plan *plan, struct vp_error *err)
 {
-    struct pool *to = volumes_pool(o->to);
+    struct pool *to = volumes_pool(vs);
     struct raid_profile profile = info->options.profile;
     char allocated[24], room[24], text[RAID_PROFILE_TEXT];
-    const char *same = volume_name_of_uuid(o->to, info->uuid);
+    const char *same = volume_name_of_uuid(vs, info->uuid);
     struct volume_owner_info taken;
-    if (!volume_name_is_valid(o->name))
-        return vp_fail(err, VP_E_NAME_INVALID, "'%.80s' is not a volume's name", o->name);
-    if (volume_owner_get(o->to, o->name, &taken) == 0)
+    *plan = (struct migrate_plan){.size_bytes = info->options.size_bytes,
+                                  .allocated_bytes = info->valid_bytes};
+    if (!volume_name_is_valid(name))
+        return vp_fail(err, VP_E_NAME_INVALID, "'%.80s' is not a volume's name", name);
+    if (volume_owner_get(vs, name, &taken) == 0)
         return vp_fail(err, VP_E_EXISTS,
                        "volume %s/%s exists already: give another name with --to %s/NAME",
-                       pool_name(to), o->name, pool_name(to));
+                       pool_name(to), name, pool_name(to));
     if (same)
         return vp_fail(err, VP_E_EXISTS, "volume %s/%s has the same identity: delete one of them",
                        pool_name(to), same);
@@ -98,7 +100,7 @@ CO int migrate_plan(const struct migrate_options *o, struct migrate_plan *out, s
 {
     struct volume_info info;
     const char *pool = pool_name(volumes_pool(o->from));
-    if (o->from == o->to)
+    if (!o->peer && o->from == o->to)
         return vp_fail(err, VP_E_INVALID, "volume %s/%s is in pool %s: name another pool", pool,
                        o->volume, pool);
     int rc = volume_info_get(o->from, o->volume, &info);
@@ -107,5 +109,5 @@ CO int migrate_plan(const struct migrate_options *o, struct migrate_plan *out, s
     *out = (struct migrate_plan){.size_bytes = info.options.size_bytes,
                                  .allocated_bytes = info.valid_bytes};
     rc = source_check(o, &info, err);
-    return rc ? rc : target_check(o, &info, out, err);
+    return rc || o->peer ? rc : migrate_target_check(o->to, o->name, &info, out, err);
 }

@@ -12,6 +12,12 @@
  *     another's ARRIVED            the target is plainly the owner, unless the source is an owner
  *                                  with a higher epoch
  *
+ * A move between two daemons, of which only one side's pool is open here:
+ *
+ *     INTENT    nothing: the other daemon is asked (migrate_decide)
+ *     TARGET    is deleted: nobody copies to it any more, and its daemon tells the source so
+ *     ARRIVED   nothing: it is the volume, and the source will say that it is deleted
+ *
  * "Another's": the volume is not there, or its record is not of this move. Each row may be cut off
  * and done again. Then of two owners the one with the lower epoch is superseded.
  */
@@ -112,6 +118,8 @@ static CO int settle_target(const struct settle *s, const struct side *target, s
 {
     const struct volume_owner_info *o = &target->volume.owner;
     struct volumes *vs = pool_of_uuid(s, o->move.pool);
+    if (!vs && o->move.peer[0] && o->ownership == VOLUME_TARGET)
+        return volume_target_delete(target->vs, target->volume.name, err);
     if (!vs)
         return 0;
     struct side source = side_of(vs, o->uuid);
@@ -242,6 +250,19 @@ CO int migrate_settle(struct volumes *vs, struct volumes *const *open, unsigned 
     free(g.volume);
     int superseded = supersede_all(&s, vs);
     return rc ? rc : superseded;
+}
+
+CO int migrate_decide(struct volumes *vs, const char *volume, bool arrived,
+                      const struct migrate_exports *exports, struct vp_error *err)
+{
+    struct settle s = {.exports = exports};
+    struct side source = {.vs = vs}, nobody = {0};
+    int rc = volume_owner_get(vs, volume, &source.volume.owner);
+    (void)snprintf(source.volume.name, sizeof(source.volume.name), "%s", volume);
+    if (rc || !source.volume.owner.in_doubt)
+        return vp_fail(err, rc ? rc : VP_E_INVALID, "volume %s/%s is not in doubt any more",
+                       pool_name(volumes_pool(vs)), volume);
+    return arrived ? settle_left(&s, &source, &nobody, err) : volume_intent_end(vs, volume, 0, err);
 }
 
 /* ---- giving the other side up ------------------------------------------------------------- */

@@ -27,8 +27,10 @@ static CO void watch_work(void *arg)
     while (m->drains && !watch_is_over(m, deadline_ns))
         vp_ignore(co_queue_wait_until(&m->hold, deadline_ns, "the rest of a volume that moves"),
                   "it looks again");
-    if (m->drains)
+    if (m->drains) {
         migrate_thaw(m, m->source);
+        migrate_cut(m);
+    }
     co_group_leave(&m->watch, 0);
 }
 

@@ -40,11 +40,15 @@ enum volume_ownership {
 
 #define VOLUME_FULL_NAME_MAX (POOL_NAME_MAX + 1 + VOLUME_NAME_MAX)
 
-/* A move, in the record of either side. */
+/* A move, in the record of either side. `peer`: at the source the address of the target's daemon
+ * ("unix:PATH", "tcp:HOST:PORT"), at the target the name of the source's daemon; "": both pools
+ * were open in one daemon. */
+#define VOLUME_PEER_MAX 255
 struct volume_move {
     struct vp_uuid id;                     /* both sides' */
     struct vp_uuid pool;                   /* the other side's */
     char volume[VOLUME_FULL_NAME_MAX + 1]; /* "POOL/VOL" of the other side, when the move began */
+    char peer[VOLUME_PEER_MAX + 1];
 };
 
 struct volume_owner_info {

@@ -11,11 +11,12 @@ static bool owner_is_first(const struct volume_owner *o)
     return o->ownership == VOLUME_OWNER && o->epoch == 1;
 }
 
-static size_t owner_encode(const struct volume_owner *o, size_t other_len, uint8_t *out)
+static size_t owner_encode(const struct volume_owner *o, uint8_t *out)
 {
     struct volume_owner_disk d = {.epoch = le64_make(o->epoch),
                                   .ownership = (uint8_t)o->ownership,
-                                  .other_len = (uint8_t)other_len};
+                                  .other_len = (uint8_t)strlen(o->move.volume),
+                                  .peer_len = (uint8_t)strlen(o->move.peer)};
     memcpy(d.move, o->move.id.b, sizeof(d.move));
     memcpy(d.pool, o->move.pool.b, sizeof(d.pool));
     memcpy(out, &d, sizeof(d));
@@ -33,14 +34,23 @@ static bool other_name_is_sound(const char *name, size_t len)
     return volume_name_is_valid(pool) && volume_name_is_valid(slash + 1);
 }
 
-/* `other` is other_len bytes. */
+static bool peer_is_sound(const char *peer, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (peer[i] <= ' ' || peer[i] > '~')
+            return false;
+    return true;
+}
+
+/* `other` is other_len and peer_len bytes. */
 static int owner_decode(const struct volume_owner_disk *d, const char *other,
                         struct volume_owner *out)
 {
     bool moves = d->ownership != VOLUME_OWNER;
     if (d->ownership < VOLUME_OWNER || d->ownership > VOLUME_SUPERSEDED || !le64_get(d->epoch) ||
         le64_get(d->epoch) > EPOCH_MAX || d->other_len > VOLUME_FULL_NAME_MAX ||
-        moves != (d->other_len > 0))
+        moves != (d->other_len > 0) || (!moves && d->peer_len) ||
+        !peer_is_sound(other + d->other_len, d->peer_len))
         return VP_E_RECORD_BAD;
     *out = (struct volume_owner){.ownership = (enum volume_ownership)d->ownership,
                                  .epoch = le64_get(d->epoch)};
@@ -49,6 +59,7 @@ static int owner_decode(const struct volume_owner_disk *d, const char *other,
     memcpy(out->move.id.b, d->move, sizeof(d->move));
     memcpy(out->move.pool.b, d->pool, sizeof(d->pool));
     memcpy(out->move.volume, other, d->other_len);
+    memcpy(out->move.peer, other + d->other_len, d->peer_len);
     return other_name_is_sound(out->move.volume, d->other_len) ? 0 : VP_E_RECORD_BAD;
 }
 
@@ -57,7 +68,8 @@ static int owner_decode(const struct volume_owner_disk *d, const char *other,
 size_t volume_record_encode(const struct volume_record *r, uint8_t out[VOLUME_RECORD_BYTES_MAX])
 {
     const struct volume_options *o = &r->options;
-    size_t name_len = strlen(r->name), other_len = strlen(r->owner.move.volume);
+    const struct volume_move *m = &r->owner.move;
+    size_t name_len = strlen(r->name), other_len = strlen(m->volume), peer_len = strlen(m->peer);
     bool first = owner_is_first(&r->owner);
     unsigned flags = (o->zero_detect ? VOLUME_RECORD_ZERO_DETECT : 0) |
                      (o->sync_always ? VOLUME_RECORD_SYNC_ALWAYS : 0) |
@@ -81,11 +93,13 @@ size_t volume_record_encode(const struct volume_record *r, uint8_t out[VOLUME_RE
     memcpy(out, &d, sizeof(d));
     size_t len = sizeof(d);
     if (!first)
-        len += owner_encode(&r->owner, other_len, out + len);
+        len += owner_encode(&r->owner, out + len);
     memcpy(out + len, r->name, name_len);
     len += name_len;
-    memcpy(out + len, r->owner.move.volume, other_len); /* of the first owner: nothing */
-    return len + other_len;
+    memcpy(out + len, m->volume, other_len); /* of the first owner: nothing */
+    len += other_len;
+    memcpy(out + len, m->peer, peer_len);
+    return len + peer_len;
 }
 
 static bool fixed_part_is_sound(const struct volume_record_disk *d)
@@ -119,7 +133,7 @@ static int parts_decode(const uint8_t *at, size_t len, struct volume_record_disk
         len -= sizeof(o);
     }
     size_t name_len = le16_get(d->name_len);
-    if (name_len > VOLUME_NAME_MAX || len != name_len + o.other_len)
+    if (name_len > VOLUME_NAME_MAX || len != name_len + o.other_len + o.peer_len)
         return VP_E_RECORD_BAD;
     *name = at;
     *owner = VOLUME_OWNER_FIRST;

@@ -45,6 +45,7 @@ struct volume_record_disk {
     /* version 2: struct volume_owner_disk */
     /* char name[name_len]                 */
     /* version 2: char other[other_len]    */
+    /* version 2: char peer[peer_len]      */
 } __attribute__((packed));
 static_assert(sizeof(struct volume_record_disk) == 56, "on-disk size");
 static_assert(offsetof(struct volume_record_disk, uuid) == 8, "on-disk layout");
@@ -56,7 +57,8 @@ struct volume_owner_disk {
     struct le64 epoch;
     uint8_t ownership; /* enum volume_ownership                                     */
     uint8_t other_len; /* of "POOL/VOL" of the other side, 0 … VOLUME_FULL_NAME_MAX */
-    uint8_t zero[6];
+    uint8_t peer_len;  /* of the other side's daemon; 0: it was this one                   */
+    uint8_t zero[5];
     uint8_t move[16], pool[16]; /* uuids of the move and of the other side's pool; OWNER: zeros */
 } __attribute__((packed));
 static_assert(sizeof(struct volume_owner_disk) == 48, "on-disk size");

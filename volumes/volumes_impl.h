@@ -247,7 +247,7 @@ struct volumes {
 
 #define VOLUME_RECORD_BYTES_MAX                                                                    \
     (sizeof(struct volume_record_disk) + sizeof(struct volume_owner_disk) + VOLUME_NAME_MAX +      \
-     VOLUME_FULL_NAME_MAX)
+     VOLUME_FULL_NAME_MAX + VOLUME_PEER_MAX)
 struct volume_record {
     char name[VOLUME_NAME_MAX + 1];
     struct vp_uuid uuid;

@@ -164,8 +164,13 @@ CO int rig_migrate(struct rig *r, const struct op *op, struct model_volume *mv)
 {
     struct rig_move x = {.r = r, .name = op->volume, .from = model_place(mv)};
     x.to = !x.from;
-    const struct migrate_exports exports = {move_prepare,  move_arrive, move_kept, move_switched,
-                                            move_withdraw, move_leave,  &x};
+    const struct migrate_exports exports = {.prepare = move_prepare,
+                                            .arrive = move_arrive,
+                                            .kept = move_kept,
+                                            .switched = move_switched,
+                                            .withdraw = move_withdraw,
+                                            .leave = move_leave,
+                                            .arg = &x};
     struct migrate_options o = {.from = r->vs[x.from],
                                 .to = r->vs[x.to],
                                 .volume = x.name,

@@ -26,8 +26,10 @@ static struct volume_record sample(enum volume_ownership ownership, uint64_t epo
     assert_true(raid_profile_parse("mirror:2", &r.options.profile));
     r.options.has_profile = true;
     if (ownership != VOLUME_OWNER)
-        r.owner.move = (struct volume_move){
-            .id = {{4, 5}}, .pool = {{6, 7}}, .volume = "other-pool/other.volume"};
+        r.owner.move = (struct volume_move){.id = {{4, 5}},
+                                            .pool = {{6, 7}},
+                                            .volume = "other-pool/other.volume",
+                                            .peer = "tcp:host:4711"};
     return r;
 }
 
@@ -72,16 +74,19 @@ static void the_longest_names_fit(void **state)
     memset(r.name, 'n', VOLUME_NAME_MAX);
     memset(r.owner.move.volume, 'p', VOLUME_FULL_NAME_MAX);
     r.owner.move.volume[POOL_NAME_MAX] = '/';
+    memset(r.owner.move.peer, 'h', VOLUME_PEER_MAX);
     size_t len = volume_record_encode(&r, bytes);
     assert_int_equal(len, sizeof(bytes));
     assert_int_equal(volume_record_decode(bytes, len, &back), 0);
     assert_string_equal(back.owner.move.volume, r.owner.move.volume);
+    assert_string_equal(back.owner.move.peer, r.owner.move.peer);
 }
 
 static void records_with_another_ownership_are_refused(void **state)
 {
     (void)state;
     struct volume_record r = sample(VOLUME_INTENT, 5), back;
+    r.owner.move.peer[0] = 0;
     uint8_t bytes[VOLUME_RECORD_BYTES_MAX];
     size_t len = volume_record_encode(&r, bytes), owner = sizeof(struct volume_record_disk);
     static const struct {
@@ -93,6 +98,7 @@ static void records_with_another_ownership_are_refused(void **state)
         {8, 6},   /* … a newer release's */
         {9, 0},   /* no other side */
         {9, 200}, /* a longer one than the record */
+        {10, 1},  /* … the same for the other daemon */
         {0, 0},   /* epoch 0 */
         {7, 255}, /* … one that could overflow */
     };
