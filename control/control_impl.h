@@ -163,9 +163,9 @@ CO int control_volumes_create(struct control *c, const struct pool_create_option
                               const char *const *paths, unsigned count, struct volumes **out,
                               struct vp_error *err) must_check;
 /* Imports what was found, starts the attachments. A pool of this uuid that could not be imported
- * before is replaced. VP_E_EXISTS: another open pool has its name. */
-CO int control_pool_import(struct control *c, const struct pool_found *f, struct control_pool **out,
-                           struct vp_error *err) must_check;
+ * before is replaced. `flags` as of pool_import. VP_E_EXISTS: another open pool has its name. */
+CO int control_pool_import(struct control *c, const struct pool_found *f, unsigned flags,
+                           struct control_pool **out, struct vp_error *err) must_check;
 /* Under the lock: tries to import pools that are not open, each after a pause that grows. */
 CO void control_pools_retry(struct control *c);
 /* Off the list; waits for its users (the caller is not one). */

@@ -38,10 +38,7 @@ static int raid_of(const char *text, struct raid_profile *out, struct vp_error *
     if (!raid_profile_parse(text, out))
         return vp_fail(err, VP_E_RPC_PARAMS,
                        "'%s' is no redundancy profile: write single, mirror or mirror:N", text);
-    if (!raid_profile_is_supported(*out))
-        return vp_fail(err, VP_E_NOT_SUPPORTED,
-                       "'%s' is not supported by this release: use single or mirror:N", text);
-    return 0;
+    return pool_profile_check(*out, err);
 }
 
 /* "chunk=64K", "extent=64M": the geometry; everything else is a property of the pool. */
@@ -311,7 +308,7 @@ static CO int destroy(struct control *c, const void *args, json_t **result, stru
 struct scan_args {
     const json_t *paths;
     const char *pool;
-    bool all;
+    bool all, degraded;
 };
 static const struct param scan_params[] = {
     PARAM(struct scan_args, paths, PARAM_PATHS, false, 0, POOL_DISKS_MAX), {0}};
@@ -319,6 +316,7 @@ static const struct param import_params[] = {
     PARAM(struct scan_args, paths, PARAM_PATHS, false, 0, POOL_DISKS_MAX),
     PARAM(struct scan_args, pool, PARAM_STRING, false, 0, 0),
     PARAM(struct scan_args, all, PARAM_BOOL, false, 0, 0),
+    PARAM(struct scan_args, degraded, PARAM_BOOL, false, 0, 0),
     {0}};
 
 static int look_at_paths(void *arg)
@@ -421,12 +419,12 @@ static bool found_matches(const struct pool_found *f, const char *wanted)
 }
 
 /* A found pool's import: into `done` or, with the reason, into `failed`. */
-static CO int import_one(struct control *c, const struct pool_found *f, json_t *done,
-                         json_t *failed, struct vp_error *err)
+static CO int import_one(struct control *c, const struct pool_found *f, unsigned flags,
+                         json_t *done, json_t *failed, struct vp_error *err)
 {
     struct control_pool *p;
     struct vp_error why = {0};
-    int rc = control_pool_import(c, f, &p, &why);
+    int rc = control_pool_import(c, f, flags, &p, &why);
     if (rc == 0) {
         json_t *shown = show_pool_brief(p);
         show_warn_limits(shown, p);
@@ -466,10 +464,11 @@ static CO int import_found(struct control *c, const struct scan_args *a,
                            struct vp_error *err)
 {
     json_t *done = json_array(), *failed = json_array();
+    unsigned flags = a->degraded ? POOL_IMPORT_DEGRADED : 0;
     int rc = a->pool ? check_ambiguous(c, found, count, a->pool, err) : 0;
     for (unsigned i = 0; i < count && rc == 0; i++)
         if (found_matches(&found[i], a->pool) && !open_pool_of(c, &found[i]))
-            rc = import_one(c, &found[i], done, failed, err);
+            rc = import_one(c, &found[i], flags, done, failed, err);
     /* The call names one pool, so the pool's failure is the call's. */
     if (rc == 0 && a->pool && json_array_size(failed))
         rc = err->rc;
@@ -489,6 +488,9 @@ static CO int import_pools(struct control *c, const void *args, json_t **result,
     const struct scan_args *a = args;
     if (!a->pool == !a->all)
         return vp_fail(err, VP_E_RPC_PARAMS, "give either 'pool' or 'all'");
+    if (a->all && a->degraded)
+        return vp_fail(err, VP_E_RPC_PARAMS,
+                       "'degraded' gives up the disks that are missing, so name the pool");
     struct pool_found *found = NULL;
     unsigned count = 0;
     int rc = scan_paths(c, a->paths, &found, &count, err);

@@ -49,10 +49,9 @@ static int options_of(const struct create_args *a, struct volume_options *o, str
             return vp_fail(err, VP_E_RPC_PARAMS,
                            "'%s' is no redundancy profile: write single, mirror or mirror:N",
                            a->raid);
-        if (!raid_profile_is_supported(o->profile))
-            return vp_fail(err, VP_E_NOT_SUPPORTED,
-                           "'%s' is not supported by this release: use single or mirror:N",
-                           a->raid);
+        int rc = pool_profile_check(o->profile, err);
+        if (rc)
+            return rc;
     }
     for (unsigned i = 0; i < params_count(a->options); i++) {
         int rc = volume_option_parse(params_string(a->options, i), o, err);

@@ -213,10 +213,11 @@ CO int control_volumes_create(struct control *c, const struct pool_create_option
     return volumes_create(o, paths, count, &config, out, err);
 }
 
-CO int control_pool_import(struct control *c, const struct pool_found *f, struct control_pool **out,
-                           struct vp_error *err)
+CO int control_pool_import(struct control *c, const struct pool_found *f, unsigned flags,
+                           struct control_pool **out, struct vp_error *err)
 {
     struct volumes_config config = volumes_config_of(c);
+    config.import_flags = flags;
     struct volumes *vs;
     const char *paths[POOL_DISKS_MAX];
     const struct control_pool *same = control_pool_find(c, f->name);
@@ -229,11 +230,14 @@ CO int control_pool_import(struct control *c, const struct pool_found *f, struct
     int rc = volumes_import(paths, f->path_count, &config, &vs, err);
     if (rc == 0)
         rc = control_pool_add(c, vs, out, err);
-    if (rc == 0)
-        control_event(c, VP_LOG_INFO, "pool.imported", (*out)->name, "%u volume%s, %s",
-                      volumes_count((*out)->vs), volumes_count((*out)->vs) == 1 ? "" : "s",
-                      pool_state(volumes_pool((*out)->vs)));
-    return rc;
+    if (rc)
+        return rc;
+    bool degraded = flags & POOL_IMPORT_DEGRADED;
+    control_event(c, degraded ? VP_LOG_WARN : VP_LOG_INFO, "pool.imported", (*out)->name,
+                  "%u volume%s, %s%s", volumes_count((*out)->vs),
+                  volumes_count((*out)->vs) == 1 ? "" : "s", pool_state(volumes_pool((*out)->vs)),
+                  degraded ? "; disks that are missing were given up by request" : "");
+    return 0;
 }
 
 /* ---- the cache of paths -------------------------------------------------------------------- */
@@ -367,7 +371,7 @@ static CO int import_from(struct control *c, const struct places *l, unsigned co
             continue;
         unsigned needed = (unsigned)min_u64(wanted, found[i].disks_total);
         rc = found[i].disks_found < needed ? fail_incomplete(l, &found[i], needed, err)
-                                           : control_pool_import(c, &found[i], &p, err);
+                                           : control_pool_import(c, &found[i], 0, &p, err);
     }
     free(found);
     return rc;

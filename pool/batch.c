@@ -2,6 +2,7 @@
 #include "pool/meta_impl.h"
 
 #include "base/crc.h"
+#include "base/verify.h"
 #include "io/guard.h"
 
 /* Header (its crc field taken as zero) and body. */
@@ -92,25 +93,76 @@ bool log_batch_is_damaged(const uint8_t *buf, struct vp_uuid pool, uint64_t stre
            batch_crc(buf, bytes) != le32_get(h.crc);
 }
 
-void log_segment_encode(const struct pool_segment *s, struct log_segment *out)
+/* ---- where a segment is ------------------------------------------------------------------- */
+
+static void segment_encode_wide(const struct pool_segment *s, uint32_t extent_bytes,
+                                struct log_segment *out)
 {
+    uint64_t page = (s->place.at_bytes[0] - POOL_LABEL_AREA) % extent_bytes / POOL_PAGE;
+    struct log_segment_wide w = {
+        .pages = le16_make((uint16_t)s->pages),
+        .page_low = le16_make((uint16_t)page),
+        .page_high = (uint8_t)(page >> 16),
+        .copies = (uint8_t)s->place.copies,
+    };
+    for (unsigned i = 0; i < s->place.copies; i++) {
+        uint64_t at = s->place.at_bytes[i] - POOL_LABEL_AREA;
+        VP_VERIFY(at % extent_bytes / POOL_PAGE, ==, page);
+        w.disk[i] = (uint8_t)s->place.disk[i];
+        w.extent[i] = le32_make((uint32_t)(at / extent_bytes));
+    }
+    memcpy(out, &w, sizeof(w));
+}
+
+void log_segment_encode(const struct pool_segment *s, const struct pool_geometry *g,
+                        struct log_segment *out)
+{
+    if (s->place.copies > LOG_PLACES) {
+        segment_encode_wide(s, g->extent_bytes, out);
+        return;
+    }
     *out = (struct log_segment){.pages = le32_make(s->pages), .copies = (uint8_t)s->place.copies};
     for (unsigned i = 0; i < s->place.copies; i++)
         out->place[i] = le64_make((uint64_t)s->place.disk[i] << LOG_PLACE_DISK_SHIFT |
                                   s->place.at_bytes[i] / POOL_PAGE);
 }
 
-bool log_segment_decode(const struct log_segment *in, uint32_t pages_max, struct pool_segment *out)
+static void segment_decode_wide(const struct log_segment *in, uint32_t extent_bytes,
+                                struct pool_segment *out)
 {
-    *out = (struct pool_segment){.pages = le32_get(in->pages), .place.copies = in->copies};
-    if (out->pages < 2 || out->pages > pages_max || !in->copies || in->copies > POOL_META_COPIES)
-        return false;
-    for (unsigned i = 0; i < in->copies; i++) {
+    struct log_segment_wide w;
+    memcpy(&w, in, sizeof(w));
+    uint64_t page = le16_get(w.page_low) | (uint64_t)w.page_high << 16;
+    out->pages = le16_get(w.pages);
+    for (unsigned i = 0; i < out->place.copies; i++) {
+        out->place.disk[i] = w.disk[i];
+        out->place.at_bytes[i] =
+            POOL_LABEL_AREA + (uint64_t)le32_get(w.extent[i]) * extent_bytes + page * POOL_PAGE;
+    }
+}
+
+static void segment_decode_places(const struct log_segment *in, struct pool_segment *out)
+{
+    out->pages = le32_get(in->pages);
+    for (unsigned i = 0; i < out->place.copies; i++) {
         uint64_t place = le64_get(in->place[i]);
         out->place.disk[i] = (uint16_t)(place >> LOG_PLACE_DISK_SHIFT);
         out->place.at_bytes[i] = (place & ((UINT64_C(1) << LOG_PLACE_DISK_SHIFT) - 1)) * POOL_PAGE;
+    }
+}
+
+bool log_segment_decode(const struct log_segment *in, const struct pool_geometry *g,
+                        struct pool_segment *out)
+{
+    *out = (struct pool_segment){.place.copies = in->copies};
+    if (!in->copies || in->copies > POOL_META_COPIES_MAX)
+        return false;
+    if (in->copies > LOG_PLACES)
+        segment_decode_wide(in, g->extent_bytes, out);
+    else
+        segment_decode_places(in, out);
+    for (unsigned i = 0; i < in->copies; i++)
         if (out->place.disk[i] >= POOL_DISKS_MAX)
             return false;
-    }
-    return true;
+    return out->pages >= 2 && out->pages <= g->log_segment_bytes / POOL_PAGE;
 }

@@ -124,9 +124,6 @@ static int check_options(const struct pool_create_options *o, unsigned count, st
 {
     char text[RAID_PROFILE_TEXT];
     raid_profile_format(o->profile, text);
-    if (!raid_profile_is_supported(o->profile))
-        return vp_fail(err, VP_E_NOT_SUPPORTED, "the profile %s is not served by this release",
-                       text);
     if (count == 0 || count > POOL_DISKS_MAX)
         return vp_fail(err, VP_E_INVALID, "%u disks: a pool has 1 to %u", count, POOL_DISKS_MAX);
     unsigned width = raid_profile_width(o->profile);

@@ -220,12 +220,15 @@ static uint64_t formable(const struct pool *p, unsigned width, struct extents_vi
     return low;
 }
 
-/* Metadata groups: of as many copies as there should be, then of two. At least so many. */
+/* Metadata groups: of as many copies as there should be, then of fewer, as pool_meta_group_add
+ * forms them. At least so many. */
 static uint64_t formable_meta(const struct pool *p, bool all)
 {
     unsigned copies = pool_meta_copies(p);
     uint64_t n = formable(p, copies, (struct extents_view){all, 0});
-    return copies > 2 ? n + formable(p, 2, (struct extents_view){all, n}) : n;
+    while (copies-- > 2)
+        n += formable(p, copies, (struct extents_view){all, n});
+    return n;
 }
 
 unsigned pool_groups_formable(const struct pool *p, unsigned width)

@@ -136,8 +136,10 @@ CO int pool_groups_load(struct pool *p, struct vp_error *err)
         return vp_fail(err, rc, "the group table: %s", vp_err_text(rc));
     struct load l = {.pool = p, .err = err};
     rc = pool_record_each_in_turns(p, POOL_RECORD_GROUP, load_group, &l);
-    if (rc == 0)
+    if (rc == 0) {
+        pool_promise_found(p);
         pool_space_changed(p);
+    }
     return rc;
 }
 

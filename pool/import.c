@@ -12,8 +12,14 @@
  *  I3  Nothing is served before the sealing root is durable. A crash until then changes nothing.
  *  I4  A disk that the newest root calls out is stale and is not read (GUARD_STALE_DISK). A disk
  *      that the root counts on but that is not here goes out with the sealing root, if at least
- *      half of the disks and some copy of every group are here. Two disks that each call the other
- *      out went separate ways: VP_E_POOL_SPLIT, since nobody can know which one the user wants.
+ *      half of the disks and some copy of every group are here. With fewer than half, the disks
+ *      that are not here may have gone on without these, so only an operator can say that they are
+ *      lost (POOL_IMPORT_DEGRADED). One disk in service is always needed: one that says itself that
+ *      it is out knows that it is behind. Two disks of which one calls the other out, and is out
+ *      for it, went separate ways: VP_E_POOL_SPLIT, since nobody can know which one the user wants.
+ *      Disks of two such ways are always told apart. They part at a root on which both count. The
+ *      disks that go on one way are out on the other, since they were not there; and a disk that is
+ *      out does not come back into service.
  *  I5  What was found is durable before anything builds on it (GUARD_IMPORT_FLUSH), because a
  *      killed daemon leaves it in the disks' caches. The log's tail is also written again
  *      (log_read.c), so that it does not depend on a flush that follows a failed one.
@@ -534,8 +540,8 @@ static CO int import_run(struct pool_import_state *im)
     return rc;
 }
 
-CO int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
-                   struct pool **out, struct vp_error *err)
+CO int pool_import(const char *const *paths, unsigned count, unsigned flags,
+                   const struct pool_client *client, struct pool **out, struct vp_error *err)
 {
     struct pool *p = *out = pool_new();
     if (!p)
@@ -547,6 +553,7 @@ CO int pool_import(const char *const *paths, unsigned count, const struct pool_c
     if (!rc) {
         im->p = p;
         im->err = err;
+        im->degraded = flags & POOL_IMPORT_DEGRADED;
         list_init(&im->keeps);
         /* Before the client is ready there are no checkpoints in the background. */
         pool_checkpoints_hold(p);

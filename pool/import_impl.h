@@ -7,6 +7,7 @@
 struct pool_import_state {
     struct pool *p;
     struct vp_error *err;
+    bool degraded; /* POOL_IMPORT_DEGRADED */
     struct pool_candidate **candidate;
     unsigned candidates;
     const uint8_t **newest; /* of each candidate, its newest valid root in slots, or NULL */

@@ -123,6 +123,7 @@ static void identity_adopt(struct pool *p, const struct root_image *r)
     p->uuid = r->pool_uuid;
     p->geometry = r->geometry;
     p->default_profile = r->profile;
+    p->promised = r->promised;
     p->features_compat = r->features_compat;
     p->features_ro = r->features_ro;
     p->features_incompat = r->features_incompat;
@@ -251,6 +252,24 @@ static int disks_doubt(struct pool_import_state *im)
     return 0;
 }
 
+/* `here` of the `online` disks in service were found (I4). */
+static int disks_suffice(struct pool_import_state *im, unsigned here, unsigned online)
+{
+    const char *name = im->p->name;
+    if (!here)
+        return vp_fail(im->err, VP_E_POOL_MISSING_DISK,
+                       "pool %s: none of its %u disks in service was found; those that are here "
+                       "were out of service before the pool stopped",
+                       name, online);
+    if (2 * here >= online || im->degraded)
+        return 0;
+    return vp_fail(im->err, VP_E_POOL_MISSING_DISK,
+                   "pool %s: only %u of its %u disks in service were found; at least half are "
+                   "needed, since the others may be in use elsewhere or know more. If they are "
+                   "lost, `vpool import %s --degraded` goes on without them",
+                   name, here, online, name);
+}
+
 static int disks_check(struct pool_import_state *im)
 {
     struct pool *p = im->p;
@@ -269,11 +288,9 @@ static int disks_check(struct pool_import_state *im)
                 p->name, im->candidate[im->winner]->path, im->candidate[im->of_disk[i]]->path);
         }
     }
-    if (!here || 2 * here < online)
-        return vp_fail(im->err, VP_E_POOL_MISSING_DISK,
-                       "pool %s: only %u of its %u disks in service were found; at least half are "
-                       "needed",
-                       p->name, here, online);
+    int rc = disks_suffice(im, here, online);
+    if (rc)
+        return rc;
     if (!next_root_never_was(im))
         return vp_fail(
             im->err, VP_E_ROOT_STALE,

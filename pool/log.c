@@ -54,9 +54,9 @@ struct log_entry {
 /* A batch, and the JUMP that leads to its segment, in flight. */
 struct stream_io {
     struct io_batch batch;
-    struct io_op op[2 * POOL_META_COPIES];
-    struct pool_disk *disk[2 * POOL_META_COPIES];
-    unsigned part[2 * POOL_META_COPIES]; /* 0 or 1: which of the two writes */
+    struct io_op op[2 * POOL_META_COPIES_MAX];
+    struct pool_disk *disk[2 * POOL_META_COPIES_MAX];
+    unsigned part[2 * POOL_META_COPIES_MAX]; /* 0 or 1: which of the two writes */
     unsigned count, parts;
     struct pool_disk *left_out; /* a disk whose ejection is not durable yet, or NULL */
 };
@@ -111,7 +111,7 @@ static bool stream_io_survived(const struct stream_io *io)
 
 static CO void stream_io_retry(struct stream_io *io)
 {
-    struct raid_disk *disk[2 * POOL_META_COPIES];
+    struct raid_disk *disk[2 * POOL_META_COPIES_MAX];
     for (unsigned i = 0; i < io->count; i++)
         disk[i] = &io->disk[i]->io;
     raid_retry(disk, io->op, io->count);
@@ -232,7 +232,7 @@ static void stream_jump(struct pool *p, struct pool_stream *s, const struct pool
 {
     uint8_t *page = s->buf + (size_t)pool_segment_pages(p) * POOL_PAGE;
     struct log_segment target;
-    log_segment_encode(to, &target);
+    log_segment_encode(to, &p->geometry, &target);
     memcpy(page + sizeof(struct log_batch_header), &target, sizeof(target));
     log_batch_seal(page, p->uuid, s->id, s->next_seq++, LOG_BATCH_JUMP, sizeof(target));
     stream_io_add(p, io, &s->segment, s->used_pages, page, 1, s->durable);

@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 
 #include <assert.h>
+#include <stddef.h>
 
 #define LOG_BATCH_MAGIC 0x4c475056U /* "VPGL" */
 
@@ -31,7 +32,8 @@ struct log_batch_header {
 } __attribute__((packed));
 static_assert(sizeof(struct log_batch_header) == 64, "on disk");
 
-#define LOG_COPIES 3U
+#define LOG_PLACES     3U /* of a segment with up to so many copies */
+#define LOG_COPIES_MAX 5U
 /* Of 4 KiB; the geometry allows segments of 16 KiB to 1 MiB. */
 #define LOG_SEGMENT_PAGES_MAX 256U
 
@@ -40,9 +42,24 @@ struct log_segment {
     struct le32 pages;
     uint8_t copies;
     uint8_t reserved[3];
-    struct le64 place[LOG_COPIES]; /* disk index << 48 | offset on the disk / 4096 */
+    struct le64 place[LOG_PLACES]; /* disk index << 48 | offset on the disk / 4096 */
 } __attribute__((packed));
 static_assert(sizeof(struct log_segment) == 32, "on disk");
+
+/* The same in the same bytes, of more than LOG_PLACES copies (ROOT_FEATURE_WIDE). All copies of a
+ * segment are in one group, so the page in the extent is the same for all. */
+struct log_segment_wide {
+    struct le16 pages;
+    struct le16 page_low; /* in the extent: the low 16 bits */
+    uint8_t copies;
+    uint8_t page_high; /* … the rest                     */
+    uint8_t disk[LOG_COPIES_MAX];
+    uint8_t reserved;
+    struct le32 extent[LOG_COPIES_MAX]; /* on that disk */
+} __attribute__((packed));
+static_assert(sizeof(struct log_segment_wide) == sizeof(struct log_segment), "on disk");
+static_assert(offsetof(struct log_segment_wide, copies) == offsetof(struct log_segment, copies),
+              "it says which of the two it is");
 
 #define LOG_PLACE_DISK_SHIFT 48
 

@@ -27,7 +27,7 @@ int log_reader_init(struct log_reader *r, struct pool *p)
 {
     *r = (struct log_reader){.p = p, .buf_pages = pool_segment_pages(p)};
     VP_VERIFY(r->buf_pages, <=, LOG_SEGMENT_PAGES_MAX);
-    size_t pages = (size_t)POOL_META_COPIES * r->buf_pages + 1;
+    size_t pages = (size_t)POOL_META_COPIES_MAX * r->buf_pages + 1;
     r->buf = aligned_alloc(POOL_PAGE, pages * POOL_PAGE);
     return r->buf ? 0 : VP_E_NO_MEMORY;
 }
@@ -46,7 +46,7 @@ static uint8_t *copy_at(const struct log_reader *r, unsigned copy, uint32_t page
 /* The last JUMP. */
 static uint8_t *jump_at(const struct log_reader *r)
 {
-    return copy_at(r, POOL_META_COPIES, 0);
+    return copy_at(r, POOL_META_COPIES_MAX, 0);
 }
 
 static struct pool_disk *segment_disk(const struct log_reader *r, const struct pool_segment *s,
@@ -258,7 +258,7 @@ static int reader_jump(struct log_reader *r, const struct log_batch *b)
     if (b->body_bytes != sizeof(target))
         return VP_E_SEGMENT_BAD;
     memcpy(&target, b->body, sizeof(target));
-    if (!log_segment_decode(&target, r->buf_pages, &to))
+    if (!log_segment_decode(&target, &r->p->geometry, &to))
         return VP_E_SEGMENT_BAD;
     r->jump_from = r->segment;
     r->jump_page = r->page;

@@ -149,12 +149,20 @@ int pool_meta_group_attach(struct pool *p, struct pool_group *group)
     return rc;
 }
 
+unsigned pool_meta_copies_wanted(const struct pool *p)
+{
+    unsigned width = pool_promised_width(p);
+    return width < POOL_META_COPIES_MIN   ? POOL_META_COPIES_MIN
+           : width > POOL_META_COPIES_MAX ? POOL_META_COPIES_MAX
+                                          : width;
+}
+
 unsigned pool_meta_copies(const struct pool *p)
 {
-    unsigned online = 0;
+    unsigned online = 0, wanted = pool_meta_copies_wanted(p);
     for (unsigned i = 0; i < p->disk_count; i++)
         online += p->disk[i].state == POOL_DISK_ONLINE;
-    return online < POOL_META_COPIES ? online : POOL_META_COPIES;
+    return online < wanted ? online : wanted;
 }
 
 static struct raid_profile meta_profile(unsigned copies)
@@ -194,7 +202,7 @@ static int meta_group_form(struct pool *p, unsigned copies)
     return 0;
 }
 
-/* Where three copies cannot be had any more, two do. */
+/* Where so many copies cannot be had any more, fewer do, but not one. */
 int pool_meta_group_add(struct pool *p)
 {
     unsigned copies = pool_meta_copies(p), least = copies > 2 ? 2 : copies;

@@ -111,10 +111,12 @@ uint32_t log_batch_claim(const uint8_t *buf, uint32_t room_bytes, struct vp_uuid
 /* Whether a batch of one page stands at buf that was whole once. Such a batch is never torn where a
  * page is written atomically, so this is damage. */
 bool log_batch_is_damaged(const uint8_t *buf, struct vp_uuid pool, uint64_t stream, uint64_t seq);
-void log_segment_encode(const struct pool_segment *s, struct log_segment *out);
+void log_segment_encode(const struct pool_segment *s, const struct pool_geometry *g,
+                        struct log_segment *out);
 /* False when it cannot be a segment: bounds, alignment, copies. Whether the disks exist is the
  * caller's to see. Untrusted. */
-bool log_segment_decode(const struct log_segment *in, uint32_t pages_max, struct pool_segment *out);
+bool log_segment_decode(const struct log_segment *in, const struct pool_geometry *g,
+                        struct pool_segment *out);
 
 /* ---- log_read.c: walking a chain ----------------------------------------------------------- */
 
@@ -124,16 +126,16 @@ struct log_reader {
     struct pool_segment segment;
     uint32_t page;      /* of the segment, where it should start                     */
     bool all_copies;    /* make all copies equal (an open piece), not only those met */
-    uint8_t *buf;       /* POOL_META_COPIES segments, and a page for `jump`          */
+    uint8_t *buf;       /* POOL_META_COPIES_MAX segments, and a page for `jump`          */
     uint32_t buf_pages; /* of each                                                   */
     unsigned good;      /* the copy that has the last batch                          */
     /* What may not be durable of what was found: the last batch, if it is in this segment (else 0
      * pages), and the JUMP to this segment, if there was one (copies else 0). */
     uint32_t last_page, last_pages, jump_page;
     struct pool_segment jump_from;
-    bool loaded[POOL_META_COPIES];
+    bool loaded[POOL_META_COPIES_MAX];
     /* Pages of a copy that could not be read; they are zeros in buf. */
-    uint64_t unread[POOL_META_COPIES][LOG_SEGMENT_PAGES_MAX / 64];
+    uint64_t unread[POOL_META_COPIES_MAX][LOG_SEGMENT_PAGES_MAX / 64];
     /* Errors of disks, by index, that did not take a repair. The reader goes on without repairing
      * them; they leave the pool when it is known what else they hold (import.c, I8). */
     int repair_rc[POOL_DISKS_MAX];
@@ -213,6 +215,7 @@ struct root_image {
     char name[POOL_NAME_MAX + 1];
     struct pool_geometry geometry;
     struct raid_profile profile;
+    unsigned promised;
     uint64_t features_compat, features_ro, features_incompat;
     unsigned disks;
     struct {

@@ -142,15 +142,16 @@ static CO int create_run(struct pool *p, const struct pool_create_options *o,
     size_t len = strlen(o->name);
     if (!len || len > POOL_NAME_MAX)
         return vp_fail(err, VP_E_NAME_INVALID, "a pool's name has 1 to %d bytes", POOL_NAME_MAX);
-    if (!raid_profile_is_supported(o->profile))
-        return vp_fail(err, VP_E_NOT_SUPPORTED, "this redundancy profile is not supported yet");
+    int rc = pool_profile_check(o->profile, err);
+    if (rc)
+        return rc;
     memcpy(p->name, o->name, len + 1);
     p->geometry = o->geometry;
     p->default_profile = o->profile;
     uint8_t random[16];
     reactor_random(random, sizeof(random));
     p->uuid = vp_uuid_from_random(random);
-    int rc = create_properties(p, o, err);
+    rc = create_properties(p, o, err);
     if (!rc)
         rc = pool_disks_create(p, o, paths, count, err);
     if (!rc)

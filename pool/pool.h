@@ -314,14 +314,19 @@ struct pool_scan_filter {
 CO int pool_scan(const char *const *paths, unsigned count, const struct pool_scan_filter *filter,
                  struct pool_found **out, unsigned *out_count, struct vp_error *err) must_check;
 
+enum pool_import_flags {
+    POOL_IMPORT_DEGRADED = 1, /* also where fewer than half of the disks in service are there: an
+                                 operator says that the others are lost (import.c, I4) */
+};
 /*
  * Opens a pool from its disks: newest root, table image, log replay, new incarnation.
  * `client->replay` is called during the import, so the client is given here. The cost depends on
  * labels, table image and log, never on the size of the pool. Errors: VP_E_POOL_MISSING_DISK,
  * VP_E_ROOT_NONE, VP_E_POOL_ACTIVE, VP_E_FEATURE_UNKNOWN, …
  */
-CO int pool_import(const char *const *paths, unsigned count, const struct pool_client *client,
-                   struct pool **out, struct vp_error *err) must_check;
+CO int pool_import(const char *const *paths, unsigned count, unsigned flags,
+                   const struct pool_client *client, struct pool **out,
+                   struct vp_error *err) must_check;
 
 /* Writes a checkpoint and closes the pool. The client has ended its I/O and made a checkpoint. If
  * that one failed there is no other: its error is returned, and the next import is one after a
@@ -366,6 +371,9 @@ void pool_space_get(struct pool *p, struct pool_space *out);
 /* HOME. What volumes of this profile can still lease: usable bytes. Of a profile that is not the
  * pool's own only what is in groups that can be formed is counted. */
 uint64_t pool_space_for(struct pool *p, struct raid_profile profile);
+/* ANY, no yield. Whether pools and volumes with this profile can be created in this release.
+ * VP_E_NOT_SUPPORTED with a sentence. */
+int pool_profile_check(struct raid_profile profile, struct vp_error *err) must_check;
 /* HOME. There are disks enough for a group of this profile, were they empty. */
 bool pool_profile_fits(struct pool *p, struct raid_profile profile);
 /* ANY, no yield: the level as it was last looked at. */

@@ -34,7 +34,10 @@ enum {
     POOL_LABEL_AREA = 1 << 20,
     POOL_ROOT_AT = 64 << 10,
     POOL_ROOT_SLOTS = 8,
-    POOL_META_COPIES = 3, /* of metadata groups, or all disks where there are fewer */
+    /* Copies of metadata: as many as the widest volumes have, within these limits, or as there are
+     * disks where these are fewer. */
+    POOL_META_COPIES_MIN = 3,
+    POOL_META_COPIES_MAX = 5,
     POOL_LOG_PIECES = 8,
     POOL_DELTAS = 7,
     POOL_RANGES = POOL_DELTAS + 2, /* of each delta; of what follows; while a delta is written */
@@ -162,8 +165,8 @@ struct pool_records {
 /* Where a page is on every copy: found without any record, so that import can start. */
 struct pool_place {
     unsigned copies;
-    uint16_t disk[POOL_META_COPIES];
-    uint64_t at_bytes[POOL_META_COPIES];
+    uint16_t disk[POOL_META_COPIES_MAX];
+    uint64_t at_bytes[POOL_META_COPIES_MAX];
 };
 
 /* A run of metadata pages that holds a part of a log or a table image. */
@@ -296,6 +299,8 @@ struct pool {
     struct pool_geometry geometry;
     uint64_t features_compat, features_ro, features_incompat;
     struct raid_profile default_profile; /* also in every root */
+    unsigned promised; /* members of the widest group that volumes may form, if that is more than of
+                          the default profile; also in every root */
     struct reactor *home;
     struct pool_client client;
     _Atomic bool fenced;
@@ -437,7 +442,14 @@ CO int pool_root_update(struct pool *p) must_check;
 /* The number of metadata groups that data must leave formable: a share of the pool, or as many as
  * promised metadata need (pool_meta_has_room). */
 unsigned pool_meta_reserve_groups(const struct pool *p);
-/* Copies that a metadata group has in this pool now. */
+/* Members of the widest group that volumes may form: of the default profile, or of one that a
+ * volume was created with. At home. */
+unsigned pool_promised_width(const struct pool *p);
+/* Import: groups of a release that did not note what it promised. */
+void pool_promise_found(struct pool *p);
+/* Copies that metadata must have, so that they survive what the pool's widest groups survive; and
+ * those that a metadata group gets now, with the disks that are in service. */
+unsigned pool_meta_copies_wanted(const struct pool *p);
 unsigned pool_meta_copies(const struct pool *p);
 /* Pages of metadata, for figures; room: that may become dirty, those that are included. */
 void pool_meta_usage(const struct pool *p, uint64_t *total, uint64_t *used, uint64_t *room);

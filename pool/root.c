@@ -30,6 +30,8 @@
 
 /* ---- bytes -------------------------------------------------------------------------------- */
 
+#define ROOT_FEATURES_KNOWN (uint64_t)(ROOT_FEATURE_DELTAS | ROOT_FEATURE_WIDE)
+
 static uint32_t root_crc(const uint8_t *block)
 {
     static const struct le32 zero;
@@ -72,18 +74,26 @@ static void encode_identity(const struct pool *p, struct root_block *b)
     b->profile[2] = p->default_profile.extra;
 }
 
-static void encode_image(const struct pool_table_image_ref *from, struct root_table_image *to)
+static void encode_image(const struct pool *p, const struct pool_table_image_ref *from,
+                         struct root_table_image *to)
 {
-    log_segment_encode(&from->start, &to->start);
+    log_segment_encode(&from->start, &p->geometry, &to->start);
     to->stream = le64_make(from->stream);
     to->batches = le64_make(from->batches);
 }
 
-static void encode_deltas(const struct pool_root *root, struct root_block *b)
+static void encode_deltas(const struct pool *p, const struct pool_root *root, struct root_block *b)
 {
     b->deltas = le16_make((uint16_t)root->deltas);
     for (unsigned i = 0; i < root->deltas; i++)
-        encode_image(&root->delta[i], &b->delta[i]);
+        encode_image(p, &root->delta[i], &b->delta[i]);
+}
+
+/* Of this root. */
+static uint64_t features_incompat(const struct pool *p, const struct pool_root *root)
+{
+    return p->features_incompat | (root->deltas ? ROOT_FEATURE_DELTAS : 0) |
+           (pool_meta_copies_wanted(p) > LOG_PLACES ? ROOT_FEATURE_WIDE : 0);
 }
 
 void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block)
@@ -95,13 +105,13 @@ void root_block_encode(const struct pool *p, const struct pool_root *root, uint8
     b->number = le64_make(root->number);
     b->checkpoint = le32_make(root->checkpoint);
     b->flags = root->exported ? ROOT_EXPORTED : 0;
-    encode_image(&root->table_image, &b->table_image);
-    encode_deltas(root, b);
-    b->features_incompat =
-        le64_make(p->features_incompat | (root->deltas ? ROOT_FEATURE_DELTAS : 0));
+    encode_image(p, &root->table_image, &b->table_image);
+    encode_deltas(p, root, b);
+    b->features_incompat = le64_make(features_incompat(p, root));
+    b->promised = (uint8_t)p->promised;
     b->pieces = le16_make((uint16_t)root->pieces);
     for (unsigned i = 0; i < root->pieces; i++) {
-        log_segment_encode(&root->piece[i].start, &b->piece[i].start);
+        log_segment_encode(&root->piece[i].start, &p->geometry, &b->piece[i].start);
         b->piece[i].stream = le64_make(root->piece[i].stream);
         b->piece[i].first_seq = le64_make(root->piece[i].first_seq);
         b->piece[i].last_seq = le64_make(root->piece[i].last_seq);
@@ -166,12 +176,12 @@ static bool decode_disks(const struct root_block *b, struct root_image *out)
     return true;
 }
 
-static bool decode_image(const struct root_table_image *from, uint32_t pages_max,
+static bool decode_image(const struct root_table_image *from, const struct pool_geometry *g,
                          struct pool_table_image_ref *to)
 {
     to->stream = le64_get(from->stream);
     to->batches = le64_get(from->batches);
-    return log_segment_decode(&from->start, pages_max, &to->start);
+    return log_segment_decode(&from->start, g, &to->start);
 }
 
 static bool decode_deltas(const struct root_block *b, struct root_image *out)
@@ -183,7 +193,7 @@ static bool decode_deltas(const struct root_block *b, struct root_image *out)
     if (r->deltas > ROOT_DELTAS)
         return false;
     for (unsigned i = 0; i < r->deltas; i++)
-        if (!decode_image(&b->delta[i], out->geometry.log_segment_bytes / POOL_PAGE, &r->delta[i]))
+        if (!decode_image(&b->delta[i], &out->geometry, &r->delta[i]))
             return false;
     return true;
 }
@@ -191,9 +201,8 @@ static bool decode_deltas(const struct root_block *b, struct root_image *out)
 static bool decode_log(const struct root_block *b, struct root_image *out)
 {
     struct pool_root *r = &out->root;
-    uint32_t pages_max = out->geometry.log_segment_bytes / POOL_PAGE;
     r->pieces = le16_get(b->pieces);
-    if (!decode_image(&b->table_image, pages_max, &r->table_image) || !decode_deltas(b, out) ||
+    if (!decode_image(&b->table_image, &out->geometry, &r->table_image) || !decode_deltas(b, out) ||
         !r->pieces || r->pieces > ROOT_PIECES)
         return false;
     for (unsigned i = 0; i < r->pieces; i++) {
@@ -202,7 +211,7 @@ static bool decode_log(const struct root_block *b, struct root_image *out)
         piece->first_seq = le64_get(b->piece[i].first_seq);
         piece->last_seq = le64_get(b->piece[i].last_seq);
         bool last = i == r->pieces - 1;
-        if (!log_segment_decode(&b->piece[i].start, pages_max, &piece->start) ||
+        if (!log_segment_decode(&b->piece[i].start, &out->geometry, &piece->start) ||
             last != (piece->last_seq == POOL_LOG_OPEN) || piece->last_seq < piece->first_seq)
             return false;
     }
@@ -219,7 +228,8 @@ int root_block_decode(const uint8_t *block, struct root_image *out)
         .profile = {b->profile[0], b->profile[1], b->profile[2]},
         .features_compat = le64_get(b->features_compat),
         .features_ro = le64_get(b->features_ro),
-        .features_incompat = le64_get(b->features_incompat) & ~(uint64_t)ROOT_FEATURE_DELTAS,
+        .features_incompat = le64_get(b->features_incompat) & ~ROOT_FEATURES_KNOWN,
+        .promised = b->promised,
     };
     /* No other flag is defined yet, nor is there a read-only import: those refuse as well. */
     if (le32_get(b->version) != ROOT_VERSION || out->features_incompat || out->features_ro)
@@ -227,7 +237,8 @@ int root_block_decode(const uint8_t *block, struct root_image *out)
     memcpy(out->pool_uuid.b, b->pool_uuid, sizeof(b->pool_uuid));
     memcpy(out->name, b->name, sizeof(out->name));
     if (b->name[ROOT_NAME - 1] || !raid_profile_is_supported(out->profile) ||
-        !decode_geometry(b, &out->geometry) || !decode_disks(b, out) || !decode_log(b, out))
+        out->promised > RAID_WIDTH_MAX || !decode_geometry(b, &out->geometry) ||
+        !decode_disks(b, out) || !decode_log(b, out))
         return VP_E_ROOT_BAD;
     return 0;
 }

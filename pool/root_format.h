@@ -19,6 +19,8 @@
 
 /* Incompatible: what the table image lacks is in deltas. Set in the roots that name any. */
 #define ROOT_FEATURE_DELTAS 1U
+/* Incompatible: metadata may have more than LOG_PLACES copies (struct log_segment_wide). */
+#define ROOT_FEATURE_WIDE 2U
 
 enum root_flags { ROOT_EXPORTED = 1 };
 
@@ -69,7 +71,8 @@ struct root_block {
     uint8_t reserved_deltas[6];
     struct root_table_image delta[ROOT_DELTAS]; /* in the order in which they are applied */
     uint8_t read_only[ROOT_DISKS / 8]; /* bit i: disk i is out, and its data can only be read */
-    uint8_t reserved[20];
+    uint8_t promised; /* members of the widest group that volumes may form; 0: of `profile` */
+    uint8_t reserved[19];
 } __attribute__((packed));
 static_assert(sizeof(struct root_block) == ROOT_BYTES, "on disk");
 static_assert(offsetof(struct root_block, number) == 96, "on disk");

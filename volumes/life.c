@@ -188,7 +188,7 @@ CO int volumes_import(const char *const *paths, unsigned count, const struct vol
     if (rc)
         return vp_fail(err, rc, "%s", vp_err_text(rc));
     struct pool_client client = volumes_client(vs);
-    rc = pool_import(paths, count, &client, &vs->pool, err);
+    rc = pool_import(paths, count, config->import_flags, &client, &vs->pool, err);
     if (rc) {
         volumes_free(vs);
         return rc;

@@ -71,10 +71,10 @@ static int parse_sector(const char *value, struct volume_options *o, struct vp_e
 
 static int parse_raid(const char *value, struct volume_options *o, struct vp_error *err)
 {
-    if (!raid_profile_parse(value, &o->profile) || !raid_profile_is_supported(o->profile))
+    o->has_profile = raid_profile_parse(value, &o->profile);
+    if (!o->has_profile)
         return vp_fail(err, VP_E_INVALID, "raid is 'single' or 'mirror:N', not '%s'", value);
-    o->has_profile = true;
-    return 0;
+    return pool_profile_check(o->profile, err);
 }
 
 struct option {

@@ -200,9 +200,7 @@ int volume_options_check(const struct volumes *vs, const struct volume_options *
         return vp_fail(err, VP_E_TOO_BIG, "a volume has at most 1 PiB");
     if (o->reserve_bytes > o->size_bytes)
         return vp_fail(err, VP_E_INVALID, "the reserve is larger than the volume");
-    if (!raid_profile_is_supported(o->profile))
-        return vp_fail(err, VP_E_NOT_SUPPORTED, "this redundancy profile is not supported");
-    return 0;
+    return pool_profile_check(o->profile, err);
 }
 
 static int name_check_free(struct volumes *vs, const char *name, struct vp_error *err)

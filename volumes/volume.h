@@ -33,8 +33,9 @@ struct volumes_config {
     size_t metadata_bytes; /* bound of page caches, all reactors together; 0 = 256 MiB       */
     unsigned commit_interval_ms; /* what is not flushed by its client is committed this often;
                                     0 = 5000; UINT_MAX = never (tests) */
-    bool background; /* run the background coroutines (commit timer, resync, deletion); the
+    bool background;       /* run the background coroutines (commit timer, resync, deletion); the
                         simulator calls volumes_background_step instead */
+    unsigned import_flags; /* enum pool_import_flags */
 };
 
 /* HOME. pool_create and pool_import, with the volumes on top. `config` is copied. */

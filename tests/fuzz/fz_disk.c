@@ -62,8 +62,9 @@ static void try_batch(const uint8_t *data, size_t size)
     struct log_segment at;
     struct pool_segment s;
     memcpy(&at, buf, sizeof(at));
-    if (log_segment_decode(&at, 256, &s))
-        VP_VERIFY(s.place.copies, <=, (unsigned)POOL_META_COPIES);
+    static const struct pool_geometry g = {.extent_bytes = 1U << 30, .log_segment_bytes = 1U << 20};
+    if (log_segment_decode(&at, &g, &s))
+        VP_VERIFY(s.place.copies, <=, (unsigned)POOL_META_COPIES_MAX);
     free(buf);
 }
 

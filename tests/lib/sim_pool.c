@@ -46,10 +46,14 @@ void sim_pool_run(struct sim_world *w, void (*body)(void *arg), void *arg)
 
 int sim_pool_create(unsigned disks, struct pool **out, struct vp_error *err)
 {
+    return sim_pool_create_mirror(disks, disks > 1 ? 2 : 1, out, err);
+}
+
+int sim_pool_create_mirror(unsigned disks, unsigned copies, struct pool **out, struct vp_error *err)
+{
     struct pool_create_options o = {
         .name = "tank",
-        .profile = disks > 1 ? (struct raid_profile){RAID_MIRROR, 1, 1}
-                             : (struct raid_profile){RAID_SINGLE, 1, 0},
+        .profile = {copies > 1 ? RAID_MIRROR : RAID_SINGLE, 1, (uint8_t)(copies - 1)},
         .geometry = sim_pool_geometry,
         .force = true,
     };
@@ -59,7 +63,7 @@ int sim_pool_create(unsigned disks, struct pool **out, struct vp_error *err)
 int sim_pool_import(unsigned disks, const struct pool_client *client, struct pool **out,
                     struct vp_error *err)
 {
-    return pool_import(names, disks, client, out, err);
+    return pool_import(names, disks, 0, client, out, err);
 }
 
 static struct sim_world *reboot(struct sim_world *w, uint64_t seed, enum sim_fate fate)

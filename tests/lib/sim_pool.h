@@ -19,6 +19,9 @@ void sim_pool_run(struct sim_world *w, void (*body)(void *arg), void *arg);
 
 /* CO. On disks d0 … d<disks-1>; mirrored where there are two or more. */
 CO int sim_pool_create(unsigned disks, struct pool **out, struct vp_error *err);
+/* The same with so many copies, 1: single. */
+CO int sim_pool_create_mirror(unsigned disks, unsigned copies, struct pool **out,
+                              struct vp_error *err) must_check;
 CO int sim_pool_import(unsigned disks, const struct pool_client *client, struct pool **out,
                        struct vp_error *err);
 

@@ -212,7 +212,7 @@ static CO int pool_and_volume_open(struct sim_thin *st)
         .arg = st, .replay = client_replay, .checkpoint = client_checkpoint};
     for (unsigned i = 0; i < st->config.disks; i++)
         paths[i] = st->name[i];
-    int rc = pool_import(paths, st->config.disks, &client, &st->pool, &err);
+    int rc = pool_import(paths, st->config.disks, 0, &client, &st->pool, &err);
     if (rc) {
         (void)fprintf(stderr, "import: %s\n", err.text);
         return rc;

@@ -132,7 +132,35 @@ static void crash_recovery(struct deep *d, struct sim_snapshot **end)
     points_fini(&d->points);
 }
 
-/* After a recovery that showed everything, loses any one disk. Nothing may change. */
+/* Of any number of disks that the profile survives. */
+static bool next_loss(const struct rig_config *config, unsigned *lost)
+{
+    while (++*lost < 1U << config->disks)
+        if (rig_survives(config, *lost))
+            return true;
+    return false;
+}
+
+/* The recovery finds fewer disks. */
+static void recover_without_disks(struct deep *d)
+{
+    struct crash_state s = *d->s;
+    struct verify_output out = {0};
+    position.step = "recovery without disks";
+    s.back_disks = 0;
+    s.lost_disks = 0;
+    while (d->ok && next_loss(s.config, &s.lost_disks)) {
+        d->counts->tried++;
+        d->counts->states++;
+        d->ok = verify_state(&s, &out, d->why, d->why_size);
+        if (!d->ok) {
+            size_t at = strlen(d->why);
+            (void)snprintf(d->why + at, d->why_size - at, " [without disks %x]", s.lost_disks);
+        }
+    }
+}
+
+/* After a recovery that showed everything, loses disks. Nothing may change. */
 static void lose_disks(struct deep *d, const struct sim_snapshot *end)
 {
     d->at = *d->s;
@@ -143,9 +171,9 @@ static void lose_disks(struct deep *d, const struct sim_snapshot *end)
     d->at.killed_first = d->s->killed;
     d->at.prior = d->observed;
     d->at.prior_event = UINT64_MAX;
-    position.step = "recovered, then a disk lost";
-    for (unsigned i = 0; d->ok && i < d->s->config->disks; i++) {
-        d->at.lost_disks = 1U << i;
+    position.step = "recovered, then disks lost";
+    d->at.lost_disks = 0;
+    while (d->ok && next_loss(d->s->config, &d->at.lost_disks)) {
         unsigned n = sim_snapshot_pending(end);
         struct sim_choice *none = calloc(n + 1, sizeof(*none));
         if (none)
@@ -213,8 +241,10 @@ bool deep_look(const struct crash_state *s, unsigned flags, struct seen *seen,
                      .ok = true};
     struct sim_snapshot *end = NULL;
     crash_recovery(&d, &end);
-    if (d.ok && flags & SCENARIO_SURVIVES_LOSS && !position.mishap.kind)
+    if (d.ok && flags & SCENARIO_SURVIVES_LOSS && !position.mishap.kind) {
         lose_disks(&d, end);
+        recover_without_disks(&d);
+    }
     sim_snapshot_free(end);
     if (d.ok && !(flags & SCENARIO_ROT))
         live_on(&d);

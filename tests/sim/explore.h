@@ -25,7 +25,7 @@ struct mishap_at {
 enum scenario_flags {
     SCENARIO_DEATHS = 1, /* again and again, with a disk that dies before each event         */
     SCENARIO_ERRORS = 2, /* again and again, with an operation that fails                    */
-    SCENARIO_SURVIVES_LOSS = 4, /* any disk may be lost after a recovery                     */
+    SCENARIO_SURVIVES_LOSS = 4, /* any disks that the profile survives may be lost           */
     SCENARIO_ROT = 8, /* a copy is damaged: overwrites are not crashed (docs/testing.md)     */
     SCENARIO_IMPORT_FAULTS = 16, /* the deeper look is import_faults_look                    */
     /* Also: the process is killed and the disks are set back to before the body. The body begins

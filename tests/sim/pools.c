@@ -11,8 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const disk_names[RIG_DISKS_MAX] = {"d0", "d1", "d2", "d3",
-                                                      "d4", "d5", "d6", "d7"};
+static const char *const disk_names[RIG_DISKS_MAX] = {"d0", "d1", "d2", "d3", "d4",
+                                                      "d5", "d6", "d7", "d8", "d9"};
 static const char *const pool_names[RIG_POOLS] = {"sim", "sim2"};
 
 struct sim_world *rig_world_new(const struct rig_config *config, uint64_t seed)
@@ -49,6 +49,20 @@ unsigned rig_pool_of_disk(const struct rig_config *config, unsigned disk)
     return disk >= config->disks - config->second_disks;
 }
 
+unsigned rig_losses(const struct rig_config *config)
+{
+    struct raid_profile p;
+    return raid_profile_parse(config->profile, &p) ? raid_profile_width(p) - 1 : 0;
+}
+
+bool rig_survives(const struct rig_config *config, unsigned lost)
+{
+    unsigned of_pool[RIG_POOLS] = {0};
+    for (unsigned i = 0; i < config->disks; i++)
+        of_pool[rig_pool_of_disk(config, i)] += lost >> i & 1;
+    return of_pool[0] <= rig_losses(config) && of_pool[1] <= rig_losses(config);
+}
+
 /* ---- pools -------------------------------------------------------------------------------- */
 
 static struct volumes_config volumes_config(const struct rig *r, struct reactor **self)
@@ -59,6 +73,7 @@ static struct volumes_config volumes_config(const struct rig *r, struct reactor 
         .reactor_count = 1,
         .metadata_bytes = r->config->metadata_bytes ? r->config->metadata_bytes : 4 << 20,
         .commit_interval_ms = UINT_MAX,
+        .import_flags = r->import_flags,
     };
 }
 

@@ -6,7 +6,8 @@
  *
  * The planner keeps the faults within what every volume survives. Either all faults of a seed hit
  * one disk, and only where the profile is a mirror. Or blocks cannot be read on any disk but one.
- * Or disks lack something for a moment, which no volume may notice.
+ * Or disks lack something for a moment, which no volume may notice. Where nothing befalls disks, as
+ * many as the profile survives are not there any more at some imports.
  *
  * Some runs have a second pool, and volumes move between the two, in each mode, while clients work.
  * In half of these runs the disks of a move's target are slow for moments. Where these pools have
@@ -111,9 +112,7 @@ static void draw_scarcity(struct random_world *x)
 /* Decides aside, too. */
 static void draw_second_pool(struct random_world *x)
 {
-    unsigned disks = strcmp(x->config.profile, "mirror:3") == 0 ? 3
-                     : strcmp(x->config.profile, "single") == 0 ? 1
-                                                                : 2;
+    unsigned disks = 1 + rig_losses(&x->config);
     if (aside(x, 7, 3) || x->volume_blocks > VOLUME_BLOCKS)
         return;
     x->config.second_disks = disks;
@@ -164,6 +163,10 @@ static void draw_config(struct random_world *x)
     x->keep_pages = below(x, 4) ? 0 : 1 + 4 * (unsigned)below(x, 3);
     uint64_t more = hash_mix(x->rng + 1); /* no draw: what else a seed means stays */
     x->config.property = more % 3 ? (unsigned)(more / 3 % RIG_PROPERTY_MAX) : 0;
+    if (copies[p] == 3 && aside(x, 14, 3) == 0) {
+        x->config.profile = "mirror:4";
+        x->config.disks++;
+    }
     draw_second_pool(x);
 }
 
@@ -554,6 +557,14 @@ static struct crash_state draw_state(struct random_world *x, struct sim_choice *
     };
 }
 
+/* Where nothing else befalls disks, some do not come back. Decides aside. */
+static unsigned draw_lost_disks(const struct random_world *x)
+{
+    unsigned lost = (unsigned)aside(x, 15, 1U << x->config.disks);
+    bool calm = x->bad_disk < 0 && !x->rots && !x->unreadable && !x->second_fails;
+    return calm && rig_survives(&x->config, lost) ? lost : 0;
+}
+
 static bool look_at_states(struct random_world *x)
 {
     struct sim_choice *c = NULL;
@@ -564,6 +575,7 @@ static bool look_at_states(struct random_world *x)
         char why[1024];
         struct crash_state s = draw_state(x, &c);
         struct verify_output out = {0};
+        s.lost_disks = i % IMPORT_FAULT_ONE_IN == 1 ? draw_lost_disks(x) : 0;
         if (i % IMPORT_FAULT_ONE_IN)
             ok = verify_state(&s, &out, why, sizeof(why)) || fail(why);
         else

@@ -10,7 +10,7 @@
 #include "tests/sim/model.h"
 #include "volumes/front.h"
 
-enum { RIG_POOLS = 2, RIG_DISKS_MAX = 8, RIG_OPEN_MAX = 16 };
+enum { RIG_POOLS = 2, RIG_DISKS_MAX = 10, RIG_OPEN_MAX = 16 };
 
 /* What the world and its pools are made of. */
 enum { RIG_PROPERTY_MAX = 8192 };
@@ -127,6 +127,7 @@ struct rig {
     unsigned failing_pools; /* bits: a fault beyond what its profile survives was planned in it */
     bool forgets;           /* such a pool was imported again: what was not flushed may be lost */
     unsigned order;         /* of imports */
+    unsigned import_flags;  /* enum pool_import_flags */
     struct rig_move *move;  /* at work; NULL: none */
     struct co_queue events; /* woken before each disk event, and when a move ends */
     bool withdrawn;         /* a move that failed has ended the requests of its clients */
@@ -162,6 +163,10 @@ void rig_fail(struct rig *r, const char *fmt, ...) __attribute__((format(printf,
 /* ---- pools.c: the pools and what is open in them --------------------------------------------- */
 
 unsigned rig_pools(const struct rig_config *config);
+/* Disks that each pool can lose, whichever they are. */
+unsigned rig_losses(const struct rig_config *config);
+/* These disks may be lost at once: bits. */
+bool rig_survives(const struct rig_config *config, unsigned lost);
 unsigned rig_pool_of_disk(const struct rig_config *config, unsigned disk);
 struct sim_disk *rig_disk(const struct rig *r, unsigned i);
 

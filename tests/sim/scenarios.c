@@ -29,6 +29,8 @@ static const struct rig_config mirror_with_property = {
     CONFIG_BASE, .disks = 2, .disk_bytes = 8 * MIB, .profile = "mirror:2", .property = 4000};
 static const struct rig_config wide_mirror = {CONFIG_BASE, .disks = 3, .disk_bytes = 8 * MIB,
                                               .profile = "mirror:3"};
+static const struct rig_config widest_mirror = {CONFIG_BASE, .disks = 4, .disk_bytes = 8 * MIB,
+                                                .profile = "mirror:4"};
 static const struct rig_config tiny_disk = {CONFIG_BASE, .disks = 1, .disk_bytes = 8 * MIB,
                                             .profile = "single"};
 
@@ -462,6 +464,10 @@ static const struct scenario scenarios[] = {
              written_volume, checkpoint, ),
     SCENARIO("checkpoint-mirror", "the same on three disks", wide_mirror, written_volume,
              checkpoint, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("lost-wide", "any two of three disks are lost, at every crash point", wide_mirror,
+             written_volume, overwrite, .flags = SCENARIO_SURVIVES_LOSS, .deep_every = 8),
+    SCENARIO("lost-widest", "any three of four disks, around checkpoints", widest_mirror,
+             written_volume, checkpoint, .flags = SCENARIO_SURVIVES_LOSS, .deep_every = 32),
     SCENARIO("log-wrap", "many small commits: segments chain and are released", one_disk,
              written_volume, log_wrap, ),
     SCENARIO("mirror-lost", "a disk of a mirror dies before each event, then power goes", mirror,

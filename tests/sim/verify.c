@@ -342,6 +342,7 @@ bool verify_state(const struct crash_state *s, struct verify_output *out, char *
     c.rig.model = s->model;
     c.rig.faults_planned = s->faults_planned || s->lost_disks;
     c.rig.order = s->order;
+    c.rig.import_flags = __builtin_popcount(s->lost_disks) > 1 ? POOL_IMPORT_DEGRADED : 0;
     c.rig.on_event = c.out->on_event;
     c.rig.arg = c.out->arg;
     /* The recovery's events are its own; the model only lends its clock. */

@@ -33,7 +33,8 @@ struct crash_state {
     bool unsure;    /* the only copy met a fault: what was not flushed may be lost in a kill, too */
     uint64_t event; /* the model's: it happened before this one */
     uint64_t seed;
-    unsigned lost_disks; /* bits: these are dead at import, whatever they were */
+    unsigned lost_disks; /* bits: these are dead at import, whatever they were; if several, an
+                            operator says so (--degraded) */
     unsigned back_disks; /* bits: these are back at import, if they were dead */
     bool faults_planned; /* errors may be logged */
     unsigned order;      /* of imports: enum rig_order */

@@ -17,9 +17,9 @@ struct chain {
     uint64_t stream, seq;
     struct pool_segment segment;
     uint32_t page;
-    uint8_t
-        *buf[POOL_META_COPIES]; /* the segment's copies, by what the disks gave; zeros elsewhere */
-    bool readable[POOL_META_COPIES];
+    uint8_t *buf
+        [POOL_META_COPIES_MAX]; /* the segment's copies, by what the disks gave; zeros elsewhere */
+    bool readable[POOL_META_COPIES_MAX];
     uint8_t *run; /* bodies of a run of batches */
     size_t run_len;
     unsigned batches;
@@ -204,12 +204,11 @@ static bool take_batch(struct chain *ch, const struct log_batch *b)
 {
     struct pool_segment next;
     if (b->flags & LOG_BATCH_JUMP) {
-        uint32_t pages_max = ch->c->root.geometry.log_segment_bytes / POOL_PAGE;
         struct log_segment to;
         bool ok = b->body_bytes == sizeof(to);
         if (ok) {
             memcpy(&to, b->body, sizeof(to));
-            ok = log_segment_decode(&to, pages_max, &next);
+            ok = log_segment_decode(&to, &ch->c->root.geometry, &next);
         }
         if (!ok) {
             check_problem(ch->c, ch->name, "batch %llu leads nowhere", (unsigned long long)ch->seq);
@@ -276,7 +275,7 @@ static void chain_init(struct chain *ch, struct check *c, bool is_log)
                          .name = is_log ? "log" : "image",
                          .records = is_log ? &c->table : &c->table_image,
                          .list = json_array()};
-    for (unsigned i = 0; i < POOL_META_COPIES; i++)
+    for (unsigned i = 0; i < POOL_META_COPIES_MAX; i++)
         ch->buf[i] = check_grow(NULL, c->root.geometry.log_segment_bytes, 1);
 }
 
@@ -290,7 +289,7 @@ static void chain_end(struct chain *ch)
     check_put(ch->c->out, ch->name, o);
     check_say(ch->c, "%s: %u batches", ch->name, ch->batches);
     json_decref(ch->list);
-    for (unsigned i = 0; i < POOL_META_COPIES; i++)
+    for (unsigned i = 0; i < POOL_META_COPIES_MAX; i++)
         free(ch->buf[i]);
     free(ch->run);
 }

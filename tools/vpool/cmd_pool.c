@@ -205,16 +205,19 @@ static json_t *absolute_list(json_t *given)
 
 static int cmd_import(struct cli *cli, int argc, char **argv)
 {
-    bool all = false;
+    bool all = false, degraded = false;
     json_t *dirs = NULL;
-    const struct opt opts[] = {{"all", 'a', OPT_FLAG, &all}, {"dir", 'd', OPT_LIST, &dirs}, {0}};
+    const struct opt opts[] = {{"all", 'a', OPT_FLAG, &all},
+                               {"degraded", 0, OPT_FLAG, &degraded},
+                               {"dir", 'd', OPT_LIST, &dirs},
+                               {0}};
     int n = opts_parse(cli, argc, argv, opts, 0, 1);
     if (opts_failed(n) || all == (n == 1)) {
         json_decref(dirs);
         return opts_failed(n) ? opts_exit(n) : cli_usage(cli, "name a pool, or give --all");
     }
-    json_t *params = json_pack("{s:s*, s:b, s:o}", "pool", n ? argv[1] : NULL, "all", all, "paths",
-                               absolute_list(dirs));
+    json_t *params = json_pack("{s:s*, s:b, s:b, s:o}", "pool", n ? argv[1] : NULL, "all", all,
+                               "degraded", degraded, "paths", absolute_list(dirs));
     json_t *result;
     int rc = cli_call(cli, "pool.import", params, &result);
     if (rc)
@@ -326,7 +329,7 @@ int cmd_status(struct cli *cli, int argc, char **argv);
 const struct command commands_pool[] = {
     {"create", "POOL [--raid PROFILE] [--size BYTES] [-o KEY=VALUE]… [--force] DISK…",
      "Makes a pool of block devices or files.\n"
-     "  --raid PROFILE   default redundancy of its volumes: single, mirror, mirror:N;\n"
+     "  --raid PROFILE   default redundancy of its volumes: single, mirror, mirror:N (N up to 5);\n"
      "                   single when it is not given: nothing survives a disk that fails\n"
      "  --size BYTES     DISKs that are missing are created as sparse files of this size\n"
      "  -o KEY=VALUE     chunk=64K, extent=64M, log-segment=256K, comment=TEXT\n"
@@ -342,10 +345,12 @@ const struct command commands_pool[] = {
      "  -n, --dry-run    only say what would be lost\n"
      "Refused while volumes are attached.",
      cmd_destroy},
-    {"import", "POOL|--all [-d DIR|DISK]…",
+    {"import", "POOL|--all [--degraded] [-d DIR|DISK]…",
      "Opens a pool from its disks.\n"
      "  -a, --all        every pool that is found\n"
-     "  -d DIR|DISK      where to look, instead of the directories of vpoold.conf",
+     "  -d DIR|DISK      where to look, instead of the directories of vpoold.conf\n"
+     "      --degraded   also with fewer than half of its disks: the others are lost, and are out\n"
+     "                   of service from now on",
      cmd_import},
     {"export", "POOL [--force]",
      "Closes a pool, so that another host may import it. Its attachments end, and come back with\n"

@@ -270,7 +270,7 @@ const struct command commands_volume[] = {
     {"volume create", "POOL/VOL --size BYTES [--raid PROFILE] [-o KEY=VALUE]…",
      "Makes a thin volume.\n"
      "  --size BYTES     what its client sees; space is taken as it is written\n"
-     "  --raid PROFILE   single, mirror, mirror:N; else the pool's default\n"
+     "  --raid PROFILE   single, mirror, mirror:N (N up to 5); else the pool's default\n"
      "  -o KEY=VALUE     sector=512|4096, full-policy=pause|enospc, zero-detect=on|off,\n"
      "                   sync=standard|always, read-only=on|off, reserve=BYTES",
      cmd_create},

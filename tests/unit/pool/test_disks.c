@@ -47,7 +47,7 @@ static int create(const char *name, const char *const *paths, unsigned count, bo
 static int import_rc(const char *const *paths, unsigned count, struct pool **out)
 {
     struct vp_error err = {0};
-    int rc = pool_import(paths, count, NULL, out, &err);
+    int rc = pool_import(paths, count, 0, NULL, out, &err);
     check(!rc == !err.text[0]);
     return rc;
 }
@@ -323,7 +323,7 @@ static void body_after_crash(void *arg)
 {
     struct pool *p;
     struct vp_error err = {0};
-    int rc = pool_import(paths_of, 2, NULL, &p, &err);
+    int rc = pool_import(paths_of, 2, 0, NULL, &p, &err);
     if (rc == 0)
         check_ok(pool_close(p, false));
     else

@@ -48,6 +48,7 @@ static struct sim_world *world_with_pool(unsigned n, uint64_t count)
 struct import_call {
     const char *paths[4];
     unsigned count;
+    unsigned flags;
     bool commit; /* some more afterwards */
     int rc;
 };
@@ -55,7 +56,7 @@ struct import_call {
 static void import(void *arg)
 {
     struct import_call *c = arg;
-    c->rc = pool_import(c->paths, c->count, NULL, &pool, &err);
+    c->rc = pool_import(c->paths, c->count, c->flags, NULL, &pool, &err);
     if (!c->rc && c->commit)
         commit_some();
 }

@@ -571,7 +571,7 @@ static void silent_body(void *arg)
     const char *path[] = {"d0", "d1"};
     struct sim_disk *d1 = sim_disk_find(arg, "d1");
     uint64_t began = sim_now_ns(arg);
-    vp_ignore(pool_import(path + 1, 1, NULL, &pool, &err), "looked at below");
+    vp_ignore(pool_import(path + 1, 1, 0, NULL, &pool, &err), "looked at below");
     check_equal(err.rc, VP_E_TIMED_OUT);
     check(strstr(err.text, "d1 does not answer") != NULL);
     uint64_t alone = sim_now_ns(arg);

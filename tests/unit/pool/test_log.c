@@ -278,19 +278,49 @@ static void a_jump_to_nowhere_is_refused(void **state)
 {
     (void)state;
     struct pool_segment s = first_segment, out;
+    struct pool_geometry g = {.extent_bytes = 1 << 20, .log_segment_bytes = 4 * POOL_PAGE};
     struct log_segment disk;
     s.pages = 4;
     s.place.copies = 2;
-    log_segment_encode(&s, &disk);
-    assert_true(log_segment_decode(&disk, 4, &out));
-    assert_false(log_segment_decode(&disk, 3, &out));
-    disk.copies = POOL_META_COPIES + 1;
-    assert_false(log_segment_decode(&disk, 4, &out));
+    log_segment_encode(&s, &g, &disk);
+    assert_true(log_segment_decode(&disk, &g, &out));
+    g.log_segment_bytes = 3 * POOL_PAGE;
+    assert_false(log_segment_decode(&disk, &g, &out));
+    g.log_segment_bytes = 4 * POOL_PAGE;
+    disk.copies = POOL_META_COPIES_MAX + 1;
+    assert_false(log_segment_decode(&disk, &g, &out));
     disk.copies = 0;
-    assert_false(log_segment_decode(&disk, 4, &out));
+    assert_false(log_segment_decode(&disk, &g, &out));
     disk.copies = 2;
     disk.place[1] = le64_make((uint64_t)POOL_DISKS_MAX << LOG_PLACE_DISK_SHIFT);
-    assert_false(log_segment_decode(&disk, 4, &out));
+    assert_false(log_segment_decode(&disk, &g, &out));
+}
+
+static void a_segment_of_many_copies_keeps_its_places(void **state)
+{
+    (void)state;
+    const struct pool_geometry g = {.extent_bytes = 1 << 30, .log_segment_bytes = 1 << 20};
+    for (unsigned copies = 1; copies <= POOL_META_COPIES_MAX; copies++) {
+        struct pool_segment s = {.pages = 256, .place.copies = copies}, out;
+        struct log_segment disk;
+        for (unsigned i = 0; i < copies; i++) {
+            s.place.disk[i] = (uint16_t)(POOL_DISKS_MAX - 1 - i);
+            s.place.at_bytes[i] =
+                POOL_LABEL_AREA + (1000000ULL + i) * g.extent_bytes + 0x3ff00ULL * POOL_PAGE;
+        }
+        log_segment_encode(&s, &g, &disk);
+        assert_true(log_segment_decode(&disk, &g, &out));
+        assert_int_equal(out.pages, s.pages);
+        assert_int_equal(out.place.copies, copies);
+        for (unsigned i = 0; i < copies; i++) {
+            assert_int_equal(out.place.disk[i], s.place.disk[i]);
+            assert_int_equal(out.place.at_bytes[i], s.place.at_bytes[i]);
+        }
+        if (copies <= LOG_PLACES)
+            continue;
+        ((struct log_segment_wide *)&disk)->disk[copies - 1] = POOL_DISKS_MAX;
+        assert_false(log_segment_decode(&disk, &g, &out));
+    }
 }
 
 /* ---- a log that grows into a new metadata group --------------------------------------------- */
@@ -408,12 +438,12 @@ static void commit_on_files(void *arg)
     }
     check_ok(co_group_wait(&g));
     check_ok(pool_close(pool, false));
-    check_ok(pool_import(paths, 2, NULL, &pool, &err));
+    check_ok(pool_import(paths, 2, 0, NULL, &pool, &err));
     for (uint64_t i = 0; i < EACH; i++)
         for (uint64_t t = 0; t < THREADS; t++)
             check_equal(sim_pool_counter(pool, t * 1000 + i), i);
     check_ok(pool_destroy(pool, &err));
-    check_equal(pool_import(paths, 2, NULL, &pool, &err), VP_E_LABEL_NONE);
+    check_equal(pool_import(paths, 2, 0, NULL, &pool, &err), VP_E_LABEL_NONE);
     unlink(path[0]);
     unlink(path[1]);
 }
@@ -509,6 +539,7 @@ int main(void)
         cmocka_unit_test(a_batch_that_reached_no_copy_never_was),
         cmocka_unit_test(a_rotten_batch_that_the_other_copy_never_had_was_not_acknowledged),
         cmocka_unit_test(a_jump_to_nowhere_is_refused),
+        cmocka_unit_test(a_segment_of_many_copies_keeps_its_places),
         cmocka_unit_test(a_crash_right_after_a_metadata_group_was_formed_loses_nothing),
         cmocka_unit_test(without_any_disk_that_takes_the_log_the_pool_is_fenced),
         cmocka_unit_test(a_log_that_goes_on_in_a_new_group_is_found_after_a_crash),

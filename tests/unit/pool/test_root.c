@@ -122,7 +122,7 @@ static void deltas_are_known_by_an_incompatible_feature(void **state)
     b->deltas = le16_make(ROOT_DELTAS + 1);
     seal_block();
     assert_int_equal(root_block_decode(block, &image), VP_E_ROOT_BAD);
-    b->features_incompat = le64_make(2 * ROOT_FEATURE_DELTAS);
+    b->features_incompat = le64_make(2 * ROOT_FEATURE_WIDE);
     seal_block();
     assert_int_equal(root_block_decode(block, &image), VP_E_FEATURE_UNKNOWN);
     free(p);
@@ -188,7 +188,7 @@ static void sealed_nonsense_is_refused_or_decodes_within_bounds(void **state)
             assert_in_range(image.disks, 1, POOL_DISKS_MAX);
             assert_in_range(image.root.pieces, 1, POOL_LOG_PIECES);
             for (unsigned k = 0; k < image.root.pieces; k++)
-                assert_in_range(image.root.piece[k].start.place.copies, 1, POOL_META_COPIES);
+                assert_in_range(image.root.piece[k].start.place.copies, 1, POOL_META_COPIES_MAX);
         }
     }
     free(p);

@@ -1,0 +1,323 @@
+/*
+ * What a pool promises of disks that are lost (promise.c), and imports with fewer than half of the
+ * disks (import.c, I4).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "pool/meta_impl.h"
+#include "tests/lib/on_reactor.h"
+#include "tests/lib/sim_pool.h"
+
+enum { DISKS_MAX = 5, COMMITS = 40 };
+
+static struct pool *pool;
+static struct vp_error err;
+static unsigned disks, copies;
+
+static void create_and_commit(void *arg)
+{
+    (void)arg;
+    check_ok(sim_pool_create_mirror(disks, copies, &pool, &err));
+    for (uint64_t i = 0; i < COMMITS; i++) {
+        check_ok(sim_pool_commit_counter(pool, i % 8, i));
+        if (i % 16 == 9)
+            check_ok(pool_checkpoint(pool));
+    }
+}
+
+static struct sim_world *world_with_mirror(unsigned n, unsigned mirrored)
+{
+    struct sim_world *w = sim_pool_world(n * 10 + mirrored, n);
+    disks = n;
+    copies = mirrored;
+    sim_pool_run(w, create_and_commit, NULL);
+    return w;
+}
+
+static struct sim_world *power_cut(struct sim_world *w)
+{
+    pool_abandon(pool);
+    pool = NULL;
+    return sim_pool_power_cut(w, 5);
+}
+
+struct import_call {
+    unsigned set; /* of disks: bits */
+    unsigned flags;
+    int rc;
+    uint64_t writes; /* a counter to write afterwards; 0: none */
+};
+
+static void import(void *arg)
+{
+    static const char *const names[] = {"d0", "d1", "d2", "d3", "d4"};
+    const char *paths[DISKS_MAX];
+    struct import_call *c = arg;
+    unsigned count = 0;
+    for (unsigned i = 0; i < disks; i++)
+        if (c->set >> i & 1)
+            paths[count++] = names[i];
+    c->rc = pool_import(paths, count, c->flags, NULL, &pool, &err);
+    if (!c->rc && c->writes)
+        check_ok(sim_pool_commit_counter(pool, 100, c->writes));
+}
+
+static int import_set(struct sim_world *w, unsigned set, unsigned flags)
+{
+    struct import_call c = {.set = set, .flags = flags};
+    sim_pool_run(w, import, &c);
+    return c.rc;
+}
+
+static void check_counters(void)
+{
+    for (uint64_t i = COMMITS - 8; i < COMMITS; i++)
+        check_equal(sim_pool_counter(pool, i % 8), i);
+}
+
+static void end(struct sim_world *w)
+{
+    pool_abandon(pool);
+    pool = NULL;
+    sim_world_free(w);
+    assert_checked();
+}
+
+/* ---- copies ------------------------------------------------------------------------------- */
+
+/* Of a pool that was cut, with these disks alone. */
+static void look_at_survivors(const struct sim_snapshot *s, unsigned set)
+{
+    struct sim_choice choices[64] = {{SIM_DROP, 0}};
+    assert_true(sim_snapshot_pending(s) <= 64);
+    struct sim_world *w = sim_world_from_snapshot(s, choices, set);
+    check_ok(import_set(w, set, POOL_IMPORT_DEGRADED));
+    if (pool)
+        check_counters();
+    end(w);
+}
+
+static void metadata_survive_as_many_disks_as_the_groups_of_their_pool(void **state)
+{
+    (void)state;
+    for (unsigned n = 2; n <= DISKS_MAX; n++)
+        for (unsigned mirrored = 2; mirrored <= n; mirrored++) {
+            struct sim_world *w = power_cut(world_with_mirror(n, mirrored));
+            struct sim_snapshot *s = sim_snapshot_take(w);
+            for (unsigned set = 1; set < 1U << n; set++)
+                if ((unsigned)__builtin_popcount(set) + mirrored > n)
+                    look_at_survivors(s, set);
+            sim_snapshot_free(s);
+            end(w);
+        }
+}
+
+static void metadata_have_three_copies_at_least_and_five_at_most(void **state)
+{
+    (void)state;
+    static const unsigned want[] = {0, 3, 3, 3, 4, 5};
+    for (unsigned mirrored = 1; mirrored <= 5; mirrored++) {
+        struct sim_world *w = world_with_mirror(5, mirrored);
+        check_equal(pool_meta_copies(pool), want[mirrored]);
+        const struct pool_group *g;
+        list_for_each (g, &pool->meta_groups, link)
+            check_equal(g->raid.width, want[mirrored]);
+        end(w);
+    }
+}
+
+static void an_older_release_refuses_metadata_of_many_copies_by_a_feature(void **state)
+{
+    (void)state;
+    for (unsigned mirrored = 3; mirrored <= 4; mirrored++) {
+        struct sim_world *w = world_with_mirror(4, mirrored);
+        const struct root_block *b = (const struct root_block *)pool->root.page;
+        check_equal(le64_get(b->features_incompat) & ROOT_FEATURE_WIDE,
+                    mirrored > 3 ? ROOT_FEATURE_WIDE : 0);
+        end(w);
+    }
+}
+
+static void create_too_wide(void *arg)
+{
+    (void)arg;
+    check_equal(sim_pool_create_mirror(6, 6, &pool, &err), VP_E_NOT_SUPPORTED);
+    assert_non_null(strstr(err.text, "mirror:6"));
+    assert_non_null(strstr(err.text, "5 copies"));
+}
+
+static void a_wider_mirror_than_metadata_have_copies_is_refused_by_name(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(1, 6);
+    sim_pool_run(w, create_too_wide, NULL);
+    end(w);
+}
+
+/* ---- imports with fewer than half of the disks ---------------------------------------------- */
+
+static void fewer_than_half_of_the_disks_need_a_word(void **state)
+{
+    (void)state;
+    struct sim_world *w = power_cut(world_with_mirror(3, 3));
+    check_equal(import_set(w, 2, 0), VP_E_POOL_MISSING_DISK);
+    assert_non_null(strstr(err.text, "--degraded"));
+    check_ok(import_set(w, 2, POOL_IMPORT_DEGRADED));
+    check_counters();
+    assert_string_equal(pool_state(pool), "degraded");
+    w = power_cut(w);
+    check_ok(import_set(w, 2, 0)); /* the others are out now, so this is all there is */
+    check_counters();
+    end(w);
+}
+
+static void a_group_without_a_copy_is_not_given_up(void **state)
+{
+    (void)state;
+    struct sim_world *w = power_cut(world_with_mirror(5, 2)); /* metadata: on three of them */
+    unsigned refused = 0;
+    for (unsigned i = 0; i < 5; i++) {
+        int rc = import_set(w, 1U << i, POOL_IMPORT_DEGRADED);
+        check(rc != 0 || pool);
+        refused += rc != 0;
+        w = power_cut(w);
+    }
+    check(refused >= 2);
+    end(w);
+}
+
+/* It serves what has no other copy, so it gets the roots that call it out. */
+static void import_and_eject(void *arg)
+{
+    struct import_call c = {.set = 3};
+    (void)arg;
+    import(&c);
+    check_ok(pool_disk_eject(pool, &pool->disk[1], VP_E_IO, "a test"));
+    check_ok(sim_pool_commit_counter(pool, 100, 1));
+}
+
+static void a_disk_that_knows_that_it_is_out_is_not_enough(void **state)
+{
+    (void)state;
+    struct sim_world *w = world_with_mirror(2, 2);
+    w = power_cut(w);
+    sim_pool_run(w, import_and_eject, NULL);
+    w = power_cut(w);
+    check_equal(import_set(w, 2, POOL_IMPORT_DEGRADED), VP_E_POOL_MISSING_DISK);
+    check_ok(import_set(w, 1, 0));
+    end(w);
+}
+
+static void halves_that_were_both_imported_are_refused_together(void **state)
+{
+    (void)state;
+    struct sim_world *w = power_cut(world_with_mirror(3, 3));
+    check_ok(import_set(w, 1, POOL_IMPORT_DEGRADED));
+    w = power_cut(w);
+    check_ok(import_set(w, 2 + 4, 0));
+    w = power_cut(w);
+    for (unsigned flags = 0; flags <= POOL_IMPORT_DEGRADED; flags++) {
+        check_equal(import_set(w, 1 + 2, flags), VP_E_POOL_SPLIT);
+        check_equal(import_set(w, 1 + 2 + 4, flags), VP_E_POOL_SPLIT);
+    }
+    check_ok(import_set(w, 2 + 4, 0));
+    end(w);
+}
+
+/*
+ * Any subsets of the disks are imported one after the other, each time as an operator who says that
+ * the rest is lost. A state is what was written after an import; its parent is what that import had
+ * found. A disk has the state of the last import in which it was in service. What an import finds
+ * must follow from the states of all disks that it was given. If it does not, nobody has noticed
+ * that they went separate ways.
+ */
+enum { WALKS = 300, STEPS = 12 };
+
+static bool follows(const unsigned *parent, unsigned state, unsigned from)
+{
+    while (state > from)
+        state = parent[state];
+    return state == from;
+}
+
+static void check_step(struct sim_world *w, const struct import_call *c, unsigned *parent,
+                       unsigned *of_disk, unsigned now)
+{
+    (void)w;
+    unsigned newest = 0;
+    for (unsigned i = 0; i < disks; i++)
+        if (c->set >> i & 1 && of_disk[i] > newest)
+            newest = of_disk[i];
+    bool together = true;
+    unsigned found = c->rc ? newest : parent[now];
+    for (unsigned i = 0; i < disks; i++)
+        if (c->set >> i & 1)
+            together &= follows(parent, found, of_disk[i]);
+    check(c->rc == 0 ? together : !together || c->rc == VP_E_POOL_MISSING_DISK);
+    for (unsigned i = 0; !c->rc && i < disks; i++)
+        if (atomic_load(&pool->disk[i].io.in_service))
+            of_disk[i] = now;
+}
+
+static void look_and_write(void *arg)
+{
+    struct import_call *c = arg;
+    uint64_t writes = c->writes;
+    c->writes = 0;
+    import(c);
+    if (c->rc)
+        return;
+    c->writes = sim_pool_counter(pool, 100); /* what it found */
+    check_ok(sim_pool_commit_counter(pool, 100, writes));
+}
+
+static void ways_that_parted_are_never_joined_unnoticed(void **state)
+{
+    (void)state;
+    unsigned split = 0, joined = 0;
+    for (uint64_t walk = 0; walk < WALKS; walk++) {
+        uint64_t rng = hash_mix(walk + 1);
+        unsigned parent[STEPS + 2] = {0}, of_disk[DISKS_MAX] = {0};
+        unsigned n = 3 + (unsigned)(walk % 3);
+        struct sim_world *w = world_with_mirror(n, n);
+        for (unsigned now = 1; now <= STEPS; now++) {
+            w = power_cut(w);
+            rng = hash_mix(rng);
+            struct import_call c = {.set = 1 + (unsigned)(rng % ((1U << n) - 1)),
+                                    .flags = POOL_IMPORT_DEGRADED,
+                                    .writes = now};
+            sim_pool_run(w, look_and_write, &c);
+            if (!c.rc)
+                parent[now] = c.writes == UINT64_MAX ? 0 : (unsigned)c.writes;
+            check_step(w, &c, parent, of_disk, now);
+            split += c.rc == VP_E_POOL_SPLIT;
+            joined += c.rc == 0;
+        }
+        end(w);
+    }
+    assert_true(split > 100 && joined > 100);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(metadata_survive_as_many_disks_as_the_groups_of_their_pool),
+        cmocka_unit_test(metadata_have_three_copies_at_least_and_five_at_most),
+        cmocka_unit_test(an_older_release_refuses_metadata_of_many_copies_by_a_feature),
+        cmocka_unit_test(a_wider_mirror_than_metadata_have_copies_is_refused_by_name),
+        cmocka_unit_test(fewer_than_half_of_the_disks_need_a_word),
+        cmocka_unit_test(a_group_without_a_copy_is_not_given_up),
+        cmocka_unit_test(a_disk_that_knows_that_it_is_out_is_not_enough),
+        cmocka_unit_test(halves_that_were_both_imported_are_refused_together),
+        cmocka_unit_test(ways_that_parted_are_never_joined_unnoticed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
