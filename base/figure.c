@@ -30,6 +30,12 @@ void histogram_merge(struct histogram *to, const struct histogram *from)
         figure_add(&to->bucket[i], figure_get(&from->bucket[i]));
 }
 
+void histogram_subtract(struct histogram *from, const struct histogram *earlier)
+{
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+        figure_sub(&from->bucket[i], figure_get(&earlier->bucket[i]));
+}
+
 uint64_t histogram_count(const struct histogram *h)
 {
     uint64_t count = 0;

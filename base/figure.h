@@ -116,6 +116,8 @@ static inline void histogram_add(struct histogram *h, uint64_t ns)
 uint64_t histogram_bucket_end_ns(unsigned i);
 /* Adds what `from` has (may be NULL), which may be written meanwhile. */
 void histogram_merge(struct histogram *to, const struct histogram *from);
+/* Takes away what `earlier`, the same histogram at an earlier time, had. */
+void histogram_subtract(struct histogram *from, const struct histogram *earlier);
 uint64_t histogram_count(const struct histogram *h);
 /* As if each value were the middle of its bucket; 0 when there is none. */
 uint64_t histogram_mean_ns(const struct histogram *h);

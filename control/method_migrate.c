@@ -10,8 +10,8 @@
 
 struct start_args {
     const char *volume, *to, *mode;
-    uint64_t max_downtime_ms, mirror_wait_ms, bandwidth_bytes; /* 0: not given */
-    bool dry_run;
+    uint64_t max_downtime_ms, mirror_wait_ms, bandwidth_bytes, impact_percent; /* 0: not given */
+    bool full_speed, dry_run;
 };
 static const struct param start_params[] = {
     PARAM(struct start_args, volume, PARAM_STRING, true, 0, 0),
@@ -20,6 +20,8 @@ static const struct param start_params[] = {
     PARAM(struct start_args, max_downtime_ms, PARAM_NUMBER, false, 1, 60000),
     PARAM(struct start_args, mirror_wait_ms, PARAM_NUMBER, false, 1, 10000),
     PARAM(struct start_args, bandwidth_bytes, PARAM_NUMBER, false, 1 << 20, UINT64_C(1) << 50),
+    PARAM(struct start_args, impact_percent, PARAM_NUMBER, false, 101, 10000),
+    PARAM(struct start_args, full_speed, PARAM_BOOL, false, 0, 0),
     PARAM(struct start_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 
@@ -64,28 +66,37 @@ static json_t *plan_json(const struct way *w, enum migrate_mode mode, const stru
 /* What only a move beside its clients' writes can do. */
 static int start_check(const struct start_args *a, enum migrate_mode mode, struct vp_error *err)
 {
-    if (mode != MIGRATE_OFFLINE ||
-        (!a->max_downtime_ms && !a->mirror_wait_ms && !a->bandwidth_bytes))
-        return 0;
-    return vp_fail(err, VP_E_INVALID,
-                   "%s has no meaning in mode 'offline', in which clients wait while all is "
-                   "copied: use 'live' or 'mirror'",
-                   a->max_downtime_ms  ? "max_downtime_ms"
-                   : a->mirror_wait_ms ? "mirror_wait_ms"
-                                       : "bandwidth_bytes");
+    const char *live = a->max_downtime_ms   ? "max_downtime_ms"
+                       : a->mirror_wait_ms  ? "mirror_wait_ms"
+                       : a->bandwidth_bytes ? "bandwidth_bytes"
+                       : a->impact_percent  ? "impact_percent"
+                       : a->full_speed      ? "full_speed"
+                                            : NULL;
+    if (mode == MIGRATE_OFFLINE && live)
+        return vp_fail(err, VP_E_INVALID,
+                       "%s has no meaning in mode 'offline', in which clients wait while all is "
+                       "copied: use 'live' or 'mirror'",
+                       live);
+    if (a->impact_percent && a->full_speed)
+        return vp_fail(err, VP_E_INVALID,
+                       "impact_percent and full_speed exclude each other: a copy at full speed "
+                       "does not look at what requests take");
+    return 0;
 }
 
 static CO int start_on(struct control *c, const struct way *w, enum migrate_mode mode,
                        const struct start_args *a, json_t **result, struct vp_error *err)
 {
-    const struct migrate_options o = {.from = w->from->vs,
-                                      .to = w->to->vs,
-                                      .volume = w->volume,
-                                      .name = w->name,
-                                      .mode = mode,
-                                      .pause_ms = a->max_downtime_ms,
-                                      .mirror_ms = a->mirror_wait_ms,
-                                      .limit_bytes = a->bandwidth_bytes};
+    const struct migrate_options o = {
+        .from = w->from->vs,
+        .to = w->to->vs,
+        .volume = w->volume,
+        .name = w->name,
+        .mode = mode,
+        .pause_ms = a->max_downtime_ms,
+        .mirror_ms = a->mirror_wait_ms,
+        .limit_bytes = a->bandwidth_bytes,
+        .impact_percent = a->full_speed ? MIGRATE_IMPACT_ANY : (unsigned)a->impact_percent};
     struct migrate_plan plan;
     const struct migration *g = NULL;
     int rc = migrate_plan(&o, &plan, err);

@@ -35,13 +35,15 @@
 #define COPY_PIECE_FROZEN_BYTES (UINT64_C(1) << 20)
 #define COPY_PIECE_LIVE_BYTES   (UINT64_C(64) << 10)
 #define COPY_WORKERS            4U
+#define PIECE_COST_BYTES        (UINT64_C(8) << 10) /* a piece costs time as so many bytes do */
 
 void copy_init(struct copy *c, struct volume *from, const struct migrate_peer *to)
 {
     *c = (struct copy){.from = from,
                        .to = *to,
                        .size_bytes = volume_size(from),
-                       .piece_bytes = COPY_PIECE_FROZEN_BYTES};
+                       .piece_bytes = COPY_PIECE_FROZEN_BYTES,
+                       .worker_count = COPY_WORKERS};
     co_mutex_init(&c->lock);
     list_init(&c->flying);
 }
@@ -50,6 +52,13 @@ void copy_fini(struct copy *c)
 {
     VP_VERIFY_TRUE(!c->tracked);
     dirty_fini(&c->dirty);
+}
+
+void copy_pace_full(struct copy *c)
+{
+    c->piece_bytes = c->tracked ? COPY_PIECE_LIVE_BYTES : COPY_PIECE_FROZEN_BYTES;
+    c->worker_count = COPY_WORKERS;
+    c->rest_ns = 0;
 }
 
 static uint64_t copy_blocks(const struct copy *c)
@@ -62,8 +71,10 @@ static uint64_t copy_blocks(const struct copy *c)
 static void change_mark(void *copy, uint64_t block, uint64_t count)
 {
     struct copy *c = copy;
+    uint64_t before = c->dirty.count;
     if (io_guard_on(GUARD_MOVE_MARKS_CHANGES))
         dirty_mark(&c->dirty, block, count);
+    c->dirtied_blocks += c->dirty.count - before;
 }
 
 int copy_track(void *copy)
@@ -73,9 +84,9 @@ int copy_track(void *copy)
     int rc = dirty_init(&c->dirty, copy_blocks(c), DIRTY_LEAVES_MAX);
     if (rc)
         return rc;
-    c->piece_bytes = COPY_PIECE_LIVE_BYTES;
     c->round_block = copy_blocks(c); /* none has begun */
     c->tracked = true;
+    copy_pace_full(c);
     volume_marks_set(c->from, &marks);
     return 0;
 }
@@ -98,6 +109,7 @@ int copy_look(void *copy)
     const struct mirror *m = c->mirror;
     uint64_t mirrored = m ? min_u64(mirror_blocks(m), c->dirty.count) : 0;
     c->seen = (struct copy_view){.dirty_bytes = (c->dirty.count - mirrored) * COPY_BLOCK,
+                                 .dirtied_bytes = c->dirtied_blocks * COPY_BLOCK,
                                  .mirrored_bytes = m ? m->mirrored_bytes : 0,
                                  .stops = m ? m->stops : 0,
                                  .mirrors = m && m->on,
@@ -296,9 +308,18 @@ static CO void piece_copy(struct copy *c, const struct piece *p, uint8_t *buf)
     c->again_bytes += p->fresh ? 0 : written_bytes + zero_bytes;
 }
 
+/* Requests of clients come first: the loop has looked for them when this returns. */
+static CO void copy_rest(struct copy *c)
+{
+    uint64_t since_ns = reactor_now_ns();
+    vp_ignore(co_sleep_ns(c->rest_ns), "nobody cancels it");
+    c->rested_ns += reactor_now_ns() - since_ns;
+}
+
 static CO void copy_work(struct copy *c)
 {
     uint8_t *buf = io_buffer_get(c->piece_bytes);
+    uint64_t since_rest = 0;
     struct piece p;
     for (;;) {
         int rc = piece_take(c, &p);
@@ -310,6 +331,11 @@ static CO void copy_work(struct copy *c)
         if (!p.fresh && !io_guard_on(GUARD_MOVE_CLEARS_FIRST))
             dirty_clear(&c->dirty, p.block, p.count);
         list_del(&p.link);
+        since_rest += p.count * COPY_BLOCK + PIECE_COST_BYTES;
+        if (c->rest_ns && since_rest >= c->piece_bytes) {
+            copy_rest(c);
+            since_rest = 0;
+        }
     }
     io_buffer_put(buf, c->piece_bytes);
 }
@@ -325,8 +351,9 @@ CO int copy_step(void *copy)
 {
     struct copy *c = copy;
     c->left_bytes = max_u64(c->step_bytes, 1);
+    c->rested_ns = 0;
     co_group_init(&c->workers);
-    for (unsigned i = 1; i < COPY_WORKERS; i++) {
+    for (unsigned i = 1; i < c->worker_count; i++) {
         co_group_enter(&c->workers);
         if (co_spawn(copy_worker, c, "copy of a volume")) { /* fewer do it too */
             co_group_leave(&c->workers, 0);

@@ -11,7 +11,8 @@
  * that is wanted, at the rate of the last round, but no faster than RATE_SCATTERED. The rates of
  * the scan and of a large round say little, because they read and write long runs, and the rest is
  * scattered. The rate of a round is that of its steps: the time in which the job was paused or
- * waited for its limit does not count, because what is left is copied without both. What is being
+ * waited for its limit does not count, nor that in which the copy rested for the clients' sake
+ * (impact.c), because what is left is copied without them. What is being
  * mirrored is not left: it has ended when the clients are stopped. While a write of the mirror is
  * late they are not stopped, because nothing is copied until it has ended.
  *
@@ -192,6 +193,7 @@ CO int live_drain(struct migrate *m)
 CO void live_end(struct migrate *m)
 {
     struct reactor *on = m->source ? volume_reactor(m->source) : NULL;
+    impact_end(m);
     if (m->mirror && m->mirror->slot_count)
         vp_ignore(reactor_call_for_client(on, mirror_end, m->mirror), "its workers report nothing");
     if (m->copy.tracked)

@@ -51,6 +51,7 @@
 #define LOST_MS   30000U
 #define ANSWER_MS 30000U
 #define RENEW_NS  UINT64_C(300000000) /* between two attempts to reach the other daemon */
+#define IMPACT_PC 200U                /* percent */
 #define MS_NS     UINT64_C(1000000)
 
 /* ---- states ------------------------------------------------------------------------------- */
@@ -131,6 +132,9 @@ static struct migrate *move_new(const struct migrate_options *o)
     m->exports = o->exports ? *o->exports : none;
     m->freeze_ns = (o->freeze_ms ? o->freeze_ms : FREEZE_MS) * MS_NS;
     m->limit_bytes = o->limit_bytes;
+    m->impact_percent = o->impact_percent == MIGRATE_IMPACT_ANY ? 0
+                        : o->impact_percent                     ? o->impact_percent
+                                                                : IMPACT_PC;
     m->hold_ns = (o->hold_ms ? o->hold_ms : HOLD_MS) * MS_NS;
     m->pause_ns = (o->pause_ms ? o->pause_ms : PAUSE_MS) * MS_NS;
     m->mirror_ns = (o->mirror_ms ? o->mirror_ms : MIRROR_MS) * MS_NS;
@@ -332,15 +336,18 @@ CO int migrate_copy_step(struct migrate *m)
     if (rc)
         return rc;
     m->copy.step_bytes = min_u64(
-        m->job->hurry ? UINT64_MAX : pool_job_step_units(m->job) / STEPS_A_SECOND, COPY_STEP_BYTES);
+        m->job->hurry ? UINT64_MAX : pool_job_step_units(m->job) / STEPS_A_SECOND, impact_pace(m));
     uint64_t since_ns = reactor_now_ns();
     rc = reactor_call_for_client(volume_reactor(m->source), copy_step, &m->copy);
-    m->steps_ns += reactor_now_ns() - since_ns;
+    uint64_t step_ns = reactor_now_ns() - since_ns;
+    m->steps_ns += step_ns - min_u64(m->copy.rested_ns / m->copy.worker_count, step_ns);
     copy_tell(m);
     if (rc == VP_E_PEER_LOST && m->copy.tracked)
         return m->status.phase == MIGRATE_DRAINING ? rc : migrate_renew(m);
-    if (!rc)
+    if (!rc) {
+        impact_look(m, step_ns);
         return 0;
+    }
     bool there = m->copy.failed_there;
     return migrate_fail(m, rc, "%s %s at byte %" PRIu64 ": %s", there ? "writing" : "reading",
                         there ? m->status.to : m->status.from, m->copy.failed_at, vp_err_text(rc));
@@ -367,6 +374,7 @@ CO int migrate_flush(struct migrate *m)
  * then another round follows. */
 static CO int move_copy_live(struct migrate *m)
 {
+    impact_begin(m);
     migrate_phase_move(m, MIGRATE_COPYING);
     int rc = live_begin(m);
     if (!rc)

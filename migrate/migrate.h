@@ -75,6 +75,8 @@ struct migrate_exports {
 
 struct migrate_peer; /* peer.h */
 
+#define MIGRATE_IMPACT_ANY UINT32_MAX /* impact_percent: it copies as fast as it can */
+
 struct migrate_options {
     struct volumes *from, *to; /* to: NULL with `peer` */
     const char *volume, *name; /* "VOL" there and here */
@@ -91,6 +93,8 @@ struct migrate_options {
     uint64_t lost_ms;     /* live: how long the other daemon may not be reached; 0: 30,000 */
     uint64_t answer_ms;   /* how long clients wait for its word that the volume has arrived; 0:
                              30,000. Then the volume is in doubt */
+    /* live: what requests may take while it copies, in percent of what they took before; 0: 200 */
+    unsigned impact_percent;
     const struct migrate_exports *exports; /* NULL: there are none */
 };
 

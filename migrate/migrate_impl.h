@@ -2,10 +2,12 @@
 #ifndef VP_MIGRATE_MIGRATE_IMPL_H
 #define VP_MIGRATE_MIGRATE_IMPL_H
 
+#include "base/figure.h"
 #include "base/list.h"
 #include "io/co.h"
 #include "io/reactor.h"
 #include "migrate/dirty.h"
+#include "migrate/governor.h"
 #include "migrate/migrate.h"
 #include "migrate/peer.h"
 
@@ -21,8 +23,13 @@ struct copy {
     struct volume *from;
     struct migrate_peer to;
     uint64_t size_bytes;
+    /* The pace; between steps it may change. */
     uint64_t piece_bytes; /* what is read at once */
-    struct dirty dirty;   /* tracked: what is to be copied again */
+    unsigned worker_count;
+    uint64_t rest_ns;        /* of each worker, after about piece_bytes; 0: none */
+    uint64_t rested_ns;      /* in this step, of all workers */
+    struct dirty dirty;      /* tracked: what is to be copied again */
+    uint64_t dirtied_blocks; /* so far: that were clean and became dirty */
     bool tracked;
     /* The scan: what is allocated, once. */
     uint64_t at_bytes;                         /* what lies before was copied, or is being copied */
@@ -42,7 +49,8 @@ struct copy {
     struct co_group workers;
     int rc;
     struct copy_view { /* as of the end of the last call of the reactor; home reads it then */
-        uint64_t dirty_bytes; /* without what is being mirrored */
+        uint64_t dirty_bytes;   /* without what is being mirrored */
+        uint64_t dirtied_bytes; /* so far */
         uint64_t mirrored_bytes, stops;
         bool mirrors, late; /* a write of the mirror is late */
         bool lost;
@@ -74,6 +82,8 @@ void copy_round_begin(struct copy *c);
 bool copy_round_is_done(const struct copy *c);
 /* What the reactor alone may look at, into c->seen. Does not fail. */
 int copy_look(void *copy) must_check;
+/* As fast as it can, for clients that wait. */
+void copy_pace_full(struct copy *c);
 /* Flushes the target. */
 CO int copy_flush(void *copy) must_check;
 /* Verifies that the target has all of the frozen source: nothing is dirty, under way, or not
@@ -165,6 +175,21 @@ extern const struct migrate_peer_ops peer_local_ops; /* of a struct peer_local *
 int migrate_target_check(struct volumes *vs, const char *name, const struct volume_info *info,
                          struct migrate_plan *plan, struct vp_error *err) must_check;
 
+/* ---- impact.c ----------------------------------------------------------------------------- */
+
+struct impact { /* on the clients */
+    struct governor law;
+    bool on, watches, ending;
+    struct co_group watcher;
+    struct histogram waits; /* written on the reactor */
+    /* As of the last decision. */
+    struct histogram requests_since, waits_since;
+    uint64_t since_ns, bytes_since, dirtied_since;
+    uint64_t steps_ns;   /* in steps of the copy since then */
+    uint64_t rate_bytes; /* a second, in steps */
+    uint64_t probed_ns;
+};
+
 /* ---- migrate.c ---------------------------------------------------------------------------- */
 
 struct migrate {
@@ -173,6 +198,7 @@ struct migrate {
     char volume[VOLUME_NAME_MAX + 1], name[VOLUME_NAME_MAX + 1];
     struct migrate_exports exports;
     uint64_t freeze_ns, pause_ns, hold_ns, mirror_ns, lost_ns, answer_ns, limit_bytes;
+    unsigned impact_percent;        /* 0: anything */
     struct volume_move there, here; /* as the source's and the target's record have it */
     struct migrate_peer peer;       /* the other side */
     struct peer_local local;        /* … when that is a pool of this daemon; else all zeros */
@@ -180,6 +206,7 @@ struct migrate {
     struct volume *source; /* opened by this move; NULL: not, or not any more */
     struct pool_job *job;  /* NULL: not yet, or not any more */
     struct copy copy;
+    struct impact impact;
     struct mirror *mirror; /* NULL: there was none so far */
     bool leaving;          /* nobody changes the source */
     bool intended;         /* the source's record says INTENT */
@@ -226,6 +253,17 @@ CO void migrate_thaw(struct migrate *m, struct volume *v);
 CO void migrate_switch(struct migrate *m);
 /* The source goes on as if nothing had been. */
 CO void migrate_undo(struct migrate *m);
+
+/* ---- impact.c, with a move ----------------------------------------------------------------- */
+
+/* Measures what requests take, for a moment. */
+CO void impact_begin(struct migrate *m);
+/* Sets the pace of the next step, which should copy no more than is returned. */
+uint64_t impact_pace(struct migrate *m);
+/* After a step of so long. From time to time it waits for a moment, to measure. */
+CO void impact_look(struct migrate *m, uint64_t step_ns);
+/* Also of one that has not begun. */
+CO void impact_end(struct migrate *m);
 
 /* ---- watch.c ------------------------------------------------------------------------------ */
 

@@ -12,6 +12,11 @@ static const struct figure volume_figure_rows[] = {
 const struct figure_set volume_figure_set = {
     "volume", volume_figure_rows, sizeof(volume_figure_rows) / sizeof(volume_figure_rows[0])};
 
+const struct volume_figures *volume_figures(const struct volume *v)
+{
+    return &v->figures;
+}
+
 static void info_space(struct volume *v, struct volume_info *out)
 {
     if (out->map) {

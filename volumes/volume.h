@@ -159,6 +159,8 @@ uint64_t volume_size(const struct volume *v); /* bytes, now */
 uint32_t volume_sector_bytes(const struct volume *v);
 uint32_t volume_chunk_bytes(const struct volume *v);
 bool volume_is_read_only(const struct volume *v);
+/* Any thread, while it is open. */
+const struct volume_figures *volume_figures(const struct volume *v);
 /* HOME. Takes the memory for metadata that requests may need, so that no request waits for it.
  * Returns whether answered writes survive a kill of the daemon. In a system without shared memory
  * only flushed writes do. */

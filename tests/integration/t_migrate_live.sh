@@ -70,6 +70,11 @@ same "$(field '[.migrations[]|select(.mode == "mirror").phase == "done"]|all' vp
 same "$(field '[.migrations[].mirrored_bytes]|add > 0' vpool migrate status)" true "mirrored"
 vpool events | grep -qE 'migration.done *silo/v: is tank/v now: .* were copied, .* were zeros; of both, .* again; .* were mirrored; clients waited [0-9]+ ms' || fail "$(vpool events)"
 
+step "and at full speed"
+there_and_back --full-speed
+refused 'impact_percent and full_speed exclude each other' vpool migrate tank/v --to silo --impact 150 --full-speed
+refused "'impact_percent' is 100, which is not between" vpool migrate tank/v --to silo --impact 100
+
 step "a new pool that has no room ends the move, and the load goes on"
 refused 'the move of tank/v to twin/v has ended: failed: writing twin/v at byte [0-9]+: no space' vpool migrate tank/v --to twin --wait
 same "$(volumes)" "tank/v=online" "volumes"

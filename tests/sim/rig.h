@@ -73,6 +73,8 @@ enum op_flags {
     OP_WIDE = 1024,  /* most changes are of many blocks                        */
     OP_LAST = 4096,  /* of OP_STALL: only the last of them, and for longer         */
     OP_APART = 2048, /* most are of blocks that the wide ones do not touch; 64 blocks */
+    /* of OP_MIGRATE: */
+    OP_GOVERNED = 8192, /* it copies no faster than its clients can bear           */
 };
 
 /* `at` and `count` in sectors of 512 bytes, unless said otherwise. */

@@ -196,6 +196,16 @@ static const struct op live[] = {
     {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
+/* What requests take is measured first, and then clients write. */
+static const struct op live_governed[] = {
+    {OP_MIGRATE, "a", MIGRATE_MIRROR, 0, OP_GOVERNED | OP_WITH_NEXT},
+    {OP_BUSY, "a", 0, 3, OP_WITH_NEXT},
+    {OP_BUSY, "a", MIGRATE_COPYING, 6, OP_WIDE | OP_WITH_NEXT},
+    {OP_BUSY, "a", MIGRATE_MIRRORING, 4, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(32), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
 /* Also while it is mirrored, and while it is drained. */
 static const struct op live_mirror[] = {
     {OP_MIGRATE, "a", MIGRATE_MIRROR, 0, OP_WITH_NEXT},
@@ -297,6 +307,8 @@ const struct scenario move_scenarios[] = {
              .deep_every = 256),
     SCENARIO("live-mirror", "… and what they write is mirrored", two_pools, to_move, live_mirror,
              .deep_every = 256),
+    SCENARIO("live-governed", "… and the copy makes way for them", two_pools, to_move,
+             live_governed, ),
     SCENARIO("live-dying", "clients die meanwhile", two_pools, to_move, live_dying,
              .deep_every = 256),
     SCENARIO("live-late", "the other pool is late", two_pools, wide_to_move, live_late, ),

@@ -162,13 +162,15 @@ static int cmd_migrate(struct cli *cli, int argc, char **argv)
 {
     const char *to = NULL, *mode = NULL;
     uint64_t max_downtime = SIZE_NOT_GIVEN, mirror_wait = SIZE_NOT_GIVEN;
-    uint64_t bandwidth = SIZE_NOT_GIVEN;
-    bool wait = false, dry_run = false;
+    uint64_t bandwidth = SIZE_NOT_GIVEN, impact = SIZE_NOT_GIVEN;
+    bool full_speed = false, wait = false, dry_run = false;
     const struct opt opts[] = {{"to", 0, OPT_TEXT, &to},
                                {"mode", 0, OPT_TEXT, &mode},
                                {"max-downtime", 0, OPT_NUMBER, &max_downtime},
                                {"mirror-wait", 0, OPT_NUMBER, &mirror_wait},
                                {"bandwidth", 0, OPT_SIZE, &bandwidth},
+                               {"impact", 0, OPT_NUMBER, &impact},
+                               {"full-speed", 0, OPT_FLAG, &full_speed},
                                {"wait", 'w', OPT_FLAG, &wait},
                                {"dry-run", 'n', OPT_FLAG, &dry_run},
                                {0}};
@@ -177,10 +179,11 @@ static int cmd_migrate(struct cli *cli, int argc, char **argv)
         return opts_exit(n);
     if (!to)
         return cli_usage(cli, "--to POOL[/NAME] is missing");
-    json_t *params = json_pack("{s:s, s:s, s:s*, s:o*, s:o*, s:o*, s:b}", "volume", argv[1], "to",
-                               to, "mode", mode, "max_downtime_ms", number_if_given(max_downtime),
-                               "mirror_wait_ms", number_if_given(mirror_wait), "bandwidth_bytes",
-                               number_if_given(bandwidth), "dry_run", dry_run);
+    json_t *params = json_pack(
+        "{s:s, s:s, s:s*, s:o*, s:o*, s:o*, s:o*, s:b, s:b}", "volume", argv[1], "to", to, "mode",
+        mode, "max_downtime_ms", number_if_given(max_downtime), "mirror_wait_ms",
+        number_if_given(mirror_wait), "bandwidth_bytes", number_if_given(bandwidth),
+        "impact_percent", number_if_given(impact), "full_speed", full_speed, "dry_run", dry_run);
     return wait && !dry_run ? start_and_wait(cli, params)
                             : cli_show(cli, "migrate.start", params, print_started);
 }
@@ -340,7 +343,7 @@ const struct command commands_migrate[] = {
      cmd_forget},
     {"migrate",
      "POOL/VOL --to POOL2[/NAME] [--mode live|mirror|offline] [--max-downtime MS] "
-     "[--mirror-wait MS] [--bandwidth SIZE] [--wait] [--dry-run]",
+     "[--mirror-wait MS] [--bandwidth SIZE] [--impact PERCENT|--full-speed] [--wait] [--dry-run]",
      "Moves a volume to another pool; its exports go on there.\n"
      "  --to POOL2[/NAME]  where to; without NAME the volume keeps its own\n"
      "  --mode live        copied while clients write, and they wait for a moment at the end\n"
@@ -352,6 +355,10 @@ const struct command commands_migrate[] = {
      "  --mirror-wait MS   live, mirror: how long a mirrored write waits for the new pool (1000)\n"
      "  --bandwidth SIZE   live, mirror: copies so much a second, on average; `vpool jobs limit`\n"
      "                     changes that later\n"
+     "  --impact PERCENT   live, mirror: what requests of clients may take while it copies, of "
+     "what\n"
+     "                     they took before (200); it copies as fast as that allows\n"
+     "  --full-speed       live, mirror: copies as fast as it can, whatever requests take\n"
      "  -w, --wait         wait until it has ended; exits with 1 unless it is done\n"
      "  -n, --dry-run      only say what would happen",
      cmd_migrate},

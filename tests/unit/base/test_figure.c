@@ -72,6 +72,20 @@ static void percentiles_and_the_mean_are_right_to_an_eighth(void **state)
     assert_in_range(histogram_mean_ns(&h), 500500 - 500500 / 16, 500500 + 500500 / 16);
 }
 
+static void what_a_histogram_had_earlier_can_be_taken_away(void **state)
+{
+    (void)state;
+    struct histogram h = {0}, earlier = {0};
+    for (unsigned i = 0; i < 100; i++)
+        histogram_add(&h, 1000000);
+    histogram_merge(&earlier, &h);
+    for (unsigned i = 0; i < 10; i++)
+        histogram_add(&h, 5000);
+    histogram_subtract(&h, &earlier);
+    assert_int_equal(histogram_count(&h), 10);
+    assert_in_range(histogram_permille_ns(&h, 1000), 5000, 6000);
+}
+
 static void an_empty_histogram_says_zero(void **state)
 {
     (void)state;
@@ -132,6 +146,7 @@ int main(void)
         cmocka_unit_test(a_row_gives_a_field_and_its_description),
         cmocka_unit_test(buckets_follow_each_other_without_a_gap),
         cmocka_unit_test(percentiles_and_the_mean_are_right_to_an_eighth),
+        cmocka_unit_test(what_a_histogram_had_earlier_can_be_taken_away),
         cmocka_unit_test(an_empty_histogram_says_zero),
         cmocka_unit_test(the_extremes_are_told_by_any_percentile_of_one_value),
         cmocka_unit_test(sets_of_several_threads_are_summed_up),
