@@ -10,7 +10,7 @@ DESTDIR ?=
 CC      ?= gcc
 B       := build/$(FLAVOUR)
 VERSION := 0.1.0
-PKGS    := liburing libisal jansson libconfig blkid
+PKGS    := liburing libisal jansson libconfig blkid libnbd
 
 ENGINE_DIRS := base io raid pool thin volumes migrate ublk nbd vhost control
 TOOLS       := $(patsubst tools/%/,%,$(wildcard tools/*/))
@@ -35,7 +35,7 @@ PKG_LIBS   := $(shell pkg-config --libs $(PKGS))
 CPPFLAGS += -I. -D_GNU_SOURCE -DVPOOL_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
 CFLAGS   ?=
 BASE_CFLAGS := -std=gnu17 -g -fno-strict-aliasing -pthread $(WARN) $(HARDEN)
-BASE_LDFLAGS := -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack
+BASE_LDFLAGS := -pthread -pie -Wl,--as-needed -Wl,-z,relro,-z,now,-z,noexecstack
 
 CFLAGS_release := -O2 -D_FORTIFY_SOURCE=2
 CFLAGS_debug   := -O0 -fno-omit-frame-pointer
@@ -136,7 +136,7 @@ $(B)/$(1): $$(call obj,$$(wildcard tools/$(1)/*.c)) $(B)/libvpool.a $(B)/libengi
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
 
-TEST_PKGS = $(shell pkg-config --libs cmocka libnbd 2>/dev/null)
+TEST_PKGS = $(shell pkg-config --libs cmocka 2>/dev/null)
 # Allocations of unit tests and of the simulator can fail (tests/lib/failing_malloc.h).
 FAILING_MALLOC := $(foreach f,malloc calloc realloc aligned_alloc,-Wl,--wrap=$(f))
 # Which unit tests make threads is noted (tests/lib/thread_note.c).

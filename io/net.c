@@ -262,6 +262,12 @@ CO int io_poll(int fd, unsigned events, uint64_t deadline_ns, unsigned *revents)
     return rc;
 }
 
+unsigned io_ready(int fd, unsigned events)
+{
+    struct pollfd p = {.fd = fd, .events = (short)events};
+    return poll(&p, 1, 0) > 0 ? (unsigned)p.revents : 0;
+}
+
 void io_shutdown(int fd)
 {
     (void)shutdown(fd, SHUT_RDWR); /* not connected any more: as wanted */

@@ -57,6 +57,9 @@ CO int io_send_all(int fd, const void *buf, size_t len, uint64_t deadline_ns) mu
  * an eventfd, a pidfd). */
 CO int io_poll(int fd, unsigned events, uint64_t deadline_ns, unsigned *revents) must_check;
 
+/* Which of these events there are now; for a caller that has more to do if there are any. */
+unsigned io_ready(int fd, unsigned events);
+
 /* Ends both directions, so that whoever waits in recv or send returns. */
 void io_shutdown(int fd);
 void io_close(int fd);

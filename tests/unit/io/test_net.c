@@ -346,7 +346,9 @@ static void poll_eventfd(void *arg)
     int fd = eventfd(0, EFD_CLOEXEC);
     unsigned revents = 0;
     check_equal(io_poll(fd, POLLIN, reactor_now_ns() + MS, &revents), VP_E_TIMED_OUT);
+    check_equal(io_ready(fd, POLLIN), 0);
     check_equal(eventfd_write(fd, 1), 0);
+    check_equal(io_ready(fd, POLLIN), POLLIN);
     check_ok(io_poll(fd, POLLIN, 0, &revents));
     check(revents & POLLIN);
     io_close(fd);
