@@ -3,6 +3,7 @@
 
 #include "base/attr.h"
 #include "base/bytes.h"
+#include "control/address.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -15,7 +16,16 @@
 
 #define CONFIG_FILE_MAX (1U << 20)
 
-enum key_kind { KEY_TEXT, KEY_PATH, KEY_NUMBER, KEY_SIZE, KEY_LEVEL, KEY_BIND, KEY_DIRS };
+enum key_kind {
+    KEY_TEXT,
+    KEY_PATH,
+    KEY_ADDRESS,
+    KEY_NUMBER,
+    KEY_SIZE,
+    KEY_LEVEL,
+    KEY_BIND,
+    KEY_DIRS
+};
 
 struct key {
     const char *group; /* "" = top level */
@@ -50,6 +60,9 @@ static const struct key keys[] = {
     {"nbd", "requests-per-connection", KEY_NUMBER, FIELD(nbd_requests_per_connection), 1, 1024},
     {"nbd", "buffer-per-connection", KEY_SIZE, FIELD(nbd_buffer_per_connection), 2 << 20,
      UINT64_C(1) << 30},
+    {"migrate", "listen", KEY_ADDRESS, FIELD(migrate_listen), 0, FIELD_SIZE(migrate_listen)},
+    {"migrate", "tcp-bind", KEY_BIND, FIELD(migrate_tcp_bind), 0, 0},
+    {"migrate", "max-connections", KEY_NUMBER, FIELD(migrate_connections_max), 1, 1024},
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 
@@ -73,6 +86,8 @@ void control_config_defaults(struct control_config *c)
         .nbd_connections_per_volume = 64,
         .nbd_requests_per_connection = 128,
         .nbd_buffer_per_connection = 16 << 20,
+        .migrate_tcp_bind = CONTROL_TCP_LOOPBACK,
+        .migrate_connections_max = 64,
     };
 }
 
@@ -113,6 +128,19 @@ static int decode_text(const struct key *k, const config_setting_t *s, struct pl
         return want(err, at, "a text in double quotes");
     if (k->kind == KEY_PATH && text[0] != '/' && (k->min || text[0]))
         return want(err, at, "an absolute path, \"/…\"");
+    return copy_text(to, k->max, text, at, err);
+}
+
+static int decode_address(const struct key *k, const config_setting_t *s, struct place at, char *to,
+                          struct vp_error *err)
+{
+    const char *text = config_setting_get_string(s);
+    struct nbdx_address address;
+    struct vp_error why;
+    if (!text || (text[0] && nbdx_address_parse(text, &address, &why)))
+        return want(err, at, "\"\", \"unix:/PATH\" or \"tcp:HOST:PORT\"");
+    if (text[0] && address.kind == NBDX_UNIX && address.path[0] != '/')
+        return want(err, at, "an absolute path, \"unix:/…\"");
     return copy_text(to, k->max, text, at, err);
 }
 
@@ -208,6 +236,8 @@ static int decode(const struct key *k, const config_setting_t *s, struct place a
     case KEY_TEXT:
     case KEY_PATH:
         return decode_text(k, s, at, to, err);
+    case KEY_ADDRESS:
+        return decode_address(k, s, at, to, err);
     case KEY_NUMBER:
     case KEY_SIZE:
         return decode_number(k, s, at, to, err);
@@ -375,6 +405,16 @@ static int check_not_directory(const char *what, const char *path, struct vp_err
     return vp_fail(err, VP_E_INVALID, "%s %s is a directory", what, path);
 }
 
+static int check_migrate_listen(const struct control_config *c, struct vp_error *err)
+{
+    struct nbdx_address address;
+    int rc = control_migrate_address(c, &address, err);
+    if (rc || !c->migrate_listen[0] || address.kind != NBDX_UNIX)
+        return rc;
+    rc = check_directory_of("migrate.listen", address.path, err);
+    return rc ? rc : check_not_directory("migrate.listen", address.path, err);
+}
+
 int control_config_check(const struct control_config *c, struct vp_error *err)
 {
     if (c->socket_group[0] && !getgrnam(c->socket_group))
@@ -386,6 +426,8 @@ int control_config_check(const struct control_config *c, struct vp_error *err)
         rc = check_not_directory("socket", c->socket, err);
     if (rc == 0)
         rc = check_directory_of("state directory", c->state_dir, err);
+    if (rc == 0)
+        rc = check_migrate_listen(c, err);
     if (rc == 0 && c->log_file[0])
         rc = check_directory_of("log file", c->log_file, err);
     return rc ? rc : check_not_directory("log file", c->log_file, err);

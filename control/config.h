@@ -17,6 +17,8 @@
 #define CONTROL_REACTORS_MAX  64
 #define CONTROL_DISK_DIRS_MAX 16
 
+#define CONTROL_ADDRESS_MAX   300
+
 enum control_tcp_bind { CONTROL_TCP_OFF, CONTROL_TCP_LOOPBACK, CONTROL_TCP_ANY };
 
 struct control_config {
@@ -44,6 +46,10 @@ struct control_config {
     uint64_t nbd_handshake_timeout_ms;
     uint64_t nbd_requests_per_connection;
     uint64_t nbd_buffer_per_connection;
+
+    char migrate_listen[CONTROL_ADDRESS_MAX]; /* "" = off */
+    enum control_tcp_bind migrate_tcp_bind;
+    uint64_t migrate_connections_max;
 };
 
 void control_config_defaults(struct control_config *c);

@@ -9,6 +9,7 @@
  * connections are hung up, and block devices stay without a server. Pools commit, write a
  * checkpoint and close. Reactors stop.
  */
+#include "control/address.h"
 #include "control/ublk_devices.h"
 
 #include "io/net.h"
@@ -108,15 +109,47 @@ CO bool control_predecessor_lets_go(struct control *c, int rc)
     return co_sleep_ns(PREDECESSOR_NAP_NS) == 0;
 }
 
+static CO int listen_for_clients(struct control *c, struct vp_error *err)
+{
+    struct control_server *s = &c->server;
+    int rc;
+    s->rpc = &c->rpc;
+    s->name = "control";
+    s->limit = "control.max-connections";
+    s->connections_max = (unsigned)c->config->control_connections_max;
+    s->frame_timeout_ns = c->config->control_frame_timeout_ms * 1000000;
+    do
+        rc = control_server_listen(s, c->config->socket, c->config->socket_group, err);
+    while (control_predecessor_lets_go(c, rc));
+    return rc;
+}
+
+/* Daemons that come before the pools are here wait to be accepted. */
+static CO int listen_for_peers(struct control *c, struct vp_error *err)
+{
+    struct control_server *s = &c->peer_server;
+    struct nbdx_address *at = &c->peer_address;
+    int rc = control_migrate_address(c->config, at, err);
+    if (rc || !c->config->migrate_listen[0])
+        return rc;
+    s->rpc = &c->peer_rpc;
+    s->name = "migration";
+    s->limit = "migrate.max-connections";
+    s->connections_max = (unsigned)c->config->migrate_connections_max;
+    s->frame_timeout_ns = c->config->control_frame_timeout_ms * 1000000;
+    do
+        rc = at->kind == NBDX_UNIX
+                 ? control_server_listen(s, at->path, c->config->socket_group, err)
+                 : control_server_listen_tcp(s, at->host, at->port, err);
+    while (control_predecessor_lets_go(c, rc));
+    return rc;
+}
+
 static CO int start(struct control *c, struct vp_error *err)
 {
-    c->server.rpc = &c->rpc;
-    c->server.connections_max = (unsigned)c->config->control_connections_max;
-    c->server.frame_timeout_ns = c->config->control_frame_timeout_ms * 1000000;
-    int rc;
-    do
-        rc = control_server_listen(&c->server, c->config->socket, c->config->socket_group, err);
-    while (control_predecessor_lets_go(c, rc));
+    int rc = listen_for_clients(c, err);
+    if (rc == 0)
+        rc = listen_for_peers(c, err);
     if (rc)
         return rc;
     rc = co_spawn(signal_watch, c, "signals");
@@ -127,6 +160,10 @@ static CO int start(struct control *c, struct vp_error *err)
     co_mutex_lock(&c->lock);
     control_pools_restore(c);
     co_mutex_unlock(&c->lock);
+    if (c->peer_server.listen_fd >= 0)
+        rc = control_server_start(&c->peer_server);
+    if (rc)
+        return vp_fail(err, rc, "starting the socket for migrations: %s", vp_err_text(rc));
     c->started = true;
     co_queue_wake_all(&c->state_changed);
     control_event(c, VP_LOG_INFO, "daemon.started", "daemon",
@@ -153,6 +190,7 @@ static CO void stop(struct control *c)
 {
     notify_send("STOPPING=1");
     control_server_stop(&c->server);
+    control_server_stop(&c->peer_server);
     while (c->tending || c->looking)
         co_queue_wait(&c->state_changed, "what is tried again ends");
     co_mutex_lock(&c->lock);
@@ -191,6 +229,7 @@ int control_new(const struct control_options *o, struct control **out, struct vp
     c->config = o->config;
     list_init(&c->pools);
     migrations_init(&c->migrations);
+    receivers_init(&c->receivers);
     list_init(&c->attachments);
     list_init(&c->moves);
     list_init(&c->attachment_changes);
@@ -198,9 +237,9 @@ int control_new(const struct control_options *o, struct control **out, struct vp
     co_mutex_init_for(&c->lock, RESOURCE_COMMANDS);
     co_queue_init(&c->state_changed);
     c->rpc = (struct rpc){.tables = methods_all, .run = method_run, .control = c};
-    c->server.listen_fd = -1;
-    list_init(&c->server.connections);
-    co_queue_init(&c->server.gone);
+    control_server_init(&c->server);
+    control_server_init(&c->peer_server);
+    c->peer_rpc = (struct rpc){.tables = methods_of_peers, .run = control_peer_run, .control = c};
     c->nbd_total.max = (unsigned)o->config->nbd_connections_max;
     *out = c;
     return 0;
@@ -215,6 +254,7 @@ void control_free(struct control *c)
 {
     if (!c)
         return;
+    receivers_fini(&c->receivers);
     migrations_fini(&c->migrations);
     event_ring_fini(&c->events);
     free(c);

@@ -11,6 +11,7 @@
 #include "control/event.h"
 #include "control/health.h"
 #include "control/migrations.h"
+#include "control/receivers.h"
 #include "control/rpc.h"
 #include "control/server.h"
 #include "nbd/server.h"
@@ -107,6 +108,7 @@ struct control {
     struct event_ring events;
     struct list pools; /* struct control_pool, in order of arrival */
     struct migrations migrations;
+    struct receivers receivers;
     struct list attachments; /* of all pools, so that one can change its pool and stay in place */
     struct list moves;       /* struct control_move, whose exports stay as they are */
     struct list attachment_changes;     /* struct attachment_change: attach and detach under way */
@@ -122,6 +124,9 @@ struct control {
     struct co_queue state_changed; /* `started` or `stopping` */
     struct rpc rpc;
     struct control_server server;
+    struct rpc peer_rpc;
+    struct control_server peer_server; /* migrate.listen; listen_fd < 0: it is off */
+    struct nbdx_address peer_address;  /* of the above */
     struct nbdx_total nbd_total;
     struct co *signal_watcher;
     bool signal_watcher_ended;
@@ -330,5 +335,8 @@ void notify_send(const char *text);
 extern const struct method methods_daemon[], methods_pool[], methods_volume[], methods_attach[],
     methods_ublk[], methods_job[], methods_migrate[], methods_doctor[];
 extern const struct method *const methods_all[];
+extern const struct method *const methods_of_peers[];
+/* How a method of those is run. */
+CO rpc_run_fn control_peer_run;
 
 #endif

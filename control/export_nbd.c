@@ -2,10 +2,10 @@
  * Exports to NBD clients, at "unix:PATH" or "tcp:HOST:PORT". attachment.served is a struct
  * nbdx_server.
  */
+#include "control/address.h"
 #include "control/export.h"
 #include "nbd/server.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,41 +16,12 @@
 
 /* ---- where --------------------------------------------------------------------------------- */
 
-/* By number: what a name means is for its server to say. */
-static bool host_is_loopback(const char *host)
-{
-    struct in_addr v4;
-    return !host[0] || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0 ||
-           (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127);
-}
-
-static int address_check(struct control *c, const struct nbdx_address *a, struct vp_error *err)
-{
-    if (a->kind == NBDX_UNIX)
-        return a->path[0] == '/'
-                   ? 0
-                   : vp_fail(err, VP_E_INVALID, "unix:%s: the path must be absolute", a->path);
-    if (a->kind != NBDX_TCP)
-        return vp_fail(err, VP_E_INVALID, "an attachment listens on unix:PATH or tcp:HOST:PORT");
-    if (c->config->nbd_tcp_bind == CONTROL_TCP_OFF)
-        return vp_fail(err, VP_E_PERMISSION,
-                       "NBD over TCP is off: use unix:PATH, or set nbd.tcp-bind in vpoold.conf");
-    const char *host = a->host;
-    if (host_is_loopback(host) || c->config->nbd_tcp_bind == CONTROL_TCP_ANY)
-        return 0;
-    return vp_fail(err, VP_E_PERMISSION,
-                   "'%s' is not a loopback address, and NBD without TLS is open to whoever reaches "
-                   "it: use 127.0.0.1 or a unix socket, or set nbd.tcp-bind = \"any\" in "
-                   "vpoold.conf",
-                   host);
-}
-
 static int nbd_check(struct control *c, const struct attachment_options *o, struct vp_error *err)
 {
     struct nbdx_address address;
     int rc = nbdx_address_parse(o->address, &address, err);
     if (rc == 0)
-        rc = address_check(c, &address, err);
+        rc = control_address_check(&address, c->config->nbd_tcp_bind, "NBD", "nbd.tcp-bind", err);
     return rc || address.kind == NBDX_UNIX ? rc : export_check_no_socket(o, err);
 }
 

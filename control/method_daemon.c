@@ -4,6 +4,7 @@
 
 #include "control/path.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,18 +13,33 @@ static const struct param no_params[] = {{0}};
 
 /* ---- daemon.info, daemon.stats --------------------------------------------------------------- */
 
+/* Where other daemons find this one; null: nowhere. */
+static json_t *info_migrate_listen(const struct control *c)
+{
+    const struct nbdx_address *a = &c->peer_address;
+    char text[CONTROL_ADDRESS_MAX];
+    if (c->peer_server.listen_fd < 0)
+        return json_null();
+    if (a->kind == NBDX_UNIX)
+        (void)snprintf(text, sizeof(text), "unix:%s", a->path);
+    else
+        (void)snprintf(text, sizeof(text), strchr(a->host, ':') ? "tcp:[%s]:%u" : "tcp:%s:%u",
+                       a->host, c->peer_server.port);
+    return json_string(text);
+}
+
 static int daemon_info(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     (void)args;
     (void)err;
     struct reactor_features f = reactor_features(c->options.reactors[0]);
-    *result = json_pack("{s:s, s:i, s:s, s:s, s:b, s:i, s:I, s:{s:b, s:b, s:b, s:b}}", "version",
-                        VPOOL_VERSION, "pid", (int)getpid(), "socket", c->config->socket,
-                        "state_dir", c->config->state_dir, "started", c->started, "reactors",
-                        (int)c->options.reactor_count, "uptime_ms",
-                        (json_int_t)((reactor_now_ns() - c->start_ns) / 1000000), "io",
-                        "single_issuer", f.single_issuer, "defer_taskrun", f.defer_taskrun,
-                        "fixed_buffers", f.fixed_buffers, "fixed_files", f.fixed_files);
+    *result = json_pack(
+        "{s:s, s:i, s:s, s:s, s:b, s:i, s:I, s:o, s:{s:b, s:b, s:b, s:b}}", "version",
+        VPOOL_VERSION, "pid", (int)getpid(), "socket", c->config->socket, "state_dir",
+        c->config->state_dir, "started", c->started, "reactors", (int)c->options.reactor_count,
+        "uptime_ms", (json_int_t)((reactor_now_ns() - c->start_ns) / 1000000), "migrate_listen",
+        info_migrate_listen(c), "io", "single_issuer", f.single_issuer, "defer_taskrun",
+        f.defer_taskrun, "fixed_buffers", f.fixed_buffers, "fixed_files", f.fixed_files);
     return 0;
 }
 

@@ -158,6 +158,13 @@ static const struct param wait_params[] = {
     PARAM(struct wait_args, wait_ms, PARAM_NUMBER, false, 0, 60000),
     {0}};
 
+/* The move as it is, a new reference. NULL: it is not known. */
+static json_t *wait_look(struct control *c, struct vp_uuid id)
+{
+    const struct migration *g = migration_find(c, id);
+    return g ? migration_json(g) : receiver_json_of(c, id);
+}
+
 /* It may be forgotten meanwhile, when many others have ended since. */
 static CO int wait(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
@@ -168,17 +175,19 @@ static CO int wait(struct control *c, const void *args, json_t **result, struct 
     if (!vp_uuid_parse(a->id, &id))
         return vp_fail(err, VP_E_RPC_PARAMS, "'%.60s' is not the id of a migration", a->id);
     for (;;) {
-        const struct migration *g = migration_find(c, id);
+        json_t *now = wait_look(c, id);
         uint64_t now_ns = reactor_now_ns();
-        if (!g)
+        if (!now)
             return vp_fail(err, VP_E_NOT_FOUND,
                            "no migration %s: `vpool migrate status` shows all; one that ended long "
                            "ago is forgotten",
                            a->id);
-        if (migration_has_ended(g) || now_ns >= deadline_ns || c->stopping || is_over) {
-            *result = migration_json(g);
+        if (json_is_integer(json_object_get(now, "ended")) || now_ns >= deadline_ns ||
+            c->stopping || is_over) {
+            *result = now;
             return 0;
         }
+        json_decref(now);
         is_over = control_server_wait(&c->server, &c->events.arrived,
                                       min_u64(deadline_ns, now_ns + WAIT_LOOK_NS),
                                       "the end of a migration") == VP_E_CANCELLED;
@@ -193,14 +202,14 @@ struct cancel_args {
 static const struct param cancel_params[] = {
     PARAM(struct cancel_args, volume, PARAM_STRING, true, 0, 0), {0}};
 
-static int cancel(struct control *c, const void *args, json_t **result, struct vp_error *err)
+static CO int cancel(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct cancel_args *a = args;
     const struct migration *g;
     int rc = migration_cancel(c, a->volume, &g, err);
     if (rc == 0)
         *result = migration_json(g);
-    return rc;
+    return rc == VP_E_NOT_FOUND ? receiver_cancel(c, a->volume, result, err) : rc;
 }
 
 struct forget_args {

@@ -229,7 +229,7 @@ int migrations_refuse(struct control *c, const struct control_pool *p, const cha
                            "%s moves to %s: wait for its end or cancel it (`vpool migrate cancel "
                            "%s`) before you %s pool '%s'",
                            g->volume, g->target, g->volume, what, p->name);
-    return 0;
+    return receivers_refuse(c, p, what, err);
 }
 
 /* ---- finding and showing --------------------------------------------------------------------- */
@@ -364,5 +364,6 @@ json_t *migrations_json(struct control *c, const char *volume)
                 json_array_append_new(all, migration_json(g)))
                 return all; /* no memory: some are missing */
     }
+    receivers_add_json(c, volume, all);
     return all;
 }

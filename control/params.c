@@ -96,6 +96,9 @@ static int decode_one(const struct param *p, const json_t *value, void *args, st
     case PARAM_STRINGS:
     case PARAM_PATHS:
         return decode_strings(p, value, to, err);
+    case PARAM_OBJECT: /* as deep as the tables are */
+        return json_is_object(value) ? params_decode(p->fields, value, args, err)
+                                     : bad(err, p, "an object");
     }
     return bad(err, p, "known");
 }

@@ -22,6 +22,7 @@ enum param_type {
     PARAM_BOOL,    /* bool                                                       */
     PARAM_STRINGS, /* json_t *, an array of strings; NULL when absent            */
     PARAM_PATHS,   /* the same, absolute paths                                   */
+    PARAM_OBJECT,  /* an object with parameters of its own, into the same struct */
 };
 
 struct param {
@@ -30,12 +31,18 @@ struct param {
     bool required;
     size_t offset;
     uint64_t min, max; /* number: bounds; string: longest (0 = 255); strings: most elements */
+    const struct param *fields; /* object: its table */
 };
 
 #define PARAM(args, field, type_, required_, min_, max_)                                           \
     {                                                                                              \
         .name = #field, .type = (type_), .required = (required_), .offset = offsetof(args, field), \
         .min = (min_), .max = (max_)                                                               \
+    }
+
+#define PARAM_FIELDS(name_, required_, fields_)                                                    \
+    {                                                                                              \
+        .name = (name_), .type = PARAM_OBJECT, .required = (required_), .fields = (fields_)        \
     }
 
 /* Decodes `params` (NULL = none given) into `args`, which the caller has zeroed. Errors:

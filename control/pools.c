@@ -512,6 +512,7 @@ CO void control_pools_restore(struct control *c)
 CO int control_pools_close(struct control *c)
 {
     int first = 0;
+    receivers_end(c);
     migrations_end(c);
     while (!list_empty(&c->pools)) {
         struct control_pool *p = list_first(&c->pools, struct control_pool, link);

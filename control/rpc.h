@@ -44,11 +44,13 @@ struct method {
     CO rpc_method_fn *fn;
 };
 
+typedef int rpc_run_fn(struct control *c, const struct method *m, const void *args, json_t **result,
+                       struct vp_error *err);
+
 /* How a method is run (locks, waiting for the start); the tests give their own. */
 struct rpc {
     const struct method *const *tables; /* ended by NULL */
-    CO int (*run)(struct control *c, const struct method *m, const void *args, json_t **result,
-                  struct vp_error *err);
+    CO rpc_run_fn *run;
     struct control *control;
 };
 

@@ -1,5 +1,5 @@
 /*
- * The control socket. A connection that is not at work must not keep others out. Where places are
+ * See server.h. A connection that is not at work must not keep others out. Where places are
  * short, a new connection takes the place of a connection that waits for its client: for a request,
  * for its reply to be taken, or for events. Of the connections of the user with the most, the one
  * that has waited longest goes. A call that is worked on is never cut. When all are at work, a few
@@ -15,6 +15,9 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <limits.h>
+#include <netdb.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -26,6 +29,7 @@
 #define REPLY_GRACE_NS   UINT64_C(1000000000) /* a reply that is not taken for so long may be cut */
 #define ROOT_PLACES      4U
 #define REFUSED_MAX      16U /* connections that are being told so */
+#define UID_UNKNOWN      UINT_MAX
 
 enum connection_state {
     CONNECTION_IS_NEW, /* not admitted yet, or refused */
@@ -43,10 +47,13 @@ struct connection {
     enum connection_state state;
     uint64_t since_ns; /* it is in this state */
     struct {
-        unsigned uid;
-        int pid;
+        unsigned uid; /* UID_UNKNOWN: of TCP */
+        char text[64];
     } client;
-    int fd;
+    int fd; /* -1: handed over */
+    char note[CONTROL_SERVER_NOTE];
+    void (*heir)(void *arg, int fd); /* gets the descriptor after the reply; or NULL */
+    void *heir_arg;
     char *buf; /* owned; grows to RPC_FRAME_MAX */
     size_t len, capacity;
 };
@@ -106,9 +113,8 @@ static struct connection *least_entitled(const struct control_server *s)
 /* It ends in the next turns of the loop. */
 static void connection_cut(struct connection *c, const char *why)
 {
-    vp_info("control: a connection of process %d, user %u, is closed, because %s: it had waited "
-            "for its client for %.1f s",
-            c->client.pid, c->client.uid, why, (double)(reactor_now_ns() - c->since_ns) / 1e9);
+    vp_info("%s: a connection of %s is closed, because %s: it had waited for its client for %.1f s",
+            c->server->name, c->client.text, why, (double)(reactor_now_ns() - c->since_ns) / 1e9);
     bool waits = c->state == CONNECTION_WAITS;
     connection_move(c, CONNECTION_IS_CUT);
     c->server->admitted--;
@@ -133,14 +139,34 @@ static bool connection_admit(struct connection *c)
     return true;
 }
 
-CO int control_server_wait(struct control_server *s, struct co_queue *q, uint64_t deadline_ns,
-                           const char *why)
+/* Whose call this is. */
+static struct connection *connection_self(const struct control_server *s)
 {
     struct connection *c, *mine = NULL;
     list_for_each (c, &s->connections, link)
         if (c->co == co_self())
             mine = c;
     VP_VERIFY_TRUE(mine != NULL);
+    return mine;
+}
+
+char *control_server_note(struct control_server *s)
+{
+    return connection_self(s)->note;
+}
+
+void control_server_hand_over(struct control_server *s, void (*fn)(void *arg, int fd), void *arg)
+{
+    struct connection *c = connection_self(s);
+    VP_VERIFY_TRUE(!c->heir);
+    c->heir = fn;
+    c->heir_arg = arg;
+}
+
+CO int control_server_wait(struct control_server *s, struct co_queue *q, uint64_t deadline_ns,
+                           const char *why)
+{
+    struct connection *mine = connection_self(s);
     connection_move(mine, CONNECTION_WAITS);
     int rc = co_queue_wait_until(q, deadline_ns, why);
     connection_move(mine, CONNECTION_WORKS);
@@ -212,6 +238,19 @@ static CO int receive_frame(struct connection *c, size_t *frame_len)
     }
 }
 
+/* The client has waited for the reply, so what it sends next is for the heir. */
+static CO int connection_hand_over(struct connection *c, bool clean)
+{
+    int fd = -1;
+    if (clean && c->state != CONNECTION_IS_CUT) {
+        fd = c->fd;
+        c->fd = -1;
+        connection_move(c, CONNECTION_WORKS);
+    }
+    c->heir(c->heir_arg, fd);
+    return VP_E_CLOSED;
+}
+
 static CO int serve_frame(struct connection *c)
 {
     size_t frame_len = 0;
@@ -221,31 +260,72 @@ static CO int serve_frame(struct connection *c)
     size_t reply_len = 0;
     connection_move(c, CONNECTION_WORKS);
     char *reply = frame_len ? rpc_handle(c->server->rpc, c->buf, frame_len, &reply_len) : NULL;
+    bool is_answered = reply != NULL;
     connection_move(c, CONNECTION_SENDS);
     rc = send_reply(c, reply, reply_len);
-    connection_move(c, CONNECTION_RECEIVES);
     c->len -= frame_len + 1;
+    if (c->heir)
+        return connection_hand_over(c, rc == 0 && is_answered && c->len == 0);
+    connection_move(c, CONNECTION_RECEIVES);
     memmove(c->buf, c->buf + frame_len + 1, c->len);
     return rc;
+}
+
+/* Over TCP: the address is all that is known of it. A client that lost its power is noticed after a
+ * few minutes. */
+static void connection_name_tcp(struct connection *c)
+{
+    struct sockaddr_storage a;
+    socklen_t len = sizeof(a);
+    char host[46], port[6];
+    const int on = 1;
+    c->client.uid = UID_UNKNOWN;
+    if (getpeername(c->fd, (struct sockaddr *)&a, &len) ||
+        getnameinfo((const struct sockaddr *)&a, len, host, sizeof(host), port, sizeof(port),
+                    NI_NUMERICHOST | NI_NUMERICSERV))
+        (void)snprintf(c->client.text, sizeof(c->client.text), "an unknown address");
+    else
+        (void)snprintf(c->client.text, sizeof(c->client.text), "%s:%s", host, port);
+    (void)setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)); /* else it takes longer */
+}
+
+/* False: it may not use this socket. */
+static bool connection_is_allowed(struct connection *c)
+{
+    struct peer peer;
+    if (!c->server->path) {
+        connection_name_tcp(c);
+        return true;
+    }
+    if (!peer_of_socket(c->fd, &peer) || !peer_is_allowed(&peer, geteuid(), c->server->socket_gid))
+        return false;
+    c->client.uid = peer.uid;
+    (void)snprintf(c->client.text, sizeof(c->client.text), "process %d, user %u", peer.pid,
+                   peer.uid);
+    return true;
+}
+
+static CO void connection_refuse_too_many(struct connection *c)
+{
+    char text[160];
+    (void)snprintf(text, sizeof(text),
+                   "too many connections to the %s socket, and all are at work: try again, or "
+                   "raise %s",
+                   c->server->name, c->server->limit);
+    vp_ignore(refuse(c, VP_E_AGAIN, text), "it is closed next");
 }
 
 static CO void connection_serve(struct connection *c)
 {
     struct control_server *s = c->server;
-    struct peer peer;
-    if (!peer_of_socket(c->fd, &peer) || !peer_is_allowed(&peer, geteuid(), s->socket_gid)) {
+    if (!connection_is_allowed(c)) {
         vp_ignore(refuse(c, VP_E_PERMISSION,
                          "you may not use this socket: be root or a member of its group"),
                   "it is closed next");
         return;
     }
-    c->client.uid = peer.uid;
-    c->client.pid = peer.pid;
     if (!connection_admit(c)) {
-        vp_ignore(refuse(c, VP_E_AGAIN,
-                         "too many connections to the control socket, and all are at work: try "
-                         "again, or raise control.max-connections"),
-                  "it is closed next");
+        connection_refuse_too_many(c);
         return;
     }
     while (!s->stopping && c->state != CONNECTION_IS_CUT && serve_frame(c) == 0)
@@ -260,7 +340,8 @@ static CO void connection_run(void *arg)
     struct control_server *s = c->server;
     c->co = co_self();
     connection_serve(c);
-    io_close(c->fd);
+    if (c->fd >= 0)
+        io_close(c->fd);
     free(c->buf);
     list_del(&c->link);
     free(c);
@@ -281,7 +362,7 @@ static void connection_start(struct control_server *s, int fd)
     c->fd = fd;
     list_add_tail(&s->connections, &c->link);
     s->count++;
-    if (co_spawn(connection_run, c, "control connection")) {
+    if (co_spawn(connection_run, c, "connection of a client")) {
         s->count--;
         list_del(&c->link);
         free(c);
@@ -321,13 +402,23 @@ static int group_of_socket(struct control_server *s, const char *group, struct v
     return 0;
 }
 
+void control_server_init(struct control_server *s)
+{
+    s->listen_fd = -1;
+    list_init(&s->connections);
+    co_queue_init(&s->gone);
+}
+
+int control_server_listen_tcp(struct control_server *s, const char *host, const char *port,
+                              struct vp_error *err)
+{
+    return io_listen_tcp(host, port, &s->listen_fd, &s->port, err);
+}
+
 CO int control_server_listen(struct control_server *s, const char *path, const char *group,
                              struct vp_error *err)
 {
     s->path = path;
-    s->listen_fd = -1;
-    list_init(&s->connections);
-    co_queue_init(&s->gone);
     int rc = group_of_socket(s, group, err);
     if (rc)
         return rc;
@@ -354,7 +445,8 @@ CO void control_server_stop(struct control_server *s)
         co_cancel(s->acceptor);
     struct connection *c;
     list_for_each (c, &s->connections, link)
-        (void)shutdown(c->fd, SHUT_RD); /* the reply under way still goes out */
+        if (c->fd >= 0)
+            (void)shutdown(c->fd, SHUT_RD); /* the reply under way still goes out */
     while (s->acceptor || s->count) {
         uint64_t deadline_ns = reactor_now_ns() + REPLY_GRACE_NS;
         if (co_queue_wait_until(&s->gone, deadline_ns, "control connections end") == 0)
@@ -364,7 +456,8 @@ CO void control_server_stop(struct control_server *s)
                 connection_cut(c, "the daemon ends");
     }
     if (s->listen_fd >= 0) {
-        io_unlisten_unix(s->path, &s->file);
+        if (s->path)
+            io_unlisten_unix(s->path, &s->file);
         io_close(s->listen_fd);
         s->listen_fd = -1;
     }

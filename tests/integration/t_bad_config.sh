@@ -31,6 +31,9 @@ bad 1 "'socket' is longer" "socket = \"/$(printf 'x%.0s' {1..200})\";"
 bad 1 "'log-level' must be" 'log-level = "loud";'
 bad 1 "'tcp-bind' must be" 'nbd: { tcp-bind = "world"; };'
 bad 1 "'nbd' must be a group" 'nbd = 1;'
+bad 1 "'listen' must be \"\", \"unix:/PATH\" or" 'migrate: { listen = "here"; };'
+bad 1 "'listen' must be an absolute path" 'migrate: { listen = "unix:here"; };'
+bad 1 "'tcp-bind' must be" 'migrate: { tcp-bind = "world"; };'
 bad 1 "'disk-dirs' must be a list" 'disk-dirs = "/dev";'
 bad 1 "'disk-dirs' must be a list of absolute" 'disk-dirs = [ "dev" ];'
 
@@ -49,6 +52,16 @@ echo "socket = \"$T/nowhere/s\";" >"$T/conf"
 refused 'no directory' check
 echo "log-file = \"$T/dir\";" >"$T/conf"
 refused 'is a directory' check
+
+echo 'migrate: { listen = "tcp:192.0.2.1:10811"; };' >"$T/conf"
+refused 'migrate.listen: .192.0.2.1. is not a loopback address' check
+refused 'set migrate.tcp-bind = "any"' vpoold -c "$T/conf" -s "$T/s" --state-dir "$T/state" --foreground
+echo 'migrate: { listen = "tcp:192.0.2.1:10811"; tcp-bind = "any"; };' >"$T/conf"
+ok check
+echo 'migrate: { listen = "tcp:127.0.0.1:10811"; tcp-bind = "off"; };' >"$T/conf"
+refused 'migration over TCP is off' check
+echo "migrate: { listen = \"unix:$T/nowhere/s\"; };" >"$T/conf"
+refused 'migrate.listen .*: there is no directory' check
 
 step "a daemon does not start with a bad configuration"
 echo 'reactors = 1000;' >"$T/conf"

@@ -44,7 +44,22 @@ static const char *pause_text(const json_t *m, char *to, size_t size)
 
 static bool is_live(const json_t *m)
 {
-    return strcmp(json_text(m, "mode"), "offline") != 0;
+    return json_is_string(json_object_get(m, "mode")) &&
+           strcmp(json_text(m, "mode"), "offline") != 0;
+}
+
+/* "far:POOL/VOL" of one that comes from another daemon. */
+static const char *from_text(const json_t *m, char *to, size_t size)
+{
+    bool incoming = json_is_true(json_object_get(m, "incoming"));
+    (void)snprintf(to, size, "%s%s%s", incoming ? json_text(m, "peer") : "", incoming ? ":" : "",
+                   json_text(m, "from"));
+    return to;
+}
+
+static const char *text_or_dash(const json_t *m, const char *key)
+{
+    return json_text(m, key)[0] ? json_text(m, key) : "-";
 }
 
 static int print_end(const struct cli *cli, const json_t *m)
@@ -200,18 +215,18 @@ static void print_moves(const json_t *moves)
     table_init(&t, "", headers);
     json_array_foreach(moves, i, m)
     {
-        char progress[60], pause[40];
+        char progress[60], pause[40], from[300];
         uint64_t rate = json_number(m, "rate_bytes");
-        table_add(&t, "%s", json_text(m, "from"));
+        table_add(&t, "%s", from_text(m, from, sizeof(from)));
         table_add(&t, "%s", json_text(m, "to"));
-        table_add(&t, "%s", json_text(m, "mode"));
+        table_add(&t, "%s", text_or_dash(m, "mode"));
         table_add(&t, "%s", json_text(m, "phase"));
         table_add(&t, "%s", progress_text(m, progress, sizeof(progress)));
         table_add(&t, rate ? "%s/s" : "-", size_text(rate));
         table_add(&t, "%s", is_live(m) ? size_text(json_number(m, "dirty_bytes")) : "-");
         table_add(&t, "%s", pause_text(m, pause, sizeof(pause)));
-        table_add(&t, "%s", json_text(m, "job"));
-        table_add(&t, "%s", json_text(m, "error")[0] ? json_text(m, "error") : "-");
+        table_add(&t, "%s", text_or_dash(m, "job"));
+        table_add(&t, "%s", text_or_dash(m, "error"));
     }
     table_print(&t);
 }
@@ -255,6 +270,7 @@ static int cmd_status(struct cli *cli, int argc, char **argv)
 static int cmd_cancel(struct cli *cli, int argc, char **argv)
 {
     json_t *asked, *ended;
+    char from[300];
     int n = opts_parse(cli, argc, argv, NULL, 1, 1);
     if (opts_failed(n))
         return opts_exit(n);
@@ -270,7 +286,7 @@ static int cmd_cancel(struct cli *cli, int argc, char **argv)
     else if (cli->json)
         cli_print_json(ended);
     else
-        printf("cancelled: %s stays\n", json_text(ended, "from"));
+        printf("cancelled: %s stays\n", from_text(ended, from, sizeof(from)));
     json_decref(ended);
     return rc;
 }

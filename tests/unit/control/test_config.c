@@ -36,6 +36,8 @@ static void an_empty_text_leaves_the_defaults(void **state)
     assert_string_equal(config.socket, defaults.socket);
     assert_int_equal(config.metadata_bytes, 256 << 20);
     assert_int_equal(config.nbd_tcp_bind, CONTROL_TCP_LOOPBACK);
+    assert_string_equal(config.migrate_listen, "");
+    assert_int_equal(config.migrate_tcp_bind, CONTROL_TCP_LOOPBACK);
 }
 
 static void every_kind_of_value_is_read(void **state)
@@ -46,7 +48,8 @@ static void every_kind_of_value_is_read(void **state)
                            "metadata-memory = \"1G\"; buffer-memory = 16777216;\n"
                            "log-level = \"debug\"; disk-dirs = [\"/x\", \"/y\"];\n"
                            "nbd: { tcp-bind = \"any\"; buffer-per-connection = \"4M\"; };\n"
-                           "control: { max-connections = 7; };",
+                           "control: { max-connections = 7; };\n"
+                           "migrate: { listen = \"tcp:[::1]:7\"; tcp-bind = \"off\"; };",
                            &err),
                      0);
     assert_string_equal(config.socket, "/a");
@@ -61,6 +64,8 @@ static void every_kind_of_value_is_read(void **state)
     assert_int_equal(config.nbd_tcp_bind, CONTROL_TCP_ANY);
     assert_int_equal(config.nbd_buffer_per_connection, 4 << 20);
     assert_int_equal(config.control_connections_max, 7);
+    assert_string_equal(config.migrate_listen, "tcp:[::1]:7");
+    assert_int_equal(config.migrate_tcp_bind, CONTROL_TCP_OFF);
 }
 
 static void an_unknown_key_is_refused_with_its_line_and_what_is_known(void **state)

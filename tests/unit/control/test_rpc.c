@@ -13,16 +13,19 @@
 /* ---- two methods ----------------------------------------------------------------------------- */
 
 struct add_args {
-    uint64_t a, b;
+    uint64_t a, b, inner;
     const char *unit;
     const json_t *list;
     bool loud;
 };
+static const struct param more_params[] = {PARAM(struct add_args, inner, PARAM_NUMBER, true, 0, 9),
+                                           {0}};
 static const struct param add_params[] = {PARAM(struct add_args, a, PARAM_NUMBER, true, 0, 100),
                                           PARAM(struct add_args, b, PARAM_NUMBER, false, 1, 100),
                                           PARAM(struct add_args, unit, PARAM_STRING, false, 0, 4),
                                           PARAM(struct add_args, list, PARAM_PATHS, false, 1, 2),
                                           PARAM(struct add_args, loud, PARAM_BOOL, false, 0, 0),
+                                          PARAM_FIELDS("more", false, more_params),
                                           {0}};
 static unsigned calls;
 
@@ -33,7 +36,7 @@ static int add(struct control *c, const void *args, json_t **result, struct vp_e
     const struct add_args *a = args;
     calls++;
     *result =
-        json_pack("{s:I, s:s, s:i, s:b}", "sum", (json_int_t)(a->a + a->b), "unit",
+        json_pack("{s:I, s:s, s:i, s:b}", "sum", (json_int_t)(a->a + a->b + a->inner), "unit",
                   a->unit ? a->unit : "", "paths", (int)params_count(a->list), "loud", a->loud);
     return 0;
 }
@@ -201,6 +204,10 @@ static void parameters_are_checked_by_name(void **state)
         {CALL("add", "{\"a\":1,\"list\":[\"rel\"]}"), "absolute path"},
         {CALL("add", "{\"a\":1,\"list\":[1]}"), "array of strings"},
         {CALL("add", "{\"a\":1,\"loud\":1}"), "true or false"},
+        {CALL("add", "{\"a\":1,\"more\":1}"), "'more' must be an object"},
+        {CALL("add", "{\"a\":1,\"more\":{}}"), "'inner' is missing"},
+        {CALL("add", "{\"a\":1,\"more\":{\"inner\":1,\"a\":2}}"), "unknown parameter 'a'"},
+        {CALL("add", "{\"a\":1,\"inner\":1}"), "unknown parameter 'inner'"},
     };
     calls = 0;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -208,6 +215,7 @@ static void parameters_are_checked_by_name(void **state)
     assert_int_equal(calls, 0);
     assert_reply(CALL("add", "{\"a\":1,\"unit\":\"MiB\",\"list\":[\"/a\"],\"loud\":true}"),
                  "\"unit\":\"MiB\",\"paths\":1,\"loud\":true");
+    assert_reply(CALL("add", "{\"a\":1,\"more\":{\"inner\":5}}"), "\"sum\":6");
 }
 
 static void only_root_the_daemon_and_the_group_may_call(void **state)

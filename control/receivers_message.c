@@ -1,0 +1,188 @@
+/* What the source's daemon asks of a move that comes here (receivers.h). */
+#include "control/receivers_impl.h"
+
+#include "io/net.h"
+
+#include <string.h>
+
+/* ---- who asks ------------------------------------------------------------------------------ */
+
+static int receiver_check_key(const struct receiver *r, const struct receiver_key *k,
+                              struct vp_error *err)
+{
+    unsigned differs = strlen(k->secret) != sizeof(r->secret) - 1;
+    char id[VP_UUID_TEXT];
+    if (!r)
+        return vp_fail(err, VP_E_NOT_FOUND,
+                       "no move %s is at work here: its target is deleted, or has arrived",
+                       vp_uuid_format(k->id, id));
+    for (size_t i = 0; !differs && i < sizeof(r->secret); i++)
+        differs |= (unsigned char)(r->secret[i] ^ k->secret[i]);
+    return differs ? vp_fail(err, VP_E_PERMISSION, "this is not the secret of move %s",
+                             vp_uuid_format(k->id, id))
+                   : 0;
+}
+
+/* Locks the move of this key. */
+static CO int receiver_enter(struct control *c, const struct receiver_key *k, struct receiver **out,
+                             struct vp_error *err)
+{
+    struct receiver *r = receiver_find(c, k->id);
+    int rc = receiver_check_key(r, k, err);
+    if (rc)
+        return rc;
+    if (!receiver_lock(r))
+        return receiver_check_key(NULL, k, err);
+    r->heard_ns = reactor_now_ns();
+    *out = r;
+    return 0;
+}
+
+/* ---- data ---------------------------------------------------------------------------------- */
+
+/* In the lock. */
+static CO int session_begin(struct receiver *r, struct vp_error *err)
+{
+    const struct control_config *config = r->control->config;
+    char id[VP_UUID_TEXT];
+    const struct nbdx_export export = {.name = vp_uuid_format(r->id, id),
+                                       .front = volume_front(receive_volume(r->receive))};
+    const struct nbdx_server_options o = {
+        .address = {.kind = NBDX_GIVEN, .fd = -1},
+        .exports = &export,
+        .export_count = 1,
+        .limits = {.connections = RECEIVER_DATA_MAX,
+                   .handshake_ms = (unsigned)config->nbd_handshake_timeout_ms,
+                   .requests = (unsigned)config->nbd_requests_per_connection,
+                   .buffer_bytes = config->nbd_buffer_per_connection},
+    };
+    return nbdx_server_start(&o, &r->session, err);
+}
+
+CO int receiver_session(struct control *c, const struct receiver_key *k, uint64_t *generation,
+                        struct vp_error *err)
+{
+    struct receiver *r = NULL;
+    int rc = receiver_enter(c, k, &r, err);
+    if (rc)
+        return rc;
+    receiver_session_end(r);
+    rc = session_begin(r, err);
+    if (rc == 0)
+        *generation = ++r->generation;
+    receiver_unlock(r);
+    return rc;
+}
+
+int receiver_data_check(struct control *c, const struct receiver_key *k, uint64_t generation,
+                        struct vp_error *err)
+{
+    struct receiver *r = receiver_find(c, k->id);
+    int rc = receiver_check_key(r, k, err);
+    if (rc)
+        return rc;
+    r->heard_ns = reactor_now_ns();
+    if (generation == r->generation && r->session)
+        return 0;
+    return vp_fail(err, VP_E_INVALID, "session %llu of the move has ended: begin a new one",
+                   (unsigned long long)generation);
+}
+
+CO void receiver_data_give(struct control *c, struct vp_uuid id, uint64_t generation, int fd)
+{
+    struct receiver *r = receiver_find(c, id);
+    if (!r || !receiver_lock(r)) {
+        io_close(fd);
+        return;
+    }
+    if (r->session && r->generation == generation)
+        vp_ignore(nbdx_server_give(r->session, fd), "the source sees that it is closed");
+    else
+        io_close(fd);
+    receiver_unlock(r);
+}
+
+int receiver_keep(struct control *c, const struct receiver_key *k, struct vp_error *err)
+{
+    struct receiver *r = receiver_find(c, k->id);
+    int rc = receiver_check_key(r, k, err);
+    if (rc == 0)
+        r->heard_ns = reactor_now_ns();
+    return rc;
+}
+
+/* ---- verdicts ------------------------------------------------------------------------------ */
+
+static int claim_check(const struct receiver *r, const struct receiver_claim *k,
+                       struct vp_error *err)
+{
+    if (vp_uuid_equal(r->pool->uuid, k->pool) && vp_uuid_equal(r->volume_uuid, k->claim.volume) &&
+        r->epoch == k->claim.epoch)
+        return 0;
+    return vp_fail(err, VP_E_INVALID, "the move that brings %s is about another volume or pool",
+                   r->volume);
+}
+
+/* In the lock. A move that is still busy stays at work, and is asked again. */
+static CO int receiver_verdict(struct receiver *r, bool arrive, enum migrate_verdict *verdict,
+                               struct vp_error *err)
+{
+    receiver_session_end(r);
+    if (!arrive) {
+        int rc = receiver_decline(r, "its source asked for the end", err);
+        *verdict = rc ? MIGRATE_NOT_KNOWN : MIGRATE_HAS_NOT;
+        if (rc == 0)
+            vp_ignore(vp_fail(err, VP_E_CANCELLED, "it was declined"), "the verdict says it");
+        return rc;
+    }
+    int rc = receive_arrive(r->receive, verdict, err);
+    if (rc == VP_E_BUSY)
+        return rc;
+    if (*verdict != MIGRATE_HAS_ARRIVED)
+        receiver_note(r, err->text);
+    receiver_end(r);
+    return rc;
+}
+
+/* A reference on the pool of this uuid, if it is open. */
+static int claim_pool(struct control *c, struct vp_uuid uuid, struct control_pool **out,
+                      struct vp_error *err)
+{
+    char text[VP_UUID_TEXT];
+    struct vp_error why = {0};
+    int rc = control_pool_get_open(c, vp_uuid_format(uuid, text), out, &why);
+    return rc ? vp_fail(err, VP_E_AGAIN, "what became of the volume is not known: %s", why.text)
+              : 0;
+}
+
+CO int receivers_verdict(struct control *c, const struct receiver_claim *k, bool arrive,
+                         enum migrate_verdict *verdict, struct vp_error *err)
+{
+    struct receiver *r = receiver_find(c, k->claim.move);
+    struct control_pool *p;
+    *verdict = MIGRATE_NOT_KNOWN;
+    if (r && receiver_lock(r)) {
+        int rc = claim_check(r, k, err);
+        if (rc == 0)
+            rc = receiver_verdict(r, arrive, verdict, err);
+        receiver_unlock(r);
+        return rc;
+    }
+    int rc = claim_pool(c, k->pool, &p, err);
+    if (rc)
+        return rc;
+    rc = receive_decide(p->vs, &k->claim, verdict, err);
+    control_pool_put(p);
+    return rc;
+}
+
+CO int receivers_confirm(struct control *c, const struct receiver_claim *k, struct vp_error *err)
+{
+    struct control_pool *p;
+    int rc = claim_pool(c, k->pool, &p, err);
+    if (rc)
+        return rc;
+    rc = receive_confirm(p->vs, &k->claim, err);
+    control_pool_put(p);
+    return rc;
+}
