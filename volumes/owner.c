@@ -83,6 +83,33 @@ int volume_each_moved(struct volumes *vs,
     return 0;
 }
 
+static int check_stays_arrived(const struct volume *v, struct vp_error *err)
+{
+    const struct volume_move *m = &v->owner.move;
+    if (m->peer[0])
+        return vp_fail(err, VP_E_VOLUME_MOVING,
+                       "volume %s has arrived from %s of %s, which has not said yet that it is "
+                       "deleted there: wait, or use `vpool migrate forget %s` if it never will",
+                       volume_full_name(v), m->volume, m->peer, volume_full_name(v));
+    return vp_fail(err, VP_E_VOLUME_MOVING,
+                   "volume %s has arrived from %s, and that pool has not been told yet: it is "
+                   "when both pools are open, or use `vpool migrate forget %s` if the old pool "
+                   "will never come back",
+                   volume_full_name(v), m->volume, volume_full_name(v));
+}
+
+/* A move within a daemon is cancelled by the name of its source. */
+static int check_stays_target(const struct volume *v, struct vp_error *err)
+{
+    const struct volume_move *m = &v->owner.move;
+    bool here = !v->attended || m->peer[0];
+    return vp_fail(err, VP_E_VOLUME_MOVING,
+                   "volume %s is the target of a move from %s%s%s: end that with `vpool migrate %s "
+                   "%s`",
+                   volume_full_name(v), m->volume, m->peer[0] ? " of " : "", m->peer,
+                   v->attended ? "cancel" : "forget", here ? volume_full_name(v) : m->volume);
+}
+
 int volume_owner_check_stays(const struct volume *v, struct vp_error *err)
 {
     const char *other = v->leaving ? v->leaving->volume : v->owner.move.volume;
@@ -93,22 +120,14 @@ int volume_owner_check_stays(const struct volume *v, struct vp_error *err)
     case VOLUME_ARRIVED:
         if (!io_guard_on(GUARD_MOVE_KEEPS_ARRIVED))
             return 0;
-        return vp_fail(err, VP_E_VOLUME_MOVING,
-                       "volume %s has arrived from %s, and that pool has not been told yet: it is "
-                       "when both pools are open, or use `vpool migrate forget %s` if the old pool "
-                       "will never come back",
-                       volume_full_name(v), other, volume_full_name(v));
+        return check_stays_arrived(v, err);
     case VOLUME_INTENT:
         return vp_fail(err, VP_E_VOLUME_MOVING,
                        "volume %s moves to %s: wait, or end that with `vpool migrate %s %s`",
                        volume_full_name(v), other, v->attended ? "cancel" : "forget",
                        volume_full_name(v));
     case VOLUME_TARGET:
-        return vp_fail(err, VP_E_VOLUME_MOVING,
-                       "volume %s is the target of a move from %s: end that with `vpool migrate "
-                       "%s %s`",
-                       volume_full_name(v), other, v->attended ? "cancel" : "forget",
-                       v->attended ? other : volume_full_name(v));
+        return check_stays_target(v, err);
     }
     return 0;
 }
@@ -288,13 +307,23 @@ CO int volume_intent_leave(struct volumes *vs, const char *name, struct pool_bat
 
 /* ---- the target --------------------------------------------------------------------------- */
 
+/* Also one that is being made. */
+static const struct volume *volume_of_uuid(const struct volumes *vs, struct vp_uuid uuid)
+{
+    const struct volume *v;
+    list_for_each (v, &vs->all, link)
+        if (v->state != VOLUME_DELETING && vp_uuid_equal(v->uuid, uuid))
+            return v;
+    return NULL;
+}
+
 CO int volume_target_create(struct volumes *vs, const char *name, const struct volume_info *source,
                             uint64_t epoch, const struct volume_move *m, struct vp_error *err)
 {
-    const char *same = volume_name_of_uuid(vs, source->uuid);
+    const struct volume *same = volume_of_uuid(vs, source->uuid);
     if (same)
         return vp_fail(err, VP_E_EXISTS, "volume %s/%s has the same identity already",
-                       pool_name(vs->pool), same);
+                       pool_name(vs->pool), volume_text(same));
     struct volume_identity identity = {
         .uuid = source->uuid,
         .created_seconds = source->created_seconds,

@@ -293,6 +293,45 @@ static void what_cannot_be_here_is_refused_and_leaves_nothing(void **state)
     play(refuses);
 }
 
+struct beginner {
+    struct sim_volumes *s;
+    const char *name;
+    struct receive *r;
+    int rc;
+    bool ended;
+};
+
+static CO void beginner_run(void *arg)
+{
+    struct beginner *b = arg;
+    struct volume_info source = info();
+    struct migrate_offer o = offer(&source);
+    struct vp_error err = {0};
+    b->rc = receive_begin(b->s->other, b->name, &o, &b->r, &err);
+    b->ended = true;
+}
+
+static CO void begins_twice(struct sim_volumes *s)
+{
+    struct vp_error err = {0};
+    struct beginner b[2] = {{.s = s, .name = "w"}, {.s = s, .name = "x"}};
+    for (unsigned i = 0; i < 2; i++)
+        check_ok(co_spawn(beginner_run, &b[i], "beginner"));
+    while (!b[0].ended || !b[1].ended)
+        vp_ignore(co_sleep_ns(1000), "nobody cancels it");
+    check_ok(b[0].rc);
+    check_equal(b[1].rc, VP_E_EXISTS);
+    check_equal(volumes_count(s->other), 1);
+    check_ok(receive_decline(b[0].r, &err));
+    receive_free(b[0].r);
+}
+
+static void of_two_that_bring_one_volume_at_once_one_is_refused(void **state)
+{
+    (void)state;
+    play(begins_twice);
+}
+
 /* ---- after a kill --------------------------------------------------------------------------- */
 
 static CO void is_cut_off(struct sim_volumes *s)
@@ -458,6 +497,7 @@ int main(void)
         cmocka_unit_test(a_volume_does_not_arrive_while_a_request_of_its_source_is_at_work),
         cmocka_unit_test(what_was_declined_never_arrives),
         cmocka_unit_test(what_cannot_be_here_is_refused_and_leaves_nothing),
+        cmocka_unit_test(of_two_that_bring_one_volume_at_once_one_is_refused),
         cmocka_unit_test(after_a_kill_a_target_is_deleted_before_the_source_is_told),
         cmocka_unit_test(after_a_power_cut_a_volume_that_has_arrived_is_there),
         cmocka_unit_test(nothing_is_decided_while_a_receiver_is_at_work),
