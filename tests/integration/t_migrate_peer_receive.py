@@ -80,17 +80,20 @@ class Here(Daemon):
             f.write('migrate: { listen = "%s"; max-connections = 8; };\n' % listen)
             f.write("control: { frame-timeout-ms = 1000; };\n")
 
-    def start(self):
+    def start(self, *more):
         self.process = subprocess.Popen([BIN + "/vpoold", "-c", self.dir + "/conf", "-s", self.socket, "--state-dir",
-                                         self.dir + "/state", "--foreground"], stderr=self.log)
+                                         self.dir + "/state", "--foreground", *more], stderr=self.log)
 
-    def restart(self, kill):
-        if kill:
+    def restart(self, how):
+        before = self.process
+        if how == "kill":
             self.kill()
-        else:
-            self.process.terminate()
-            check("the daemon ends", self.process.wait(WAIT) == 0)
-        self.start()
+        elif how == "stop":
+            before.terminate()
+            check("the daemon ends", before.wait(WAIT) == 0)
+        self.start(*["--takeover"] if how == "takeover" else [])
+        if how == "takeover":
+            check("the daemon makes way", before.wait(WAIT) == 0)
         self.wait_ready()
 
     def json(self, *args):
@@ -392,14 +395,14 @@ def test_streams(here):
 
 
 def test_restarts(here):
-    for kill in (True, False):
+    for how in ("kill", "stop", "takeover"):
         wire = here.connect()
         m = Move().make(wire)
         m.session(wire)
         m.data(here).pwrite(b"z" * 4096, 0)
-        here.restart(kill)
+        here.restart(how)
         wire = here.connect()
-        refused("after a " + ("kill" if kill else "stop") + " the move is not at work", "NOT_FOUND", m.session, wire)
+        refused(f"after a {how} the move is not at work", "NOT_FOUND", m.session, wire)
         check("nor is anything left of it", "vm" not in here.volumes())
         check("it has not arrived", m.ask(wire, "decide")["verdict"] == "not-arrived" and m.ask(wire, "arrive")["verdict"] == "not-arrived")
         wire.close()
@@ -413,7 +416,7 @@ def test_restarts(here):
     end = time.monotonic() + WAIT
     while here.volumes()["vm"]["state"] != "online" and time.monotonic() < end:
         time.sleep(0.02)
-    here.restart(kill=True)
+    here.restart("kill")
     wire = here.connect()
     check("what has arrived stays over a kill", m.ask(wire, "decide")["verdict"] == "arrived" and contents(here, "tank/vm")[0][:4096] == b"z" * 4096)
     check("and waits for its source", "has arrived from far/vm" in here.vpool("migrate", "status"))
@@ -436,7 +439,7 @@ def run(listen):
         here.wait_ready()
         here.vpool("create", "tank", directory + "/d0", directory + "/d1", "--size", "512M")
         tests = (test_hello, test_arrives, test_declined, test_offers, test_secrets, test_sessions, test_streams, test_restarts)
-        for test in tests if listen.startswith("unix") else (test_hello, test_arrives, test_sessions):
+        for test in tests if listen.startswith("unix") else (test_hello, test_arrives, test_sessions, test_restarts):
             print(f"{test.__name__}, {listen}", flush=True)
             test(here)
         here.process.terminate()

@@ -210,6 +210,60 @@ static void only_the_last_session_takes_data(void **state)
     play(has_sessions);
 }
 
+/* ---- a pool that fails --------------------------------------------------------------------- */
+
+static void all_die(struct sim_volumes *s)
+{
+    for (unsigned i = 0; i < s->config.disks; i++)
+        sim_disk_set_dead(sim_disk_find(s->world, s->name[i]), true);
+}
+
+static CO void fails(struct sim_volumes *s)
+{
+    struct source f = begin("v");
+    struct receiver_claim k = claim_of(&f);
+    struct vp_error err = {0};
+    enum migrate_verdict verdict;
+    all_die(s);
+    for (unsigned i = 0; i < 2; i++) { /* the second time no move is at work */
+        check(receivers_verdict(&control, &k, i == 0, &verdict, &err) != 0);
+        check_equal(verdict, MIGRATE_NOT_KNOWN);
+        check(err.text[0] != 0);
+    }
+    check_equal(events_of(&control.events, "migration.failed"), 1);
+    check(control.migrations.unsettled);
+    check_equal(pool.users, 0);
+    json_t *one = receiver_json_of(&control, k.claim.move);
+    check(strcmp(json_string_value(json_object_get(one, "phase")), "in doubt") == 0);
+    json_decref(one);
+}
+
+static void when_the_pool_fails_in_the_arrival_nobody_knows(void **state)
+{
+    (void)state;
+    play(fails);
+}
+
+static CO void cannot_decline(struct sim_volumes *s)
+{
+    struct source f = begin("v");
+    struct receiver_claim k = claim_of(&f);
+    struct vp_error err = {0};
+    enum migrate_verdict verdict;
+    all_die(s);
+    sleep_s(RECEIVER_PATIENCE_S + 1);
+    check_equal(events_of(&control.events, "migration.failed"), 1);
+    check(is_there("v") && control.migrations.unsettled);
+    check(receivers_verdict(&control, &k, false, &verdict, &err) != 0);
+    check_equal(verdict, MIGRATE_NOT_KNOWN);
+}
+
+static void what_cannot_be_deleted_durably_is_not_denied(void **state)
+{
+    (void)state;
+    play(cannot_decline);
+}
+
 /* ---- messages that meet -------------------------------------------------------------------- */
 
 struct message {
@@ -301,6 +355,8 @@ int main(void)
         cmocka_unit_test(a_source_that_is_silent_for_a_minute_is_given_up),
         cmocka_unit_test(their_number_is_bounded_and_the_stop_declines_all),
         cmocka_unit_test(only_the_last_session_takes_data),
+        cmocka_unit_test(when_the_pool_fails_in_the_arrival_nobody_knows),
+        cmocka_unit_test(what_cannot_be_deleted_durably_is_not_denied),
         cmocka_unit_test(messages_that_meet_have_one_verdict),
         cmocka_unit_test(a_move_that_is_being_made_is_cancelled_when_it_is_there),
     };
