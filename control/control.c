@@ -158,6 +158,7 @@ static CO int start(struct control *c, struct vp_error *err)
     if (rc)
         return vp_fail(err, rc, "starting the control socket: %s", vp_err_text(rc));
     co_mutex_lock(&c->lock);
+    move_reports_load(c);
     control_pools_restore(c);
     co_mutex_unlock(&c->lock);
     if (c->peer_server.listen_fd >= 0)
@@ -196,6 +197,7 @@ static CO void stop(struct control *c)
     co_mutex_lock(&c->lock);
     int rc = control_pools_close(c);
     co_mutex_unlock(&c->lock);
+    move_reports_save(c);
     if (c->rc == 0)
         c->rc = rc;
     signal_watch_end(c);
@@ -256,6 +258,7 @@ void control_free(struct control *c)
         return;
     receivers_fini(&c->receivers);
     migrations_fini(&c->migrations);
+    move_reports_fini(&c->reports);
     event_ring_fini(&c->events);
     free(c);
 }

@@ -11,6 +11,7 @@
 #include "control/event.h"
 #include "control/health.h"
 #include "control/migrations.h"
+#include "control/move_reports.h"
 #include "control/receivers.h"
 #include "control/rpc.h"
 #include "control/server.h"
@@ -109,6 +110,7 @@ struct control {
     struct list pools; /* struct control_pool, in order of arrival */
     struct migrations migrations;
     struct receivers receivers;
+    struct move_reports reports;
     struct list attachments; /* of all pools, so that one can change its pool and stay in place */
     struct list moves;       /* struct control_move, whose exports stay as they are */
     struct list attachment_changes;     /* struct attachment_change: attach and detach under way */

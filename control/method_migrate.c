@@ -147,6 +147,15 @@ static int status(struct control *c, const void *args, json_t **result, struct v
     return 0;
 }
 
+static int report(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct status_args *a = args;
+    (void)err;
+    migrations_reap(c);
+    *result = json_pack("{s:o}", "moves", move_reports_json(c, a->volume));
+    return 0;
+}
+
 #define WAIT_LOOK_NS UINT64_C(100000000)
 
 struct wait_args {
@@ -280,6 +289,7 @@ static CO int forget(struct control *c, const void *args, json_t **result, struc
 const struct method methods_migrate[] = {
     {"migrate.start", start_params, 0, start},
     {"migrate.status", status_params, METHOD_READS, status},
+    {"migrate.report", status_params, METHOD_READS, report},
     {"migrate.wait", wait_params, METHOD_READS, wait},
     {"migrate.cancel", cancel_params, 0, cancel},
     {"migrate.forget", forget_params, METHOD_ALONE | METHOD_DESTROYS, forget},

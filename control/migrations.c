@@ -1,6 +1,7 @@
 /* Moves at work, and the last ones that ended. */
 #include "control/migrations.h"
 
+#include "base/bytes.h"
 #include "base/verify.h"
 #include "control/migrate_exports.h"
 
@@ -187,6 +188,7 @@ static void migration_end(struct control *c, struct migration *g)
     g->m = NULL;
     migration_let_go(c, g);
     list_add_tail(&ms->ended, &g->link);
+    move_report_add(c, migration_json(g));
     migration_tell_end(c, g);
     if (ms->ended_count++ < MIGRATIONS_REMEMBERED)
         return;
@@ -303,12 +305,17 @@ static json_t *migration_pause_json(const struct migrate_status *s)
     return migration_is_live(s) && s->pause_ns ? json_real((double)s->pause_ns / 1e6) : json_null();
 }
 
-/* Until everything was copied once, as it goes now; null: not known, or it was. */
-static json_t *migration_left_json(const struct migration *g, const struct migrate_status *s)
+/* Until clients can be stopped, as it goes now; null: not known, or never. */
+static json_t *migration_left_json(const struct migrate_status *s)
 {
-    const struct pool_job *j = g->from ? pool_job_find(volumes_pool(g->from->vs), s->job) : NULL;
-    int64_t left = j && !s->rounds ? pool_job_seconds_left(j) : -1;
-    return left >= 0 ? json_integer(left) : json_null();
+    bool known = migration_is_live(s) && s->outlook.known && !s->outlook.never;
+    return known ? json_integer(INT(div_up(s->outlook.ns, UINT64_C(1000000000)))) : json_null();
+}
+
+/* Whether rounds alone come to an end; null: not known. */
+static json_t *migration_converges_json(const struct migrate_status *s)
+{
+    return migration_is_live(s) && s->outlook.known ? json_boolean(!s->outlook.never) : json_null();
 }
 
 /* Takes the reference of `to`. */
@@ -317,13 +324,10 @@ static json_t *migration_json_bytes(json_t *to, const struct migrate_status *s)
     const struct {
         const char *name;
         uint64_t bytes;
-    } all[] = {{"total_bytes", s->total_bytes},
-               {"copied_bytes", s->copied_bytes},
-               {"zero_bytes", s->zero_bytes},
-               {"again_bytes", s->again_bytes},
-               {"dirty_bytes", s->dirty_bytes},
-               {"mirrored_bytes", s->mirrored_bytes},
-               {"rounds", s->rounds}};
+    } all[] = {{"total_bytes", s->total_bytes}, {"copied_bytes", s->copied_bytes},
+               {"zero_bytes", s->zero_bytes},   {"again_bytes", s->again_bytes},
+               {"dirty_bytes", s->dirty_bytes}, {"mirrored_bytes", s->mirrored_bytes},
+               {"rounds", s->rounds},           {"requests", s->requests}};
     for (size_t i = 0; to && i < sizeof(all) / sizeof(all[0]); i++)
         if (json_object_set_new(to, all[i].name, json_integer(INT(all[i].bytes)))) {
             json_decref(to);
@@ -337,6 +341,23 @@ static json_t *number_or_null(uint64_t n)
     return n ? json_integer(INT(n)) : json_null();
 }
 
+/* What it costs clients. Takes the reference of `to`. */
+static json_t *migration_json_cost(json_t *to, const struct migrate_status *s)
+{
+    json_t *cost = json_pack(
+        "{s:o, s:o, s:o, s:o, s:o, s:o}", "before_ns", number_or_null(s->before_ns), "during_ns",
+        number_or_null(s->during_ns), "longest_ns", number_or_null(s->longest_ns), "predicted_ns",
+        number_or_null(s->pause_ns), "dirtied_bytes",
+        migration_is_live(s) ? json_integer(INT(s->dirtied_bytes)) : json_null(), "converges",
+        migration_converges_json(s));
+    if (!to || !cost || json_object_update(to, cost)) {
+        json_decref(to);
+        to = NULL;
+    }
+    json_decref(cost);
+    return to;
+}
+
 json_t *migration_json(const struct migration *g)
 {
     const struct migrate_status *s = migration_status(g);
@@ -346,10 +367,10 @@ json_t *migration_json(const struct migration *g)
                           migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase), "job",
                           g->job, "started", INT(s->started), "ended",
                           number_or_null(migration_has_ended(g) ? s->ended : 0), "rate_bytes",
-                          number_or_null(s->rate_bytes), "seconds_left", migration_left_json(g, s),
+                          number_or_null(s->rate_bytes), "seconds_left", migration_left_json(s),
                           "pause_ms", migration_pause_json(s), "frozen_ns",
                           number_or_null(s->frozen_ns), "error", s->error);
-    return migration_json_bytes(m, s);
+    return migration_json_bytes(migration_json_cost(m, s), s);
 }
 
 json_t *migrations_json(struct control *c, const char *volume)

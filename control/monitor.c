@@ -82,6 +82,7 @@ void monitor_look(struct control *c)
     struct control_pool *p;
     migrations_reap(c);
     migrations_look_left(c);
+    move_reports_look(c);
     list_for_each (p, &c->pools, link) {
         if (!p->vs)
             continue;
@@ -142,6 +143,8 @@ static CO void tend(void *arg)
             c->next_tend_ns = reactor_now_ns() + TEND_NS;
     }
     save_histories(c);
+    if (due)
+        move_reports_save(c);
     c->tending = false;
     /* Only then somebody waits for it. The looks wait there too, and go on by time. */
     if (c->stopping)

@@ -251,7 +251,7 @@ struct save {
 static int save_blocking(void *arg)
 {
     const struct save *s = arg;
-    return state_save(s->dir, s->text, s->err);
+    return state_save(s->dir, STATE_POOLS, s->text, s->err);
 }
 
 static json_t *cache_json(struct control *c)
@@ -498,7 +498,7 @@ CO void control_pools_restore(struct control *c)
 {
     json_t *cache;
     struct vp_error err = {0};
-    if (state_load(c->config->state_dir, &cache, &err)) {
+    if (state_load(c->config->state_dir, STATE_POOLS, &cache, &err)) {
         control_event(c, VP_LOG_WARN, "daemon.state-damaged", "daemon",
                       "%s; import the pools with `vpool import --all`", err.text);
         return;

@@ -12,6 +12,13 @@
 
 #define STATE_FILE_MAX (4U << 20)
 
+static const struct {
+    const char *name, *fresh, *list;
+} files[] = {
+    [STATE_POOLS] = {"pools.json", "pools.json.new", "pools"},
+    [STATE_MOVES] = {"moves.json", "moves.json.new", "moves"},
+};
+
 static int join(char out[static 300], const char *dir, const char *file)
 {
     int n = snprintf(out, 300, "%s/%s", dir, file);
@@ -71,15 +78,15 @@ int state_lock(const char *dir, int *out_fd, struct vp_error *err)
     return 0;
 }
 
-int state_load(const char *dir, json_t **out, struct vp_error *err)
+int state_load(const char *dir, enum state_file file, json_t **out, struct vp_error *err)
 {
     char path[300];
-    if (join(path, dir, "pools.json"))
+    if (join(path, dir, files[file].name))
         return vp_fail(err, VP_E_TOO_BIG, "the state directory's path is too long");
     *out = NULL;
     struct stat st;
     if (stat(path, &st) && errno == ENOENT)
-        *out = json_pack("{s:i, s:[]}", "version", 1, "pools");
+        *out = json_pack("{s:i, s:[]}", "version", 1, files[file].list);
     else if (st.st_size > STATE_FILE_MAX)
         return vp_fail(err, VP_E_TOO_BIG, "%s is larger than 4 MiB", path);
     json_error_t why = {0};
@@ -87,10 +94,10 @@ int state_load(const char *dir, json_t **out, struct vp_error *err)
         *out = json_load_file(path, 0, &why);
     if (!*out)
         return vp_fail(err, VP_E_INVALID, "%s: %s", path, why.text);
-    if (!json_is_array(json_object_get(*out, "pools"))) {
+    if (!json_is_array(json_object_get(*out, files[file].list))) {
         json_decref(*out);
         *out = NULL;
-        return vp_fail(err, VP_E_INVALID, "%s: no list of pools", path);
+        return vp_fail(err, VP_E_INVALID, "%s: no list of %s", path, files[file].list);
     }
     return 0;
 }
@@ -120,10 +127,10 @@ static int write_all_sync(const char *path, const char *text, size_t len, struct
     return fsync(fd) ? save_failed(err, path) : 0;
 }
 
-int state_save(const char *dir, const char *text, struct vp_error *err)
+int state_save(const char *dir, enum state_file file, const char *text, struct vp_error *err)
 {
     char path[300], fresh[300];
-    if (join(path, dir, "pools.json") || join(fresh, dir, "pools.json.new"))
+    if (join(path, dir, files[file].name) || join(fresh, dir, files[file].fresh))
         return vp_fail(err, VP_E_TOO_BIG, "the state directory's path is too long");
     int rc = write_all_sync(fresh, text, strlen(text), err);
     if (rc)

@@ -13,6 +13,7 @@
  *
  * The coroutine runs on the volume's reactor, and only adds to its histogram. All else is home's.
  */
+#include "base/bytes.h"
 #include "base/verify.h"
 #include "migrate/migrate_impl.h"
 
@@ -62,13 +63,18 @@ static CO int impact_stop(void *impact)
 
 /* ---- measuring ---------------------------------------------------------------------------- */
 
-static void requests_now(const struct migrate *m, struct histogram *to)
+static void requests_add(const struct volume *v, struct histogram *to)
 {
-    const struct volume_figures *f = volume_figures(m->source);
-    *to = (struct histogram){0};
+    const struct volume_figures *f = volume_figures(v);
     histogram_merge(to, f->read_latency);
     histogram_merge(to, f->write_latency);
     histogram_merge(to, f->flush_latency);
+}
+
+static void requests_now(const struct migrate *m, struct histogram *to)
+{
+    *to = (struct histogram){0};
+    requests_add(m->source, to);
 }
 
 static void impact_since_now(struct migrate *m)
@@ -120,16 +126,42 @@ CO void impact_begin(struct migrate *m)
 {
     struct impact *i = &m->impact;
     governor_init(&i->law, m->impact_percent);
-    if (!m->impact_percent)
+    if (m->impact_percent) {
+        vp_ignore(reactor_call(volume_reactor(m->source), impact_start, i), "it does not fail");
+        i->on = true;
+        impact_probe(m, false);
+    }
+    requests_now(m, &i->requests_begin);
+    impact_since_now(m);
+    i->began = true;
+}
+
+/* What requests have taken since the copy began. Those that waited at the gate end at the target.
+ */
+static void impact_tell(struct migrate *m)
+{
+    struct migrate_status *s = &m->status;
+    struct histogram requests, waits = {0};
+    requests_now(m, &requests);
+    histogram_subtract(&requests, &m->impact.requests_begin);
+    if (m->local.target)
+        requests_add(m->local.target, &requests);
+    histogram_merge(&waits, &m->impact.waits);
+    s->requests = histogram_count(&requests);
+    s->before_ns = m->impact.law.before_ns;
+    if (!s->requests)
         return;
-    vp_ignore(reactor_call(volume_reactor(m->source), impact_start, i), "it does not fail");
-    i->on = true;
-    impact_probe(m, false);
+    s->during_ns =
+        histogram_permille_ns(&requests, PERMILLE) + histogram_permille_ns(&waits, PERMILLE);
+    s->longest_ns = max_u64(histogram_permille_ns(&requests, 1000), s->during_ns);
 }
 
 CO void impact_end(struct migrate *m)
 {
     struct impact *i = &m->impact;
+    if (i->began && m->source)
+        impact_tell(m);
+    i->began = false;
     if (i->watches)
         vp_ignore(reactor_call_for_client(volume_reactor(m->source), impact_stop, i),
                   "it reports nothing");
@@ -161,19 +193,36 @@ static uint64_t per_second(uint64_t units, uint64_t ns)
     return (uint64_t)((double)units * 1e9 / (double)max_u64(ns, 1));
 }
 
+/* The rate is that of the scan or the round, with the time that it waited for its limit. */
+static void outlook_tell(struct migrate *m)
+{
+    struct migrate_status *s = &m->status;
+    uint64_t once = s->copied_bytes + s->zero_bytes - s->again_bytes;
+    bool scans = !copy_scan_is_done(&m->copy);
+    s->outlook = outlook_of(&(struct outlook_now){
+        .left_bytes = scans && s->total_bytes > once ? s->total_bytes - once : 0,
+        .dirty_bytes = s->dirty_bytes,
+        .rate_bytes = s->rate_bytes,
+        .dirtied_bytes = m->copy.seen.mirrors ? 0 : s->dirtied_bytes,
+    });
+}
+
 static void impact_decide(struct migrate *m, uint64_t latency_ns, uint64_t elapsed_ns)
 {
     struct impact *i = &m->impact;
     uint64_t bytes = m->status.copied_bytes + m->status.zero_bytes - i->bytes_since;
     uint64_t dirtied = m->copy.seen.dirtied_bytes - i->dirtied_since;
     i->rate_bytes = per_second(bytes, i->steps_ns);
+    m->status.dirtied_bytes = per_second(dirtied, elapsed_ns);
     governor_decide(&i->law,
                     &(struct governor_look){
                         .latency_ns = latency_ns,
                         .rate_bytes = i->rate_bytes,
-                        .dirtied_bytes = m->copy.seen.mirrors ? 0 : per_second(dirtied, elapsed_ns),
+                        .dirtied_bytes = m->copy.seen.mirrors ? 0 : m->status.dirtied_bytes,
                     });
     impact_since_now(m);
+    impact_tell(m);
+    outlook_tell(m);
 }
 
 CO void impact_look(struct migrate *m, uint64_t step_ns)
@@ -181,13 +230,13 @@ CO void impact_look(struct migrate *m, uint64_t step_ns)
     struct impact *i = &m->impact;
     uint64_t now_ns = reactor_now_ns(), elapsed_ns = now_ns - i->since_ns, latency_ns;
     i->steps_ns += step_ns;
-    if (!i->on || m->frozen || elapsed_ns < LOOK_NS)
+    if (!i->began || m->frozen || elapsed_ns < LOOK_NS)
         return;
     uint64_t count = impact_measure(m, &latency_ns);
     if (count < LOOK_REQUESTS && elapsed_ns < LOOK_MAX_NS)
         return;
     uint64_t again_ns = i->law.before_ns ? PROBE_AGAIN_NS : PROBE_UNKNOWN_NS;
     impact_decide(m, count ? latency_ns : 0, elapsed_ns);
-    if (count && now_ns - i->probed_ns >= again_ns)
+    if (i->on && count && now_ns - i->probed_ns >= again_ns)
         impact_probe(m, true);
 }

@@ -7,6 +7,7 @@
 #ifndef VP_MIGRATE_MIGRATE_H
 #define VP_MIGRATE_MIGRATE_H
 
+#include "migrate/outlook.h"
 #include "pool/job.h"
 #include "volumes/owner.h"
 
@@ -124,6 +125,11 @@ struct migrate_status {
     uint64_t rate_bytes;     /* a second, of the copy while clients write; 0: not known */
     uint64_t pause_ns;       /* how long clients would have waited, as of the last look, had they
                                 been stopped then; 0: not known */
+    /* What clients' requests took, 99 of 100, and the longest; 0: not known, or there were none. */
+    uint64_t before_ns, during_ns, longest_ns;
+    uint64_t requests;       /* while it copied */
+    uint64_t dirtied_bytes;  /* a second, that became dirty, as of the last look */
+    struct outlook outlook;  /* live: how long it will still take */
     unsigned rounds;         /* over what was dirty, while clients wrote */
     unsigned breaks;         /* how often the other daemon was not reached any more */
     uint64_t started, ended; /* seconds since 1970; ended 0: not yet */

@@ -181,7 +181,9 @@ struct impact { /* on the clients */
     struct governor law;
     bool on, watches, ending;
     struct co_group watcher;
-    struct histogram waits; /* written on the reactor */
+    struct histogram waits;          /* written on the reactor */
+    struct histogram requests_begin; /* as of the begin of the copy */
+    bool began;
     /* As of the last decision. */
     struct histogram requests_since, waits_since;
     uint64_t since_ns, bytes_since, dirtied_since;

@@ -70,6 +70,12 @@ same "$(field '[.migrations[]|select(.mode == "mirror").phase == "done"]|all' vp
 same "$(field '[.migrations[].mirrored_bytes]|add > 0' vpool migrate status)" true "mirrored"
 vpool events | grep -qE 'migration.done *silo/v: is tank/v now: .* were copied, .* were zeros; of both, .* again; .* were mirrored; clients waited [0-9]+ ms' || fail "$(vpool events)"
 
+step "what the moves took and cost is reported"
+report() { field "[.moves[]|select($1)]|length" vpool migrate report; }
+same "$(report '.phase == "done" and .requests > 0 and .before_ns > 0 and .during_ns > 0 and .longest_ns >= .during_ns and .predicted_ns > 0')" $((4 * times)) "reports"
+until_ok 20 eval '[ "$(report "has(\"after_ns\")")" = $((4 * times)) ]' || fail "$(vpool migrate report --json)"
+vpool migrate report tank/v | grep -qE 'requests +99% within [0-9.]+ ms before, [0-9.]+ ms during' || fail "$(vpool migrate report)"
+
 step "and at full speed"
 there_and_back --full-speed
 refused 'impact_percent and full_speed exclude each other' vpool migrate tank/v --to silo --impact 150 --full-speed
@@ -93,6 +99,7 @@ ok vpool jobs pause "$job"
 same "$(field ".jobs[]|select(.job==\"$job\").state" vpool jobs tank)" paused "job"
 ok vpool jobs resume "$job"
 phase_is copying || fail "it was too quick for this test: $(vpool migrate status)"
+until_ok 10 eval '[ "$(now "converges, (.migrations[0].seconds_left >= 0)" | xargs)" = "true true" ]' || fail "$(vpool migrate status --json)"
 
 step "a move that is cancelled in the middle leaves the volume where it was"
 ok vpool migrate cancel tank/v
@@ -117,6 +124,7 @@ daemon_kill
 mv "$T/tank.disk" "$T/away"
 daemon_start
 same "$(volumes)" "silo/v=online" "volumes"
+[ "$(report true)" -ge $((4 * times)) ] || fail "reports are lost: $(vpool migrate report)"
 ok qemu-img compare -f raw -F raw "$T/before" "nbd+unix:///?socket=$T/n"
 mv "$T/away" "$T/tank.disk"
 until_ok 20 eval 'vpool events | grep -q "migration.settled *tank/v: is deleted"' || fail "$(vpool events)"

@@ -113,5 +113,8 @@ void table_print(struct table *t);
 const char *count_text(uint64_t n, const char *what);
 /* "1.5G" in one of a few static buffers. */
 const char *size_text(uint64_t bytes);
+/* Seconds since 1970, as local time. */
+#define WHEN_TEXT 40
+const char *when_text(const json_t *from, const char *key, char text[static WHEN_TEXT]);
 
 #endif

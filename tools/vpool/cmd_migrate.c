@@ -42,6 +42,19 @@ static const char *pause_text(const json_t *m, char *to, size_t size)
     return to;
 }
 
+/* "12 s"; "never": rounds alone do not come to an end at this rate; "-": not known. */
+static const char *left_text(const json_t *m, char *to, size_t size)
+{
+    const json_t *left = json_object_get(m, "seconds_left");
+    if (json_is_false(json_object_get(m, "converges")))
+        (void)snprintf(to, size, "never");
+    else if (json_is_number(left))
+        (void)snprintf(to, size, "%llu s", (unsigned long long)json_number(m, "seconds_left"));
+    else
+        (void)snprintf(to, size, "-");
+    return to;
+}
+
 static bool is_live(const json_t *m)
 {
     return json_is_string(json_object_get(m, "mode")) &&
@@ -207,15 +220,15 @@ static int cmd_migrate(struct cli *cli, int argc, char **argv)
 
 static void print_moves(const json_t *moves)
 {
-    static const char *const headers[] = {"FROM",   "TO",     "MODE", "PHASE", ">DONE", ">RATE",
-                                          ">DIRTY", ">PAUSE", "JOB",  "ERROR", NULL};
+    static const char *const headers[] = {"FROM",   "TO",    "MODE",   "PHASE", ">DONE", ">RATE",
+                                          ">DIRTY", ">LEFT", ">PAUSE", "JOB",   "ERROR", NULL};
     struct table t;
     size_t i;
     const json_t *m;
     table_init(&t, "", headers);
     json_array_foreach(moves, i, m)
     {
-        char progress[60], pause[40], from[300];
+        char progress[60], pause[40], left[40], from[300];
         uint64_t rate = json_number(m, "rate_bytes");
         table_add(&t, "%s", from_text(m, from, sizeof(from)));
         table_add(&t, "%s", json_text(m, "to"));
@@ -224,6 +237,7 @@ static void print_moves(const json_t *moves)
         table_add(&t, "%s", progress_text(m, progress, sizeof(progress)));
         table_add(&t, rate ? "%s/s" : "-", size_text(rate));
         table_add(&t, "%s", is_live(m) ? size_text(json_number(m, "dirty_bytes")) : "-");
+        table_add(&t, "%s", left_text(m, left, sizeof(left)));
         table_add(&t, "%s", pause_text(m, pause, sizeof(pause)));
         table_add(&t, "%s", text_or_dash(m, "job"));
         table_add(&t, "%s", text_or_dash(m, "error"));
@@ -262,6 +276,54 @@ static int cmd_status(struct cli *cli, int argc, char **argv)
         return opts_exit(n);
     return cli_show(cli, "migrate.status", json_pack("{s:s*}", "volume", n ? argv[1] : NULL),
                     print_status);
+}
+
+/* ---- report ---------------------------------------------------------------------------------- */
+
+/* "1.2 ms"; "-": not known. */
+static const char *ns_text(const json_t *m, const char *key, char to[static 24])
+{
+    const json_t *ns = json_object_get(m, key);
+    double ms = json_number_value(ns) / 1e6;
+    (void)snprintf(to, 24, !json_is_number(ns) ? "-" : ms < 10 ? "%.2f ms" : "%.0f ms", ms);
+    return to;
+}
+
+static void print_report(const json_t *m)
+{
+    char when[WHEN_TEXT], paused[24], predicted[24], before[24], during[24], after[24], longest[24];
+    uint64_t took = json_number(m, "ended") - json_number(m, "started");
+    printf("%s to %s, %s: %s%s%s\n", json_text(m, "from"), json_text(m, "to"), json_text(m, "mode"),
+           json_text(m, "phase"), json_text(m, "error")[0] ? ": " : "", json_text(m, "error"));
+    printf("  ended         %s, after %llu s\n", when_text(m, "ended", when),
+           (unsigned long long)took);
+    printf("  copied        %s, %s zeros, of both %s again in %llu rounds, %s mirrored\n",
+           size_text(json_number(m, "copied_bytes")), size_text(json_number(m, "zero_bytes")),
+           size_text(json_number(m, "again_bytes")), (unsigned long long)json_number(m, "rounds"),
+           size_text(json_number(m, "mirrored_bytes")));
+    printf("  pause         %s, predicted %s\n", ns_text(m, "frozen_ns", paused),
+           ns_text(m, "predicted_ns", predicted));
+    printf("  requests      99%% within %s before, %s during, %s after; the longest %s\n",
+           ns_text(m, "before_ns", before), ns_text(m, "during_ns", during),
+           ns_text(m, "after_ns", after), ns_text(m, "longest_ns", longest));
+}
+
+static void print_reports(const json_t *result)
+{
+    const json_t *moves = json_object_get(result, "moves"), *m;
+    size_t i;
+    if (json_array_size(moves) == 0)
+        puts("no move has ended here");
+    json_array_foreach(moves, i, m) print_report(m);
+}
+
+static int cmd_report(struct cli *cli, int argc, char **argv)
+{
+    int n = opts_parse(cli, argc, argv, NULL, 0, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(cli, "migrate.report", json_pack("{s:s*}", "volume", n ? argv[1] : NULL),
+                    print_reports);
 }
 
 /* ---- cancel ---------------------------------------------------------------------------------- */
@@ -350,6 +412,8 @@ const struct command commands_migrate[] = {
     {"migrate status", "[POOL/VOL]",
      "Volumes that move, the last 16 moves that ended, and volumes whose move waits for a pool.",
      cmd_status},
+    {"migrate report", "[POOL/VOL]",
+     "What the last 64 moves took and cost, over restarts of the daemon.", cmd_report},
     {"migrate cancel", "POOL/VOL", "Ends a move without effect: the volume stays where it was.",
      cmd_cancel},
     {"migrate forget", "POOL/VOL --dry-run|--force",

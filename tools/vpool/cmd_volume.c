@@ -141,18 +141,6 @@ static void print_health(const json_t *v)
                (long long)time(NULL) - (long long)json_number(paused, "since"));
 }
 
-enum { WHEN_TEXT = 40 };
-
-/* Seconds since 1970, as local time. */
-static const char *when_text(const json_t *v, const char *key, char text[WHEN_TEXT])
-{
-    time_t seconds = (time_t)json_number(v, key);
-    struct tm tm;
-    if (!localtime_r(&seconds, &tm) || !strftime(text, WHEN_TEXT, "%Y-%m-%d %H:%M:%S", &tm))
-        return "?";
-    return text;
-}
-
 static void print_volume(const json_t *v)
 {
     const json_t *o = json_object_get(v, "options"), *c = json_object_get(v, "counters");

@@ -16,13 +16,9 @@ static void print_event(const struct cli *cli, const json_t *e)
         putchar('\n');
         return;
     }
-    char when[40] = "?";
-    time_t seconds = (time_t)json_number(e, "time");
-    struct tm tm;
-    if (localtime_r(&seconds, &tm))
-        (void)strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
-    printf("%s  %-5s  %-20s  %s: %s\n", when, json_text(e, "level"), json_text(e, "kind"),
-           json_text(e, "subject"), json_text(e, "text"));
+    char when[WHEN_TEXT];
+    printf("%s  %-5s  %-20s  %s: %s\n", when_text(e, "time", when), json_text(e, "level"),
+           json_text(e, "kind"), json_text(e, "subject"), json_text(e, "text"));
 }
 
 static int cmd_events(struct cli *cli, int argc, char **argv)

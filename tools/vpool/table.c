@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static void add_cell(struct table *t, char *text)
 {
@@ -70,6 +71,15 @@ void table_print(struct table *t)
     }
     free(t->cell);
     t->cell = NULL;
+}
+
+const char *when_text(const json_t *from, const char *key, char text[static WHEN_TEXT])
+{
+    time_t seconds = (time_t)json_number(from, key);
+    struct tm tm;
+    if (!localtime_r(&seconds, &tm) || !strftime(text, WHEN_TEXT, "%Y-%m-%d %H:%M:%S", &tm))
+        return "?";
+    return text;
 }
 
 const char *size_text(uint64_t bytes)

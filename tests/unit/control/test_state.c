@@ -33,6 +33,7 @@ static int teardown(void **state)
     (void)state;
     remove_in_dir("vpoold.lock");
     remove_in_dir("pools.json");
+    remove_in_dir("moves.json");
     return rmdir(dir);
 }
 
@@ -80,7 +81,7 @@ static void no_cache_is_an_empty_one(void **state)
     (void)state;
     struct vp_error err = {0};
     json_t *cache = NULL;
-    assert_int_equal(state_load(dir, &cache, &err), 0);
+    assert_int_equal(state_load(dir, STATE_POOLS, &cache, &err), 0);
     assert_int_equal(json_array_size(json_object_get(cache, "pools")), 0);
     json_decref(cache);
 }
@@ -90,11 +91,29 @@ static void what_was_saved_is_loaded(void **state)
     (void)state;
     struct vp_error err = {0};
     json_t *cache = NULL;
-    assert_int_equal(state_save(dir, "{\"pools\": [1]}", NULL), 0);
-    assert_int_equal(state_save(dir, "{\"pools\": [1, 2]}", NULL), 0);
-    assert_int_equal(state_load(dir, &cache, &err), 0);
+    assert_int_equal(state_save(dir, STATE_POOLS, "{\"pools\": [1]}", NULL), 0);
+    assert_int_equal(state_save(dir, STATE_POOLS, "{\"pools\": [1, 2]}", NULL), 0);
+    assert_int_equal(state_load(dir, STATE_POOLS, &cache, &err), 0);
     assert_int_equal(json_array_size(json_object_get(cache, "pools")), 2);
     json_decref(cache);
+}
+
+static void the_reports_of_moves_have_a_file_of_their_own(void **state)
+{
+    (void)state;
+    struct vp_error err = {0};
+    json_t *file = NULL;
+    assert_int_equal(state_save(dir, STATE_POOLS, "{\"pools\": [1]}", NULL), 0);
+    assert_int_equal(state_load(dir, STATE_MOVES, &file, &err), 0);
+    assert_int_equal(json_array_size(json_object_get(file, "moves")), 0);
+    json_decref(file);
+    assert_int_equal(state_save(dir, STATE_MOVES, "{\"moves\": [1, 2, 3]}", NULL), 0);
+    assert_int_equal(state_load(dir, STATE_MOVES, &file, &err), 0);
+    assert_int_equal(json_array_size(json_object_get(file, "moves")), 3);
+    json_decref(file);
+    assert_int_equal(state_save(dir, STATE_MOVES, "{\"pools\": []}", NULL), 0);
+    assert_int_equal(state_load(dir, STATE_MOVES, &file, &err), VP_E_INVALID);
+    assert_non_null(strstr(err.text, "moves.json: no list of moves"));
 }
 
 static void a_damaged_cache_is_an_error_that_names_it(void **state)
@@ -104,8 +123,8 @@ static void a_damaged_cache_is_an_error_that_names_it(void **state)
     for (size_t i = 0; i < sizeof(damaged) / sizeof(damaged[0]); i++) {
         struct vp_error err = {0};
         json_t *cache = NULL;
-        assert_int_equal(state_save(dir, damaged[i], NULL), 0);
-        assert_int_equal(state_load(dir, &cache, &err), VP_E_INVALID);
+        assert_int_equal(state_save(dir, STATE_POOLS, damaged[i], NULL), 0);
+        assert_int_equal(state_load(dir, STATE_POOLS, &cache, &err), VP_E_INVALID);
         assert_non_null(strstr(err.text, "pools.json"));
     }
 }
@@ -118,6 +137,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_lock_is_tried_without_taking_it, setup, teardown),
         cmocka_unit_test(a_missing_parent_directory_is_refused),
         cmocka_unit_test_setup_teardown(no_cache_is_an_empty_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_reports_of_moves_have_a_file_of_their_own, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(what_was_saved_is_loaded, setup, teardown),
         cmocka_unit_test_setup_teardown(a_damaged_cache_is_an_error_that_names_it, setup, teardown),
     };
