@@ -43,6 +43,14 @@ const char *vp_err_name(int rc)
     return e ? e->name : "UNKNOWN";
 }
 
+int vp_err_from_name(const char *name)
+{
+    for (int rc = VP_E_BASE + 1; rc < VP_E_END; rc++)
+        if (strcmp(table[rc - VP_E_BASE - 1].name, name) == 0)
+            return rc;
+    return 0;
+}
+
 const char *vp_err_text(int rc)
 {
     if (rc == 0)

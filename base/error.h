@@ -31,6 +31,9 @@ int vp_err_class(int rc);
 /* "NO_SPACE" for VP_E_NO_SPACE; "OK" for 0; "UNKNOWN" outside the table. Static storage. */
 const char *vp_err_name(int rc);
 
+/* The code of that name; 0: there is none (a newer release's). */
+int vp_err_from_name(const char *name);
+
 /* The sentence of the table. Static storage. */
 const char *vp_err_text(int rc);
 

@@ -329,6 +329,17 @@ CO void attachment_withdraw(struct control *c, struct attachment *a)
     restart_one(c, a); /* says why not */
 }
 
+CO void attachment_end(struct control *c, struct attachment *a)
+{
+    struct vp_error err = {0};
+    char subject[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(a->pool->name, a->volume, subject);
+    int rc = attachment_stop(a, STOP_POOL_GOES, &err);
+    control_event(c, rc ? VP_LOG_ERROR : VP_LOG_INFO, "attachment.removed", subject, "%s%s%s",
+                  a->address, rc ? ": " : "", rc ? err.text : "");
+    attachment_free(a);
+}
+
 static bool attachment_is_of(const struct attachment *a, const struct volumes *vs,
                              uint32_t volume_id)
 {

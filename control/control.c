@@ -192,7 +192,7 @@ static CO void stop(struct control *c)
     notify_send("STOPPING=1");
     control_server_stop(&c->server);
     control_server_stop(&c->peer_server);
-    while (c->tending || c->looking)
+    while (c->tending || c->looking || c->migrations.asking)
         co_queue_wait(&c->state_changed, "what is tried again ends");
     co_mutex_lock(&c->lock);
     int rc = control_pools_close(c);

@@ -230,6 +230,9 @@ CO int attachment_remove(struct control *c, struct attachment *a, struct vp_erro
 CO void attachments_retry_now(struct control *c);
 /* Ends serving, so that users wait or come again. It is tried again as one that failed. */
 CO void attachment_withdraw(struct control *c, struct attachment *a);
+/* Ends serving for good, whoever uses it, and drops it: its volume has left the pool. The record
+ * stays. The caller holds control.lock, or whoever holds it waits for the caller. */
+CO void attachment_end(struct control *c, struct attachment *a);
 /* Drops those of a volume that has left the pool. The caller holds control.lock, and deletes their
  * records. VP_E_BUSY: one of them is served, or a move has them in its hands; none is dropped. */
 int attachments_forget(struct control *c, const struct volumes *vs, uint32_t volume_id) must_check;

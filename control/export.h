@@ -40,6 +40,9 @@ struct export_kind {
      * it, so a->served stays. */
     CO void (*moved)(struct control *c, struct attachment *a);
 
+    /* Takes no new users, who find nobody; those that are there go on. NULL: it cannot. */
+    CO void (*close)(struct attachment *a);
+
     /* VP_E_BUSY, naming the users. Waits a moment for users that let go by themselves. */
     CO int (*check_unused)(const struct attachment *a, struct vp_error *err);
     /* The same for a sentence, "" when nobody is seen. */

@@ -123,6 +123,11 @@ static CO void nbd_moved(struct control *c, struct attachment *a)
         a->uri[0] = 0;
 }
 
+static CO void nbd_close(struct attachment *a)
+{
+    nbdx_server_close(a->served);
+}
+
 /* ---- who uses it --------------------------------------------------------------------------- */
 
 /* "pid 123 uid 0, 127.0.0.1:4711 and 3 more"; returns how many clients are connected. */
@@ -202,6 +207,7 @@ const struct export_kind export_nbd = {.name = "nbd",
                                        .stop = nbd_stop,
                                        .leave = nbd_leave,
                                        .moved = nbd_moved,
+                                       .close = nbd_close,
                                        .check_unused = nbd_check_unused,
                                        .users = nbd_users,
                                        .figures = nbd_figures,

@@ -1,5 +1,6 @@
 /* Methods about moves of volumes between pools (docs/migration.md). */
 #include "control/control_impl.h"
+#include "control/move_out.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 /* ---- migrate.start --------------------------------------------------------------------------- */
 
 struct start_args {
-    const char *volume, *to, *mode;
+    const char *volume, *to, *mode, *peer;
     uint64_t max_downtime_ms, mirror_wait_ms, bandwidth_bytes, impact_percent; /* 0: not given */
     bool full_speed, dry_run;
 };
@@ -17,6 +18,7 @@ static const struct param start_params[] = {
     PARAM(struct start_args, volume, PARAM_STRING, true, 0, 0),
     PARAM(struct start_args, to, PARAM_STRING, true, 0, 0),
     PARAM(struct start_args, mode, PARAM_STRING, false, 0, 0),
+    PARAM(struct start_args, peer, PARAM_STRING, false, 0, REMOTE_TEXT_MAX),
     PARAM(struct start_args, max_downtime_ms, PARAM_NUMBER, false, 1, 60000),
     PARAM(struct start_args, mirror_wait_ms, PARAM_NUMBER, false, 1, 10000),
     PARAM(struct start_args, bandwidth_bytes, PARAM_NUMBER, false, 1 << 20, UINT64_C(1) << 50),
@@ -27,26 +29,51 @@ static const struct param start_params[] = {
 
 /* From where to where, with a reference on both pools. */
 struct way {
-    struct control_pool *from, *to;
-    const char *volume, *name; /* "VOL" there and here */
+    struct control_pool *from, *to; /* to: NULL when that is another daemon's */
+    const char *volume, *name;      /* "VOL" there and here */
+    char target[VOLUME_FULL_NAME_BYTES];
 };
 
 static void way_put(struct way *w)
 {
-    control_pool_put(w->to);
+    if (w->to)
+        control_pool_put(w->to);
     control_pool_put(w->from);
+}
+
+/* "POOL2", or "POOL2/VOL". What is wrong with it the other daemon says. */
+static int way_get_out(const struct start_args *a, struct way *w, struct vp_error *err)
+{
+    int len = strchr(a->to, '/')
+                  ? snprintf(w->target, sizeof(w->target), "%s", a->to)
+                  : snprintf(w->target, sizeof(w->target), "%s/%s", a->to, w->volume);
+    return (size_t)len < sizeof(w->target)
+               ? 0
+               : vp_fail(err, VP_E_NAME_INVALID, "'%.80s…' is not a volume's name", a->to);
+}
+
+static int way_get_to(struct control *c, const struct start_args *a, struct way *w,
+                      struct vp_error *err)
+{
+    if (a->peer)
+        return way_get_out(a, w, err);
+    int rc = strchr(a->to, '/') ? control_volume_get(c, a->to, &w->to, &w->name, err)
+                                : control_pool_get_open(c, a->to, &w->to, err);
+    if (rc == 0)
+        control_volume_name(w->to->name, w->name, w->target);
+    return rc;
 }
 
 /* "POOL2" keeps the volume's name. */
 static int way_get(struct control *c, const struct start_args *a, struct way *w,
                    struct vp_error *err)
 {
+    *w = (struct way){0};
     int rc = control_volume_get(c, a->volume, &w->from, &w->volume, err);
     if (rc)
         return rc;
     w->name = w->volume;
-    rc = strchr(a->to, '/') ? control_volume_get(c, a->to, &w->to, &w->name, err)
-                            : control_pool_get_open(c, a->to, &w->to, err);
+    rc = way_get_to(c, a, w, err);
     if (rc)
         control_pool_put(w->from);
     return rc;
@@ -54,12 +81,12 @@ static int way_get(struct control *c, const struct start_args *a, struct way *w,
 
 static json_t *plan_json(const struct way *w, enum migrate_mode mode, const struct migrate_plan *p)
 {
-    char from[VOLUME_FULL_NAME_BYTES], to[VOLUME_FULL_NAME_BYTES];
+    char from[VOLUME_FULL_NAME_BYTES];
     control_volume_name(w->from->name, w->volume, from);
-    control_volume_name(w->to->name, w->name, to);
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "from", from, "to", to, "mode",
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:o, s:b}", "from", from, "to", w->target, "mode",
                      migrate_mode_name(mode), "size_bytes", INT(p->size_bytes), "allocated_bytes",
-                     INT(p->allocated_bytes), "room_bytes", INT(p->room_bytes), "clients_wait",
+                     INT(p->allocated_bytes), "room_bytes",
+                     w->to ? json_integer(INT(p->room_bytes)) : json_null(), "clients_wait",
                      mode == MIGRATE_OFFLINE);
 }
 
@@ -84,24 +111,44 @@ static int start_check(const struct start_args *a, enum migrate_mode mode, struc
     return 0;
 }
 
+static CO int start_plan(const struct migrate_options *o, struct move_out *out,
+                         struct migrate_plan *plan, struct vp_error *err)
+{
+    struct migrate_options with = *o;
+    struct migrate_peer peer;
+    if (out) {
+        peer = move_out_peer(out);
+        with.peer = &peer;
+    }
+    return migrate_plan(&with, plan, err);
+}
+
 static CO int start_on(struct control *c, const struct way *w, enum migrate_mode mode,
                        const struct start_args *a, json_t **result, struct vp_error *err)
 {
-    const struct migrate_options o = {
-        .from = w->from->vs,
-        .to = w->to->vs,
-        .volume = w->volume,
-        .name = w->name,
-        .mode = mode,
-        .pause_ms = a->max_downtime_ms,
-        .mirror_ms = a->mirror_wait_ms,
-        .limit_bytes = a->bandwidth_bytes,
-        .impact_percent = a->full_speed ? MIGRATE_IMPACT_ANY : (unsigned)a->impact_percent};
+    const struct migrate_options o = {.from = w->from->vs,
+                                      .to = w->to ? w->to->vs : NULL,
+                                      .volume = w->volume,
+                                      .name = w->name,
+                                      .mode = mode,
+                                      .pause_ms = a->max_downtime_ms,
+                                      .mirror_ms = a->mirror_wait_ms,
+                                      .limit_bytes = a->bandwidth_bytes,
+                                      .impact_percent = a->full_speed ? MIGRATE_IMPACT_ANY
+                                                                      : (unsigned)a->impact_percent,
+                                      .peer_name = a->peer,
+                                      .to_name = w->target};
     struct migrate_plan plan;
+    struct move_out *out = NULL;
     const struct migration *g = NULL;
-    int rc = migrate_plan(&o, &plan, err);
-    if (rc == 0 && !a->dry_run)
-        rc = migration_start(c, w->from, w->to, &o, &g, err);
+    int rc = a->peer ? move_out_new(a->peer, w->target, &out, err) : 0;
+    if (rc)
+        return rc;
+    rc = start_plan(&o, out, &plan, err);
+    if (rc || a->dry_run)
+        move_out_free(out);
+    else
+        rc = migration_start(c, w->from, w->to, out, &o, &g, err);
     if (rc)
         return rc;
     json_t *started = g ? migration_json(g) : NULL;

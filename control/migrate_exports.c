@@ -1,13 +1,17 @@
-/* Exports of a volume that moves to another pool. */
+/* Exports of a volume that moves to another pool, or to another daemon. */
 #include "control/migrate_exports.h"
 
+#include "base/log.h"
 #include "base/verify.h"
 #include "control/export.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SETTLE_NS UINT64_C(30000000000) /* for an attach or detach that is under way */
+#define SETTLE_NS UINT64_C(30000000000) /* for an attach or detach that is under way     */
+#define LINGER_NS UINT64_C(10000000000) /* for clients of a volume that has left         */
+#define LOOK_NS   UINT64_C(20000000)    /* between two looks at the lock                 */
 
 /* ---- exports stay as they are ---------------------------------------------------------------- */
 
@@ -33,9 +37,9 @@ static int refuse_while_moving(const struct control *c, const struct control_poo
 {
     const struct control_move *m = move_of(c, p, volume);
     return m ? vp_fail(err, VP_E_VOLUME_MOVING,
-                       "%s/%s moves to %s/%s, and its exports with it: try again when that has "
+                       "%s/%s moves to %s, and its exports with it: try again when that has "
                        "ended (`vpool migrate status`)",
-                       m->from->name, m->volume, m->to->name, m->name)
+                       m->from->name, m->volume, m->target)
              : 0;
 }
 
@@ -73,7 +77,7 @@ static CO int move_hold(struct control_move *m, struct vp_error *err)
     struct control *c = m->control;
     uint64_t until_ns = reactor_now_ns() + SETTLE_NS;
     int rc = refuse_while_moving(c, m->from, m->volume, err);
-    if (rc == 0)
+    if (rc == 0 && m->to)
         rc = refuse_while_moving(c, m->to, m->name, err);
     if (rc)
         return rc;
@@ -263,6 +267,49 @@ static CO void move_withdraw(void *arg, struct volume *source)
         attachment_withdraw(m->control, a);
 }
 
+/* ---- to another daemon ----------------------------------------------------------------------- */
+
+/* Clients close what they have open at the source when they have it at the target. */
+static CO void left_linger(const struct control_move *m)
+{
+    uint64_t until_ns = reactor_now_ns() + LINGER_NS;
+    for (struct attachment *a = NULL; (a = move_next(m, a));) {
+        struct vp_error users;
+        if (a->served && a->kind->close)
+            a->kind->close(a);
+        while (a->served && !m->control->stopping && reactor_now_ns() < until_ns &&
+               a->kind->check_unused(a, &users) == VP_E_BUSY)
+            vp_ignore(co_sleep_ns(LOOK_NS), "nobody cancels it");
+    }
+}
+
+/* Whoever ends all moves has the lock, and waits for this one. */
+static CO bool left_lock(struct control *c)
+{
+    while (c->lock.owner && !c->migrations.ending)
+        vp_ignore(co_sleep_ns(LOOK_NS), "nobody cancels it");
+    if (c->migrations.ending)
+        return false;
+    co_mutex_lock(&c->lock);
+    return true;
+}
+
+static CO void move_left(void *arg, struct volume *source)
+{
+    struct control_move *m = arg;
+    struct control *c = m->control;
+    struct vp_error err = {0};
+    (void)source;
+    if (move_hold(m, &err))
+        vp_warn("%s", err.text); /* that one finds a volume that has left */
+    left_linger(m);
+    bool locked = left_lock(c);
+    for (struct attachment *a; (a = move_next(m, NULL));)
+        attachment_end(c, a);
+    if (locked)
+        co_mutex_unlock(&c->lock);
+}
+
 /* ---- the volume has left --------------------------------------------------------------------- */
 
 struct leave {
@@ -319,6 +366,20 @@ void control_move_init(struct control_move *m, struct control *c, struct control
                                            .arg = m}};
     memcpy(m->volume, volume, strnlen(volume, VOLUME_NAME_MAX));
     memcpy(m->name, name, strnlen(name, VOLUME_NAME_MAX));
+    control_volume_name(to->name, name, m->target);
+    list_init(&m->link);
+}
+
+void control_move_init_out(struct control_move *m, struct control *c, struct control_pool *from,
+                           const char *volume, const char *target)
+{
+    *m = (struct control_move){
+        .control = c,
+        .from = from,
+        .exports = {.left = move_left, .withdraw = move_withdraw, .leave = move_leave, .arg = m}};
+    memcpy(m->volume, volume, strnlen(volume, VOLUME_NAME_MAX));
+    memcpy(m->name, volume, strnlen(volume, VOLUME_NAME_MAX));
+    (void)snprintf(m->target, sizeof(m->target), "%s", target);
     list_init(&m->link);
 }
 

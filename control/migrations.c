@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/verify.h"
 #include "control/migrate_exports.h"
+#include "control/move_out.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,7 +15,9 @@
 
 struct migration {
     struct list link;
-    struct control_pool *from, *to; /* a reference on each; NULL: it has ended */
+    struct control_pool *from, *to; /* a reference on each; NULL: it has ended. `to` is also NULL
+                                       when that is another daemon's */
+    struct move_out *out;           /* owned; the way to another daemon */
     char volume[VOLUME_FULL_NAME_MAX + 1], target[VOLUME_FULL_NAME_MAX + 1];
     struct control_move exports; /* what becomes of them */
     struct migrate *m;           /* owned; NULL: it is being started, or has ended */
@@ -42,14 +45,10 @@ void migrations_fini(struct migrations *ms)
 
 /* ---- start ----------------------------------------------------------------------------------- */
 
-/* No move at work, or one that is being started, has one of the two. */
-static int migration_check_alone(struct control *c, const struct control_pool *from,
-                                 const char *volume, const struct control_pool *to,
-                                 const char *name, struct vp_error *err)
+/* No move at work, or one that is being started, has one of the two ("": no second one). */
+static int migration_check_alone(struct control *c, const char *source, const char *target,
+                                 struct vp_error *err)
 {
-    char source[VOLUME_FULL_NAME_BYTES], target[VOLUME_FULL_NAME_BYTES];
-    control_volume_name(from->name, volume, source);
-    control_volume_name(to->name, name, target);
     migrations_reap(c);
     const struct migration *g = migration_of(c, source);
     if (!g)
@@ -61,19 +60,23 @@ static int migration_check_alone(struct control *c, const struct control_pool *f
 
 /* On the list before the first yield, so that nobody takes one of the pools away. */
 static struct migration *migration_new(struct control *c, struct control_pool *from,
-                                       const char *volume, struct control_pool *to,
-                                       const char *name)
+                                       struct control_pool *to, const struct migrate_options *o)
 {
     struct migration *g = calloc(1, sizeof(*g));
     if (!g)
         return NULL;
-    control_volume_name(from->name, volume, g->volume);
-    control_volume_name(to->name, name, g->target);
+    control_volume_name(from->name, o->volume, g->volume);
     g->from = from;
-    g->to = to;
     from->users++;
-    to->users++;
-    control_move_init(&g->exports, c, from, volume, to, name);
+    if (to) {
+        control_volume_name(to->name, o->name, g->target);
+        g->to = to;
+        to->users++;
+        control_move_init(&g->exports, c, from, o->volume, to, o->name);
+    } else {
+        (void)snprintf(g->target, sizeof(g->target), "%s", o->to_name);
+        control_move_init_out(&g->exports, c, from, o->volume, o->to_name);
+    }
     list_add_tail(&c->migrations.at_work, &g->link);
     return g;
 }
@@ -89,12 +92,15 @@ static bool side_is_left(const struct control_pool *p, const char *volume)
 static void migration_let_go(struct control *c, struct migration *g)
 {
     c->migrations.unsettled |=
-        side_is_left(g->from, g->exports.volume) || side_is_left(g->to, g->exports.name);
+        side_is_left(g->from, g->exports.volume) || (g->to && side_is_left(g->to, g->exports.name));
     control_move_end(&g->exports);
     list_del(&g->link);
     control_pool_put(g->from);
-    control_pool_put(g->to);
+    if (g->to)
+        control_pool_put(g->to);
+    move_out_free(g->out);
     g->from = g->to = NULL;
+    g->out = NULL;
 }
 
 static int migration_job_cancel(void *arg, struct vp_error *err)
@@ -109,26 +115,43 @@ static void migration_started(struct control *c, struct migration *g)
     control_job_name(g->from, s->job, g->job);
     if (j && !pool_job_has_ended(j))
         pool_job_cancel_by(j, migration_job_cancel, g->m);
-    control_event(c, VP_LOG_INFO, "migration.started", g->volume, "to %s, %s", g->target,
-                  migrate_mode_name(s->mode));
+    control_event(c, VP_LOG_INFO, "migration.started", g->volume, "to %s%s%s, %s", g->target,
+                  s->peer[0] ? " at " : "", s->peer, migrate_mode_name(s->mode));
+}
+
+static int start_check(struct control *c, const struct control_pool *from,
+                       const struct control_pool *to, const struct migrate_options *o,
+                       struct vp_error *err)
+{
+    char source[VOLUME_FULL_NAME_BYTES], target[VOLUME_FULL_NAME_BYTES] = "";
+    if (c->stopping)
+        return vp_fail(err, VP_E_SHUTDOWN, "the daemon is stopping");
+    if (control_pool_is_leaving(from) || (to && control_pool_is_leaving(to)))
+        return vp_fail(err, VP_E_NOT_FOUND, "pool '%s' is being closed",
+                       control_pool_is_leaving(from) ? from->name : to->name);
+    control_volume_name(from->name, o->volume, source);
+    if (to)
+        control_volume_name(to->name, o->name, target);
+    return migration_check_alone(c, source, target, err);
 }
 
 CO int migration_start(struct control *c, struct control_pool *from, struct control_pool *to,
-                       const struct migrate_options *o, const struct migration **out,
-                       struct vp_error *err)
+                       struct move_out *out, const struct migrate_options *o,
+                       const struct migration **started, struct vp_error *err)
 {
-    if (c->stopping)
-        return vp_fail(err, VP_E_SHUTDOWN, "the daemon is stopping");
-    if (control_pool_is_leaving(from) || control_pool_is_leaving(to))
-        return vp_fail(err, VP_E_NOT_FOUND, "pool '%s' is being closed",
-                       control_pool_is_leaving(from) ? from->name : to->name);
-    int rc = migration_check_alone(c, from, o->volume, to, o->name, err);
-    if (rc)
-        return rc;
-    struct migration *g = migration_new(c, from, o->volume, to, o->name);
-    if (!g)
-        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     struct migrate_options with = *o;
+    struct migrate_peer peer;
+    int rc = start_check(c, from, to, o, err);
+    struct migration *g = rc ? NULL : migration_new(c, from, to, o);
+    if (!g) {
+        move_out_free(out);
+        return rc ? rc : vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    }
+    g->out = out;
+    if (out) {
+        peer = move_out_peer(out);
+        with.peer = &peer;
+    }
     with.exports = &g->exports.exports;
     rc = migrate_start(&with, &g->m, err);
     if (rc) {
@@ -137,7 +160,7 @@ CO int migration_start(struct control *c, struct control_pool *from, struct cont
         return rc;
     }
     migration_started(c, g);
-    *out = g;
+    *started = g;
     return 0;
 }
 
@@ -209,6 +232,7 @@ void migrations_reap(struct control *c)
 CO void migrations_end(struct control *c)
 {
     struct migration *g;
+    c->migrations.ending = true;
     list_for_each (g, &c->migrations.at_work, link) {
         struct vp_error err;
         vp_ignore(migrate_cancel(g->m, &err), "one that is past the point ends by itself");
@@ -218,6 +242,7 @@ CO void migrations_end(struct control *c)
         migrate_wait(g->m);
         migrations_reap(c);
     }
+    c->migrations.ending = false;
 }
 
 int migrations_refuse(struct control *c, const struct control_pool *p, const char *what,
@@ -265,9 +290,11 @@ const struct migration *migration_find(struct control *c, struct vp_uuid id)
     return NULL;
 }
 
+/* The name of a volume in another daemon says nothing here. */
 static bool migration_has(const struct migration *g, const char *volume)
 {
-    return strcmp(g->volume, volume) == 0 || strcmp(g->target, volume) == 0;
+    bool is_out = migration_has_begun(g) ? migration_status(g)->peer[0] : g->out != NULL;
+    return strcmp(g->volume, volume) == 0 || (!is_out && strcmp(g->target, volume) == 0);
 }
 
 const struct migration *migration_of(struct control *c, const char *volume)
@@ -324,10 +351,15 @@ static json_t *migration_json_bytes(json_t *to, const struct migrate_status *s)
     const struct {
         const char *name;
         uint64_t bytes;
-    } all[] = {{"total_bytes", s->total_bytes}, {"copied_bytes", s->copied_bytes},
-               {"zero_bytes", s->zero_bytes},   {"again_bytes", s->again_bytes},
-               {"dirty_bytes", s->dirty_bytes}, {"mirrored_bytes", s->mirrored_bytes},
-               {"rounds", s->rounds},           {"requests", s->requests}};
+    } all[] = {{"total_bytes", s->total_bytes},
+               {"copied_bytes", s->copied_bytes},
+               {"zero_bytes", s->zero_bytes},
+               {"again_bytes", s->again_bytes},
+               {"dirty_bytes", s->dirty_bytes},
+               {"mirrored_bytes", s->mirrored_bytes},
+               {"rounds", s->rounds},
+               {"requests", s->requests},
+               {"breaks", s->breaks}};
     for (size_t i = 0; to && i < sizeof(all) / sizeof(all[0]); i++)
         if (json_object_set_new(to, all[i].name, json_integer(INT(all[i].bytes)))) {
             json_decref(to);
@@ -362,14 +394,14 @@ json_t *migration_json(const struct migration *g)
 {
     const struct migrate_status *s = migration_status(g);
     char id[VP_UUID_TEXT];
-    json_t *m = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "id",
-                          vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "mode",
-                          migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase), "job",
-                          g->job, "started", INT(s->started), "ended",
-                          number_or_null(migration_has_ended(g) ? s->ended : 0), "rate_bytes",
-                          number_or_null(s->rate_bytes), "seconds_left", migration_left_json(s),
-                          "pause_ms", migration_pause_json(s), "frozen_ns",
-                          number_or_null(s->frozen_ns), "error", s->error);
+    json_t *m = json_pack(
+        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "id",
+        vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "peer", s->peer, "incoming",
+        0, "mode", migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase), "job", g->job,
+        "started", INT(s->started), "ended", number_or_null(migration_has_ended(g) ? s->ended : 0),
+        "rate_bytes", number_or_null(s->rate_bytes), "seconds_left", migration_left_json(s),
+        "pause_ms", migration_pause_json(s), "frozen_ns", number_or_null(s->frozen_ns), "error",
+        s->error);
     return migration_json_bytes(migration_json_cost(m, s), s);
 }
 

@@ -1,6 +1,6 @@
 /*
- * Moves of volumes between pools of this daemon (migrate/migrate.h): those at work, the last ones
- * that ended, and what moves of an earlier life have left in doubt.
+ * Moves of volumes between pools of this daemon, and to other daemons (migrate/migrate.h): those at
+ * work, the last ones that ended, and what moves of an earlier life have left in doubt.
  *
  * A move at work holds a reference on both pools. So whoever takes a pool away first asks
  * migrations_refuse, or ends all moves. A move does not hold control.lock. Home reactor only.
@@ -19,6 +19,7 @@
 struct control;
 struct control_pool;
 struct migration;
+struct move_out;
 
 struct migrations { /* part of struct control */
     struct list at_work, ended;
@@ -26,6 +27,8 @@ struct migrations { /* part of struct control */
     /* The last migrations_settle had an error, or a move could not record its end: the monitor
      * calls migrations_settle. */
     bool unsettled;
+    bool ending; /* migrations_end waits for those at work, with control.lock held */
+    bool asking; /* a coroutine asks other daemons about volumes in doubt          */
 };
 
 void migrations_init(struct migrations *ms);
@@ -34,13 +37,14 @@ void migrations_fini(struct migrations *ms);
 
 /* ---- migrations.c: moves at work ------------------------------------------------------------- */
 
-/* A move from one pool to another, as `o` says, but for its exports, which are set here. The caller
- * holds references on both pools; the move takes its own. Borrowed until the next yield. Errors:
- * those of migrate_start; VP_E_VOLUME_MOVING: a move at work has one of the two names;
+/* A move from one pool to another, as `o` says, but for its exports, which are set here. `to` NULL:
+ * to another daemon, by `out`, which belongs to the move from now on, also after an error. The
+ * caller holds references on both pools; the move takes its own. Borrowed until the next yield.
+ * Errors: those of migrate_start; VP_E_VOLUME_MOVING: a move at work has one of the two names;
  * VP_E_SHUTDOWN and VP_E_NOT_FOUND: the daemon stops, or one of the pools leaves. */
 CO int migration_start(struct control *c, struct control_pool *from, struct control_pool *to,
-                       const struct migrate_options *o, const struct migration **out,
-                       struct vp_error *err) must_check;
+                       struct move_out *out, const struct migrate_options *o,
+                       const struct migration **started, struct vp_error *err) must_check;
 /* The one of this id, at work or ended; NULL. */
 const struct migration *migration_find(struct control *c, struct vp_uuid id);
 /* The one at work that has this volume, "POOL/VOL", on either side; NULL. */
@@ -86,6 +90,8 @@ const char *migration_side(const struct volume_owner_info *o);
 /* The move in the record of a volume: {id, side, other}; null. */
 json_t *migration_side_json(struct volumes *vs, const char *volume);
 bool migration_other_is_open(struct control *c, const struct volume_owner_info *o);
+/* Starts, unless it still runs, what asks other daemons about volumes in doubt. */
+void migrations_ask(struct control *c);
 /* The other side of a volume's move is given up, or is asked if it is open (migrate_forget). The
  * caller holds control.lock. */
 CO int migration_forget(struct control *c, struct control_pool *p, const char *volume,

@@ -64,6 +64,11 @@ static void left_why(struct control *c, const struct control_pool *p,
     const struct control_pool *fenced, *other = other_pool(c, o);
     if (o->ownership == VOLUME_SUPERSEDED)
         (void)snprintf(to, size, "use that one, and delete this one");
+    else if (!other && o->ownership == VOLUME_ARRIVED && o->move.peer[0])
+        (void)snprintf(to, size, "%s has not said yet that it is deleted there", o->move.peer);
+    else if (!other && o->move.peer[0])
+        (void)snprintf(to, size, "the daemon at %s has not answered yet: it is asked again",
+                       o->move.peer);
     else if (!other)
         (void)snprintf(to, size, "the pool of %s is not here", o->move.volume);
     else if (!other->vs)

@@ -184,6 +184,7 @@ static CO void look_at_disks(void *arg)
 
 void monitor_tend(struct control *c)
 {
+    migrations_ask(c);
     if (!c->looking && look_due(c)) {
         c->looking = true;
         if (co_spawn(look_at_disks, c, "looking at disks"))

@@ -284,9 +284,36 @@ static CO int receiver_begin(struct receiver *r, const char *volume, const struc
     return vp_fail(err, rc, "too much is going on: try again");
 }
 
+/* A source that offers its volume again has lost what it knew of the move before, which never
+ * arrives then: its pool says OWNER. */
+static struct receiver *receiver_before(const struct control *c, const struct migrate_offer *o)
+{
+    struct receiver *r;
+    list_for_each (r, &c->receivers.at_work, link)
+        if (!vp_uuid_equal(r->id, o->source.id) && vp_uuid_equal(r->volume_uuid, o->info->uuid) &&
+            vp_uuid_equal(r->source_pool, o->source.pool))
+            return r;
+    return NULL;
+}
+
+static CO void receiver_replace(struct control *c, const struct migrate_offer *o)
+{
+    struct receiver *r;
+    struct vp_error err = {0};
+    bool failed = false;
+    while (!failed && (r = receiver_before(c, o))) {
+        if (!receiver_lock(r))
+            continue;
+        failed =
+            receiver_decline(r, "its source has begun anew", &err) != 0; /* make_check says it */
+        receiver_unlock(r);
+    }
+}
+
 CO int receiver_make(struct control *c, struct control_pool *p, const char *volume,
                      const struct migrate_offer *o, struct receiver_made *out, struct vp_error *err)
 {
+    receiver_replace(c, o);
     int rc = make_check(c, p, volume, o, err);
     if (rc)
         return rc;

@@ -30,6 +30,7 @@ struct nbdx_server {
     struct nbdx_total *total;
 
     bool stopping;
+    bool closed; /* takes no new connections */
     bool accepting;
     struct co *acceptor; /* NULL until it runs */
     struct list connections;
@@ -156,13 +157,13 @@ static CO void acceptor_main(void *arg)
 {
     struct nbdx_server *s = arg;
     s->acceptor = co_self();
-    while (!s->stopping) {
+    while (!s->stopping && !s->closed) {
         int fd;
         int rc = io_accept(s->listen_fd, 0, &fd);
         if (!rc)
             vp_ignore(connection_begin(s, fd), "the client sees it");
-        else if (!s->stopping)
-            vp_ignore(co_sleep_ns(ACCEPT_RETRY_NS), "the loop looks at `stopping`");
+        else if (!s->stopping && !s->closed)
+            vp_ignore(co_sleep_ns(ACCEPT_RETRY_NS), "the loop looks at both");
     }
     s->acceptor = NULL;
     s->accepting = false;
@@ -403,6 +404,28 @@ struct stop_call {
     unsigned deadline_ms;
 };
 
+/* Nobody listens any more. */
+static CO int server_close_here(void *arg)
+{
+    struct nbdx_server *s = arg;
+    s->closed = true;
+    while (s->accepting) {
+        if (s->acceptor)
+            co_cancel(s->acceptor);
+        co_queue_wait(&s->changed, "nbd: the acceptor");
+    }
+    socket_unlink(s);
+    if (s->listen_fd >= 0)
+        io_close(s->listen_fd);
+    s->listen_fd = -1;
+    return 0;
+}
+
+CO void nbdx_server_close(struct nbdx_server *s)
+{
+    vp_ignore(reactor_call(s->reactor, server_close_here, s), "its reactor has ended");
+}
+
 static CO int server_stop_here(void *arg)
 {
     struct stop_call *call = arg;
@@ -410,12 +433,7 @@ static CO int server_stop_here(void *arg)
     uint64_t deadline = reactor_now_ns() + UINT64_C(1000000) * call->deadline_ms;
     s->stopping = true;
     co_queue_wake_all(&s->changed);
-    while (s->accepting) {
-        if (s->acceptor)
-            co_cancel(s->acceptor);
-        co_queue_wait(&s->changed, "nbd: the acceptor");
-    }
-    socket_unlink(s);
+    vp_ignore(server_close_here(s), "it does not fail");
     connections_tell(s, call->deadline_ms == 0);
     int rc = 0;
     while (s->connection_count && rc != VP_E_TIMED_OUT)

@@ -101,6 +101,10 @@ CO int nbdx_server_start(const struct nbdx_server_options *o, struct nbdx_server
  */
 CO void nbdx_server_stop(struct nbdx_server *s, unsigned deadline_ms);
 
+/* CO. Nobody listens any more, and the socket file is unlinked. Connections that are there go
+ * on. */
+CO void nbdx_server_close(struct nbdx_server *s);
+
 /*
  * CO. Serves the connected client on `fd`, which the server owns from now on, also after an error.
  * The server's greeting is the next that the client sees. For a server of any kind of address; from

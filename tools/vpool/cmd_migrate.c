@@ -1,4 +1,4 @@
-/* Commands about moves of volumes between pools. */
+/* Commands about moves of volumes between pools, of one daemon or of two. */
 #include "tools/vpool/cli.h"
 
 #include <stdio.h>
@@ -67,6 +67,15 @@ static const char *from_text(const json_t *m, char *to, size_t size)
     bool incoming = json_is_true(json_object_get(m, "incoming"));
     (void)snprintf(to, size, "%s%s%s", incoming ? json_text(m, "peer") : "", incoming ? ":" : "",
                    json_text(m, "from"));
+    return to;
+}
+
+/* "POOL/VOL at ADDRESS" of one that goes to another daemon. */
+static const char *to_text(const json_t *m, char *to, size_t size)
+{
+    bool out = json_text(m, "peer")[0] && !json_is_true(json_object_get(m, "incoming"));
+    (void)snprintf(to, size, "%s%s%s", json_text(m, "to"), out ? " at " : "",
+                   out ? json_text(m, "peer") : "");
     return to;
 }
 
@@ -155,10 +164,14 @@ static void print_started(const json_t *result)
 {
     const json_t *plan = json_object_get(result, "plan");
     bool dry_run = !json_is_string(json_object_get(result, "id"));
-    printf("%s %s to %s, %s: %s of %s are allocated, and there is room for %s%s\n",
-           dry_run ? "would move" : "moving", json_text(plan, "from"), json_text(plan, "to"),
-           json_text(plan, "mode"), size_text(json_number(plan, "allocated_bytes")),
-           size_text(json_number(plan, "size_bytes")), size_text(json_number(plan, "room_bytes")),
+    char room[80] = "";
+    if (json_is_integer(json_object_get(plan, "room_bytes")))
+        (void)snprintf(room, sizeof(room), ", and there is room for %s",
+                       size_text(json_number(plan, "room_bytes")));
+    printf("%s %s to %s, %s: %s of %s are allocated%s%s\n", dry_run ? "would move" : "moving",
+           json_text(plan, "from"), json_text(plan, "to"), json_text(plan, "mode"),
+           size_text(json_number(plan, "allocated_bytes")),
+           size_text(json_number(plan, "size_bytes")), room,
            json_is_true(json_object_get(plan, "clients_wait")) ? "; clients wait while it is copied"
                                                                : "");
     if (!dry_run)
@@ -188,12 +201,13 @@ static json_t *number_if_given(uint64_t n)
 
 static int cmd_migrate(struct cli *cli, int argc, char **argv)
 {
-    const char *to = NULL, *mode = NULL;
+    const char *to = NULL, *mode = NULL, *peer = NULL;
     uint64_t max_downtime = SIZE_NOT_GIVEN, mirror_wait = SIZE_NOT_GIVEN;
     uint64_t bandwidth = SIZE_NOT_GIVEN, impact = SIZE_NOT_GIVEN;
     bool full_speed = false, wait = false, dry_run = false;
     const struct opt opts[] = {{"to", 0, OPT_TEXT, &to},
                                {"mode", 0, OPT_TEXT, &mode},
+                               {"peer", 0, OPT_TEXT, &peer},
                                {"max-downtime", 0, OPT_NUMBER, &max_downtime},
                                {"mirror-wait", 0, OPT_NUMBER, &mirror_wait},
                                {"bandwidth", 0, OPT_SIZE, &bandwidth},
@@ -207,11 +221,12 @@ static int cmd_migrate(struct cli *cli, int argc, char **argv)
         return opts_exit(n);
     if (!to)
         return cli_usage(cli, "--to POOL[/NAME] is missing");
-    json_t *params = json_pack(
-        "{s:s, s:s, s:s*, s:o*, s:o*, s:o*, s:o*, s:b, s:b}", "volume", argv[1], "to", to, "mode",
-        mode, "max_downtime_ms", number_if_given(max_downtime), "mirror_wait_ms",
-        number_if_given(mirror_wait), "bandwidth_bytes", number_if_given(bandwidth),
-        "impact_percent", number_if_given(impact), "full_speed", full_speed, "dry_run", dry_run);
+    json_t *params =
+        json_pack("{s:s, s:s, s:s*, s:s*, s:o*, s:o*, s:o*, s:o*, s:b, s:b}", "volume", argv[1],
+                  "to", to, "mode", mode, "peer", peer, "max_downtime_ms",
+                  number_if_given(max_downtime), "mirror_wait_ms", number_if_given(mirror_wait),
+                  "bandwidth_bytes", number_if_given(bandwidth), "impact_percent",
+                  number_if_given(impact), "full_speed", full_speed, "dry_run", dry_run);
     return wait && !dry_run ? start_and_wait(cli, params)
                             : cli_show(cli, "migrate.start", params, print_started);
 }
@@ -228,10 +243,10 @@ static void print_moves(const json_t *moves)
     table_init(&t, "", headers);
     json_array_foreach(moves, i, m)
     {
-        char progress[60], pause[40], left[40], from[300];
+        char progress[60], pause[40], left[40], from[300], to[560];
         uint64_t rate = json_number(m, "rate_bytes");
         table_add(&t, "%s", from_text(m, from, sizeof(from)));
-        table_add(&t, "%s", json_text(m, "to"));
+        table_add(&t, "%s", to_text(m, to, sizeof(to)));
         table_add(&t, "%s", text_or_dash(m, "mode"));
         table_add(&t, "%s", json_text(m, "phase"));
         table_add(&t, "%s", progress_text(m, progress, sizeof(progress)));

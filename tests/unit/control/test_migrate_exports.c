@@ -545,7 +545,7 @@ static CO int migration_begin(const char *volume, const char *name, const struct
                                       .volume = volume,
                                       .name = name,
                                       .mode = MIGRATE_OFFLINE};
-    return migration_start(&control, &pool[0], &pool[1], &o, g, err);
+    return migration_start(&control, &pool[0], &pool[1], NULL, &o, g, err);
 }
 
 static CO void start_twice(struct sim_volumes *s)

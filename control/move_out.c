@@ -1,0 +1,387 @@
+/* A move to another daemon, as the mover sees it (move_out.h). */
+#include "control/move_out.h"
+
+#include "base/log.h"
+#include "base/verify.h"
+#include "control/peer_protocol.h"
+#include "io/net.h"
+#include "io/reactor.h"
+#include "migrate/link.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MS_NS       UINT64_C(1000000)
+#define CALL_MS     5000U  /* for an answer */
+#define COMMIT_MS   10000U /* … for which the other daemon waits for its disks */
+#define KEEP_NS     (UINT64_C(5000) * MS_NS)
+#define AGAIN_NS    (UINT64_C(1000) * MS_NS)
+#define CONFIRM_MAX 5U /* attempts */
+#define SECRET_MAX  64
+
+struct move_out {
+    struct remote remote;
+    char *to;
+    struct receive_claim claim;
+    struct vp_uuid pool; /* the target's */
+    char secret[SECRET_MAX + 1];
+    uint64_t size_bytes;
+    struct reactor *on; /* the source's; NULL: nothing was made */
+    struct link *link;  /* on that reactor; NULL: there is none */
+    bool ending;
+    struct co_queue keep;
+    struct co_group helpers; /* coroutines that have this structure in their hands */
+};
+
+int move_out_new(const char *address, const char *to, struct move_out **out, struct vp_error *err)
+{
+    struct move_out *o = calloc(1, sizeof(*o));
+    if (!o)
+        return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    int rc = remote_init(&o->remote, address, err);
+    o->to = rc ? NULL : strdup(to);
+    if (!o->to) {
+        free(o);
+        return rc ? rc : vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    }
+    co_queue_init(&o->keep);
+    co_group_init(&o->helpers);
+    *out = o;
+    return 0;
+}
+
+void move_out_free(struct move_out *o)
+{
+    if (!o)
+        return;
+    VP_VERIFY_TRUE(!o->link && !o->helpers.running);
+    remote_fini(&o->remote);
+    free(o->to);
+    free(o);
+}
+
+/* "tcp:host:port: it does not answer" */
+static int say_who(const struct remote *r, int rc, struct vp_error *err)
+{
+    const struct vp_error why = *err;
+    return rc ? vp_fail(err, rc, "%s: %.250s", r->text, why.text) : 0;
+}
+
+/* ---- sessions ------------------------------------------------------------------------------ */
+
+static json_t *key_json(const struct move_out *o)
+{
+    char id[VP_UUID_TEXT];
+    return json_pack("{s:s, s:s}", "id", vp_uuid_format(o->claim.move, id), "secret", o->secret);
+}
+
+static CO int link_end(void *arg)
+{
+    struct move_out *o = arg;
+    struct link *l = o->link;
+    o->link = NULL;
+    if (l)
+        link_cut(l);
+    link_close(l);
+    return 0;
+}
+
+struct session_call {
+    struct move_out *move;
+    struct remote_handover handover;
+    struct vp_error *err;
+};
+
+static CO int session_on_reactor(void *arg)
+{
+    struct session_call *c = arg;
+    struct move_out *o = c->move;
+    struct link *l;
+    int fd;
+    int rc = remote_handover_run(&c->handover, CALL_MS, &fd, c->err);
+    if (!rc)
+        rc = link_open(fd, "", reactor_now_ns() + CALL_MS * MS_NS, &l, c->err);
+    if (!rc && link_size(l) != o->size_bytes) {
+        rc = vp_fail(c->err, VP_E_INVALID, "its volume has %llu bytes instead of %llu",
+                     (unsigned long long)link_size(l), (unsigned long long)o->size_bytes);
+        link_close(l);
+    }
+    if (!rc)
+        o->link = l;
+    return rc;
+}
+
+static CO int session_open(struct move_out *o, uint64_t generation, struct vp_error *err)
+{
+    struct session_call c = {.move = o, .err = err};
+    json_t *params = key_json(o);
+    if (params && json_object_set_new(params, "generation", json_integer((json_int_t)generation))) {
+        json_decref(params);
+        params = NULL;
+    }
+    int rc = remote_handover_init(&c.handover, &o->remote, "peer.data", params);
+    if (rc)
+        return vp_fail(err, rc, "out of memory");
+    rc = reactor_call_for_client(o->on, session_on_reactor, &c);
+    remote_handover_fini(&c.handover);
+    return rc == VP_E_TIMED_OUT ? VP_E_PEER_LOST : rc;
+}
+
+/* The connection before this one has ended, or there was none. */
+static CO int session_begin(struct move_out *o, struct vp_error *err)
+{
+    json_t *result;
+    int rc = remote_call(&o->remote, "peer.session", key_json(o), COMMIT_MS, &result, err);
+    if (rc)
+        return rc;
+    json_int_t generation = json_integer_value(json_object_get(result, "generation"));
+    json_decref(result);
+    return session_open(o, (uint64_t)generation, err);
+}
+
+/* ---- silence ------------------------------------------------------------------------------- */
+
+static CO void keep_run(void *arg)
+{
+    struct move_out *o = arg;
+    while (!o->ending) {
+        struct vp_error err;
+        json_t *result;
+        int rc =
+            co_queue_wait_until(&o->keep, reactor_now_ns() + KEEP_NS, "a move to another host");
+        if (rc != VP_E_TIMED_OUT || o->ending)
+            continue;
+        rc = remote_call(&o->remote, "peer.keep", key_json(o), CALL_MS, &result, &err);
+        json_decref(result);
+        if (rc)
+            vp_debug("%s: %s", o->remote.text, err.text); /* who moves data notices it, too */
+    }
+    co_group_leave(&o->helpers, 0);
+}
+
+static int keep_begin(struct move_out *o, struct vp_error *err)
+{
+    co_group_enter(&o->helpers);
+    int rc = co_spawn(keep_run, o, "silence of a move to another host");
+    if (!rc)
+        return 0;
+    co_group_leave(&o->helpers, 0);
+    return vp_fail(err, rc, "too much is going on: try again");
+}
+
+/* ---- messages ------------------------------------------------------------------------------ */
+
+static CO int out_decline(void *arg, struct vp_error *err)
+{
+    struct move_out *o = arg;
+    json_t *result;
+    int rc = remote_call(&o->remote, "peer.decline", peer_claim_json(&o->claim, o->pool), COMMIT_MS,
+                         &result, err);
+    json_decref(result);
+    return say_who(&o->remote, rc, err);
+}
+
+/* What peer.make has answered. */
+static int made_decode(struct move_out *o, const json_t *made, struct vp_error *err)
+{
+    const char *pool = json_string_value(json_object_get(made, "pool"));
+    const char *secret = json_string_value(json_object_get(made, "secret"));
+    if (!pool || !vp_uuid_parse(pool, &o->pool) || !secret || strlen(secret) > SECRET_MAX)
+        return vp_fail(err, VP_E_PEER_LOST, "it does not answer as a daemon of vpool does");
+    memcpy(o->secret, secret, strlen(secret) + 1);
+    return 0;
+}
+
+static CO int out_open(struct move_out *o, struct vp_error *err)
+{
+    struct vp_error ignored;
+    int rc = session_begin(o, err);
+    if (!rc)
+        rc = keep_begin(o, err);
+    if (!rc)
+        return 0;
+    vp_ignore(reactor_call(o->on, link_end, o), "it does not fail");
+    vp_ignore(out_decline(o, &ignored), "it gives up a source that is silent");
+    return rc;
+}
+
+static CO int out_make(void *arg, const struct migrate_offer *offer, struct reactor *beside,
+                       struct vp_uuid *pool, struct vp_error *err)
+{
+    struct move_out *o = arg;
+    json_t *made;
+    int rc =
+        remote_call(&o->remote, "peer.make", peer_offer_json(offer, o->to), COMMIT_MS, &made, err);
+    if (!rc)
+        rc = made_decode(o, made, err);
+    json_decref(made);
+    if (rc)
+        return say_who(&o->remote, rc, err);
+    o->claim = (struct receive_claim){
+        .move = offer->source.id, .volume = offer->info->uuid, .epoch = offer->epoch};
+    o->size_bytes = offer->info->options.size_bytes;
+    o->on = beside;
+    *pool = o->pool;
+    return say_who(&o->remote, out_open(o, err), err);
+}
+
+static CO int out_renew(void *arg, struct vp_error *err)
+{
+    struct move_out *o = arg;
+    vp_ignore(reactor_call(o->on, link_end, o), "it does not fail");
+    return session_begin(o, err);
+}
+
+static int verdict_decode(const json_t *result, enum migrate_verdict *verdict, struct vp_error *err)
+{
+    const char *text = json_string_value(json_object_get(result, "verdict"));
+    const char *why = json_string_value(json_object_get(result, "why"));
+    if (text && strcmp(text, "arrived") == 0) {
+        *verdict = MIGRATE_HAS_ARRIVED;
+        return 0;
+    }
+    if (!text || strcmp(text, "not-arrived") != 0)
+        return vp_fail(err, VP_E_PEER_LOST, "it does not answer as a daemon of vpool does");
+    *verdict = MIGRATE_HAS_NOT;
+    return vp_fail(err, VP_E_NOT_FOUND, "%.400s", why && why[0] ? why : "it was declined there");
+}
+
+static CO int verdict_ask(struct remote *r, const char *method, const struct receive_claim *claim,
+                          struct vp_uuid pool, enum migrate_verdict *verdict, struct vp_error *err)
+{
+    json_t *result;
+    *verdict = MIGRATE_NOT_KNOWN;
+    int rc = remote_call(r, method, peer_claim_json(claim, pool), COMMIT_MS, &result, err);
+    if (!rc)
+        rc = verdict_decode(result, verdict, err);
+    json_decref(result);
+    return say_who(r, rc, err);
+}
+
+static CO int out_arrive(void *arg, enum migrate_verdict *verdict, struct vp_error *err)
+{
+    struct move_out *o = arg;
+    vp_ignore(reactor_call(o->on, link_end, o), "it does not fail");
+    return verdict_ask(&o->remote, "peer.arrive", &o->claim, o->pool, verdict, err);
+}
+
+static CO int confirm(struct remote *r, const struct receive_claim *claim, struct vp_uuid pool,
+                      struct vp_error *err)
+{
+    int rc = VP_E_PEER_LOST;
+    for (unsigned i = 0; rc == VP_E_PEER_LOST && i < CONFIRM_MAX; i++) {
+        json_t *result;
+        if (i)
+            vp_ignore(co_sleep_ns(AGAIN_NS), "nobody cancels it");
+        rc = remote_call(r, "peer.confirm", peer_claim_json(claim, pool), COMMIT_MS, &result, err);
+        json_decref(result);
+    }
+    return say_who(r, rc, err);
+}
+
+static CO int out_confirm(void *arg, struct vp_error *err)
+{
+    struct move_out *o = arg;
+    return confirm(&o->remote, &o->claim, o->pool, err);
+}
+
+static CO void out_close(void *arg)
+{
+    struct move_out *o = arg;
+    o->ending = true;
+    co_queue_wake_all(&o->keep);
+    vp_ignore(co_group_wait(&o->helpers), "they report nothing");
+    if (o->on)
+        vp_ignore(reactor_call(o->on, link_end, o), "it does not fail");
+    remote_fini(&o->remote);
+}
+
+/* ---- data ---------------------------------------------------------------------------------- */
+
+static int cut_on_reactor(void *arg)
+{
+    struct move_out *o = arg;
+    if (o->link)
+        link_cut(o->link);
+    return 0;
+}
+
+static CO void cut_run(void *arg)
+{
+    struct move_out *o = arg;
+    vp_ignore(reactor_call(o->on, cut_on_reactor, o), "it does not fail");
+    co_group_leave(&o->helpers, 0);
+}
+
+static void out_cut(void *arg)
+{
+    struct move_out *o = arg;
+    if (!o->on)
+        return;
+    co_group_enter(&o->helpers);
+    if (co_spawn_reserved(cut_run, o, "end of a connection to another host")) {
+        co_group_leave(&o->helpers, 0);
+        vp_warn("%s: the connection could not be ended at once, since too much is going on",
+                o->remote.text);
+    }
+}
+
+static CO int out_write(void *arg, uint64_t offset, uint64_t len, const void *buf)
+{
+    struct link *l = ((struct move_out *)arg)->link;
+    return l ? link_write(l, offset, len, buf) : VP_E_PEER_LOST;
+}
+
+static CO int out_zero(void *arg, uint64_t offset, uint64_t len)
+{
+    struct link *l = ((struct move_out *)arg)->link;
+    return l ? link_zero(l, offset, len) : VP_E_PEER_LOST;
+}
+
+static CO int out_flush(void *arg)
+{
+    struct link *l = ((struct move_out *)arg)->link;
+    return l ? link_flush(l) : VP_E_PEER_LOST;
+}
+
+struct migrate_peer move_out_peer(struct move_out *o)
+{
+    static const struct migrate_peer_ops ops = {
+        .make = out_make,
+        .renew = out_renew,
+        .cut = out_cut,
+        .arrive = out_arrive,
+        .decline = out_decline,
+        .confirm = out_confirm,
+        .close = out_close,
+        .write = out_write,
+        .zero = out_zero,
+        .flush = out_flush,
+    };
+    return (struct migrate_peer){&ops, o};
+}
+
+CO int move_out_decide(const char *address, struct vp_uuid pool, const struct receive_claim *claim,
+                       enum migrate_verdict *verdict, struct vp_error *err)
+{
+    struct remote r;
+    *verdict = MIGRATE_NOT_KNOWN;
+    int rc = remote_init(&r, address, err);
+    if (rc)
+        return rc;
+    rc = verdict_ask(&r, "peer.decide", claim, pool, verdict, err);
+    remote_fini(&r);
+    return *verdict == MIGRATE_NOT_KNOWN ? rc : 0;
+}
+
+CO int move_out_confirm(const char *address, struct vp_uuid pool, const struct receive_claim *claim,
+                        struct vp_error *err)
+{
+    struct remote r;
+    int rc = remote_init(&r, address, err);
+    if (rc)
+        return rc;
+    rc = confirm(&r, claim, pool, err);
+    remote_fini(&r);
+    return rc;
+}

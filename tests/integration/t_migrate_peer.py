@@ -1,0 +1,374 @@
+#!/usr/bin/python3
+# threads: yes
+# long: yes
+"""Volumes move between two daemons while clients write, and everything between them fails: daemons are killed and
+stopped, connections are cut, or say nothing any more.
+
+After each trial each volume has exactly one owner, and clients, who follow it, find there what was acknowledged to them
+(t_sigkill.py has the clients). VPOOL_SEED repeats a run."""
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.dont_write_bytecode = True
+from t_sigkill import BIN, SEED, SLOW, Client, Daemon, clients_end, nbd  # noqa: E402
+
+ROUNDS = int(os.environ.get("VPOOL_ROUNDS", 1))
+WAIT = 120 if SLOW else 60
+MODES = ("live", "mirror", "offline")
+BULK_AT, BULK = 16 << 20, 48 << 20  # what nobody writes: it makes a move last
+VOLUME = "64M"
+
+
+class Host(Daemon):
+    """A daemon that volumes leave, and come to."""
+
+    def __init__(self, directory, pool):
+        super().__init__(directory)
+        self.pool, self.listen, self.seen = pool, f"unix:{directory}/peer", f"{directory}/proxy"
+        with open(directory + "/conf", "w") as f:
+            f.write('migrate: { listen = "%s"; };\n' % self.listen)
+
+    def start(self):
+        self.process = subprocess.Popen([BIN + "/vpoold", "-c", self.dir + "/conf", "-s", self.socket, "--state-dir",
+                                         self.dir + "/state", "--foreground"], stderr=self.log)
+
+    def restart(self):
+        self.start()
+        self.wait_ready()
+
+    def json(self, *args):
+        return json.loads(self.vpool("--json", *args))
+
+    def tries(self, *args):
+        return subprocess.run([BIN + "/vpool", "-s", self.socket, *args], capture_output=True, text=True)
+
+    def moves(self):
+        return self.json("migrate", "status")
+
+
+class Proxy(threading.Thread):
+    """The way to a daemon. It can be cut, and it can go silent: then bytes stay where they are."""
+
+    def __init__(self, host):
+        super().__init__(daemon=True)
+        self.to, self.path = host.listen[5:], host.seen
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(self.path)
+        self.server.listen(64)
+        self.lock, self.pairs = threading.Lock(), []
+        self.is_cut = False
+        self.flows = threading.Event()
+        self.flows.set()
+
+    def run(self):
+        while True:
+            near, _ = self.server.accept()
+            far = socket.socket(socket.AF_UNIX)
+            try:
+                if self.is_cut:
+                    raise OSError
+                far.connect(self.to)
+            except OSError:
+                near.close()
+                continue
+            with self.lock:
+                self.pairs.append((near, far))
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self.carry, args=(a, b), daemon=True).start()
+
+    def carry(self, a, b):
+        try:
+            while True:
+                data = a.recv(1 << 16)
+                if not data:
+                    break
+                self.flows.wait()
+                b.sendall(data)
+        except OSError:
+            pass
+        for s in (a, b):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def drop(self):
+        with self.lock:
+            pairs, self.pairs = self.pairs, []
+        for pair in pairs:
+            for s in pair:
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def cut(self):
+        self.is_cut = True
+        self.drop()
+
+    def heal(self):
+        self.is_cut = False
+        self.flows.set()
+
+
+class Follower(Client):
+    """A client of a volume that is at one of several places. A place that it has left refuses."""
+
+    def __init__(self, number, uris):
+        super().__init__(number, uris[0])
+        self.uris = uris
+
+    def work(self, h):
+        try:
+            super().work(h)
+        except nbd.Error:
+            h.shutdown()  # as a hypervisor does, which flushes once more
+            raise
+
+    def connect(self):
+        end = time.monotonic() + WAIT
+        while True:
+            h = nbd.NBD()
+            self.uris = self.uris[1:] + self.uris[:1]
+            try:
+                h.connect_uri(self.uris[0])
+                h.pread(4096, 0)
+                self.connects += 1
+                return h
+            except nbd.Error:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+
+
+class World:
+    def __init__(self, directory, rng):
+        self.rng = rng
+        self.hosts = [Host(os.path.join(directory, name), pool) for name, pool in (("a", "tank"), ("b", "silo"))]
+        self.proxies = [Proxy(h) for h in self.hosts]
+        self.clients = []
+        self.took = {}
+
+    def fail(self, text):
+        status = [h.tries("migrate", "status").stdout for h in self.hosts]
+        raise SystemExit(f"FAILED: {text}\n" + "\n".join(status))
+
+    def start(self):
+        for host, proxy in zip(self.hosts, self.proxies):
+            host.restart()
+            host.vpool("create", host.pool, "--size", "1G", f"{host.dir}/disk")
+            proxy.start()
+        a = self.hosts[0]
+        a.vpool("volume", "create", "tank/v", "--size", VOLUME)
+        uris = [f"nbd+unix:///{h.pool}/v?socket={h.dir}/n" for h in self.hosts]
+        a.vpool("attach", "tank/v", "--nbd", f"unix:{a.dir}/n")
+        h = nbd.NBD()
+        h.connect_uri(uris[0])
+        self.bulk = self.rng.randbytes(BULK)
+        for at in range(0, BULK, 1 << 20):
+            h.pwrite(self.bulk[at:at + (1 << 20)], BULK_AT + at)
+        h.flush()
+        h.shutdown()
+        self.uris = uris
+        self.clients = [Follower(0, uris)]
+        for c in self.clients:
+            c.start()
+
+    # ---- who owns the volume
+
+    def owner_now(self):
+        """The index of the host that has the volume; None: that is not settled."""
+        owners = []
+        for i, host in enumerate(self.hosts):
+            status = host.moves()
+            at_work = [m for m in status["migrations"] if not m["ended"]]
+            if status["in_doubt"] or any(not m["incoming"] for m in at_work):
+                return None
+            coming = [m["to"] for m in at_work]  # of a source that does not know any more: for a minute
+            owners += [i for v in host.json("volume", "list")["volumes"] if f"{host.pool}/{v['name']}" not in coming]
+        return owners
+
+    def settled(self):
+        end = time.monotonic() + WAIT
+        while True:
+            owners = self.owner_now()
+            if owners and len(owners) == 1:
+                break
+            if time.monotonic() > end or (owners and len(owners) > 1):
+                self.fail(f"owners: {owners}")
+            time.sleep(0.05)
+        host = self.hosts[owners[0]]
+        if not host.json("attachments")["attachments"]:
+            host.vpool("attach", f"{host.pool}/v", "--nbd", f"unix:{host.dir}/n")
+        return owners[0]
+
+    def check_clients(self, connects):
+        end = time.monotonic() + WAIT
+        while any(c.connects <= n and not c.failure for c, n in zip(self.clients, connects)):
+            if time.monotonic() > end:
+                self.fail("clients do not come back")
+            time.sleep(0.01)
+        for c in self.clients:
+            if c.failure:
+                self.fail(f"client: {c.failure}")
+
+    def check_bulk(self, at):
+        h = nbd.NBD()
+        h.connect_uri(self.uris[at])
+        for off in range(0, BULK, 1 << 20):
+            if bytes(h.pread(1 << 20, BULK_AT + off)) != self.bulk[off:off + (1 << 20)]:
+                self.fail(f"what nobody wrote has changed at byte {BULK_AT + off}")
+        h.shutdown()
+
+    # ---- moves
+
+    def begin(self, at, mode):
+        here, there = self.hosts[at], self.hosts[1 - at]
+        out = here.tries("--json", "migrate", f"{here.pool}/v", "--to", there.pool, "--peer", f"unix:{there.seen}",
+                         "--mode", mode)
+        if out.returncode:
+            self.fail(f"the move does not begin: {out.stderr}")
+        return json.loads(out.stdout)["id"]
+
+    def end_of(self, at, move):
+        end = time.monotonic() + WAIT
+        while True:
+            m = [m for m in self.hosts[at].moves()["migrations"] if m["id"] == move][0]
+            if m["ended"]:
+                return m
+            if time.monotonic() > end:
+                self.fail("the move does not end")
+            time.sleep(0.01)
+
+    def trial(self, name, mode, disturb, outcomes):
+        """A move, something that happens meanwhile, and how it may end: "done", "stays"."""
+        began = time.monotonic()
+        before = self.settled()
+        connects = [c.connects for c in self.clients]
+        disturb(before, self.begin(before, mode), mode)
+        after = self.settled()
+        if ("done" if after != before else "stays") not in outcomes:
+            self.fail(f"{name}, {mode}: owner {before} → {after}")
+        if after != before:
+            self.check_clients(connects)
+        for c in self.clients:
+            if c.failure:
+                self.fail(f"client: {c.failure}")
+        self.check_bulk(after)
+        print(f"- {name}, {mode}: {'moved' if after != before else 'stays'}, {time.monotonic() - began:.1f} s", flush=True)
+
+    def moment(self, mode):
+        time.sleep(self.rng.uniform(0, 1.3 * self.took[mode]))
+
+
+def undisturbed(w):
+    def run(at, move, mode):
+        began = time.monotonic()
+        m = w.end_of(at, move)
+        w.took[mode] = time.monotonic() - began
+        if m["phase"] != "done" or m["breaks"]:
+            w.fail(f"{m}")
+    return run
+
+
+def killed(w, which):
+    def run(at, _move, mode):
+        w.moment(mode)
+        victim = w.hosts[at if which == "source" else 1 - at]
+        victim.kill()
+        time.sleep(w.rng.uniform(0, 0.3))
+        victim.restart()
+    return run
+
+
+def cut(w, seconds):
+    def run(at, move, mode):
+        proxy = w.proxies[1 - at]
+        w.moment(mode)
+        proxy.cut()
+        time.sleep(seconds)
+        proxy.heal()
+        w.end_of(at, move)
+    return run
+
+
+def silent(w, seconds):
+    def run(at, move, mode):
+        proxy = w.proxies[1 - at]
+        w.moment(mode)
+        proxy.flows.clear()
+        time.sleep(seconds)
+        proxy.heal()
+        w.end_of(at, move)
+    return run
+
+
+def stopped(w, which, seconds):
+    def run(at, move, mode):
+        victim = w.hosts[at if which == "source" else 1 - at]
+        w.moment(mode)
+        victim.process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        victim.process.send_signal(signal.SIGCONT)
+        w.end_of(at, move)
+    return run
+
+
+def cancelled(w, which):
+    def run(at, move, mode):
+        host = w.hosts[at if which == "source" else 1 - at]
+        w.moment(mode)
+        host.tries("migrate", "cancel", f"{host.pool}/v")
+        w.end_of(at, move)
+    return run
+
+
+def run(directory, rng, w):
+    w.start()
+    for _ in range(ROUNDS):
+        for mode in MODES:
+            w.trial("undisturbed", mode, undisturbed(w), ("done",))
+        for mode in MODES:
+            for which in ("source", "destination"):
+                w.trial(f"the {which} is killed", mode, killed(w, which), ("done", "stays"))
+                w.trial(f"cancelled at the {which}", mode, cancelled(w, which), ("done", "stays"))
+        for mode in ("live", "mirror"):
+            w.trial("the network is cut for a second", mode, cut(w, 1), ("done",))
+            w.trial("the network is silent for three seconds", mode, silent(w, 3), ("done", "stays"))
+            for which in ("source", "destination"):
+                w.trial(f"the {which} stands still for two seconds", mode, stopped(w, which, 2), ("done", "stays"))
+    clients_end(w.clients)
+    print(f"{sum(c.connects for c in w.clients)} connections, {sum(c.verified for c in w.clients)} blocks verified")
+
+
+def main():
+    print(f"seed {SEED}: VPOOL_SEED={SEED} {sys.argv[0]}", flush=True)
+    directory = tempfile.mkdtemp(prefix="vpool-test.")
+    for name in ("a", "b"):
+        os.mkdir(os.path.join(directory, name))
+    w = World(directory, random.Random(SEED))
+    failed = True
+    try:
+        run(directory, w.rng, w)
+        failed = False
+    finally:
+        for host in w.hosts:
+            host.end(failed)
+        if not os.environ.get("VPOOL_KEEP"):
+            for path in [h.seen for h in w.hosts]:
+                if os.path.exists(path):
+                    os.unlink(path)
+            if not os.listdir(directory):
+                os.rmdir(directory)
+
+
+if __name__ == "__main__":
+    main()
