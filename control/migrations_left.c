@@ -66,6 +66,8 @@ static void left_why(struct control *c, const struct control_pool *p,
         (void)snprintf(to, size, "use that one, and delete this one");
     else if (!other && o->ownership == VOLUME_ARRIVED && o->move.peer[0])
         (void)snprintf(to, size, "%s has not said yet that it is deleted there", o->move.peer);
+    else if (!other && o->ownership == VOLUME_TARGET && o->move.peer[0])
+        (void)snprintf(to, size, "it could not be deleted yet: it is tried again");
     else if (!other && o->move.peer[0])
         (void)snprintf(to, size, "the daemon at %s has not answered yet: it is asked again",
                        o->move.peer);

@@ -96,6 +96,26 @@ int migrate_target_check(struct volumes *vs, const char *name, const struct volu
                    bytes_format_size(plan->allocated_bytes, allocated, sizeof(allocated)));
 }
 
+/* What is recorded of another daemon must be readable after a restart. */
+static int way_check(const struct migrate_options *o, struct vp_error *err)
+{
+    struct volume_move m = {0};
+    if (!o->peer)
+        return 0;
+    bool fits =
+        strlen(o->to_name) <= VOLUME_FULL_NAME_MAX && strlen(o->peer_name) <= VOLUME_PEER_MAX;
+    if (fits) {
+        memcpy(m.volume, o->to_name, strlen(o->to_name) + 1);
+        memcpy(m.peer, o->peer_name, strlen(o->peer_name) + 1);
+    }
+    return fits && volume_move_is_sound(&m)
+               ? 0
+               : vp_fail(err, VP_E_INVALID,
+                         "'%.100s' at '%.200s' cannot be recorded: names are POOL/VOL, and an "
+                         "address is printable, without spaces",
+                         o->to_name, o->peer_name);
+}
+
 CO int migrate_plan(const struct migrate_options *o, struct migrate_plan *out, struct vp_error *err)
 {
     struct volume_info info;
@@ -109,5 +129,7 @@ CO int migrate_plan(const struct migrate_options *o, struct migrate_plan *out, s
     *out = (struct migrate_plan){.size_bytes = info.options.size_bytes,
                                  .allocated_bytes = info.valid_bytes};
     rc = source_check(o, &info, err);
+    if (!rc)
+        rc = way_check(o, err);
     return rc || o->peer ? rc : migrate_target_check(o->to, o->name, &info, out, err);
 }

@@ -324,6 +324,9 @@ CO int volume_target_create(struct volumes *vs, const char *name, const struct v
     if (same)
         return vp_fail(err, VP_E_EXISTS, "volume %s/%s has the same identity already",
                        pool_name(vs->pool), volume_text(same));
+    if (!volume_move_is_sound(m))
+        return vp_fail(err, VP_E_INVALID, "'%.100s' of '%.100s' cannot be recorded", m->volume,
+                       m->peer);
     struct volume_identity identity = {
         .uuid = source->uuid,
         .created_seconds = source->created_seconds,

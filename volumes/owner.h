@@ -51,6 +51,9 @@ struct volume_move {
     char peer[VOLUME_PEER_MAX + 1];
 };
 
+/* Whether a record can have it: "POOL/VOL" are names, and `peer` is printable without spaces. */
+bool volume_move_is_sound(const struct volume_move *m);
+
 struct volume_owner_info {
     enum volume_ownership ownership; /* INTENT also from volume_leave_begin on */
     bool in_doubt;                   /* INTENT, and what the other side says is not known  */
@@ -76,7 +79,8 @@ int volume_each_moved(struct volumes *vs,
 
 /*
  * A TARGET: a volume that is empty and has the source's uuid, time of creation, epoch and options.
- * Errors: those of volume_create; VP_E_EXISTS: a volume of this uuid is there already.
+ * Errors: those of volume_create; VP_E_EXISTS: a volume of this uuid is there already;
+ * VP_E_INVALID: the move is not sound.
  */
 CO int volume_target_create(struct volumes *vs, const char *name, const struct volume_info *source,
                             uint64_t epoch, const struct volume_move *m,

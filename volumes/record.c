@@ -42,6 +42,12 @@ static bool peer_is_sound(const char *peer, size_t len)
     return true;
 }
 
+bool volume_move_is_sound(const struct volume_move *m)
+{
+    return other_name_is_sound(m->volume, strlen(m->volume)) &&
+           peer_is_sound(m->peer, strlen(m->peer));
+}
+
 /* `other` is other_len and peer_len bytes. */
 static int owner_decode(const struct volume_owner_disk *d, const char *other,
                         struct volume_owner *out)

@@ -119,6 +119,23 @@ static void records_with_another_ownership_are_refused(void **state)
     assert_int_equal(volume_record_decode(bytes, len, &back), VP_E_RECORD_BAD);
 }
 
+static void only_a_move_that_can_be_read_again_is_sound(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *volume, *peer;
+        bool sound;
+    } cases[] = {
+        {"p/v", "", true},           {"p/v", "tcp:host:7", true}, {"p/v", "unix:/a path", false},
+        {"p/v", "unix:/a\n", false}, {"p v/x", "", false},        {"p", "", false}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct volume_move m = {0};
+        memcpy(m.volume, cases[i].volume, strlen(cases[i].volume));
+        memcpy(m.peer, cases[i].peer, strlen(cases[i].peer));
+        assert_int_equal(volume_move_is_sound(&m), cases[i].sound);
+    }
+}
+
 /* ---- changes ------------------------------------------------------------------------------ */
 
 static const struct volume_move move = {.id = {{1}}, .pool = {{2}}, .volume = "x/y"};
@@ -321,6 +338,7 @@ int main(void)
         cmocka_unit_test(each_ownership_survives_its_record),
         cmocka_unit_test(the_longest_names_fit),
         cmocka_unit_test(records_with_another_ownership_are_refused),
+        cmocka_unit_test(only_a_move_that_can_be_read_again_is_sound),
         cmocka_unit_test(an_intent_whose_move_is_gone_is_in_doubt),
         cmocka_unit_test(what_arrived_is_served_and_stays_until_the_old_pool_knows),
         cmocka_unit_test(a_volume_leaves_in_one_commit_with_other_records),
