@@ -136,6 +136,7 @@ static CO void control_end(void)
     attachments_stop(&control, &pool[1], true);
     check(list_empty(&control.attachments) && list_empty(&control.moves));
     migrations_fini(&control.migrations);
+    move_reports_fini(&control.reports);
     event_ring_fini(&control.events);
 }
 
