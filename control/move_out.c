@@ -1,6 +1,7 @@
 /* A move to another daemon, as the mover sees it (move_out.h). */
 #include "control/move_out.h"
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "base/verify.h"
 #include "control/peer_protocol.h"
@@ -243,7 +244,9 @@ static int verdict_decode(const json_t *result, enum migrate_verdict *verdict, s
     if (!text || strcmp(text, "not-arrived") != 0)
         return vp_fail(err, VP_E_PEER_LOST, "it does not answer as a daemon of vpool does");
     *verdict = MIGRATE_HAS_NOT;
-    return vp_fail(err, VP_E_NOT_FOUND, "%.400s", why && why[0] ? why : "it was declined there");
+    int rc = vp_fail(err, VP_E_NOT_FOUND, "%.400s", why && why[0] ? why : "it was declined there");
+    bytes_make_printable(err->text);
+    return rc;
 }
 
 static CO int verdict_ask(struct remote *r, const char *method, const struct receive_claim *claim,

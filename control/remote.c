@@ -1,7 +1,9 @@
 /* Calls of another daemon's methods (remote.h). */
 #include "control/remote.h"
 
+#include "base/bytes.h"
 #include "control/peer_protocol.h"
+#include "control/rpc.h"
 #include "io/net.h"
 #include "io/reactor.h"
 
@@ -94,13 +96,17 @@ static int reply_refusal(const json_t *error, struct vp_error *err)
     const char *name = json_string_value(json_object_get(json_object_get(error, "data"), "name"));
     const char *text = json_string_value(json_object_get(error, "message"));
     int rc = name ? vp_err_from_name(name) : 0;
-    return vp_fail(err, rc ? rc : VP_E_IO, "%.400s", text ? text : "it refuses");
+    rc = vp_fail(err, rc ? rc : VP_E_IO, "%.400s", text ? text : "it refuses");
+    bytes_make_printable(err->text);
+    return rc;
 }
 
 static int reply_decode(const char *line, size_t len, uint64_t id, json_t **result,
                         struct vp_error *err)
 {
-    json_t *reply = json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL);
+    json_t *reply = rpc_frame_is_shallow(line, len)
+                        ? json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL)
+                        : NULL;
     const json_t *error = json_object_get(reply, "error");
     json_t *value = json_object_get(reply, "result");
     bool is_mine = json_integer_value(json_object_get(reply, "id")) == (json_int_t)id;
@@ -116,11 +122,13 @@ static int reply_decode(const char *line, size_t len, uint64_t id, json_t **resu
     return rc;
 }
 
+/* *result: NULL after an error. */
 static CO int reply_receive(int fd, uint64_t id, uint64_t deadline_ns, json_t **result,
                             struct vp_error *err)
 {
     size_t len = 0;
     char *line = malloc(REPLY_MAX);
+    *result = NULL;
     if (!line)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     int rc = line_receive(fd, line, REPLY_MAX, deadline_ns, &len);
@@ -200,7 +208,7 @@ void remote_handover_fini(struct remote_handover *h)
 static CO int handover_call(const struct remote_handover *h, int fd, uint64_t deadline_ns,
                             struct vp_error *err)
 {
-    json_t *result = NULL;
+    json_t *result;
     int rc = io_send_all(fd, h->lines, strlen(h->lines), deadline_ns);
     if (rc)
         return vp_fail(err, VP_E_PEER_LOST, "it does not listen: %s", vp_err_text(rc));

@@ -11,7 +11,7 @@
 
 /* jansson's parser recurses once a level, on a coroutine's small stack: refuse deep frames before
  * it sees them. Brackets inside strings do not count. */
-static bool frame_is_shallow(const char *frame, size_t len)
+bool rpc_frame_is_shallow(const char *frame, size_t len)
 {
     unsigned depth = 0;
     bool in_string = false;
@@ -168,7 +168,7 @@ static char *refuse_big_number(const char *frame, size_t len, size_t *reply_len)
 CO char *rpc_handle(const struct rpc *rpc, const char *frame, size_t len, size_t *reply_len)
 {
     *reply_len = 0;
-    if (!frame_is_shallow(frame, len))
+    if (!rpc_frame_is_shallow(frame, len))
         return rpc_refusal(RPC_PARSE_ERROR, VP_E_RPC_PROTOCOL, "nested too deeply", reply_len);
     json_error_t why;
     json_t *request =

@@ -61,6 +61,9 @@ struct rpc {
  */
 CO char *rpc_handle(const struct rpc *rpc, const char *frame, size_t len, size_t *reply_len);
 
+/* Whether a text nests no deeper than RPC_DEPTH_MAX, so that the parser may see it. */
+bool rpc_frame_is_shallow(const char *frame, size_t len);
+
 /* A reply that refuses, for the transport's own reasons (frame too long, too many connections). */
 char *rpc_refusal(int code, int rc, const char *text, size_t *reply_len);
 

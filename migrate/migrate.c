@@ -50,6 +50,8 @@
 #define MIRROR_MS 1000U
 #define LOST_MS   30000U
 #define ANSWER_MS 30000U
+#define BREAKS_MAX                                                                                 \
+    100U /* of the way to another daemon: one that breaks again and again is no way */
 #define RENEW_NS  UINT64_C(300000000) /* between two attempts to reach the other daemon */
 #define IMPACT_PC 200U                /* percent */
 #define MS_NS     UINT64_C(1000000)
@@ -259,7 +261,9 @@ CO int migrate_renew(struct migrate *m)
 {
     uint64_t now_ns = reactor_now_ns(), deadline_ns = now_ns + m->lost_ns;
     int rc = VP_E_PEER_LOST;
-    m->status.breaks++;
+    if (++m->status.breaks > BREAKS_MAX)
+        return migrate_fail(m, VP_E_PEER_LOST, "%s: the connection has been lost %u times",
+                            m->status.peer, BREAKS_MAX);
     vp_info("migration of %s to %s: %s is not reached any more", m->status.from, m->status.to,
             m->status.peer);
     while (rc == VP_E_PEER_LOST && !m->cancelled) {

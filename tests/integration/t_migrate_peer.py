@@ -31,14 +31,8 @@ class Host(Daemon):
     """A daemon that volumes leave, and come to."""
 
     def __init__(self, directory, pool):
-        super().__init__(directory)
         self.pool, self.listen, self.seen = pool, f"unix:{directory}/peer", f"{directory}/proxy"
-        with open(directory + "/conf", "w") as f:
-            f.write('migrate: { listen = "%s"; };\n' % self.listen)
-
-    def start(self):
-        self.process = subprocess.Popen([BIN + "/vpoold", "-c", self.dir + "/conf", "-s", self.socket, "--state-dir",
-                                         self.dir + "/state", "--foreground"], stderr=self.log)
+        super().__init__(directory, 'migrate: { listen = "%s"; };\n' % self.listen)
 
     def restart(self):
         self.start()
@@ -238,15 +232,40 @@ class World:
             self.fail(f"the move does not begin: {out.stderr}")
         return json.loads(out.stdout)["id"]
 
+    def move_of(self, at, move):
+        return [m for m in self.hosts[at].moves()["migrations"] if m["id"] == move][0]
+
     def end_of(self, at, move):
         end = time.monotonic() + WAIT
         while True:
-            m = [m for m in self.hosts[at].moves()["migrations"] if m["id"] == move][0]
+            m = self.move_of(at, move)
             if m["ended"]:
                 return m
             if time.monotonic() > end:
                 self.fail("the move does not end")
             time.sleep(0.01)
+
+    def check_left(self, at, idle):
+        """What a client gets that is still connected at the source, and one that comes too late."""
+        end = time.monotonic() + WAIT
+        while True:  # until the door is closed
+            try:
+                late = nbd.NBD()
+                late.connect_uri(self.uris[at])
+                late.shutdown()
+            except nbd.Error:
+                break
+            if time.monotonic() > end:
+                self.fail("the source takes new clients")
+        idle.flush()
+        for request in (lambda: idle.pread(4096, 0), lambda: idle.pwrite(bytes(4096), 0), lambda: idle.zero(4096, 0)):
+            try:
+                request()
+                self.fail("the source serves a volume that has left")
+            except nbd.Error as e:
+                if e.errno != "ESHUTDOWN":
+                    self.fail(f"the source answers {e.errno}")
+        idle.shutdown()
 
     def trial(self, name, mode, disturb, outcomes):
         """A move, something that happens meanwhile, and how it may end: "done", "stays"."""
@@ -272,8 +291,13 @@ class World:
 def undisturbed(w):
     def run(at, move, mode):
         began = time.monotonic()
-        m = w.end_of(at, move)
+        idle = nbd.NBD()
+        idle.connect_uri(w.uris[at])
+        while w.move_of(at, move)["phase"] not in ("leaving", "done"):
+            time.sleep(0.002)
         w.took[mode] = time.monotonic() - began
+        w.check_left(at, idle)
+        m = w.end_of(at, move)
         if m["phase"] != "done" or m["breaks"]:
             w.fail(f"{m}")
     return run

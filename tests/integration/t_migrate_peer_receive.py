@@ -74,15 +74,9 @@ class Here(Daemon):
     """The daemon to which volumes come."""
 
     def __init__(self, directory, listen):
-        super().__init__(directory)
+        super().__init__(directory, 'migrate: { listen = "%s"; max-connections = 8; };\n' % listen +
+                         "control: { frame-timeout-ms = 1000; };\n")
         self.listen = listen
-        with open(directory + "/conf", "w") as f:
-            f.write('migrate: { listen = "%s"; max-connections = 8; };\n' % listen)
-            f.write("control: { frame-timeout-ms = 1000; };\n")
-
-    def start(self, *more):
-        self.process = subprocess.Popen([BIN + "/vpoold", "-c", self.dir + "/conf", "-s", self.socket, "--state-dir",
-                                         self.dir + "/state", "--foreground", *more], stderr=self.log)
 
     def restart(self, how):
         before = self.process

@@ -37,16 +37,18 @@ def block(number, version):
 
 
 class Daemon:
-    def __init__(self, directory):
+    def __init__(self, directory, config=""):
         self.dir, self.socket = directory, directory + "/s"
+        with open(directory + "/conf", "w") as f:
+            f.write(config)
         self.log = open(directory + "/log", "ab")
         self.process = None
         self.kept = set()  # memory that outlives the process
 
-    def start(self):
+    def start(self, *more):
         self.process = subprocess.Popen(
-            [BIN + "/vpoold", "-s", self.socket, "--state-dir", self.dir + "/state", "--foreground"],
-            stderr=self.log)
+            [BIN + "/vpoold", "-c", self.dir + "/conf", "-s", self.socket, "--state-dir", self.dir + "/state",
+             "--foreground", *more], stderr=self.log)
 
     def vpool(self, *args):
         return subprocess.run([BIN + "/vpool", "-s", self.socket, *args], check=True,
