@@ -19,7 +19,9 @@
  *      for it, went separate ways: VP_E_POOL_SPLIT, since nobody can know which one the user wants.
  *      Disks of two such ways are always told apart. They part at a root on which both count. The
  *      disks that go on one way are out on the other, since they were not there; and a disk that is
- *      out does not come back into service.
+ *      out does not come back into service. A root that a crash cut off before all disks had it is
+ *      no way of its own: a disk that went on without the one that has it calls that one out in a
+ *      root of the same number, and is called out by nobody. That root is the newest.
  *  I5  What was found is durable before anything builds on it (GUARD_IMPORT_FLUSH), because a
  *      killed daemon leaves it in the disks' caches. The log's tail is also written again
  *      (log_read.c), so that it does not depend on a flush that follows a failed one.

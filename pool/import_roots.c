@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char *name_of(const struct pool_import_state *im)
 {
@@ -72,12 +73,37 @@ static bool root_newest(struct pool_import_state *im, unsigned candidate, uint64
     return false;
 }
 
+static bool calls_out(const struct root_image *r, struct vp_uuid disk)
+{
+    for (unsigned i = 0; i < r->disks; i++)
+        if (vp_uuid_equal(r->disk[i].uuid, disk))
+            return r->disk[i].state == POOL_DISK_OUT;
+    return false;
+}
+
+/*
+ * Two roots have one number. A root that a crash cut off is at one disk's head only. Then another
+ * disk went on without that one, and its next root has the same number. That root calls the disk
+ * out, and the root that was cut off calls nobody out: what the other disk wrote counts.
+ */
+static bool root_went_on_without(struct pool_import_state *im, unsigned candidate, unsigned other)
+{
+    const uint8_t *own = im->newest[candidate], *its = im->newest[other];
+    if (memcmp(own, its, ROOT_BYTES) == 0 || root_block_decode(own, &im->image) ||
+        root_block_decode(its, &im->other))
+        return false;
+    return calls_out(&im->image, im->candidate[other]->label.disk_uuid) &&
+           !calls_out(&im->other, im->candidate[candidate]->label.disk_uuid);
+}
+
 static int roots_choose(struct pool_import_state *im)
 {
     bool found = false;
     uint64_t best = 0, number = 0;
     for (unsigned i = 0; i < im->candidates; i++) {
-        if (!root_newest(im, i, &number) || (found && number <= best))
+        if (!root_newest(im, i, &number) || (found && number < best))
+            continue;
+        if (found && number == best && !root_went_on_without(im, i, im->winner))
             continue;
         found = true;
         best = number;
@@ -176,7 +202,8 @@ static int disks_match(struct pool_import_state *im)
     return 0;
 }
 
-/* The stale disk's own newest root calls a disk out that the winner counts on. */
+/* The disk's own newest root calls a disk out that the winner counts on. No disk that was out is in
+ * service again, so an older root never does. */
 static bool went_separate_ways(struct pool_import_state *im, unsigned disk)
 {
     const uint8_t *block = im->newest[im->of_disk[disk]];
@@ -279,14 +306,14 @@ static int disks_check(struct pool_import_state *im)
         if (d->state == POOL_DISK_ONLINE) {
             online++;
             here += im->of_disk[i] >= 0 && !im->doubt[i];
-        } else if (d->state == POOL_DISK_OUT && im->of_disk[i] >= 0 &&
-                   io_guard_on(GUARD_STALE_DISK) && went_separate_ways(im, i)) {
+        }
+        if (d->state && im->of_disk[i] >= 0 && io_guard_on(GUARD_STALE_DISK) &&
+            went_separate_ways(im, i))
             return vp_fail(
                 im->err, VP_E_POOL_SPLIT,
                 "pool %s: %s and %s were used one without the other since; give only the "
                 "one whose data you want",
                 p->name, im->candidate[im->winner]->path, im->candidate[im->of_disk[i]]->path);
-        }
     }
     int rc = disks_suffice(im, here, online);
     if (rc)

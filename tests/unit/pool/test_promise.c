@@ -306,6 +306,82 @@ static void ways_that_parted_are_never_joined_unnoticed(void **state)
     assert_true(split > 100 && joined > 100);
 }
 
+/* ---- a root that not all disks have ------------------------------------------------------- */
+
+static struct sim_snapshot *moment[400];
+static unsigned moments;
+
+static bool moment_take(struct sim_world *w, uint64_t event, void *arg)
+{
+    (void)event;
+    (void)arg;
+    if (moments < sizeof(moment) / sizeof(moment[0]))
+        moment[moments++] = sim_snapshot_take(w);
+    return true;
+}
+
+static void checkpoint_with_moments(void *arg)
+{
+    struct sim_world *w = arg;
+    check_ok(sim_pool_create_mirror(2, 2, &pool, &err));
+    check_ok(sim_pool_commit_counter(pool, 1, 1));
+    sim_world_on_event(w, moment_take, NULL);
+    check_ok(pool_checkpoint(pool));
+    sim_world_on_event(w, NULL, NULL);
+}
+
+struct order_call {
+    const char *paths[2];
+    uint64_t counter;
+    int rc;
+};
+
+static void import_in_order(void *arg)
+{
+    struct order_call *c = arg;
+    c->rc = pool_import(c->paths, 2, 0, NULL, &pool, &err);
+    c->counter = c->rc ? 0 : sim_pool_counter(pool, 100);
+}
+
+/* The disk `alone` goes on without the other one, which comes back later, first or second. */
+static void goes_on_alone(const struct sim_snapshot *s, unsigned alone, bool first)
+{
+    static const char *const names[] = {"d0", "d1"};
+    struct sim_choice drop[64] = {{SIM_DROP, 0}};
+    assert_true(sim_snapshot_pending(s) <= 64);
+    struct sim_world *w = sim_world_from_snapshot(s, drop, 3);
+    struct import_call c = {.set = 1U << alone, .writes = 7};
+    struct order_call both = {
+        .paths = {names[first ? alone : !alone], names[first ? !alone : alone]}};
+    disks = 2;
+    sim_pool_run(w, import, &c);
+    check_ok(c.rc);
+    if (pool)
+        pool_abandon(pool);
+    pool = NULL;
+    w = sim_pool_reboot(w, 4);
+    sim_pool_run(w, import_in_order, &both);
+    check_ok(both.rc);
+    check_equal(both.counter, 7);
+    end(w);
+}
+
+static void what_a_disk_wrote_alone_wins_over_a_root_that_only_the_other_one_has(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(12, 2);
+    moments = 0;
+    sim_pool_run(w, checkpoint_with_moments, w);
+    assert_true(moments > 8 && moments < sizeof(moment) / sizeof(moment[0]));
+    end(w);
+    for (unsigned i = 0; i < moments; i++) {
+        for (unsigned alone = 0; alone < 2; alone++)
+            for (unsigned first = 0; first < 2; first++)
+                goes_on_alone(moment[i], alone, first);
+        sim_snapshot_free(moment[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +394,7 @@ int main(void)
         cmocka_unit_test(a_disk_that_knows_that_it_is_out_is_not_enough),
         cmocka_unit_test(halves_that_were_both_imported_are_refused_together),
         cmocka_unit_test(ways_that_parted_are_never_joined_unnoticed),
+        cmocka_unit_test(what_a_disk_wrote_alone_wins_over_a_root_that_only_the_other_one_has),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
