@@ -1,7 +1,6 @@
 /* Exports of a volume that moves to another pool, or to another daemon. */
 #include "control/migrate_exports.h"
 
-#include "base/log.h"
 #include "base/verify.h"
 #include "control/export.h"
 
@@ -294,14 +293,20 @@ static CO bool left_lock(struct control *c)
     return true;
 }
 
+static CO int move_hold_out(void *arg, struct vp_error *err)
+{
+    struct control_move *m = arg;
+    int rc = move_hold(m, err);
+    if (rc)
+        control_move_end(m);
+    return rc;
+}
+
 static CO void move_left(void *arg, struct volume *source)
 {
     struct control_move *m = arg;
     struct control *c = m->control;
-    struct vp_error err = {0};
     (void)source;
-    if (move_hold(m, &err))
-        vp_warn("%s", err.text); /* that one finds a volume that has left */
     left_linger(m);
     bool locked = left_lock(c);
     for (struct attachment *a; (a = move_next(m, NULL));)
@@ -373,10 +378,13 @@ void control_move_init(struct control_move *m, struct control *c, struct control
 void control_move_init_out(struct control_move *m, struct control *c, struct control_pool *from,
                            const char *volume, const char *target)
 {
-    *m = (struct control_move){
-        .control = c,
-        .from = from,
-        .exports = {.left = move_left, .withdraw = move_withdraw, .leave = move_leave, .arg = m}};
+    *m = (struct control_move){.control = c,
+                               .from = from,
+                               .exports = {.hold = move_hold_out,
+                                           .left = move_left,
+                                           .withdraw = move_withdraw,
+                                           .leave = move_leave,
+                                           .arg = m}};
     memcpy(m->volume, volume, strnlen(volume, VOLUME_NAME_MAX));
     memcpy(m->name, volume, strnlen(volume, VOLUME_NAME_MAX));
     (void)snprintf(m->target, sizeof(m->target), "%s", target);

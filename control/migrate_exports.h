@@ -12,8 +12,8 @@
  * What may fail is done by `prepare`: each export that is served opens the target, besides the
  * source. So `switched` only exchanges what an attachment has, and tells its clients' names.
  *
- * To another daemon clients go by themselves, and attachments come and go until the volume has
- * left.
+ * To another daemon clients go by themselves, and attachments come and go until shortly before the
+ * freeze.
  * Then its exports answer flushes, and refuse the rest, until their clients are gone, but for no
  * longer than ten seconds. Only then the lock is taken, for as long as they end.
  *

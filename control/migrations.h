@@ -27,8 +27,9 @@ struct migrations { /* part of struct control */
     /* The last migrations_settle had an error, or a move could not record its end: the monitor
      * calls migrations_settle. */
     bool unsettled;
-    bool ending; /* migrations_end waits for those at work, with control.lock held */
-    bool asking; /* a coroutine asks other daemons about volumes in doubt          */
+    bool ending;        /* migrations_end waits for those at work, with control.lock held */
+    bool asking;        /* a coroutine asks other daemons about volumes in doubt          */
+    bool answer_failed; /* what one said could not be recorded, and an event has told */
 };
 
 void migrations_init(struct migrations *ms);

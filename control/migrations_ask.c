@@ -2,9 +2,9 @@
  * Volumes in doubt whose other side is in another daemon: that one is asked, again and again, what
  * became of them.
  *
- * The daemon's lock is not held while another daemon is waited for. What it says stays true, since
- * it says "arrived" or "never will": so it does not matter what happened here meanwhile, except
- * that the volume may not be in doubt any more.
+ * Neither the daemon's lock nor a pool is held while another daemon is waited for. What it says
+ * stays true, since it says "arrived" or "never will": so it does not matter what happened here
+ * meanwhile, as long as it is still this move that is in doubt.
  */
 #include "control/migrate_exports.h"
 #include "control/move_out.h"
@@ -15,7 +15,8 @@
 #include <string.h>
 
 struct question {
-    struct control_pool *pool; /* a reference */
+    struct vp_uuid pool; /* it is found again when there is an answer: whoever takes a pool away
+                            waits for references on it, with the lock held */
     char volume[VOLUME_NAME_MAX + 1];
     struct volume_owner_info owner;
 };
@@ -40,44 +41,70 @@ static int question_find(const char *name, const struct volume_owner_info *o, vo
     return 1;
 }
 
-/* The n-th one, with a reference on its pool. False: there are less. */
+/* The n-th one. False: there are less. */
 static bool question_next(struct control *c, unsigned n, struct question *q)
 {
     struct question_walk w = {.question = q, .skip = n};
-    struct control_pool *p;
+    const struct control_pool *p;
     list_for_each (p, &c->pools, link) {
         if (!p->vs || !volume_each_moved(p->vs, question_find, &w))
             continue;
-        q->pool = p;
-        p->users++;
+        q->pool = p->uuid;
         return true;
     }
     return false;
 }
 
-/* control.lock is held. */
-static CO int answer_settle(struct control *c, struct question *q, bool arrived)
+/* Whether it is still this move of this volume that is in doubt. */
+static bool question_stands(const struct control_pool *p, const struct question *q)
+{
+    struct volume_owner_info o;
+    return p && p->vs && volume_owner_get(p->vs, q->volume, &o) == 0 && is_asked(&o) &&
+           vp_uuid_equal(o.uuid, q->owner.uuid) && vp_uuid_equal(o.move.id, q->owner.move.id);
+}
+
+/* Told once, until one is settled. */
+static void answer_tell_failed(struct control *c, const char *volume, const struct vp_error *err)
+{
+    if (!c->migrations.answer_failed)
+        control_event(c, VP_LOG_WARN, "migration.in-doubt", volume,
+                      "what became of it could not be recorded (%s): it is tried again", err->text);
+    c->migrations.answer_failed = true;
+}
+
+/* control.lock is held. Whether it is settled. */
+static CO bool answer_settle(struct control *c, struct control_pool *p, const struct question *q,
+                             bool arrived)
 {
     const struct migrate_exports exports = control_settle_exports(c);
     struct vp_error err = {0};
     char full[VOLUME_FULL_NAME_BYTES];
-    int rc = migrate_decide(q->pool->vs, q->volume, arrived, &exports, &err);
-    control_volume_name(q->pool->name, q->volume, full);
-    if (rc == 0)
-        control_event(c, VP_LOG_INFO, "migration.settled", full, "%s %s at %s",
-                      arrived ? "is gone: it has become"
-                              : "stays here: the move ended without effect, there is no",
-                      q->owner.move.volume, q->owner.move.peer);
-    else if (rc != VP_E_INVALID && rc != VP_E_NOT_FOUND)
-        control_event(c, VP_LOG_WARN, "migration.in-doubt", full,
-                      "what became of it could not be recorded (%s): it is tried again", err.text);
-    if (rc == 0)
-        attachments_retry_now(c);
-    return rc;
+    control_volume_name(p->name, q->volume, full);
+    if (migrate_decide(p->vs, q->volume, arrived, &exports, &err)) {
+        answer_tell_failed(c, full, &err);
+        return false;
+    }
+    c->migrations.answer_failed = false;
+    control_event(c, VP_LOG_INFO, "migration.settled", full, "%s %s at %s",
+                  arrived ? "is gone: it has become"
+                          : "stays here: the move ended without effect, there is no",
+                  q->owner.move.volume, q->owner.move.peer);
+    attachments_retry_now(c);
+    return true;
+}
+
+static CO bool answer_take(struct control *c, const struct question *q, bool arrived)
+{
+    char uuid[VP_UUID_TEXT];
+    co_mutex_lock(&c->lock);
+    struct control_pool *p = control_pool_find(c, vp_uuid_format(q->pool, uuid));
+    bool settled = !c->stopping && question_stands(p, q) && answer_settle(c, p, q, arrived);
+    co_mutex_unlock(&c->lock);
+    return settled;
 }
 
 /* Whether it is settled. */
-static CO bool question_ask(struct control *c, struct question *q)
+static CO bool question_ask(struct control *c, const struct question *q)
 {
     const struct volume_owner_info *o = &q->owner;
     const struct receive_claim claim = {.move = o->move.id, .volume = o->uuid, .epoch = o->epoch};
@@ -85,17 +112,15 @@ static CO bool question_ask(struct control *c, struct question *q)
     struct vp_error err = {0};
     int rc = move_out_decide(o->move.peer, o->move.pool, &claim, &verdict, &err);
     if (rc || verdict == MIGRATE_NOT_KNOWN) {
-        vp_debug("%s/%s is in doubt: %s", q->pool->name, q->volume, err.text);
+        vp_debug("volume %s is in doubt: %s", q->volume, err.text);
         return false;
     }
-    co_mutex_lock(&c->lock);
-    bool settled =
-        !c->stopping && q->pool->vs && answer_settle(c, q, verdict == MIGRATE_HAS_ARRIVED) == 0;
-    co_mutex_unlock(&c->lock);
-    if (settled && verdict == MIGRATE_HAS_ARRIVED &&
-        move_out_confirm(o->move.peer, o->move.pool, &claim, &err))
-        vp_warn("%s/%s: %s", q->pool->name, q->volume, err.text);
-    return settled;
+    bool arrived = verdict == MIGRATE_HAS_ARRIVED;
+    if (!answer_take(c, q, arrived))
+        return false;
+    if (arrived && move_out_confirm(o->move.peer, o->move.pool, &claim, &err))
+        vp_warn("volume %s: %s", q->volume, err.text);
+    return true;
 }
 
 static CO void ask_all(void *arg)
@@ -103,11 +128,9 @@ static CO void ask_all(void *arg)
     struct control *c = arg;
     struct question q;
     unsigned skip = 0;
-    while (!c->stopping && question_next(c, skip, &q)) {
+    while (!c->stopping && question_next(c, skip, &q))
         if (!question_ask(c, &q))
             skip++;
-        control_pool_put(q.pool);
-    }
     migrations_look_left(c);
     c->migrations.asking = false;
     if (c->stopping)
@@ -119,7 +142,6 @@ void migrations_ask(struct control *c)
     struct question q;
     if (c->migrations.asking || c->stopping || !question_next(c, 0, &q))
         return;
-    control_pool_put(q.pool);
     c->migrations.asking = true;
     if (co_spawn(ask_all, c, "asking about volumes in doubt"))
         c->migrations.asking = false; /* at the next look, then */

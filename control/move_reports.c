@@ -80,7 +80,9 @@ void move_reports_look(struct control *c)
         const char *target = json_string_value(json_object_get(report, "to"));
         if (json_object_get(report, AFTER_KEY) || reactor_wall_seconds() < ended + AFTER_SECONDS)
             continue;
-        bool moved = phase && target && strcmp(phase, "done") == 0;
+        const char *peer = json_string_value(json_object_get(report, "peer"));
+        bool is_here = !peer || !peer[0];
+        bool moved = is_here && phase && target && strcmp(phase, "done") == 0;
         vp_ignore(
             json_object_set_new(report, AFTER_KEY, moved ? after_json(c, target) : json_null()),
             "it is tried again");
@@ -112,11 +114,14 @@ CO void move_reports_save(struct control *c)
     struct reports_save save = {c->config->state_dir, text, &err};
     int rc = text ? offload_run(save_blocking, &save) : VP_E_NO_MEMORY;
     free(text);
+    bool told = c->reports.told;
+    c->reports.told = rc != 0;
     if (!rc)
         return;
     c->reports.unsaved = true;
-    control_event(c, VP_LOG_ERROR, "daemon.reports-unsaved", "daemon", "%s",
-                  err.text[0] ? err.text : vp_err_text(rc));
+    if (!told)
+        control_event(c, VP_LOG_ERROR, "daemon.reports-unsaved", "daemon", "%s",
+                      err.text[0] ? err.text : vp_err_text(rc));
 }
 
 json_t *move_reports_json(const struct control *c, const char *volume)

@@ -18,6 +18,7 @@ struct control;
 struct move_reports { /* part of struct control */
     json_t *all;      /* the oldest first; NULL: none */
     bool unsaved;
+    bool told; /* an event has said that they cannot be saved */
 };
 
 void move_reports_fini(struct move_reports *r);

@@ -163,6 +163,8 @@ static CO int remote_connect(struct remote *r, uint64_t deadline_ns, struct vp_e
         return rc;
     rc = exchange(r->fd, hello_line(), HELLO_ID, deadline_ns, &hello, err);
     json_decref(hello);
+    if (rc) /* without a hello it is of no use */
+        remote_drop(r);
     return rc;
 }
 

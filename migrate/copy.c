@@ -74,7 +74,8 @@ static void change_mark(void *copy, uint64_t block, uint64_t count)
     uint64_t before = c->dirty.count;
     if (io_guard_on(GUARD_MOVE_MARKS_CHANGES))
         dirty_mark(&c->dirty, block, count);
-    c->dirtied_blocks += c->dirty.count - before;
+    c->marked_blocks = c->dirty.count - before;
+    c->dirtied_blocks += c->marked_blocks;
 }
 
 int copy_track(void *copy)
@@ -276,8 +277,9 @@ CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t 
 
 void copy_fail(struct copy *c, int rc, uint64_t block, bool there)
 {
-    c->lost |= there && rc == VP_E_PEER_LOST;
-    if (c->rc || (c->lost && c->tracked))
+    bool lost = there && rc == VP_E_PEER_LOST;
+    c->lost |= lost;
+    if (c->rc || (lost && c->tracked))
         return;
     c->rc = rc;
     c->failed_at = block * COPY_BLOCK;

@@ -15,14 +15,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define GOVERNOR_FLIGHT_MIN    (UINT64_C(16) << 10)
-#define GOVERNOR_FLIGHT_STEP   (UINT64_C(32) << 10)
-#define GOVERNOR_FLIGHT_MAX    (UINT64_C(1024) << 10)
-#define GOVERNOR_PIECE_MAX     (UINT64_C(64) << 10)
-#define GOVERNOR_REST_MIN_NS   UINT64_C(50000)
-#define GOVERNOR_REST_MAX_NS   UINT64_C(4000000)
-#define GOVERNOR_GRACE_NS      UINT64_C(50000) /* so much more is never too much */
-#define GOVERNOR_ABOVE_PERCENT 125U            /* of the rate of the changes */
+#define GOVERNOR_FLIGHT_MIN  (UINT64_C(16) << 10)
+#define GOVERNOR_FLIGHT_STEP (UINT64_C(32) << 10)
+#define GOVERNOR_FLIGHT_MAX  (UINT64_C(1024) << 10)
+#define GOVERNOR_PIECE_MAX   (UINT64_C(64) << 10)
+#define GOVERNOR_REST_MIN_NS UINT64_C(50000)
+#define GOVERNOR_REST_MAX_NS UINT64_C(4000000)
+#define GOVERNOR_GRACE_NS    UINT64_C(50000) /* so much more is never too much */
+#define GOVERNOR_ABOVE_PERCENT                                                                     \
+    160U /* of the rate of the changes: a round then leaves
+                                                  less than live.c wants of it */
 
 struct governor {
     unsigned impact_percent; /* what requests may take, of what they took before; 0: anything */

@@ -136,15 +136,15 @@ CO void impact_begin(struct migrate *m)
     i->began = true;
 }
 
-/* What requests have taken since the copy began. Those that waited at the gate end at the target.
- */
+/* What requests have taken since the copy began. Those that waited at the gate end at the target,
+ * which counts from the exchange of the fronts on. */
 static void impact_tell(struct migrate *m)
 {
     struct migrate_status *s = &m->status;
     struct histogram requests, waits = {0};
     requests_now(m, &requests);
     histogram_subtract(&requests, &m->impact.requests_begin);
-    if (m->local.target)
+    if (m->local.target && m->status.phase == MIGRATE_LEAVING)
         requests_add(m->local.target, &requests);
     histogram_merge(&waits, &m->impact.waits);
     s->requests = histogram_count(&requests);
@@ -203,7 +203,7 @@ static void outlook_tell(struct migrate *m)
         .left_bytes = scans && s->total_bytes > once ? s->total_bytes - once : 0,
         .dirty_bytes = s->dirty_bytes,
         .rate_bytes = s->rate_bytes,
-        .dirtied_bytes = m->copy.seen.mirrors ? 0 : s->dirtied_bytes,
+        .dirtied_bytes = s->dirtied_bytes,
     });
 }
 
@@ -214,12 +214,11 @@ static void impact_decide(struct migrate *m, uint64_t latency_ns, uint64_t elaps
     uint64_t dirtied = m->copy.seen.dirtied_bytes - i->dirtied_since;
     i->rate_bytes = per_second(bytes, i->steps_ns);
     m->status.dirtied_bytes = per_second(dirtied, elapsed_ns);
-    governor_decide(&i->law,
-                    &(struct governor_look){
-                        .latency_ns = latency_ns,
-                        .rate_bytes = i->rate_bytes,
-                        .dirtied_bytes = m->copy.seen.mirrors ? 0 : m->status.dirtied_bytes,
-                    });
+    governor_decide(&i->law, &(struct governor_look){
+                                 .latency_ns = latency_ns,
+                                 .rate_bytes = i->rate_bytes,
+                                 .dirtied_bytes = m->status.dirtied_bytes,
+                             });
     impact_since_now(m);
     impact_tell(m);
     outlook_tell(m);

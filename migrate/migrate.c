@@ -389,11 +389,23 @@ static CO int move_copy_live(struct migrate *m)
     return rc ? rc : live_rounds(m);
 }
 
+/* Whoever attaches or detaches a frozen volume would wait for it. */
+static CO int move_hold_exports(struct migrate *m)
+{
+    struct vp_error err = {0};
+    if (m->held || !m->status.peer[0] || !m->exports.hold)
+        return 0;
+    int rc = m->exports.hold(m->exports.arg, &err);
+    m->held = !rc;
+    return rc ? migrate_fail(m, rc, "%s", err.text) : 0;
+}
+
 /* Of a live move: another round follows, and then clients are stopped again. */
 static CO void clients_go_on(struct migrate *m)
 {
     migrate_thaw(m, m->source);
-    migrate_phase_move(m, m->mirror ? MIGRATE_MIRRORING : MIGRATE_COPYING);
+    bool mirrors = m->mirror && m->mirror->slot_count;
+    migrate_phase_move(m, mirrors ? MIGRATE_MIRRORING : MIGRATE_COPYING);
 }
 
 /* Nothing is copied while a write of the mirror is late or the target is not reached, and clients
@@ -401,6 +413,9 @@ static CO void clients_go_on(struct migrate *m)
  * more, which live_rounds counts, or the target was lost, which migrate_renew bounds in time. */
 static CO int move_stop_clients(struct migrate *m)
 {
+    int held = move_hold_exports(m);
+    if (held)
+        return held;
     for (;;) {
         migrate_phase_move(m, MIGRATE_FREEZING);
         int rc =

@@ -56,12 +56,15 @@ struct migrate_exports {
                       struct vp_error *err);
     /* Adds to `b`, of the target's pool, the records of the exports that there are. */
     int (*arrive)(void *arg, struct volume *target, struct pool_batch *b);
-    /* The move has failed: exports stay with the source, and close `target`. */
+    /* The move has failed: exports stay with the source, and close `target` if they have it. */
     CO void (*kept)(void *arg);
     /* Clients of the source are now those of `target`, and the volume is still frozen. What served
      * the source opens `target` and closes the source. */
     CO void (*switched)(void *arg, struct volume *source, struct volume *target);
     /* ---- to another daemon ---- */
+    /* Before the freeze: exports of the volume neither come nor go any more, until one of `left`,
+     * `kept` and `withdraw` is called. After an error none of them is. */
+    CO int (*hold)(void *arg, struct vp_error *err);
     /* The volume has left, and all its clients get but for flushes is VP_E_VOLUME_LEFT. Exports end
      * when their clients are gone, or after a bounded time, and close the source. */
     CO void (*left)(void *arg, struct volume *source);

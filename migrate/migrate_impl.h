@@ -29,7 +29,8 @@ struct copy {
     uint64_t rest_ns;        /* of each worker, after about piece_bytes; 0: none */
     uint64_t rested_ns;      /* in this step, of all workers */
     struct dirty dirty;      /* tracked: what is to be copied again */
-    uint64_t dirtied_blocks; /* so far: that were clean and became dirty */
+    uint64_t dirtied_blocks; /* so far: that were clean and became dirty, and are not mirrored */
+    uint64_t marked_blocks;  /* of these, those of the change that is being told of */
     bool tracked;
     /* The scan: what is allocated, once. */
     uint64_t at_bytes;                         /* what lies before was copied, or is being copied */

@@ -226,6 +226,9 @@ void *mirror_change_begin(void *copy, uint64_t block, uint64_t count, const void
     s->count = count;
     s->zero = !data;
     s->deadline_ns = reactor_now_ns() + m->wait_ns;
+    uint64_t marked = min_u64(c->marked_blocks, count);
+    c->marked_blocks -= marked;
+    c->dirtied_blocks -= marked;
     if (data)
         memcpy(s->data, data, count * COPY_BLOCK);
     co_queue_wake_all(&s->work);

@@ -36,13 +36,15 @@ struct migrate_peer_ops {
     /* All that waits for the data's way ends soon with VP_E_PEER_LOST, and so does what comes
      * before the next `renew`. No yield. NULL: as above. */
     void (*cut)(void *arg);
-    /* The frozen source has been copied and flushed: TARGET becomes ARRIVED. The error says why it
-     * has not; after MIGRATE_NOT_KNOWN the call may be made again. */
+    /* The frozen source has been copied and flushed: TARGET becomes ARRIVED. 0 only if it has. The
+     * error says why not, also with MIGRATE_HAS_NOT (receive.h returns 0 for that); after
+     * MIGRATE_NOT_KNOWN the call may be made again. */
     CO int (*arrive)(void *arg, enum migrate_verdict *verdict, struct vp_error *err);
     /* The move ends without effect: the target is deleted. Not after `arrive`, unless that said
      * MIGRATE_HAS_NOT. An error is no harm: whoever asks later deletes it then. */
     CO int (*decline)(void *arg, struct vp_error *err);
-    /* The source is deleted: ARRIVED becomes OWNER. After an error that is done later. */
+    /* The source is deleted: ARRIVED becomes OWNER. After an error it stays ARRIVED: it is served,
+     * and cannot be deleted before that is done by migrate_settle or migrate_forget. */
     CO int (*confirm)(void *arg, struct vp_error *err);
     /* After this the mover calls nothing more. A target that is there stays. */
     CO void (*close)(void *arg);

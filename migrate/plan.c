@@ -81,6 +81,9 @@ int migrate_target_check(struct volumes *vs, const char *name, const struct volu
     if (same)
         return vp_fail(err, VP_E_EXISTS, "volume %s/%s has the same identity: delete one of them",
                        pool_name(to), same);
+    int rc = pool_profile_check(profile, err);
+    if (rc)
+        return rc;
     if (!pool_profile_fits(to, profile))
         return vp_fail(err, VP_E_NO_SPACE, "pool %s has not enough disks for %s", pool_name(to),
                        raid_profile_format(profile, text));

@@ -89,6 +89,20 @@ static void front_give(struct front *f, struct volume *v, const struct front_ops
     atomic_store_explicit(&v->io->front, f, memory_order_relaxed);
 }
 
+static void latency_forget(struct histogram *h)
+{
+    if (h)
+        histogram_subtract(h, h);
+}
+
+/* Until now only the one who moves it has sent requests. */
+static void latencies_forget(const struct volume_figures *f)
+{
+    latency_forget(f->read_latency);
+    latency_forget(f->write_latency);
+    latency_forget(f->flush_latency);
+}
+
 void volume_fronts_exchange(struct volume *from, struct volume *to)
 {
     struct front *a = volume_front(from), *b = volume_front(to);
@@ -99,4 +113,5 @@ void volume_fronts_exchange(struct volume *from, struct volume *to)
     exchange_verify(to, b);
     front_give(a, to, b->ops, b->arg);
     front_give(b, from, a_ops, a_arg);
+    latencies_forget(&to->figures);
 }

@@ -156,7 +156,8 @@ CO int volume_beside_extents(struct volume *v, uint64_t offset, uint64_t len,
 
 /*
  * Two volumes on one reactor, both frozen, exchange their fronts: clients of `from` are from now on
- * those of `to`, and requests that are held go there. Both stay frozen. On that reactor.
+ * those of `to`, and requests that are held go there. Both stay frozen. The latencies of `to` are
+ * those of its clients from now on. On that reactor.
  */
 void volume_fronts_exchange(struct volume *from, struct volume *to);
 

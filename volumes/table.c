@@ -200,7 +200,7 @@ int volume_options_check(const struct volumes *vs, const struct volume_options *
         return vp_fail(err, VP_E_TOO_BIG, "a volume has at most 1 PiB");
     if (o->reserve_bytes > o->size_bytes)
         return vp_fail(err, VP_E_INVALID, "the reserve is larger than the volume");
-    return pool_profile_check(o->profile, err);
+    return 0;
 }
 
 static int name_check_free(struct volumes *vs, const char *name, struct vp_error *err)
@@ -299,6 +299,8 @@ CO int volume_create_as(struct volumes *vs, const char *name, const struct volum
         o.profile = pool_default_profile(vs->pool);
     o.has_profile = true;
     int rc = volume_options_check(vs, &o, err);
+    if (!rc) /* wider ones of older releases go on */
+        rc = pool_profile_check(o.profile, err);
     if (!rc)
         rc = name_check_free(vs, name, err);
     if (rc)

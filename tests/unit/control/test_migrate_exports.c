@@ -275,6 +275,38 @@ static void nothing_is_attached_or_detached_while_a_volume_moves(void **state)
 static struct attachment_change under_way;
 static bool under_way_ended;
 
+/* To another daemon: only from shortly before the freeze on. */
+static CO void hold_out(struct sim_volumes *s)
+{
+    struct attachment_change ch;
+    struct vp_error err = {0};
+    (void)s;
+    control_move_init_out(&the_move, &control, &pool[0], "v", "far/v");
+    check_ok(attachment_change_begin(&control, &ch, &pool[0], "v", &err));
+    attachment_change_end(&control, &ch);
+    check_ok(the_move.exports.hold(the_move.exports.arg, &err));
+    check_equal(attachment_change_begin(&control, &ch, &pool[0], "v", &err), VP_E_VOLUME_MOVING);
+    check(strstr(err.text, "moves to far/v") != NULL);
+    check_ok(attachment_change_begin(&control, &ch, &pool[0], "other", &err));
+    attachment_change_end(&control, &ch);
+    control_move_end(&the_move);
+    check_ok(attachment_change_begin(&control, &ch, &pool[0], "v", &err));
+    attachment_change_end(&control, &ch);
+}
+
+static CO void held_out(struct sim_volumes *s)
+{
+    control_begin(s);
+    hold_out(s);
+    control_end();
+}
+
+static void a_move_to_another_daemon_holds_attachments_from_before_the_freeze_on(void **state)
+{
+    (void)state;
+    play(held_out);
+}
+
 static CO void end_change(void *arg)
 {
     (void)arg;
@@ -723,6 +755,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attachments_follow_their_volume_with_their_former_name),
         cmocka_unit_test(nothing_is_attached_or_detached_while_a_volume_moves),
+        cmocka_unit_test(a_move_to_another_daemon_holds_attachments_from_before_the_freeze_on),
         cmocka_unit_test(a_move_waits_for_an_attach_that_is_under_way),
         cmocka_unit_test(a_move_does_not_wait_for_ever),
         cmocka_unit_test(a_move_that_is_cancelled_or_refused_leaves_attachments_as_they_were),

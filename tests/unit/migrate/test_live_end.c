@@ -303,6 +303,29 @@ static void a_move_that_cannot_be_mirrored_says_why_after_a_while(void **state)
     play(has_no_coroutines, 1);
 }
 
+/* The copy's own requests are no clients'. */
+static CO void is_idle(struct sim_volumes *s)
+{
+    struct volume_info info = {0};
+    struct volume *v = sim_volumes_volume(s, "v", SIZE);
+    check_ok(volume_write(v, 0, MIB(4), data, 0));
+    struct migrate_status is =
+        move_end(move_begin(s, &v, &(struct migrate_options){.mode = MIGRATE_LIVE}));
+    check(is.copied_bytes == MIB(4) && is.requests == 0 && is.longest_ns == 0);
+    check_ok(volume_info_get(s->other, "w", &info));
+    check_equal(histogram_count(info.figures->write_latency), 0);
+    check_ok(volume_write(v, 0, 4096, data, 0));
+    check_ok(volume_info_get(s->other, "w", &info));
+    check_equal(histogram_count(info.figures->write_latency), 1);
+    volume_close(v);
+}
+
+static void the_requests_of_a_copy_are_not_counted_as_those_of_clients(void **state)
+{
+    (void)state;
+    play(is_idle, 3);
+}
+
 int main(void)
 {
     memset(data, 7, sizeof(data)); /* zeros would become holes, without a write to a disk */
@@ -315,6 +338,7 @@ int main(void)
             clients_do_not_wait_for_a_mirrored_write_that_is_late_when_they_are_stopped),
         cmocka_unit_test(a_move_that_cannot_be_mirrored_says_why_after_a_while),
         cmocka_unit_test(a_limit_does_not_delay_what_is_left_after_the_intent),
+        cmocka_unit_test(the_requests_of_a_copy_are_not_counted_as_those_of_clients),
     };
     return cmocka_run_group_tests_name("migrate/live_end", tests, NULL, NULL);
 }

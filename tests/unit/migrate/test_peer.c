@@ -37,6 +37,7 @@ struct far {
     struct receive_claim claim;
     unsigned requests;  /* with data, so far            */
     unsigned lose_at;   /* this one is lost; 0: none    */
+    unsigned fail_at;   /* this one fails there, also when others are lost; 0: none */
     unsigned lose_each; /* so many after each renewal, one is lost; 0: none */
     bool lands;         /* what is lost has been done   */
     bool frozen_only;   /* lose_at counts only requests of the freeze */
@@ -95,6 +96,8 @@ static CO int far_request(struct far *f, uint64_t offset, uint64_t len, const vo
     while (f->hangs && !f->lost)
         co_queue_wait(&f->cut, "a test");
     bool was_lost = f->lost, loses = far_loses(f);
+    if (f->fail_at && f->requests == f->fail_at)
+        return VP_E_IO;
     if (was_lost || (loses && !f->lands))
         return VP_E_PEER_LOST;
     int rc = buf ? volume_write(v, offset, len, buf, 0) : volume_zero(v, offset, len, 0);
@@ -450,6 +453,24 @@ static CO void breaks_offline(struct sim_volumes *s)
     check_stays(s, v);
 }
 
+/* What fails beside a request that is lost ends the move, too: nobody copies it again. */
+static CO void fails_beside(struct sim_volumes *s)
+{
+    struct volume *v = source(s);
+    struct far f = {.s = s, .lose_at = 2, .fail_at = 3};
+    struct left l = {.v = v};
+    struct migrate *m = begin(&f, &l, &(struct migrate_options){.mode = MIGRATE_LIVE});
+    struct migrate_status is = end(&f, m, MIGRATE_FAILED);
+    check_equal(is.rc, VP_E_IO);
+    check_stays(s, v);
+}
+
+static void an_error_beside_a_lost_request_is_not_forgotten(void **state)
+{
+    (void)state;
+    play(fails_beside);
+}
+
 static void a_way_that_stays_broken_ends_the_move(void **state)
 {
     (void)state;
@@ -562,6 +583,7 @@ int main(void)
         cmocka_unit_test(a_volume_moves_in_each_mode_and_its_clients_are_told),
         cmocka_unit_test(what_was_on_its_way_when_the_way_broke_is_copied_again),
         cmocka_unit_test(clients_go_on_when_the_way_breaks_while_they_wait),
+        cmocka_unit_test(an_error_beside_a_lost_request_is_not_forgotten),
         cmocka_unit_test(a_way_that_stays_broken_ends_the_move),
         cmocka_unit_test(a_cancel_does_not_wait_for_a_way_that_hangs),
         cmocka_unit_test(the_question_whether_it_has_arrived_is_asked_again),
