@@ -334,6 +334,7 @@ def test_sessions(here):
     many = [m.data(here) for _ in range(15)]
     wires = [here.connect() for _ in range(3)]
     check("connections for data take no places of others", all(w.call("peer.keep", **m.key) == {} for w in wires) and len(many) == 15)
+    check("the 17th connection for data is hung up on", is_refused(lambda: m.data(here)))
     early = here.connect()
     early.socket.sendall((json.dumps({"jsonrpc": "2.0", "id": 1, "method": "peer.data", "params": {**m.key, "generation": m.generation}})
                           + "\nNBD").encode())
@@ -346,6 +347,14 @@ def test_sessions(here):
     check("what the last session wrote is there", contents(here, "tank/vm")[0][:4096] == b"b" * 4096)
     here.vpool("volume", "delete", "tank/vm")
     wire.close()
+
+
+def is_refused(connect):
+    try:
+        connect()
+    except nbd.Error:
+        return True
+    return False
 
 
 def is_at_end(wire):
