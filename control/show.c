@@ -214,6 +214,20 @@ static void warn_space(json_t *list, const struct pool_space *space)
              (unsigned long long)(space->free_bytes >> 20));
 }
 
+/* Metadata that do not survive what volumes do. */
+static void warn_promise(json_t *list, const struct pool *pool)
+{
+    unsigned promised = pool_promised_width(pool), least = pool_meta_copies_least(pool);
+    if (least < promised)
+        warn(list,
+             least < POOL_META_COPIES_MAX
+                 ? "make room on disks of the pool that are in service, for more copies"
+                 : "move the data to volumes of fewer copies: metadata never have more",
+             "volumes have up to %u copies, and some metadata only %u: the pool survives the loss "
+             "of %u disk%s",
+             promised, least, least - 1, least == 2 ? "" : "s");
+}
+
 void show_warn_limits(json_t *shown, const struct control_pool *p)
 {
     struct pool_space s;
@@ -341,6 +355,7 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
              "the pool is fenced: its metadata cannot be written, so no write is acknowledged");
     warn_disks(list, p);
     warn_space(list, space);
+    warn_promise(list, pool);
     warn_volumes(list, p);
     warn_jobs(list, p);
     warn_left(list, p);

@@ -59,8 +59,11 @@ static CO int checkpoint_make(struct pool *p)
     if (pool_is_fenced(p))
         return VP_E_POOL_FENCED;
     pool_meta_prepare(p);
+    int rc = pool_meta_is_narrow(p) ? pool_meta_widen(p) : 0;
+    if (rc)
+        return rc;
     pool_meta_preallocate_ahead(p);
-    int rc = pool_log_cut(p, &piece);
+    rc = pool_log_cut(p, &piece);
     if (!rc && p->client.checkpoint)
         rc = p->client.checkpoint(p->client.arg);
     if (!rc)

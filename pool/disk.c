@@ -210,8 +210,9 @@ int pool_disk_adopt_missing(struct pool *p, unsigned index, const char *reason)
 
 bool pool_groups_free_some(struct pool *p, unsigned count)
 {
-    struct list *groups[] = {&p->groups, &p->meta_groups, p->space ? &p->space->dead : NULL};
-    for (unsigned i = 0; i < 3 && groups[i]; i++)
+    struct list *groups[] = {&p->groups, &p->meta_groups, p->space ? &p->space->dead : NULL,
+                             p->space ? &p->space->replaced : NULL};
+    for (unsigned i = 0; i < 4 && groups[i]; i++)
         for (; !list_empty(groups[i]); count--) {
             if (!count)
                 return true;

@@ -82,6 +82,7 @@ struct pool_space_map {
     struct list due;   /* pool_group.due_link: changed by this arena return or lease of many */
     struct list dead;  /* pool_group.link: given back, kept a while for late readers       */
     unsigned dead_count;
+    struct list replaced; /* pool_group.link: metadata groups that got members (widen.c) */
     _Atomic(enum pool_level) level;  /* last reported                                       */
     uint64_t room_events, failed_at; /* see pool_wait_for_room                             */
 };
@@ -118,7 +119,6 @@ int pool_group_restore(struct pool *p, uint32_t id, const struct pool_group_info
 bool pool_group_is_possible(struct pool *p, struct raid_profile profile);
 /* The spread-th of the disks in service, in turn; NULL when there is none. */
 struct pool_disk *pool_disk_by_spread(struct pool *p, unsigned spread);
-void pool_group_free(struct pool_group *g);
 bool pool_group_is_empty(const struct pool_group *g);
 /* Gives all empty data groups back; true when there were any. No yield. */
 bool pool_groups_reclaim(struct pool *p);

@@ -47,6 +47,7 @@ int pool_space_map_new(struct pool *p)
     list_init(&s->empty);
     list_init(&s->due);
     list_init(&s->dead);
+    list_init(&s->replaced);
     s->id = calloc(s->ids, sizeof(*s->id));
     s->slot = calloc(s->slots, sizeof(*s->slot));
     return s->id && s->slot && hash_init(&s->owners, 64) ? 0 : VP_E_NO_MEMORY;
@@ -164,6 +165,7 @@ int pool_group_restore(struct pool *p, uint32_t id, const struct pool_group_info
             POOL_LABEL_AREA + (uint64_t)info->extent[m] * p->geometry.extent_bytes;
     }
     if (info->role == POOL_GROUP_DATA) {
+        pool_promise_found(p, info->members);
         g->raid.unit_bytes = p->geometry.chunk_bytes;
         g->arena_chunks = pool_group_shape(&p->geometry, info->profile).arena_chunks;
         g->kin = pool_open_groups_need(p, info->profile);

@@ -137,7 +137,7 @@ CO int pool_groups_load(struct pool *p, struct vp_error *err)
     struct load l = {.pool = p, .err = err};
     rc = pool_record_each_in_turns(p, POOL_RECORD_GROUP, load_group, &l);
     if (rc == 0) {
-        pool_promise_found(p);
+        pool_wide_update(p);
         pool_space_changed(p);
     }
     return rc;

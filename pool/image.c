@@ -40,10 +40,23 @@ static uint64_t delta_bytes(const struct pool *p, unsigned first)
            pool_meta_changed_bytes(p, p->records.from[first]);
 }
 
+/* Some image lacks a copy that its groups have got (widen.c, W3). */
+static bool images_are_narrow(const struct pool *p)
+{
+    const struct pool_checkpoint_state *ck = &p->checkpoint;
+    for (unsigned i = 0; i < ck->images; i++)
+        for (unsigned k = 0; k < ck->image[i].segments; k++)
+            if (pool_segment_is_narrow(p, &ck->image[i].segment[k]))
+                return true;
+    return false;
+}
+
 static unsigned image_choose(const struct pool *p)
 {
     /* What is exported may go to an older release, which does not know deltas. */
     if (!p->checkpoint.images || (p->checkpoint.exporting && p->checkpoint.images > 1))
+        return 0;
+    if (images_are_narrow(p))
         return 0;
     unsigned range = p->checkpoint.images - 1;
     uint64_t bytes = delta_bytes(p, range);

@@ -150,6 +150,7 @@ static void identity_adopt(struct pool *p, const struct root_image *r)
     p->geometry = r->geometry;
     p->default_profile = r->profile;
     p->promised = r->promised;
+    p->wide = r->wide;
     p->features_compat = r->features_compat;
     p->features_ro = r->features_ro;
     p->features_incompat = r->features_incompat;

@@ -70,7 +70,7 @@ static struct pool_meta_group *group_of(struct pool *p, uint64_t addr)
 }
 
 /* Pages that may become dirty yet. Any reactor. */
-static int64_t room_left(const struct pool *p)
+int64_t pool_meta_room_left(const struct pool *p)
 {
     return atomic_load_explicit(&p->meta.room, memory_order_relaxed) -
            atomic_load_explicit(&p->meta.dirty, memory_order_relaxed);
@@ -165,6 +165,12 @@ unsigned pool_meta_copies(const struct pool *p)
     return online < wanted ? online : wanted;
 }
 
+unsigned pool_meta_copies_promised(const struct pool *p)
+{
+    unsigned copies = pool_meta_copies(p), promised = pool_promised_width(p);
+    return promised < copies ? promised : copies;
+}
+
 static struct raid_profile meta_profile(unsigned copies)
 {
     return (struct raid_profile){
@@ -230,7 +236,7 @@ static unsigned reserve_by_share(const struct pool *p)
 /* Groups without which what was promised could not be written. */
 static unsigned reserve_by_promise(const struct pool *p)
 {
-    int64_t missing = (int64_t)(p->meta.formable_pages) - room_left(p);
+    int64_t missing = (int64_t)(p->meta.formable_pages) - pool_meta_room_left(p);
     uint64_t pages = p->geometry.extent_bytes / POOL_PAGE;
     return missing > 0 ? (unsigned)div_up((uint64_t)missing, pages) : 0;
 }
@@ -480,7 +486,8 @@ int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment 
     return VP_E_POOL_FULL_META;
 }
 
-/* Where the segment is in the group, if it is the group's. */
+/* Where the segment is in the group, if it is the group's. Members that the group got since come
+ * after those that the segment is on (widen.c). */
 static bool segment_is_in(const struct pool_meta_group *g, const struct pool_segment *s,
                           uint64_t *page)
 {
@@ -492,9 +499,9 @@ static bool segment_is_in(const struct pool_meta_group *g, const struct pool_seg
     if (*page > g->pages || s->pages > g->pages - *page)
         return false;
     segment_describe(g, *page, s->pages, &same);
-    if (same.place.copies != s->place.copies)
+    if (same.place.copies < s->place.copies)
         return false;
-    for (unsigned i = 0; i < same.place.copies; i++)
+    for (unsigned i = 0; i < s->place.copies; i++)
         if (same.place.disk[i] != s->place.disk[i] ||
             same.place.at_bytes[i] != s->place.at_bytes[i])
             return false;
@@ -533,6 +540,15 @@ void pool_segment_free(struct pool *p, const struct pool_segment *s)
         meta_group_has_free(p, g);
         return;
     }
+}
+
+bool pool_segment_is_narrow(const struct pool *p, const struct pool_segment *s)
+{
+    uint64_t page;
+    for (unsigned i = 0; i < p->meta.groups; i++)
+        if (segment_is_in(p->meta.group[i], s, &page))
+            return s->place.copies < p->meta.group[i]->group->raid.width;
+    return false;
 }
 
 void pool_segment_mark_young(struct pool *p, const struct pool_segment *s)
@@ -645,13 +661,13 @@ static void group_commit(struct pool *p, struct pool_meta_group *g)
 
 void pool_meta_commit(struct pool *p)
 {
-    bool had_room = room_left(p) > 0;
+    bool had_room = pool_meta_room_left(p) > 0;
     pool_meta_dirty_add(p, -(int64_t)p->meta.replayed_pages);
     p->meta.replayed_pages = 0;
     for (unsigned i = 0; i < p->meta.groups; i++)
         group_commit(p, p->meta.group[i]);
     pool_meta_room_update(p);
-    if (!had_room && room_left(p) > 0)
+    if (!had_room && pool_meta_room_left(p) > 0)
         pool_space_changed(p);
 }
 
@@ -702,7 +718,7 @@ uint64_t pool_table_image_bytes(const struct pool *p)
 bool pool_meta_has_room_for_delta(const struct pool *p, uint64_t bytes)
 {
     uint64_t plenty = p->meta.pages_total >> DELTA_ROOM_SHIFT;
-    return room_left(p) >= (int64_t)(image_pages(p, bytes) + plenty);
+    return pool_meta_room_left(p) >= (int64_t)(image_pages(p, bytes) + plenty);
 }
 
 /* The pages kept for the log and for two table images. One of these is the next image. The other
@@ -730,7 +746,7 @@ void pool_meta_room_update(struct pool *p)
 
 bool pool_meta_has_room(struct pool *p, uint64_t new_pages)
 {
-    if (room_left(p) >= (int64_t)new_pages)
+    if (pool_meta_room_left(p) >= (int64_t)new_pages)
         return true;
     pool_checkpoint_request(p);
     return false;
@@ -743,7 +759,7 @@ static int64_t working_room(const struct pool *p)
 
 bool pool_meta_may_change(struct pool *p, uint64_t pages)
 {
-    return room_left(p) + working_room(p) >= (int64_t)pages;
+    return pool_meta_room_left(p) + working_room(p) >= (int64_t)pages;
 }
 
 bool pool_meta_is_exhausted(struct pool *p, uint64_t pages)

@@ -198,6 +198,17 @@ void pool_meta_rollback(struct pool *p); /* the checkpoint failed   */
 /* Enough free pages for a checkpoint, else forms groups while that is possible. */
 void pool_meta_prepare(struct pool *p);
 
+/* Pages that may become dirty yet; negative: of those that are dirty, so many have no room. */
+int64_t pool_meta_room_left(const struct pool *p);
+/* The segment is on fewer disks than its group, which got members since. */
+bool pool_segment_is_narrow(const struct pool *p, const struct pool_segment *s);
+
+/* ---- widen.c ------------------------------------------------------------------------------- */
+
+/* CO. In a checkpoint, before anything is written: groups that lack members get them, where there
+ * is room. VP_E_POOL_FENCED. */
+CO int pool_meta_widen(struct pool *p) must_check;
+
 /* ---- preallocate.c ------------------------------------------------------------------------- */
 
 /* CO. Room in the file systems below for the metadata groups that have none yet. VP_E_NO_SPACE:
@@ -216,6 +227,7 @@ struct root_image {
     struct pool_geometry geometry;
     struct raid_profile profile;
     unsigned promised;
+    bool wide;
     uint64_t features_compat, features_ro, features_incompat;
     unsigned disks;
     struct {

@@ -14,6 +14,7 @@ static void pool_init_queues(struct pool *p)
     pool_disks_init(p);
     pool_log_init(p);
     co_mutex_init(&p->root.lock);
+    co_mutex_init(&p->promising);
     co_queue_init(&p->checkpoint.done);
     pool_batch_init(&p->checkpoint.records);
 }
@@ -42,6 +43,8 @@ CO void pool_meta_fini(struct pool *p)
     pool_stream_close(&p->checkpoint.stream);
     pool_batch_fini(&p->checkpoint.records);
     pool_images_fini(p);
+    pool_group_free(p->checkpoint.wider);
+    free(p->checkpoint.copy);
     pool_pages_fini(p);
     pool_records_fini(&p->records);
     pool_jobs_fini(&p->jobs);

@@ -19,10 +19,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define POOL_BLOCK        4096U
-#define POOL_NAME_MAX     63
-#define POOL_DISKS_MAX    96
-#define POOL_ARENA_CHUNKS 64U /* at most; the width of an arena's bitmap */
+#define POOL_BLOCK           4096U
+#define POOL_NAME_MAX        63
+#define POOL_DISKS_MAX       96
+#define POOL_META_COPIES_MAX 5   /* copies of metadata, at most */
+#define POOL_ARENA_CHUNKS    64U /* at most; the width of an arena's bitmap */
 
 struct pool;
 
@@ -374,6 +375,14 @@ uint64_t pool_space_for(struct pool *p, struct raid_profile profile);
 /* ANY, no yield. Whether pools and volumes with this profile can be created in this release.
  * VP_E_NOT_SUPPORTED with a sentence. */
 int pool_profile_check(struct raid_profile profile, struct vp_error *err) must_check;
+/* HOME. Before a volume with this profile is created: metadata survive the loss of as many disks on
+ * return, also of those to come. It may wait for a checkpoint. VP_E_DISK_TOO_FEW, VP_E_NO_SPACE, or
+ * an error of the checkpoint, with a sentence. */
+CO int pool_promise(struct pool *p, struct raid_profile profile, struct vp_error *err) must_check;
+/* HOME. Members of the widest group that volumes may form; copies of those metadata that have
+ * fewest. */
+unsigned pool_promised_width(const struct pool *p);
+unsigned pool_meta_copies_least(const struct pool *p);
 /* HOME. There are disks enough for a group of this profile, were they empty. */
 bool pool_profile_fits(struct pool *p, struct raid_profile profile);
 /* ANY, no yield: the level as it was last looked at. */

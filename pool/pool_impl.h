@@ -34,10 +34,9 @@ enum {
     POOL_LABEL_AREA = 1 << 20,
     POOL_ROOT_AT = 64 << 10,
     POOL_ROOT_SLOTS = 8,
-    /* Copies of metadata: as many as the widest volumes have, within these limits, or as there are
-     * disks where these are fewer. */
+    /* Copies of metadata: as many as the widest volumes have, from these up to
+     * POOL_META_COPIES_MAX, or as there are disks where these are fewer. */
     POOL_META_COPIES_MIN = 3,
-    POOL_META_COPIES_MAX = 5,
     POOL_LOG_PIECES = 8,
     POOL_DELTAS = 7,
     POOL_RANGES = POOL_DELTAS + 2, /* of each delta; of what follows; while a delta is written */
@@ -289,6 +288,9 @@ struct pool_checkpoint_state {
     struct pool_image writing;
     struct pool_batch records;
     struct pool_stream stream;
+    /* a metadata group that gets a member, and a buffer (widen.c); here for the same reason */
+    struct pool_group *wider;
+    uint8_t *copy;
 };
 
 /* ==== the pool ============================================================================== */
@@ -301,6 +303,8 @@ struct pool {
     struct raid_profile default_profile; /* also in every root */
     unsigned promised; /* members of the widest group that volumes may form, if that is more than of
                           the default profile; also in every root */
+    struct co_mutex promising; /* one promise is made at a time */
+    bool wide; /* metadata may have more than LOG_PLACES copies, also without a promise */
     struct reactor *home;
     struct pool_client client;
     _Atomic bool fenced;
@@ -379,6 +383,7 @@ int pool_group_form(struct pool *p, enum pool_group_role role, struct raid_profi
 /* Undoes pool_group_form whose record was not queued, or gives back an empty group whose record the
  * caller deletes. */
 void pool_group_drop(struct pool *p, struct pool_group *g);
+void pool_group_free(struct pool_group *g);
 /* Import: forms the metadata group in which `at` lies again, and adds its record to b; its extents
  * must be free. VP_E_SEGMENT_BAD, VP_E_NO_MEMORY. */
 int pool_group_adopt(struct pool *p, const struct pool_place *at, struct pool_batch *b) must_check;
@@ -442,15 +447,21 @@ CO int pool_root_update(struct pool *p) must_check;
 /* The number of metadata groups that data must leave formable: a share of the pool, or as many as
  * promised metadata need (pool_meta_has_room). */
 unsigned pool_meta_reserve_groups(const struct pool *p);
-/* Members of the widest group that volumes may form: of the default profile, or of one that a
- * volume was created with. At home. */
-unsigned pool_promised_width(const struct pool *p);
-/* Import: groups of a release that did not note what it promised. */
-void pool_promise_found(struct pool *p);
+/* Import: a data group has so many members. */
+void pool_promise_found(struct pool *p, unsigned width);
+/* Whether the next root needs ROOT_FEATURE_WIDE; and looks whether some metadata group does, of
+ * those that are known. */
+bool pool_is_wide(const struct pool *p);
+void pool_wide_update(struct pool *p);
 /* Copies that metadata must have, so that they survive what the pool's widest groups survive; and
  * those that a metadata group gets now, with the disks that are in service. */
 unsigned pool_meta_copies_wanted(const struct pool *p);
 unsigned pool_meta_copies(const struct pool *p);
+/* Copies without which a promise does not hold, as far as there are disks: fewer than
+ * pool_meta_copies where no group has so many. */
+unsigned pool_meta_copies_promised(const struct pool *p);
+/* Some metadata group has fewer. */
+bool pool_meta_is_narrow(const struct pool *p);
 /* Pages of metadata, for figures; room: that may become dirty, those that are included. */
 void pool_meta_usage(const struct pool *p, uint64_t *total, uint64_t *used, uint64_t *room);
 /* Recomputes what pool_meta_has_room answers and the log's limit: when extents are taken or given

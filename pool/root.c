@@ -93,7 +93,7 @@ static void encode_deltas(const struct pool *p, const struct pool_root *root, st
 static uint64_t features_incompat(const struct pool *p, const struct pool_root *root)
 {
     return p->features_incompat | (root->deltas ? ROOT_FEATURE_DELTAS : 0) |
-           (pool_meta_copies_wanted(p) > LOG_PLACES ? ROOT_FEATURE_WIDE : 0);
+           (pool_is_wide(p) ? ROOT_FEATURE_WIDE : 0);
 }
 
 void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block)
@@ -229,6 +229,7 @@ int root_block_decode(const uint8_t *block, struct root_image *out)
         .features_compat = le64_get(b->features_compat),
         .features_ro = le64_get(b->features_ro),
         .features_incompat = le64_get(b->features_incompat) & ~ROOT_FEATURES_KNOWN,
+        .wide = le64_get(b->features_incompat) & ROOT_FEATURE_WIDE,
         .promised = b->promised,
     };
     /* No other flag is defined yet, nor is there a read-only import: those refuse as well. */

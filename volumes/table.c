@@ -303,6 +303,10 @@ CO int volume_create_as(struct volumes *vs, const char *name, const struct volum
         rc = pool_profile_check(o.profile, err);
     if (!rc)
         rc = name_check_free(vs, name, err);
+    if (!rc)
+        rc = pool_promise(vs->pool, o.profile, err);
+    if (!rc) /* it may have waited */
+        rc = name_check_free(vs, name, err);
     if (rc)
         return rc;
     if (vs->next_id > UINT32_MAX)

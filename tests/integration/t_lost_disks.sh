@@ -73,3 +73,26 @@ only d2
 daemon_start -c "$T/conf"
 [ "$(state_of tank)" = degraded ] || ok vpool import tank -d "$T/here"
 data_is "$T/data"
+daemon_stop
+
+step "a volume that is wider than its pool's metadata: these get their copies, or it is refused"
+only
+daemon_start -c "$T/conf"
+ok vpool create slim --raid mirror:2 --size 128M "$T"/here/s{0..2}.img
+refused 'mirror:4 needs 4 disks in service, and there are 3' vpool volume create slim/w --size 16M --raid mirror:4
+ok vpool export slim
+ok vpool create wide --raid mirror:2 --size 128M "$T"/here/w{0..3}.img
+ok vpool volume create wide/w --size 16M --raid mirror:4
+same "$(field '.pools[0].warnings|length' vpool status wide)" 0 "warnings"
+ok vpool attach wide/w --nbd "unix:$T/w"
+ok nbdcopy --flush "$T/data" "$(uri wide/w "$T/w")"
+daemon_kill
+only w1
+daemon_start -c "$T/conf"
+until_ok 40 eval '[[ $(why wide) == *"--degraded"* ]]' || fail "it is $(state_of wide): $(why wide)"
+ok vpool import wide --degraded
+until_ok 20 test -S "$T/w" || fail "no attachment"
+ok nbdcopy "$(uri wide/w "$T/w")" "$T/back"
+cmp "$T/data" "$T/back" || fail "the data differ"
+ok vpool export wide
+ok vpool-check "$T/here/w1.img"

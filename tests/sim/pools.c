@@ -52,6 +52,8 @@ unsigned rig_pool_of_disk(const struct rig_config *config, unsigned disk)
 unsigned rig_losses(const struct rig_config *config)
 {
     struct raid_profile p;
+    if (config->losses)
+        return config->losses;
     return raid_profile_parse(config->profile, &p) ? raid_profile_width(p) - 1 : 0;
 }
 

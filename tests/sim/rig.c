@@ -341,6 +341,8 @@ static int op_create(struct rig *r, const struct op *op)
         .full_policy = op->flags & OP_PAUSE ? VOLUME_FULL_PAUSE : VOLUME_FULL_ENOSPC,
         .sync_always = op->flags & OP_SYNC,
         .zero_detect = op->flags & OP_ZERO_DETECT,
+        .has_profile = op->flags & OP_WIDER,
+        .profile = {RAID_MIRROR, 1, 3},
     };
     struct model_volume *mv = model_volume_add(
         r->model, op->volume, op->count / STAMP_BLOCK_SECTORS, op->at / STAMP_BLOCK_SECTORS);
@@ -599,9 +601,11 @@ static unsigned pools_of(struct rig *r, const struct op *op)
 
 static bool is_expected(struct rig *r, const struct op *op, int rc, unsigned pools)
 {
-    return rc == VP_E_NO_SPACE || r->errors_allowed || op->flags & OP_FAILS ||
-           r->failing_pools & pools || (rc == VP_E_RAID_NO_COPY && r->fails_along) ||
-           (rc == VP_E_CANCELLED && r->withdrawn) || (op->kind == OP_MIGRATE && r->write_failed) ||
+    return rc == VP_E_NO_SPACE || r->errors_allowed ||
+           (rc == VP_E_DISK_TOO_FEW && op->flags & OP_WIDER && r->faults_planned) ||
+           op->flags & OP_FAILS || r->failing_pools & pools ||
+           (rc == VP_E_RAID_NO_COPY && r->fails_along) || (rc == VP_E_CANCELLED && r->withdrawn) ||
+           (op->kind == OP_MIGRATE && r->write_failed) ||
            (rc == VP_E_IO_TOO_MANY_COROUTINES && op->kind == OP_MIGRATE && r->config->coroutines);
 }
 

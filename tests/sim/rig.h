@@ -26,6 +26,7 @@ struct rig_config {
     unsigned coroutines;   /* 0: 256                      */
     size_t metadata_bytes; /* page caches may have; 0: 4 MiB */
     size_t buffer_bytes;   /* of I/O buffers; 0: 64 MiB    */
+    unsigned losses;       /* disks that each pool can lose; 0: as the profile says */
     unsigned property;     /* bytes of a property: beside it what changes is little, so
                               checkpoints write deltas */
 };
@@ -67,6 +68,7 @@ enum op_flags {
     OP_SYNC = 16,        /* every write is durable when it is answered         */
     OP_PAUSE = 32,       /* out of space, writes wait (else: an error)         */
     OP_ZERO_DETECT = 64, /* written zeros take no space                         */
+    OP_WIDER = 8192,     /* mirror:4, whatever the pool has                     */
     /* of OP_CREATE and OP_HOG: */
     OP_SECOND = 512, /* in the second pool                                     */
     /* of OP_BUSY: */

@@ -31,6 +31,10 @@ static const struct rig_config wide_mirror = {CONFIG_BASE, .disks = 3, .disk_byt
                                               .profile = "mirror:3"};
 static const struct rig_config widest_mirror = {CONFIG_BASE, .disks = 4, .disk_bytes = 8 * MIB,
                                                 .profile = "mirror:4"};
+static const struct rig_config four_disks = {CONFIG_BASE, .disks = 4, .disk_bytes = 8 * MIB,
+                                             .profile = "mirror:2"};
+static const struct rig_config four_disks_promised = {
+    CONFIG_BASE, .disks = 4, .disk_bytes = 8 * MIB, .profile = "mirror:2", .losses = 3};
 static const struct rig_config tiny_disk = {CONFIG_BASE, .disks = 1, .disk_bytes = 8 * MIB,
                                             .profile = "single"};
 
@@ -440,6 +444,40 @@ static const struct op with_deltas[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
+/* A volume that is wider than the pool's metadata: these get copies first. */
+static const struct op promise[] = {
+    {OP_WRITE, "a", BLOCKS(14), BLOCKS(1), 0},
+    {OP_CREATE, "w", 0, BLOCKS(32), OP_WIDER},
+    {OP_WRITE, "w", BLOCKS(0), BLOCKS(3), OP_FUA},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_FUA},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "w", BLOCKS(1), BLOCKS(1), OP_FUA},
+    {OP_REIMPORT, NULL, 0, 0, 0},
+    {OP_READ, "w", BLOCKS(0), BLOCKS(32), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op promise_alone[] = {
+    {OP_WRITE, "a", BLOCKS(14), BLOCKS(1), 0},
+    {OP_CREATE, "w", 0, BLOCKS(32), OP_WIDER},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_FUA},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(2), BLOCKS(1), OP_FUA},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op checkpointed_volume[] = {
+    {OP_CREATE, "a", 0, BLOCKS(64), 0},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(12), 0},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(12), BLOCKS(1), OP_FUA},
+    {OP_END, NULL, 0, 0, 0},
+};
+static const struct op promised_volume[] = {
+    {OP_CREATE, "a", 0, BLOCKS(64), OP_WIDER},
+    {OP_WRITE, "a", BLOCKS(0), BLOCKS(12), OP_FUA},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 static const struct scenario scenarios[] = {
     SCENARIO("first-write", "writes to blocks that were never written", one_disk, empty_volume,
              first_write, ),
@@ -468,6 +506,13 @@ static const struct scenario scenarios[] = {
              written_volume, overwrite, .flags = SCENARIO_SURVIVES_LOSS, .deep_every = 8),
     SCENARIO("lost-widest", "any three of four disks, around checkpoints", widest_mirror,
              written_volume, checkpoint, .flags = SCENARIO_SURVIVES_LOSS, .deep_every = 32),
+    SCENARIO("promise", "a volume is wider than metadata, which get copies first", four_disks,
+             checkpointed_volume, promise, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("promise-lost", "the same; a disk dies, or an operation fails", four_disks,
+             checkpointed_volume, promise_alone, .flags = SCENARIO_DEATHS | SCENARIO_ERRORS,
+             .crash_stride = 23, .deep_every = 512),
+    SCENARIO("promise-kept", "any three of four disks are lost afterwards", four_disks_promised,
+             promised_volume, overwrite, .flags = SCENARIO_SURVIVES_LOSS, .deep_every = 16),
     SCENARIO("log-wrap", "many small commits: segments chain and are released", one_disk,
              written_volume, log_wrap, ),
     SCENARIO("mirror-lost", "a disk of a mirror dies before each event, then power goes", mirror,

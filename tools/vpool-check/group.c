@@ -212,13 +212,14 @@ bool check_page_mark(struct check *c, uint64_t addr, const char *what)
     return true;
 }
 
-/* Whether the copies of the segment are the members of g, at one place; *page is it then. */
+/* Whether the copies of the segment are the first members of g (it may have got more since), at one
+ * place; *page is it then. */
 static bool segment_is_in(const struct check *c, const struct check_group *g,
                           const struct pool_segment *s, uint64_t *page)
 {
-    if (g->info.role != POOL_GROUP_META || s->place.copies != g->info.members)
+    if (g->info.role != POOL_GROUP_META || s->place.copies > g->info.members)
         return false;
-    for (unsigned m = 0; m < g->info.members; m++) {
+    for (unsigned m = 0; m < s->place.copies; m++) {
         uint64_t base =
             POOL_LABEL_AREA + (uint64_t)g->info.extent[m] * c->root.geometry.extent_bytes;
         uint64_t at = s->place.at_bytes[m];

@@ -9,10 +9,12 @@
 
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
 #include "pool/meta_impl.h"
+#include "tests/lib/fake_client.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_pool.h"
 
@@ -54,6 +56,7 @@ struct import_call {
     unsigned flags;
     int rc;
     uint64_t writes; /* a counter to write afterwards; 0: none */
+    const struct pool_client *client;
 };
 
 static void import(void *arg)
@@ -65,7 +68,7 @@ static void import(void *arg)
     for (unsigned i = 0; i < disks; i++)
         if (c->set >> i & 1)
             paths[count++] = names[i];
-    c->rc = pool_import(paths, count, c->flags, NULL, &pool, &err);
+    c->rc = pool_import(paths, count, c->flags, c->client, &pool, &err);
     if (!c->rc && c->writes)
         check_ok(sim_pool_commit_counter(pool, 100, c->writes));
 }
@@ -382,6 +385,263 @@ static void what_a_disk_wrote_alone_wins_over_a_root_that_only_the_other_one_has
     }
 }
 
+/* ---- volumes that are wider than what was promised before ----------------------------------- */
+
+static const struct raid_profile mirror4 = {RAID_MIRROR, 1, 3};
+static struct fake_client client;
+
+/* With a page of a tree on three disks. */
+static void create_with_a_page(void)
+{
+    client = (struct fake_client){0};
+    check_ok(sim_pool_create_mirror(disks, 2, &pool, &err));
+    client.pool = pool;
+    struct pool_client c = fake_client_of(&client);
+    pool_set_client(pool, &c);
+    check_ok(fake_commit(&client, 1, 11, 0));
+    check_ok(pool_checkpoint(pool));
+    check_equal(pool_meta_copies_least(pool), disks < 3 ? disks : 3);
+}
+
+static void promise_and_commit(void *arg)
+{
+    (void)arg;
+    create_with_a_page();
+    check_ok(pool_promise(pool, mirror4, &err));
+    check_equal(pool_meta_copies_least(pool), 4);
+    check_equal(pool_promised_width(pool), 4);
+    check_ok(fake_commit(&client, 2, 22, 0));
+}
+
+static void import_with_page(void *arg)
+{
+    struct import_call *c = arg;
+    client = (struct fake_client){0};
+    struct pool_client calls = fake_client_of(&client);
+    c->client = &calls;
+    import(c);
+    if (!c->rc)
+        check_ok(fake_load(&client, pool));
+}
+
+static void metadata_get_their_copies_before_a_wider_volume_is_promised(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(4, disks = 4);
+    sim_pool_run(w, promise_and_commit, NULL);
+    w = power_cut(w);
+    struct sim_snapshot *s = sim_snapshot_take(w);
+    for (unsigned i = 0; i < 4; i++) { /* any one disk has all */
+        struct sim_choice choices[64] = {{SIM_DROP, 0}};
+        struct sim_world *one = sim_world_from_snapshot(s, choices, i);
+        struct import_call c = {.set = 1U << i, .flags = POOL_IMPORT_DEGRADED};
+        sim_pool_run(one, import_with_page, &c);
+        check_ok(c.rc);
+        check_equal(client.value[1], 11);
+        check_equal(client.value[2], 22);
+        check_equal(pool_promised_width(pool), 4);
+        end(one);
+    }
+    sim_snapshot_free(s);
+    end(w);
+}
+
+static void promise_without_disks(void *arg)
+{
+    (void)arg;
+    create_with_a_page();
+    check_equal(pool_promise(pool, mirror4, &err), VP_E_DISK_TOO_FEW);
+    check(strstr(err.text, "mirror:4 needs 4 disks in service, and there are 3") != NULL);
+    check_equal(pool_promised_width(pool), 2);
+    check_ok(pool_promise(pool, (struct raid_profile){RAID_MIRROR, 1, 2}, &err));
+}
+
+static void a_promise_without_disks_for_the_metadata_is_refused(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(3, disks = 3);
+    sim_pool_run(w, promise_without_disks, NULL);
+    end(w);
+}
+
+/* Data have all of a disk. */
+static void promise_without_room(void *arg)
+{
+    (void)arg;
+    create_with_a_page();
+    struct pool_disk *d = &pool->disk[3];
+    uint32_t used = d->extents_used;
+    check_equal(d->extents_meta, 0);
+    uint64_t map = d->extent_map[0];
+    d->extents_used = d->extents_total;
+    bitmap_set_range(d->extent_map, 0, d->extents_total);
+    check_equal(pool_promise(pool, mirror4, &err), VP_E_NO_SPACE);
+    check(strstr(err.text, "no room for 4 copies") != NULL);
+    check_equal(pool_promised_width(pool), 2);
+    check_equal(pool_meta_copies_least(pool), 3);
+    d->extents_used = used;
+    d->extent_map[0] = map;
+    pool_meta_room_update(pool);
+    check_ok(pool_promise(pool, mirror4, &err));
+    check_equal(pool_meta_copies_least(pool), 4);
+}
+
+static void a_promise_without_room_for_the_metadata_is_refused(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(5, disks = 4);
+    sim_pool_run(w, promise_without_room, NULL);
+    end(w);
+}
+
+static void checkpoint_of_an_older_pool(void *arg)
+{
+    (void)arg;
+    create_with_a_page();
+    pool_promise_found(pool, 4); /* as an import that finds such a group */
+    check(pool_meta_is_narrow(pool));
+    check_ok(pool_checkpoint(pool));
+    check_equal(pool_meta_copies_least(pool), 4);
+    check(!pool_meta_is_narrow(pool));
+}
+
+static void a_checkpoint_gives_metadata_the_copies_that_an_older_release_did_not(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(6, disks = 4);
+    sim_pool_run(w, checkpoint_of_an_older_pool, NULL);
+    end(w);
+}
+
+static void promise_on_a_bad_disk(void *arg)
+{
+    struct sim_world *w = arg;
+    create_with_a_page();
+    /* after a root's two writes, that of the copy */
+    sim_disk_inject(sim_disk_find(w, "d3"), SIM_FAULT_ERROR, 1U << IO_WRITE, 2, 0);
+    check(pool_promise(pool, mirror4, &err) != 0);
+    check_ok(fake_commit(&client, 3, 33, 0));
+    check(pool_acknowledges(pool));
+    check_ok(pool_promise(pool, mirror4, &err));
+    check_equal(pool_meta_copies_least(pool), 4);
+}
+
+static void a_copy_that_fails_is_tried_again_by_the_next_promise(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(7, disks = 4);
+    sim_pool_run(w, promise_on_a_bad_disk, w);
+    end(w);
+}
+
+/* ---- what older releases are told ---------------------------------------------------------- */
+
+struct wide_call {
+    unsigned set;
+    bool before, after; /* the newest root's bit, as found and after the import */
+    unsigned copies;    /* of the metadata that have most                       */
+};
+
+static bool newest_root_is_wide(const char *path)
+{
+    static uint8_t slots[POOL_ROOT_SLOTS * ROOT_BYTES] __attribute__((aligned(4096)));
+    struct io_dev *dev;
+    struct root_image *image = calloc(1, sizeof(*image));
+    uint64_t newest = 0, number;
+    bool wide = false;
+    assert_non_null(image);
+    check_ok(io_dev_open(path, IO_OPEN_READ_ONLY | IO_OPEN_SHARED, &dev, &err));
+    check_ok(io_dev_read(dev, POOL_ROOT_AT, slots, sizeof(slots)));
+    io_dev_close(dev);
+    for (unsigned i = 0; i < POOL_ROOT_SLOTS; i++) {
+        uint8_t *slot = slots + (size_t)i * ROOT_BYTES;
+        struct vp_uuid uuid;
+        memcpy(uuid.b, ((struct root_block *)slot)->pool_uuid, sizeof(uuid.b));
+        if (!root_block_check(slot, uuid, &number) || number <= newest)
+            continue;
+        check_ok(root_block_decode(slot, image));
+        newest = number;
+        wide = image->wide;
+    }
+    free(image);
+    return wide;
+}
+
+static void look_whether_wide(void *arg)
+{
+    struct wide_call *c = arg;
+    struct import_call i = {.set = 15};
+    c->before = newest_root_is_wide("d0");
+    import_with_page(&i);
+    check_ok(i.rc);
+    c->after = pool_is_wide(pool);
+    c->copies = 0;
+    for (unsigned g = 0; g < pool->meta.groups; g++)
+        if (pool->meta.group[g]->group->raid.width > c->copies)
+            c->copies = pool->meta.group[g]->group->raid.width;
+}
+
+static void promise_with_moments(void *arg)
+{
+    struct sim_world *w = arg;
+    create_with_a_page();
+    check(!newest_root_is_wide("d0"));
+    sim_world_on_event(w, moment_take, NULL);
+    check_ok(pool_promise(pool, mirror4, &err));
+    sim_world_on_event(w, NULL, NULL);
+    check(newest_root_is_wide("d0"));
+}
+
+static void no_metadata_have_four_copies_before_a_root_says_so(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(15, disks = 4);
+    struct sim_choice keep[64];
+    unsigned wide = 0;
+    for (unsigned i = 0; i < 64; i++)
+        keep[i] = (struct sim_choice){SIM_KEEP, 0};
+    moments = 0;
+    sim_pool_run(w, promise_with_moments, w);
+    assert_true(moments > 8 && moments < sizeof(moment) / sizeof(moment[0]));
+    end(w);
+    for (unsigned i = 0; i < moments; i++) {
+        struct wide_call c = {0};
+        assert_true(sim_snapshot_pending(moment[i]) <= 64);
+        w = sim_world_from_snapshot(moment[i], keep, i);
+        sim_pool_run(w, look_whether_wide, &c);
+        check(c.copies <= 3 || c.before);
+        check_equal(c.after, c.copies > 3 || pool_promised_width(pool) > 3);
+        wide += c.copies > 3;
+        end(w);
+        sim_snapshot_free(moment[i]);
+    }
+    assert_true(wide > 0 && wide < moments);
+}
+
+static void refused_promise(void *arg)
+{
+    (void)arg;
+    create_with_a_page();
+    struct pool_disk *d = &pool->disk[3];
+    uint32_t used = d->extents_used;
+    uint64_t map = d->extent_map[0];
+    d->extents_used = d->extents_total;
+    bitmap_set_range(d->extent_map, 0, d->extents_total);
+    check_equal(pool_promise(pool, mirror4, &err), VP_E_NO_SPACE);
+    d->extents_used = used;
+    d->extent_map[0] = map;
+    check_ok(pool_checkpoint(pool));
+    check(!newest_root_is_wide("d0"));
+}
+
+static void a_refused_promise_leaves_the_pool_to_older_releases(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(16, disks = 4);
+    sim_pool_run(w, refused_promise, NULL);
+    end(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -395,6 +655,13 @@ int main(void)
         cmocka_unit_test(halves_that_were_both_imported_are_refused_together),
         cmocka_unit_test(ways_that_parted_are_never_joined_unnoticed),
         cmocka_unit_test(what_a_disk_wrote_alone_wins_over_a_root_that_only_the_other_one_has),
+        cmocka_unit_test(metadata_get_their_copies_before_a_wider_volume_is_promised),
+        cmocka_unit_test(a_promise_without_disks_for_the_metadata_is_refused),
+        cmocka_unit_test(a_promise_without_room_for_the_metadata_is_refused),
+        cmocka_unit_test(a_checkpoint_gives_metadata_the_copies_that_an_older_release_did_not),
+        cmocka_unit_test(a_copy_that_fails_is_tried_again_by_the_next_promise),
+        cmocka_unit_test(no_metadata_have_four_copies_before_a_root_says_so),
+        cmocka_unit_test(a_refused_promise_leaves_the_pool_to_older_releases),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
