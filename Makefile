@@ -171,7 +171,7 @@ unit: all $(UNIT_RUN)
 sim: $(SIM_BIN)
 	$(Q)$(SIM_BIN) --ci
 
-soak: tests
+soak: tests $(BENCH_BINS)
 	$(Q)VPOOL_BUILD=$(B) tests/lib/soak
 
 tidy:
@@ -182,7 +182,7 @@ format:
 
 bench: all $(BENCH_BINS)
 	$(Q)tests/bench/run
-	$(Q)tests/bench/move --qemu "$$(tests/bench/qemu || echo qemu-storage-daemon)"
+	$(Q)tests/bench/move --switches 200 --qemu "$$(tests/bench/qemu || echo qemu-storage-daemon)"
 	$(Q)$(B)/tests/bench/formed_pool --check /dev/shm
 
 bench-vm: all $(B)/tests/vm/crc_tables.so

@@ -5,11 +5,13 @@
  *
  *   nbd_load --unix PATH [--export NAME] [--rw read|write|randread|randwrite|randrw] [--mix READ%]
  *            [--bs BYTES] [--depth N] [--connections N] [--runtime SECONDS] [--size BYTES] [--once]
- *            [--rate REQUESTS]
+ *            [--rate REQUESTS] [--follows]
  *
  * --depth is per connection. --once touches each block at most once and ends when all are done.
  * --rate sends so many requests a second (one connection). A latency then counts from the moment
  * at which the request was due, so a server that stands still is not measured too rarely.
+ * --follows: the volume may leave. The first answer that says so (ESHUTDOWN), and the end of the
+ * connection, are the end of the run and no error.
  */
 #include "base/bytes.h"
 #include "nbd/nbd_format.h"
@@ -34,7 +36,7 @@
 
 static struct {
     const char *path, *export;
-    bool random, once;
+    bool random, once, follows;
     unsigned read_percent;
     uint32_t bs;
     unsigned depth, connections;
@@ -74,7 +76,7 @@ struct connection {
 static struct connection connection[CONNECTIONS_MAX];
 static unsigned char *payload, *sink;
 static uint64_t blocks, next_block, issued, done_requests, errors, rng;
-static bool ending;
+static bool ending, has_left;
 static volatile sig_atomic_t window_ends;
 
 /* Latencies: 64 octaves of 32 steps. */
@@ -183,6 +185,10 @@ static void send_some(struct connection *c)
         if (sent < 0) {
             if (errno == EAGAIN || errno == EINTR)
                 return;
+            if (opt.follows) {
+                has_left = true;
+                return;
+            }
             die("send");
         }
         while (sent > 0) {
@@ -231,17 +237,19 @@ static void reply_begin(struct connection *c, uint64_t now)
     errno = 0;
     if (be32_get(r.magic) != NBDX_SIMPLE_REPLY_MAGIC || c->current >= opt.depth)
         die("the server sent garbage");
-    if (be32_get(r.error))
+    if (opt.follows && be32_get(r.error) == NBDX_ESHUTDOWN)
+        has_left = true;
+    else if (be32_get(r.error))
         errors++;
     else if (c->slot[c->current].is_read)
         c->payload_left = opt.bs;
-    if (!c->payload_left)
+    if (!c->payload_left && !has_left)
         request_done(c, c->current, now);
 }
 
 static void consume(struct connection *c, const unsigned char *p, size_t len, uint64_t now)
 {
-    while (len) {
+    while (len && !has_left) {
         if (c->payload_left) {
             size_t step = min_u64(len, c->payload_left);
             c->payload_left -= step;
@@ -267,11 +275,16 @@ static void receive_some(struct connection *c)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     errno = n ? errno : 0;
-    if (n <= 0)
+    if (n <= 0 && opt.follows)
+        has_left = true;
+    else if (n <= 0)
         die("the server hung up");
+    if (has_left)
+        return;
     out_compact(c);
     consume(c, sink, (size_t)n, now_ns());
-    send_some(c);
+    if (!has_left)
+        send_some(c);
 }
 
 /* ---- connecting ---------------------------------------------------------------------------------
@@ -348,19 +361,13 @@ static unsigned parse_number(const char *text, unsigned max)
 
 static void parse_options(int argc, char **argv)
 {
-    static const struct option longs[] = {{"unix", 1, NULL, 'u'},
-                                          {"export", 1, NULL, 'e'},
-                                          {"rw", 1, NULL, 'w'},
-                                          {"mix", 1, NULL, 'm'},
-                                          {"bs", 1, NULL, 'b'},
-                                          {"depth", 1, NULL, 'd'},
-                                          {"runtime", 1, NULL, 't'},
-                                          {"connections", 1, NULL, 'c'},
-                                          {"size", 1, NULL, 's'},
-                                          {"once", 0, NULL, 'o'},
-                                          {"seed", 1, NULL, 'S'},
-                                          {"rate", 1, NULL, 'r'},
-                                          {0}};
+    static const struct option longs[] = {{"unix", 1, NULL, 'u'},    {"export", 1, NULL, 'e'},
+                                          {"rw", 1, NULL, 'w'},      {"mix", 1, NULL, 'm'},
+                                          {"bs", 1, NULL, 'b'},      {"depth", 1, NULL, 'd'},
+                                          {"runtime", 1, NULL, 't'}, {"connections", 1, NULL, 'c'},
+                                          {"size", 1, NULL, 's'},    {"once", 0, NULL, 'o'},
+                                          {"seed", 1, NULL, 'S'},    {"rate", 1, NULL, 'r'},
+                                          {"follows", 0, NULL, 'f'}, {0}};
     int ch;
     bool ok = true;
     while (ok && (ch = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -397,6 +404,9 @@ static void parse_options(int argc, char **argv)
             break;
         case 'r':
             opt.rate = parse_number(optarg, 10000000);
+            break;
+        case 'f':
+            opt.follows = true;
             break;
         case 'o':
             opt.once = true;
@@ -479,8 +489,6 @@ static int issue_due(struct connection *c, uint64_t begin)
 
 static void load_begin(uint64_t begin)
 {
-    struct sigaction on = {.sa_handler = window_end};
-    (void)sigaction(SIGUSR1, &on, NULL);
     for (unsigned i = 0; i < opt.connections; i++) {
         struct connection *c = &connection[i];
         for (unsigned n = 0; n < opt.depth && !ending; n++)
@@ -498,7 +506,7 @@ static double run(void)
     struct pollfd p[CONNECTIONS_MAX];
     uint64_t begin = now_ns(), end = begin + (uint64_t)(opt.runtime * 1e9), window = begin;
     load_begin(begin);
-    for (bool busy = true; busy;) {
+    for (bool busy = true; busy && !has_left;) {
         int wait_ms = opt.rate ? issue_due(&connection[0], begin) : 30000;
         busy = opt.rate && !ending;
         for (unsigned i = 0; i < opt.connections; i++) {
@@ -514,7 +522,7 @@ static double run(void)
             die("no answer for 30 s");
         if (window_ends)
             window_print(&window);
-        for (unsigned i = 0; i < opt.connections && ready > 0; i++) {
+        for (unsigned i = 0; i < opt.connections && ready > 0 && !has_left; i++) {
             if (p[i].revents & POLLOUT)
                 send_some(&connection[i]);
             if (p[i].revents & (POLLIN | POLLHUP))
@@ -527,6 +535,8 @@ static double run(void)
 
 int main(int argc, char **argv)
 {
+    struct sigaction on = {.sa_handler = window_end, .sa_flags = SA_RESTART};
+    (void)sigaction(SIGUSR1, &on, NULL);
     parse_options(argc, argv);
     prepare();
     print_figures(run());

@@ -4,6 +4,7 @@
 """Volumes move between two daemons while clients write, and everything between them fails: daemons are killed and
 stopped, connections are cut, or say nothing any more.
 
+First the volume moves there and back, undisturbed, VPOOL_TRIPS times in each mode; then VPOOL_ROUNDS rounds of trials.
 After each trial each volume has exactly one owner, and clients, who follow it, find there what was acknowledged to them
 (t_sigkill.py has the clients). VPOOL_SEED repeats a run."""
 import json
@@ -21,10 +22,11 @@ sys.dont_write_bytecode = True
 from t_sigkill import BIN, SEED, SLOW, Client, Daemon, clients_end, nbd  # noqa: E402
 
 ROUNDS = int(os.environ.get("VPOOL_ROUNDS", 1))
+TRIPS = int(os.environ.get("VPOOL_TRIPS", 1 if SLOW else 5))
 WAIT = 120 if SLOW else 60
 MODES = ("live", "mirror", "offline")
 BULK_AT, BULK = 16 << 20, 48 << 20  # what nobody writes: it makes a move last
-VOLUME = "64M"
+VOLUME = "1T"  # sparse
 
 
 class Host(Daemon):
@@ -357,9 +359,10 @@ def cancelled(w, which):
 
 def run(directory, rng, w):
     w.start()
-    for _ in range(ROUNDS):
-        for mode in MODES:
+    for mode in MODES:
+        for _ in range(2 * TRIPS):
             w.trial("undisturbed", mode, undisturbed(w), ("done",))
+    for _ in range(ROUNDS):
         for mode in MODES:
             for which in ("source", "destination"):
                 w.trial(f"the {which} is killed", mode, killed(w, which), ("done", "stays"))
