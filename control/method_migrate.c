@@ -123,6 +123,26 @@ static CO int start_plan(const struct migrate_options *o, struct move_out *out,
     return migrate_plan(&with, plan, err);
 }
 
+/* What a dry run says besides the plan, into `to`. */
+static CO int estimate_add(const struct migrate_options *o, const struct migrate_plan *plan,
+                           json_t *to, struct vp_error *err)
+{
+    struct migrate_estimate e;
+    int rc = migrate_estimate(o, plan, &e, err);
+    if (rc)
+        return rc;
+    bool ends = e.outlook.known && !e.outlook.never;
+    json_t *estimate =
+        json_pack("{s:I, s:I, s:I, s:o, s:o, s:I}", "bytes", INT(e.bytes), "rate_bytes",
+                  INT(e.rate_bytes), "written_bytes", INT(e.written_bytes), "seconds",
+                  ends ? json_real((double)e.outlook.ns / 1e9) : json_null(), "converges",
+                  e.outlook.known ? json_boolean(!e.outlook.never) : json_null(), "pause_ns",
+                  INT(e.pause_ns));
+    return json_object_set_new(to, "estimate", estimate)
+               ? vp_fail(err, VP_E_NO_MEMORY, "out of memory")
+               : 0;
+}
+
 static CO int start_on(struct control *c, const struct way *w, enum migrate_mode mode,
                        const struct start_args *a, json_t **result, struct vp_error *err)
 {
@@ -155,7 +175,9 @@ static CO int start_on(struct control *c, const struct way *w, enum migrate_mode
     *result = json_pack("{s:o, s:O?, s:O?}", "plan", plan_json(w, mode, &plan), "id",
                         json_object_get(started, "id"), "job", json_object_get(started, "job"));
     json_decref(started);
-    return 0;
+    if (a->dry_run)
+        rc = estimate_add(&o, &plan, *result, err);
+    return rc;
 }
 
 static CO int start(struct control *c, const void *args, json_t **result, struct vp_error *err)

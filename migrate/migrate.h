@@ -112,6 +112,18 @@ struct migrate_plan {
 CO int migrate_plan(const struct migrate_options *o, struct migrate_plan *out,
                     struct vp_error *err) must_check;
 
+struct migrate_estimate {
+    uint64_t bytes;         /* that are copied at least */
+    uint64_t rate_bytes;    /* a second, that are expected of the copy; 0: nothing is allocated */
+    uint64_t written_bytes; /* a second, that clients write now: no more becomes dirty */
+    struct outlook outlook; /* never: rounds alone do not come to an end */
+    uint64_t pause_ns;      /* how long clients would wait at the end */
+};
+/* What a move would take that migrate_plan allows, as clients write now; about a second. Errors:
+ * those of volume_open, and of reading. */
+CO int migrate_estimate(const struct migrate_options *o, const struct migrate_plan *plan,
+                        struct migrate_estimate *out, struct vp_error *err) must_check;
+
 struct migrate_status {
     struct vp_uuid id;
     char from[VOLUME_FULL_NAME_MAX + 1], to[VOLUME_FULL_NAME_MAX + 1];

@@ -160,6 +160,34 @@ static int wait_for_end(struct cli *cli, const char *id, bool show, json_t **out
 
 /* ---- migrate --------------------------------------------------------------------------------- */
 
+/* "12 s", "3.1 ms" */
+static const char *duration_text(double seconds, char to[static 24])
+{
+    if (seconds < 1)
+        (void)snprintf(to, 24, "%.1f ms", seconds * 1000);
+    else
+        (void)snprintf(to, 24, "%.0f s", seconds);
+    return to;
+}
+
+static void print_estimate(const json_t *e)
+{
+    char took[24], pause[24];
+    const json_t *seconds = json_object_get(e, "seconds");
+    if (!json_is_object(e))
+        return;
+    printf("%s to copy, at about %s/s; clients write %s/s: ", size_text(json_number(e, "bytes")),
+           size_text(json_number(e, "rate_bytes")), size_text(json_number(e, "written_bytes")));
+    if (json_is_false(json_object_get(e, "converges")))
+        printf("never at this rate by copying alone; it would be mirrored, or fail\n");
+    else if (json_is_number(seconds))
+        printf("about %s, and clients wait for about %s at the end\n",
+               duration_text(json_number_value(seconds), took),
+               duration_text((double)json_number(e, "pause_ns") / 1e9, pause));
+    else
+        printf("nothing is allocated\n");
+}
+
 static void print_started(const json_t *result)
 {
     const json_t *plan = json_object_get(result, "plan");
@@ -174,6 +202,7 @@ static void print_started(const json_t *result)
            size_text(json_number(plan, "size_bytes")), room,
            json_is_true(json_object_get(plan, "clients_wait")) ? "; clients wait while it is copied"
                                                                : "");
+    print_estimate(json_object_get(result, "estimate"));
     if (!dry_run)
         printf("`vpool migrate status` shows how far it is, `vpool jobs wait %s` waits for it\n",
                json_text(result, "job"));
@@ -199,12 +228,12 @@ static json_t *number_if_given(uint64_t n)
     return n == SIZE_NOT_GIVEN ? NULL : json_integer((json_int_t)n);
 }
 
-static int cmd_migrate(struct cli *cli, int argc, char **argv)
+static int migrate_or_estimate(struct cli *cli, int argc, char **argv, bool dry_run)
 {
     const char *to = NULL, *mode = NULL, *peer = NULL;
     uint64_t max_downtime = SIZE_NOT_GIVEN, mirror_wait = SIZE_NOT_GIVEN;
     uint64_t bandwidth = SIZE_NOT_GIVEN, impact = SIZE_NOT_GIVEN;
-    bool full_speed = false, wait = false, dry_run = false;
+    bool full_speed = false, wait = false;
     const struct opt opts[] = {{"to", 0, OPT_TEXT, &to},
                                {"mode", 0, OPT_TEXT, &mode},
                                {"peer", 0, OPT_TEXT, &peer},
@@ -229,6 +258,16 @@ static int cmd_migrate(struct cli *cli, int argc, char **argv)
                   number_if_given(impact), "full_speed", full_speed, "dry_run", dry_run);
     return wait && !dry_run ? start_and_wait(cli, params)
                             : cli_show(cli, "migrate.start", params, print_started);
+}
+
+static int cmd_migrate(struct cli *cli, int argc, char **argv)
+{
+    return migrate_or_estimate(cli, argc, argv, false);
+}
+
+static int cmd_estimate(struct cli *cli, int argc, char **argv)
+{
+    return migrate_or_estimate(cli, argc, argv, true);
 }
 
 /* ---- status ---------------------------------------------------------------------------------- */
@@ -427,6 +466,9 @@ const struct command commands_migrate[] = {
     {"migrate status", "[POOL/VOL]",
      "Volumes that move, the last 16 moves that ended, and volumes whose move waits for a pool.",
      cmd_status},
+    {"migrate estimate", "POOL/VOL --to POOL2[/NAME] [the options of `migrate`]",
+     "What a move would take: time, bytes and pause, as clients write now. Takes a second.",
+     cmd_estimate},
     {"migrate report", "[POOL/VOL]",
      "What the last 64 moves took and cost, over restarts of the daemon.", cmd_report},
     {"migrate cancel", "POOL/VOL", "Ends a move without effect: the volume stays where it was.",
@@ -455,6 +497,6 @@ const struct command commands_migrate[] = {
      "                     they took before (200); it copies as fast as that allows\n"
      "  --full-speed       live, mirror: copies as fast as it can, whatever requests take\n"
      "  -w, --wait         wait until it has ended; exits with 1 unless it is done\n"
-     "  -n, --dry-run      only say what would happen",
+     "  -n, --dry-run      only say what would happen, as `migrate estimate` does",
      cmd_migrate},
     {0}};
