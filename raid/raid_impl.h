@@ -44,11 +44,27 @@ static inline void raid_check_bounds(const struct raid_group *g, uint64_t at_byt
     VP_VERIFY(len, <=, g->data_bytes - at_bytes);
 }
 
+/* What one reactor knows of the reads of a disk; only that reactor looks at it (choose.c). */
+struct raid_reads {
+    uint64_t share_ns; /* a moving average of what a read took, divided by the reads in flight; 0:
+                          none ended yet */
+    uint32_t in_flight;
+};
+
 /* What one reactor counts of a disk. How many there were, the histograms know. */
 struct raid_part {
     _Atomic uint64_t bytes_read, bytes_written;
     struct histogram read_latency, write_latency;
+    struct raid_reads reads;
 };
+
+/*
+ * Chooses the copy of a piece to read first, of a mirror, and counts the read as in flight on its
+ * disk. -1: no disk of the group serves it. `self` is the calling reactor's index. No yield.
+ */
+int raid_choose_of_mirror(const struct raid_group *g, uint64_t at_bytes, unsigned self);
+/* The read of the copy on d that was chosen has ended. */
+void raid_choice_ended(struct raid_disk *d, unsigned self, int rc, uint64_t took_ns);
 
 /* For a reactor without a part: it was made after the pool was opened. */
 void raid_count_apart(_Atomic uint64_t *count, _Atomic uint64_t *bytes, uint64_t len);

@@ -1,5 +1,6 @@
 /*
- * Reading a group: choosing a copy, verifying it, falling back to other copies, and healing.
+ * Reading a group: verifying the copy that was chosen (choose.c), falling back to other copies, and
+ * healing.
  *
  * The hot path is one operation for each piece, in windows on the stack. raid_recover looks at a
  * piece only when its operation failed or a block does not match its checksum. It reads runs of bad
@@ -18,10 +19,6 @@
 #include "base/log.h"
 #include "io/reactor.h"
 #include "raid/raid_impl.h"
-
-/* Reads of so many bytes in a row use the same disk, so that sequential reads remain sequential
- * there. An arena of default chunks is as long. */
-#define REGION_SHIFT 22
 
 unsigned raid_copies(const struct raid_group *g)
 {
@@ -54,19 +51,6 @@ bool raid_group_is_in_service(const struct raid_group *g)
     for (unsigned i = 0; i < g->width; i++)
         in_service += raid_disk_is_in_service(g->disk[i]);
     return in_service >= g->profile.data;
-}
-
-/* The copy to read first; -1 when no disk of the group serves it. */
-static int choose_copy(const struct raid_group *g, uint64_t at_bytes)
-{
-    unsigned copies = raid_copies(g);
-    unsigned first = copies == 1 ? 0 : (unsigned)((g->id + (at_bytes >> REGION_SHIFT)) % copies);
-    for (unsigned i = 0; i < copies; i++) {
-        unsigned c = first + i < copies ? first + i : first + i - copies;
-        if (raid_disk_serves_reads(g->disk[c], g->width))
-            return (int)c;
-    }
-    return -1;
 }
 
 CO int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, void *buf,
@@ -248,17 +232,25 @@ static CO __attribute__((noinline)) int raid_recover(struct raid_io *io, int cop
 
 /* ---- reading ------------------------------------------------------------------------------ */
 
+static int choose_copy(const struct raid_group *g, uint64_t at_bytes, unsigned self)
+{
+    if (g->width > 1)
+        return raid_choose_of_mirror(g, at_bytes, self);
+    return raid_disk_serves_reads(g->disk[0], 1) ? 0 : -1;
+}
+
 /* Up to RAID_WINDOW pieces at once. */
 static CO int read_window(struct raid_io *io, unsigned count)
 {
     struct io_op op[RAID_WINDOW];
     int8_t copy[RAID_WINDOW];
     struct io_batch batch;
+    unsigned self = reactor_self_index();
     io_batch_init(&batch);
     for (unsigned i = 0; i < count; i++) {
         struct raid_group *g = io[i].group;
         raid_check_bounds(g, io[i].at_bytes, io[i].len);
-        copy[i] = (int8_t)choose_copy(g, io[i].at_bytes);
+        copy[i] = (int8_t)choose_copy(g, io[i].at_bytes, self);
         if (copy[i] < 0)
             continue;
         io_op_set(&op[i], g->disk[copy[i]]->dev, IO_READ, g->base_bytes[copy[i]] + io[i].at_bytes,
@@ -268,12 +260,13 @@ static CO int read_window(struct raid_io *io, unsigned count)
     vp_ignore(io_batch_wait(&batch), "each operation's result is looked at below");
 
     int first_rc = 0;
-    unsigned self = reactor_self_index();
     for (unsigned i = 0; i < count; i++) {
         io[i].rc = VP_E_RAID_NO_COPY;
         if (copy[i] >= 0) {
-            raid_count_read(io[i].group->disk[copy[i]], self, op[i].rc, io[i].len,
-                            io_op_took_ns(&op[i]));
+            struct raid_disk *d = io[i].group->disk[copy[i]];
+            raid_count_read(d, self, op[i].rc, io[i].len, io_op_took_ns(&op[i]));
+            if (io[i].group->width > 1)
+                raid_choice_ended(d, self, op[i].rc, io_op_took_ns(&op[i]));
             io[i].rc = op[i].rc;
             if (op[i].rc || !run_matches(&io[i], 0, io[i].len / RAID_BLOCK))
                 io[i].rc = raid_recover(&io[i], copy[i], op[i].rc);

@@ -70,9 +70,15 @@ same "$(counters checksum_errors)" "$wrong" "wrong checksums after a restart"
 same "$(counters healed_blocks)" "$healed" "healed blocks after a restart"
 same "$(of_volume tank/v healed_blocks)" "$healed" "the volume's healed blocks after a restart"
 same "$(of_volume tank/v checksum_errors)" 0 "the volume's failed reads"
-ok nbdcopy --connections=1 --requests=1 "$(uri tank/v "$T/n")" "$T/back"
-cmp "$T/data" "$T/back" || fail "the data differ"
-same "$(counters checksum_errors)" "$wrong" "wrong checksums in the second reading"
+# Each reading may choose other copies and find more, but no block a second time.
+for _ in 2 3 4; do
+    ok nbdcopy --connections=1 --requests=1 "$(uri tank/v "$T/n")" "$T/back"
+    cmp "$T/data" "$T/back" || fail "the data differ"
+done
+wrong=$(counters checksum_errors)
+say "  after four readings: $wrong wrong checksums seen"
+[ "$wrong" -le $((one + other)) ] || fail "$wrong wrong checksums, $((one + other)) blocks were damaged"
+same "$(counters healed_blocks)" "$wrong" "healed blocks after four readings"
 ok vpool clear tank
 same "$(counters checksum_errors)" 0 "wrong checksums after clear"
 daemon_kill

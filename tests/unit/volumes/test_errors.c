@@ -56,6 +56,8 @@ static CO struct volume_info info_of(struct sim_volumes *s, const char *name)
     return info;
 }
 
+static uint64_t healed; /* blocks of v, before the power cut */
+
 static CO void have_errors(struct sim_volumes *s)
 {
     struct volume *v = sim_volumes_volume(s, "v", LEN), *w = sim_volumes_volume(s, "w", LEN);
@@ -64,12 +66,15 @@ static CO void have_errors(struct sim_volumes *s)
     for (unsigned b = 0; b < LEN / BLOCK; b++)
         memset(data + b * BLOCK, 'a' + (int)b, BLOCK);
     check_ok(volume_write(v, 0, LEN, data, VOLUME_FUA));
-    /* A read takes one copy: it meets the damage of block 0 or that of block 1. */
+    /* A read takes one copy, in the end always the same one: it meets the damage of block 0 or that
+     * of block 1. */
     check_equal(damage(s, 0, 0, 0), 1);
     check_equal(damage(s, 1, 1, 1), 1);
     check_equal(damage(s, 2, 0, 1), 2);
-    check_ok(volume_read(v, 0, BLOCK, back));
-    check_ok(volume_read(v, BLOCK, BLOCK, back));
+    for (unsigned i = 0; i < 8; i++)
+        check_ok(volume_read(v, i % 2 * BLOCK, BLOCK, back));
+    healed = figure_get(&info_of(s, "v").figures->healed_blocks);
+    check(healed >= 1 && healed <= 2);
     check_equal(volume_read(v, 2 * BLOCK, BLOCK, back), VP_E_CHECKSUM);
     make_unreadable(s, 3);
     check_equal(volume_read(v, 3 * BLOCK, BLOCK, back), VP_E_RAID_NO_COPY);
@@ -82,7 +87,7 @@ static CO void see_them(struct sim_volumes *s)
 {
     struct volume_info v = info_of(s, "v"), w = info_of(s, "w");
     check_equal(figure_get(&v.figures->checksum_errors), 2);
-    check_equal(figure_get(&v.figures->healed_blocks), 1);
+    check_equal(figure_get(&v.figures->healed_blocks), healed);
     check_equal(figure_get(&w.figures->checksum_errors) + figure_get(&w.figures->healed_blocks), 0);
     check(v.errors_since > 0 && v.errors_since <= reactor_wall_seconds());
     check(pool_record_get(volumes_pool(s->vs), POOL_RECORD_COUNTER, v.id, VOLUME_COUNTER_ERRORS,
