@@ -20,10 +20,13 @@
 #include "io/guard.h"
 #include "pool/disk_impl.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static_assert(POOL_DISKS_MAX <= RAID_DISKS_MAX, "a set has room for all disks");
 
 void pool_disks_init(struct pool *p)
 {

@@ -347,7 +347,7 @@ struct vp_uuid pool_uuid(const struct pool *p);
 struct pool_geometry pool_geometry(const struct pool *p);
 struct raid_profile pool_default_profile(const struct pool *p);
 struct reactor *pool_home(const struct pool *p);
-/* All disks, for raid_flush. */
+/* All disks, by index, for raid_flush. */
 struct raid_disk *const *pool_disks(const struct pool *p, unsigned *count);
 
 enum pool_level { POOL_OK, POOL_WARN, POOL_TIGHT, POOL_FULL };

@@ -8,6 +8,7 @@
 #ifndef VP_RAID_RAID_H
 #define VP_RAID_RAID_H
 
+#include "base/bitmap.h"
 #include "base/figure.h"
 #include "io/co.h"
 #include "io/device.h"
@@ -19,6 +20,12 @@
 #define RAID_BLOCK 4096U
 
 struct flush_turn; /* flush.c */
+
+/* Disks of a pool, by raid_disk.index. */
+#define RAID_DISKS_MAX 128
+struct raid_disk_set {
+    uint64_t word[RAID_DISKS_MAX / 64];
+};
 
 struct raid_figures {
 #define FIGURE FIGURE_FIELD
@@ -78,6 +85,8 @@ struct raid_io {
     const uint32_t *crc; /* read: CRC32C of each block, NULL = do not verify (metadata does)    */
     int rc;              /* the piece's result                                                  */
     _Atomic uint64_t *healed; /* read: blocks that were healed are added; NULL: nobody counts   */
+    struct raid_disk_set *written; /* disks that were written to are added, also where that failed;
+                                      no later than the piece ends; NULL: nobody asks            */
 };
 
 /*
@@ -133,7 +142,8 @@ CO int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, c
 CO void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len);
 
 /*
- * Makes every write durable that completed before the call, on all disks that serve, in parallel.
+ * Makes every write durable that completed before the call, on all disks given that serve, in
+ * parallel.
  * Disks with nothing to flush are skipped. A disk whose flush fails is ejected: it is never flushed
  * again and believed. Its data then exist only on its mirrors. A group without a mirror can only be
  * read (raid_group_is_alive, pool_flush_check). A durable write that failed may be a failed flush

@@ -102,6 +102,14 @@ static inline void raid_write_is_done(struct raid_disk *d)
     atomic_fetch_add_explicit(&d->writes_done, 1, memory_order_release);
 }
 
+/* The same, for the one who asked for it. Nothing yields in between: who takes the set and then
+ * flushes, flushes what it says. */
+static inline void raid_write_is_noted(const struct raid_io *io, const struct raid_disk *d)
+{
+    if (io->written)
+        bitmap_set(io->written->word, d->index);
+}
+
 /* CO. Takes the disk out of service, durably before it returns 0 (GUARD_EJECT_BEFORE_ACK). */
 static inline int raid_disk_leave(struct raid_disk *d, int why_rc, const char *why)
 {

@@ -127,6 +127,7 @@ static CO void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struc
         if (bad.mismatched >> c & 1)
             figure_add_shared(&d->figures.checksum_errors, to - from);
         int rc = raid_write_copy(g, c, at, block_address(io, from), len);
+        raid_write_is_noted(io, d);
         if (rc)
             vp_warn("disk %u: blocks at byte %llu could not be healed: %s", d->index,
                     (unsigned long long)(g->base_bytes[c] + at), vp_err_text(rc));

@@ -78,6 +78,7 @@ static inline CO int piece_finish(const struct write_window *w, const struct rai
         struct raid_disk *d = g->disk[w->member[i]];
         raid_count_write(d, reactor_self_index(), op->rc, io->len, io_op_took_ns(op));
         raid_write_is_done(d);
+        raid_write_is_noted(io, d);
         whole &= !op->rc && raid_disk_serves(d, g->width);
     }
     return whole ? 0 : piece_settle(w, g, first, end);

@@ -75,6 +75,7 @@ static CO int piece_equalise(struct thin *t, struct adopt_piece *p)
                 .at_bytes = p->at_bytes + (uint64_t)i * POOL_BLOCK,
                 .buf = t->adopt_buf + (size_t)i * POOL_BLOCK,
                 .len = POOL_BLOCK,
+                .written = &t->unflushed,
             };
     if (!n || !io_guard_on(GUARD_ADOPT_EQUALISE))
         return 0;

@@ -2,9 +2,18 @@
  * Commits and checkpoints of a volume.
  *
  * A commit (a) collects the records of everything that was acknowledged, at one moment, (b) flushes
- * the disks, so that what the records point at is durable (GUARD_DATA_BEFORE_LOG), (c) appends the
- * records to the log. One commit of a volume runs at a time. Callers that arrive meanwhile are
- * covered by the next commit, which the first of them runs for all.
+ * the disks that the volume wrote to, so that what the records point at is durable
+ * (GUARD_DATA_BEFORE_LOG), (c) appends the records to the log. One commit of a volume runs at a
+ * time. Callers that arrive meanwhile are covered by the next commit, which the first of them runs
+ * for all.
+ *
+ * The volume notes each disk that it writes to, when the device has answered and before the change
+ * becomes visible (raid_io.written). A commit takes these disks and begins to flush them, with no
+ * yield since it collected (GUARD_COMMIT_DISKS). So what it collects is on disks that it flushes,
+ * or that an earlier commit flushed after the write. What other volumes wrote, and a disk that only
+ * they use, does not hold it up. When a disk cannot be flushed and cannot leave service either, the
+ * next commit flushes all of them again. An open volume has flushed all that it wrote in an earlier
+ * life: it was closed after a commit, or the import flushed all disks.
  *
  * A commit that failed keeps its records. They are sent again, alone, before newer ones are
  * collected. Records are absolute, so only their order matters, and the batch does not grow.
@@ -61,15 +70,31 @@ static int commit_collect(struct thin *t)
     return VP_E_NO_MEMORY;
 }
 
+/* Flushes the disks that the volume wrote to since they were flushed for it. */
+static CO int data_flush(struct thin *t)
+{
+    struct raid_disk_set taken = t->unflushed;
+    struct raid_disk *disk[POOL_DISKS_MAX];
+    unsigned all, count = 0;
+    struct raid_disk *const *disks = pool_disks(t->pool, &all);
+    for (uint64_t i = 0; (i = bitmap_find(taken.word, all, i, true)) < all; i++)
+        disk[count++] = disks[i];
+    if (count > 1 && !io_guard_on(GUARD_COMMIT_DISKS))
+        count--;
+    t->unflushed = (struct raid_disk_set){0};
+    int rc = count ? raid_flush(disk, count) : 0;
+    for (unsigned i = 0; rc && i < RAID_DISKS_MAX / 64; i++)
+        t->unflushed.word[i] |= taken.word[i];
+    return rc;
+}
+
 /* Makes the batch durable, and what was collected with it. */
 static CO int commit_send(struct thin *t)
 {
-    unsigned disks;
-    struct raid_disk *const *disk = pool_disks(t->pool, &disks);
     int rc = 0;
     /* The log must never name data that a power cut could still lose. */
     if (io_guard_on(GUARD_DATA_BEFORE_LOG))
-        rc = raid_flush(disk, disks);
+        rc = data_flush(t);
     if (!rc && t->batch.count) {
         rc = pool_commit(t->pool, &t->batch);
         figure_add(&t->figures.commits, 1);

@@ -15,7 +15,7 @@ struct read_window {
 };
 
 /* Adds a run of valid blocks; it may continue the piece before. */
-static void window_add(const struct thin *t, struct read_window *w, struct thin_map_entry e,
+static void window_add(struct thin *t, struct read_window *w, struct thin_map_entry e,
                        struct raid_group *group, uint64_t at_bytes, unsigned first, unsigned run,
                        uint8_t *buf)
 {
@@ -36,11 +36,12 @@ static void window_add(const struct thin *t, struct read_window *w, struct thin_
         .len = run * POOL_BLOCK,
         .crc = crc,
         .healed = t->config.healed_blocks,
+        .written = &t->unflushed,
     };
 }
 
 /* Adds blocks [first, end) of a chunk; returns how many fitted, or an error. No yield. */
-static int window_add_chunk(const struct thin *t, struct read_window *w, struct thin_map_entry e,
+static int window_add_chunk(struct thin *t, struct read_window *w, struct thin_map_entry e,
                             unsigned first, unsigned end, uint8_t *buf)
 {
     struct raid_group *group;

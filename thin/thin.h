@@ -89,8 +89,8 @@ CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *bu
 CO int thin_zero(struct thin *t, uint64_t block, uint64_t count, bool keep_allocated) must_check;
 
 /*
- * P1: everything that completed before the call survives. Group commit: flushes the data disks
- * (GUARD_DATA_BEFORE_LOG), then writes the log. Errors: VP_E_POOL_FENCED.
+ * P1: everything that completed before the call survives. Group commit: flushes the disks that the
+ * volume wrote to (GUARD_DATA_BEFORE_LOG), then writes the log. Errors: VP_E_POOL_FENCED.
  */
 CO int thin_commit(struct thin *t) must_check;
 

@@ -383,7 +383,8 @@ struct thin {
     uint64_t commits_begun, commits_ended;
     bool committing, tidying;
     int commit_rc;
-    struct pool_batch batch; /* of the running commit; kept when it failed */
+    struct pool_batch batch;        /* of the running commit; kept when it failed */
+    struct raid_disk_set unflushed; /* written to since the last commit flushed them */
     struct co_queue commit_queue;
 
     uint64_t commit_number; /* of the last commit that began, over all lives of the volume */

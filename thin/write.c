@@ -149,7 +149,7 @@ static void part_leave(struct thin *t, const struct write_window *w, struct writ
 }
 
 /* Adds the part's data to the window's pieces. */
-static int window_add(const struct thin *t, struct write_window *w, struct write_part *p,
+static int window_add(struct thin *t, struct write_window *w, struct write_part *p,
                       const uint8_t *buf)
 {
     struct raid_io *last = w->pieces ? &w->io[w->pieces - 1] : NULL;
@@ -169,6 +169,7 @@ static int window_add(const struct thin *t, struct write_window *w, struct write
             .at_bytes = at,
             .buf = (void *)(uintptr_t)buf,
             .len = p->count * POOL_BLOCK,
+            .written = &t->unflushed,
         };
     }
     p->io = w->pieces - 1;

@@ -20,6 +20,7 @@ static const struct {
     const char *scenario;
 } likely[] = {
     {GUARD_DATA_BEFORE_LOG, "first-write"},
+    {GUARD_COMMIT_DISKS, "spread"},
     {GUARD_LOG_FLUSH, "first-write"},
     {GUARD_FREE_BEFORE_REUSE, "discard-reuse"},
     {GUARD_INTENT_BEFORE_OVERWRITE, "overwrite"},

@@ -83,6 +83,19 @@ static const struct op overwrite[] = {
     {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
+/* Volumes that share disks: each commit flushes what its own volume wrote to. */
+static const struct op spread[] = {
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},
+    {OP_WRITE, "b", BLOCKS(0), BLOCKS(1), 0},
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(8), 0},
+    {OP_FLUSH, "b", 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(4), BLOCKS(1), OP_WITH_NEXT},
+    {OP_FLUSH, "a", 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(1), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(4), BLOCKS(1), OP_FUA},
+    {OP_END, NULL, 0, 0, 0},
+};
 static const struct op sub_block[] = {
     {OP_WRITE, "a", BLOCKS(1) + 1, 2, 0},
     {OP_WRITE, "a", BLOCKS(2) + 7, 2, 0},
@@ -486,6 +499,8 @@ static const struct scenario scenarios[] = {
              written_volume, overwrite, ),
     SCENARIO("overwrite-mirror", "the same on a mirror: copies may differ", mirror, written_volume,
              overwrite, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("spread", "volumes on two disks: a commit flushes what its own volume wrote to",
+             two_disks, two_volumes, spread, ),
     SCENARIO("sub-block", "writes and zeroes of a few sectors", one_disk, written_volume,
              sub_block, ),
     SCENARIO("discard-reuse", "freed chunks are taken by another volume", one_disk, two_volumes,

@@ -363,6 +363,38 @@ static void a_write_that_fails_everywhere_ejects_nobody(void **state)
     with_copies(2, body_all_fail);
 }
 
+static uint64_t noted(struct raid_io *io, int (*transfer)(struct raid_io *io, unsigned count),
+                      int rc)
+{
+    struct raid_disk_set set = {0};
+    io->group = &f.group;
+    io->written = &set;
+    io->len = sizeof(data);
+    check_equal(transfer(io, 1), rc);
+    return set.word[0];
+}
+
+static void body_noted(void)
+{
+    struct raid_io write = {.buf = data}, read = {.buf = back, .crc = crc};
+    check_equal(noted(&write, raid_write, 0), 7);
+    check_equal(noted(&read, raid_read, 0), 0);
+    sim_disk_flip_bit(f.sim[0], BASE, 3);       /* the copy that is read first */
+    check_equal(noted(&read, raid_read, 0), 1); /* it was healed */
+    sim_disk_inject(f.sim[2], SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+    check_equal(noted(&write, raid_write, 0), 7); /* a part of it may be there */
+    check(!f.disk[2].in_service);
+    check_equal(noted(&write, raid_write, 0), 3);
+    for (unsigned i = 0; i < 2; i++)
+        sim_disk_inject(f.sim[i], SIM_FAULT_ERROR, 1 << IO_WRITE, 0, 0);
+    check_equal(noted(&write, raid_write, VP_E_RAID_NO_COPY), 3);
+}
+static void who_writes_is_told_which_disks_took_something(void **state)
+{
+    (void)state;
+    with_copies(3, body_noted);
+}
+
 static void body_eject_fails(void)
 {
     f.eject_rc = VP_E_POOL_FENCED;
@@ -657,6 +689,7 @@ int main(void)
         cmocka_unit_test(readers_of_one_bad_block_do_not_collide),
         cmocka_unit_test(a_failed_member_is_ejected_before_the_acknowledgement),
         cmocka_unit_test(a_write_that_fails_everywhere_ejects_nobody),
+        cmocka_unit_test(who_writes_is_told_which_disks_took_something),
         cmocka_unit_test(a_write_is_not_acknowledged_when_the_ejection_fails),
         cmocka_unit_test(who_finds_a_disk_out_waits_until_that_is_durable),
         cmocka_unit_test(a_copy_on_a_disk_that_left_meanwhile_does_not_count),
