@@ -116,22 +116,26 @@ static bool is_finished(struct reactor *r)
     return mailbox_is_empty(&r->mailbox);
 }
 
+bool reactor_turn_simulated(struct reactor *r, bool *idle)
+{
+    figure_add(&r->figures.turns, 1);
+    reactor_update_turn();
+    reactor_run_timers(r);
+    mailbox_receive(&r->mailbox);
+    reactor_run_ready(r, SWITCHES_PER_TURN);
+    if (sim_world_is_cut(r->config.sim) || is_finished(r))
+        return false;
+    *idle = list_empty(&r->ready) && mailbox_sleep(&r->mailbox);
+    mailbox_awake(&r->mailbox);
+    return true;
+}
+
 static void run_simulated(struct reactor *r)
 {
-    struct sim_world *sim = r->config.sim;
-    for (;;) {
-        figure_add(&r->figures.turns, 1);
-        reactor_update_turn();
-        reactor_run_timers(r);
-        mailbox_receive(&r->mailbox);
-        reactor_run_ready(r, SWITCHES_PER_TURN);
-        if (sim_world_is_cut(sim) || is_finished(r))
+    bool idle = false;
+    while (reactor_turn_simulated(r, &idle))
+        if (idle && !sim_reactor_step(r->config.sim, reactor_next_timer_ns(r)))
             return;
-        bool idle = list_empty(&r->ready) && mailbox_sleep(&r->mailbox);
-        mailbox_awake(&r->mailbox);
-        if (idle && !sim_reactor_step(sim, reactor_next_timer_ns(r)))
-            return;
-    }
 }
 
 /* How long to wait: until the next timer, but not at all while there is something to run or, for
@@ -176,20 +180,30 @@ static void run_real(struct reactor *r)
     ring_stop(r->ring);
 }
 
-void reactor_run(struct reactor *r, void (*first)(void *arg), void *arg)
+void reactor_enter(struct reactor *r)
 {
     VP_VERIFY(reactor_current, ==, NULL);
     reactor_current = r;
     reactor_own_index = r->config.index;
     co_context_init_thread(&r->loop);
     reactor_update_turn();
+}
+
+void reactor_exit(void)
+{
+    reactor_current = NULL;
+}
+
+void reactor_run(struct reactor *r, void (*first)(void *arg), void *arg)
+{
+    reactor_enter(r);
     if (first)
         VP_VERIFY(co_spawn(first, arg, "first"), ==, 0);
     if (r->config.sim)
         run_simulated(r);
     else
         run_real(r);
-    reactor_current = NULL;
+    reactor_exit();
 }
 
 void reactor_stop(struct reactor *r)

@@ -61,6 +61,12 @@ void reactor_drop_coroutines(struct reactor *r);
 
 /* Before completions are looked at: they are of now. */
 void reactor_update_turn(void);
+/* This thread is the reactor's from here on, in the reactor's own context; and not any more. */
+void reactor_enter(struct reactor *r);
+void reactor_exit(void);
+/* One turn in a simulated world, up to where it would wait. *idle: there is nothing to run. False:
+ * the reactor has ended, or the power was cut. */
+bool reactor_turn_simulated(struct reactor *r, bool *idle);
 
 /* ---- timer.c ------------------------------------------------------------------------------ */
 

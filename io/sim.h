@@ -87,6 +87,8 @@ void sim_disk_poke(struct sim_disk *d, uint64_t offset, const void *buf, size_t 
  */
 typedef bool (*sim_event_fn)(struct sim_world *w, uint64_t event, void *arg);
 void sim_world_on_event(struct sim_world *w, sim_event_fn fn, void *arg);
+/* The same at once, from anywhere. */
+void sim_world_cut(struct sim_world *w);
 
 /*
  * A copy of all disks, each a base image (copy-on-write, shared) plus its list of pending writes

@@ -30,6 +30,11 @@ int sim_reactor_dev_open(struct sim_world *w, const char *path, unsigned flags, 
  */
 bool sim_reactor_step(struct sim_world *w, uint64_t wait_until_ns);
 
+/* When the next disk event comes; UINT64_MAX: none is under way. */
+uint64_t sim_world_next_ns(const struct sim_world *w);
+/* It is then, if it was earlier. */
+void sim_world_advance(struct sim_world *w, uint64_t now_ns);
+
 /* As io_keep_… (io/keep.h). */
 int sim_keep_new(struct sim_world *w, const char *name, size_t capacity,
                  struct io_keep *out) must_check;

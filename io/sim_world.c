@@ -141,6 +141,11 @@ bool sim_world_event(struct sim_world *w)
     return !w->cut;
 }
 
+void sim_world_cut(struct sim_world *w)
+{
+    w->cut = true;
+}
+
 bool sim_world_is_cut(const struct sim_world *w)
 {
     return w->cut;
@@ -200,6 +205,16 @@ void sim_reactor_random(struct sim_world *w, void *out, size_t len)
         to += part;
         len -= part;
     }
+}
+
+uint64_t sim_world_next_ns(const struct sim_world *w)
+{
+    return w->cut || !w->flight_count ? UINT64_MAX : w->flight[0].at_ns;
+}
+
+void sim_world_advance(struct sim_world *w, uint64_t now_ns)
+{
+    w->now_ns = max_u64(w->now_ns, now_ns);
 }
 
 bool sim_reactor_step(struct sim_world *w, uint64_t wait_until_ns)
