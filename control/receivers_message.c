@@ -1,6 +1,7 @@
 /* What the source's daemon asks of a move that comes here (receivers.h). */
 #include "control/receivers_impl.h"
 
+#include "io/guard.h"
 #include "io/net.h"
 
 #include <string.h>
@@ -74,6 +75,12 @@ CO int receiver_session(struct control *c, const struct receiver_key *k, uint64_
     return rc;
 }
 
+/* What comes of an older session is refused. */
+static bool is_current(const struct receiver *r, uint64_t generation)
+{
+    return r->session && (r->generation == generation || !io_guard_on(GUARD_MOVE_GENERATION));
+}
+
 int receiver_data_check(struct control *c, const struct receiver_key *k, uint64_t generation,
                         struct vp_error *err)
 {
@@ -82,7 +89,7 @@ int receiver_data_check(struct control *c, const struct receiver_key *k, uint64_
     if (rc)
         return rc;
     r->heard_ns = reactor_now_ns();
-    if (generation == r->generation && r->session)
+    if (is_current(r, generation))
         return 0;
     return vp_fail(err, VP_E_INVALID, "session %llu of the move has ended: begin a new one",
                    (unsigned long long)generation);
@@ -95,7 +102,7 @@ CO void receiver_data_give(struct control *c, struct vp_uuid id, uint64_t genera
         io_close(fd);
         return;
     }
-    if (r->session && r->generation == generation)
+    if (is_current(r, generation))
         vp_ignore(nbdx_server_give(r->session, fd), "the source sees that it is closed");
     else
         io_close(fd);

@@ -22,7 +22,7 @@
  *    round has written.
  *
  * 6. Where the target is not reached any more, nobody knows whether what was under way has landed.
- *    Those blocks are dirty again, so a round copies them, with their
+ *    Those blocks are dirty again (GUARD_MOVE_LOST_IS_DIRTY), so a round copies them, with their
  *    zeros, once the target is reached.
  *
  * Tested by tests/unit/migrate/ and by the simulator's moves.
@@ -303,7 +303,7 @@ static CO void piece_copy(struct copy *c, const struct piece *p, uint8_t *buf)
         copy_write(c, p->block, p->count, zero ? NULL : buf, p->fresh, &written_bytes, &zero_bytes);
     if (rc)
         copy_fail(c, rc, p->block, true);
-    if (rc == VP_E_PEER_LOST && c->tracked)
+    if (rc == VP_E_PEER_LOST && c->tracked && io_guard_on(GUARD_MOVE_LOST_IS_DIRTY))
         dirty_mark(&c->dirty, p->block, p->count);
     c->copied_bytes += written_bytes;
     c->zero_bytes += zero_bytes;

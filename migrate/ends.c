@@ -7,15 +7,16 @@
  *          └──────── nothing ─────────→ the volume is in doubt, and is not served      IN_DOUBT
  *
  * Before the other side is told to let the volume arrive, every error ends in undo. From then on
- * the source serves nobody before the other side has denied it, durably. Another daemon is asked
- * for some time while the clients wait; then its answer, or settle.c, or the operator decides
- * later.
+ * the source serves nobody before the other side has denied it, durably
+ * (GUARD_MOVE_AWAITS_VERDICT). Another daemon is asked for some time while the clients wait; then
+ * its answer, or settle.c, or the operator decides later.
  *
  * A source that has left for another daemon stays open until its clients are gone. It answers their
  * flushes, since a hypervisor flushes once more when it lets go of a disk, and refuses the rest.
  */
 #include "base/log.h"
 #include "base/verify.h"
+#include "io/guard.h"
 #include "migrate/migrate_impl.h"
 #include "volumes/front.h"
 
@@ -190,6 +191,8 @@ static CO int move_arrive(struct migrate *m, enum migrate_verdict *verdict, stru
         *verdict = MIGRATE_NOT_KNOWN;
         int rc = m->peer.ops->arrive(m->peer.arg, verdict, err);
         VP_VERIFY_TRUE((rc == 0) == (*verdict == MIGRATE_HAS_ARRIVED));
+        if (*verdict == MIGRATE_NOT_KNOWN && !io_guard_on(GUARD_MOVE_AWAITS_VERDICT))
+            *verdict = MIGRATE_HAS_NOT;
         uint64_t now_ns = reactor_now_ns();
         if (*verdict != MIGRATE_NOT_KNOWN || !m->status.peer[0] || now_ns >= deadline_ns)
             return rc;

@@ -1,5 +1,6 @@
 /* See explore.h. */
 #include "tests/sim/explore.h"
+#include "tests/sim/hosts.h"
 
 #include "base/hash.h"
 #include "base/verify.h"
@@ -92,9 +93,10 @@ uint64_t point_signature(const struct point *p)
 
 struct position position;
 
-static const char *const mishap_names[] = {"none", "dead", "back", "error", "breaks"};
+static const char *const mishap_names[] = {"none", "dead",  "back", "error", "breaks",
+                                           "kill", "power", "cut",  "break"};
 
-/* DISK:EVENT:dead|back|error|breaks */
+/* DISK:EVENT:dead|back|error|breaks|kill|power|cut|break */
 bool mishap_parse(const char *text, struct mishap_at *out)
 {
     char *end;
@@ -102,7 +104,7 @@ bool mishap_parse(const char *text, struct mishap_at *out)
     if (*end != ':')
         return false;
     out->event = strtoull(end + 1, &end, 10);
-    for (enum mishap k = MISHAP_DEAD; *end == ':' && k <= MISHAP_BREAKS; k++)
+    for (enum mishap k = MISHAP_DEAD; *end == ':' && k <= MISHAP_BREAK; k++)
         if (strcmp(end + 1, mishap_names[k]) == 0) {
             out->kind = k;
             return true;
@@ -463,6 +465,8 @@ bool explore(const struct scenario *sc, uint64_t seed, const struct explore_filt
              uint64_t states_max, struct explore_counts *counts)
 {
     static const struct explore_filter everything;
+    if (sc->flags & SCENARIO_HOSTS)
+        return hosts_explore(sc, seed, filter ? filter : &everything, states_max, counts);
     double from = cpu_seconds();
     struct explorer x = {.sc = sc,
                          .seed = seed,

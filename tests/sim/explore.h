@@ -15,6 +15,11 @@ enum mishap {
     MISHAP_BACK,   /* it dies, and is back when the pool is imported again */
     MISHAP_ERROR,  /* the next operation fails                   */
     MISHAP_BREAKS, /* writes and flushes fail until the pool is imported again */
+    /* What befalls hosts (hosts.h); `disk` says which. */
+    MISHAP_KILL,  /* its process                                         */
+    MISHAP_POWER, /* its power goes, and comes back                      */
+    MISHAP_CUT,   /* for some time: 0 both ways, 1 from the first host to the second, 2 back */
+    MISHAP_BREAK, /* connections: even, the source notices; odd, nobody does */
 };
 struct mishap_at {
     enum mishap kind;
@@ -31,7 +36,9 @@ enum scenario_flags {
     /* Also: the process is killed and the disks are set back to before the body. The body begins
      * with something in the log that is no volume's commit. */
     SCENARIO_SET_BACK = 32,
-    SCENARIO_BREAKS = 64, /* again and again, with a disk whose changes fail from an event on */
+    SCENARIO_BREAKS = 64, /* again and again, with a disk whose changes fail from an event on;
+                             of hosts: only connections break, with many fates of what was sent */
+    SCENARIO_HOSTS = 128, /* of two hosts: the volume "a" moves to the other one (hosts.h) */
 };
 
 struct scenario {
@@ -160,5 +167,7 @@ bool import_faults_one(const struct crash_state *s, uint64_t rng, int disk,
 
 /* Random runs: a seed is a configuration, faults, clients and crashes. */
 bool random_run(uint64_t seed, struct explore_counts *counts);
+/* The same of two hosts: a seed is a scenario, a mishap and its event. hosts_explore.c */
+bool hosts_random(uint64_t seed, struct explore_counts *counts);
 
 #endif

@@ -51,6 +51,9 @@ static const struct {
     {GUARD_MOVE_CLEARS_FIRST, "live"},
     {GUARD_MOVE_MIRROR_ALONE, "live-alone"},
     {GUARD_MOVE_AWAITS_LATE, "live-late"},
+    {GUARD_MOVE_LOST_IS_DIRTY, "hosts-live"},
+    {GUARD_MOVE_AWAITS_VERDICT, "hosts-offline"},
+    {GUARD_MOVE_GENERATION, "hosts-breaks"},
     {GUARD_MOVE_DOUBT, "move"},
 };
 

@@ -17,6 +17,7 @@ enum {
     CI_SEEDS = 2,          /* of each scenario                    */
     CI_RANDOM_ITEMS = 8,   /* pieces of work, for several jobs    */
     CI_RANDOM_SEEDS = 100, /* in each piece                       */
+    CI_HOSTS_EVERY = 4,    /* one seed in so many is one of hosts, too */
     QUICK_STATES = 2000,   /* at most, of each scenario           */
     QUICK_RANDOM_SEEDS = 5,
     JOBS_MAX = 64,
@@ -85,7 +86,8 @@ static void do_random(unsigned item, bool quick, struct work *w)
     char name[32];
     w->ok = true;
     for (uint64_t seed = first; w->ok && seed < first + seeds; seed++)
-        w->ok = random_run(seed, &w->counts);
+        w->ok = random_run(seed, &w->counts) &&
+                (seed % CI_HOSTS_EVERY || hosts_random(seed, &w->counts));
     (void)snprintf(name, sizeof(name), "random %" PRIu64 "…", first);
     print_counts(name, &w->counts);
 }
@@ -165,7 +167,7 @@ static int run_random(const struct options *o)
     struct explore_counts counts = {0};
     bool ok = true;
     for (uint64_t i = 0; ok && i < o->count; i++)
-        ok = random_run(o->seed + i, &counts);
+        ok = random_run(o->seed + i, &counts) && hosts_random(o->seed + i, &counts);
     print_counts("random", &counts);
     return ok ? 0 : 1;
 }

@@ -21,16 +21,6 @@ enum { FREEZE_MS = 10000, PAUSE_MS = 1, COMPARE_BLOCKS = 16 };
 #define STALL_NS      UINT64_C(4000000)
 #define LONG_STALL_NS UINT64_C(80000000)
 
-struct rig_move {
-    struct rig *r;
-    const char *name;
-    unsigned from, to;
-    struct migrate *m;     /* NULL: it begins */
-    bool cancelled;        /* somebody asked for it */
-    bool prepared;         /* exports neither come nor go */
-    struct volume *target; /* that they hold open; NULL: none does */
-};
-
 /* ---- what the exports do ------------------------------------------------------------------ */
 
 /* If clients have the volume open, the target is held open from now on, too. */
@@ -230,6 +220,11 @@ static const struct op apart_turns[] = {
     {OP_WRITE, NULL, BLOCKS(41), BLOCKS(2), 0},
     {OP_WRITE, NULL, BLOCKS(40), BLOCKS(4), 0},
 };
+/* The same blocks again and again. */
+static const struct op again_turns[] = {
+    {OP_WRITE, NULL, BLOCKS(5), BLOCKS(1), 0},
+    {OP_WRITE, NULL, BLOCKS(4), BLOCKS(2), 0},
+};
 static const struct busy_turns {
     const struct op *op;
     unsigned count;
@@ -237,11 +232,15 @@ static const struct busy_turns {
     {few_turns, sizeof(few_turns) / sizeof(few_turns[0])},
     {wide_turns, sizeof(wide_turns) / sizeof(wide_turns[0])},
     {apart_turns, sizeof(apart_turns) / sizeof(apart_turns[0])},
+    {again_turns, sizeof(again_turns) / sizeof(again_turns[0])},
 };
 
 CO int rig_busy(struct rig *r, const struct op *op)
 {
-    unsigned who = op->flags & OP_WIDE ? 1 : op->flags & OP_APART ? 2 : 0;
+    unsigned who = op->flags & OP_WIDE    ? 1
+                   : op->flags & OP_APART ? 2
+                   : op->flags & OP_AGAIN ? 3
+                                          : 0;
     const struct busy_turns *t = &busy_turns[who];
     bool more = op->at == 0 || wait_for_phase(r, op->at);
     int rc = 0;

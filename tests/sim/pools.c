@@ -2,6 +2,7 @@
  * The pools of a world and the volumes that are open in them: see rig.h. A world has one pool, or
  * two pools of one daemon. Everything that befalls the daemon befalls both.
  */
+#include "tests/sim/hosts.h"
 #include "tests/sim/rig.h"
 
 #include "base/verify.h"
@@ -92,7 +93,7 @@ static unsigned disks_of_pool(const struct rig *r, unsigned p, bool alive, const
 static bool pool_create_one(struct rig *r, unsigned p)
 {
     struct pool_create_options o = {
-        .name = pool_names[p],
+        .name = pool_names[r->host ? host_index(r->host) : p],
         .geometry = {r->config->chunk_bytes, r->config->extent_bytes, r->config->log_segment_bytes},
         .force = true,
     };

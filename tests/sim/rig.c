@@ -1,5 +1,6 @@
 /* See rig.h. */
 #include "tests/sim/rig.h"
+#include "tests/sim/hosts.h"
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -46,11 +47,14 @@ static bool on_world_event(struct sim_world *w, uint64_t event, void *arg)
 {
     struct rig *r = arg;
     (void)w;
+    if (r->host)
+        host_event(r->host);
     if (r->on_event)
         r->on_event(r, event);
-    /* The model counts from 1, so that what a run starts with is before its first event. */
+    /* The model counts from 1, so that what a run starts with is before its first event. Several
+     * hosts count together. */
     if (r->model)
-        r->model->event = event + 2;
+        r->model->event = r->host ? r->model->event + 1 : event + 2;
     co_queue_wake_all(&r->events);
     if (event == EVENTS_MAX)
         rig_fail(r, "it does not come to an end");
@@ -86,7 +90,7 @@ static void no_log(enum vp_log_level level, const char *line, void *arg)
     (void)level, (void)line, (void)arg;
 }
 
-bool rig_run(struct rig *r, void (*body)(struct rig *r))
+struct reactor *rig_begin(struct rig *r)
 {
     struct reactor_config config = {
         .sim = r->w,
@@ -97,25 +101,36 @@ bool rig_run(struct rig *r, void (*body)(struct rig *r))
     struct vp_error err;
     int rc = reactor_new(&config, &reactor, &err);
     VP_VERIFY(rc, ==, 0);
-    struct run run = {r, body};
     sim_world_on_event(r->w, on_world_event, r);
     sim_world_on_write(r->w, on_device_write, r);
     vp_log_set_sink(on_log, r);
     co_group_init(&r->dying);
     list_init(&r->clients);
     co_queue_init(&r->events);
-    r->running = true;
-    if (r->model)
-        r->model->event = 1;
-    reactor_run(reactor, run_body, &run);
-    if (r->running)
-        rig_fail(r, "stuck: something waits for ever");
+    return reactor;
+}
+
+void rig_end(struct rig *r, struct reactor *reactor)
+{
     sim_world_on_event(r->w, NULL, NULL);
     sim_world_on_write(r->w, NULL, NULL);
     vp_log_set_sink(no_log, NULL);
     rig_abandon(r); /* a power cut: whatever coroutines are left never run again */
     memset(r->open, 0, sizeof(r->open));
     reactor_free(reactor);
+}
+
+bool rig_run(struct rig *r, void (*body)(struct rig *r))
+{
+    struct run run = {r, body};
+    struct reactor *reactor = rig_begin(r);
+    r->running = true;
+    if (r->model)
+        r->model->event = 1;
+    reactor_run(reactor, run_body, &run);
+    if (r->running)
+        rig_fail(r, "stuck: something waits for ever");
+    rig_end(r, reactor);
     return !r->failed;
 }
 
@@ -138,6 +153,8 @@ int rig_read_blocks(struct rig *r, struct rig_open *o, uint32_t uid, uint64_t bl
     if (!rc)
         rc = front_read(&c.client, block * STAMP_BLOCK, count * STAMP_BLOCK, buf);
     rig_client_end(&c);
+    if (!rc && r->host)
+        host_served(r->host);
     for (uint64_t i = 0; !rc && i < count * STAMP_BLOCK_SECTORS; i++) {
         const unsigned char *at = buf + i * STAMP_SECTOR;
         uint64_t sector = block * STAMP_BLOCK_SECTORS + i;
@@ -261,6 +278,8 @@ static void change_main(void *arg)
     struct rig *r = c->r;
     c->rc = change_run(c);
     c->done = true;
+    if (!c->rc && r->host)
+        host_served(r->host);
     if (c->orphan) {
         if (c->rc && c->rc != VP_E_CANCELLED && c->rc != VP_E_RANGE && c->rc != VP_E_NO_SPACE &&
             !r->errors_allowed && !r->failing_pools)
@@ -298,8 +317,11 @@ static int op_change(struct rig *r, const struct op *op, struct rig_open *o,
     if (fails)
         r->failing_seq = w.seq;
     bool died = op->flags & OP_DIES && change_dies(c);
-    if (!died && !c->done)
+    if (!died && !c->done) {
         c->rc = change_run(c);
+        if (!c->rc && r->host)
+            host_served(r->host);
+    }
     if (fails)
         r->failing_seq = 0;
     int rc = died ? 0 : c->rc;
@@ -568,7 +590,7 @@ static int op_any(struct rig *r, const struct op *op)
     case OP_UNREADABLE:
         return op_unreadable(r);
     case OP_MIGRATE:
-        return rig_migrate(r, op, mv);
+        return r->host ? host_migrate(r->host, op) : rig_migrate(r, op, mv);
     case OP_CANCEL:
         return rig_cancel(r, op);
     case OP_BUSY:
@@ -605,6 +627,7 @@ static bool is_expected(struct rig *r, const struct op *op, int rc, unsigned poo
            (rc == VP_E_DISK_TOO_FEW && op->flags & OP_WIDER && r->faults_planned) ||
            op->flags & OP_FAILS || r->failing_pools & pools ||
            (rc == VP_E_RAID_NO_COPY && r->fails_along) || (rc == VP_E_CANCELLED && r->withdrawn) ||
+           (r->host && host_expects(r->host, op, rc)) ||
            (op->kind == OP_MIGRATE && r->write_failed) ||
            (rc == VP_E_IO_TOO_MANY_COROUTINES && op->kind == OP_MIGRATE && r->config->coroutines);
 }

@@ -74,6 +74,7 @@ enum op_flags {
     /* of OP_BUSY: */
     OP_WIDE = 1024,  /* most changes are of many blocks                        */
     OP_LAST = 4096,  /* of OP_STALL: only the last of them, and for longer         */
+    OP_AGAIN = 8192, /* … of the same two blocks                                  */
     OP_APART = 2048, /* most are of blocks that the wide ones do not touch; 64 blocks */
     /* of OP_MIGRATE: */
     OP_GOVERNED = 8192, /* it copies no faster than its clients can bear           */
@@ -118,7 +119,18 @@ enum rig_order {
     RIG_ORDERS = 4,
 };
 
-struct rig_move;
+struct host;
+
+/* A move at work. */
+struct rig_move {
+    struct rig *r;
+    const char *name;
+    unsigned from, to;
+    struct migrate *m;     /* NULL: it begins */
+    bool cancelled;        /* somebody asked for it */
+    bool prepared;         /* exports neither come nor go */
+    struct volume *target; /* that they hold open; NULL: none does */
+};
 
 struct rig {
     struct sim_world *w;
@@ -138,6 +150,7 @@ struct rig {
     struct rig_names alone; /* could be opened while the other pool was not there … */
     unsigned alone_pool;    /* … in this one */
     struct list clients;    /* with requests under way */
+    struct host *host;      /* one of several; NULL: the only one (hosts.h) */
     bool running;
     /* Called before each disk event once set; may be NULL. */
     void (*on_event)(struct rig *r, uint64_t event);
@@ -160,6 +173,10 @@ struct sim_world *rig_world_new(const struct rig_config *config, uint64_t seed);
  * more. False when it failed (r->why) or got stuck. Pools that are open at the end are abandoned.
  */
 bool rig_run(struct rig *r, void (*body)(struct rig *r));
+/* The same in parts, for a host of several: a reactor in r->w, what goes before the body, and what
+ * comes after it, also when the body was cut short. */
+struct reactor *rig_begin(struct rig *r);
+void rig_end(struct rig *r, struct reactor *reactor);
 
 /* The first failure counts. */
 void rig_fail(struct rig *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

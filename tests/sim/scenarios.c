@@ -589,13 +589,17 @@ static const struct scenario scenarios[] = {
 
 unsigned scenario_count(void)
 {
-    return sizeof(scenarios) / sizeof(scenarios[0]) + move_scenario_count;
+    unsigned n = sizeof(scenarios) / sizeof(scenarios[0]);
+    return n + move_scenario_count + host_scenario_count;
 }
 
 const struct scenario *scenario_at(unsigned i)
 {
     unsigned n = sizeof(scenarios) / sizeof(scenarios[0]);
-    return i < n ? &scenarios[i] : &move_scenarios[i - n];
+    if (i < n)
+        return &scenarios[i];
+    i -= n;
+    return i < move_scenario_count ? &move_scenarios[i] : &host_scenarios[i - move_scenario_count];
 }
 
 const struct scenario *scenario_find(const char *name)

@@ -21,5 +21,8 @@
 /* scenarios_move.c: volumes that move between two pools. */
 extern const struct scenario move_scenarios[];
 extern const unsigned move_scenario_count;
+/* scenarios_hosts.c: … between two hosts. */
+extern const struct scenario host_scenarios[];
+extern const unsigned host_scenario_count;
 
 #endif
