@@ -20,6 +20,17 @@
 #define CONFIRM_MAX 5U /* attempts */
 #define SECRET_MAX  64
 
+/* Connections of a session. Each has a coroutine here, and at the other daemon what a connection of
+ * an NBD client has there. */
+#define WAY_BULK 2U /* … for what is copied */
+#define WAYS     (WAY_BULK + 1)
+#define WAYS_MS  10000U /* until all are there */
+
+struct way {
+    struct link *link; /* on the source's reactor; NULL: there is none */
+    unsigned requests; /* under way */
+};
+
 struct move_out {
     struct remote remote;
     char *to;
@@ -27,10 +38,10 @@ struct move_out {
     struct vp_uuid pool; /* the target's */
     char secret[SECRET_MAX + 1];
     uint64_t size_bytes;
-    struct reactor *on; /* the source's; NULL: nothing was made */
-    struct link *link;  /* on that reactor; NULL: there is none */
-    bool ending;
-    struct co_queue keep;
+    struct reactor *on;   /* the source's; NULL: nothing was made */
+    struct way way[WAYS]; /* the last one: of mirrored writes */
+    bool ending, cut_wanted;
+    struct co_queue keep, cut;
     struct co_group helpers; /* coroutines that have this structure in their hands */
 };
 
@@ -46,6 +57,7 @@ int move_out_new(const char *address, const char *to, struct move_out **out, str
         return rc ? rc : vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     }
     co_queue_init(&o->keep);
+    co_queue_init(&o->cut);
     co_group_init(&o->helpers);
     *out = o;
     return 0;
@@ -55,7 +67,7 @@ void move_out_free(struct move_out *o)
 {
     if (!o)
         return;
-    VP_VERIFY_TRUE(!o->link && !o->helpers.running);
+    VP_VERIFY_TRUE(!o->way[0].link && !o->helpers.running);
     remote_fini(&o->remote);
     free(o->to);
     free(o);
@@ -76,14 +88,24 @@ static json_t *key_json(const struct move_out *o)
     return json_pack("{s:s, s:s}", "id", vp_uuid_format(o->claim.move, id), "secret", o->secret);
 }
 
-static CO int link_end(void *arg)
+/* What waits for them ends soon. */
+static void ways_cut(struct move_out *o)
+{
+    for (unsigned i = 0; i < WAYS; i++)
+        if (o->way[i].link)
+            link_cut(o->way[i].link);
+}
+
+static CO int ways_end(void *arg)
 {
     struct move_out *o = arg;
-    struct link *l = o->link;
-    o->link = NULL;
-    if (l)
-        link_cut(l);
-    link_close(l);
+    ways_cut(o);
+    for (unsigned i = 0; i < WAYS; i++) {
+        struct link *l = o->way[i].link;
+        o->way[i].link = NULL;
+        link_close(l);
+        VP_VERIFY(o->way[i].requests, ==, 0U);
+    }
     return 0;
 }
 
@@ -93,22 +115,49 @@ struct session_call {
     struct vp_error *err;
 };
 
+static int way_check(const struct link *l, uint64_t size_bytes, struct vp_error *err)
+{
+    if (link_size(l) != size_bytes)
+        return vp_fail(err, VP_E_INVALID, "its volume has %llu bytes instead of %llu",
+                       (unsigned long long)link_size(l), (unsigned long long)size_bytes);
+    if (!link_flushes_all(l))
+        return vp_fail(err, VP_E_NOT_SUPPORTED, "it does not flush all connections at once");
+    return 0;
+}
+
+static CO int way_open(struct session_call *c, uint64_t deadline_ns, struct link **out)
+{
+    int fd;
+    uint64_t now_ns = reactor_now_ns(), left_ns = deadline_ns - min_u64(now_ns, deadline_ns);
+    unsigned left_ms = (unsigned)(left_ns / MS_NS);
+    int rc = remote_handover_run(&c->handover, left_ms < CALL_MS ? left_ms : CALL_MS, &fd, c->err);
+    if (!rc)
+        rc = link_open(fd, "", reactor_now_ns() + CALL_MS * MS_NS, out, c->err);
+    if (rc)
+        return rc;
+    rc = way_check(*out, c->move->size_bytes, c->err);
+    if (rc)
+        link_close(*out);
+    return rc;
+}
+
+/* All of them, or none. */
 static CO int session_on_reactor(void *arg)
 {
     struct session_call *c = arg;
-    struct move_out *o = c->move;
-    struct link *l;
-    int fd;
-    int rc = remote_handover_run(&c->handover, CALL_MS, &fd, c->err);
-    if (!rc)
-        rc = link_open(fd, "", reactor_now_ns() + CALL_MS * MS_NS, &l, c->err);
-    if (!rc && link_size(l) != o->size_bytes) {
-        rc = vp_fail(c->err, VP_E_INVALID, "its volume has %llu bytes instead of %llu",
-                     (unsigned long long)link_size(l), (unsigned long long)o->size_bytes);
-        link_close(l);
+    struct link *l[WAYS];
+    uint64_t deadline_ns = reactor_now_ns() + WAYS_MS * MS_NS;
+    unsigned n = 0;
+    int rc = 0;
+    while (n < WAYS && !rc) {
+        rc = way_open(c, deadline_ns, &l[n]);
+        n += !rc;
     }
-    if (!rc)
-        o->link = l;
+    for (unsigned i = 0; i < n; i++)
+        if (rc)
+            link_close(l[i]);
+        else
+            c->move->way[i].link = l[i];
     return rc;
 }
 
@@ -136,7 +185,7 @@ static CO int session_open(struct move_out *o, uint64_t generation, struct vp_er
     return session_error(rc);
 }
 
-/* The connection before this one has ended, or there was none. */
+/* The connections before these have ended, or there were none. */
 static CO int session_begin(struct move_out *o, struct vp_error *err)
 {
     json_t *result;
@@ -168,14 +217,43 @@ static CO void keep_run(void *arg)
     co_group_leave(&o->helpers, 0);
 }
 
-static int keep_begin(struct move_out *o, struct vp_error *err)
+static int cut_on_reactor(void *arg)
+{
+    ways_cut(arg);
+    return 0;
+}
+
+/* It waits for its work from the begin on, since a cut is wanted when everything else hangs. */
+static CO void cut_run(void *arg)
+{
+    struct move_out *o = arg;
+    while (!o->ending || o->cut_wanted) {
+        if (o->cut_wanted) {
+            o->cut_wanted = false;
+            vp_ignore(reactor_call(o->on, cut_on_reactor, o), "it does not fail");
+        } else {
+            co_queue_wait(&o->cut, "a cut of a move to another host");
+        }
+    }
+    co_group_leave(&o->helpers, 0);
+}
+
+static int helper_begin(struct move_out *o, void (*fn)(void *arg), const char *name,
+                        struct vp_error *err)
 {
     co_group_enter(&o->helpers);
-    int rc = co_spawn(keep_run, o, "silence of a move to another host");
+    int rc = co_spawn(fn, o, name);
     if (!rc)
         return 0;
     co_group_leave(&o->helpers, 0);
     return vp_fail(err, rc, "too much is going on: try again");
+}
+
+/* When this fails `close` ends those that have begun. */
+static int helpers_begin(struct move_out *o, struct vp_error *err)
+{
+    int rc = helper_begin(o, keep_run, "silence of a move to another host", err);
+    return rc ? rc : helper_begin(o, cut_run, "end of connections to another host", err);
 }
 
 /* ---- messages ------------------------------------------------------------------------------ */
@@ -206,10 +284,10 @@ static CO int out_open(struct move_out *o, struct vp_error *err)
     struct vp_error ignored;
     int rc = session_begin(o, err);
     if (!rc)
-        rc = keep_begin(o, err);
+        rc = helpers_begin(o, err);
     if (!rc)
         return 0;
-    vp_ignore(reactor_call(o->on, link_end, o), "it does not fail");
+    vp_ignore(reactor_call(o->on, ways_end, o), "it does not fail");
     vp_ignore(out_decline(o, &ignored), "it gives up a source that is silent");
     return rc;
 }
@@ -237,7 +315,7 @@ static CO int out_make(void *arg, const struct migrate_offer *offer, struct reac
 static CO int out_renew(void *arg, struct vp_error *err)
 {
     struct move_out *o = arg;
-    vp_ignore(reactor_call(o->on, link_end, o), "it does not fail");
+    vp_ignore(reactor_call(o->on, ways_end, o), "it does not fail");
     return session_begin(o, err);
 }
 
@@ -272,7 +350,7 @@ static CO int verdict_ask(struct remote *r, const char *method, const struct rec
 static CO int out_arrive(void *arg, enum migrate_verdict *verdict, struct vp_error *err)
 {
     struct move_out *o = arg;
-    vp_ignore(reactor_call(o->on, link_end, o), "it does not fail");
+    vp_ignore(reactor_call(o->on, ways_end, o), "it does not fail");
     return verdict_ask(&o->remote, "peer.arrive", &o->claim, o->pool, verdict, err);
 }
 
@@ -301,58 +379,84 @@ static CO void out_close(void *arg)
     struct move_out *o = arg;
     o->ending = true;
     co_queue_wake_all(&o->keep);
+    co_queue_wake_all(&o->cut);
     vp_ignore(co_group_wait(&o->helpers), "they report nothing");
     if (o->on)
-        vp_ignore(reactor_call(o->on, link_end, o), "it does not fail");
+        vp_ignore(reactor_call(o->on, ways_end, o), "it does not fail");
     remote_fini(&o->remote);
 }
 
 /* ---- data ---------------------------------------------------------------------------------- */
 
-static int cut_on_reactor(void *arg)
-{
-    struct move_out *o = arg;
-    if (o->link)
-        link_cut(o->link);
-    return 0;
-}
-
-static CO void cut_run(void *arg)
-{
-    struct move_out *o = arg;
-    vp_ignore(reactor_call(o->on, cut_on_reactor, o), "it does not fail");
-    co_group_leave(&o->helpers, 0);
-}
-
 static void out_cut(void *arg)
 {
     struct move_out *o = arg;
-    if (!o->on)
-        return;
-    co_group_enter(&o->helpers);
-    if (co_spawn_reserved(cut_run, o, "end of a connection to another host")) {
-        co_group_leave(&o->helpers, 0);
-        vp_warn("%s: the connection could not be ended at once, since too much is going on",
-                o->remote.text);
-    }
+    o->cut_wanted = true;
+    co_queue_wake_all(&o->cut);
+}
+
+/* Of those for what is copied, the one with the fewest requests. */
+static struct way *way_bulk(struct move_out *o)
+{
+    struct way *best = &o->way[0];
+    for (unsigned i = 1; i < WAY_BULK; i++)
+        if (o->way[i].requests < best->requests)
+            best = &o->way[i];
+    return best;
+}
+
+static struct way *way_mirrored(struct move_out *o)
+{
+    return &o->way[WAY_BULK];
+}
+
+/* Zeros: `buf` is NULL. */
+static CO int way_write(struct move_out *o, struct way *w, uint64_t offset, uint64_t len,
+                        const void *buf)
+{
+    if (!w->link)
+        return VP_E_PEER_LOST;
+    w->requests++;
+    int rc = buf ? link_write(w->link, offset, len, buf) : link_zero(w->link, offset, len);
+    w->requests--;
+    if (rc == VP_E_PEER_LOST)
+        ways_cut(o);
+    return rc;
 }
 
 static CO int out_write(void *arg, uint64_t offset, uint64_t len, const void *buf)
 {
-    struct link *l = ((struct move_out *)arg)->link;
-    return l ? link_write(l, offset, len, buf) : VP_E_PEER_LOST;
+    return way_write(arg, way_bulk(arg), offset, len, buf);
 }
 
 static CO int out_zero(void *arg, uint64_t offset, uint64_t len)
 {
-    struct link *l = ((struct move_out *)arg)->link;
-    return l ? link_zero(l, offset, len) : VP_E_PEER_LOST;
+    return way_write(arg, way_bulk(arg), offset, len, NULL);
 }
 
+static CO int out_write_mirrored(void *arg, uint64_t offset, uint64_t len, const void *buf)
+{
+    return way_write(arg, way_mirrored(arg), offset, len, buf);
+}
+
+static CO int out_zero_mirrored(void *arg, uint64_t offset, uint64_t len)
+{
+    return way_write(arg, way_mirrored(arg), offset, len, NULL);
+}
+
+/* Whichever connection it takes, it makes durable what all were answered (way_check). */
 static CO int out_flush(void *arg)
 {
-    struct link *l = ((struct move_out *)arg)->link;
-    return l ? link_flush(l) : VP_E_PEER_LOST;
+    struct move_out *o = arg;
+    struct way *w = way_bulk(o);
+    if (!w->link)
+        return VP_E_PEER_LOST;
+    w->requests++;
+    int rc = link_flush(w->link);
+    w->requests--;
+    if (rc == VP_E_PEER_LOST)
+        ways_cut(o);
+    return rc;
 }
 
 struct migrate_peer move_out_peer(struct move_out *o)
@@ -367,6 +471,8 @@ struct migrate_peer move_out_peer(struct move_out *o)
         .close = out_close,
         .write = out_write,
         .zero = out_zero,
+        .write_mirrored = out_write_mirrored,
+        .zero_mirrored = out_zero_mirrored,
         .flush = out_flush,
     };
     return (struct migrate_peer){&ops, o};

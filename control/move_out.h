@@ -2,9 +2,13 @@
  * The other side of a move is in another daemon (migrate/peer.h): messages by remote.h, data by
  * migrate/link.h.
  *
- * 1. Data go through one connection, on the reactor of the source. It belongs to a session, which
- *    the other daemon numbers. A new session begins there when the one before has ended.
- * 2. While the move is at work the other daemon hears of it every few seconds. It gives up a source
+ * 1. Data go through several connections, on the reactor of the source: those for what is copied,
+ *    and one of its own for mirrored writes, for which clients wait. They belong to a session,
+ *    which the other daemon numbers. A new session begins there when the one before has ended.
+ * 2. When one connection is lost the session is. A request that was lost may still land there, as
+ *    long as the server of the session is there. So blocks are safe to write again only when the
+ *    session has ended, with all its connections.
+ * 3. While the move is at work the other daemon hears of it every few seconds. It gives up a source
  *    that is silent for a minute.
  *
  * Home reactor, except for the calls with data. Tested by tests/integration/t_migrate_peer.py.

@@ -84,8 +84,11 @@ int state_load(const char *dir, enum state_file file, json_t **out, struct vp_er
     if (join(path, dir, files[file].name))
         return vp_fail(err, VP_E_TOO_BIG, "the state directory's path is too long");
     *out = NULL;
-    struct stat st;
-    if (stat(path, &st) && errno == ENOENT)
+    struct stat st = {0};
+    bool known = stat(path, &st) == 0;
+    if (!known && errno != ENOENT)
+        return vp_fail_errno(err, vp_err_from_errno(errno), errno, "%s", path);
+    if (!known)
         *out = json_pack("{s:i, s:[]}", "version", 1, files[file].list);
     else if (st.st_size > STATE_FILE_MAX)
         return vp_fail(err, VP_E_TOO_BIG, "%s is larger than 4 MiB", path);

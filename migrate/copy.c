@@ -249,22 +249,26 @@ static uint64_t run_length(const uint8_t *buf, uint64_t count, bool *zero)
 
 /* One run. The last block of a volume may be short. */
 static CO int run_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t *buf,
-                        bool zero)
+                        bool zero, bool mirrored)
 {
+    const struct migrate_peer_ops *to = c->to.ops;
     uint64_t at = block * COPY_BLOCK, len = min_u64(count * COPY_BLOCK, c->size_bytes - at);
     c->unflushed = true;
-    return zero ? c->to.ops->zero(c->to.arg, at, len) : c->to.ops->write(c->to.arg, at, len, buf);
+    if (zero)
+        return (mirrored && to->zero_mirrored ? to->zero_mirrored : to->zero)(c->to.arg, at, len);
+    return (mirrored && to->write_mirrored ? to->write_mirrored : to->write)(c->to.arg, at, len,
+                                                                             buf);
 }
 
-CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t *buf, bool fresh,
-                  uint64_t *written_bytes, uint64_t *zero_bytes)
+CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t *buf,
+                  enum copy_kind kind, uint64_t *written_bytes, uint64_t *zero_bytes)
 {
     int rc = 0;
     while (count > 0 && !rc) {
         bool zero = true;
         uint64_t n = buf ? run_length(buf, count, &zero) : count;
-        if (!zero || !fresh)
-            rc = run_write(c, block, n, buf, zero);
+        if (!zero || kind != COPY_FRESH)
+            rc = run_write(c, block, n, buf, zero, kind == COPY_MIRRORED);
         if (!rc)
             *(zero ? zero_bytes : written_bytes) +=
                 min_u64(n * COPY_BLOCK, c->size_bytes - block * COPY_BLOCK);
@@ -299,8 +303,8 @@ static CO void piece_copy(struct copy *c, const struct piece *p, uint8_t *buf)
     }
     if (c->mirror)
         mirror_await_late(c->mirror);
-    rc =
-        copy_write(c, p->block, p->count, zero ? NULL : buf, p->fresh, &written_bytes, &zero_bytes);
+    rc = copy_write(c, p->block, p->count, zero ? NULL : buf, p->fresh ? COPY_FRESH : COPY_AGAIN,
+                    &written_bytes, &zero_bytes);
     if (rc)
         copy_fail(c, rc, p->block, true);
     if (rc == VP_E_PEER_LOST && c->tracked && io_guard_on(GUARD_MOVE_LOST_IS_DIRTY))

@@ -49,6 +49,7 @@ struct link {
     struct nbd_handle *nbd; /* NULL: lost                                                */
     int fd;                 /* the connection; libnbd has a duplicate                    */
     uint64_t size;
+    bool flushes_all;
     uint32_t payload_max;
     uint64_t bytes; /* payload; where libnbd counts, what it had counted at the end      */
     char why[160];  /* it is lost                                                        */
@@ -361,6 +362,11 @@ uint64_t link_size(const struct link *l)
     return l->size;
 }
 
+bool link_flushes_all(const struct link *l)
+{
+    return l->flushes_all;
+}
+
 uint64_t link_bytes(const struct link *l)
 {
     return wire_bytes(l);
@@ -419,6 +425,7 @@ static int take_over_limits(struct link *l, struct vp_error *err)
     if (nbd_can_flush(l->nbd) != 1 || nbd_can_zero(l->nbd) != 1)
         return open_failed(err, VP_E_NOT_SUPPORTED, "it lacks FLUSH or WRITE_ZEROES");
     l->size = (uint64_t)size;
+    l->flushes_all = nbd_can_multi_conn(l->nbd) == 1;
     l->payload_max = (uint32_t)most / LINK_BLOCK * LINK_BLOCK;
     return 0;
 }

@@ -40,6 +40,9 @@ CO int link_open(int fd, const char *export_name, uint64_t deadline_ns, struct l
 
 /* Of the export, in bytes; as told when the link was opened. */
 uint64_t link_size(const struct link *l);
+/* Whether link_flush makes durable what other links of the same export were answered before, too
+ * (NBD, CAN_MULTI_CONN). */
+bool link_flushes_all(const struct link *l);
 
 /*
  * Requests. `buf` is used until the call returns, and never afterwards, also when the link was cut.

@@ -29,6 +29,7 @@
  */
 #include "migrate/migrate_impl.h"
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "base/verify.h"
 #include "io/guard.h"
@@ -98,6 +99,7 @@ int migrate_fail(struct migrate *m, int rc, const char *fmt, ...)
     va_start(args, fmt);
     (void)vsnprintf(m->status.error, sizeof(m->status.error), fmt, args);
     va_end(args);
+    bytes_make_printable(m->status.error); /* it may have been cut inside a character */
     return rc;
 }
 

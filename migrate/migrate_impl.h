@@ -17,6 +17,13 @@
 
 #define COPY_EXTENTS 64U
 
+/* Why blocks are written to the target. */
+enum copy_kind {
+    COPY_FRESH,    /* a scan: they are holes there, so zeros are not written */
+    COPY_AGAIN,    /* a round: zeros become holes                            */
+    COPY_MIRRORED, /* the same, and a client waits                           */
+};
+
 /* The data of a volume, on their way to the other side of its move. Of a volume that is not frozen:
  * with the blocks that have changed meanwhile. */
 struct copy {
@@ -95,10 +102,9 @@ void copy_verify_whole(const struct copy *c);
 void copy_fail(struct copy *c, int rc, uint64_t block, bool there);
 /* Whether one of these blocks is being copied. */
 bool copy_is_flying(const struct copy *c, uint64_t block, uint64_t count);
-/* Writes blocks to the target. Zeros: nothing when `fresh` (they are holes there), else they become
- * holes. Adds what was written and what was zero. */
-CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t *buf, bool fresh,
-                  uint64_t *written_bytes, uint64_t *zero_bytes) must_check;
+/* Writes blocks to the target. Adds what was written and what was zero. */
+CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t *buf,
+                  enum copy_kind kind, uint64_t *written_bytes, uint64_t *zero_bytes) must_check;
 
 /* ---- mirror.c ----------------------------------------------------------------------------- */
 

@@ -109,7 +109,7 @@ static void mirror_stop(struct mirror *m)
 static CO void slot_write(struct mirror_slot *s)
 {
     struct mirror *m = s->mirror;
-    s->rc = copy_write(m->copy, s->block, s->count, s->zero ? NULL : s->data, false,
+    s->rc = copy_write(m->copy, s->block, s->count, s->zero ? NULL : s->data, COPY_MIRRORED,
                        &m->mirrored_bytes, &m->mirrored_bytes);
     if (s->rc) {
         mirror_stop(m);

@@ -55,7 +55,11 @@ struct migrate_peer_ops {
      * before the next `renew` has succeeded. Any number at once. */
     CO int (*write)(void *arg, uint64_t offset, uint64_t len, const void *buf);
     CO int (*zero)(void *arg, uint64_t offset, uint64_t len);
-    /* What was answered before is durable. */
+    /* The same for a client that waits: it does not wait behind requests of the two above. NULL:
+     * those do it. */
+    CO int (*write_mirrored)(void *arg, uint64_t offset, uint64_t len, const void *buf);
+    CO int (*zero_mirrored)(void *arg, uint64_t offset, uint64_t len);
+    /* What was answered before by any of these is durable. */
     CO int (*flush)(void *arg);
 };
 

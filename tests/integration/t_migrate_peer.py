@@ -27,6 +27,7 @@ WAIT = 120 if SLOW else 60
 MODES = ("live", "mirror", "offline")
 BULK_AT, BULK = 16 << 20, 48 << 20  # what nobody writes: it makes a move last
 VOLUME = "1T"  # sparse
+COPIES, MIRRORED = 1, 3  # the connections of a move, in the order in which they are made; 0: messages
 
 
 class Host(Daemon):
@@ -96,9 +97,15 @@ class Proxy(threading.Thread):
             except OSError:
                 pass
 
-    def drop(self):
+    def forget(self):
         with self.lock:
-            pairs, self.pairs = self.pairs, []
+            self.pairs = []
+
+    def drop(self, only=None):
+        """Ends all connections, or only the one of this number."""
+        with self.lock:
+            pairs = self.pairs if only is None else self.pairs[only:only + 1]
+            self.pairs = [p for p in self.pairs if p not in pairs]
         for pair in pairs:
             for s in pair:
                 try:
@@ -274,6 +281,8 @@ class World:
         began = time.monotonic()
         before = self.settled()
         connects = [c.connects for c in self.clients]
+        for proxy in self.proxies:
+            proxy.forget()
         disturb(before, self.begin(before, mode), mode)
         after = self.settled()
         if ("done" if after != before else "stays") not in outcomes:
@@ -326,6 +335,19 @@ def cut(w, seconds):
     return run
 
 
+def one_cut(w, which):
+    """The connection of this number breaks."""
+    def run(at, move, mode):
+        proxy = w.proxies[1 - at]
+        while len(proxy.pairs) <= MIRRORED:
+            time.sleep(0.002)
+        proxy.drop(which)
+        m = w.end_of(at, move)
+        if m["phase"] != "done" or m["breaks"] != 1:
+            w.fail(f"{m}")
+    return run
+
+
 def silent(w, seconds):
     def run(at, move, mode):
         proxy = w.proxies[1 - at]
@@ -367,6 +389,8 @@ def run(directory, rng, w):
             for which in ("source", "destination"):
                 w.trial(f"the {which} is killed", mode, killed(w, which), ("done", "stays"))
                 w.trial(f"cancelled at the {which}", mode, cancelled(w, which), ("done", "stays"))
+        for which in (COPIES, MIRRORED):
+            w.trial(f"connection {which} breaks", "mirror", one_cut(w, which), ("done",))
         for mode in ("live", "mirror"):
             w.trial("the network is cut for a second", mode, cut(w, 1), ("done",))
             w.trial("the network is silent for three seconds", mode, silent(w, 3), ("done", "stays"))

@@ -63,7 +63,7 @@ def reply(request, result):
     return json.dumps({"jsonrpc": "2.0", "id": request, "result": result}).encode() + b"\n"
 
 
-def nbd_of(size):
+def nbd_of(size, flags=0x16D):
     """As an NBD server that has an export of so many bytes; fixed newstyle."""
     def serve(s, request):
         s.sendall(reply(request, {}) + b"NBDMAGIC" + b"IHAVEOPT" + (3).to_bytes(2, "big"))
@@ -73,8 +73,8 @@ def nbd_of(size):
             option, length = int.from_bytes(head[8:12], "big"), int.from_bytes(head[12:16], "big")
             s.recv(length, socket.MSG_WAITALL)
             magic = (0x3E889045565A9).to_bytes(8, "big") + option.to_bytes(4, "big")
-            if option == 7:  # GO: the size, and FLUSH, FUA, TRIM, WRITE_ZEROES
-                info = (0).to_bytes(2, "big") + size.to_bytes(8, "big") + (0x6D).to_bytes(2, "big")
+            if option == 7:  # GO: the size, and FLUSH, FUA, TRIM, WRITE_ZEROES, CAN_MULTI_CONN
+                info = (0).to_bytes(2, "big") + size.to_bytes(8, "big") + flags.to_bytes(2, "big")
                 s.sendall(magic + (3).to_bytes(4, "big") + len(info).to_bytes(4, "big") + info)
                 s.sendall(magic + (1).to_bytes(4, "big") + (0).to_bytes(4, "big"))
                 s.recv(1 << 16)
@@ -110,6 +110,7 @@ def cases():
     yield "a data connection that is none", {**good, "peer.data": lambda s, i: s.sendall(reply(i, {}) + b"\xff" * 4096)}
     yield "a data connection that closes", {**good, "peer.data": lambda s, i: s.sendall(reply(i, {}))}
     yield "a volume of another size", {**good, "peer.data": nbd_of(1 << 20)}
+    yield "a flush of one connection only", {**good, "peer.data": nbd_of(64 << 20, 0x6D)}
 
 
 def run(daemon, far, directory):

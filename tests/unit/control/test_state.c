@@ -129,6 +129,19 @@ static void a_damaged_cache_is_an_error_that_names_it(void **state)
     }
 }
 
+static void a_cache_that_cannot_be_looked_at_is_an_error(void **state)
+{
+    (void)state;
+    char path[128];
+    struct vp_error err = {0};
+    json_t *cache = NULL;
+    (void)snprintf(path, sizeof(path), "%s/pools.json", dir);
+    assert_int_equal(symlink("pools.json", path), 0); /* ELOOP */
+    assert_int_not_equal(state_load(dir, STATE_POOLS, &cache, &err), 0);
+    assert_null(cache);
+    assert_non_null(strstr(err.text, "pools.json: Too many levels of symbolic links"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -141,6 +154,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(what_was_saved_is_loaded, setup, teardown),
         cmocka_unit_test_setup_teardown(a_damaged_cache_is_an_error_that_names_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_cache_that_cannot_be_looked_at_is_an_error, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,6 +43,7 @@ struct far {
     bool frozen_only;   /* lose_at counts only requests of the freeze */
     bool hangs;         /* requests wait for a cut      */
     bool lost;
+    unsigned mirrored;           /* requests for which clients wait */
     unsigned renewals, refusals; /* refusals: of the next attempts to renew */
     unsigned silences;           /* of the next arrivals: carried out, and not answered */
     bool arrives_deaf;           /* … and not carried out */
@@ -114,6 +115,18 @@ static CO int far_zero(void *arg, uint64_t offset, uint64_t len)
     return far_request(arg, offset, len, NULL);
 }
 
+static CO int far_write_mirrored(void *arg, uint64_t offset, uint64_t len, const void *buf)
+{
+    ((struct far *)arg)->mirrored++;
+    return far_request(arg, offset, len, buf);
+}
+
+static CO int far_zero_mirrored(void *arg, uint64_t offset, uint64_t len)
+{
+    ((struct far *)arg)->mirrored++;
+    return far_request(arg, offset, len, NULL);
+}
+
 static CO int far_flush(void *arg)
 {
     struct far *f = arg;
@@ -163,6 +176,8 @@ static const struct migrate_peer_ops far_ops = {.make = far_make,
                                                 .close = far_close,
                                                 .write = far_write,
                                                 .zero = far_zero,
+                                                .write_mirrored = far_write_mirrored,
+                                                .zero_mirrored = far_zero_mirrored,
                                                 .flush = far_flush};
 
 /* ---- a client of the source ------------------------------------------------------------------ */
@@ -364,7 +379,9 @@ static CO void moves_live(struct sim_volumes *s)
 
 static CO void moves_mirrored(struct sim_volumes *s)
 {
-    moves_in(s, MIGRATE_MIRROR, &(struct far){0}, true);
+    struct far f = {0};
+    moves_in(s, MIGRATE_MIRROR, &f, true);
+    check(f.mirrored > 0 && f.mirrored < f.requests); /* on a way of their own, and only they */
 }
 
 static void a_volume_moves_in_each_mode_and_its_clients_are_told(void **state)
