@@ -199,28 +199,46 @@ static CO int session_begin(struct move_out *o, struct vp_error *err)
 
 /* ---- silence ------------------------------------------------------------------------------- */
 
-static CO void keep_run(void *arg)
-{
-    struct move_out *o = arg;
-    while (!o->ending) {
-        struct vp_error err;
-        json_t *result;
-        int rc =
-            co_queue_wait_until(&o->keep, reactor_now_ns() + KEEP_NS, "a move to another host");
-        if (rc != VP_E_TIMED_OUT || o->ending)
-            continue;
-        rc = remote_call(&o->remote, "peer.keep", key_json(o), CALL_MS, &result, &err);
-        json_decref(result);
-        if (rc)
-            vp_debug("%s: %s", o->remote.text, err.text); /* who moves data notices it, too */
-    }
-    co_group_leave(&o->helpers, 0);
-}
-
 static int cut_on_reactor(void *arg)
 {
     ways_cut(arg);
     return 0;
+}
+
+/* An error: the other daemon could not be asked twice, one after the other. A connection that was
+ * closed there meanwhile is one of them. */
+static CO int keep_ask(struct move_out *o)
+{
+    int rc = VP_E_PEER_LOST;
+    for (unsigned i = 0; rc == VP_E_PEER_LOST && !o->ending && i < 2; i++) {
+        struct vp_error err;
+        json_t *result;
+        rc = remote_call(&o->remote, "peer.keep", key_json(o), CALL_MS, &result, &err);
+        json_decref(result);
+        if (rc)
+            vp_debug("%s: %s", o->remote.text, err.text);
+    }
+    return rc;
+}
+
+/*
+ * A network that loses everything says nothing, and TCP finds out after a quarter of an hour. So a
+ * daemon that does not answer here loses its connections for data, and who moves data tries to make
+ * new ones for as long as after any other break. Other errors reach who moves data as well.
+ */
+static CO void keep_run(void *arg)
+{
+    struct move_out *o = arg;
+    while (!o->ending) {
+        int rc =
+            co_queue_wait_until(&o->keep, reactor_now_ns() + KEEP_NS, "a move to another host");
+        if (rc != VP_E_TIMED_OUT || o->ending)
+            continue;
+        rc = keep_ask(o);
+        if (rc == VP_E_PEER_LOST && !o->ending)
+            vp_ignore(reactor_call(o->on, cut_on_reactor, o), "it does not fail");
+    }
+    co_group_leave(&o->helpers, 0);
 }
 
 /* It waits for its work from the begin on, since a cut is wanted when everything else hangs. */

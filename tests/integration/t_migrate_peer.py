@@ -35,6 +35,7 @@ class Host(Daemon):
 
     def __init__(self, directory, pool):
         self.pool, self.listen, self.seen = pool, f"unix:{directory}/peer", f"{directory}/proxy"
+        self.peer = f"unix:{self.seen}"  # where the other one finds it
         super().__init__(directory, 'migrate: { listen = "%s"; };\n' % self.listen)
 
     def restart(self):
@@ -62,6 +63,7 @@ class Proxy(threading.Thread):
         self.server.listen(64)
         self.lock, self.pairs = threading.Lock(), []
         self.is_cut = False
+        self.silent_after = None  # bytes of one connection, in one direction
         self.flows = threading.Event()
         self.flows.set()
 
@@ -82,11 +84,15 @@ class Proxy(threading.Thread):
                 threading.Thread(target=self.carry, args=(a, b), daemon=True).start()
 
     def carry(self, a, b):
+        carried = 0
         try:
             while True:
                 data = a.recv(1 << 16)
                 if not data:
                     break
+                carried += len(data)
+                if self.silent_after and carried > self.silent_after:
+                    self.flows.clear()
                 self.flows.wait()
                 b.sendall(data)
         except OSError:
@@ -118,7 +124,7 @@ class Proxy(threading.Thread):
         self.drop()
 
     def heal(self):
-        self.is_cut = False
+        self.is_cut, self.silent_after = False, None
         self.flows.set()
 
 
@@ -235,7 +241,7 @@ class World:
 
     def begin(self, at, mode):
         here, there = self.hosts[at], self.hosts[1 - at]
-        out = here.tries("--json", "migrate", f"{here.pool}/v", "--to", there.pool, "--peer", f"unix:{there.seen}",
+        out = here.tries("--json", "migrate", f"{here.pool}/v", "--to", there.pool, "--peer", there.peer,
                          "--mode", mode)
         if out.returncode:
             self.fail(f"the move does not begin: {out.stderr}")
@@ -359,6 +365,22 @@ def silent(w, seconds):
     return run
 
 
+def silent_for_good(w):
+    """From the middle of the copy on. Nothing says that the connection is dead, and clients wait for the copy."""
+    def run(at, move, _mode):
+        m = w.end_of(at, move)
+        if m["phase"] != "failed":
+            w.fail(f"{m}")
+        version, end = w.clients[0].version, time.monotonic() + WAIT
+        while w.clients[0].version == version:
+            if time.monotonic() > end:
+                w.fail("clients do not go on")
+            time.sleep(0.01)
+        w.proxies[1 - at].heal()
+    w.proxies[1 - w.settled()].silent_after = BULK // 4
+    return run
+
+
 def stopped(w, which, seconds):
     def run(at, move, mode):
         victim = w.hosts[at if which == "source" else 1 - at]
@@ -396,6 +418,7 @@ def run(directory, rng, w):
             w.trial("the network is silent for three seconds", mode, silent(w, 3), ("done", "stays"))
             for which in ("source", "destination"):
                 w.trial(f"the {which} stands still for two seconds", mode, stopped(w, which, 2), ("done", "stays"))
+    w.trial("the network is silent for good", "offline", silent_for_good(w), ("stays",))
     clients_end(w.clients)
     print(f"{sum(c.connects for c in w.clients)} connections, {sum(c.verified for c in w.clients)} blocks verified")
 
