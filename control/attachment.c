@@ -262,7 +262,7 @@ static CO void retry_one(struct control *c, struct attachment *a)
 {
     struct vp_error err = {0};
     struct attachment_change change;
-    if (a->served || !a->volume[0] || reactor_now_ns() < a->retry_ns ||
+    if (!a->pool || a->served || !a->volume[0] || reactor_now_ns() < a->retry_ns ||
         attachment_change_begin(c, &change, a->pool, a->volume, &err))
         return;
     a->rc = attachment_start(c, a, &err);
@@ -340,10 +340,28 @@ CO void attachment_end(struct control *c, struct attachment *a)
     attachment_free(a);
 }
 
+CO void attachment_drop(struct control *c, struct attachment *a)
+{
+    struct vp_error err = {0};
+    char subject[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(a->pool->name, a->volume, subject);
+    a->pool = NULL;
+    vp_ignore(attachment_stop(a, STOP_POOL_GOES, &err), "what is served without a device can stop");
+    control_event(c, VP_LOG_INFO, "attachment.removed", subject, "%s", a->address);
+}
+
+void attachments_reap(struct control *c)
+{
+    struct attachment *a, *next;
+    list_for_each_safe (a, next, &c->attachments, link)
+        if (!a->pool && !a->v)
+            attachment_free(a);
+}
+
 static bool attachment_is_of(const struct attachment *a, const struct volumes *vs,
                              uint32_t volume_id)
 {
-    return a->pool->vs == vs && a->volume_id == volume_id;
+    return a->pool && a->pool->vs == vs && a->volume_id == volume_id;
 }
 
 int attachments_forget(struct control *c, const struct volumes *vs, uint32_t volume_id)
@@ -373,7 +391,7 @@ static struct attachment *find(struct control *c, const char *address)
 {
     struct attachment *a;
     list_for_each (a, &c->attachments, link)
-        if (strcmp(a->address, address) == 0)
+        if (a->pool && strcmp(a->address, address) == 0)
             return a;
     return NULL;
 }
@@ -435,8 +453,14 @@ static CO int attach_new(struct control *c, struct attachment *a, const char *vo
     memcpy(a->volume, info.name, sizeof(a->volume));
     a->volume_id = info.id;
     a->id = p->next_attachment++;
+    a->awaits = volume_is_awaited(p->vs, volume);
+    if (a->awaits && a->kind->is_device)
+        return vp_fail(err, VP_E_VOLUME_MOVING,
+                       "%s/%s has not arrived yet, and the kernel reads a block device as soon as "
+                       "there is one: attach it when it has arrived, or with --nbd",
+                       p->name, volume);
     rc = attachment_start(c, a, err);
-    if (rc)
+    if (rc || a->awaits) /* its record comes with the volume */
         return rc;
     rc = record_write(a);
     if (rc == 0)
@@ -543,7 +567,7 @@ static CO int remove_undo(struct control *c, struct attachment *a, const char *s
 
 CO int attachment_remove(struct control *c, struct attachment *a, struct vp_error *err)
 {
-    int rc = record_delete(a);
+    int rc = a->awaits ? 0 : record_delete(a);
     if (rc)
         return vp_fail(err, rc, "the pool could not record the detachment: %s", vp_err_text(rc));
     char subject[VOLUME_FULL_NAME_BYTES];
@@ -575,14 +599,18 @@ unsigned attachment_count(const struct control_pool *p, const char *volume)
     return count;
 }
 
+static const char *attachment_state(const struct attachment *a)
+{
+    return !a->served ? "failed" : a->awaits ? "waiting" : "serving";
+}
+
 CO json_t *attachment_json(const struct attachment *a)
 {
     char subject[VOLUME_FULL_NAME_BYTES];
     control_volume_name(a->pool->name, a->volume, subject);
-    json_t *shown =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s}", "volume", subject, "kind", a->kind->name,
-                  "address", a->address, "uri", a->uri, "state", a->served ? "serving" : "failed",
-                  "read_only", a->read_only, "error", a->error);
+    json_t *shown = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s}", "volume", subject, "kind",
+                              a->kind->name, "address", a->address, "uri", a->uri, "state",
+                              attachment_state(a), "read_only", a->read_only, "error", a->error);
     json_t *figures = a->kind->figures(a, false), *more = a->kind->describe(a);
     vp_ignore(json_object_update(shown, figures), "no memory: figures are missing in the reply");
     vp_ignore(json_object_update(shown, more), "no memory: the same");

@@ -36,6 +36,7 @@ static CO int method_run(struct control *c, const struct method *m, const void *
     if (!(m->flags & METHOD_ALONE))
         return m->fn(c, args, result, err);
     co_mutex_lock(&c->lock);
+    attachments_reap(c);
     int rc = c->stopping ? vp_fail(err, VP_E_SHUTDOWN, "the daemon is stopping")
                          : m->fn(c, args, result, err);
     co_mutex_unlock(&c->lock);
@@ -196,6 +197,7 @@ static CO void stop(struct control *c)
         co_queue_wait(&c->state_changed, "what is tried again ends");
     co_mutex_lock(&c->lock);
     int rc = control_pools_close(c);
+    attachments_reap(c);
     co_mutex_unlock(&c->lock);
     move_reports_save(c);
     if (c->rc == 0)

@@ -80,8 +80,9 @@ struct export_kind;
 
 struct attachment {
     struct list link;
-    struct control_pool *pool;
-    uint64_t id; /* key of its record */
+    struct control_pool *pool; /* NULL: it is gone (attachment_drop) */
+    uint64_t id;               /* key of its record */
+    bool awaits; /* its volume has not arrived: clients wait, and the pool remembers nothing yet */
     uint32_t volume_id;
     char volume[VOLUME_NAME_MAX + 1];
     char address[ATTACHMENT_ADDRESS_MAX + 1];
@@ -233,6 +234,11 @@ CO void attachment_withdraw(struct control *c, struct attachment *a);
 /* Ends serving for good, whoever uses it, and drops it: its volume has left the pool. The record
  * stays. The caller holds control.lock, or whoever holds it waits for the caller. */
 CO void attachment_end(struct control *c, struct attachment *a);
+/* The same without the lock, of one that awaits its volume: that will not arrive. What is left of
+ * it is freed by attachments_reap. */
+CO void attachment_drop(struct control *c, struct attachment *a);
+/* The caller has control.lock, and holds no attachment. No yield. */
+void attachments_reap(struct control *c);
 /* Drops those of a volume that has left the pool. The caller holds control.lock, and deletes their
  * records. VP_E_BUSY: one of them is served, or a move has them in its hands; none is dropped. */
 int attachments_forget(struct control *c, const struct volumes *vs, uint32_t volume_id) must_check;
@@ -258,6 +264,9 @@ int attachment_change_begin(struct control *c, struct attachment_change *ch,
                             const struct control_pool *p, const char *volume,
                             struct vp_error *err) must_check;
 void attachment_change_end(struct control *c, struct attachment_change *ch);
+/* Those of this volume that are under way end. */
+CO void attachment_changes_await(struct control *c, const struct control_pool *p,
+                                 const char *volume);
 /* A move keeps the attachments of this volume as they are, and may have one in its hands. */
 bool control_moves_hold(const struct control *c, const struct control_pool *p, const char *volume);
 

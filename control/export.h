@@ -24,7 +24,8 @@ struct export_kind {
     CO int (*start)(struct control *c, struct attachment *a, struct vp_error *err);
     /* Ends the export for its users. After an error with a->served still set the export is served
      * on, and can be stopped again, or left. After another error the export has ended, and
-     * something of it remains. */
+     * something of it remains. What is no device may be stopped without control.lock
+     * (attachment_drop): a->served is NULL before anything ends. */
     CO int (*stop)(struct attachment *a, struct vp_error *err);
     /* The next daemon goes on with the export, or a later start. It ends here so that its users
      * wait, or come again. Without control.lock when the volume is withdrawn (migrate_exports.h):

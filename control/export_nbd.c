@@ -94,9 +94,10 @@ static CO int nbd_start(struct control *c, struct attachment *a, struct vp_error
 
 static CO int nbd_stop(struct attachment *a, struct vp_error *err)
 {
+    struct nbdx_server *server = a->served;
     (void)err;
-    nbdx_server_stop(a->served, STOP_MS);
-    a->served = NULL;
+    a->served = NULL; /* others may look at it */
+    nbdx_server_stop(server, STOP_MS);
     return 0;
 }
 

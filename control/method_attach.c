@@ -145,6 +145,8 @@ static CO int attachments(struct control *c, const void *args, json_t **result,
     json_t *list = json_array();
     const struct attachment *a;
     list_for_each (a, &c->attachments, link) {
+        if (!a->pool) /* gone */
+            continue;
         if (json_array_append_new(list, attachment_json(a)) == 0)
             continue;
         json_decref(list);

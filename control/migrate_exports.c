@@ -47,6 +47,8 @@ int attachment_change_begin(struct control *c, struct attachment_change *ch,
 {
     migrations_reap(c); /* one that has ended holds nothing */
     int rc = refuse_while_moving(c, p, volume, err);
+    if (rc == 0)
+        rc = receivers_refuse_change(c, p, volume, err);
     if (rc)
         return rc;
     *ch = (struct attachment_change){.pool = p, .volume = volume};
@@ -60,14 +62,25 @@ void attachment_change_end(struct control *c, struct attachment_change *ch)
     co_queue_wake_all(&c->attachment_changed);
 }
 
-static bool move_has_changes(const struct control_move *m)
+static bool has_changes(const struct control *c, const struct control_pool *p, const char *volume)
 {
     const struct attachment_change *ch;
-    list_for_each (ch, &m->control->attachment_changes, link)
-        if (is_of(m->from, m->volume, ch->pool, ch->volume) ||
-            is_of(m->to, m->name, ch->pool, ch->volume))
+    list_for_each (ch, &c->attachment_changes, link)
+        if (is_of(p, volume, ch->pool, ch->volume))
             return true;
     return false;
+}
+
+CO void attachment_changes_await(struct control *c, const struct control_pool *p,
+                                 const char *volume)
+{
+    while (has_changes(c, p, volume))
+        co_queue_wait(&c->attachment_changed, "attach or detach of a volume");
+}
+
+static bool move_has_changes(const struct control_move *m)
+{
+    return has_changes(m->control, m->from, m->volume) || has_changes(m->control, m->to, m->name);
 }
 
 /* None begins any more, and those under way end. */

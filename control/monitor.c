@@ -137,6 +137,7 @@ static CO void tend(void *arg)
     bool due = reactor_now_ns() >= c->next_tend_ns;
     if (!c->lock.owner) {
         co_mutex_lock(&c->lock);
+        attachments_reap(c);
         tend_locked(c, due);
         co_mutex_unlock(&c->lock);
         if (due)

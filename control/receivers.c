@@ -276,7 +276,10 @@ static CO int receiver_begin(struct receiver *r, const char *volume, const struc
         receiver_abandon(r);
         return rc;
     }
-    rc = receiver_watch_begin(r);
+    const struct receive_exports exports = receiver_exports(r);
+    rc = receive_admit(r->receive, &exports);
+    if (!rc)
+        rc = receiver_watch_begin(r);
     if (!rc)
         return 0;
     struct vp_error ignored;

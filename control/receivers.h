@@ -14,6 +14,7 @@
  *    receivers_refuse, or ends all moves.
  * 4. A move that has ended has no say any more. What became of the volume is asked of the pool's
  *    records (receive_decide), as after a restart.
+ * 5. Exports of the volume may come and go before it has arrived (receivers_exports.c).
  *
  * Home reactor only. Tested by tests/integration/t_migrate_peer_receive.py.
  */
@@ -106,6 +107,9 @@ json_t *receiver_json_of(struct control *c, struct vp_uuid id);
 /* As migrations_refuse. No yield. */
 int receivers_refuse(const struct control *c, const struct control_pool *p, const char *what,
                      struct vp_error *err) must_check;
+/* VP_E_VOLUME_MOVING: the volume arrives in this moment, or is given up: its exports stay. */
+int receivers_refuse_change(const struct control *c, const struct control_pool *p,
+                            const char *volume, struct vp_error *err) must_check;
 /* The daemon stops: declines all. No message is worked on any more. */
 CO void receivers_end(struct control *c);
 

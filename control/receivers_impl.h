@@ -1,4 +1,4 @@
-/* Shared by receivers.c and receivers_message.c. */
+/* Shared by receivers.c, receivers_message.c and receivers_exports.c. */
 #ifndef VP_CONTROL_RECEIVERS_IMPL_H
 #define VP_CONTROL_RECEIVERS_IMPL_H
 
@@ -10,8 +10,9 @@ struct receiver {
     struct control *control;
     struct control_pool *pool; /* a reference; NULL: it has ended */
     struct co_mutex lock;
-    unsigned users; /* who is, or waits to be, in its lock; its watcher */
-    bool forgotten; /* on no list: the last user frees it */
+    unsigned users;    /* who is, or waits to be, in its lock; its watcher */
+    bool exports_held; /* they neither come nor go */
+    bool forgotten;    /* on no list: the last user frees it */
     struct co_queue ended;
 
     struct vp_uuid id, volume_uuid, source_pool;
@@ -28,6 +29,14 @@ struct receiver {
     const char *phase;
     char error[512];
 };
+
+/* For receive_admit. */
+struct receive_exports receiver_exports(struct receiver *r);
+/* In the lock. Exports neither come nor go, until the move has ended or exports_held is taken back.
+ */
+CO void receiver_exports_hold(struct receiver *r);
+/* In the lock, held: the volume has arrived, and serves them. */
+void receiver_exports_arrived(struct receiver *r);
 
 struct receiver *receiver_find(const struct control *c, struct vp_uuid id);
 /* False: it has ended meanwhile, and is not locked. */

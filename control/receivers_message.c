@@ -47,7 +47,7 @@ static CO int session_begin(struct receiver *r, struct vp_error *err)
     const struct control_config *config = r->control->config;
     char id[VP_UUID_TEXT];
     const struct nbdx_export export = {.name = vp_uuid_format(r->id, id),
-                                       .front = volume_front(receive_volume(r->receive))};
+                                       .front = receive_front(r->receive)};
     const struct nbdx_server_options o = {
         .address = {.kind = NBDX_GIVEN, .fd = -1},
         .exports = &export,
@@ -142,10 +142,14 @@ static CO int receiver_verdict(struct receiver *r, bool arrive, enum migrate_ver
             vp_ignore(vp_fail(err, VP_E_CANCELLED, "it was declined"), "the verdict says it");
         return rc;
     }
+    receiver_exports_hold(r);
     int rc = receive_arrive(r->receive, verdict, err);
+    r->exports_held = rc != VP_E_BUSY;
     if (rc == VP_E_BUSY)
         return rc;
-    if (*verdict != MIGRATE_HAS_ARRIVED)
+    if (*verdict == MIGRATE_HAS_ARRIVED)
+        receiver_exports_arrived(r);
+    else
         receiver_note(r, err->text);
     receiver_end(r);
     return rc;

@@ -9,6 +9,9 @@
  *    answer that stays true. When that fails too, nobody knows, and the source asks again.
  * 3. A commit that was tried and failed may be durable. The pool is fenced then, so nothing here
  *    can be deleted, and what its disks say is known when the pool is opened again.
+ * 4. Clients may wait for the volume (receive_admit). The exports by which they do are recorded
+ *    with its arrival. They end before the volume is closed, when it does not arrive or nobody
+ *    knows.
  *
  * Tested by tests/unit/migrate/test_receive.c and by the simulator's moves between hosts.
  */
@@ -30,7 +33,9 @@ struct receive {
     enum receive_state state;
     bool declining;        /* its deletion was tried: it does not arrive any more */
     struct volume *target; /* NULL: not open any more */
-    struct vp_error why;   /* why it has not arrived, or is in doubt */
+    struct front *way;     /* to the target, for the session; NULL: its clients do not wait */
+    struct receive_exports exports;
+    struct vp_error why; /* why it has not arrived, or is in doubt */
 };
 
 static void receive_move(struct receive *r, enum receive_state to)
@@ -42,7 +47,13 @@ static void receive_move(struct receive *r, enum receive_state to)
 static CO void receive_close(struct receive *r)
 {
     struct volume *v = r->target;
+    struct front *way = r->way;
     r->target = NULL;
+    r->way = NULL;
+    if (way) {
+        r->exports.end(r->exports.arg);
+        volume_await_end(v, way, false);
+    }
     if (v)
         volume_close(v);
 }
@@ -81,6 +92,18 @@ struct volume *receive_volume(const struct receive *r)
     return r->target;
 }
 
+struct front *receive_front(const struct receive *r)
+{
+    return r->way ? r->way : volume_front(r->target);
+}
+
+CO int receive_admit(struct receive *r, const struct receive_exports *x)
+{
+    VP_VERIFY_TRUE(r->state == RECEIVE_OPEN && r->target && !r->way);
+    r->exports = *x;
+    return volume_await_begin(r->target, &r->way);
+}
+
 enum receive_state receive_state(const struct receive *r)
 {
     return r->state;
@@ -102,16 +125,34 @@ static int thaw_on_reactor(void *front)
     return 0;
 }
 
+/* ARRIVED, in one commit with the records of the exports. */
+static CO int receive_record(struct receive *r, bool *in_doubt)
+{
+    struct pool_batch b;
+    pool_batch_init(&b);
+    int rc = r->way ? r->exports.arrive(r->exports.arg, &b) : 0;
+    if (!rc)
+        rc = volume_arrive(r->vs, r->name, &b, in_doubt);
+    pool_batch_fini(&b);
+    return rc;
+}
+
 static CO int receive_commit(struct receive *r, bool *in_doubt)
 {
     struct volume *v = r->target;
+    struct front *way = receive_front(r);
     *in_doubt = false;
-    int rc = reactor_call(volume_reactor(v), quiet_on_reactor, volume_front(v));
+    int rc = reactor_call(volume_reactor(v), quiet_on_reactor, way);
     if (rc)
         return rc;
-    rc = volume_arrive(r->vs, r->name, NULL, in_doubt);
-    vp_ignore(reactor_call(volume_reactor(v), thaw_on_reactor, volume_front(v)), "it cannot fail");
-    return rc;
+    rc = receive_record(r, in_doubt);
+    if (rc || !r->way) {
+        vp_ignore(reactor_call(volume_reactor(v), thaw_on_reactor, way), "it cannot fail");
+        return rc;
+    }
+    r->way = NULL;
+    volume_await_end(v, way, true); /* clients that wait are served */
+    return 0;
 }
 
 /* Nobody answers for its record any more: ARRIVED is confirmed by the source or given up. */

@@ -32,6 +32,23 @@ CO int receive_begin(struct volumes *vs, const char *name, const struct migrate_
                      struct receive **out, struct vp_error *err) must_check;
 /* The target; open until receive_arrive, receive_decline or receive_free is called. */
 struct volume *receive_volume(const struct receive *r);
+/* Where the session writes to: the target's front, or after receive_admit a front beside it. */
+struct front *receive_front(const struct receive *r);
+
+/* What the layer above does about exports of a volume that has not arrived. */
+struct receive_exports {
+    /* The volume arrives: adds to `b` the records of the exports that there are. Until the end of
+     * receive_arrive none comes or goes. */
+    int (*arrive)(void *arg, struct pool_batch *b);
+    /* The volume does not arrive, or nobody knows: exports end, and close it. */
+    CO void (*end)(void *arg);
+    void *arg;
+};
+/*
+ * Clients may open the target from now on, and wait for its arrival (volume_await_begin). `x` is
+ * copied. No session has begun. VP_E_NO_MEMORY.
+ */
+CO int receive_admit(struct receive *r, const struct receive_exports *x) must_check;
 enum receive_state receive_state(const struct receive *r);
 /*
  * TARGET becomes ARRIVED, durably. Call it again as often as the message comes: then it says what

@@ -434,7 +434,9 @@ uint32_t front_sector_bytes(const struct front *f)
     return volume_sector_bytes(front_volume(f));
 }
 
+/* Clients of a volume that has not arrived are told what they will find. */
 bool front_is_read_only(const struct front *f)
 {
-    return volume_is_read_only(front_volume(f));
+    unsigned flags = atomic_load_explicit(&front_volume(f)->flags, memory_order_relaxed);
+    return flags & (VOLUME_IS_READ_ONLY | VOLUME_WILL_BE_READ_ONLY);
 }

@@ -141,6 +141,8 @@ int volume_check_stays(struct volumes *vs, const char *name, struct vp_error *er
 int volume_owner_check_open(const struct volume *v, struct vp_error *err)
 {
     const char *other = v->owner.move.volume;
+    if (v->awaited)
+        return 0;
     if (v->owner.ownership == VOLUME_TARGET)
         return vp_fail(err, VP_E_VOLUME_MOVING,
                        "volume %s is the target of a move from %s that has not ended",

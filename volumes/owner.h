@@ -21,8 +21,8 @@
  *    both pools are open: it is not served any more, and stays until somebody deletes it. There are
  *    two only when somebody gave up a side of a move (migrate_forget) that came back after all.
  *
- * Nothing but an owner that is not in doubt is opened by clients (volume_open). Everything here:
- * HOME.
+ * Nothing but an owner that is not in doubt is opened by clients (volume_open), and a TARGET whose
+ * clients wait for its arrival (volume_await_begin). Everything here: HOME.
  */
 #ifndef VP_VOLUMES_OWNER_H
 #define VP_VOLUMES_OWNER_H
@@ -92,6 +92,20 @@ CO int volume_target_delete(struct volumes *vs, const char *name, struct vp_erro
  * yet (NULL: on any). */
 CO int volume_open_to_move(struct volumes *vs, const char *name, struct reactor *beside,
                            struct volume **out, struct vp_error *err) must_check;
+
+/*
+ * Clients may open a TARGET before the volume has arrived (volumes/await.c). From
+ * volume_await_begin on, what clients hold, its front, answers FLUSH with success and all else at
+ * once with VP_E_VOLUME_AWAITED. Whoever moves the volume has a front of its own then, *way, and
+ * sends its requests there. The caller has the volume open, and nobody else has. VP_E_NO_MEMORY.
+ */
+struct front;
+CO int volume_await_begin(struct volume *v, struct front **way) must_check;
+/* Frees `way`, which is idle. `arrived`: the volume serves its clients from now on, those that were
+ * there before and new ones. Else no client has it open, and none opens it any more. */
+CO void volume_await_end(struct volume *v, struct front *way, bool arrived);
+/* Clients may open it, and wait for its arrival. */
+bool volume_is_awaited(struct volumes *vs, const char *name);
 
 /*
  * From now on the volume, an OWNER, is neither resized, renamed, changed nor deleted. Nothing is

@@ -129,7 +129,8 @@ void volume_options_apply(struct volume *v, const struct volume_options *o)
                      (o->sync_always ? VOLUME_IS_SYNC_ALWAYS : 0) |
                      (o->full_policy == VOLUME_FULL_ENOSPC ? VOLUME_IS_ENOSPC : 0);
     if (v->owner.ownership == VOLUME_TARGET)
-        flags = VOLUME_IS_ENOSPC; /* only the move writes to it, and waits for no room */
+        /* Only the move writes to it, and waits for no room. */
+        flags = VOLUME_IS_ENOSPC | (o->read_only ? VOLUME_WILL_BE_READ_ONLY : 0);
     v->options = *o;
     atomic_store_explicit(&v->flags, flags, memory_order_relaxed);
     atomic_store_explicit(&v->size_bytes, o->size_bytes, memory_order_relaxed);

@@ -125,6 +125,7 @@ enum volume_flag_bits {
     VOLUME_IS_ZERO_DETECT = 2,
     VOLUME_IS_SYNC_ALWAYS = 4,
     VOLUME_IS_ENOSPC = 8,
+    VOLUME_WILL_BE_READ_ONLY = 16, /* a TARGET: when it has arrived */
 };
 
 /* Of one volume, on its reactor, while it is active. */
@@ -184,6 +185,7 @@ struct volume {
     struct volume_options options;     /* what the record says */
     struct volume_owner owner;         /* what the record says */
     const struct volume_move *leaving; /* a move's: it is about to leave (volume_leave_begin) */
+    bool awaited;                      /* a TARGET that clients may open (await.c) */
     bool attended;  /* a move that is at work here answers for INTENT, TARGET and ARRIVED */
     bool switching; /* INTENT: its move is at the commit point, or past it */
     enum volume_state state;

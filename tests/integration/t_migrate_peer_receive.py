@@ -188,7 +188,7 @@ def test_arrives(here):
     check("it is shown as a move that comes", here.move(m)["incoming"] and here.move(m)["phase"] == "receiving"
           and here.move(m)["peer"] == "far.example" and here.move(m)["to"] == "tank/vm")
     check("and in text", "far.example:far/vm" in here.vpool("migrate", "status"))
-    check("its target is nobody's volume yet", "is the target of a move" in here.refuses("attach", "tank/vm", "--nbd", "unix:/tmp/x"))
+    check("it is no block device yet", "has not arrived yet" in here.refuses("attach", "tank/vm", "--ublk"))
     check("and it is said how that is ended", "`vpool migrate cancel tank/vm`" in here.refuses("volume", "delete", "tank/vm"))
     m.session(wire)
     first, second = m.data(here), m.data(here)
@@ -237,6 +237,128 @@ def test_declined(here):
     check("cancelled here, it is gone", "cancelled" in here.vpool("migrate", "cancel", "tank/vm") and "vm" not in here.volumes()
           and here.move(m)["phase"] == "cancelled")
     check("and the source is told", m.ask(wire, "arrive")["verdict"] == "not-arrived")
+    wire.close()
+
+
+# ---- clients that are there before the volume ------------------------------------------------------------------------
+
+
+def gets_eperm(fn, *args):
+    """At once, with EPERM."""
+    try:
+        fn(*args)
+    except nbd.Error as e:
+        return e.errno == "EPERM"
+    return False
+
+
+def attach(here):
+    sock = here.dir + "/early"
+    here.vpool("attach", "tank/vm", "--nbd", f"unix:{sock}")
+    h = nbd.NBD()
+    h.connect_uri(f"nbd+unix:///tank/vm?socket={sock}")
+    return h, sock
+
+
+def attachments(here):
+    return [(a["volume"], a["state"]) for a in here.json("attachments")["attachments"]]
+
+
+class Qemu:
+    """A machine that waits for its state (-incoming), with the volume for a disk."""
+
+    def __init__(self, here, sock):
+        path = here.dir + "/qmp"
+        self.process = subprocess.Popen(
+            ["qemu-system-x86_64", "-machine", "q35,accel=tcg", "-m", "64", "-nodefaults", "-display", "none", "-incoming", "defer",
+             "-qmp", f"unix:{path},server=on,wait=off", "-drive", f"if=virtio,format=raw,cache=none,file=nbd+unix:///tank/vm?socket={sock}"])
+        end = time.monotonic() + WAIT
+        while True:
+            try:
+                self.socket = socket.socket(socket.AF_UNIX)
+                self.socket.connect(path)
+                break
+            except OSError:
+                if time.monotonic() > end or self.process.poll() is not None:
+                    raise SystemExit("FAILED: qemu does not start")
+                time.sleep(0.05)
+        self.socket.settimeout(WAIT)
+        self.file = self.socket.makefile("rw")
+        self.file.readline()
+        self.call("qmp_capabilities")
+
+    def call(self, command):
+        self.file.write(json.dumps({"execute": command}) + "\n")
+        self.file.flush()
+        while True:
+            answer = json.loads(self.file.readline())
+            if "event" not in answer:
+                return answer["return"]
+
+    def quit(self):
+        self.call("quit")
+        return self.process.wait(WAIT) == 0
+
+
+def test_early_clients(here):
+    wire = here.connect()
+    m = Move("vm").make(wire)
+    h, sock = attach(here)
+    check("a client connects before the volume has arrived", h.get_size() == SIZE and not h.is_read_only()
+          and attachments(here) == [("tank/vm", "waiting")])
+    check("its flush succeeds", h.flush() is None)
+    check("the rest is refused", gets_eperm(h.pread, 512, 0) and gets_eperm(h.pwrite, b"x" * 512, 0)
+          and gets_eperm(h.trim, MIB, 0) and gets_eperm(h.zero, MIB, 0))
+    vm = Qemu(here, sock)
+    check("a machine that waits for its state starts", vm.call("query-status")["status"] == "inmigrate")
+    m.session(wire)
+    data = m.data(here)
+    data.pwrite(b"d" * 4096, 0)
+    check("what the source sends is not theirs yet", data.pread(4096, 0) == b"d" * 4096 and gets_eperm(h.pread, 4096, 0))
+    check("it arrives", m.ask(wire, "arrive")["verdict"] == "arrived")
+    check("the same connection serves", h.pread(4096, 0) == b"d" * 4096 and attachments(here) == [("tank/vm", "serving")])
+    h.pwrite(b"e" * 4096, 4096)
+    h.flush()
+    check("the machine has it, too", vm.quit())
+    out = subprocess.run(["qemu-io", "-r", "-f", "raw", "-c", "read -P 0x65 4096 4096", f"nbd+unix:///tank/vm?socket={sock}"],
+                         capture_output=True, text=True)
+    check("and so have others", out.returncode == 0 and "verification failed" not in out.stdout)
+    m.ask(wire, "confirm")
+    h.shutdown()
+    here.restart("kill")
+    check("its export is remembered since the arrival", attachments(here) == [("tank/vm", "serving")])
+    here.vpool("detach", "tank/vm")
+    here.vpool("volume", "delete", "tank/vm")
+    wire.close()
+
+
+def test_early_clients_of_nothing(here):
+    for how in ("decline", "cancel", "decide", "kill", "stop"):
+        wire = here.connect()
+        m = Move("vm").make(wire)
+        m.session(wire)
+        h, _ = attach(here)
+        if how in ("decline", "decide"):
+            m.ask(wire, how)
+        elif how == "cancel":
+            here.vpool("migrate", "cancel", "tank/vm")
+        else:
+            here.restart(how)
+        check(f"{how}: the export ends with the volume", is_cut(h) and attachments(here) == [] and "vm" not in here.volumes()
+              and not (how != "kill" and os.path.exists(here.dir + "/early")))
+        wire.close()
+    wire = here.connect()
+    m = Move("vm").make(wire)
+    h, _ = attach(here)
+    h.shutdown()
+    here.vpool("detach", "tank/vm")
+    check("it is detached like others", attachments(here) == [])
+    attach(here)[0].shutdown()
+    m.session(wire)
+    check("and attached again", m.ask(wire, "arrive")["verdict"] == "arrived")
+    m.ask(wire, "confirm")
+    here.vpool("detach", "tank/vm")
+    here.vpool("volume", "delete", "tank/vm")
     wire.close()
 
 
@@ -445,7 +567,7 @@ def run(listen):
         here.start()
         here.wait_ready()
         here.vpool("create", "tank", directory + "/d0", directory + "/d1", "--size", "512M")
-        tests = (test_hello, test_arrives, test_declined, test_offers, test_secrets, test_sessions, test_streams, test_restarts)
+        tests = (test_hello, test_arrives, test_declined, test_early_clients, test_early_clients_of_nothing, test_offers, test_secrets, test_sessions, test_streams, test_restarts)
         for test in tests if listen.startswith("unix") else (test_hello, test_arrives, test_sessions, test_restarts):
             print(f"{test.__name__}, {listen}", flush=True)
             test(here)

@@ -118,6 +118,7 @@ static CO void control_begin(struct sim_volumes *s)
     list_init(&control.attachments);
     list_init(&control.moves);
     migrations_init(&control.migrations);
+    receivers_init(&control.receivers);
     list_init(&control.attachment_changes);
     co_queue_init(&control.attachment_changed);
     check_ok(event_ring_init(&control.events));

@@ -31,6 +31,9 @@ static CO void control_begin(struct sim_volumes *s)
     control = (struct control){.started = true, .config = &config};
     control_config_defaults(&config);
     list_init(&control.pools);
+    list_init(&control.attachments);
+    list_init(&control.attachment_changes);
+    co_queue_init(&control.attachment_changed);
     migrations_init(&control.migrations);
     receivers_init(&control.receivers);
     check_ok(event_ring_init(&control.events));

@@ -232,6 +232,101 @@ static void a_volume_does_not_arrive_while_a_request_of_its_source_is_at_work(vo
     play(writes_at_the_arrival);
 }
 
+/* ---- clients that wait ---------------------------------------------------------------------- */
+
+static struct waiting {
+    struct volume *v; /* open for the client */
+    struct front_client client;
+    unsigned arrivals, ends; /* what was called */
+    int arrive_rc;
+} waiting;
+
+static int waiting_arrives(void *arg, struct pool_batch *b)
+{
+    (void)arg;
+    check(b != NULL);
+    waiting.arrivals++;
+    return waiting.arrive_rc;
+}
+
+static CO void waiting_end(void *arg)
+{
+    struct waiting *w = arg;
+    w->ends++;
+    volume_close(w->v);
+    w->v = NULL;
+}
+
+static CO struct receive *begin_with_client(struct sim_volumes *s)
+{
+    const struct receive_exports x = {waiting_arrives, waiting_end, &waiting};
+    struct vp_error err = {0};
+    struct front_client mover;
+    waiting = (struct waiting){0};
+    struct receive *r = begin(s);
+    check_ok(receive_admit(r, &x));
+    check_ok(volume_open(s->other, "w", true, &waiting.v, &err));
+    front_client_init(&waiting.client, volume_front(waiting.v));
+    front_client_init(&mover, receive_front(r));
+    memset(data, 0x5a, sizeof(data));
+    check_ok(front_write(&mover, 0, sizeof(data), data, 0));
+    check_equal(front_read(&waiting.client, 0, sizeof(seen), seen), VP_E_VOLUME_AWAITED);
+    return r;
+}
+
+static CO void arrives_for_client(struct sim_volumes *s)
+{
+    struct receive *r = begin_with_client(s);
+    check_arrives(r, MIGRATE_HAS_ARRIVED);
+    check_arrives(r, MIGRATE_HAS_ARRIVED);
+    check_equal(waiting.arrivals, 1);
+    check_equal(waiting.ends, 0);
+    check_ok(front_read(&waiting.client, 0, sizeof(seen), seen));
+    check(memcmp(seen, data, sizeof(seen)) == 0);
+    receive_free(r);
+    volume_close(waiting.v);
+    check_served(s);
+}
+
+static void a_client_that_waits_is_served_at_the_arrival(void **state)
+{
+    (void)state;
+    play(arrives_for_client);
+}
+
+static CO void declined_with_client(struct sim_volumes *s)
+{
+    struct vp_error err = {0};
+    struct receive *r = begin_with_client(s);
+    check_ok(receive_decline(r, &err));
+    check_equal(waiting.arrivals, 0);
+    check_equal(waiting.ends, 1);
+    check_gone(s);
+    receive_free(r);
+}
+
+static void a_client_that_waits_does_not_keep_what_is_declined(void **state)
+{
+    (void)state;
+    play(declined_with_client);
+}
+
+static CO void not_recorded(struct sim_volumes *s)
+{
+    struct receive *r = begin_with_client(s);
+    waiting.arrive_rc = VP_E_NO_MEMORY;
+    check_arrives(r, MIGRATE_HAS_NOT);
+    check_equal(waiting.ends, 1);
+    check_gone(s);
+    receive_free(r);
+}
+
+static void a_volume_does_not_arrive_without_the_records_of_its_exports(void **state)
+{
+    (void)state;
+    play(not_recorded);
+}
+
 /* ---- declined ------------------------------------------------------------------------------- */
 
 static CO void declines(struct sim_volumes *s)
@@ -495,6 +590,9 @@ int main(void)
         cmocka_unit_test(a_volume_arrives_with_its_data_and_its_identity),
         cmocka_unit_test(a_message_that_comes_twice_has_the_same_answer),
         cmocka_unit_test(a_volume_does_not_arrive_while_a_request_of_its_source_is_at_work),
+        cmocka_unit_test(a_client_that_waits_is_served_at_the_arrival),
+        cmocka_unit_test(a_client_that_waits_does_not_keep_what_is_declined),
+        cmocka_unit_test(a_volume_does_not_arrive_without_the_records_of_its_exports),
         cmocka_unit_test(what_was_declined_never_arrives),
         cmocka_unit_test(what_cannot_be_here_is_refused_and_leaves_nothing),
         cmocka_unit_test(of_two_that_bring_one_volume_at_once_one_is_refused),
