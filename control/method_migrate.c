@@ -11,7 +11,8 @@
 
 struct start_args {
     const char *volume, *to, *mode, *peer;
-    uint64_t max_downtime_ms, mirror_wait_ms, bandwidth_bytes, impact_percent; /* 0: not given */
+    /* 0: not given */
+    uint64_t max_downtime_ms, mirror_wait_ms, bandwidth_bytes, impact_percent, guest_wait_ms;
     bool full_speed, dry_run;
 };
 static const struct param start_params[] = {
@@ -23,6 +24,7 @@ static const struct param start_params[] = {
     PARAM(struct start_args, mirror_wait_ms, PARAM_NUMBER, false, 1, 10000),
     PARAM(struct start_args, bandwidth_bytes, PARAM_NUMBER, false, 1 << 20, UINT64_C(1) << 50),
     PARAM(struct start_args, impact_percent, PARAM_NUMBER, false, 101, 10000),
+    PARAM(struct start_args, guest_wait_ms, PARAM_NUMBER, false, 1000, 86400000),
     PARAM(struct start_args, full_speed, PARAM_BOOL, false, 0, 0),
     PARAM(struct start_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
@@ -97,6 +99,7 @@ static int start_check(const struct start_args *a, enum migrate_mode mode, struc
                        : a->mirror_wait_ms  ? "mirror_wait_ms"
                        : a->bandwidth_bytes ? "bandwidth_bytes"
                        : a->impact_percent  ? "impact_percent"
+                       : a->guest_wait_ms   ? "guest_wait_ms"
                        : a->full_speed      ? "full_speed"
                                             : NULL;
     if (mode == MIGRATE_OFFLINE && live)
@@ -154,6 +157,7 @@ static CO int start_on(struct control *c, const struct way *w, enum migrate_mode
                                       .pause_ms = a->max_downtime_ms,
                                       .mirror_ms = a->mirror_wait_ms,
                                       .limit_bytes = a->bandwidth_bytes,
+                                      .guest_ms = a->guest_wait_ms,
                                       .impact_percent = a->full_speed ? MIGRATE_IMPACT_ANY
                                                                       : (unsigned)a->impact_percent,
                                       .peer_name = a->peer,
@@ -225,7 +229,8 @@ static int report(struct control *c, const void *args, json_t **result, struct v
     return 0;
 }
 
-#define WAIT_LOOK_NS UINT64_C(100000000)
+#define WAIT_LOOK_NS   UINT64_C(100000000)
+#define SWITCH_LOOK_NS UINT64_C(1000000) /* a guest waits */
 
 struct wait_args {
     const char *id;
@@ -272,7 +277,7 @@ static CO int wait(struct control *c, const void *args, json_t **result, struct 
     }
 }
 
-/* ---- migrate.cancel, migrate.forget ---------------------------------------------------------- */
+/* ---- migrate.cancel, migrate.guest-paused, migrate.forget ---------------------------------------------------------- */
 
 struct cancel_args {
     const char *volume;
@@ -288,6 +293,30 @@ static CO int cancel(struct control *c, const void *args, json_t **result, struc
     if (rc == 0)
         *result = migration_json(g);
     return rc == VP_E_NOT_FOUND ? receiver_cancel(c, a->volume, result, err) : rc;
+}
+
+/* Returns when the volume is the other side's, or is not going to be: the guest waits. */
+static CO int guest_paused(struct control *c, const void *args, json_t **result,
+                           struct vp_error *err)
+{
+    const struct cancel_args *a = args;
+    const struct migration *g;
+    struct vp_uuid id;
+    bool is_over = false; /* nobody waits any more */
+    int rc = migration_guest_paused(c, a->volume, &g, err);
+    if (rc)
+        return rc;
+    id = migration_id(g);
+    while (g && !migration_has_switched(g) && !c->stopping && !is_over) {
+        is_over =
+            control_server_wait(&c->server, &c->events.arrived, reactor_now_ns() + SWITCH_LOOK_NS,
+                                "the switch of a migration") == VP_E_CANCELLED;
+        g = migration_find(c, id);
+    }
+    if (!g)
+        return vp_fail(err, VP_E_NOT_FOUND, "the migration has ended, and is forgotten");
+    *result = migration_json(g);
+    return 0;
 }
 
 struct forget_args {
@@ -361,5 +390,6 @@ const struct method methods_migrate[] = {
     {"migrate.report", status_params, METHOD_READS, report},
     {"migrate.wait", wait_params, METHOD_READS, wait},
     {"migrate.cancel", cancel_params, 0, cancel},
+    {"migrate.guest-paused", cancel_params, 0, guest_paused},
     {"migrate.forget", forget_params, METHOD_ALONE | METHOD_DESTROYS, forget},
     {0}};

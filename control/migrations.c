@@ -103,6 +103,13 @@ static void migration_let_go(struct control *c, struct migration *g)
     g->out = NULL;
 }
 
+static void migration_ready(void *arg)
+{
+    const struct migration *g = arg;
+    control_event(g->exports.control, VP_LOG_INFO, "migration.ready", g->volume,
+                  "the rest of it is small enough: %s waits until its guest is paused", g->target);
+}
+
 static int migration_job_cancel(void *arg, struct vp_error *err)
 {
     return migrate_cancel(arg, err);
@@ -153,6 +160,8 @@ CO int migration_start(struct control *c, struct control_pool *from, struct cont
         with.peer = &peer;
     }
     with.exports = &g->exports.exports;
+    with.ready = migration_ready;
+    with.ready_arg = g;
     rc = migrate_start(&with, &g->m, err);
     if (rc) {
         migration_let_go(c, g);
@@ -306,8 +315,9 @@ const struct migration *migration_of(struct control *c, const char *volume)
     return NULL;
 }
 
-int migration_cancel(struct control *c, const char *volume, const struct migration **out,
-                     struct vp_error *err)
+/* The move at work that has this volume. */
+static int migration_get(struct control *c, const char *volume, const struct migration **out,
+                         struct vp_error *err)
 {
     migrations_reap(c);
     const struct migration *g = *out = migration_of(c, volume);
@@ -318,7 +328,32 @@ int migration_cancel(struct control *c, const char *volume, const struct migrati
                        volume);
     if (!g->m)
         return vp_fail(err, VP_E_BUSY, "the move of %s has just begun: try again", volume);
-    return migrate_cancel(g->m, err);
+    return 0;
+}
+
+int migration_cancel(struct control *c, const char *volume, const struct migration **out,
+                     struct vp_error *err)
+{
+    int rc = migration_get(c, volume, out, err);
+    return rc ? rc : migrate_cancel((*out)->m, err);
+}
+
+int migration_guest_paused(struct control *c, const char *volume, const struct migration **out,
+                           struct vp_error *err)
+{
+    int rc = migration_get(c, volume, out, err);
+    return rc ? rc : migrate_guest_paused((*out)->m, err);
+}
+
+struct vp_uuid migration_id(const struct migration *g)
+{
+    return migration_status(g)->id;
+}
+
+bool migration_has_switched(const struct migration *g)
+{
+    enum migrate_phase phase = migration_status(g)->phase;
+    return phase == MIGRATE_LEAVING || phase >= MIGRATE_DONE;
 }
 
 static bool migration_is_live(const struct migrate_status *s)
@@ -395,13 +430,13 @@ json_t *migration_json(const struct migration *g)
     const struct migrate_status *s = migration_status(g);
     char id[VP_UUID_TEXT];
     json_t *m = json_pack(
-        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "id",
+        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:b, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "id",
         vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "peer", s->peer, "incoming",
-        0, "mode", migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase), "job", g->job,
-        "started", INT(s->started), "ended", number_or_null(migration_has_ended(g) ? s->ended : 0),
-        "rate_bytes", number_or_null(s->rate_bytes), "seconds_left", migration_left_json(s),
-        "pause_ms", migration_pause_json(s), "frozen_ns", number_or_null(s->frozen_ns), "error",
-        s->error);
+        0, "mode", migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase), "ready",
+        s->ready, "job", g->job, "started", INT(s->started), "ended",
+        number_or_null(migration_has_ended(g) ? s->ended : 0), "rate_bytes",
+        number_or_null(s->rate_bytes), "seconds_left", migration_left_json(s), "pause_ms",
+        migration_pause_json(s), "frozen_ns", number_or_null(s->frozen_ns), "error", s->error);
     return migration_json_bytes(migration_json_cost(m, s), s);
 }
 

@@ -53,6 +53,13 @@ const struct migration *migration_of(struct control *c, const char *volume);
 /* Asks the move of this volume to end without effect. VP_E_NOT_FOUND, VP_E_BUSY. */
 int migration_cancel(struct control *c, const char *volume, const struct migration **out,
                      struct vp_error *err) must_check;
+/* The guest that uses this volume is paused: its move goes on (migrate_guest_paused).
+ * VP_E_NOT_FOUND, VP_E_INVALID, VP_E_BUSY. */
+int migration_guest_paused(struct control *c, const char *volume, const struct migration **out,
+                           struct vp_error *err) must_check;
+struct vp_uuid migration_id(const struct migration *g);
+/* The volume is the other side's, or it has ended otherwise. */
+bool migration_has_switched(const struct migration *g);
 bool migration_has_ended(const struct migration *g);
 json_t *migration_json(const struct migration *g);
 /* Those of a volume, or (NULL) all: at work first, then ended, the oldest first. */

@@ -16,6 +16,9 @@
  * mirrored is not left: it has ended when the clients are stopped. While a write of the mirror is
  * late they are not stopped, because nothing is copied until it has ended.
  *
+ * A move may have to wait until somebody has stopped the clients (live_await_guest). Then it is
+ * ready, and rounds follow what the clients write, until that one comes.
+ *
  * Every way ends. Rounds that do not get shorter lead to mirroring, or are counted. A mirror that
  * stops because the target is too slow begins again, a few times. Then the move fails: the volume
  * cannot move at this rate.
@@ -109,6 +112,12 @@ static CO int live_round(struct migrate *m)
     return rc ? rc : migrate_flush(m);
 }
 
+/* Those that count. */
+static unsigned rounds_so_far(const struct migrate *m)
+{
+    return m->status.rounds - m->rounds_from;
+}
+
 /* A mirror does not begin when too much is going on. After a while, and another round, it is tried
  * again. */
 static CO int live_mirror(struct migrate *m)
@@ -118,7 +127,7 @@ static CO int live_mirror(struct migrate *m)
         return migrate_fail(m, VP_E_NO_MEMORY, "out of memory for mirroring");
     m->mirror = mirror;
     int rc = reactor_call(volume_reactor(m->source), mirror_start, mirror);
-    if (rc && m->status.rounds > ROUNDS_MAX + ROUNDS_MIRRORED)
+    if (rc && rounds_so_far(m) > ROUNDS_MAX + ROUNDS_MIRRORED)
         return migrate_fail(m, rc, "too much is going on here to mirror %s: try again later",
                             m->status.from);
     if (rc)
@@ -141,16 +150,17 @@ static CO int live_choose(struct migrate *m, uint64_t before)
 {
     const struct migrate_status *s = &m->status;
     if (s->phase == MIGRATE_MIRRORING) {
-        if (s->rounds > ROUNDS_MAX + ROUNDS_MIRRORED)
+        if (rounds_so_far(m) > ROUNDS_MAX + ROUNDS_MIRRORED)
             return live_never(m, "what is dirty does not get less");
         if (m->copy.seen.mirrors)
             return 0;
-        if (m->copy.seen.stops > STOPS_MAX + s->breaks)
+        if (m->copy.seen.stops - m->stops_from > STOPS_MAX + s->breaks)
             return live_never(m, "it does not write in time what is mirrored");
         return reactor_call_for_client(volume_reactor(m->source), mirror_again, m->mirror);
     }
     bool shrinks = s->dirty_bytes / 3 < before / 4;
-    return s->mode == MIGRATE_MIRROR || !shrinks || s->rounds >= ROUNDS_MAX ? live_mirror(m) : 0;
+    return s->mode == MIGRATE_MIRROR || !shrinks || rounds_so_far(m) >= ROUNDS_MAX ? live_mirror(m)
+                                                                                   : 0;
 }
 
 CO int live_begin(struct migrate *m)
@@ -175,6 +185,38 @@ CO int live_rounds(struct migrate *m)
         rc = rc ? rc : live_round(m);
     }
     return rc;
+}
+
+static bool guest_is_due(struct migrate *m)
+{
+    return !m->guest_paused && !m->cancelled;
+}
+
+/* Clients could be stopped, and somebody else stops them. */
+CO int live_await_guest(struct migrate *m)
+{
+    uint64_t deadline_ns = reactor_now_ns() + m->guest_ns;
+    int rc = 0;
+    if (!m->guest_ns)
+        return 0;
+    m->status.ready = true;
+    if (m->ready)
+        m->ready(m->ready_arg);
+    while (!rc && guest_is_due(m)) {
+        if (reactor_now_ns() >= deadline_ns)
+            rc = migrate_fail(m, VP_E_TIMED_OUT,
+                              "it was ready, and within %" PRIu64
+                              " s nobody said that the guest is paused",
+                              m->guest_ns / SECOND_NS);
+        else
+            migrate_rest(m, deadline_ns);
+        m->rounds_from = m->status.rounds;
+        m->stops_from = m->copy.seen.stops;
+        if (!rc && guest_is_due(m))
+            rc = live_rounds(m);
+    }
+    m->status.ready = false;
+    return rc ? rc : migrate_await_turn(m);
 }
 
 CO int live_drain(struct migrate *m)

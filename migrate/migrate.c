@@ -144,6 +144,9 @@ static struct migrate *move_new(const struct migrate_options *o)
     m->mirror_ns = (o->mirror_ms ? o->mirror_ms : MIRROR_MS) * MS_NS;
     m->lost_ns = (o->lost_ms ? o->lost_ms : LOST_MS) * MS_NS;
     m->answer_ns = (o->answer_ms ? o->answer_ms : ANSWER_MS) * MS_NS;
+    m->guest_ns = o->guest_ms * MS_NS;
+    m->ready = o->ready;
+    m->ready_arg = o->ready_arg;
     (void)snprintf(m->volume, sizeof(m->volume), "%s", o->volume);
     struct migrate_status *s = &m->status;
     s->id = vp_uuid_from_random(random);
@@ -385,6 +388,8 @@ static CO int move_copy_live(struct migrate *m)
     int rc = live_begin(m);
     if (!rc)
         rc = live_rounds(m);
+    if (!rc)
+        rc = live_await_guest(m);
     m->job->hurry = CLIENTS_WAIT;
     if (!rc)
         rc = move_intend(m);
@@ -513,6 +518,25 @@ CO int migrate_start(const struct migrate_options *o, struct migrate **out, stru
 const struct migrate_status *migrate_status(const struct migrate *m)
 {
     return &m->status;
+}
+
+int migrate_guest_paused(struct migrate *m, struct vp_error *err)
+{
+    const struct migrate_status *s = &m->status;
+    if (!m->guest_ns || s->phase >= MIGRATE_UNDOING)
+        return vp_fail(err, VP_E_INVALID, "the migration of %s to %s does not wait for a guest",
+                       s->from, s->to);
+    if (m->guest_paused)
+        return 0;
+    if (!s->ready)
+        return vp_fail(err, VP_E_BUSY,
+                       "the migration of %s to %s is not ready: a guest that is paused now would "
+                       "stay so for long; the event 'migration.ready' says when it is",
+                       s->from, s->to);
+    m->guest_paused = true;
+    m->job->hurry = CLIENTS_WAIT;
+    co_queue_wake_all(&m->turn);
+    return 0;
 }
 
 int migrate_cancel(struct migrate *m, struct vp_error *err)

@@ -99,6 +99,11 @@ struct migrate_options {
                              30,000. Then the volume is in doubt */
     /* live: what requests may take while it copies, in percent of what they took before; 0: 200 */
     unsigned impact_percent;
+    /* live: when clients could be stopped, the move waits so long for migrate_guest_paused, and
+     * follows their writes meanwhile. Then it fails. 0: it waits for nobody. */
+    uint64_t guest_ms;
+    void (*ready)(void *arg); /* … it waits now; no yield. NULL: nobody is told */
+    void *ready_arg;
     const struct migrate_exports *exports; /* NULL: there are none */
 };
 
@@ -147,6 +152,7 @@ struct migrate_status {
     struct outlook outlook;  /* live: how long it will still take */
     unsigned rounds;         /* over what was dirty, while clients wrote */
     unsigned breaks;         /* how often the other daemon was not reached any more */
+    bool ready;              /* it waits for migrate_guest_paused */
     uint64_t started, ended; /* seconds since 1970; ended 0: not yet */
     uint64_t frozen_ns;      /* how long clients waited; 0: not yet known */
     int rc;
@@ -164,6 +170,12 @@ CO int migrate_start(const struct migrate_options *o, struct migrate **out,
                      struct vp_error *err) must_check;
 const struct migrate_status *migrate_status(const struct migrate *m);
 bool migrate_has_ended(const struct migrate *m);
+/*
+ * Who runs the clients (a hypervisor) has stopped them: a move that waits for that (guest_ms) goes
+ * on to its end. Calling it again does nothing. VP_E_INVALID: it was not asked to wait, or has
+ * ended. VP_E_BUSY: it is not ready yet, and clients would be stopped for long.
+ */
+int migrate_guest_paused(struct migrate *m, struct vp_error *err) must_check;
 /* VP_E_BUSY: it is past the point. It ends soon, not at once. */
 int migrate_cancel(struct migrate *m, struct vp_error *err) must_check;
 CO void migrate_wait(struct migrate *m);

@@ -207,6 +207,9 @@ struct migrate {
     char volume[VOLUME_NAME_MAX + 1], name[VOLUME_NAME_MAX + 1];
     struct migrate_exports exports;
     uint64_t freeze_ns, pause_ns, hold_ns, mirror_ns, lost_ns, answer_ns, limit_bytes;
+    uint64_t guest_ns; /* it waits so long for whoever stops the clients; 0: for nobody */
+    void (*ready)(void *arg);
+    void *ready_arg;
     unsigned impact_percent;        /* 0: anything */
     struct volume_move there, here; /* as the source's and the target's record have it */
     struct migrate_peer peer;       /* the other side */
@@ -223,6 +226,9 @@ struct migrate {
     bool held;             /* exports stay as they are         */
     bool frozen;           /* the source's gate is closed      */
     bool cancelled;        /* somebody wants it to end         */
+    bool guest_paused;     /* the clients are stopped, and wait for it */
+    unsigned rounds_from;  /* rounds and stops before these do not count: they only followed the */
+    uint64_t stops_from;   /* clients of a move that was ready */
     uint64_t steps_ns;     /* in steps of the copy, without its waits for a turn */
     uint64_t round_rate;   /* bytes a second, of the last round that says something; 0: none */
     uint64_t frozen_at_ns;
@@ -291,6 +297,8 @@ CO void watch_end(struct migrate *m);
 CO int live_begin(struct migrate *m) must_check;
 /* Copies what has changed, until what is left takes no longer than the pause that is wanted. */
 CO int live_rounds(struct migrate *m) must_check;
+/* Waits for migrate_guest_paused, if the move is to, and copies what changes meanwhile. */
+CO int live_await_guest(struct migrate *m) must_check;
 /* The frozen source: copies what is left. */
 CO int live_drain(struct migrate *m) must_check;
 /* The copy ends, for good or not: changes are neither marked nor mirrored any more. */

@@ -232,7 +232,7 @@ static int migrate_or_estimate(struct cli *cli, int argc, char **argv, bool dry_
 {
     const char *to = NULL, *mode = NULL, *peer = NULL;
     uint64_t max_downtime = SIZE_NOT_GIVEN, mirror_wait = SIZE_NOT_GIVEN;
-    uint64_t bandwidth = SIZE_NOT_GIVEN, impact = SIZE_NOT_GIVEN;
+    uint64_t bandwidth = SIZE_NOT_GIVEN, impact = SIZE_NOT_GIVEN, guest = SIZE_NOT_GIVEN;
     bool full_speed = false, wait = false;
     const struct opt opts[] = {{"to", 0, OPT_TEXT, &to},
                                {"mode", 0, OPT_TEXT, &mode},
@@ -242,6 +242,7 @@ static int migrate_or_estimate(struct cli *cli, int argc, char **argv, bool dry_
                                {"bandwidth", 0, OPT_SIZE, &bandwidth},
                                {"impact", 0, OPT_NUMBER, &impact},
                                {"full-speed", 0, OPT_FLAG, &full_speed},
+                               {"await-guest", 0, OPT_NUMBER, &guest},
                                {"wait", 'w', OPT_FLAG, &wait},
                                {"dry-run", 'n', OPT_FLAG, &dry_run},
                                {0}};
@@ -250,12 +251,13 @@ static int migrate_or_estimate(struct cli *cli, int argc, char **argv, bool dry_
         return opts_exit(n);
     if (!to)
         return cli_usage(cli, "--to POOL[/NAME] is missing");
-    json_t *params =
-        json_pack("{s:s, s:s, s:s*, s:s*, s:o*, s:o*, s:o*, s:o*, s:b, s:b}", "volume", argv[1],
-                  "to", to, "mode", mode, "peer", peer, "max_downtime_ms",
-                  number_if_given(max_downtime), "mirror_wait_ms", number_if_given(mirror_wait),
-                  "bandwidth_bytes", number_if_given(bandwidth), "impact_percent",
-                  number_if_given(impact), "full_speed", full_speed, "dry_run", dry_run);
+    uint64_t guest_ms = guest < UINT64_MAX / 1000 ? guest * 1000 : guest;
+    json_t *params = json_pack(
+        "{s:s, s:s, s:s*, s:s*, s:o*, s:o*, s:o*, s:o*, s:o*, s:b, s:b}", "volume", argv[1], "to",
+        to, "mode", mode, "peer", peer, "max_downtime_ms", number_if_given(max_downtime),
+        "mirror_wait_ms", number_if_given(mirror_wait), "bandwidth_bytes",
+        number_if_given(bandwidth), "impact_percent", number_if_given(impact), "guest_wait_ms",
+        number_if_given(guest_ms), "full_speed", full_speed, "dry_run", dry_run);
     return wait && !dry_run ? start_and_wait(cli, params)
                             : cli_show(cli, "migrate.start", params, print_started);
 }
@@ -287,7 +289,8 @@ static void print_moves(const json_t *moves)
         table_add(&t, "%s", from_text(m, from, sizeof(from)));
         table_add(&t, "%s", to_text(m, to, sizeof(to)));
         table_add(&t, "%s", text_or_dash(m, "mode"));
-        table_add(&t, "%s", json_text(m, "phase"));
+        table_add(&t, "%s%s", json_text(m, "phase"),
+                  json_is_true(json_object_get(m, "ready")) ? ", ready" : "");
         table_add(&t, "%s", progress_text(m, progress, sizeof(progress)));
         table_add(&t, rate ? "%s/s" : "-", size_text(rate));
         table_add(&t, "%s", is_live(m) ? size_text(json_number(m, "dirty_bytes")) : "-");
@@ -407,6 +410,31 @@ static int cmd_cancel(struct cli *cli, int argc, char **argv)
     return rc;
 }
 
+/* ---- guest-paused ---------------------------------------------------------------------------- */
+
+/* Returns at the switch: whoever has paused the guest lets it go on there then, and what is left to
+ * do here may take seconds. */
+static int cmd_guest_paused(struct cli *cli, int argc, char **argv)
+{
+    json_t *m;
+    char from[300], to[560], pause[40];
+    int n = opts_parse(cli, argc, argv, NULL, 1, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    int rc = cli_call(cli, "migrate.guest-paused", json_pack("{s:s}", "volume", argv[1]), &m);
+    if (rc)
+        return rc;
+    if (strcmp(json_text(m, "phase"), "leaving") != 0)
+        rc = print_end(cli, m);
+    else if (cli->json)
+        cli_print_json(m);
+    else
+        printf("switched: %s is %s now; it was stopped for %s\n", from_text(m, from, sizeof(from)),
+               to_text(m, to, sizeof(to)), pause_text(m, pause, sizeof(pause)));
+    json_decref(m);
+    return rc;
+}
+
 /* ---- forget ---------------------------------------------------------------------------------- */
 
 static const char *forget_meaning(const json_t *r)
@@ -473,6 +501,10 @@ const struct command commands_migrate[] = {
      "What the last 64 moves took and cost, over restarts of the daemon.", cmd_report},
     {"migrate cancel", "POOL/VOL", "Ends a move without effect: the volume stays where it was.",
      cmd_cancel},
+    {"migrate guest-paused", "POOL/VOL",
+     "The guest that uses the volume is paused: a move that waits for that (--await-guest) goes\n"
+     "to its end. Returns when the volume is at the other side.",
+     cmd_guest_paused},
     {"migrate forget", "POOL/VOL --dry-run|--force",
      "Gives up the other side of a move whose pool is lost for good.\n"
      "  -n, --dry-run    only say what would become of the volume\n"
@@ -480,7 +512,9 @@ const struct command commands_migrate[] = {
      cmd_forget},
     {"migrate",
      "POOL/VOL --to POOL2[/NAME] [--mode live|mirror|offline] [--max-downtime MS] "
-     "[--mirror-wait MS] [--bandwidth SIZE] [--impact PERCENT|--full-speed] [--wait] [--dry-run]",
+     "[--mirror-wait MS] [--bandwidth SIZE] [--impact PERCENT|--full-speed] [--await-guest "
+     "SECONDS] "
+     "[--wait] [--dry-run]",
      "Moves a volume to another pool; its exports go on there.\n"
      "  --to POOL2[/NAME]  where to; without NAME the volume keeps its own\n"
      "  --mode live        copied while clients write, and they wait for a moment at the end\n"
@@ -496,6 +530,8 @@ const struct command commands_migrate[] = {
      "what\n"
      "                     they took before (200); it copies as fast as that allows\n"
      "  --full-speed       live, mirror: copies as fast as it can, whatever requests take\n"
+     "  --await-guest S    live, mirror: when the rest is small, wait up to S seconds until the\n"
+     "                     hypervisor has paused the guest and says so (`migrate guest-paused`)\n"
      "  -w, --wait         wait until it has ended; exits with 1 unless it is done\n"
      "  -n, --dry-run      only say what would happen, as `migrate estimate` does",
      cmd_migrate},

@@ -326,6 +326,150 @@ static void the_requests_of_a_copy_are_not_counted_as_those_of_clients(void **st
     play(is_idle, 3);
 }
 
+/* ---- a guest ------------------------------------------------------------------------------- */
+
+static void note_ready(void *arg)
+{
+    unsigned *times = arg;
+    (*times)++;
+}
+
+static CO void wait_until_ready(const struct migrate *m)
+{
+    while (!migrate_has_ended(m) && !migrate_status(m)->ready)
+        pass_time(1000);
+    check(migrate_status(m)->ready);
+}
+
+/* So long that it has more rounds than a move may have that waits for nobody. */
+static CO void follows_until_paused(struct sim_volumes *s)
+{
+    unsigned ready = 0;
+    struct vp_error err = {0};
+    struct volume *v = sim_volumes_volume(s, "v", SIZE);
+    struct writer w;
+    memset(data, 7, sizeof(data));
+    check_ok(volume_write(v, 0, sizeof(data), data, 0));
+    writer_go(&w, &v, 0, MIB(2), MS(20));
+    struct migrate *m = move_begin(s, &v,
+                                   &(struct migrate_options){.mode = MIGRATE_LIVE,
+                                                             .guest_ms = 600000,
+                                                             .impact_percent = MIGRATE_IMPACT_ANY,
+                                                             .ready = note_ready,
+                                                             .ready_arg = &ready});
+    check_equal(migrate_guest_paused(m, &err), VP_E_BUSY);
+    wait_until_ready(m);
+    check_equal(ready, 1);
+    uint64_t rounds = migrate_status(m)->rounds;
+    for (unsigned i = 0; i < 300; i++) {
+        pass_time(MS(100));
+        w.every_ns = MS(20) + MS(i % 5 * 20);
+    }
+    check(!migrate_has_ended(m) && migrate_status(m)->ready);
+    check(migrate_status(m)->rounds - rounds > 108 || migrate_status(m)->mirrored_bytes > 0);
+    writer_end(&w);
+    check_ok(migrate_guest_paused(m, &err));
+    check_ok(migrate_guest_paused(m, &err));
+    struct migrate_status is = move_end(m);
+    check(!is.ready && is.frozen_ns < MS(1000));
+    check_equal(ready, 1);
+    volume_close(v);
+}
+
+static void a_move_follows_its_guest_until_that_is_paused(void **state)
+{
+    (void)state;
+    play(follows_until_paused, 5);
+}
+
+static CO void check_stays(struct sim_volumes *s, struct volume *v, struct migrate *m,
+                           enum migrate_phase expected)
+{
+    struct vp_error err = {0};
+    migrate_wait(m);
+    check_equal(migrate_status(m)->phase, expected);
+    check(!migrate_status(m)->ready);
+    check_equal(migrate_guest_paused(m, &err), VP_E_INVALID);
+    check_ok(volume_write(v, 0, MIB(1), data, 0));
+    check_equal(volume_owner_get(s->other, "w", &(struct volume_owner_info){0}), VP_E_NOT_FOUND);
+    migrate_free(m);
+    volume_close(v);
+}
+
+static CO void nobody_pauses(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "v", SIZE);
+    uint64_t since_ns = reactor_now_ns();
+    struct migrate *m =
+        move_begin(s, &v, &(struct migrate_options){.mode = MIGRATE_MIRROR, .guest_ms = 2000});
+    migrate_wait(m);
+    check(reactor_now_ns() - since_ns >= MS(2000) && reactor_now_ns() - since_ns < MS(4000));
+    check(strstr(migrate_status(m)->error, "nobody said that the guest is paused") != NULL);
+    check_stays(s, v, m, MIGRATE_FAILED);
+}
+
+static void a_guest_that_is_never_paused_ends_the_move(void **state)
+{
+    (void)state;
+    play(nobody_pauses, 6);
+}
+
+static CO void cancelled_when_ready(struct sim_volumes *s)
+{
+    struct vp_error err = {0};
+    struct volume *v = sim_volumes_volume(s, "v", SIZE);
+    struct migrate *m =
+        move_begin(s, &v, &(struct migrate_options){.mode = MIGRATE_LIVE, .guest_ms = 600000});
+    wait_until_ready(m);
+    check_ok(migrate_cancel(m, &err));
+    check_stays(s, v, m, MIGRATE_CANCELLED);
+}
+
+static void a_move_that_waits_for_a_guest_is_cancelled(void **state)
+{
+    (void)state;
+    play(cancelled_when_ready, 7);
+}
+
+/* A job that is paused copies nothing; a guest that is paused does not wait for somebody to resume
+ * it. */
+static CO void paused_job(struct sim_volumes *s)
+{
+    struct vp_error err = {0};
+    struct volume *v = sim_volumes_volume(s, "v", SIZE);
+    struct migrate *m =
+        move_begin(s, &v, &(struct migrate_options){.mode = MIGRATE_LIVE, .guest_ms = 600000});
+    wait_until_ready(m);
+    check_ok(pool_job_pause(volumes_pool(s->vs), migrate_status(m)->job, &err));
+    check_ok(volume_write(v, 0, MIB(4), data, 0));
+    pass_time(MS(500));
+    check_ok(migrate_guest_paused(m, &err));
+    vp_ignore(move_end(m).rounds, "it is done");
+    volume_close(v);
+}
+
+static void a_paused_guest_does_not_wait_for_a_paused_job(void **state)
+{
+    (void)state;
+    play(paused_job, 8);
+}
+
+static CO void nobody_is_awaited(struct sim_volumes *s)
+{
+    struct vp_error err = {0};
+    struct volume *v = sim_volumes_volume(s, "v", SIZE);
+    struct migrate *m = move_begin(s, &v, &(struct migrate_options){.mode = MIGRATE_LIVE});
+    check_equal(migrate_guest_paused(m, &err), VP_E_INVALID);
+    vp_ignore(move_end(m).rounds, "it is done");
+    volume_close(v);
+}
+
+static void a_move_that_waits_for_nobody_says_so(void **state)
+{
+    (void)state;
+    play(nobody_is_awaited, 9);
+}
+
 int main(void)
 {
     memset(data, 7, sizeof(data)); /* zeros would become holes, without a write to a disk */
@@ -339,6 +483,11 @@ int main(void)
         cmocka_unit_test(a_move_that_cannot_be_mirrored_says_why_after_a_while),
         cmocka_unit_test(a_limit_does_not_delay_what_is_left_after_the_intent),
         cmocka_unit_test(the_requests_of_a_copy_are_not_counted_as_those_of_clients),
+        cmocka_unit_test(a_move_follows_its_guest_until_that_is_paused),
+        cmocka_unit_test(a_guest_that_is_never_paused_ends_the_move),
+        cmocka_unit_test(a_move_that_waits_for_a_guest_is_cancelled),
+        cmocka_unit_test(a_paused_guest_does_not_wait_for_a_paused_job),
+        cmocka_unit_test(a_move_that_waits_for_nobody_says_so),
     };
     return cmocka_run_group_tests_name("migrate/live_end", tests, NULL, NULL);
 }
