@@ -277,7 +277,7 @@ static CO int wait(struct control *c, const void *args, json_t **result, struct 
     }
 }
 
-/* ---- migrate.cancel, migrate.guest-paused, migrate.forget ---------------------------------------------------------- */
+/* ---- migrate.cancel, migrate.guest-paused, migrate.forget ----------------------------------- */
 
 struct cancel_args {
     const char *volume;
