@@ -5,8 +5,8 @@
  * daemon on it is refused here. Pools and attachments come back under control.lock. Requests are
  * answered.
  *
- * The stop: new requests are refused, and those under way are answered. Exports end: NBD's
- * connections are hung up, and block devices stay without a server. Pools commit, write a
+ * The stop: new requests are refused, and those under way are answered. Moves end. Exports end:
+ * NBD's connections are hung up, and block devices stay without a server. Pools commit, write a
  * checkpoint and close. Reactors stop.
  */
 #include "control/address.h"
@@ -193,6 +193,8 @@ static CO void stop(struct control *c)
     notify_send("STOPPING=1");
     control_server_stop(&c->server);
     control_server_stop(&c->peer_server);
+    receivers_end(c);
+    migrations_end(c); /* their ends take the lock */
     while (c->tending || c->looking || c->migrations.asking)
         co_queue_wait(&c->state_changed, "what is tried again ends");
     co_mutex_lock(&c->lock);

@@ -232,7 +232,7 @@ CO void attachments_retry_now(struct control *c);
 /* Ends serving, so that users wait or come again. It is tried again as one that failed. */
 CO void attachment_withdraw(struct control *c, struct attachment *a);
 /* Ends serving for good, whoever uses it, and drops it: its volume has left the pool. The record
- * stays. The caller holds control.lock, or whoever holds it waits for the caller. */
+ * stays. The caller holds control.lock. */
 CO void attachment_end(struct control *c, struct attachment *a);
 /* The same without the lock, of one that awaits its volume: that will not arrive. What is left of
  * it is freed by attachments_reap. */

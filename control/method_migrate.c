@@ -165,7 +165,7 @@ static CO int start_on(struct control *c, const struct way *w, enum migrate_mode
     struct migrate_plan plan;
     struct move_out *out = NULL;
     const struct migration *g = NULL;
-    int rc = a->peer ? move_out_new(a->peer, w->target, &out, err) : 0;
+    int rc = a->peer ? move_out_new(a->peer, w->target, &c->stopping, &out, err) : 0;
     if (rc)
         return rc;
     rc = start_plan(&o, out, &plan, err);

@@ -10,7 +10,7 @@
 
 #define SETTLE_NS UINT64_C(30000000000) /* for an attach or detach that is under way     */
 #define LINGER_NS UINT64_C(10000000000) /* for clients of a volume that has left         */
-#define LOOK_NS   UINT64_C(20000000)    /* between two looks at the lock                 */
+#define LOOK_NS   UINT64_C(20000000)    /* between two looks at the users                */
 
 /* ---- exports stay as they are ---------------------------------------------------------------- */
 
@@ -295,17 +295,6 @@ static CO void left_linger(const struct control_move *m)
     }
 }
 
-/* Whoever ends all moves has the lock, and waits for this one. */
-static CO bool left_lock(struct control *c)
-{
-    while (c->lock.owner && !c->migrations.ending)
-        vp_ignore(co_sleep_ns(LOOK_NS), "nobody cancels it");
-    if (c->migrations.ending)
-        return false;
-    co_mutex_lock(&c->lock);
-    return true;
-}
-
 static CO int move_hold_out(void *arg, struct vp_error *err)
 {
     struct control_move *m = arg;
@@ -321,11 +310,10 @@ static CO void move_left(void *arg, struct volume *source)
     struct control *c = m->control;
     (void)source;
     left_linger(m);
-    bool locked = left_lock(c);
+    co_mutex_lock(&c->lock); /* nobody who has it waits for a move */
     for (struct attachment *a; (a = move_next(m, NULL));)
         attachment_end(c, a);
-    if (locked)
-        co_mutex_unlock(&c->lock);
+    co_mutex_unlock(&c->lock);
 }
 
 /* ---- the volume has left --------------------------------------------------------------------- */

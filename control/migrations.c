@@ -241,17 +241,13 @@ void migrations_reap(struct control *c)
 CO void migrations_end(struct control *c)
 {
     struct migration *g;
-    c->migrations.ending = true;
-    list_for_each (g, &c->migrations.at_work, link) {
-        struct vp_error err;
-        vp_ignore(migrate_cancel(g->m, &err), "one that is past the point ends by itself");
-    }
+    list_for_each (g, &c->migrations.at_work, link)
+        migrate_stop(g->m);
     while (!list_empty(&c->migrations.at_work)) {
         g = list_first(&c->migrations.at_work, struct migration, link);
         migrate_wait(g->m);
         migrations_reap(c);
     }
-    c->migrations.ending = false;
 }
 
 int migrations_refuse(struct control *c, const struct control_pool *p, const char *what,

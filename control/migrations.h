@@ -3,7 +3,8 @@
  * work, the last ones that ended, and what moves of an earlier life have left in doubt.
  *
  * A move at work holds a reference on both pools. So whoever takes a pool away first asks
- * migrations_refuse, or ends all moves. A move does not hold control.lock. Home reactor only.
+ * migrations_refuse, or ends all moves. A move takes control.lock only when its volume has left for
+ * another daemon, and its exports end. Home reactor only.
  */
 #ifndef VP_CONTROL_MIGRATIONS_H
 #define VP_CONTROL_MIGRATIONS_H
@@ -27,7 +28,6 @@ struct migrations { /* part of struct control */
     /* The last migrations_settle had an error, or a move could not record its end: the monitor
      * calls migrations_settle. */
     bool unsettled;
-    bool ending;        /* migrations_end waits for those at work, with control.lock held */
     bool asking;        /* a coroutine asks other daemons about volumes in doubt          */
     bool answer_failed; /* what one said could not be recorded, and an event has told */
 };
@@ -71,7 +71,8 @@ int migrations_refuse(struct control *c, const struct control_pool *p, const cha
                       struct vp_error *err) must_check;
 /* Those that have ended give their pools back, and are told of. No yield. */
 void migrations_reap(struct control *c);
-/* The daemon stops: cancels all and waits for their ends. None is being started. */
+/* The daemon stops: cancels all and waits for their ends. None is being started. The caller does
+ * not hold control.lock: the end of a move may take it. */
 CO void migrations_end(struct control *c);
 
 /* ---- migrations_left.c: what moves have left ------------------------------------------------- */

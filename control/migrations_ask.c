@@ -118,7 +118,7 @@ static CO bool question_ask(struct control *c, const struct question *q)
     bool arrived = verdict == MIGRATE_HAS_ARRIVED;
     if (!answer_take(c, q, arrived))
         return false;
-    if (arrived && move_out_confirm(o->move.peer, o->move.pool, &claim, &err))
+    if (arrived && move_out_confirm(o->move.peer, o->move.pool, &claim, &c->stopping, &err))
         vp_warn("volume %s: %s", q->volume, err.text);
     return true;
 }

@@ -33,6 +33,7 @@ struct way {
 
 struct move_out {
     struct remote remote;
+    const bool *stopping; /* the daemon's */
     char *to;
     struct receive_claim claim;
     struct vp_uuid pool; /* the target's */
@@ -45,7 +46,8 @@ struct move_out {
     struct co_group helpers; /* coroutines that have this structure in their hands */
 };
 
-int move_out_new(const char *address, const char *to, struct move_out **out, struct vp_error *err)
+int move_out_new(const char *address, const char *to, const bool *stopping, struct move_out **out,
+                 struct vp_error *err)
 {
     struct move_out *o = calloc(1, sizeof(*o));
     if (!o)
@@ -56,6 +58,7 @@ int move_out_new(const char *address, const char *to, struct move_out **out, str
         free(o);
         return rc ? rc : vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     }
+    o->stopping = stopping;
     co_queue_init(&o->keep);
     co_queue_init(&o->cut);
     co_group_init(&o->helpers);
@@ -372,16 +375,17 @@ static CO int out_arrive(void *arg, enum migrate_verdict *verdict, struct vp_err
     return verdict_ask(&o->remote, "peer.arrive", &o->claim, o->pool, verdict, err);
 }
 
+/* Once at least: without it the operator of the other daemon has to forget the source. */
 static CO int confirm(struct remote *r, const struct receive_claim *claim, struct vp_uuid pool,
-                      struct vp_error *err)
+                      const bool *stopping, struct vp_error *err)
 {
     int rc = VP_E_PEER_LOST;
-    for (unsigned i = 0; rc && i < CONFIRM_MAX; i++) {
+    for (unsigned i = 0; rc && i < CONFIRM_MAX && !(i && *stopping); i++) {
         json_t *result;
-        if (i)
-            vp_ignore(co_sleep_ns(AGAIN_NS), "nobody cancels it");
         rc = remote_call(r, "peer.confirm", peer_claim_json(claim, pool), COMMIT_MS, &result, err);
         json_decref(result);
+        if (rc && !*stopping)
+            vp_ignore(co_sleep_ns(AGAIN_NS), "nobody cancels it");
     }
     return say_who(r, rc, err);
 }
@@ -389,7 +393,7 @@ static CO int confirm(struct remote *r, const struct receive_claim *claim, struc
 static CO int out_confirm(void *arg, struct vp_error *err)
 {
     struct move_out *o = arg;
-    return confirm(&o->remote, &o->claim, o->pool, err);
+    return confirm(&o->remote, &o->claim, o->pool, o->stopping, err);
 }
 
 static CO void out_close(void *arg)
@@ -510,13 +514,13 @@ CO int move_out_decide(const char *address, struct vp_uuid pool, const struct re
 }
 
 CO int move_out_confirm(const char *address, struct vp_uuid pool, const struct receive_claim *claim,
-                        struct vp_error *err)
+                        const bool *stopping, struct vp_error *err)
 {
     struct remote r;
     int rc = remote_init(&r, address, err);
     if (rc)
         return rc;
-    rc = confirm(&r, claim, pool, err);
+    rc = confirm(&r, claim, pool, stopping, err);
     remote_fini(&r);
     return rc;
 }

@@ -22,8 +22,9 @@
 
 struct move_out;
 
-/* To `to`, "POOL" or "POOL/VOL" in the daemon at `address`. VP_E_INVALID, VP_E_NO_MEMORY. */
-int move_out_new(const char *address, const char *to, struct move_out **out,
+/* To `to`, "POOL" or "POOL/VOL" in the daemon at `address`. Once *stopping is set nothing is tried
+ * again. VP_E_INVALID, VP_E_NO_MEMORY. */
+int move_out_new(const char *address, const char *to, const bool *stopping, struct move_out **out,
                  struct vp_error *err) must_check;
 /* For struct migrate_options. */
 struct migrate_peer move_out_peer(struct move_out *o);
@@ -35,8 +36,8 @@ void move_out_free(struct move_out *o);
 CO int move_out_decide(const char *address, struct vp_uuid pool, const struct receive_claim *claim,
                        enum migrate_verdict *verdict, struct vp_error *err) must_check;
 /* It has said that the volume has arrived, and the source is deleted: tells it so, a few times if
- * it has to. */
+ * it has to and *stopping is not set. */
 CO int move_out_confirm(const char *address, struct vp_uuid pool, const struct receive_claim *claim,
-                        struct vp_error *err) must_check;
+                        const bool *stopping, struct vp_error *err) must_check;
 
 #endif

@@ -2,6 +2,7 @@
 #include "control/control_impl.h"
 
 #include "base/attr.h"
+#include "base/verify.h"
 #include "control/own_devices.h"
 #include "control/path.h"
 #include "control/state.h"
@@ -512,8 +513,7 @@ CO void control_pools_restore(struct control *c)
 CO int control_pools_close(struct control *c)
 {
     int first = 0;
-    receivers_end(c);
-    migrations_end(c);
+    VP_VERIFY_TRUE(list_empty(&c->receivers.at_work) && list_empty(&c->migrations.at_work));
     while (!list_empty(&c->pools)) {
         struct control_pool *p = list_first(&c->pools, struct control_pool, link);
         control_pool_detach(p);

@@ -183,7 +183,7 @@ static CO void move_doubt(struct migrate *m)
 
 /* ---- the switch --------------------------------------------------------------------------- */
 
-/* Another daemon is asked again: the same question has the same answer. */
+/* Another daemon is asked again, unless this one stops: the same question has the same answer. */
 static CO int move_arrive(struct migrate *m, enum migrate_verdict *verdict, struct vp_error *err)
 {
     uint64_t deadline_ns = reactor_now_ns() + m->answer_ns;
@@ -194,7 +194,8 @@ static CO int move_arrive(struct migrate *m, enum migrate_verdict *verdict, stru
         if (*verdict == MIGRATE_NOT_KNOWN && !io_guard_on(GUARD_MOVE_AWAITS_VERDICT))
             *verdict = MIGRATE_HAS_NOT;
         uint64_t now_ns = reactor_now_ns();
-        if (*verdict != MIGRATE_NOT_KNOWN || !m->status.peer[0] || now_ns >= deadline_ns)
+        bool is_last = m->stopping || !m->status.peer[0] || now_ns >= deadline_ns;
+        if (*verdict != MIGRATE_NOT_KNOWN || is_last)
             return rc;
         vp_debug("migration of %s to %s: %s", m->status.from, m->status.to, err->text);
         vp_ignore(co_queue_wait_until(&m->hold, min_u64(now_ns + ASK_NS, deadline_ns),

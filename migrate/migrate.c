@@ -551,6 +551,14 @@ int migrate_cancel(struct migrate *m, struct vp_error *err)
     return 0;
 }
 
+void migrate_stop(struct migrate *m)
+{
+    struct vp_error err;
+    m->stopping = true;
+    co_queue_wake_all(&m->hold);
+    vp_ignore(migrate_cancel(m, &err), "one that is past the point ends by itself");
+}
+
 CO void migrate_wait(struct migrate *m)
 {
     while (!migrate_has_ended(m))

@@ -178,6 +178,9 @@ bool migrate_has_ended(const struct migrate *m);
 int migrate_guest_paused(struct migrate *m, struct vp_error *err) must_check;
 /* VP_E_BUSY: it is past the point. It ends soon, not at once. */
 int migrate_cancel(struct migrate *m, struct vp_error *err) must_check;
+/* The daemon stops: a move that can be cancelled is. One that is past the point asks the other
+ * daemon nothing again: without an answer the volume is in doubt, and is settled later. */
+void migrate_stop(struct migrate *m);
 CO void migrate_wait(struct migrate *m);
 /* One that has ended. */
 void migrate_free(struct migrate *m);

@@ -226,6 +226,7 @@ struct migrate {
     bool held;             /* exports stay as they are         */
     bool frozen;           /* the source's gate is closed      */
     bool cancelled;        /* somebody wants it to end         */
+    bool stopping;         /* the daemon does: nobody is asked again */
     bool guest_paused;     /* the clients are stopped, and wait for it */
     unsigned rounds_from;  /* rounds and stops before these do not count: they only followed the */
     uint64_t stops_from;   /* clients of a move that was ready */

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 
 sys.dont_write_bytecode = True
@@ -63,6 +64,14 @@ def reply(request, result):
     return json.dumps({"jsonrpc": "2.0", "id": request, "result": result}).encode() + b"\n"
 
 
+def flushes(s):
+    """Answers requests, as long as they have no data."""
+    request = s.recv(28, socket.MSG_WAITALL)
+    while len(request) == 28 and request[6:8] == (3).to_bytes(2, "big"):
+        s.sendall((0x67446698).to_bytes(4, "big") + (0).to_bytes(4, "big") + request[8:16])
+        request = s.recv(28, socket.MSG_WAITALL)
+
+
 def nbd_of(size, flags=0x16D):
     """As an NBD server that has an export of so many bytes; fixed newstyle."""
     def serve(s, request):
@@ -77,7 +86,7 @@ def nbd_of(size, flags=0x16D):
                 info = (0).to_bytes(2, "big") + size.to_bytes(8, "big") + flags.to_bytes(2, "big")
                 s.sendall(magic + (3).to_bytes(4, "big") + len(info).to_bytes(4, "big") + info)
                 s.sendall(magic + (1).to_bytes(4, "big") + (0).to_bytes(4, "big"))
-                s.recv(1 << 16)
+                flushes(s)
                 return
             s.sendall(magic + (0x80000001).to_bytes(4, "big") + (0).to_bytes(4, "big"))
     return serve
@@ -113,6 +122,29 @@ def cases():
     yield "a flush of one connection only", {**good, "peer.data": nbd_of(64 << 20, 0x6D)}
 
 
+def stops(daemon, far, directory):
+    """The daemon is told to stop while the other one does not answer that it knows of the source's end."""
+    asked = threading.Event()
+
+    def hang(s, _request):
+        asked.set()
+        s.recv(1)
+
+    far.answers = {"peer.hello": HELLO, "peer.make": MADE, "peer.session": {"generation": 1}, "peer.keep": {},
+                   "peer.data": nbd_of(64 << 20), "peer.arrive": {"verdict": "arrived"}, "peer.confirm": hang}
+    daemon.vpool("volume", "create", "tank/empty", "--size", "64M")
+    daemon.vpool("migrate", "tank/empty", "--to", "silo", "--peer", f"unix:{directory}/far")
+    if not asked.wait(60):
+        raise SystemExit(f"FAILED: no peer.confirm: {daemon.vpool('migrate', 'status')}")
+    daemon.process.terminate()
+    since = time.monotonic()
+    if daemon.process.wait(90) != 0:
+        raise SystemExit(f"FAILED: the daemon ended with {daemon.process.returncode}")
+    seconds = time.monotonic() - since
+    if seconds > (60 if SLOW else 20):  # one question takes 10 s at most, and five would take 54
+        raise SystemExit(f"FAILED: the daemon took {seconds:.0f} s to stop")
+
+
 def run(daemon, far, directory):
     far.start()
     daemon.start()
@@ -144,9 +176,7 @@ def run(daemon, far, directory):
         if r.returncode == 0 or not r.stderr:
             raise SystemExit(f"FAILED: {address}: {r.stdout}{r.stderr}")
     h.shutdown()
-    daemon.process.terminate()
-    if daemon.process.wait(60) != 0:
-        raise SystemExit(f"FAILED: the daemon ended with {daemon.process.returncode}")
+    stops(daemon, far, directory)
 
 
 def main():

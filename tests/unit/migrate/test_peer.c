@@ -572,6 +572,34 @@ static void without_an_answer_it_is_in_doubt_until_the_other_side_decides(void *
     }
 }
 
+/* The daemon stops while the other one says nothing. */
+static CO void stops(struct sim_volumes *s)
+{
+    struct volume *v = source(s);
+    struct far f = {.s = s, .silences = UINT32_MAX, .arrives_deaf = true};
+    struct left l = {.v = v};
+    struct volume_owner_info o = {0};
+    struct migrate *m = begin(&f, &l, &(struct migrate_options){.mode = MIGRATE_LIVE});
+    while (migrate_status(m)->phase < MIGRATE_SWITCHING)
+        pass_time(1000);
+    pass_time(MS(1200));
+    uint64_t since_ns = reactor_now_ns();
+    unsigned asked = f.silences;
+    migrate_stop(m);
+    (void)end(&f, m, MIGRATE_IN_DOUBT);
+    check(reactor_now_ns() - since_ns < MS(1000));
+    check(asked - f.silences <= 1);
+    volume_close(v);
+    check_ok(volume_owner_get(s->vs, "v", &o));
+    check(o.in_doubt);
+}
+
+static void a_stop_does_not_wait_for_an_answer_that_does_not_come(void **state)
+{
+    (void)state;
+    play(stops);
+}
+
 static CO void is_declined(struct sim_volumes *s)
 {
     struct volume *v = source(s);
@@ -605,6 +633,7 @@ int main(void)
         cmocka_unit_test(a_cancel_does_not_wait_for_a_way_that_hangs),
         cmocka_unit_test(the_question_whether_it_has_arrived_is_asked_again),
         cmocka_unit_test(without_an_answer_it_is_in_doubt_until_the_other_side_decides),
+        cmocka_unit_test(a_stop_does_not_wait_for_an_answer_that_does_not_come),
         cmocka_unit_test(it_goes_on_here_when_the_other_side_denies_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
