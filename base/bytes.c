@@ -14,6 +14,15 @@ bool bytes_are_zero(const void *p, size_t len)
     return isal_zero_detect((void *)(uintptr_t)p, len) == 0;
 }
 
+bool bytes_equal_secret(const void *a, const void *b, size_t len)
+{
+    const uint8_t *x = a, *y = b;
+    volatile uint8_t differs = 0; /* volatile: no compiler ends the loop early */
+    for (size_t i = 0; i < len; i++)
+        differs = (uint8_t)(differs | (x[i] ^ y[i]));
+    return differs == 0;
+}
+
 static int unit_shift(char c)
 {
     static const char units[] = "KMGTP";

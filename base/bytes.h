@@ -112,6 +112,10 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
 /* True when all `len` bytes are zero. */
 bool bytes_are_zero(const void *p, size_t len);
 
+/* Whether both have the same bytes. How long that takes says nothing about where they differ: for
+ * secrets. */
+bool bytes_equal_secret(const void *a, const void *b, size_t len);
+
 /* Parses "4096", "64K", "1.5G" (K M G T P, powers of 1024, optional B or iB). False when malformed,
  * negative or beyond 2^63. */
 bool bytes_parse_size(const char *text, uint64_t *out);

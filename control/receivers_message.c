@@ -1,6 +1,7 @@
 /* What the source's daemon asks of a move that comes here (receivers.h). */
 #include "control/receivers_impl.h"
 
+#include "base/bytes.h"
 #include "io/guard.h"
 #include "io/net.h"
 
@@ -8,20 +9,21 @@
 
 /* ---- who asks ------------------------------------------------------------------------------ */
 
+/* All secrets have the same length, which is no secret. `r` NULL: the move is not at work, and no
+ * secret is looked at. */
 static int receiver_check_key(const struct receiver *r, const struct receiver_key *k,
                               struct vp_error *err)
 {
-    unsigned differs = strlen(k->secret) != sizeof(r->secret) - 1;
+    const size_t len = RECEIVER_SECRET_TEXT - 1;
     char id[VP_UUID_TEXT];
     if (!r)
         return vp_fail(err, VP_E_NOT_FOUND,
                        "no move %s is at work here: its target is deleted, or has arrived",
                        vp_uuid_format(k->id, id));
-    for (size_t i = 0; !differs && i < sizeof(r->secret); i++)
-        differs |= (unsigned char)(r->secret[i] ^ k->secret[i]);
-    return differs ? vp_fail(err, VP_E_PERMISSION, "this is not the secret of move %s",
-                             vp_uuid_format(k->id, id))
-                   : 0;
+    if (strlen(k->secret) == len && bytes_equal_secret(r->secret, k->secret, len))
+        return 0;
+    return vp_fail(err, VP_E_PERMISSION, "this is not the secret of move %s",
+                   vp_uuid_format(k->id, id));
 }
 
 /* Locks the move of this key. */

@@ -83,6 +83,22 @@ static void one_set_bit_anywhere_is_not_zero(void **state)
     free(p);
 }
 
+static void secrets_differ_wherever_one_bit_does(void **state)
+{
+    (void)state;
+    uint8_t a[33], b[33];
+    memset(a, 0x5a, sizeof(a));
+    memcpy(b, a, sizeof(b));
+    assert_true(bytes_equal_secret(a, b, sizeof(a)));
+    for (size_t i = 0; i < sizeof(a); i++) {
+        b[i] ^= (uint8_t)(1U << i % 8);
+        assert_false(bytes_equal_secret(a, b, sizeof(a)));
+        assert_true(bytes_equal_secret(a, b, i));
+        b[i] = a[i];
+    }
+    assert_true(bytes_equal_secret(a, b, 0));
+}
+
 static void crc32c_matches_the_published_vectors(void **state)
 {
     (void)state;
@@ -106,6 +122,7 @@ int main(void)
         cmocka_unit_test(sizes_are_printed_short),
         cmocka_unit_test(uuids_survive_their_text),
         cmocka_unit_test(one_set_bit_anywhere_is_not_zero),
+        cmocka_unit_test(secrets_differ_wherever_one_bit_does),
         cmocka_unit_test(crc32c_matches_the_published_vectors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -213,6 +213,69 @@ static void only_the_last_session_takes_data(void **state)
     play(has_sessions);
 }
 
+static CO void check_key_refused(const struct receiver_key *k, int rc)
+{
+    struct vp_error err = {0};
+    uint64_t generation = 0;
+    check_equal(receiver_session(&control, k, &generation, &err), rc);
+    check_equal(receiver_data_check(&control, k, 1, &err), rc);
+    check_equal(receiver_keep(&control, k, &err), rc);
+}
+
+static CO void has_a_secret(struct sim_volumes *s)
+{
+    (void)s;
+    struct source f = begin("v");
+    struct vp_error err = {0};
+    char other[RECEIVER_SECRET_TEXT + 1];
+    struct receiver_key k = {key_of(&f).id, other};
+    const size_t len = strlen(f.made.secret);
+    for (size_t i = 0; i < len; i++) {
+        memcpy(other, f.made.secret, len + 1);
+        other[i] = other[i] == '0' ? '1' : '0';
+        check_equal(receiver_keep(&control, &k, &err), VP_E_PERMISSION);
+        other[i] = 0; /* its begin alone */
+        check_equal(receiver_keep(&control, &k, &err), VP_E_PERMISSION);
+    }
+    (void)snprintf(other, sizeof(other), "%s0", f.made.secret);
+    check_key_refused(&k, VP_E_PERMISSION);
+    k.secret = f.made.secret;
+    check_ok(receiver_keep(&control, &k, &err));
+}
+
+static void a_secret_is_the_whole_of_it(void **state)
+{
+    (void)state;
+    play(has_a_secret);
+}
+
+/* A secret opens nothing any more, and verdicts, which need none, stay as they are. */
+static CO void has_ended(struct sim_volumes *s)
+{
+    (void)s;
+    struct vp_error err = {0};
+    for (unsigned arrives = 0; arrives < 2; arrives++) {
+        struct source f = begin("v");
+        struct receiver_key k = key_of(&f), wrong = {k.id, "00000000000000000000000000000000"};
+        struct receiver_claim claim = claim_of(&f);
+        enum migrate_verdict verdict;
+        check_ok(receivers_verdict(&control, &claim, arrives, &verdict, &err));
+        check_key_refused(&k, VP_E_NOT_FOUND);
+        check_key_refused(&wrong, VP_E_NOT_FOUND);
+        for (unsigned i = 0; i < 4; i++) { /* arrive and decide, whatever was said before */
+            check_ok(receivers_verdict(&control, &claim, i % 2, &verdict, &err));
+            check_equal(verdict, arrives ? MIGRATE_HAS_ARRIVED : MIGRATE_HAS_NOT);
+        }
+        check(is_there("v") == (arrives == 1));
+    }
+}
+
+static void after_its_end_a_move_has_no_secret_and_the_same_verdict(void **state)
+{
+    (void)state;
+    play(has_ended);
+}
+
 /* ---- a pool that fails --------------------------------------------------------------------- */
 
 static void all_die(struct sim_volumes *s)
@@ -358,6 +421,8 @@ int main(void)
         cmocka_unit_test(a_source_that_is_silent_for_a_minute_is_given_up),
         cmocka_unit_test(their_number_is_bounded_and_the_stop_declines_all),
         cmocka_unit_test(only_the_last_session_takes_data),
+        cmocka_unit_test(a_secret_is_the_whole_of_it),
+        cmocka_unit_test(after_its_end_a_move_has_no_secret_and_the_same_verdict),
         cmocka_unit_test(when_the_pool_fails_in_the_arrival_nobody_knows),
         cmocka_unit_test(what_cannot_be_deleted_durably_is_not_denied),
         cmocka_unit_test(messages_that_meet_have_one_verdict),
