@@ -164,14 +164,6 @@ static CO int session_on_reactor(void *arg)
     return rc;
 }
 
-/* Something here, or there, is short at the moment: it is tried again. */
-static int session_error(int rc)
-{
-    bool passes = rc == VP_E_TIMED_OUT || rc == VP_E_IO_TOO_MANY_COROUTINES ||
-                  rc == VP_E_NO_MEMORY || rc == VP_E_AGAIN || rc == VP_E_SYSTEM;
-    return passes ? VP_E_PEER_LOST : rc;
-}
-
 static CO int session_open(struct move_out *o, uint64_t generation, struct vp_error *err)
 {
     struct session_call c = {.move = o, .err = err};
@@ -185,7 +177,7 @@ static CO int session_open(struct move_out *o, uint64_t generation, struct vp_er
         return vp_fail(err, rc, "out of memory");
     rc = reactor_call_for_client(o->on, session_on_reactor, &c);
     remote_handover_fini(&c.handover);
-    return session_error(rc);
+    return rc;
 }
 
 /* The connections before these have ended, or there were none. */
@@ -194,7 +186,7 @@ static CO int session_begin(struct move_out *o, struct vp_error *err)
     json_t *result;
     int rc = remote_call(&o->remote, "peer.session", key_json(o), COMMIT_MS, &result, err);
     if (rc)
-        return session_error(rc);
+        return rc;
     json_int_t generation = json_integer_value(json_object_get(result, "generation"));
     json_decref(result);
     return session_open(o, (uint64_t)generation, err);

@@ -262,6 +262,13 @@ void migrate_cut(struct migrate *m)
         m->peer.ops->cut(m->peer.arg);
 }
 
+/* Errors of peer.renew that may pass. */
+static bool renew_may_pass(int rc)
+{
+    return rc == VP_E_PEER_LOST || rc == VP_E_AGAIN || rc == VP_E_TIMED_OUT ||
+           rc == VP_E_NO_MEMORY || rc == VP_E_SYSTEM || rc == VP_E_IO_TOO_MANY_COROUTINES;
+}
+
 CO int migrate_renew(struct migrate *m)
 {
     uint64_t now_ns = reactor_now_ns(), deadline_ns = now_ns + m->lost_ns;
@@ -271,11 +278,11 @@ CO int migrate_renew(struct migrate *m)
                             m->status.peer, BREAKS_MAX);
     vp_info("migration of %s to %s: %s is not reached any more", m->status.from, m->status.to,
             m->status.peer);
-    while (rc == VP_E_PEER_LOST && !m->cancelled) {
+    while (rc && !m->cancelled) {
         struct vp_error err = {0};
         rc = m->peer.ops->renew(m->peer.arg, &err);
         now_ns = reactor_now_ns();
-        if (rc && (rc != VP_E_PEER_LOST || now_ns >= deadline_ns))
+        if (rc && (!renew_may_pass(rc) || now_ns >= deadline_ns))
             return migrate_fail(m, rc, "%s: %s", m->status.peer,
                                 err.text[0] ? err.text : vp_err_text(rc));
         if (rc)

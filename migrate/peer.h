@@ -30,8 +30,10 @@ struct migrate_peer_ops {
     CO int (*make)(void *arg, const struct migrate_offer *offer, struct reactor *beside,
                    struct vp_uuid *pool, struct vp_error *err);
     /* After VP_E_PEER_LOST: opens it again. Nothing that was sent before lands any more once this
-     * has succeeded. VP_E_PEER_LOST: not now; it may be tried again. Other errors: there is no
-     * target any more. NULL: it is never lost. */
+     * has succeeded. VP_E_PEER_LOST: not now; it may be tried again. So may it after errors of
+     * something that is short here or there for a while: VP_E_AGAIN, VP_E_TIMED_OUT,
+     * VP_E_NO_MEMORY, VP_E_SYSTEM, VP_E_IO_TOO_MANY_COROUTINES. Other errors: there is no target
+     * any more. NULL: it is never lost. */
     CO int (*renew)(void *arg, struct vp_error *err);
     /* All that waits for the data's way ends soon with VP_E_PEER_LOST, and so does what comes
      * before the next `renew`. No yield. NULL: as above. */

@@ -45,6 +45,7 @@ struct far {
     bool lost;
     unsigned mirrored;           /* requests for which clients wait */
     unsigned renewals, refusals; /* refusals: of the next attempts to renew */
+    int refusal;                 /* … with this error; 0: nobody answers */
     unsigned silences;           /* of the next arrivals: carried out, and not answered */
     bool arrives_deaf;           /* … and not carried out */
     bool closed;
@@ -66,7 +67,7 @@ static CO int far_renew(void *arg, struct vp_error *err)
 {
     struct far *f = arg;
     if (f->refusals && f->refusals-- > 0)
-        return vp_fail(err, VP_E_PEER_LOST, "nobody answers");
+        return vp_fail(err, f->refusal ? f->refusal : VP_E_PEER_LOST, "nobody answers");
     f->lost = false;
     f->requests = f->lose_each ? 0 : f->requests;
     f->renewals++;
@@ -413,6 +414,46 @@ static void what_was_on_its_way_when_the_way_broke_is_copied_again(void **state)
         }
 }
 
+static int refusal;
+
+static CO void refuses_for_a_while(struct sim_volumes *s)
+{
+    struct far f = {.lose_at = 2, .refusals = 5, .refusal = refusal};
+    moves_in(s, MIGRATE_LIVE, &f, true);
+    check_equal(f.refusals, 0);
+    check(f.renewals > 0);
+}
+
+static void a_move_waits_until_what_is_short_is_there_again(void **state)
+{
+    (void)state;
+    static const int passing[] = {VP_E_AGAIN, VP_E_TIMED_OUT, VP_E_NO_MEMORY, VP_E_SYSTEM,
+                                  VP_E_IO_TOO_MANY_COROUTINES};
+    for (unsigned i = 0; i < sizeof(passing) / sizeof(passing[0]); i++) {
+        refusal = passing[i];
+        play(refuses_for_a_while);
+    }
+}
+
+static CO void is_gone(struct sim_volumes *s)
+{
+    struct volume *v = source(s);
+    struct far f = {.s = s, .lose_at = 2, .refusals = UINT32_MAX, .refusal = VP_E_NOT_FOUND};
+    struct left l = {.v = v};
+    struct migrate *m = begin(&f, &l, &(struct migrate_options){.mode = MIGRATE_LIVE});
+    uint64_t since_ns = reactor_now_ns();
+    struct migrate_status is = end(&f, m, MIGRATE_FAILED);
+    check_equal(is.rc, VP_E_NOT_FOUND);
+    check(reactor_now_ns() - since_ns < MS(5000));
+    check_stays(s, v);
+}
+
+static void a_move_does_not_wait_for_a_target_that_is_gone(void **state)
+{
+    (void)state;
+    play(is_gone);
+}
+
 static CO void breaks_in_the_freeze(struct sim_volumes *s)
 {
     struct volume *v = source(s);
@@ -627,6 +668,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_volume_moves_in_each_mode_and_its_clients_are_told),
         cmocka_unit_test(what_was_on_its_way_when_the_way_broke_is_copied_again),
+        cmocka_unit_test(a_move_waits_until_what_is_short_is_there_again),
+        cmocka_unit_test(a_move_does_not_wait_for_a_target_that_is_gone),
         cmocka_unit_test(clients_go_on_when_the_way_breaks_while_they_wait),
         cmocka_unit_test(an_error_beside_a_lost_request_is_not_forgotten),
         cmocka_unit_test(a_way_that_stays_broken_ends_the_move),
