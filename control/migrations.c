@@ -188,7 +188,7 @@ static void migration_tell_done(struct control *c, const struct migration *g)
                   "is %s now: %s were copied, %s were zeros%s; clients waited %" PRIu64 " ms",
                   g->target, bytes_format_size(s->copied_bytes, copied, sizeof(copied)),
                   bytes_format_size(s->zero_bytes, zero, sizeof(zero)), live,
-                  (s->frozen_ns + 999999) / 1000000);
+                  (s->frozen_all_ns + 999999) / 1000000);
 }
 
 static void migration_tell_end(struct control *c, const struct migration *g)
@@ -382,15 +382,11 @@ static json_t *migration_json_bytes(json_t *to, const struct migrate_status *s)
     const struct {
         const char *name;
         uint64_t bytes;
-    } all[] = {{"total_bytes", s->total_bytes},
-               {"copied_bytes", s->copied_bytes},
-               {"zero_bytes", s->zero_bytes},
-               {"again_bytes", s->again_bytes},
-               {"dirty_bytes", s->dirty_bytes},
-               {"mirrored_bytes", s->mirrored_bytes},
-               {"rounds", s->rounds},
-               {"requests", s->requests},
-               {"breaks", s->breaks}};
+    } all[] = {{"total_bytes", s->total_bytes}, {"copied_bytes", s->copied_bytes},
+               {"zero_bytes", s->zero_bytes},   {"again_bytes", s->again_bytes},
+               {"dirty_bytes", s->dirty_bytes}, {"mirrored_bytes", s->mirrored_bytes},
+               {"rounds", s->rounds},           {"pauses", s->freezes},
+               {"requests", s->requests},       {"breaks", s->breaks}};
     for (size_t i = 0; to && i < sizeof(all) / sizeof(all[0]); i++)
         if (json_object_set_new(to, all[i].name, json_integer(INT(all[i].bytes)))) {
             json_decref(to);
@@ -408,11 +404,12 @@ static json_t *number_or_null(uint64_t n)
 static json_t *migration_json_cost(json_t *to, const struct migrate_status *s)
 {
     json_t *cost = json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:o}", "before_ns", number_or_null(s->before_ns), "during_ns",
-        number_or_null(s->during_ns), "longest_ns", number_or_null(s->longest_ns), "predicted_ns",
-        number_or_null(s->pause_ns), "dirtied_bytes",
-        migration_is_live(s) ? json_integer(INT(s->dirtied_bytes)) : json_null(), "converges",
-        migration_converges_json(s));
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "before_ns", number_or_null(s->before_ns),
+        "during_ns", number_or_null(s->during_ns), "longest_ns", number_or_null(s->longest_ns),
+        "predicted_ns", number_or_null(s->pause_ns), "frozen_all_ns",
+        number_or_null(s->frozen_all_ns), "frozen_longest_ns", number_or_null(s->frozen_longest_ns),
+        "dirtied_bytes", migration_is_live(s) ? json_integer(INT(s->dirtied_bytes)) : json_null(),
+        "converges", migration_converges_json(s));
     if (!to || !cost || json_object_update(to, cost)) {
         json_decref(to);
         to = NULL;

@@ -237,11 +237,21 @@ static int thaw_on_reactor(void *front)
     return 0;
 }
 
+/* Clients go on, after they were stopped or could not be. */
+static void freeze_count(struct migrate *m)
+{
+    struct migrate_status *s = &m->status;
+    m->frozen = false;
+    s->freezes++;
+    s->frozen_ns = reactor_now_ns() - m->frozen_at_ns;
+    s->frozen_all_ns += s->frozen_ns;
+    s->frozen_longest_ns = max_u64(s->frozen_longest_ns, s->frozen_ns);
+}
+
 CO void migrate_thaw(struct migrate *m, struct volume *v)
 {
     vp_ignore(reactor_call(volume_reactor(v), thaw_on_reactor, volume_front(v)), "it cannot fail");
-    m->frozen = false;
-    m->status.frozen_ns = reactor_now_ns() - m->frozen_at_ns;
+    freeze_count(m);
 }
 
 CO int migrate_freeze(struct migrate *m)
@@ -252,6 +262,7 @@ CO int migrate_freeze(struct migrate *m)
     m->frozen = !rc;
     if (!rc)
         return 0;
+    freeze_count(m);
     return migrate_fail(m, rc, "clients of %s could not be stopped: %s%s%s", m->status.from,
                         vp_err_text(rc), c.late.count ? ", in flight: " : "", c.late.text);
 }

@@ -154,7 +154,10 @@ struct migrate_status {
     unsigned breaks;         /* how often the other daemon was not reached any more */
     bool ready;              /* it waits for migrate_guest_paused */
     uint64_t started, ended; /* seconds since 1970; ended 0: not yet */
-    uint64_t frozen_ns;      /* how long clients waited; 0: not yet known */
+    /* How long clients waited when they were stopped: the last time, which is the switch of a move
+     * that is done; all times; the longest time. 0: not yet known. */
+    uint64_t frozen_ns, frozen_all_ns, frozen_longest_ns;
+    unsigned freezes; /* how often they were stopped */
     int rc;
     char error[512];
 };

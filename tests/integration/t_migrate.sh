@@ -76,7 +76,7 @@ same "$(field '.attachments[]|.volume + " " + .state' vpool attachments)" "silo/
 same_data
 ok nbdsh -u "$(uri silo/w "$T/n")" -c 'assert h.pread(4096, h.get_size() - 4096) == bytes(4096)'
 same "$(field '.migrations[0]|[.from, .to, .phase, .error]|join(" ")' vpool migrate status)" "tank/v silo/w done " "status"
-same "$(field '.migrations[0]|.ended >= .started and .frozen_ns > 0 and .copied_bytes == .total_bytes' vpool migrate status)" true "figures"
+same "$(field '.migrations[0]|.ended >= .started and .frozen_ns > 0 and .pauses == 1 and .frozen_all_ns == .frozen_ns and .frozen_longest_ns == .frozen_ns and .copied_bytes == .total_bytes' vpool migrate status)" true "figures"
 same "$(field '.jobs[]|select(.kind=="migrate")|.job + " " + .state' vpool jobs tank)" "$(moves job) done" "job"
 vpool events | grep -q 'migration.started *tank/v: to silo/w, offline' || fail "$(vpool events)"
 vpool events | grep -q "migration.done *tank/v: is silo/w now: ${mib}M were copied" || fail "$(vpool events)"

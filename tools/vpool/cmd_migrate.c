@@ -346,6 +346,16 @@ static const char *ns_text(const json_t *m, const char *key, char to[static 24])
     return to;
 }
 
+/* More than one: clients were stopped, went on, and were stopped again. */
+static void print_pauses(const json_t *m)
+{
+    char all[24], longest[24];
+    if (json_number(m, "pauses") > 1)
+        printf("  pauses        %llu, %s in all, the longest %s\n",
+               (unsigned long long)json_number(m, "pauses"), ns_text(m, "frozen_all_ns", all),
+               ns_text(m, "frozen_longest_ns", longest));
+}
+
 static void print_report(const json_t *m)
 {
     char when[WHEN_TEXT], paused[24], predicted[24], before[24], during[24], after[24], longest[24];
@@ -360,6 +370,7 @@ static void print_report(const json_t *m)
            size_text(json_number(m, "mirrored_bytes")));
     printf("  pause         %s, predicted %s\n", ns_text(m, "frozen_ns", paused),
            ns_text(m, "predicted_ns", predicted));
+    print_pauses(m);
     printf("  requests      99%% within %s before, %s during, %s after; the longest %s\n",
            ns_text(m, "before_ns", before), ns_text(m, "during_ns", during),
            ns_text(m, "after_ns", after), ns_text(m, "longest_ns", longest));

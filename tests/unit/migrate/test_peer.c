@@ -463,8 +463,11 @@ static CO void breaks_in_the_freeze(struct sim_volumes *s)
     writer_begin(&w, v);
     struct migrate *m =
         begin(&f, &l, &(struct migrate_options){.mode = MIGRATE_LIVE, .pause_ms = 1000});
-    (void)end(&f, m, MIGRATE_DONE);
+    struct migrate_status is = end(&f, m, MIGRATE_DONE);
     check_equal(f.renewals, 1);
+    check_equal(is.freezes, 2);
+    check(is.frozen_ns > 0 && is.frozen_longest_ns >= is.frozen_ns);
+    check(is.frozen_all_ns > is.frozen_longest_ns);
     check_there(s);
 }
 
