@@ -23,7 +23,10 @@ struct migration {
     struct migrate *m;           /* owned; NULL: it is being started, or has ended */
     struct migrate_status last;  /* of one that has ended */
     char job[JOB_NAME_BYTES];
+    bool waits; /* for disks, and an event has told */
 };
+
+#define WAITS_TEXT (2 * VOLUME_FULL_NAME_MAX + 160)
 
 void migrations_init(struct migrations *ms)
 {
@@ -230,6 +233,34 @@ static void migration_end(struct control *c, struct migration *g)
     ms->ended_count--;
 }
 
+/* "for 35 s for …": it cannot end before these have answered. "": it does not wait. */
+static const char *migration_waits_text(const struct migration *g, char to[static WAITS_TEXT])
+{
+    uint64_t ns = g->m ? migrate_waits_ns(g->m) : 0;
+    to[0] = 0;
+    if (ns && g->out)
+        (void)snprintf(to, WAITS_TEXT, "for %" PRIu64 " s for the disks of %s or the daemon of %s",
+                       ns / UINT64_C(1000000000), g->volume, g->target);
+    else if (ns)
+        (void)snprintf(to, WAITS_TEXT, "for %" PRIu64 " s for the disks of %s or of %s",
+                       ns / UINT64_C(1000000000), g->volume, g->target);
+    return to;
+}
+
+void migrations_look(struct control *c)
+{
+    struct migration *g;
+    migrations_reap(c);
+    list_for_each (g, &c->migrations.at_work, link) {
+        char text[WAITS_TEXT];
+        bool before = g->waits;
+        g->waits = migration_waits_text(g, text)[0];
+        if (g->waits && !before)
+            control_event(c, VP_LOG_WARN, "migration.waits", g->volume,
+                          "its move has waited %s, and cannot end before they answer", text);
+    }
+}
+
 void migrations_reap(struct control *c)
 {
     struct migration *g, *next;
@@ -421,15 +452,16 @@ static json_t *migration_json_cost(json_t *to, const struct migrate_status *s)
 json_t *migration_json(const struct migration *g)
 {
     const struct migrate_status *s = migration_status(g);
-    char id[VP_UUID_TEXT];
+    char id[VP_UUID_TEXT], waits[WAITS_TEXT];
     json_t *m = json_pack(
-        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:b, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s}", "id",
-        vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "peer", s->peer, "incoming",
-        0, "mode", migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase), "ready",
-        s->ready, "job", g->job, "started", INT(s->started), "ended",
+        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:b, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s, s:s}",
+        "id", vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "peer", s->peer,
+        "incoming", 0, "mode", migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase),
+        "ready", s->ready, "job", g->job, "started", INT(s->started), "ended",
         number_or_null(migration_has_ended(g) ? s->ended : 0), "rate_bytes",
         number_or_null(s->rate_bytes), "seconds_left", migration_left_json(s), "pause_ms",
-        migration_pause_json(s), "frozen_ns", number_or_null(s->frozen_ns), "error", s->error);
+        migration_pause_json(s), "frozen_ns", number_or_null(s->frozen_ns), "waits",
+        migration_waits_text(g, waits), "error", s->error);
     return migration_json_bytes(migration_json_cost(m, s), s);
 }
 

@@ -80,7 +80,7 @@ static void look_at_pool(struct control *c, struct control_pool *p)
 void monitor_look(struct control *c)
 {
     struct control_pool *p;
-    migrations_reap(c);
+    migrations_look(c);
     migrations_look_left(c);
     move_reports_look(c);
     list_for_each (p, &c->pools, link) {

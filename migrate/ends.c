@@ -143,6 +143,17 @@ static CO void move_leave(struct migrate *m)
 
 /* ---- clients stay ------------------------------------------------------------------------- */
 
+static CO void peer_decline(struct migrate *m)
+{
+    struct vp_error err = {0};
+    if (!m->made)
+        return;
+    migrate_wait_begin(m);
+    if (m->peer.ops->decline(m->peer.arg, &err))
+        vp_warn("migration of %s to %s: %s", m->status.from, m->status.to, err.text);
+    migrate_wait_end(m);
+}
+
 CO void migrate_undo(struct migrate *m)
 {
     struct vp_error err = {0};
@@ -156,8 +167,7 @@ CO void migrate_undo(struct migrate *m)
     if (m->leaving && !m->intended)
         volume_leave_end(m->source);
     source_close(m);
-    if (m->made && m->peer.ops->decline(m->peer.arg, &err))
-        vp_warn("migration of %s to %s: %s", m->status.from, m->status.to, err.text);
+    peer_decline(m);
     peer_close(m);
     int rc = m->intended ? volume_intent_end(m->from_vs, m->volume, 0, &err) : 0;
     if (rc) { /* settle.c tries that again; until then the volume is in doubt, and clients go on */
@@ -211,7 +221,9 @@ CO void migrate_switch(struct migrate *m)
     copy_verify_whole(&m->copy);
     migrate_phase_move(m, MIGRATE_SWITCHING);
     volume_intent_switches(m->source, true);
+    migrate_wait_begin(m);
     int rc = move_arrive(m, &verdict, &err);
+    migrate_wait_end(m);
     if (rc)
         vp_ignore(migrate_fail(m, rc, "the arrival at %s could not be recorded: %s", m->status.to,
                                err.text),

@@ -156,7 +156,7 @@ static CO int live_choose(struct migrate *m, uint64_t before)
             return 0;
         if (m->copy.seen.stops - m->stops_from > STOPS_MAX + s->breaks)
             return live_never(m, "it does not write in time what is mirrored");
-        return reactor_call_for_client(volume_reactor(m->source), mirror_again, m->mirror);
+        return migrate_call(m, mirror_again, m->mirror);
     }
     bool shrinks = s->dirty_bytes / 3 < before / 4;
     return s->mode == MIGRATE_MIRROR || !shrinks || rounds_so_far(m) >= ROUNDS_MAX ? live_mirror(m)
@@ -237,7 +237,7 @@ CO void live_end(struct migrate *m)
     struct reactor *on = m->source ? volume_reactor(m->source) : NULL;
     impact_end(m);
     if (m->mirror && m->mirror->slot_count)
-        vp_ignore(reactor_call_for_client(on, mirror_end, m->mirror), "its workers report nothing");
+        vp_ignore(migrate_call(m, mirror_end, m->mirror), "its workers report nothing");
     if (m->copy.tracked)
         vp_ignore(reactor_call(on, copy_untrack, &m->copy), "it does not fail");
     m->copy.mirror = NULL;

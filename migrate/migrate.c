@@ -53,8 +53,9 @@
 #define ANSWER_MS 30000U
 #define BREAKS_MAX                                                                                 \
     100U /* of the way to another daemon: one that breaks again and again is no way */
-#define RENEW_NS  UINT64_C(300000000) /* between two attempts to reach the other daemon */
-#define IMPACT_PC 200U                /* percent */
+#define WAITS_NS  UINT64_C(10000000000) /* for disks: a step of the copy is far shorter */
+#define RENEW_NS  UINT64_C(300000000)   /* between two attempts to reach the other daemon */
+#define IMPACT_PC 200U                  /* percent */
 #define MS_NS     UINT64_C(1000000)
 
 /* ---- states ------------------------------------------------------------------------------- */
@@ -100,6 +101,33 @@ int migrate_fail(struct migrate *m, int rc, const char *fmt, ...)
     (void)vsnprintf(m->status.error, sizeof(m->status.error), fmt, args);
     va_end(args);
     bytes_make_printable(m->status.error); /* it may have been cut inside a character */
+    return rc;
+}
+
+/* ---- waiting for disks -------------------------------------------------------------------- */
+
+void migrate_wait_begin(struct migrate *m)
+{
+    VP_VERIFY(m->waits_since_ns, ==, 0U);
+    m->waits_since_ns = reactor_now_ns();
+}
+
+void migrate_wait_end(struct migrate *m)
+{
+    m->waits_since_ns = 0;
+}
+
+uint64_t migrate_waits_ns(const struct migrate *m)
+{
+    uint64_t ns = m->waits_since_ns ? reactor_now_ns() - m->waits_since_ns : 0;
+    return ns < WAITS_NS ? 0 : ns;
+}
+
+CO int migrate_call(struct migrate *m, int (*fn)(void *arg), void *arg)
+{
+    migrate_wait_begin(m);
+    int rc = reactor_call_for_client(volume_reactor(m->source), fn, arg);
+    migrate_wait_end(m);
     return rc;
 }
 
@@ -302,7 +330,7 @@ CO int migrate_renew(struct migrate *m)
     }
     if (m->cancelled)
         return migrate_fail(m, VP_E_CANCELLED, "it was cancelled");
-    return reactor_call_for_client(volume_reactor(m->source), copy_found, &m->copy);
+    return migrate_call(m, copy_found, &m->copy);
 }
 
 /* From now on, until the end is known, both pools are asked who owns the volume. */
@@ -365,7 +393,7 @@ CO int migrate_copy_step(struct migrate *m)
     m->copy.step_bytes = min_u64(
         m->job->hurry ? UINT64_MAX : pool_job_step_units(m->job) / STEPS_A_SECOND, impact_pace(m));
     uint64_t since_ns = reactor_now_ns();
-    rc = reactor_call_for_client(volume_reactor(m->source), copy_step, &m->copy);
+    rc = migrate_call(m, copy_step, &m->copy);
     uint64_t step_ns = reactor_now_ns() - since_ns;
     m->steps_ns += step_ns - min_u64(m->copy.rested_ns / m->copy.worker_count, step_ns);
     copy_tell(m);
@@ -384,13 +412,13 @@ CO int migrate_flush(struct migrate *m)
 {
     if (!io_guard_on(GUARD_MOVE_ARRIVES_LAST))
         return 0;
-    int rc = reactor_call_for_client(volume_reactor(m->source), copy_flush, &m->copy);
+    int rc = migrate_call(m, copy_flush, &m->copy);
     copy_tell(m);
     while (rc == VP_E_PEER_LOST && m->copy.tracked) {
         int found = m->status.phase == MIGRATE_DRAINING ? rc : migrate_renew(m);
         if (found)
             return found;
-        rc = reactor_call_for_client(volume_reactor(m->source), copy_flush, &m->copy);
+        rc = migrate_call(m, copy_flush, &m->copy);
     }
     return rc ? migrate_fail(m, rc, "flushing %s: %s", m->status.to, vp_err_text(rc)) : 0;
 }

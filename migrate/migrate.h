@@ -173,6 +173,9 @@ CO int migrate_start(const struct migrate_options *o, struct migrate **out,
                      struct vp_error *err) must_check;
 const struct migrate_status *migrate_status(const struct migrate *m);
 bool migrate_has_ended(const struct migrate *m);
+/* How long it has waited for disks of one of the two pools, or for the other daemon, that answer
+ * nothing. 0: it goes on, or has waited for less than ten seconds. */
+uint64_t migrate_waits_ns(const struct migrate *m);
 /*
  * Who runs the clients (a hypervisor) has stopped them: a move that waits for that (guest_ms) goes
  * on to its end. Calling it again does nothing. VP_E_INVALID: it was not asked to wait, or has

@@ -233,12 +233,18 @@ struct migrate {
     uint64_t steps_ns;     /* in steps of the copy, without its waits for a turn */
     uint64_t round_rate;   /* bytes a second, of the last round that says something; 0: none */
     uint64_t frozen_at_ns;
-    bool drains;  /* watch.c watches how long clients wait */
-    bool overdue; /* they have waited for too long        */
+    uint64_t waits_since_ns; /* for disks or the other daemon; 0: not */
+    bool drains;             /* watch.c watches how long clients wait */
+    bool overdue;            /* they have waited for too long        */
     struct co_group watch;
     struct co_queue ended, turn, hold;
 };
 void migrate_phase_move(struct migrate *m, enum migrate_phase to);
+/* What may wait for disks, or for the other daemon, is between these. */
+void migrate_wait_begin(struct migrate *m);
+void migrate_wait_end(struct migrate *m);
+/* On the reactor of the source. */
+CO int migrate_call(struct migrate *m, int (*fn)(void *arg), void *arg) must_check;
 /* The first error counts. Returns rc. */
 __attribute__((format(printf, 3, 4))) int migrate_fail(struct migrate *m, int rc, const char *fmt,
                                                        ...);

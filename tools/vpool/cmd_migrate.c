@@ -297,7 +297,8 @@ static void print_moves(const json_t *moves)
         table_add(&t, "%s", left_text(m, left, sizeof(left)));
         table_add(&t, "%s", pause_text(m, pause, sizeof(pause)));
         table_add(&t, "%s", text_or_dash(m, "job"));
-        table_add(&t, "%s", text_or_dash(m, "error"));
+        table_add(&t, "%s%s", json_text(m, "waits")[0] ? "it has waited " : "",
+                  json_text(m, "waits")[0] ? json_text(m, "waits") : text_or_dash(m, "error"));
     }
     table_print(&t);
 }

@@ -21,8 +21,7 @@ static struct control control;
 static struct control_pool pool[2]; /* "p", "q" */
 static struct control_move the_move;
 
-/* ---- exports that serve nobody ----------------------------------------------------------------
- */
+/* ---- exports that serve nobody ------------------------------------------------------------- */
 
 static unsigned fake_moves, fake_starts;
 static int fake_verdict;
@@ -94,8 +93,7 @@ static CO struct attachment *attach(const char *volume, const char *address)
     return a;
 }
 
-/* ---- a daemon of two pools --------------------------------------------------------------------
- */
+/* ---- a daemon of two pools ----------------------------------------------------------------- */
 
 static void drop_line(enum vp_log_level level, const char *line, void *arg)
 {
@@ -609,6 +607,34 @@ static void a_volume_that_moves_or_is_moved_to_is_not_moved_again(void **state)
     play(start_twice);
 }
 
+static CO void waits_for_disks(struct sim_volumes *s)
+{
+    const struct migration *g = NULL;
+    struct vp_error err = {0};
+    control_begin(s);
+    check_ok(migration_begin("v", "w", &g, &err));
+    for (unsigned d = 2; d < 4; d++)
+        sim_disk_inject(sim_disk_find(s->world, s->name[d]), SIM_FAULT_STALL, 1 << IO_WRITE, 0,
+                        UINT64_C(25000000000));
+    for (unsigned i = 0; i < 20; i++) {
+        check_ok(co_sleep_ns(1000000000));
+        migrations_look(&control);
+    }
+    check_equal(events_of(&control.events, "migration.waits"), 1);
+    json_t *is = migration_json(g);
+    check(strstr(json_string_value(json_object_get(is, "waits")), "of p/v or of q/w") != NULL);
+    json_decref(is);
+    migrations_wait();
+    check_equal(events_of(&control.events, "migration.done"), 1);
+    control_end();
+}
+
+static void a_move_that_waits_for_disks_says_so_once(void **state)
+{
+    (void)state;
+    play(waits_for_disks);
+}
+
 static struct sim_volumes *sim;
 
 static void source_dies(void)
@@ -764,6 +790,7 @@ int main(void)
         cmocka_unit_test(attachments_of_a_volume_that_has_left_are_forgotten),
         cmocka_unit_test(a_volume_that_has_moved_is_not_attached_while_its_source_is_deleted),
         cmocka_unit_test(of_two_moves_of_one_volume_that_begin_at_once_one_is_refused),
+        cmocka_unit_test(a_move_that_waits_for_disks_says_so_once),
         cmocka_unit_test(a_volume_that_moves_or_is_moved_to_is_not_moved_again),
         cmocka_unit_test(a_move_that_could_not_record_its_end_is_settled_later),
         cmocka_unit_test(a_detach_leaves_alone_what_moves_away_meanwhile_and_gets_its_name),

@@ -460,6 +460,36 @@ static void a_client_waits_for_a_late_target_for_a_bounded_time(void **state)
     play(late, 6);
 }
 
+/* A mirrored write, and after a cancel the end of the move as well, wait for disks that hang. */
+static CO void hangs(struct sim_volumes *s)
+{
+    struct clients *all = clients_begin(s, MS(1), 8);
+    struct vp_error err = {0};
+    all->whole_blocks = all->writes_only = true;
+    clients_go(all);
+    struct migrate *m = move_begin(all, MIGRATE_MIRROR, 100);
+    wait_for(m, MIGRATE_MIRRORING);
+    check_equal(migrate_waits_ns(m), 0);
+    target_stalls(s, 2, MS(40000));
+    pass_time(MS(15000));
+    unsigned before = all->requests;
+    check(migrate_waits_ns(m) >= MS(14000));
+    check_ok(migrate_cancel(m, &err));
+    pass_time(MS(12000));
+    check(!migrate_has_ended(m));
+    check(migrate_waits_ns(m) >= MS(10000));
+    check(all->requests > before + 1000); /* clients do not notice */
+    struct migrate_status is = move_end(m);
+    check_equal(is.phase, MIGRATE_CANCELLED);
+    clients_end(all);
+}
+
+static void a_move_says_that_it_waits_for_a_write_that_does_not_end(void **state)
+{
+    (void)state;
+    play(hangs, 8);
+}
+
 static CO void never(struct sim_volumes *s)
 {
     struct clients *all = clients_begin(s, 1, 9);
@@ -621,6 +651,7 @@ int main(void)
         cmocka_unit_test(a_live_move_is_paused_limited_and_resumed),
         cmocka_unit_test(a_paused_move_is_cancelled),
         cmocka_unit_test(a_client_waits_for_a_late_target_for_a_bounded_time),
+        cmocka_unit_test(a_move_says_that_it_waits_for_a_write_that_does_not_end),
         cmocka_unit_test(a_target_that_is_always_too_slow_ends_the_move_and_clients_go_on),
         cmocka_unit_test(clients_do_not_wait_for_a_target_that_hangs_at_the_end),
         cmocka_unit_test(a_cancel_lets_clients_go_on_at_once),
