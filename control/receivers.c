@@ -15,6 +15,7 @@ void receivers_init(struct receivers *rs)
     uint8_t random[16];
     list_init(&rs->at_work);
     list_init(&rs->ended);
+    list_init(&rs->messages);
     co_queue_init(&rs->unwatched);
     reactor_random(random, sizeof(random));
     rs->life = vp_uuid_from_random(random);

@@ -38,6 +38,7 @@ struct receiver;
 
 struct receivers { /* part of struct control */
     struct list at_work, ended;
+    struct list messages; /* that wait for disks, or for each other */
     unsigned count, ended_count;
     unsigned watched; /* whose source's silence is counted */
     struct co_queue unwatched;

@@ -26,6 +26,40 @@ static int receiver_check_key(const struct receiver *r, const struct receiver_ke
                    vp_uuid_format(k->id, id));
 }
 
+/* ---- those that wait ----------------------------------------------------------------------- */
+
+/* A source whose message is not answered in time sends it again, over a new connection. Behind a
+ * disk that hangs each of them would keep its connection's place, and in the end all places. */
+#define MESSAGES_MAX 2U /* of one move */
+
+struct message { /* in the frame of whoever carries it out */
+    struct list link;
+    struct vp_uuid id;
+};
+
+static int message_begin(struct control *c, struct message *m, struct vp_uuid id,
+                         struct vp_error *err)
+{
+    const struct message *other;
+    unsigned n = 0;
+    char text[VP_UUID_TEXT];
+    list_for_each (other, &c->receivers.messages, link)
+        n += vp_uuid_equal(other->id, id);
+    if (n >= MESSAGES_MAX)
+        return vp_fail(err, VP_E_AGAIN,
+                       "earlier messages about move %s are still at work: ask again later, and "
+                       "look at the disks here if that lasts",
+                       vp_uuid_format(id, text));
+    m->id = id;
+    list_add_tail(&c->receivers.messages, &m->link);
+    return 0;
+}
+
+static void message_end(struct message *m)
+{
+    list_del(&m->link);
+}
+
 /* Locks the move of this key. */
 static CO int receiver_enter(struct control *c, const struct receiver_key *k, struct receiver **out,
                              struct vp_error *err)
@@ -62,8 +96,8 @@ static CO int session_begin(struct receiver *r, struct vp_error *err)
     return nbdx_server_start(&o, &r->session, err);
 }
 
-CO int receiver_session(struct control *c, const struct receiver_key *k, uint64_t *generation,
-                        struct vp_error *err)
+static CO int session_renew(struct control *c, const struct receiver_key *k, uint64_t *generation,
+                            struct vp_error *err)
 {
     struct receiver *r = NULL;
     int rc = receiver_enter(c, k, &r, err);
@@ -74,6 +108,18 @@ CO int receiver_session(struct control *c, const struct receiver_key *k, uint64_
     if (rc == 0)
         *generation = ++r->generation;
     receiver_unlock(r);
+    return rc;
+}
+
+CO int receiver_session(struct control *c, const struct receiver_key *k, uint64_t *generation,
+                        struct vp_error *err)
+{
+    struct message m;
+    int rc = message_begin(c, &m, k->id, err);
+    if (rc)
+        return rc;
+    rc = session_renew(c, k, generation, err);
+    message_end(&m);
     return rc;
 }
 
@@ -168,12 +214,11 @@ static int claim_pool(struct control *c, struct vp_uuid uuid, struct control_poo
               : 0;
 }
 
-CO int receivers_verdict(struct control *c, const struct receiver_claim *k, bool arrive,
-                         enum migrate_verdict *verdict, struct vp_error *err)
+static CO int claim_decide(struct control *c, const struct receiver_claim *k, bool arrive,
+                           enum migrate_verdict *verdict, struct vp_error *err)
 {
     struct receiver *r = receiver_find(c, k->claim.move);
     struct control_pool *p;
-    *verdict = MIGRATE_NOT_KNOWN;
     if (r && receiver_lock(r)) {
         int rc = claim_check(r, k, err);
         if (rc == 0)
@@ -189,13 +234,31 @@ CO int receivers_verdict(struct control *c, const struct receiver_claim *k, bool
     return rc;
 }
 
-CO int receivers_confirm(struct control *c, const struct receiver_claim *k, struct vp_error *err)
+CO int receivers_verdict(struct control *c, const struct receiver_claim *k, bool arrive,
+                         enum migrate_verdict *verdict, struct vp_error *err)
 {
-    struct control_pool *p;
-    int rc = claim_pool(c, k->pool, &p, err);
+    struct message m;
+    *verdict = MIGRATE_NOT_KNOWN;
+    int rc = message_begin(c, &m, k->claim.move, err);
     if (rc)
         return rc;
-    rc = receive_confirm(p->vs, &k->claim, err);
-    control_pool_put(p);
+    rc = claim_decide(c, k, arrive, verdict, err);
+    message_end(&m);
+    return rc;
+}
+
+CO int receivers_confirm(struct control *c, const struct receiver_claim *k, struct vp_error *err)
+{
+    struct message m;
+    struct control_pool *p;
+    int rc = message_begin(c, &m, k->claim.move, err);
+    if (rc)
+        return rc;
+    rc = claim_pool(c, k->pool, &p, err);
+    if (!rc) {
+        rc = receive_confirm(p->vs, &k->claim, err);
+        control_pool_put(p);
+    }
+    message_end(&m);
     return rc;
 }

@@ -378,6 +378,40 @@ static void messages_that_meet_have_one_verdict(void **state)
     play(meet);
 }
 
+/* A source that is not answered repeats its message, over a new connection each time. */
+static CO void hangs(struct sim_volumes *s)
+{
+    struct source f = begin("v");
+    struct message m[6];
+    struct receiver_key k = key_of(&f);
+    struct vp_error err = {0};
+    uint64_t generation;
+    for (unsigned i = 0; i < s->config.disks; i++)
+        sim_disk_inject(sim_disk_find(s->world, s->name[i]), SIM_FAULT_STALL, 1 << IO_WRITE, 0,
+                        20 * SECOND_NS);
+    for (unsigned i = 0; i < 6; i++) {
+        m[i] = (struct message){.from = &f, .arrive = i % 2 == 0};
+        check_ok(co_spawn(message_run, &m[i], "message"));
+        sleep_s(1);
+        check(m[i].ended == (i >= 2));
+        if (i >= 2)
+            check_equal(m[i].rc, VP_E_AGAIN);
+    }
+    check_equal(receiver_session(&control, &k, &generation, &err), VP_E_AGAIN);
+    check_ok(receiver_keep(&control, &k, &err)); /* it waits for nothing */
+    while (!m[0].ended || !m[1].ended)
+        sleep_s(1);
+    check_equal(m[0].verdict, MIGRATE_HAS_ARRIVED);
+    check_equal(m[1].verdict, MIGRATE_HAS_ARRIVED);
+    check(list_empty(&control.receivers.messages));
+}
+
+static void of_messages_that_wait_for_a_disk_there_are_two(void **state)
+{
+    (void)state;
+    play(hangs);
+}
+
 struct making {
     struct source from;
     int rc;
@@ -426,6 +460,7 @@ int main(void)
         cmocka_unit_test(when_the_pool_fails_in_the_arrival_nobody_knows),
         cmocka_unit_test(what_cannot_be_deleted_durably_is_not_denied),
         cmocka_unit_test(messages_that_meet_have_one_verdict),
+        cmocka_unit_test(of_messages_that_wait_for_a_disk_there_are_two),
         cmocka_unit_test(a_move_that_is_being_made_is_cancelled_when_it_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
