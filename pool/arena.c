@@ -167,11 +167,11 @@ static int choose_group(struct pool *p, const struct lease_call *c, struct pool_
 
 static uint32_t find_free_arena(const struct pool_group *g)
 {
-    for (uint32_t a = 0; a < g->arenas; a++)
-        if (!g->arena_owner[a] && !bitmap_test(g->held_map, a))
-            return a;
-    VP_VERIFY_TRUE(!"an open group has a free arena");
-    return 0;
+    uint32_t a = 0;
+    while (a < g->arenas && (g->arena_owner[a] || bitmap_test(g->held_map, a)))
+        a++;
+    VP_VERIFY(a, <, g->arenas); /* an open group has a free one */
+    return a;
 }
 
 /* Leases one arena in memory. The caller writes the group's record. No yield. */

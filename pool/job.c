@@ -31,7 +31,7 @@ static const struct {
     [POOL_JOB_RESYNC] = {"resync", "bytes",
                          .no_cancel = "a resync cannot be cancelled: until it ends, copies may "
                                       "differ; it can be paused or limited"},
-    [POOL_JOB_MIGRATE] = {"migrate", "bytes"},
+    [POOL_JOB_MIGRATE] = {"migrate", "bytes", .no_cancel = NULL},
 };
 
 static bool kind_is_known(unsigned kind)

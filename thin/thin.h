@@ -34,6 +34,7 @@ int thin_cache_new(size_t limit_bytes, struct thin_cache **out) must_check;
 /* On the cache's reactor. Every wait there for pages to become clean ends with rc. */
 void thin_cache_checkpoint_failed(struct thin_cache *c, int rc);
 void thin_cache_free(struct thin_cache *c);
+/* Of its reactor alone: they are no figures (base/figure.h). */
 struct thin_cache_stats {
     uint64_t pages, pages_dirty, limit_pages, hits, misses, evictions;
 };
