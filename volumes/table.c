@@ -349,6 +349,22 @@ CO int volume_control_begin(struct volumes *vs, const char *name, struct volume 
     return vp_fail(err, VP_E_NOT_FOUND, "no volume %s/%s", pool_name(vs->pool), name);
 }
 
+/* The same, for a change that a volume that moves does not allow (volume_owner_check_stays). */
+static CO int change_begin(struct volumes *vs, const char *name, struct volume **out,
+                           struct vp_error *err)
+{
+    struct volume *v;
+    int rc = volume_control_begin(vs, name, &v, err);
+    if (rc)
+        return rc;
+    rc = volume_owner_check_stays(v, err);
+    if (rc)
+        co_mutex_unlock(&v->control);
+    else
+        *out = v;
+    return rc;
+}
+
 /* The record says that v goes, and its job is there, or neither. `b`: what goes with it. */
 static CO int delete_commit(struct volume *v, const char *name, struct pool_batch *b)
 {
@@ -390,14 +406,12 @@ CO int volume_delete_locked(struct volume *v, struct pool_batch *b, struct vp_er
 CO int volume_delete(struct volumes *vs, const char *name, struct vp_error *err)
 {
     struct volume *v;
-    int rc = volume_control_begin(vs, name, &v, err);
+    int rc = change_begin(vs, name, &v, err);
     if (rc)
         return rc;
     struct pool_batch b;
     pool_batch_init(&b);
-    rc = volume_owner_check_stays(v, err);
-    if (!rc)
-        rc = volume_delete_locked(v, &b, err);
+    rc = volume_delete_locked(v, &b, err);
     pool_batch_fini(&b);
     co_mutex_unlock(&v->control);
     return rc;
@@ -406,13 +420,11 @@ CO int volume_delete(struct volumes *vs, const char *name, struct vp_error *err)
 CO int volume_rename(struct volumes *vs, const char *name, const char *to, struct vp_error *err)
 {
     struct volume *v;
-    int rc = volume_control_begin(vs, name, &v, err);
+    int rc = change_begin(vs, name, &v, err);
     if (rc)
         return rc;
     struct volume_name *from = v->name, *n = NULL;
-    rc = volume_owner_check_stays(v, err);
-    if (!rc)
-        rc = name_check_free(vs, to, err);
+    rc = name_check_free(vs, to, err);
     if (!rc) {
         n = volume_name_add(vs, v, to, true);
         rc = n ? volume_record_commit(v, to, &v->options, false) : VP_E_NO_MEMORY;
@@ -559,12 +571,10 @@ CO int volume_resize(struct volumes *vs, const char *name, uint64_t size_bytes, 
                      struct vp_error *err)
 {
     struct volume *v;
-    int rc = volume_control_begin(vs, name, &v, err);
+    int rc = change_begin(vs, name, &v, err);
     if (rc)
         return rc;
-    rc = volume_owner_check_stays(v, err);
-    if (!rc)
-        rc = resize_locked(v, size_bytes, force, err);
+    rc = resize_locked(v, size_bytes, force, err);
     co_mutex_unlock(&v->control);
     return rc;
 }
@@ -623,12 +633,10 @@ CO int volume_property_set(struct volumes *vs, const char *name, const char *key
                            struct vp_error *err)
 {
     struct volume *v;
-    int rc = volume_control_begin(vs, name, &v, err);
+    int rc = change_begin(vs, name, &v, err);
     if (rc)
         return rc;
-    rc = volume_owner_check_stays(v, err);
-    if (!rc)
-        rc = property_locked(v, key, value, err);
+    rc = property_locked(v, key, value, err);
     co_mutex_unlock(&v->control);
     return rc;
 }
