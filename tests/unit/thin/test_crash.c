@@ -218,7 +218,7 @@ static void find_chunk_bytes(struct sim_thin *st, unsigned disk, uint64_t seq, u
         if (memcmp(want, have, POOL_BLOCK) == 0)
             return;
     }
-    check(!"the block is on the disk");
+    check(false && "the block is on the disk");
 }
 
 static uint64_t where[2]; /* of block 5 on both disks */

@@ -75,7 +75,7 @@ static int verify_on_reactor(void *arg)
             return rc;
         stamp(block, j->number, at, j->version[at]);
         if (j->version[at] ? memcmp(block, seen, 4096) != 0 : !bytes_are_zero(seen, 4096))
-            check(!"content");
+            check(false && "content");
     }
     return 0;
 }
