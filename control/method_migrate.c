@@ -13,7 +13,7 @@ struct start_args {
     const char *volume, *to, *mode, *peer;
     /* 0: not given */
     uint64_t max_downtime_ms, mirror_wait_ms, bandwidth_bytes, impact_percent, guest_wait_ms;
-    bool full_speed, dry_run;
+    bool full_speed, verify, dry_run;
 };
 static const struct param start_params[] = {
     PARAM(struct start_args, volume, PARAM_STRING, true, 0, 0),
@@ -26,6 +26,7 @@ static const struct param start_params[] = {
     PARAM(struct start_args, impact_percent, PARAM_NUMBER, false, 101, 10000),
     PARAM(struct start_args, guest_wait_ms, PARAM_NUMBER, false, 1000, 86400000),
     PARAM(struct start_args, full_speed, PARAM_BOOL, false, 0, 0),
+    PARAM(struct start_args, verify, PARAM_BOOL, false, 0, 0),
     PARAM(struct start_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 
@@ -101,6 +102,7 @@ static int start_check(const struct start_args *a, enum migrate_mode mode, struc
                        : a->impact_percent  ? "impact_percent"
                        : a->guest_wait_ms   ? "guest_wait_ms"
                        : a->full_speed      ? "full_speed"
+                       : a->verify          ? "verify"
                                             : NULL;
     if (mode == MIGRATE_OFFLINE && live)
         return vp_fail(err, VP_E_INVALID,
@@ -158,6 +160,7 @@ static CO int start_on(struct control *c, const struct way *w, enum migrate_mode
                                       .mirror_ms = a->mirror_wait_ms,
                                       .limit_bytes = a->bandwidth_bytes,
                                       .guest_ms = a->guest_wait_ms,
+                                      .verify = a->verify,
                                       .impact_percent = a->full_speed ? MIGRATE_IMPACT_ANY
                                                                       : (unsigned)a->impact_percent,
                                       .peer_name = a->peer,

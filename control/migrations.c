@@ -178,19 +178,32 @@ CO int migration_start(struct control *c, struct control_pool *from, struct cont
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
+/* "; 96M were compared, 4K of the last changes were not" */
+static const char *migration_verified_text(const struct migrate_status *s, char *to, size_t size)
+{
+    char compared[24], left[24];
+    *to = '\0';
+    if (s->verify)
+        (void)snprintf(to, size, "; %s were compared, %s of the last changes were not",
+                       bytes_format_size(s->checked_bytes, compared, sizeof(compared)),
+                       bytes_format_size(s->unchecked_bytes, left, sizeof(left)));
+    return to;
+}
+
 /* "is silo/v now: 96M were copied, …; clients waited 4 ms" */
 static void migration_tell_done(struct control *c, const struct migration *g)
 {
     const struct migrate_status *s = &g->last;
-    char copied[24], zero[24], again[24], mirrored[24], live[80] = "";
+    char copied[24], zero[24], again[24], mirrored[24], live[80] = "", verified[100];
     if (s->mode != MIGRATE_OFFLINE)
         (void)snprintf(live, sizeof(live), "; of both, %s again; %s were mirrored",
                        bytes_format_size(s->again_bytes, again, sizeof(again)),
                        bytes_format_size(s->mirrored_bytes, mirrored, sizeof(mirrored)));
     control_event(c, VP_LOG_INFO, "migration.done", g->volume,
-                  "is %s now: %s were copied, %s were zeros%s; clients waited %" PRIu64 " ms",
+                  "is %s now: %s were copied, %s were zeros%s%s; clients waited %" PRIu64 " ms",
                   g->target, bytes_format_size(s->copied_bytes, copied, sizeof(copied)),
                   bytes_format_size(s->zero_bytes, zero, sizeof(zero)), live,
+                  migration_verified_text(s, verified, sizeof(verified)),
                   (s->frozen_all_ns + 999999) / 1000000);
 }
 
@@ -431,6 +444,15 @@ static json_t *number_or_null(uint64_t n)
     return n ? json_integer(INT(n)) : json_null();
 }
 
+/* What was compared; null: nothing is to be. */
+static json_t *migration_verify_json(const struct migrate_status *s)
+{
+    return s->verify
+               ? json_pack("{s:I, s:I, s:I}", "compared_bytes", INT(s->checked_bytes),
+                           "not_compared_bytes", INT(s->unchecked_bytes), "passes", INT(s->checks))
+               : json_null();
+}
+
 /* What it costs clients. Takes the reference of `to`. */
 static json_t *migration_json_cost(json_t *to, const struct migrate_status *s)
 {
@@ -454,14 +476,15 @@ json_t *migration_json(const struct migration *g)
     const struct migrate_status *s = migration_status(g);
     char id[VP_UUID_TEXT], waits[WAITS_TEXT];
     json_t *m = json_pack(
-        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:b, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s, s:s}",
+        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:b, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:s, "
+        "s:s}",
         "id", vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "peer", s->peer,
         "incoming", 0, "mode", migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase),
         "ready", s->ready, "job", g->job, "started", INT(s->started), "ended",
         number_or_null(migration_has_ended(g) ? s->ended : 0), "rate_bytes",
         number_or_null(s->rate_bytes), "seconds_left", migration_left_json(s), "pause_ms",
-        migration_pause_json(s), "frozen_ns", number_or_null(s->frozen_ns), "waits",
-        migration_waits_text(g, waits), "error", s->error);
+        migration_pause_json(s), "frozen_ns", number_or_null(s->frozen_ns), "verify",
+        migration_verify_json(s), "waits", migration_waits_text(g, waits), "error", s->error);
     return migration_json_bytes(migration_json_cost(m, s), s);
 }
 

@@ -458,6 +458,20 @@ static CO int out_zero_mirrored(void *arg, uint64_t offset, uint64_t len)
     return way_write(arg, way_mirrored(arg), offset, len, NULL);
 }
 
+static CO int out_read(void *arg, uint64_t offset, uint64_t len, void *buf)
+{
+    struct move_out *o = arg;
+    struct way *w = way_bulk(o);
+    if (!w->link)
+        return VP_E_PEER_LOST;
+    w->requests++;
+    int rc = link_read(w->link, offset, len, buf);
+    w->requests--;
+    if (rc == VP_E_PEER_LOST)
+        ways_cut(o);
+    return rc;
+}
+
 /* Whichever connection it takes, it makes durable what all were answered (way_check). */
 static CO int out_flush(void *arg)
 {
@@ -487,6 +501,7 @@ struct migrate_peer move_out_peer(struct move_out *o)
         .zero = out_zero,
         .write_mirrored = out_write_mirrored,
         .zero_mirrored = out_zero_mirrored,
+        .read = out_read,
         .flush = out_flush,
     };
     return (struct migrate_peer){&ops, o};

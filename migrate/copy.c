@@ -52,6 +52,7 @@ void copy_fini(struct copy *c)
 {
     VP_VERIFY_TRUE(!c->tracked);
     dirty_fini(&c->dirty);
+    dirty_fini(&c->unchecked);
 }
 
 void copy_pace_full(struct copy *c)
@@ -83,6 +84,8 @@ int copy_track(void *copy)
     struct copy *c = copy;
     const struct volume_marks marks = {change_mark, mirror_change_begin, mirror_change_end, c};
     int rc = dirty_init(&c->dirty, copy_blocks(c), DIRTY_LEAVES_MAX);
+    if (!rc && c->checks)
+        rc = dirty_init(&c->unchecked, copy_blocks(c), DIRTY_LEAVES_MAX);
     if (rc)
         return rc;
     c->round_block = copy_blocks(c); /* none has begun */
@@ -100,7 +103,8 @@ int copy_untrack(void *copy)
     VP_VERIFY_TRUE(!c->mirror || mirror_is_quiet(c->mirror));
     volume_marks_set(c->from, NULL);
     dirty_fini(&c->dirty);
-    c->tracked = false;
+    dirty_fini(&c->unchecked);
+    c->tracked = c->checks = false;
     return 0;
 }
 
@@ -110,6 +114,7 @@ int copy_look(void *copy)
     const struct mirror *m = c->mirror;
     uint64_t mirrored = m ? min_u64(mirror_blocks(m), c->dirty.count) : 0;
     c->seen = (struct copy_view){.dirty_bytes = (c->dirty.count - mirrored) * COPY_BLOCK,
+                                 .unchecked_bytes = c->unchecked.count * COPY_BLOCK,
                                  .dirtied_bytes = c->dirtied_blocks * COPY_BLOCK,
                                  .mirrored_bytes = m ? m->mirrored_bytes : 0,
                                  .stops = m ? m->stops : 0,
@@ -146,6 +151,7 @@ void copy_round_begin(struct copy *c)
 {
     VP_VERIFY_TRUE(copy_scan_is_done(c));
     VP_VERIFY_TRUE(list_empty(&c->flying)); /* 3 */
+    dirty_pass_begin(&c->dirty);
     c->round_block = 0;
 }
 
@@ -197,6 +203,11 @@ static void round_verify(const struct copy *c)
         VP_VERIFY_TRUE(!p->fresh);
 }
 
+static void check_next(struct copy *c, struct piece *p)
+{
+    p->count = dirty_take(&c->unchecked, &c->round_block, c->piece_bytes / COPY_BLOCK, &p->block);
+}
+
 static void round_next(struct copy *c, struct piece *p)
 {
     round_verify(c);
@@ -215,7 +226,7 @@ static CO int piece_find(struct copy *c, struct piece *p)
             rc = scan_load(c);
         } else if (!p->count) {
             if (c->tracked && !copy_round_is_done(c))
-                round_next(c, p);
+                (c->checking ? check_next : round_next)(c, p);
             break;
         }
     }
@@ -229,7 +240,7 @@ static CO int piece_take(struct copy *c, struct piece *p)
     co_mutex_lock(&c->lock);
     int rc = piece_find(c, p);
     c->left_bytes -= min_u64(p->count * COPY_BLOCK, c->left_bytes);
-    if (p->count)
+    if (p->count && !c->checking)
         list_add_tail(&c->flying, &p->link);
     co_mutex_unlock(&c->lock);
     return rc;
@@ -279,15 +290,15 @@ CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t 
     return rc;
 }
 
-void copy_fail(struct copy *c, int rc, uint64_t block, bool there)
+void copy_fail(struct copy *c, int rc, uint64_t block, enum copy_act act)
 {
-    bool lost = there && rc == VP_E_PEER_LOST;
+    bool lost = act != COPY_READS && rc == VP_E_PEER_LOST;
     c->lost |= lost;
     if (c->rc || (lost && c->tracked))
         return;
     c->rc = rc;
     c->failed_at = block * COPY_BLOCK;
-    c->failed_there = there;
+    c->failed_act = act;
 }
 
 /* Reads the piece and writes it. Blocks that a failure leaves are not dirty, since it ends the
@@ -298,15 +309,16 @@ static CO void piece_copy(struct copy *c, const struct piece *p, uint8_t *buf)
     uint64_t written_bytes = 0, zero_bytes = 0;
     int rc = volume_beside_read(c->from, p->block, p->count, buf, &zero);
     if (rc) {
-        copy_fail(c, rc, p->block, false);
+        copy_fail(c, rc, p->block, COPY_READS);
         return;
     }
     if (c->mirror)
         mirror_await_late(c->mirror);
+    copy_unchecked_mark(c, p->block, p->count);
     rc = copy_write(c, p->block, p->count, zero ? NULL : buf, p->fresh ? COPY_FRESH : COPY_AGAIN,
                     &written_bytes, &zero_bytes);
     if (rc)
-        copy_fail(c, rc, p->block, true);
+        copy_fail(c, rc, p->block, COPY_WRITES);
     if (rc == VP_E_PEER_LOST && c->tracked && io_guard_on(GUARD_MOVE_LOST_IS_DIRTY))
         dirty_mark(&c->dirty, p->block, p->count);
     c->copied_bytes += written_bytes;
@@ -322,28 +334,38 @@ static CO void copy_rest(struct copy *c)
     c->rested_ns += reactor_now_ns() - since_ns;
 }
 
+static CO void piece_run(struct copy *c, struct piece *p, uint8_t *buf)
+{
+    if (c->checking) {
+        copy_check(c, p->block, p->count, buf);
+        return;
+    }
+    piece_copy(c, p, buf);
+    if (!p->fresh && !io_guard_on(GUARD_MOVE_CLEARS_FIRST))
+        dirty_clear(&c->dirty, p->block, p->count);
+    list_del(&p->link);
+}
+
 static CO void copy_work(struct copy *c)
 {
-    uint8_t *buf = io_buffer_get(c->piece_bytes);
+    uint64_t buf_bytes = c->checking ? 2 * c->piece_bytes : c->piece_bytes; /* both sides */
+    uint8_t *buf = io_buffer_get(buf_bytes);
     uint64_t since_rest = 0;
     struct piece p;
     for (;;) {
         int rc = piece_take(c, &p);
         if (rc)
-            copy_fail(c, rc, c->at_bytes / COPY_BLOCK, false);
+            copy_fail(c, rc, c->at_bytes / COPY_BLOCK, COPY_READS);
         if (rc || !p.count)
             break;
-        piece_copy(c, &p, buf);
-        if (!p.fresh && !io_guard_on(GUARD_MOVE_CLEARS_FIRST))
-            dirty_clear(&c->dirty, p.block, p.count);
-        list_del(&p.link);
+        piece_run(c, &p, buf);
         since_rest += p.count * COPY_BLOCK + PIECE_COST_BYTES;
         if (c->rest_ns && since_rest >= c->piece_bytes) {
             copy_rest(c);
             since_rest = 0;
         }
     }
-    io_buffer_put(buf, c->piece_bytes);
+    io_buffer_put(buf, buf_bytes);
 }
 
 static CO void copy_worker(void *arg)

@@ -165,6 +165,23 @@ uint64_t dirty_run(const struct dirty *d, uint64_t block, uint64_t max, bool *is
     return bitmap_find(bits, p.first + p.count, p.first, !*is_dirty) - p.first;
 }
 
+bool dirty_has(const struct dirty *d, uint64_t block)
+{
+    struct part p = part_of(block, 1);
+    if (!region_is_dirty(d, p.region) || region_is_coarse(d, p.region))
+        return region_is_dirty(d, p.region) || is_open(d, block);
+    return bitmap_test(d->leaf[d->leaf_of[p.region] - 1].bits, p.first) || is_open(d, block);
+}
+
+void dirty_pass_begin(struct dirty *d)
+{
+    uint64_t at = d->open_at, left = d->open_end - d->open_at;
+    d->open_at = d->open_end = 0;
+    d->count -= left;
+    if (left)
+        dirty_mark(d, at, left);
+}
+
 static uint64_t open_take(struct dirty *d, uint64_t max, uint64_t *block)
 {
     uint64_t n = min_u64(max, d->open_end - d->open_at);

@@ -46,6 +46,12 @@ void dirty_clear(struct dirty *d, uint64_t block, uint64_t count);
 /* The length of the run from `block` on, at most `max`, that is all dirty, or all not. */
 uint64_t dirty_run(const struct dirty *d, uint64_t block, uint64_t max, bool *is_dirty);
 
+/* Whether it is dirty; also during a pass. */
+bool dirty_has(const struct dirty *d, uint64_t block);
+
+/* A pass begins, with a cursor of 0. What a pass that did not come to its end has left of a coarse
+ * region is dirty again. */
+void dirty_pass_begin(struct dirty *d);
 /*
  * Takes the next run of dirty blocks that lies at *cursor or after it: they are not dirty any more,
  * and *cursor is behind them. Returns its length, at most `max`, and its first block; 0: there is

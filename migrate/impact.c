@@ -85,7 +85,7 @@ static void impact_since_now(struct migrate *m)
     histogram_merge(&i->waits_since, &i->waits);
     i->since_ns = reactor_now_ns();
     i->steps_ns = 0;
-    i->bytes_since = m->status.copied_bytes + m->status.zero_bytes;
+    i->bytes_since = migrate_done_bytes(m);
     i->dirtied_since = m->copy.seen.dirtied_bytes;
 }
 
@@ -210,7 +210,7 @@ static void outlook_tell(struct migrate *m)
 static void impact_decide(struct migrate *m, uint64_t latency_ns, uint64_t elapsed_ns)
 {
     struct impact *i = &m->impact;
-    uint64_t bytes = m->status.copied_bytes + m->status.zero_bytes - i->bytes_since;
+    uint64_t bytes = migrate_done_bytes(m) - i->bytes_since;
     uint64_t dirtied = m->copy.seen.dirtied_bytes - i->dirtied_since;
     i->rate_bytes = per_second(bytes, i->steps_ns);
     m->status.dirtied_bytes = per_second(dirtied, elapsed_ns);

@@ -32,6 +32,7 @@ enum {
     ROUNDS_MAX = 8,        /* before it is mirrored                       */
     ROUNDS_MIRRORED = 100, /* and after that                              */
     STOPS_MAX = 3,         /* of mirroring                                */
+    CHECKS_MAX = 16,       /* before the freeze; what is left then is compared in the freeze */
 };
 /* No more is counted on for what is left: blocks that lie apart, 8192 a second. */
 #define RATE_SCATTERED (UINT64_C(32) << 20)
@@ -67,6 +68,15 @@ static bool live_may_freeze(struct migrate *m)
     double ns = (double)s->dirty_bytes * (double)SECOND_NS / (double)rate;
     s->pause_ns = ns < PAUSE_NS_MAX ? max_u64((uint64_t)ns, 1) : (uint64_t)PAUSE_NS_MAX;
     return mirrors && !m->copy.seen.late && !m->copy.seen.lost && s->pause_ns <= m->pause_ns;
+}
+
+/* What is not compared yet would not fit into the pause that is wanted. */
+static bool live_must_check(const struct migrate *m)
+{
+    const struct migrate_status *s = &m->status;
+    double ns = (double)m->copy.seen.unchecked_bytes * (double)SECOND_NS / (double)RATE_SCATTERED;
+    return m->verifies && s->checks - m->checks_from < CHECKS_MAX &&
+           ns + (double)s->pause_ns > (double)m->pause_ns;
 }
 
 /* How much is dirty, when it is the job's turn. When this returns the job is neither paused nor
@@ -118,6 +128,27 @@ static unsigned rounds_so_far(const struct migrate *m)
     return m->status.rounds - m->rounds_from;
 }
 
+/* Compares all that was not compared yet, once; `until_ns`: as far as the time is enough. */
+static CO int live_check(struct migrate *m, uint64_t until_ns)
+{
+    int rc = 0;
+    pool_job_count(m->job, m->copy.seen.unchecked_bytes);
+    copy_check_begin(&m->copy);
+    while (!rc && !copy_round_is_done(&m->copy) && reactor_now_ns() < until_ns)
+        rc = migrate_copy_step(m);
+    copy_check_end(&m->copy);
+    return rc;
+}
+
+/* While clients write. */
+static CO int live_check_all(struct migrate *m)
+{
+    if (!m->verifies)
+        return 0;
+    m->status.checks++;
+    return live_check(m, UINT64_MAX);
+}
+
 /* A mirror does not begin when too much is going on. After a while, and another round, it is tried
  * again. */
 static CO int live_mirror(struct migrate *m)
@@ -165,11 +196,13 @@ static CO int live_choose(struct migrate *m, uint64_t before)
 
 CO int live_begin(struct migrate *m)
 {
+    m->copy.checks = m->verifies;
     int rc = reactor_call(volume_reactor(m->source), copy_track, &m->copy);
     if (rc)
         return migrate_fail(m, rc, "changes of %s cannot be tracked: %s", m->status.from,
                             vp_err_text(rc));
-    return live_scan(m);
+    rc = live_scan(m);
+    return rc ? rc : live_check_all(m);
 }
 
 CO int live_rounds(struct migrate *m)
@@ -177,7 +210,13 @@ CO int live_rounds(struct migrate *m)
     int rc = 0;
     for (uint64_t before = UINT64_MAX; !rc;) {
         rc = live_look(m);
-        if (rc || live_may_freeze(m))
+        bool may_freeze = !rc && live_may_freeze(m);
+        if (may_freeze && live_must_check(m)) {
+            rc = live_check_all(m);
+            before = UINT64_MAX; /* it is no fault of the rounds when more is dirty now */
+            continue;
+        }
+        if (rc || may_freeze)
             break;
         uint64_t dirty = m->status.dirty_bytes;
         rc = live_choose(m, before);
@@ -212,6 +251,7 @@ CO int live_await_guest(struct migrate *m)
             migrate_rest(m, deadline_ns);
         m->rounds_from = m->status.rounds;
         m->stops_from = m->copy.seen.stops;
+        m->checks_from = m->status.checks;
         if (!rc && guest_is_due(m))
             rc = live_rounds(m);
     }
@@ -229,7 +269,8 @@ CO int live_drain(struct migrate *m)
         while (!rc && !copy_round_is_done(&m->copy))
             rc = migrate_copy_step(m);
     }
-    return rc ? rc : migrate_flush(m);
+    rc = rc ? rc : migrate_flush(m);
+    return rc || !m->verifies ? rc : live_check(m, m->frozen_at_ns + m->pause_ns);
 }
 
 CO void live_end(struct migrate *m)

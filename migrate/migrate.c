@@ -167,6 +167,7 @@ static struct migrate *move_new(const struct migrate_options *o)
     m->impact_percent = o->impact_percent == MIGRATE_IMPACT_ANY ? 0
                         : o->impact_percent                     ? o->impact_percent
                                                                 : IMPACT_PC;
+    m->verifies = o->verify && o->mode != MIGRATE_OFFLINE;
     m->hold_ns = (o->hold_ms ? o->hold_ms : HOLD_MS) * MS_NS;
     m->pause_ns = (o->pause_ms ? o->pause_ms : PAUSE_MS) * MS_NS;
     m->mirror_ns = (o->mirror_ms ? o->mirror_ms : MIRROR_MS) * MS_NS;
@@ -179,6 +180,7 @@ static struct migrate *move_new(const struct migrate_options *o)
     struct migrate_status *s = &m->status;
     s->id = vp_uuid_from_random(random);
     s->mode = o->mode;
+    s->verify = m->verifies;
     s->phase = MIGRATE_PREPARING;
     s->started = reactor_wall_seconds();
     (void)snprintf(s->from, sizeof(s->from), "%s/%s", pool_name(from), m->volume);
@@ -344,17 +346,24 @@ static CO int move_intend(struct migrate *m)
     return rc ? migrate_fail(m, rc, "%s", err.text) : 0;
 }
 
+uint64_t migrate_done_bytes(const struct migrate *m)
+{
+    return m->status.copied_bytes + m->status.zero_bytes + m->status.checked_bytes;
+}
+
 static void copy_tell(struct migrate *m)
 {
     const struct copy *c = &m->copy;
     struct migrate_status *s = &m->status;
-    uint64_t before = s->copied_bytes + s->zero_bytes;
+    uint64_t before = migrate_done_bytes(m);
+    s->checked_bytes = c->checked_bytes;
+    s->unchecked_bytes = c->seen.unchecked_bytes;
     s->copied_bytes = c->copied_bytes;
     s->zero_bytes = c->zero_bytes;
     s->again_bytes = c->again_bytes;
     s->dirty_bytes = c->seen.dirty_bytes;
     s->mirrored_bytes = c->seen.mirrored_bytes;
-    pool_job_advance(m->job, c->copied_bytes + c->zero_bytes - before, 0);
+    pool_job_advance(m->job, migrate_done_bytes(m) - before, 0);
 }
 
 CO void migrate_look(struct migrate *m)
@@ -384,6 +393,24 @@ CO int migrate_await_turn(struct migrate *m)
 
 /* A limited copy goes in small steps, so that its reads and writes are spread over time. */
 #define STEPS_A_SECOND 20U
+/* Whoever compares while clients wait looks at the time after each step. */
+#define CHECK_FROZEN_BYTES (UINT64_C(256) << 10)
+
+static int step_fail(struct migrate *m, int rc)
+{
+    static const char *const acts[] = {
+        [COPY_READS] = "reading", [COPY_WRITES] = "writing", [COPY_READS_BACK] = "reading back"};
+    const struct copy *c = &m->copy;
+    if (rc == VP_E_COPY_DIFFERS)
+        return migrate_fail(m, rc,
+                            "%s differs from %s in the 4 KiB at byte %" PRIu64
+                            ", which it does not have as they were written to it: look at the "
+                            "disks of its pool",
+                            m->status.to, m->status.from, c->failed_at);
+    const char *of = c->failed_act == COPY_READS ? m->status.from : m->status.to;
+    return migrate_fail(m, rc, "%s %s at byte %" PRIu64 ": %s", acts[c->failed_act], of,
+                        c->failed_at, vp_err_text(rc));
+}
 
 CO int migrate_copy_step(struct migrate *m)
 {
@@ -392,6 +419,8 @@ CO int migrate_copy_step(struct migrate *m)
         return rc;
     m->copy.step_bytes = min_u64(
         m->job->hurry ? UINT64_MAX : pool_job_step_units(m->job) / STEPS_A_SECOND, impact_pace(m));
+    if (m->frozen && m->copy.checking)
+        m->copy.step_bytes = min_u64(m->copy.step_bytes, CHECK_FROZEN_BYTES);
     uint64_t since_ns = reactor_now_ns();
     rc = migrate_call(m, copy_step, &m->copy);
     uint64_t step_ns = reactor_now_ns() - since_ns;
@@ -403,9 +432,7 @@ CO int migrate_copy_step(struct migrate *m)
         impact_look(m, step_ns);
         return 0;
     }
-    bool there = m->copy.failed_there;
-    return migrate_fail(m, rc, "%s %s at byte %" PRIu64 ": %s", there ? "writing" : "reading",
-                        there ? m->status.to : m->status.from, m->copy.failed_at, vp_err_text(rc));
+    return step_fail(m, rc);
 }
 
 CO int migrate_flush(struct migrate *m)

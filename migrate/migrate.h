@@ -104,6 +104,8 @@ struct migrate_options {
     uint64_t guest_ms;
     void (*ready)(void *arg); /* … it waits now; no yield. NULL: nobody is told */
     void *ready_arg;
+    /* live: what was written there is read back and compared, and a difference ends the move */
+    bool verify;
     const struct migrate_exports *exports; /* NULL: there are none */
 };
 
@@ -141,9 +143,13 @@ struct migrate_status {
     uint64_t zero_bytes;     /* read, and all zeros: not written */
     uint64_t again_bytes;    /* of both, because clients had changed them meanwhile */
     uint64_t mirrored_bytes; /* written by clients to both sides */
-    uint64_t dirty_bytes;    /* to be copied again, as of the last look */
-    uint64_t rate_bytes;     /* a second, of the copy while clients write; 0: not known */
-    uint64_t pause_ns;       /* how long clients would have waited, as of the last look, had they
+    bool verify;
+    uint64_t checked_bytes;   /* verify: that were the same on both sides, so far */
+    uint64_t unchecked_bytes; /* verify: written there, and not compared since */
+    unsigned checks;          /* verify: passes of comparing, before clients wait */
+    uint64_t dirty_bytes;     /* to be copied again, as of the last look */
+    uint64_t rate_bytes;      /* a second, of the copy while clients write; 0: not known */
+    uint64_t pause_ns;        /* how long clients would have waited, as of the last look, had they
                                 been stopped then; 0: not known */
     /* What clients' requests took, 99 of 100, and the longest; 0: not known, or there were none. */
     uint64_t before_ns, during_ns, longest_ns;

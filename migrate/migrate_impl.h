@@ -23,6 +23,7 @@ enum copy_kind {
     COPY_AGAIN,    /* a round: zeros become holes                            */
     COPY_MIRRORED, /* the same, and a client waits                           */
 };
+enum copy_act { COPY_READS, COPY_WRITES, COPY_READS_BACK }; /* the source, the target, the target */
 
 /* The data of a volume, on their way to the other side of its move. Of a volume that is not frozen:
  * with the blocks that have changed meanwhile. */
@@ -39,6 +40,11 @@ struct copy {
     uint64_t dirtied_blocks; /* so far: that were clean and became dirty, and are not mirrored */
     uint64_t marked_blocks;  /* of these, those of the change that is being told of */
     bool tracked;
+    /* Tracked (check.c): what is written to the target is compared with the source. */
+    bool checks;
+    bool checking;          /* the round compares, and does not copy */
+    struct dirty unchecked; /* written to the target, and not compared since */
+    uint64_t checked_bytes; /* so far */
     /* The scan: what is allocated, once. */
     uint64_t at_bytes;                         /* what lies before was copied, or is being copied */
     struct volume_extent extent[COPY_EXTENTS]; /* the next ones, from at_bytes on */
@@ -53,11 +59,12 @@ struct copy {
     bool lost;      /* the target is not reached: nothing is copied until copy_found */
     uint64_t copied_bytes, zero_bytes, again_bytes; /* so far; again: in rounds, of both */
     uint64_t failed_at;                             /* where a read or write failed */
-    bool failed_there;                              /* it was at the target */
+    enum copy_act failed_act;
     struct co_group workers;
     int rc;
     struct copy_view { /* as of the end of the last call of the reactor; home reads it then */
-        uint64_t dirty_bytes;   /* without what is being mirrored */
+        uint64_t dirty_bytes; /* without what is being mirrored */
+        uint64_t unchecked_bytes;
         uint64_t dirtied_bytes; /* so far */
         uint64_t mirrored_bytes, stops;
         bool mirrors, late; /* a write of the mirror is late */
@@ -99,12 +106,23 @@ CO int copy_flush(void *copy) must_check;
 void copy_verify_whole(const struct copy *c);
 /* The first error counts: it ends the copy. Of a target that is not reached any more: only that it
  * is. */
-void copy_fail(struct copy *c, int rc, uint64_t block, bool there);
+void copy_fail(struct copy *c, int rc, uint64_t block, enum copy_act act);
 /* Whether one of these blocks is being copied. */
 bool copy_is_flying(const struct copy *c, uint64_t block, uint64_t count);
 /* Writes blocks to the target. Adds what was written and what was zero. */
 CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t *buf,
                   enum copy_kind kind, uint64_t *written_bytes, uint64_t *zero_bytes) must_check;
+
+/* ---- check.c ------------------------------------------------------------------------------ */
+
+/* These blocks of the target are not compared any more. Nothing unless c->checks. */
+void copy_unchecked_mark(struct copy *c, uint64_t block, uint64_t count);
+/* Until copy_check_end the steps compare all that is unchecked now, once; copy_round_is_done says
+ * when. VP_E_COPY_DIFFERS: of the step. */
+void copy_check_begin(struct copy *c);
+void copy_check_end(struct copy *c);
+/* Compares blocks. `buf`: 2 × piece_bytes, which the blocks fit in once. */
+CO void copy_check(struct copy *c, uint64_t block, uint64_t count, uint8_t *buf);
 
 /* ---- mirror.c ----------------------------------------------------------------------------- */
 
@@ -210,7 +228,8 @@ struct migrate {
     uint64_t guest_ns; /* it waits so long for whoever stops the clients; 0: for nobody */
     void (*ready)(void *arg);
     void *ready_arg;
-    unsigned impact_percent;        /* 0: anything */
+    unsigned impact_percent; /* 0: anything */
+    bool verifies;
     struct volume_move there, here; /* as the source's and the target's record have it */
     struct migrate_peer peer;       /* the other side */
     struct peer_local local;        /* … when that is a pool of this daemon; else all zeros */
@@ -229,9 +248,10 @@ struct migrate {
     bool stopping;         /* the daemon does: nobody is asked again */
     bool guest_paused;     /* the clients are stopped, and wait for it */
     unsigned rounds_from;  /* rounds and stops before these do not count: they only followed the */
-    uint64_t stops_from;   /* clients of a move that was ready */
-    uint64_t steps_ns;     /* in steps of the copy, without its waits for a turn */
-    uint64_t round_rate;   /* bytes a second, of the last round that says something; 0: none */
+    uint64_t stops_from;   /* clients of a move that was ready; so did checks before these */
+    unsigned checks_from;
+    uint64_t steps_ns;   /* in steps of the copy, without its waits for a turn */
+    uint64_t round_rate; /* bytes a second, of the last round that says something; 0: none */
     uint64_t frozen_at_ns;
     uint64_t waits_since_ns; /* for disks or the other daemon; 0: not */
     bool drains;             /* watch.c watches how long clients wait */
@@ -253,6 +273,8 @@ CO void migrate_rest(struct migrate *m, uint64_t until_ns);
 /* Waits while the job of the move is paused or ahead of its limit. VP_E_CANCELLED, as migrate_fail
  * has it. */
 CO int migrate_await_turn(struct migrate *m) must_check;
+/* What was copied, was zero, or was compared, so far. */
+uint64_t migrate_done_bytes(const struct migrate *m);
 /* The figures of the copy, as they are now, into the status. */
 CO void migrate_look(struct migrate *m);
 /* One step of the copy, when it is its turn. Errors: as migrate_fail has them. VP_E_CANCELLED. */

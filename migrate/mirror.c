@@ -113,7 +113,7 @@ static CO void slot_write(struct mirror_slot *s)
                        &m->mirrored_bytes, &m->mirrored_bytes);
     if (s->rc) {
         mirror_stop(m);
-        copy_fail(m->copy, s->rc, s->block, true);
+        copy_fail(m->copy, s->rc, s->block, COPY_WRITES);
     }
     if (s->state == MIRROR_WRITING) {
         slot_move(s, MIRROR_WRITTEN);
@@ -251,7 +251,9 @@ CO void mirror_change_end(void *copy, void *change, int rc)
         mirror_stop(m);
         return;
     }
-    if (!rc && !s->rc)
+    if (!rc && !s->rc) {
+        copy_unchecked_mark(m->copy, s->block, s->count); /* before it is clean */
         dirty_clear(&m->copy->dirty, s->block, s->count);
+    }
     slot_free(s);
 }

@@ -63,6 +63,9 @@ struct migrate_peer_ops {
     CO int (*zero_mirrored)(void *arg, uint64_t offset, uint64_t len);
     /* What was answered before by any of these is durable. */
     CO int (*flush)(void *arg);
+    /* What the target holds. Errors: those of volume_read; VP_E_PEER_LOST. NULL: nobody verifies a
+     * move to it. */
+    CO int (*read)(void *arg, uint64_t offset, uint64_t len, void *buf);
 };
 
 struct migrate_peer {

@@ -83,6 +83,11 @@ static CO int local_zero(void *arg, uint64_t offset, uint64_t len)
     return volume_zero(((struct peer_local *)arg)->target, offset, len, 0);
 }
 
+static CO int local_read(void *arg, uint64_t offset, uint64_t len, void *buf)
+{
+    return volume_read(((struct peer_local *)arg)->target, offset, len, buf);
+}
+
 static CO int local_flush(void *arg)
 {
     return volume_flush(((struct peer_local *)arg)->target);
@@ -96,5 +101,6 @@ const struct migrate_peer_ops peer_local_ops = {
     .close = local_close,
     .write = local_write,
     .zero = local_zero,
+    .read = local_read,
     .flush = local_flush,
 };

@@ -92,6 +92,15 @@ there_and_back --full-speed
 refused 'impact_percent and full_speed exclude each other' vpool migrate tank/v --to silo --impact 150 --full-speed
 refused "'impact_percent' is 100, which is not between" vpool migrate tank/v --to silo --impact 100
 
+step "what was copied is compared with what is here, also while the client writes"
+there=$(vpool migrate tank/v --to silo --mode mirror --verify --wait)
+[[ $there =~ "were mirrored; "[0-9.]+[KMG]" were compared, " ]] || fail "$there"
+ok vpool migrate silo/v --to tank --verify --wait
+same "$(last 'verify|[.compared_bytes >= '"$((bulk << 20))"', .passes > 0, .not_compared_bytes < 1048576]|tostring')" "[true,true,true]" "compared"
+vpool migrate report | tail -5 | grep -qE 'compared +[0-9.]+[KMG] in [0-9]+ passes, .* of the last changes were not compared' || fail "$(vpool migrate report)"
+vpool events | grep -qE 'migration.done *silo/v: .*; [0-9.]+[KMG] were compared, ' || fail "$(vpool events)"
+refused "verify has no meaning in mode 'offline'" vpool migrate tank/v --to silo --mode offline --verify
+
 step "a new pool that has no room ends the move, and the load goes on"
 refused 'the move of tank/v to twin/v has ended: failed: writing twin/v at byte [0-9]+: no space' vpool migrate tank/v --to twin --wait
 same "$(volumes)" "tank/v=online" "volumes"

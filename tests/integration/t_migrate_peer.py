@@ -165,6 +165,7 @@ class World:
         self.proxies = [Proxy(h) for h in self.hosts]
         self.clients = []
         self.took = {}
+        self.trials = self.compared = 0
 
     def fail(self, text):
         status = [h.tries("migrate", "status").stdout for h in self.hosts]
@@ -240,9 +241,12 @@ class World:
     # ---- moves
 
     def begin(self, at, mode):
+        """Every third one compares what was copied, but for offline ones."""
         here, there = self.hosts[at], self.hosts[1 - at]
+        self.trials += 1
+        verify = ["--verify"] if mode != "offline" and self.trials % 3 == 1 else []
         out = here.tries("--json", "migrate", f"{here.pool}/v", "--to", there.pool, "--peer", there.peer,
-                         "--mode", mode)
+                         "--mode", mode, *verify)
         if out.returncode:
             self.fail(f"the move does not begin: {out.stderr}")
         return json.loads(out.stdout)["id"]
@@ -317,6 +321,9 @@ def undisturbed(w):
         m = w.end_of(at, move)
         if m["phase"] != "done" or m["breaks"]:
             w.fail(f"{m}")
+        if m["verify"] and m["verify"]["compared_bytes"] < BULK:
+            w.fail(f"{m}")
+        w.compared += m["verify"] is not None
     return run
 
 
@@ -406,6 +413,8 @@ def run(directory, rng, w):
     for mode in MODES:
         for _ in range(2 * TRIPS):
             w.trial("undisturbed", mode, undisturbed(w), ("done",))
+    if not w.compared:
+        w.fail("no move has compared what it copied")
     for _ in range(ROUNDS):
         for mode in MODES:
             for which in ("source", "destination"):

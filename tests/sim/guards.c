@@ -54,6 +54,7 @@ static const struct {
     {GUARD_MOVE_LOST_IS_DIRTY, "hosts-live"},
     {GUARD_MOVE_AWAITS_VERDICT, "hosts-offline"},
     {GUARD_MOVE_GENERATION, "hosts-breaks"},
+    {GUARD_MOVE_CHECK_VOID, "live-verify"},
     {GUARD_MOVE_DOUBT, "move"},
 };
 

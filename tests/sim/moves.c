@@ -170,6 +170,7 @@ CO int rig_migrate(struct rig *r, const struct op *op, struct model_volume *mv)
                                 .pause_ms = PAUSE_MS,
                                 .mirror_ms = op->count,
                                 .impact_percent = op->flags & OP_GOVERNED ? 0 : MIGRATE_IMPACT_ANY,
+                                .verify = op->flags & OP_VERIFIED,
                                 .exports = &exports};
     struct vp_error err = {0};
     unsigned move = model_move_call(r->model, mv, x.to);

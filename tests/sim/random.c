@@ -348,7 +348,8 @@ static struct op draw_move(struct random_world *x, const char *name)
                        .volume = name,
                        .at = MIGRATE_OFFLINE + aside(x, 11, MIGRATE_MIRROR),
                        .count = waits_ms[aside(x, 12, sizeof(waits_ms) / sizeof(waits_ms[0]))],
-                       .flags = aside(x, 13, 2) ? OP_GOVERNED : 0};
+                       .flags = (aside(x, 13, 2) ? OP_GOVERNED : 0U) |
+                                (aside(x, 16, 3) == 0 ? OP_VERIFIED : 0U)};
 }
 
 /* Moves volumes while clients work. */

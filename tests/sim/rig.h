@@ -77,7 +77,8 @@ enum op_flags {
     OP_AGAIN = 8192, /* … of the same two blocks                                  */
     OP_APART = 2048, /* most are of blocks that the wide ones do not touch; 64 blocks */
     /* of OP_MIGRATE: */
-    OP_GOVERNED = 8192, /* it copies no faster than its clients can bear           */
+    OP_GOVERNED = 8192,  /* it copies no faster than its clients can bear           */
+    OP_VERIFIED = 16384, /* what was copied is compared, unless it is offline      */
 };
 
 /* `at` and `count` in sectors of 512 bytes, unless said otherwise. */

@@ -216,6 +216,16 @@ static const struct op live_mirror[] = {
     {OP_FLUSH, "a", 0, 0, 0},
     {OP_END, NULL, 0, 0, 0},
 };
+/* What was copied is compared while clients write. */
+static const struct op live_verify[] = {
+    {OP_MIGRATE, "a", MIGRATE_MIRROR, 0, OP_VERIFIED | OP_WITH_NEXT},
+    {OP_BUSY, "a", MIGRATE_COPYING, 9, OP_WIDE | OP_WITH_NEXT},
+    {OP_BUSY, "a", MIGRATE_COPYING, 9, OP_WITH_NEXT},
+    {OP_BUSY, "a", MIGRATE_MIRRORING, 4, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(32), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_END, NULL, 0, 0, 0},
+};
 static const struct op live_dying[] = {
     {OP_MIGRATE, "a", MIGRATE_MIRROR, 0, OP_WITH_NEXT},
     {OP_BUSY, "a", MIGRATE_COPYING, 7, OP_DIES | OP_WITH_NEXT},
@@ -309,6 +319,8 @@ const struct scenario move_scenarios[] = {
              .deep_every = 256),
     SCENARIO("live-governed", "… and the copy makes way for them", two_pools, to_move,
              live_governed, ),
+    SCENARIO("live-verify", "… and what was copied is compared", two_pools, to_move, live_verify,
+             .deep_every = 256),
     SCENARIO("live-dying", "clients die meanwhile", two_pools, to_move, live_dying,
              .deep_every = 256),
     SCENARIO("live-late", "the other pool is late", two_pools, wide_to_move, live_late, ),

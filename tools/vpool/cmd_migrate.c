@@ -84,9 +84,21 @@ static const char *text_or_dash(const json_t *m, const char *key)
     return json_text(m, key)[0] ? json_text(m, key) : "-";
 }
 
+/* "; 96M were compared, 4K of the last changes were not" */
+static const char *verify_text(const json_t *m, char *to, size_t size)
+{
+    const json_t *v = json_object_get(m, "verify");
+    *to = '\0';
+    if (json_is_object(v))
+        (void)snprintf(to, size, "; %s were compared, %s of the last changes were not",
+                       size_text(json_number(v, "compared_bytes")),
+                       size_text(json_number(v, "not_compared_bytes")));
+    return to;
+}
+
 static int print_end(const struct cli *cli, const json_t *m)
 {
-    char text[800], waited[40], live[80] = "";
+    char text[800], waited[40], verified[100], live[80] = "";
     const char *phase = json_text(m, "phase");
     if (strcmp(phase, "done") != 0) {
         (void)snprintf(text, sizeof(text), "the move of %s to %s has ended: %s%s%s",
@@ -102,10 +114,10 @@ static int print_end(const struct cli *cli, const json_t *m)
     if (cli->json)
         cli_print_json(m);
     else
-        printf("%s is %s now: %s were copied, %s were zeros%s; clients waited %s\n",
+        printf("%s is %s now: %s were copied, %s were zeros%s%s; clients waited %s\n",
                json_text(m, "from"), json_text(m, "to"), size_text(json_number(m, "copied_bytes")),
                size_text(json_number(m, "zero_bytes")), live,
-               pause_text(m, waited, sizeof(waited)));
+               verify_text(m, verified, sizeof(verified)), pause_text(m, waited, sizeof(waited)));
     return EXIT_DONE;
 }
 
@@ -233,7 +245,7 @@ static int migrate_or_estimate(struct cli *cli, int argc, char **argv, bool dry_
     const char *to = NULL, *mode = NULL, *peer = NULL;
     uint64_t max_downtime = SIZE_NOT_GIVEN, mirror_wait = SIZE_NOT_GIVEN;
     uint64_t bandwidth = SIZE_NOT_GIVEN, impact = SIZE_NOT_GIVEN, guest = SIZE_NOT_GIVEN;
-    bool full_speed = false, wait = false;
+    bool full_speed = false, verify = false, wait = false;
     const struct opt opts[] = {{"to", 0, OPT_TEXT, &to},
                                {"mode", 0, OPT_TEXT, &mode},
                                {"peer", 0, OPT_TEXT, &peer},
@@ -243,6 +255,7 @@ static int migrate_or_estimate(struct cli *cli, int argc, char **argv, bool dry_
                                {"impact", 0, OPT_NUMBER, &impact},
                                {"full-speed", 0, OPT_FLAG, &full_speed},
                                {"await-guest", 0, OPT_NUMBER, &guest},
+                               {"verify", 0, OPT_FLAG, &verify},
                                {"wait", 'w', OPT_FLAG, &wait},
                                {"dry-run", 'n', OPT_FLAG, &dry_run},
                                {0}};
@@ -253,11 +266,11 @@ static int migrate_or_estimate(struct cli *cli, int argc, char **argv, bool dry_
         return cli_usage(cli, "--to POOL[/NAME] is missing");
     uint64_t guest_ms = guest < UINT64_MAX / 1000 ? guest * 1000 : guest;
     json_t *params = json_pack(
-        "{s:s, s:s, s:s*, s:s*, s:o*, s:o*, s:o*, s:o*, s:o*, s:b, s:b}", "volume", argv[1], "to",
-        to, "mode", mode, "peer", peer, "max_downtime_ms", number_if_given(max_downtime),
+        "{s:s, s:s, s:s*, s:s*, s:o*, s:o*, s:o*, s:o*, s:o*, s:b, s:b, s:b}", "volume", argv[1],
+        "to", to, "mode", mode, "peer", peer, "max_downtime_ms", number_if_given(max_downtime),
         "mirror_wait_ms", number_if_given(mirror_wait), "bandwidth_bytes",
         number_if_given(bandwidth), "impact_percent", number_if_given(impact), "guest_wait_ms",
-        number_if_given(guest_ms), "full_speed", full_speed, "dry_run", dry_run);
+        number_if_given(guest_ms), "full_speed", full_speed, "verify", verify, "dry_run", dry_run);
     return wait && !dry_run ? start_and_wait(cli, params)
                             : cli_show(cli, "migrate.start", params, print_started);
 }
@@ -357,6 +370,15 @@ static void print_pauses(const json_t *m)
                ns_text(m, "frozen_longest_ns", longest));
 }
 
+static void print_report_verify(const json_t *v)
+{
+    if (json_is_object(v))
+        printf("  compared      %s in %llu passes, %s of the last changes were not compared\n",
+               size_text(json_number(v, "compared_bytes")),
+               (unsigned long long)json_number(v, "passes"),
+               size_text(json_number(v, "not_compared_bytes")));
+}
+
 static void print_report(const json_t *m)
 {
     char when[WHEN_TEXT], paused[24], predicted[24], before[24], during[24], after[24], longest[24];
@@ -369,6 +391,7 @@ static void print_report(const json_t *m)
            size_text(json_number(m, "copied_bytes")), size_text(json_number(m, "zero_bytes")),
            size_text(json_number(m, "again_bytes")), (unsigned long long)json_number(m, "rounds"),
            size_text(json_number(m, "mirrored_bytes")));
+    print_report_verify(json_object_get(m, "verify"));
     printf("  pause         %s, predicted %s\n", ns_text(m, "frozen_ns", paused),
            ns_text(m, "predicted_ns", predicted));
     print_pauses(m);
@@ -526,7 +549,7 @@ const struct command commands_migrate[] = {
      "POOL/VOL --to POOL2[/NAME] [--mode live|mirror|offline] [--max-downtime MS] "
      "[--mirror-wait MS] [--bandwidth SIZE] [--impact PERCENT|--full-speed] [--await-guest "
      "SECONDS] "
-     "[--wait] [--dry-run]",
+     "[--verify] [--wait] [--dry-run]",
      "Moves a volume to another pool; its exports go on there.\n"
      "  --to POOL2[/NAME]  where to; without NAME the volume keeps its own\n"
      "  --mode live        copied while clients write, and they wait for a moment at the end\n"
@@ -544,6 +567,8 @@ const struct command commands_migrate[] = {
      "  --full-speed       live, mirror: copies as fast as it can, whatever requests take\n"
      "  --await-guest S    live, mirror: when the rest is small, wait up to S seconds until the\n"
      "                     hypervisor has paused the guest and says so (`migrate guest-paused`)\n"
+     "  --verify           live, mirror: what was copied is read back from the new pool and\n"
+     "                     compared, and the volume stays where it is when it differs\n"
      "  -w, --wait         wait until it has ended; exits with 1 unless it is done\n"
      "  -n, --dry-run      only say what would happen, as `migrate estimate` does",
      cmd_migrate},

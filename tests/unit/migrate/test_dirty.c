@@ -141,6 +141,31 @@ static void a_region_that_becomes_coarse_during_a_pass_is_taken_by_the_next(void
     dirty_fini(&d);
 }
 
+/* A connection is lost in the middle of a round, and another one begins. */
+static void what_a_pass_has_left_of_a_coarse_region_is_taken_by_the_next(void **state)
+{
+    (void)state;
+    struct dirty d;
+    uint64_t cursor = 0, block, n, taken = 0;
+    assert_int_equal(dirty_init(&d, BLOCKS, 0), 0);
+    dirty_mark(&d, DIRTY_LEAF_BLOCKS + 7, 1);
+    assert_int_equal(dirty_take(&d, &cursor, 64, &block), 64);
+    assert_false(dirty_has(&d, DIRTY_LEAF_BLOCKS + 63));
+    assert_true(dirty_has(&d, DIRTY_LEAF_BLOCKS + 64)); /* the pass has not come to it */
+    assert_false(dirty_has(&d, DIRTY_LEAF_BLOCKS - 1));
+    assert_false(dirty_has(&d, 2 * DIRTY_LEAF_BLOCKS));
+    dirty_pass_begin(&d);
+    assert_int_equal(d.count, DIRTY_LEAF_BLOCKS);
+    cursor = 0;
+    while ((n = dirty_take(&d, &cursor, 1000, &block)) > 0)
+        taken += n;
+    assert_int_equal(taken, DIRTY_LEAF_BLOCKS);
+    assert_int_equal(d.count, 0);
+    dirty_pass_begin(&d);
+    assert_int_equal(d.count, 0);
+    dirty_fini(&d);
+}
+
 static void the_map_of_a_large_volume_is_small_and_is_passed_quickly(void **state)
 {
     (void)state;
@@ -162,6 +187,7 @@ int main(void)
         cmocka_unit_test(it_says_what_was_marked_and_cleared),
         cmocka_unit_test(without_a_leaf_a_whole_region_is_dirty),
         cmocka_unit_test(a_region_that_becomes_coarse_during_a_pass_is_taken_by_the_next),
+        cmocka_unit_test(what_a_pass_has_left_of_a_coarse_region_is_taken_by_the_next),
         cmocka_unit_test(the_map_of_a_large_volume_is_small_and_is_passed_quickly),
     };
     return cmocka_run_group_tests_name("migrate/dirty", tests, NULL, NULL);

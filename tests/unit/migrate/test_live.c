@@ -55,6 +55,7 @@ struct clients {
     uint64_t pause_ns, longest_ns;
     unsigned requests;
     bool whole_blocks, writes_only, zeros_only, stop;
+    bool verify;       /* what was copied is compared while they write */
     bool not_compared; /* at the switch: clients do not wait for that */
     struct client client[CLIENTS];
 };
@@ -172,6 +173,7 @@ static CO struct migrate *move_begin_limited(struct clients *all, enum migrate_m
                                 .mode = mode,
                                 .mirror_ms = mirror_ms,
                                 .limit_bytes = limit_bytes,
+                                .verify = all->verify,
                                 .exports = &exports};
     struct vp_error err = {0};
     struct migrate *m = NULL;
@@ -231,10 +233,12 @@ static CO void moves_under_chaos(struct sim_volumes *s)
     clients_go(all);
     pass_time(MS(the_seed % 7));
     target_hiccups(s, the_seed % 2 ? 300 : 0);
+    all->verify = the_mode != MIGRATE_OFFLINE && the_seed % 3 == 0;
     struct migrate *m = move_begin(all, the_mode, 0);
     struct migrate_status is = move_end(m);
     if (!check_equal(is.phase, MIGRATE_DONE))
         (void)fprintf(stderr, "%s\n", is.error);
+    check(all->verify == (is.checked_bytes > MIB(4)));
     unsigned before = all->requests;
     while (all->requests < before + 20)
         pass_time(MS(1));

@@ -2,6 +2,7 @@
  * A volume moves to another daemon, which here is a pool of the same world behind an unreliable
  * way: what the mover (migrate.c, ends.c, copy.c) does when that way breaks, hangs or is silent.
  */
+#include "tests/lib/far.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"
 
@@ -28,158 +29,6 @@ static CO void pass_time(uint64_t ns)
 {
     vp_ignore(co_sleep_ns(ns), "nobody cancels it");
 }
-
-/* ---- the other daemon ------------------------------------------------------------------------ */
-
-struct far {
-    struct sim_volumes *s;
-    struct receive *receive;
-    struct receive_claim claim;
-    unsigned requests;  /* with data, so far            */
-    unsigned lose_at;   /* this one is lost; 0: none    */
-    unsigned fail_at;   /* this one fails there, also when others are lost; 0: none */
-    unsigned lose_each; /* so many after each renewal, one is lost; 0: none */
-    bool lands;         /* what is lost has been done   */
-    bool frozen_only;   /* lose_at counts only requests of the freeze */
-    bool hangs;         /* requests wait for a cut      */
-    bool lost;
-    unsigned mirrored;           /* requests for which clients wait */
-    unsigned renewals, refusals; /* refusals: of the next attempts to renew */
-    int refusal;                 /* … with this error; 0: nobody answers */
-    unsigned silences;           /* of the next arrivals: carried out, and not answered */
-    bool arrives_deaf;           /* … and not carried out */
-    bool closed;
-    const struct migrate *m;
-    struct co_queue cut;
-};
-
-static CO int far_make(void *arg, const struct migrate_offer *offer, struct reactor *beside,
-                       struct vp_uuid *pool, struct vp_error *err)
-{
-    struct far *f = arg;
-    (void)beside;
-    *pool = pool_uuid(volumes_pool(f->s->other));
-    f->claim = (struct receive_claim){offer->source.id, offer->info->uuid, offer->epoch};
-    return receive_begin(f->s->other, "w", offer, &f->receive, err);
-}
-
-static CO int far_renew(void *arg, struct vp_error *err)
-{
-    struct far *f = arg;
-    if (f->refusals && f->refusals-- > 0)
-        return vp_fail(err, f->refusal ? f->refusal : VP_E_PEER_LOST, "nobody answers");
-    f->lost = false;
-    f->requests = f->lose_each ? 0 : f->requests;
-    f->renewals++;
-    return 0;
-}
-
-static void far_cut(void *arg)
-{
-    struct far *f = arg;
-    f->lost = true;
-    co_queue_wake_all(&f->cut);
-}
-
-/* Whether this request is lost. */
-static bool far_loses(struct far *f)
-{
-    bool counts = !f->frozen_only || (f->m && migrate_status(f->m)->phase == MIGRATE_DRAINING);
-    f->requests += counts;
-    if ((f->lose_at && counts && f->requests == f->lose_at) ||
-        (f->lose_each && f->requests >= f->lose_each))
-        f->lost = true;
-    return f->lost;
-}
-
-static CO int far_request(struct far *f, uint64_t offset, uint64_t len, const void *buf)
-{
-    struct volume *v = receive_volume(f->receive);
-    while (f->hangs && !f->lost)
-        co_queue_wait(&f->cut, "a test");
-    bool was_lost = f->lost, loses = far_loses(f);
-    if (f->fail_at && f->requests == f->fail_at)
-        return VP_E_IO;
-    if (was_lost || (loses && !f->lands))
-        return VP_E_PEER_LOST;
-    int rc = buf ? volume_write(v, offset, len, buf, 0) : volume_zero(v, offset, len, 0);
-    return loses ? VP_E_PEER_LOST : rc;
-}
-
-static CO int far_write(void *arg, uint64_t offset, uint64_t len, const void *buf)
-{
-    return far_request(arg, offset, len, buf);
-}
-
-static CO int far_zero(void *arg, uint64_t offset, uint64_t len)
-{
-    return far_request(arg, offset, len, NULL);
-}
-
-static CO int far_write_mirrored(void *arg, uint64_t offset, uint64_t len, const void *buf)
-{
-    ((struct far *)arg)->mirrored++;
-    return far_request(arg, offset, len, buf);
-}
-
-static CO int far_zero_mirrored(void *arg, uint64_t offset, uint64_t len)
-{
-    ((struct far *)arg)->mirrored++;
-    return far_request(arg, offset, len, NULL);
-}
-
-static CO int far_flush(void *arg)
-{
-    struct far *f = arg;
-    return f->lost ? VP_E_PEER_LOST : volume_flush(receive_volume(f->receive));
-}
-
-static CO int far_arrive(void *arg, enum migrate_verdict *verdict, struct vp_error *err)
-{
-    struct far *f = arg;
-    bool silent = f->silences && f->silences-- > 0;
-    *verdict = MIGRATE_NOT_KNOWN;
-    if (silent && f->arrives_deaf)
-        return vp_fail(err, VP_E_PEER_LOST, "nobody answers");
-    int rc = receive_arrive(f->receive, verdict, err);
-    if (silent) {
-        *verdict = MIGRATE_NOT_KNOWN;
-        return vp_fail(err, VP_E_PEER_LOST, "nobody answers");
-    }
-    return *verdict == MIGRATE_HAS_NOT ? VP_E_NOT_FOUND : rc;
-}
-
-static CO int far_decline(void *arg, struct vp_error *err)
-{
-    return receive_decline(((struct far *)arg)->receive, err);
-}
-
-static CO int far_confirm(void *arg, struct vp_error *err)
-{
-    struct far *f = arg;
-    return receive_confirm(f->s->other, &f->claim, err);
-}
-
-static CO void far_close(void *arg)
-{
-    struct far *f = arg;
-    receive_free(f->receive);
-    f->receive = NULL;
-    f->closed = true;
-}
-
-static const struct migrate_peer_ops far_ops = {.make = far_make,
-                                                .renew = far_renew,
-                                                .cut = far_cut,
-                                                .arrive = far_arrive,
-                                                .decline = far_decline,
-                                                .confirm = far_confirm,
-                                                .close = far_close,
-                                                .write = far_write,
-                                                .zero = far_zero,
-                                                .write_mirrored = far_write_mirrored,
-                                                .zero_mirrored = far_zero_mirrored,
-                                                .flush = far_flush};
 
 /* ---- a client of the source ------------------------------------------------------------------ */
 
@@ -666,6 +515,157 @@ static void it_goes_on_here_when_the_other_side_denies_it(void **state)
     play(is_declined);
 }
 
+/* ---- what was copied is compared (--verify) -------------------------------------------------- */
+
+struct verified { /* a move that does so */
+    struct far far;
+    enum migrate_mode mode;
+    bool busy;
+    uint64_t pause_ms;
+    enum migrate_phase ends;
+    unsigned renewals;
+    struct migrate_status is;
+};
+static struct verified *verified;
+
+static CO void verifies(struct sim_volumes *s)
+{
+    struct verified *x = verified;
+    struct volume *v = source(s);
+    struct writer w;
+    struct left l = {.v = v, .writer = x->busy ? &w : NULL};
+    x->far.s = s;
+    if (x->busy)
+        writer_begin(&w, v);
+    const struct migrate_options o = {.mode = x->mode, .pause_ms = x->pause_ms, .verify = true};
+    x->is = end(&x->far, begin(&x->far, &l, &o), x->ends);
+    check_equal(x->far.renewals, x->renewals);
+    check(x->is.verify && x->is.checks > 0);
+    if (x->ends == MIGRATE_DONE) {
+        check_there(s);
+        return;
+    }
+    if (x->busy)
+        writer_end(&w);
+    check_equal(l.calls, 0);
+    check_ok(volume_read(v, 0, sizeof(seen[0]), seen[0]));
+    check(memcmp(seen[0], data, sizeof(data)) == 0);
+    check_stays(s, v);
+}
+
+static void play_verified(struct verified *x)
+{
+    verified = x;
+    play(verifies);
+}
+
+static void what_was_copied_is_read_back_and_compared(void **state)
+{
+    (void)state;
+    struct verified idle = {.mode = MIGRATE_LIVE, .ends = MIGRATE_DONE};
+    play_verified(&idle);
+    assert_int_equal(idle.is.checked_bytes, sizeof(data) + 512);
+    assert_int_equal(idle.is.unchecked_bytes, 0);
+    assert_int_equal(idle.is.checks, 1);
+    static const enum migrate_mode modes[] = {MIGRATE_LIVE, MIGRATE_MIRROR};
+    for (unsigned i = 0; i < 2; i++) {
+        struct verified busy = {
+            .mode = modes[i], .busy = true, .far.slow_ns = MS(1), .ends = MIGRATE_DONE};
+        play_verified(&busy);
+        assert_int_equal(busy.far.mirrored > 0, i);
+        assert_true(busy.is.checked_bytes > sizeof(data) + 512);
+        assert_true(busy.is.unchecked_bytes < KIB(640)); /* what fits into 20 ms */
+    }
+}
+
+static void check_differs(struct verified *x, uint64_t from, uint64_t below)
+{
+    x->ends = MIGRATE_FAILED;
+    play_verified(x);
+    unsigned long long at = 1;
+    const char *where = strstr(x->is.error, " at byte ");
+    assert_int_equal(x->is.rc, VP_E_COPY_DIFFERS);
+    assert_non_null(strstr(x->is.error, "q/w differs from "));
+    assert_non_null(where);
+    assert_int_equal(sscanf(where, " at byte %llu", &at), 1);
+    assert_int_equal(at % 4096, 0);
+    assert_in_range(at, from, below - 1);
+}
+
+static void a_block_that_the_target_has_not_kept_ends_the_move_before_the_switch(void **state)
+{
+    (void)state;
+    for (unsigned n = 1; n <= sizeof(data) / KIB(64); n += 5) /* a piece of the scan */
+        check_differs(&(struct verified){.mode = MIGRATE_LIVE, .far.spoil_at = n},
+                      KIB(64) * (n - 1), KIB(64) * n);
+    check_differs(
+        &(struct verified){.mode = MIGRATE_MIRROR,
+                           .busy = true,
+                           .far = {.slow_ns = MS(1), .spoil_at = 1, .spoils_mirrored = true}},
+        MIB(3), MIB(4));
+    check_differs(&(struct verified){.mode = MIGRATE_LIVE,
+                                     .busy = true,
+                                     .pause_ms = 1000,
+                                     .far = {.slow_ns = MS(1), .spoil_at = 1, .frozen_only = true}},
+                  MIB(3), MIB(4));
+}
+
+static void what_is_lost_while_it_compares_is_compared_again(void **state)
+{
+    (void)state;
+    for (unsigned n = 1; n <= 16; n += 3) {
+        struct verified x = {.mode = MIGRATE_LIVE,
+                             .far.lose_read_at = n,
+                             .far.refusals = n % 3,
+                             .renewals = 1,
+                             .ends = MIGRATE_DONE};
+        play_verified(&x);
+        assert_int_equal(x.is.unchecked_bytes, 0);
+        assert_int_equal(x.is.checked_bytes, sizeof(data) + 512);
+    }
+    play_verified(
+        &(struct verified){.mode = MIGRATE_LIVE,
+                           .busy = true,
+                           .pause_ms = 1000,
+                           .far = {.slow_ns = MS(1), .lose_read_at = 1, .frozen_only = true},
+                           .renewals = 1,
+                           .ends = MIGRATE_DONE});
+}
+
+static void what_cannot_be_read_back_ends_the_move(void **state)
+{
+    (void)state;
+    struct verified x = {.mode = MIGRATE_LIVE, .far.fail_read_at = 1, .ends = MIGRATE_FAILED};
+    play_verified(&x);
+    assert_int_equal(x.is.rc, VP_E_IO);
+    assert_non_null(strstr(x.is.error, "reading back q/w at byte "));
+}
+
+static CO void hangs_while_it_compares(struct sim_volumes *s)
+{
+    struct volume *v = source(s);
+    struct far f = {.s = s, .hangs_reads = true};
+    struct left l = {.v = v};
+    struct vp_error err;
+    struct migrate *m =
+        begin(&f, &l, &(struct migrate_options){.mode = MIGRATE_LIVE, .verify = true});
+    pass_time(MS(500));
+    check_equal(migrate_status(m)->phase, MIGRATE_COPYING);
+    check_equal(migrate_status(m)->checks, 1);
+    check_ok(volume_write(v, 0, 4096, data, 0)); /* clients do not notice */
+    uint64_t since_ns = reactor_now_ns();
+    check_ok(migrate_cancel(m, &err));
+    (void)end(&f, m, MIGRATE_CANCELLED);
+    check(reactor_now_ns() - since_ns < MS(1000));
+    check_stays(s, v);
+}
+
+static void a_cancel_while_it_compares_leaves_the_volume(void **state)
+{
+    (void)state;
+    play(hangs_while_it_compares);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -681,6 +681,11 @@ int main(void)
         cmocka_unit_test(without_an_answer_it_is_in_doubt_until_the_other_side_decides),
         cmocka_unit_test(a_stop_does_not_wait_for_an_answer_that_does_not_come),
         cmocka_unit_test(it_goes_on_here_when_the_other_side_denies_it),
+        cmocka_unit_test(what_was_copied_is_read_back_and_compared),
+        cmocka_unit_test(a_block_that_the_target_has_not_kept_ends_the_move_before_the_switch),
+        cmocka_unit_test(what_is_lost_while_it_compares_is_compared_again),
+        cmocka_unit_test(what_cannot_be_read_back_ends_the_move),
+        cmocka_unit_test(a_cancel_while_it_compares_leaves_the_volume),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
