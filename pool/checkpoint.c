@@ -60,6 +60,8 @@ static CO int checkpoint_make(struct pool *p)
         return VP_E_POOL_FENCED;
     pool_meta_prepare(p);
     int rc = pool_meta_is_narrow(p) ? pool_meta_widen(p) : 0;
+    if (!rc && p->checkpoint.fill)
+        rc = pool_meta_fill(p, p->checkpoint.fill);
     if (rc)
         return rc;
     pool_meta_preallocate_ahead(p);

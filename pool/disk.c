@@ -15,6 +15,7 @@
  * block that was flushed still matches its checksum.
  *
  * A device stays open until the pool closes, since I/O may be in flight on it when it is ejected.
+ * How a disk comes into service again: return.c.
  */
 #include "base/log.h"
 #include "io/guard.h"
@@ -31,6 +32,7 @@ static_assert(POOL_DISKS_MAX <= RAID_DISKS_MAX, "a set has room for all disks");
 void pool_disks_init(struct pool *p)
 {
     list_init(&p->groups);
+    list_init(&p->retired);
     list_init(&p->meta_groups);
     co_queue_init(&p->room);
 }
@@ -40,20 +42,22 @@ void pool_disks_init(struct pool *p)
 static bool is_last_disk(const struct pool *p, const struct pool_disk *d)
 {
     for (unsigned i = 0; i < p->disk_count; i++)
-        if (&p->disk[i] != d && atomic_load(&p->disk[i].io.in_service))
+        if (&p->disk[i] != d && raid_disk_is_current(&p->disk[i].io))
             return false;
     return true;
 }
 
-/* Whether d is the group's only member in service. */
+/* Whether d is the group's only member in service that is not behind. */
 static bool group_needs(const struct pool_group *g, const struct pool_disk *d)
 {
     bool member = false, other = false;
+    if (d->state == POOL_DISK_BEHIND && g->raid.width > 1)
+        return false; /* nothing was read from it until now */
     for (unsigned m = 0; m < g->raid.width; m++) {
         if (g->disk[m] == d)
             member = true;
         else
-            other |= atomic_load(&g->disk[m]->io.in_service);
+            other |= raid_disk_is_current(&g->disk[m]->io);
     }
     return member && !other;
 }
@@ -92,8 +96,8 @@ bool pool_disks_lost_writes(const struct pool *p)
 {
     for (unsigned i = 0; i < p->disk_count; i++) {
         const struct pool_disk *d = &p->disk[i];
-        bool counts =
-            !d->stale && (d->state == POOL_DISK_ONLINE || atomic_load(&d->io.eject_pending));
+        bool counts = !d->stale && (d->state == POOL_DISK_ONLINE || d->state == POOL_DISK_BEHIND ||
+                                    atomic_load(&d->io.eject_pending));
         if (counts && atomic_load(&d->io.flush_failed))
             return true;
     }
@@ -102,8 +106,8 @@ bool pool_disks_lost_writes(const struct pool *p)
 
 int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *why)
 {
-    bool last = is_last_disk(p, d) || holds_last_copy(p, d);
-    if (d->state != POOL_DISK_ONLINE) {
+    bool last = (d->state != POOL_DISK_BEHIND && is_last_disk(p, d)) || holds_last_copy(p, d);
+    if (d->state == POOL_DISK_OUT) {
         if (p->import && !d->stale && last) /* it left a moment ago */
             return VP_E_POOL_FENCED;
         disk_note_read_only(p, d);
@@ -111,7 +115,8 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
     }
     if (last)
         return VP_E_POOL_FENCED;
-    (void)snprintf(d->reason, sizeof(d->reason), "%s: %s", why, vp_err_text(rc));
+    (void)snprintf(d->reason, sizeof(d->reason), "%s%s%s", why, rc ? ": " : "",
+                   rc ? vp_err_text(rc) : "");
     vp_warn("pool %s: disk %u (%s) is ejected: %s", p->name, d->io.index, d->path, d->reason);
     d->state = POOL_DISK_OUT;
     d->read_only = atomic_load(&d->io.flush_failed) != 0;
@@ -120,8 +125,8 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
     atomic_store(&p->disk_left, true);
     atomic_store(&d->io.eject_pending, true);
     atomic_store(&d->io.data_only, true);
-    atomic_store(&d->io.in_service, false);
-    if (p->space) { /* else still importing */
+    atomic_store(&d->io.in_service, false); /* `behind` stays: somebody may be looking at both */
+    if (p->space) {                         /* else still importing */
         pool_groups_disk_left(p);
         pool_meta_room_update(p);
     }
@@ -130,6 +135,8 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
 
 CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why)
 {
+    if (rc == VP_E_RAID_DISK_OUT && d->state != POOL_DISK_OUT)
+        return pool_root_update(p); /* it was out, and is in service again (return.c) */
     if (pool_disk_mark_out(p, d, rc, why) != 0) {
         vp_warn("pool %s: disk %u (%s) holds the last copy of metadata and failed: %s: %s", p->name,
                 d->io.index, d->path, why, vp_err_text(rc));
@@ -182,7 +189,9 @@ int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const cha
     d->io.owner = d;
     d->io.eject = eject_from_raid;
     /* GUARD_STALE_DISK: a disk that the newest root calls out missed writes. */
-    bool in_service = d->state == POOL_DISK_ONLINE || !io_guard_on(GUARD_STALE_DISK);
+    bool in_service = d->state == POOL_DISK_ONLINE || d->state == POOL_DISK_BEHIND ||
+                      !io_guard_on(GUARD_STALE_DISK);
+    atomic_store(&d->io.behind, d->state == POOL_DISK_BEHIND);
     atomic_store(&d->io.in_service, in_service && dev);
     d->stale = dev && !in_service;
     p->raid_disk[index] = &d->io;
@@ -196,6 +205,9 @@ int pool_disk_adopt(struct pool *p, unsigned index, struct pool_candidate *c)
         return rc;
     c->dev = NULL;
     struct pool_disk *d = &p->disk[index];
+    d->was_uuid = c->label.was_uuid;
+    d->may_have_lost = d->state != POOL_DISK_ONLINE; /* nobody knows any more */
+    d->label_epoch = c->label.epoch;
     io_dev_wait_for_room(d->io.dev);
     atomic_store(&d->io.writes_done, 1); /* what a killed daemon may have left in its cache */
     if (d->stale)
@@ -236,6 +248,12 @@ CO void pool_disks_fini(struct pool *p)
         free(p->disk[i].extent_map);
         p->disk[i].extent_map = NULL;
     }
+    while (!list_empty(&p->retired)) {
+        struct pool_retired *r =
+            container_of(list_pop_tail(&p->retired), struct pool_retired, link);
+        io_dev_close(r->dev);
+        free(r);
+    }
 }
 
 /* ---- looking ------------------------------------------------------------------------------- */
@@ -255,6 +273,8 @@ static const char *state_name(const struct pool_disk *d)
 {
     if (!d->io.dev)
         return "missing";
+    if (d->state == POOL_DISK_BEHIND)
+        return "rebuilding";
     if (d->state == POOL_DISK_ONLINE)
         return "online";
     return d->stale ? "stale" : "ejected";
@@ -300,7 +320,7 @@ const char *pool_state(const struct pool *p)
     if (pool_is_fenced(p))
         return "fenced";
     for (unsigned i = 0; i < p->disk_count; i++)
-        if (!atomic_load(&p->disk[i].io.in_service))
+        if (!raid_disk_is_current(&p->disk[i].io))
             return "degraded";
     return "online";
 }

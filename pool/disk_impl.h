@@ -31,6 +31,12 @@ uint64_t pool_tail_bytes(uint64_t size_bytes);
 uint64_t pool_label_at(uint64_t tail_bytes, unsigned copy);
 /* All copies; durable by the next flush. */
 CO int pool_label_write(struct pool_disk *d) must_check;
+/* The label that the disk has, or should have. */
+struct pool_label pool_label_of(const struct pool_disk *d);
+/* The same for a label of any disk, on its device. */
+CO int pool_label_put(struct io_dev *dev, const struct pool_label *l) must_check;
+/* Zeros both label areas, root slots too; durable on return. */
+CO int pool_disk_wipe(struct io_dev *dev, uint64_t tail_bytes) must_check;
 /* The best of the copies. Errors: as pool_label_decode. */
 CO int pool_label_read(struct io_dev *dev, struct pool_label *out) must_check;
 
@@ -46,6 +52,13 @@ CO int pool_disk_probe(struct io_dev *dev, const char *path, struct vp_error *er
 bool pool_path_is_real(const char *path);
 /* Prepares what I/O needs of a disk whose uuid, size and extents_total are set. */
 int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const char *path) must_check;
+
+/* A device in whose place another one is. I/O may be in flight on it, so it stays open until the
+ * pool closes. */
+struct pool_retired {
+    struct list link; /* pool.retired */
+    struct io_dev *dev;
+};
 
 /* ---- groups and arenas (group.c, group_record.c, arena.c) ----------------------------------- */
 
@@ -131,6 +144,8 @@ void pool_space_update_level(struct pool *p);
 void pool_group_update_lists(struct pool *p, struct pool_group *g);
 /* A disk left service: the same for every open group. */
 void pool_groups_disk_left(struct pool *p);
+/* A disk came into service, or is current now: the same for all groups. */
+CO void pool_groups_disk_entered(struct pool *p);
 /* The group goes: out of all lists and sums. */
 void pool_group_forget(struct pool *p, struct pool_group *g);
 /* The open groups of a profile; NULL when it never had a group, or (_need) when memory is out. */

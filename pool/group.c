@@ -187,20 +187,29 @@ static uint32_t free_extents(const struct pool_disk *d)
 
 static bool is_usable(const struct pool_disk *d)
 {
+    return raid_disk_is_current(&d->io);
+}
+
+/* It takes the writes of a group; it may lack what was written before. */
+static bool is_in_service(const struct pool_disk *d)
+{
     return atomic_load_explicit(&d->io.in_service, memory_order_relaxed);
 }
 
-/* The extents that a count of groups is about: those that are free now, or all. `taken` extents of
- * each disk do not count. */
+/* The extents that a count of groups is about: those that are free now, or all; those of disks that
+ * are behind as well. `taken` extents of each disk do not count. */
 struct extents_view {
-    bool all;
+    bool all, behind;
+    bool filled; /* those of the disk that the checkpoint under way fills, as well */
     uint64_t taken;
 };
 
 static uint64_t view_extents(const struct pool_disk *d, struct extents_view v)
 {
-    uint64_t n = !is_usable(d) ? 0 : v.all ? d->extents_total : free_extents(d);
-    return n > v.taken ? n - v.taken : 0;
+    uint64_t n = v.all ? d->extents_total : free_extents(d);
+    bool counts =
+        v.behind ? is_in_service(d) : is_usable(d) || (v.filled && d == d->pool->checkpoint.fill);
+    return counts && n > v.taken ? n - v.taken : 0;
 }
 
 static uint64_t formable(const struct pool *p, unsigned width, struct extents_view v)
@@ -227,20 +236,20 @@ static uint64_t formable(const struct pool *p, unsigned width, struct extents_vi
 static uint64_t formable_meta(const struct pool *p, bool all)
 {
     unsigned copies = pool_meta_copies(p);
-    uint64_t n = formable(p, copies, (struct extents_view){all, 0});
+    uint64_t n = formable(p, copies, (struct extents_view){.all = all, .filled = true});
     while (copies-- > 2)
-        n += formable(p, copies, (struct extents_view){all, n});
+        n += formable(p, copies, (struct extents_view){.all = all, .filled = true, .taken = n});
     return n;
 }
 
 unsigned pool_groups_formable(const struct pool *p, unsigned width)
 {
-    return (unsigned)formable(p, width, (struct extents_view){false, 0});
+    return (unsigned)formable(p, width, (struct extents_view){.behind = width > 1});
 }
 
 unsigned pool_groups_of_all(const struct pool *p, unsigned width)
 {
-    return (unsigned)formable(p, width, (struct extents_view){true, 0});
+    return (unsigned)formable(p, width, (struct extents_view){.all = true, .behind = width > 1});
 }
 
 unsigned pool_meta_groups_formable(const struct pool *p)
@@ -276,7 +285,13 @@ static bool is_chosen(struct pool_disk *const *chosen, unsigned n, const struct 
     return false;
 }
 
-/* The next member: usable disks first, then most room, then the first one after `start`. */
+static unsigned rank_of(const struct pool_disk *d)
+{
+    return is_usable(d) ? 2 : is_in_service(d) ? 1 : 0;
+}
+
+/* The next member: usable disks first, then those in service, then most room, then the first one
+ * after `start`. */
 static struct pool_disk *best_disk(struct pool *p, struct pool_disk *const *chosen, unsigned n,
                                    unsigned start)
 {
@@ -285,8 +300,8 @@ static struct pool_disk *best_disk(struct pool *p, struct pool_disk *const *chos
         struct pool_disk *d = &p->disk[(start + i) % p->disk_count];
         if (!free_extents(d) || is_chosen(chosen, n, d))
             continue;
-        if (!best || is_usable(d) > is_usable(best) ||
-            (is_usable(d) == is_usable(best) && free_extents(d) > free_extents(best)))
+        if (!best || rank_of(d) > rank_of(best) ||
+            (rank_of(d) == rank_of(best) && free_extents(d) > free_extents(best)))
             best = d;
     }
     return best;
@@ -322,8 +337,9 @@ struct meta_formable {
 
 static struct meta_formable meta_formable_now(const struct pool *p)
 {
-    return (struct meta_formable){pool_groups_formable(p, pool_meta_copies(p)),
-                                  pool_meta_groups_formable(p)};
+    return (struct meta_formable){
+        (unsigned)formable(p, pool_meta_copies(p), (struct extents_view){.filled = true}),
+        pool_meta_groups_formable(p)};
 }
 
 /* Whether metadata keep their reserve when one extent of each chosen disk is taken, with all its

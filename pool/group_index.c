@@ -7,12 +7,15 @@
  *     figures       bytes leased and bytes that can be leased, summed up over all groups
  *
  * All three follow each change of a lease or a hold (pool_group_update_lists). When a disk leaves,
- * the open groups are looked at again, because they depend on the disks in service.
+ * the open groups are looked at again, because they depend on the disks in service. When a disk
+ * comes, all are.
  */
 #include "base/verify.h"
 #include "pool/disk_impl.h"
 
 #include <stdlib.h>
+
+#define GROUPS_A_TURN 512U
 
 /* ---- open groups --------------------------------------------------------------------------- */
 
@@ -108,6 +111,17 @@ void pool_groups_disk_left(struct pool *p)
         for (unsigned i = 0; i < p->disk_count; i++)
             list_for_each_safe (g, next, &k->disk[i], open_link)
                 pool_group_update_lists(p, g);
+}
+
+CO void pool_groups_disk_entered(struct pool *p)
+{
+    for (uint32_t id = 1; id < p->space->ids; id++) {
+        struct pool_group *g = pool_group_find(p, id);
+        if (g)
+            pool_group_update_lists(p, g);
+        if (id % GROUPS_A_TURN == 0)
+            co_yield ();
+    }
 }
 
 /* ---- owners -------------------------------------------------------------------------------- */

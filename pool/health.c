@@ -9,14 +9,14 @@ unsigned pool_disks_out(const struct pool *p)
 {
     unsigned out = 0;
     for (unsigned i = 0; i < p->disk_count; i++)
-        out += !atomic_load_explicit(&p->disk[i].io.in_service, memory_order_relaxed);
+        out += !raid_disk_is_current(&p->disk[i].io);
     return out;
 }
 
 static bool group_is_whole(const struct pool_group *g)
 {
     for (unsigned m = 0; m < g->raid.width; m++)
-        if (!atomic_load_explicit(&g->raid.disk[m]->in_service, memory_order_relaxed))
+        if (!raid_disk_is_current(g->raid.disk[m]))
             return false;
     return true;
 }

@@ -56,7 +56,7 @@ static unsigned image_choose(const struct pool *p)
     /* What is exported may go to an older release, which does not know deltas. */
     if (!p->checkpoint.images || (p->checkpoint.exporting && p->checkpoint.images > 1))
         return 0;
-    if (images_are_narrow(p))
+    if (images_are_narrow(p) || p->checkpoint.fill)
         return 0;
     unsigned range = p->checkpoint.images - 1;
     uint64_t bytes = delta_bytes(p, range);

@@ -19,9 +19,10 @@
  *      for it, went separate ways: VP_E_POOL_SPLIT, since nobody can know which one the user wants.
  *      Disks of two such ways are always told apart. They part at a root on which both count. The
  *      disks that go on one way are out on the other, since they were not there; and a disk that is
- *      out does not come back into service. A root that a crash cut off before all disks had it is
- *      no way of its own: a disk that went on without the one that has it calls that one out in a
- *      root of the same number, and is called out by nobody. That root is the newest.
+ *      out comes back only under another uuid (return.c, B1). A root that a crash cut off before
+ *      all disks had it is no way of its own: a disk that went on without the one that has it calls
+ *      that one out in a root of the same number, and is called out by nobody. That root is the
+ *      newest.
  *  I5  What was found is durable before anything builds on it (GUARD_IMPORT_FLUSH), because a
  *      killed daemon leaves it in the disks' caches. The log's tail is also written again
  *      (log_read.c), so that it does not depend on a flush that follows a failed one.
@@ -329,9 +330,10 @@ static bool group_is_cut_off(const struct pool_import_state *im, const struct po
 {
     bool would_help = false;
     for (unsigned i = 0; i < g->raid.width; i++) {
-        if (atomic_load_explicit(&g->raid.disk[i]->in_service, memory_order_acquire))
+        if (raid_disk_is_current(g->raid.disk[i]))
             return false;
-        would_help |= im->missing[g->raid.disk[i]->index];
+        unsigned disk = g->raid.disk[i]->index;
+        would_help |= im->missing[disk] && (g->raid.width == 1 || !im->was_behind[disk]);
     }
     return would_help;
 }

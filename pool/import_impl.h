@@ -16,6 +16,7 @@ struct pool_import_state {
     struct pool_root next; /* the sealing one: the newest, with its pieces as they were found */
     int of_disk[POOL_DISKS_MAX]; /* candidate of a disk of the table, or -1             */
     bool missing[POOL_DISKS_MAX];
+    bool was_behind[POOL_DISKS_MAX];   /* … and it was no copy of what has others */
     const char *doubt[POOL_DISKS_MAX]; /* why a disk that is here is not counted on, or NULL */
 
     struct log_reader reader;

@@ -73,10 +73,17 @@ static bool root_newest(struct pool_import_state *im, unsigned candidate, uint64
     return false;
 }
 
-static bool calls_out(const struct root_image *r, struct vp_uuid disk)
+/* The candidate is this disk of the table; also if a crash came after its label had got a new uuid,
+ * and before a root had it (return.c). */
+static bool is_disk(const struct pool_candidate *c, struct vp_uuid disk)
+{
+    return vp_uuid_equal(c->label.disk_uuid, disk) || vp_uuid_equal(c->label.was_uuid, disk);
+}
+
+static bool calls_out(const struct root_image *r, const struct pool_candidate *c)
 {
     for (unsigned i = 0; i < r->disks; i++)
-        if (vp_uuid_equal(r->disk[i].uuid, disk))
+        if (is_disk(c, r->disk[i].uuid))
             return r->disk[i].state == POOL_DISK_OUT;
     return false;
 }
@@ -92,8 +99,8 @@ static bool root_went_on_without(struct pool_import_state *im, unsigned candidat
     if (memcmp(own, its, ROOT_BYTES) == 0 || root_block_decode(own, &im->image) ||
         root_block_decode(its, &im->other))
         return false;
-    return calls_out(&im->image, im->candidate[other]->label.disk_uuid) &&
-           !calls_out(&im->other, im->candidate[candidate]->label.disk_uuid);
+    return calls_out(&im->image, im->candidate[other]) &&
+           !calls_out(&im->other, im->candidate[candidate]);
 }
 
 static int roots_choose(struct pool_import_state *im)
@@ -180,8 +187,7 @@ static int disks_match(struct pool_import_state *im)
         if (im->candidate[c]->gone)
             continue; /* missing, as it would be had it gone a moment earlier */
         while (d < p->disk_count &&
-               (!p->disk[d].state ||
-                !vp_uuid_equal(p->disk[d].uuid, im->candidate[c]->label.disk_uuid)))
+               (!p->disk[d].state || !is_disk(im->candidate[c], p->disk[d].uuid)))
             d++;
         if (d == p->disk_count) {
             vp_warn("pool %s: %s has its label but is none of its disks; not used", p->name,
@@ -203,15 +209,17 @@ static int disks_match(struct pool_import_state *im)
     return 0;
 }
 
-/* The disk's own newest root calls a disk out that the winner counts on. No disk that was out is in
- * service again, so an older root never does. */
+/* The disk's own newest root calls a disk out that the winner counts on. A disk that was out is in
+ * service again under a new uuid only (return.c), so an older root never does. */
 static bool went_separate_ways(struct pool_import_state *im, unsigned disk)
 {
     const uint8_t *block = im->newest[im->of_disk[disk]];
     if (!block || root_block_decode(block, &im->other))
         return false;
     for (unsigned i = 0; i < im->image.disks && i < im->other.disks; i++)
-        if (im->image.disk[i].state == POOL_DISK_ONLINE && im->other.disk[i].state == POOL_DISK_OUT)
+        if (im->image.disk[i].state == POOL_DISK_ONLINE &&
+            im->other.disk[i].state == POOL_DISK_OUT &&
+            vp_uuid_equal(im->image.disk[i].uuid, im->other.disk[i].uuid))
             return true;
     return false;
 }
@@ -256,19 +264,20 @@ static int disks_doubt(struct pool_import_state *im)
     unsigned online = 0, known = 0;
     int doubtful = -1;
     for (unsigned i = 0; i < p->disk_count; i++) {
-        if (p->disk[i].state != POOL_DISK_ONLINE)
+        bool counts = p->disk[i].state == POOL_DISK_ONLINE;
+        if (!counts && p->disk[i].state != POOL_DISK_BEHIND)
             continue;
-        online++;
+        online += counts;
         if (im->of_disk[i] < 0)
             continue;
         unsigned c = (unsigned)im->of_disk[i];
         if (!roots_are_known(im, c)) {
-            doubtful = (int)c;
+            doubtful = counts ? (int)c : doubtful;
             im->doubt[i] = "its root records cannot be read";
         } else if (disk_was_set_back(im, c)) {
             im->doubt[i] = "an older state of the disk was put in its place";
         } else {
-            known++;
+            known += counts;
         }
     }
     if (doubtful >= 0 && 2 * known <= online)
@@ -349,19 +358,27 @@ static int disks_adopt(struct pool_import_state *im)
     for (unsigned i = 0; i < p->disk_count; i++) {
         struct pool_disk *d = &p->disk[i];
         bool here = im->of_disk[i] >= 0;
-        if (d->state == POOL_DISK_ONLINE && here && im->doubt[i]) {
+        bool counts = d->state == POOL_DISK_ONLINE || d->state == POOL_DISK_BEHIND;
+        im->was_behind[i] = d->state == POOL_DISK_BEHIND;
+        if (counts && here && im->doubt[i]) {
             d->state = POOL_DISK_OUT;
             im->missing[i] = true;
             p->disk_changes++;
             vp_warn("pool %s: disk %u (%s) is ejected: %s", p->name, i,
                     im->candidate[im->of_disk[i]]->path, im->doubt[i]);
-        } else if (d->state == POOL_DISK_ONLINE && !here) {
+        } else if (counts && !here) {
             d->state = POOL_DISK_OUT;
             im->missing[i] = true;
             p->disk_changes++;
             vp_warn("pool %s: disk %u is missing; going on without it", p->name, i);
         } else if (d->state == POOL_DISK_OUT && here && !io_guard_on(GUARD_STALE_DISK)) {
             d->state = POOL_DISK_ONLINE;
+        }
+        /* Where it counts, the old uuid stays: roots that call it out are about this disk. */
+        if (here && !counts &&
+            !vp_uuid_equal(d->uuid, im->candidate[im->of_disk[i]]->label.disk_uuid)) {
+            d->uuid = im->candidate[im->of_disk[i]]->label.disk_uuid;
+            p->disk_changes++;
         }
         int rc = here ? pool_disk_adopt(p, i, im->candidate[im->of_disk[i]])
                       : pool_disk_adopt_missing(p, i, "missing at import");

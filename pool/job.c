@@ -32,6 +32,10 @@ static const struct {
                          .no_cancel = "a resync cannot be cancelled: until it ends, copies may "
                                       "differ; it can be paused or limited"},
     [POOL_JOB_MIGRATE] = {"migrate", "bytes", .no_cancel = NULL},
+    [POOL_JOB_REBUILD] = {"rebuild", "bytes",
+                          .no_cancel =
+                              "a rebuild cannot be cancelled; it can be paused or limited, and "
+                              "`vpool offline` takes its disk out of service"},
 };
 
 static bool kind_is_known(unsigned kind)

@@ -23,7 +23,12 @@
 #include "pool/pool.h"
 
 /* In records: numbers are never used for something else. */
-enum pool_job_kind { POOL_JOB_DELETE = 1, POOL_JOB_RESYNC = 2, POOL_JOB_MIGRATE = 3 };
+enum pool_job_kind {
+    POOL_JOB_DELETE = 1,
+    POOL_JOB_RESYNC = 2,
+    POOL_JOB_MIGRATE = 3,
+    POOL_JOB_REBUILD = 4
+};
 
 /*
  *     RUNNING ──→ ENDING ──→ DONE | FAILED | CANCELLED
@@ -52,7 +57,7 @@ struct pool_job {
     uint32_t id;      /* from 1; never used twice in a pool */
     enum pool_job_kind kind;
     enum pool_job_state state;
-    uint32_t volume;
+    uint32_t volume;                  /* id; of a rebuild: the disk's index */
     char name[POOL_JOB_NAME_MAX + 1]; /* of the volume, when the job began */
     uint64_t started, ended;          /* seconds since 1970 */
     uint64_t total, done, failed;     /* units; total 0: not counted yet; done includes failed */
@@ -82,7 +87,7 @@ struct pool_jobs { /* part of struct pool */
 
 /* VP_E_NOT_FOUND, with a sentence. */
 int pool_job_not_found(const struct pool *p, uint32_t id, struct vp_error *err);
-/* "delete", "resync", "migrate" */
+/* "delete", "resync", "migrate", "rebuild" */
 const char *pool_job_kind_name(enum pool_job_kind kind);
 /* "running", "paused", "ending", "done", "failed", "cancelled" */
 const char *pool_job_state_name(enum pool_job_state state);

@@ -32,6 +32,7 @@ void pool_label_encode(const struct pool_label *l, void *block)
     d->version = le32_make(POOL_LABEL_VERSION);
     memcpy(d->pool_uuid, l->pool_uuid.b, sizeof(d->pool_uuid));
     memcpy(d->disk_uuid, l->disk_uuid.b, sizeof(d->disk_uuid));
+    memcpy(d->was_uuid, l->was_uuid.b, sizeof(d->was_uuid));
     memcpy(d->pool_name, l->pool_name, strnlen(l->pool_name, POOL_NAME_MAX));
     d->disk_index = le32_make(l->disk_index);
     d->disk_count = le32_make(l->disk_count);
@@ -77,6 +78,7 @@ int pool_label_decode(const void *block, struct pool_label *out)
     };
     memcpy(out->pool_uuid.b, d->pool_uuid, sizeof(d->pool_uuid));
     memcpy(out->disk_uuid.b, d->disk_uuid, sizeof(d->disk_uuid));
+    memcpy(out->was_uuid.b, d->was_uuid, sizeof(d->was_uuid));
     memcpy(out->pool_name, d->pool_name, POOL_NAME_MAX);
     if (out->features_incompat & ~POOL_FEATURES_INCOMPAT ||
         out->features_ro & ~POOL_FEATURES_RO_COMPAT)
@@ -180,11 +182,13 @@ static const char *write_error_text(int rc)
     return rc == VP_E_NO_SPACE ? "the file system that holds it is full" : vp_err_text(rc);
 }
 
-static CO int write_disk_labels(struct pool *p, struct pool_disk *d, void *block)
+struct pool_label pool_label_of(const struct pool_disk *d)
 {
+    const struct pool *p = d->pool;
     struct pool_label l = {
         .pool_uuid = p->uuid,
         .disk_uuid = d->uuid,
+        .was_uuid = d->was_uuid,
         .disk_index = d->io.index,
         .disk_count = p->disk_count,
         .geometry = p->geometry,
@@ -192,60 +196,61 @@ static CO int write_disk_labels(struct pool *p, struct pool_disk *d, void *block
         .features_compat = p->features_compat,
         .features_ro = p->features_ro,
         .features_incompat = p->features_incompat,
-        .epoch = 1,
+        .epoch = d->label_epoch ? d->label_epoch : 1,
     };
     memcpy(l.pool_name, p->name, sizeof(l.pool_name));
-    pool_label_encode(&l, block);
-    for (unsigned copy = 0; copy < POOL_LABEL_COPIES; copy++) {
-        int rc = io_dev_write(d->io.dev, pool_label_at(d->tail_bytes, copy), block, POOL_BLOCK, 0);
-        if (rc)
-            return rc;
-    }
-    return 0;
+    return l;
 }
 
-CO int pool_label_write(struct pool_disk *d)
+CO int pool_label_put(struct io_dev *dev, const struct pool_label *l)
 {
     void *block = io_buffer_get(POOL_BLOCK);
-    int rc = write_disk_labels(d->pool, d, block);
+    uint64_t tail = pool_tail_bytes(l->size_bytes);
+    int rc = 0;
+    pool_label_encode(l, block);
+    for (unsigned copy = 0; copy < POOL_LABEL_COPIES && !rc; copy++)
+        rc = io_dev_write(dev, pool_label_at(tail, copy), block, POOL_BLOCK, 0);
     io_buffer_put(block, POOL_BLOCK);
     return rc;
 }
 
+CO int pool_label_write(struct pool_disk *d)
+{
+    const struct pool_label l = pool_label_of(d);
+    return pool_label_put(d->io.dev, &l);
+}
+
 CO int pool_labels_write(struct pool *p, struct vp_error *err)
 {
-    void *block = io_buffer_get(POOL_BLOCK);
     int rc = 0;
     for (unsigned i = 0; i < p->disk_count && !rc; i++)
         if (p->disk[i].io.dev) {
-            rc = write_disk_labels(p, &p->disk[i], block);
+            rc = pool_label_write(&p->disk[i]);
             if (!rc)
                 rc = io_dev_flush(p->disk[i].io.dev);
             if (rc)
                 rc = vp_fail(err, rc, "%s: the label cannot be written: %s", p->disk[i].path,
                              write_error_text(rc));
         }
-    io_buffer_put(block, POOL_BLOCK);
     return rc;
 }
 
 /* Labels go first: without them no other zeroed part of the disk is looked for. */
-static CO int wipe_disk(struct pool_disk *d)
+CO int pool_disk_wipe(struct io_dev *dev, uint64_t tail_bytes)
 {
     int first_rc = 0;
     for (unsigned copy = 0; copy < POOL_LABEL_COPIES; copy++) {
-        int rc =
-            io_dev_write(d->io.dev, pool_label_at(d->tail_bytes, copy), io_zeros, POOL_BLOCK, 0);
+        int rc = io_dev_write(dev, pool_label_at(tail_bytes, copy), io_zeros, POOL_BLOCK, 0);
         first_rc = first_rc ? first_rc : rc;
     }
-    int rc = io_dev_flush(d->io.dev);
+    int rc = io_dev_flush(dev);
     first_rc = first_rc ? first_rc : rc;
-    const uint64_t area[] = {0, d->tail_bytes};
+    const uint64_t area[] = {0, tail_bytes};
     for (unsigned i = 0; i < 2; i++) {
-        rc = io_dev_write(d->io.dev, area[i], io_zeros, POOL_LABEL_AREA, 0);
+        rc = io_dev_write(dev, area[i], io_zeros, POOL_LABEL_AREA, 0);
         first_rc = first_rc ? first_rc : rc;
     }
-    rc = io_dev_flush(d->io.dev);
+    rc = io_dev_flush(dev);
     return first_rc ? first_rc : rc;
 }
 
@@ -255,7 +260,7 @@ CO int pool_disks_wipe(struct pool *p, struct vp_error *err)
     for (unsigned i = 0; i < p->disk_count; i++) {
         if (!p->disk[i].io.dev)
             continue;
-        int rc = wipe_disk(&p->disk[i]);
+        int rc = pool_disk_wipe(p->disk[i].io.dev, p->disk[i].tail_bytes);
         if (rc && !first_rc)
             first_rc =
                 vp_fail(err, rc, "%s: cannot be wiped: %s", p->disk[i].path, write_error_text(rc));

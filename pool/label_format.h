@@ -4,8 +4,8 @@
  * of the disk, rounded down to 4096). All integers are little-endian; reserved bytes are zero and
  * covered by the checksum.
  *
- * A label says who a disk is. It is written when the disk joins a pool and does not change while
- * the pool lives; what the pool currently thinks of the disk is in the roots.
+ * A label says who a disk is. It is written when the disk joins a pool, or returns into service
+ * with a new uuid; what the pool currently thinks of the disk is in the roots.
  */
 #ifndef VP_POOL_LABEL_FORMAT_H
 #define VP_POOL_LABEL_FORMAT_H
@@ -42,8 +42,9 @@ struct pool_label_disk {
     struct le64 features_compat;
     struct le64 features_ro_compat;
     struct le64 features_incompat;
-    struct le64 epoch; /* starts at 1; where copies differ, the highest counts */
-    uint8_t reserved1[3920];
+    struct le64 epoch;    /* starts at 1; where copies differ, the highest counts */
+    uint8_t was_uuid[16]; /* of this disk, until it returned into service; or zero */
+    uint8_t reserved1[3904];
 } __attribute__((packed));
 static_assert(offsetof(struct pool_label_disk, pool_uuid) == 16, "label layout");
 static_assert(offsetof(struct pool_label_disk, pool_name) == 48, "label layout");

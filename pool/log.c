@@ -96,13 +96,13 @@ static void stream_io_account(struct stream_io *io)
     }
 }
 
-/* Each of the writes is on some disk that is still in service. */
+/* Each of the writes is on some disk that is still in service and not behind. */
 static bool stream_io_survived(const struct stream_io *io)
 {
     for (unsigned part = 0; part < io->parts; part++) {
         bool found = false;
         for (unsigned i = 0; i < io->count; i++)
-            found |= io->part[i] == part && !io->op[i].rc && disk_serves(io->disk[i]);
+            found |= io->part[i] == part && !io->op[i].rc && raid_disk_is_current(&io->disk[i]->io);
         if (!found)
             return false;
     }
@@ -131,9 +131,11 @@ static CO int stream_io_finish(struct pool *p, struct stream_io *io)
             return rc;
     }
     for (unsigned i = 0; i < io->count; i++) {
+        bool replaced = io->op[i].dev != io->disk[i]->io.dev; /* so it was out, and is behind */
         if (!io->op[i].rc)
             continue;
-        int rc = pool_disk_eject(p, io->disk[i], io->op[i].rc, "a write of metadata failed");
+        int rc = pool_disk_eject(p, io->disk[i], replaced ? VP_E_RAID_DISK_OUT : io->op[i].rc,
+                                 "a write of metadata failed");
         if (rc) {
             pool_fence(p, "a disk failed a write of metadata and cannot be taken out");
             return rc;

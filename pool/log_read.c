@@ -53,7 +53,7 @@ static struct pool_disk *segment_disk(const struct log_reader *r, const struct p
                                       unsigned copy)
 {
     struct pool_disk *d = &r->p->disk[s->place.disk[copy]];
-    return atomic_load_explicit(&d->io.in_service, memory_order_acquire) ? d : NULL;
+    return raid_disk_is_current(&d->io) ? d : NULL;
 }
 
 static struct pool_disk *copy_disk(const struct log_reader *r, unsigned copy)

@@ -161,7 +161,7 @@ unsigned pool_meta_copies(const struct pool *p)
 {
     unsigned online = 0, wanted = pool_meta_copies_wanted(p);
     for (unsigned i = 0; i < p->disk_count; i++)
-        online += p->disk[i].state == POOL_DISK_ONLINE;
+        online += p->disk[i].state == POOL_DISK_ONLINE || &p->disk[i] == p->checkpoint.fill;
     return online < wanted ? online : wanted;
 }
 

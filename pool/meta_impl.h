@@ -208,6 +208,24 @@ bool pool_segment_is_narrow(const struct pool *p, const struct pool_segment *s);
 /* CO. In a checkpoint, before anything is written: groups that lack members get them, where there
  * is room. VP_E_POOL_FENCED. */
 CO int pool_meta_widen(struct pool *p) must_check;
+/* CO. The same place. Copies the pages of trees in g to a member of `to`, which is g's group or
+ * will take its place. W1. Not durable. Errors: those of the write; VP_E_NO_MEMORY. */
+CO int pool_meta_pages_copy(struct pool *p, const struct pool_meta_group *g, struct pool_group *to,
+                            unsigned member) must_check;
+
+/* CO. `dev` gets the newest root; then `enter` changes the disk table, so that it is a disk's; then
+ * a root says so. VP_E_POOL_FENCED; errors of the write, before anything is changed. */
+CO int pool_root_enter(struct pool *p, struct io_dev *dev, uint64_t tail_bytes,
+                       int (*enter)(void *arg), void *arg) must_check;
+/* CO. Whether all roots of the pool on a device are older than the newest one, and call no disk out
+ * that is in service. VP_E_POOL_SPLIT: not so; VP_E_ROOT_UNREADABLE; VP_E_NO_MEMORY. */
+CO int pool_roots_are_ours(struct pool *p, struct io_dev *dev, uint64_t tail_bytes) must_check;
+
+/* ---- return.c ------------------------------------------------------------------------------ */
+
+/* CO. In a checkpoint, before anything is written: the disk, which is behind, gets all pages of
+ * trees; p->checkpoint.filled says whether it did. VP_E_POOL_FENCED. */
+CO int pool_meta_fill(struct pool *p, struct pool_disk *d) must_check;
 
 /* ---- preallocate.c ------------------------------------------------------------------------- */
 

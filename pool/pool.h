@@ -303,8 +303,14 @@ struct pool_found { /* a pool seen while scanning */
     unsigned disks_total, disks_found;
     /* More than disks_found when some are copies of one disk; an import of them is refused. */
     char paths[POOL_DISKS_MAX][256];
+    struct {
+        struct vp_uuid uuid, was;
+        unsigned index;
+    } label[POOL_DISKS_MAX]; /* of the disk at each path (return.c, B1, B2) */
     unsigned path_count;
 };
+/* Whether the disk at this path is the one that the pool knows by this uuid. */
+bool pool_found_is_disk(const struct pool_found *f, unsigned path, struct vp_uuid disk);
 /* Paths that a scan does not even open. Asked on a thread that may wait; NULL for none. */
 struct pool_scan_filter {
     bool (*leave_out)(void *arg, const char *path);
@@ -392,7 +398,7 @@ struct pool_disk_info {
     unsigned index;
     struct vp_uuid uuid;
     char path[256];
-    const char *state; /* "online", "ejected", "missing", "stale"                    */
+    const char *state; /* "online", "rebuilding", "ejected", "missing", "stale"      */
     char reason[192];
     char finding[160]; /* what is wrong with its labels, its file or its path, or ""              */
     bool full; /* writes wait: the file system that holds it has no room                     */
@@ -406,7 +412,46 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
 /* HOME. Looks whether the disk is still what it was: labels, newest root, file, path. Labels and
  * roots that something else has overwritten are written again. `finding` says what was found. */
 CO void pool_disk_look(struct pool *p, unsigned i);
-/* HOME. Disks that are not in service, whatever the reason. */
+
+/* ---- disks come and go (return.c) ---------------------------------------------------------- */
+
+/* What comes into service: a disk of the pool that is out, or another device in its place. */
+struct pool_return_options {
+    unsigned disk;    /* index in the pool                                                       */
+    const char *path; /* where the disk is now, or the other device; NULL: where the disk was    */
+    bool replace;     /* another device                                                          */
+    bool force; /* … and what is recognised on it may be overwritten                       */
+};
+/*
+ * HOME. When it returns 0, the disk is in service for writes, durably, and is filled in the
+ * background ("rebuilding"). Errors, each with a sentence: VP_E_NOT_FOUND (no such disk, no such
+ * path, no path known); VP_E_BUSY (it is in service, or another command works on it);
+ * VP_E_RAID_NO_COPY (some of its data would be lost); VP_E_INVALID (that is another disk);
+ * VP_E_DISK_TOO_SMALL; VP_E_DISK_HOLDS_DATA; those of io_dev_open, of writes, and VP_E_POOL_FENCED.
+ */
+CO int pool_disk_return(struct pool *p, const struct pool_return_options *o,
+                        struct vp_error *err) must_check;
+/* HOME. Takes a disk out of service, durably. Errors, each with a sentence: VP_E_NOT_FOUND;
+ * VP_E_BUSY (it is out); VP_E_RAID_NO_COPY (some of its data are nowhere else); VP_E_POOL_FENCED.
+ * */
+CO int pool_disk_offline(struct pool *p, unsigned disk, struct vp_error *err) must_check;
+
+/* A disk that is in service and lacks data. */
+struct pool_disk_filling {
+    unsigned disk;
+    struct vp_uuid uuid; /* another return has another one                                       */
+    bool returned;       /* it has most of the data already, durably once it was flushed         */
+    struct raid_disk *io;
+    char path[256];
+};
+/* HOME, no yield. The first such disk from index `from` on; false: there is none. */
+bool pool_disk_to_fill(struct pool *p, unsigned from, struct pool_disk_filling *out);
+/* HOME. The disk has all data of volumes, durably. Gives it all metadata; then it is current.
+ * VP_E_AGAIN: the metadata could not be copied now; VP_E_RAID_DISK_OUT: it has left service; those
+ * of pool_checkpoint. Waits for a checkpoint (io/hold.h). */
+CO int pool_disk_filled(struct pool *p, unsigned disk) must_check;
+
+/* HOME. Disks that are not in service, or lack data, whatever the reason. */
 unsigned pool_disks_out(const struct pool *p);
 /* HOME. Calls fn, once or more, for each owner of data that lack a copy because a disk is out.
  * `lost`: some of its data cannot be read at all. fn does not yield. This function does, and groups

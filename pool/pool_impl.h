@@ -48,7 +48,8 @@ enum {
 enum pool_disk_state {
     POOL_DISK_NONE = 0,   /* no such index                                             */
     POOL_DISK_ONLINE = 1, /* in service                                                */
-    POOL_DISK_OUT = 2,    /* ejected, or was missing at an import: behind, never read  */
+    POOL_DISK_OUT = 2,    /* ejected, or was missing at an import: never read          */
+    POOL_DISK_BEHIND = 3, /* in service again, written, not read until it was filled   */
 };
 
 struct pool_disk {
@@ -61,6 +62,12 @@ struct pool_disk {
     bool stale;                 /* was OUT when the pool was opened; its device is here     */
     bool takes_no_roots;        /* out, serves its data, and failed a root: gets no more    */
     bool created;               /* a file that pool_create made                             */
+    struct vp_uuid was_uuid;    /* what its label says that it was before it returned (return.c) */
+    bool has_most;              /* BEHIND; what it has need not be written again (return.c) */
+    bool may_have_lost;         /* what can be read there may never become durable, until it has
+                                   all again */
+    bool returns;               /* pool_disk_return is at work on it                            */
+    uint64_t label_epoch;
     char path[256];
     char reason[128];
     char finding[160];      /* what is wrong with its labels, file or path (watch.c), or "" */
@@ -77,6 +84,7 @@ struct pool_disk {
  * in roots. */
 struct pool_label {
     struct vp_uuid pool_uuid, disk_uuid;
+    struct vp_uuid was_uuid; /* of the same disk, before it returned; or zero */
     char pool_name[POOL_NAME_MAX + 1];
     uint32_t disk_index, disk_count; /* count: at creation, for "2 of 3 found"             */
     struct pool_geometry geometry;
@@ -291,6 +299,8 @@ struct pool_checkpoint_state {
     /* a metadata group that gets a member, and a buffer (widen.c); here for the same reason */
     struct pool_group *wider;
     uint8_t *copy;
+    struct pool_disk *fill; /* the next one gives it all metadata (return.c); NULL */
+    bool filled;            /* … has done so                                       */
 };
 
 /* ==== the pool ============================================================================== */
@@ -316,6 +326,7 @@ struct pool {
     struct raid_disk *raid_disk[POOL_DISKS_MAX];
     unsigned disk_count;
     uint64_t disk_changes;        /* counts changes of the disk table                         */
+    struct list retired;          /* struct pool_retired: devices in whose place is another     */
     struct list groups;           /* struct pool_group: all that hold data                     */
     struct list meta_groups;      /* … and metadata, which are few                            */
     struct pool_space_map *space; /* disk side's own: group and arena look-up from any reactor */
@@ -389,7 +400,7 @@ void pool_group_free(struct pool_group *g);
 int pool_group_adopt(struct pool *p, const struct pool_place *at, struct pool_batch *b) must_check;
 /* ANY, no yield. NULL when there is none. */
 struct pool_group *pool_group_find(struct pool *p, uint32_t id);
-/* Groups of `width` members that the free extents of disks in service would give, or all of
+/* Data groups of `width` members that the free extents of disks in service would give, or all of
  * theirs. */
 unsigned pool_groups_formable(const struct pool *p, unsigned width);
 unsigned pool_groups_of_all(const struct pool *p, unsigned width);

@@ -17,6 +17,8 @@
  *  R3  Root n+1 is begun when n is on all disks in service. After a crash in the middle of n the
  *      import sees to that (pool_root_repeat). Otherwise a few crashes in a row could leave a disk
  *      in service with a root so old that the disk seems to have been set back (import.c, I9).
+ *      For the same reason a disk that comes into service has root n before n+1 says so
+ *      (pool_root_enter).
  *  R4  A disk that is out but serves its data (disk.c) gets the roots as well, so that an image of
  *      it can be told from the disk: out_after in its row of the table says the newest root that it
  *      has. Nobody waits for more from it. When it fails a root, it gets none any more, and
@@ -28,9 +30,12 @@
 #include "base/crc.h"
 #include "base/log.h"
 
+#include <stdlib.h>
+
 /* ---- bytes -------------------------------------------------------------------------------- */
 
-#define ROOT_FEATURES_KNOWN (uint64_t)(ROOT_FEATURE_DELTAS | ROOT_FEATURE_WIDE)
+#define ROOT_FEATURES_KNOWN                                                                        \
+    (uint64_t)(ROOT_FEATURE_DELTAS | ROOT_FEATURE_WIDE | ROOT_FEATURE_BEHIND)
 
 static uint32_t root_crc(const uint8_t *block)
 {
@@ -89,11 +94,20 @@ static void encode_deltas(const struct pool *p, const struct pool_root *root, st
         encode_image(p, &root->delta[i], &b->delta[i]);
 }
 
+static bool some_disk_is_behind(const struct pool *p)
+{
+    for (unsigned i = 0; i < p->disk_count; i++)
+        if (p->disk[i].state == POOL_DISK_BEHIND)
+            return true;
+    return false;
+}
+
 /* Of this root. */
 static uint64_t features_incompat(const struct pool *p, const struct pool_root *root)
 {
     return p->features_incompat | (root->deltas ? ROOT_FEATURE_DELTAS : 0) |
-           (pool_is_wide(p) ? ROOT_FEATURE_WIDE : 0);
+           (pool_is_wide(p) ? ROOT_FEATURE_WIDE : 0) |
+           (some_disk_is_behind(p) ? ROOT_FEATURE_BEHIND : 0);
 }
 
 void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block)
@@ -159,7 +173,7 @@ static bool decode_disks(const struct root_block *b, struct root_image *out)
         return false;
     for (unsigned i = 0; i < out->disks; i++) {
         const struct root_disk *d = &b->disk[i];
-        if (d->state > POOL_DISK_OUT)
+        if (d->state > POOL_DISK_BEHIND)
             return false;
         memcpy(out->disk[i].uuid.b, d->uuid, sizeof(d->uuid));
         out->disk[i].state = (enum pool_disk_state)d->state;
@@ -295,7 +309,7 @@ static CO int write_side(struct pool *p, uint64_t number, bool tail, bool *again
     for (unsigned i = 0; i < count; i++) {
         if (!op[i].rc)
             continue;
-        if (disk[i]->state != POOL_DISK_ONLINE) {
+        if (disk[i]->state == POOL_DISK_OUT) {
             roots_end(disk[i], op[i].rc);
             continue;
         }
@@ -359,6 +373,81 @@ CO int pool_root_repeat(struct pool *p, const uint8_t *block)
     int rc = write_side(p, p->root.now.number, false, &failed);
     if (!rc)
         rc = write_side(p, p->root.now.number, true, &failed);
+    co_mutex_unlock(&p->root.lock);
+    return rc;
+}
+
+/* CO. What a root of the pool that is on a disk, and is not ours, says. */
+static int root_is_foreign(const struct pool *p, const struct root_image *r)
+{
+    if (r->root.number > p->root.now.number)
+        return VP_E_POOL_SPLIT;
+    for (unsigned i = 0; i < r->disks && i < p->disk_count; i++)
+        if (r->disk[i].state == POOL_DISK_OUT && p->disk[i].state != POOL_DISK_OUT &&
+            vp_uuid_equal(r->disk[i].uuid, p->disk[i].uuid))
+            return VP_E_POOL_SPLIT;
+    return 0;
+}
+
+/* CO. Of one slot. A root that is durable is on both sides. */
+static CO int slot_is_ours(struct pool *p, struct io_dev *dev, uint64_t tail_bytes, unsigned slot,
+                           uint8_t *block, struct root_image *image)
+{
+    unsigned unread = 0;
+    for (unsigned tail = 0; tail < 2; tail++) {
+        uint64_t at = POOL_ROOT_AT + slot * ROOT_BYTES + (tail ? tail_bytes : 0), number;
+        if (io_dev_read(dev, at, block, ROOT_BYTES) != 0) {
+            unread++;
+            continue;
+        }
+        if (!root_block_check(block, p->uuid, &number))
+            continue;
+        int rc = root_block_decode(block, image) ? VP_E_POOL_SPLIT : root_is_foreign(p, image);
+        if (rc)
+            return rc;
+    }
+    return unread == 2 ? VP_E_ROOT_UNREADABLE : 0;
+}
+
+/* CO. */
+static CO int slots_are_ours(struct pool *p, struct io_dev *dev, uint64_t tail_bytes)
+{
+    struct root_image *image = malloc(sizeof(*image));
+    uint8_t *block = aligned_alloc(ROOT_BYTES, ROOT_BYTES);
+    int rc = image && block ? 0 : VP_E_NO_MEMORY;
+    for (unsigned slot = 0; slot < POOL_ROOT_SLOTS && !rc; slot++)
+        rc = slot_is_ours(p, dev, tail_bytes, slot, block, image);
+    free(image);
+    free(block);
+    return rc;
+}
+
+CO int pool_roots_are_ours(struct pool *p, struct io_dev *dev, uint64_t tail_bytes)
+{
+    int rc = VP_E_POOL_SPLIT;
+    for (unsigned tries = 3; tries && rc == VP_E_POOL_SPLIT; tries--) {
+        co_mutex_lock(&p->root.lock); /* a root that is written now is ours when it is written */
+        co_mutex_unlock(&p->root.lock);
+        rc = slots_are_ours(p, dev, tail_bytes);
+    }
+    return rc;
+}
+
+CO int pool_root_enter(struct pool *p, struct io_dev *dev, uint64_t tail_bytes,
+                       int (*enter)(void *arg), void *arg)
+{
+    co_mutex_lock(&p->root.lock);
+    uint64_t at = POOL_ROOT_AT + p->root.now.number % POOL_ROOT_SLOTS * ROOT_BYTES;
+    int rc = pool_is_fenced(p) ? VP_E_POOL_FENCED : 0;
+    for (unsigned tail = 0; tail < 2 && !rc; tail++) /* the page is the newest root */
+        rc = io_dev_write(dev, at + (tail ? tail_bytes : 0), p->root.page, ROOT_BYTES, IO_FUA);
+    if (!rc) {
+        CO_NO_YIELD {
+            rc = enter(arg);
+        }
+    }
+    if (!rc)
+        rc = root_write_locked(p, &p->root.now);
     co_mutex_unlock(&p->root.lock);
     return rc;
 }

@@ -21,6 +21,9 @@
 #define ROOT_FEATURE_DELTAS 1U
 /* Incompatible: metadata may have more than LOG_PLACES copies (struct log_segment_wide). */
 #define ROOT_FEATURE_WIDE 2U
+/* Incompatible: some disk is being filled (POOL_DISK_BEHIND). Set in the roots that have such a
+ * disk. */
+#define ROOT_FEATURE_BEHIND 4U
 
 enum root_flags { ROOT_EXPORTED = 1 };
 

@@ -91,6 +91,20 @@ static CO bool is_other_name(const char *a, const char *b)
     return offload_run(compare_blocking, &paths) > 0;
 }
 
+bool pool_found_is_disk(const struct pool_found *f, unsigned path, struct vp_uuid disk)
+{
+    return vp_uuid_equal(f->label[path].uuid, disk) || vp_uuid_equal(f->label[path].was, disk);
+}
+
+/* A disk that was replaced, or is from before it returned, counts once with what took its place. */
+static bool has_index(const struct pool_found *f, unsigned index)
+{
+    for (unsigned i = 0; i < f->path_count; i++)
+        if (f->label[i].index == index)
+            return true;
+    return false;
+}
+
 /* Another name of a disk that was seen is passed over. A copy of it is one more path of the pool,
  * of the same disk: nobody here can say which of the two counts, and the import refuses both. */
 static CO int scan_add(struct scan *s, const char *path, const struct pool_label *l)
@@ -114,8 +128,11 @@ static CO int scan_add(struct scan *s, const char *path, const struct pool_label
     struct scan_disk *seen = &s->seen[s->seen_count++];
     seen->uuid = l->disk_uuid;
     (void)snprintf(seen->path, sizeof(seen->path), "%s", path);
-    (void)snprintf(f->paths[f->path_count++], sizeof(f->paths[0]), "%s", path);
-    f->disks_found += !is_copy;
+    (void)snprintf(f->paths[f->path_count], sizeof(f->paths[0]), "%s", path);
+    f->disks_found += !is_copy && !has_index(f, l->disk_index);
+    f->label[f->path_count].uuid = l->disk_uuid;
+    f->label[f->path_count].was = l->was_uuid;
+    f->label[f->path_count++].index = l->disk_index;
     return 0;
 }
 

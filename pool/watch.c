@@ -48,7 +48,8 @@ static CO void labels_look(const struct pool_disk *d, void *block, struct sight 
         }
         rc = pool_label_decode(block, &l);
         bool our_pool = !rc && vp_uuid_equal(l.pool_uuid, d->pool->uuid);
-        s->labels += !our_pool || !vp_uuid_equal(l.disk_uuid, d->uuid);
+        s->labels += !our_pool || !(vp_uuid_equal(l.disk_uuid, d->uuid) ||
+                                    vp_uuid_equal(l.was_uuid, d->uuid)); /* a return cut off */
         s->foreign |= !our_pool && (!rc || rc == VP_E_LABEL_VERSION || rc == VP_E_FEATURE_UNKNOWN);
     }
 }
@@ -122,11 +123,14 @@ static CO int disk_write_again(struct pool *p, struct pool_disk *d)
 static CO void look_at_blocks(struct pool *p, struct pool_disk *d)
 {
     struct sight s = {0};
+    struct vp_uuid uuid = d->uuid;
     void *block = io_buffer_get(SLOTS_BYTES);
     labels_look(d, block, &s);
-    if (d->state == POOL_DISK_ONLINE)
+    if (d->state == POOL_DISK_ONLINE || d->state == POOL_DISK_BEHIND)
         roots_look(p, d, block, &s);
     io_buffer_put(block, SLOTS_BYTES);
+    if (d->returns || !vp_uuid_equal(d->uuid, uuid))
+        return; /* it got a new label meanwhile */
     if (s.newer) {
         pool_fence(p, "a disk has a newer root, so another daemon has the pool in use");
         (void)snprintf(

@@ -26,9 +26,16 @@
 
 enum { COPY_PAGES = 16 };
 
+/* All that there should be, when a disk is filled: groups were formed while there were fewer disks.
+ * */
+static unsigned copies_due(const struct pool *p)
+{
+    return p->checkpoint.fill ? pool_meta_copies(p) : pool_meta_copies_promised(p);
+}
+
 bool pool_meta_is_narrow(const struct pool *p)
 {
-    unsigned due = pool_meta_copies_promised(p);
+    unsigned due = copies_due(p);
     for (unsigned i = 0; i < p->meta.groups; i++)
         if (p->meta.group[i]->group->raid.width < due)
             return true;
@@ -62,7 +69,8 @@ static struct pool_disk *member_choose(struct pool *p, const struct pool_group *
     for (unsigned i = 0; i < p->disk_count; i++) {
         struct pool_disk *d = &p->disk[i];
         uint32_t room = d->extents_total - d->extents_used;
-        if (!atomic_load(&d->io.in_service) || is_member(g, d) || room <= most)
+        if ((!raid_disk_is_current(&d->io) && d != p->checkpoint.fill) || is_member(g, d) ||
+            room <= most)
             continue;
         best = d;
         most = room;
@@ -128,30 +136,32 @@ static bool is_tree_page(const struct pool_meta_group *g, uint64_t page)
 }
 
 /* CO. A page that no member can read now is left out: it may be read later, or healed. */
-static CO int run_copy(struct pool *p, const struct pool_meta_group *g, struct pool_group *wider,
-                       uint64_t page, unsigned pages)
+static CO int run_copy(struct pool *p, const struct pool_meta_group *g, struct pool_group *to,
+                       unsigned member, uint64_t page, unsigned pages)
 {
     struct raid_io io = {.group = &g->group->raid,
                          .at_bytes = page * POOL_PAGE,
                          .len = pages * POOL_PAGE,
                          .buf = p->checkpoint.copy};
     if (raid_read(&io, 1) == 0)
-        return raid_write_copy(&wider->raid, wider->raid.width - 1, io.at_bytes, io.buf, io.len);
+        return raid_write_copy(&to->raid, member, io.at_bytes, io.buf, io.len);
     int rc = 0;
     for (unsigned i = 0; pages > 1 && i < pages && !rc; i++)
-        rc = run_copy(p, g, wider, page + i, 1);
+        rc = run_copy(p, g, to, member, page + i, 1);
     return rc;
 }
 
-/* CO. W1. Segments come and go meanwhile. */
-static CO int pages_copy(struct pool *p, const struct pool_meta_group *g, struct pool_group *wider)
+CO int pool_meta_pages_copy(struct pool *p, const struct pool_meta_group *g, struct pool_group *to,
+                            unsigned member)
 {
-    int rc = 0;
+    if (!p->checkpoint.copy)
+        p->checkpoint.copy = aligned_alloc(POOL_PAGE, (size_t)COPY_PAGES * POOL_PAGE);
+    int rc = p->checkpoint.copy ? 0 : VP_E_NO_MEMORY;
     for (uint64_t page = 0, n; page < g->pages && !rc; page += n) {
         for (n = 0; n < COPY_PAGES && is_tree_page(g, page + n); n++)
             ;
         if (n)
-            rc = run_copy(p, g, wider, page, (unsigned)n);
+            rc = run_copy(p, g, to, member, page, (unsigned)n);
         else
             n = 1;
     }
@@ -178,7 +188,7 @@ static CO int group_copy_and_commit(struct pool *p, struct pool_meta_group *g,
 {
     struct pool_disk *d = wider->disk[wider->raid.width - 1];
     struct pool_batch b;
-    int rc = pages_copy(p, g, wider);
+    int rc = pool_meta_pages_copy(p, g, wider, wider->raid.width - 1);
     if (!rc)
         rc = raid_flush(p->raid_disk, p->disk_count);
     if (!rc && !atomic_load(&d->io.in_service))
@@ -201,9 +211,7 @@ static CO int group_widen(struct pool *p, struct pool_meta_group *g)
     if (!d || !extent_take(p, d, &extent))
         return VP_E_NO_SPACE;
     ck->wider = group_wider(g->group, d, extent);
-    if (!ck->copy)
-        ck->copy = aligned_alloc(POOL_PAGE, (size_t)COPY_PAGES * POOL_PAGE);
-    int rc = ck->wider && ck->copy ? group_copy_and_commit(p, g, ck->wider) : VP_E_NO_MEMORY;
+    int rc = ck->wider ? group_copy_and_commit(p, g, ck->wider) : VP_E_NO_MEMORY;
     if (!rc) {
         group_replace(p, g, ck->wider);
         vp_info("pool %s: metadata group %u has a copy on disk %u (%s) now, %u in all", p->name,
@@ -221,7 +229,7 @@ CO int pool_meta_widen(struct pool *p)
 {
     for (unsigned i = 0; i < p->meta.groups; i++) { /* more may come meanwhile */
         int rc = 0;
-        while (!rc && p->meta.group[i]->group->raid.width < pool_meta_copies_promised(p))
+        while (!rc && p->meta.group[i]->group->raid.width < copies_due(p))
             rc = group_widen(p, p->meta.group[i]);
         if (pool_is_fenced(p))
             return VP_E_POOL_FENCED;

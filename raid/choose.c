@@ -55,7 +55,7 @@ static int faster_copy(const struct raid_group *g, int own, unsigned copies, uns
     int best = own;
     for (unsigned c = 0; c < copies && least; c++) {
         const struct raid_disk *d = g->disk[c];
-        if ((int)c == own || self >= d->part_count || !raid_disk_is_in_service(d))
+        if ((int)c == own || self >= d->part_count || !raid_disk_serves_reads(d, copies))
             continue;
         uint64_t cost = cost_of(&d->parts[self].reads);
         if (cost >= least)

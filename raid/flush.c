@@ -38,6 +38,7 @@ static void advance_flushed(struct raid_disk *d, uint64_t done)
 struct flush_turn {
     struct flush_turn *next; /* in raid_disk.flush_turn, or among `followers`              */
     struct raid_disk *disk;
+    struct io_dev *dev;         /* the disk's, when the turn came */
     struct reactor_event ready; /* it leads now, or another turn has flushed for it           */
     struct flush_turn *followers;
     bool leads;    /* it inherited the next turn                                     */
@@ -54,6 +55,7 @@ static bool turn_enter(struct flush_turn *t, struct raid_disk *d)
 {
     struct flush_turn *seen = atomic_load(&d->flush_turn);
     t->disk = d;
+    t->dev = d->dev;
     t->followers = NULL;
     t->rc = 0;
     reactor_event_init(&t->ready);
@@ -99,6 +101,7 @@ static void turn_submit(struct flush_turn *t, struct io_batch *batch)
     if (t->rc)
         return;
     t->done = atomic_load_explicit(&d->writes_done, memory_order_acquire);
+    t->dev = d->dev;
     io_op_set(&t->op, d->dev, IO_FLUSH, 0, NULL, 0, 0);
     io_batch_add(batch, &t->op);
 }
@@ -115,14 +118,14 @@ static void turn_finish(struct flush_turn *t)
 {
     struct raid_disk *d = t->disk;
     if (!t->rc) {
-        t->rc = t->op.rc ? t->op.rc : flush_doubt(d);
+        t->rc = t->op.rc ? t->op.rc : t->dev == d->dev ? flush_doubt(d) : 0;
         turn_count(d, &t->op);
         if (t->rc)
             figure_add_shared(&d->figures.write_errors, 1);
         else
             advance_flushed(d, t->done);
     }
-    if (t->rc)
+    if (t->rc && t->dev == d->dev)
         atomic_store(&d->flush_failed, t->rc);
     turn_leave(t);
 }
@@ -177,7 +180,9 @@ static CO int flush_window(struct raid_disk *const *disks, unsigned count)
             turn_await(&turn[i]);
     int first_rc = 0;
     for (unsigned i = 0; i < n; i++) {
-        int rc = turn[i].rc ? raid_disk_leave(turn[i].disk, turn[i].rc, "a flush failed") : 0;
+        int rc = turn[i].rc
+                     ? raid_disk_leave(turn[i].disk, turn[i].dev, turn[i].rc, "a flush failed")
+                     : 0;
         if (rc && !first_rc)
             first_rc = rc;
     }

@@ -38,6 +38,8 @@ extern const struct figure_set raid_figure_set;
 struct raid_disk {
     struct io_dev *dev;         /* NULL: absent                                                  */
     _Atomic bool in_service;    /* false: neither read nor written, but for `data_only`          */
+    _Atomic bool behind;        /* in service, and lacks data that its mirrors have: written, and
+                                   read only where it has the only copy                       */
     _Atomic bool data_only;     /* out of service, but groups with their only copy here go on;
                                    for reading only once flush_failed is set                     */
     _Atomic bool eject_pending; /* out of service, but that is not durable yet                */
@@ -58,7 +60,8 @@ struct raid_disk {
     /*
      * CO. Takes the disk out of service, until an operator acts. When it returns 0 the ejection is
      * durable in the pool's metadata, so a write that missed this disk may be acknowledged. For a
-     * disk that is out already it waits until that ejection is durable. An error means that the
+     * disk that is out already it waits until that ejection is durable. With VP_E_RAID_DISK_OUT it
+     * only waits: the disk was seen out, and may be in service again. An error means that the
      * pool cannot do without the disk or cannot record the ejection.
      */
     int (*eject)(struct raid_disk *disk, int rc, const char *why);
@@ -90,10 +93,11 @@ struct raid_io {
 };
 
 /*
- * Reads the pieces in parallel. When the CRC of a block does not match, or a member fails to read,
- * the block is read from another copy. The bad copy is rewritten, and the repair is counted. Disks
- * may leave service meanwhile. Each piece has its own result; the first error is returned:
- * VP_E_CHECKSUM (no copy matches), VP_E_RAID_NO_COPY (no copy is readable).
+ * Reads the pieces in parallel. Where no copy that counts is in service, copies that are behind are
+ * read, and blocks that match their checksums are right. When the CRC of a block does not match, or
+ * a member fails to read, the block is read from another copy. The bad copy is rewritten, and the
+ * repair is counted. Disks may leave service meanwhile. Each piece has its own result; the first
+ * error is returned: VP_E_CHECKSUM (no copy matches), VP_E_RAID_NO_COPY (no copy is readable).
  */
 CO int raid_read(struct raid_io *io, unsigned count) must_check;
 
@@ -122,6 +126,10 @@ void raid_durable_write_failed(struct raid_disk *d, int rc);
 
 /* The number of copies of a piece (1 for single, N for mirror). */
 unsigned raid_copies(const struct raid_group *g);
+/* No yield. Whether the disk is in service and has all that it should have. */
+bool raid_disk_is_current(const struct raid_disk *d);
+/* No yield. Whether the disk takes writes of this copy and lacks what was written before. */
+bool raid_copy_is_behind(const struct raid_group *g, unsigned copy);
 /* No yield. Whether the group's data can be served. */
 bool raid_group_is_alive(const struct raid_group *g);
 /* No yield. Whether enough members are in service to place new data in the group as well. */
@@ -140,6 +148,18 @@ CO int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, c
 /* Tells the devices that take discards that the piece's space is free. The content is undefined
  * afterwards. Errors of devices are counted, not returned. */
 CO void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len);
+
+/*
+ * Gives copy `copy[i]` of each piece, whose disk is behind, what the other copies have, by the
+ * piece's checksums. `compare`: the copy is read first, and not written where it is right already.
+ * A block that no other copy has is taken from this copy, if it matches there. Each piece has its
+ * own result; the first error is returned: VP_E_AGAIN (no other copy is in service that could have
+ * it), VP_E_CHECKSUM and VP_E_RAID_NO_COPY as raid_read (what
+ * could be read was written), VP_E_RAID_DISK_OUT (the disk has left service), those of the write.
+ * At most RAID_FILL_MAX pieces. The caller keeps writers of these blocks away.
+ */
+#define RAID_FILL_MAX 16U
+CO int raid_fill(struct raid_io *io, const unsigned *copy, unsigned count, bool compare) must_check;
 
 /*
  * Makes every write durable that completed before the call, on all disks given that serve, in

@@ -30,11 +30,23 @@ static inline bool raid_disk_serves(const struct raid_disk *d, unsigned width)
     return width == 1 && raid_disk_is_data_only(d);
 }
 
+static inline bool raid_disk_is_behind(const struct raid_disk *d)
+{
+    return atomic_load_explicit(&d->behind, memory_order_acquire);
+}
+
+/* Whether what the disk has of a group of `width` members counts. A disk that is behind lacks only
+ * what another copy has. */
+static inline bool raid_disk_counts(const struct raid_disk *d, unsigned width)
+{
+    return raid_disk_serves(d, width) && (width == 1 || !raid_disk_is_behind(d));
+}
+
 /* The same for reads whose blocks are verified. */
 static inline bool raid_disk_serves_reads(const struct raid_disk *d, unsigned width)
 {
     if (__builtin_expect(raid_disk_is_in_service(d), 1))
-        return true;
+        return width == 1 || !raid_disk_is_behind(d) || !io_guard_on(GUARD_BEHIND_NOT_READ);
     return width == 1 && atomic_load_explicit(&d->data_only, memory_order_acquire);
 }
 
@@ -110,9 +122,16 @@ static inline void raid_write_is_noted(const struct raid_io *io, const struct ra
         bitmap_set(io->written->word, d->index);
 }
 
-/* CO. Takes the disk out of service, durably before it returns 0 (GUARD_EJECT_BEFORE_ACK). */
-static inline int raid_disk_leave(struct raid_disk *d, int why_rc, const char *why)
+/*
+ * CO. Takes the disk out of service because of what its device `dev` did, durably before it returns
+ * 0 (GUARD_EJECT_BEFORE_ACK). When another device has taken the place of that one, which therefore
+ * was out, it waits until that is durable.
+ */
+static inline int raid_disk_leave(struct raid_disk *d, const struct io_dev *dev, int why_rc,
+                                  const char *why)
 {
+    if (dev != d->dev)
+        why_rc = VP_E_RAID_DISK_OUT;
     if (io_guard_on(GUARD_EJECT_BEFORE_ACK))
         return d->eject(d, why_rc, why);
     atomic_store(&d->in_service, false);
@@ -124,7 +143,13 @@ static inline int raid_disk_settle(struct raid_disk *d)
 {
     if (!atomic_load_explicit(&d->eject_pending, memory_order_acquire))
         return 0;
-    return raid_disk_leave(d, VP_E_RAID_DISK_OUT, "it is being ejected");
+    return raid_disk_leave(d, d->dev, VP_E_RAID_DISK_OUT, "it is being ejected");
 }
+
+/* CO. Reads blocks from copies that are behind, each from one that matches its checksum.
+ * VP_E_RAID_NO_COPY: some block has none. (fill.c) */
+CO int raid_read_behind(struct raid_io *io) must_check;
+/* CO. Writes a block that is good over the copies of a mask; those that fail stay as they are. */
+CO void raid_heal_block(struct raid_io *block, uint32_t copies);
 
 #endif

@@ -37,11 +37,22 @@ bool raid_disk_is_read_only(const struct raid_disk *d)
            atomic_load_explicit(&d->flush_failed, memory_order_acquire);
 }
 
+bool raid_disk_is_current(const struct raid_disk *d)
+{
+    return raid_disk_is_in_service(d) && !raid_disk_is_behind(d);
+}
+
+bool raid_copy_is_behind(const struct raid_group *g, unsigned copy)
+{
+    const struct raid_disk *d = g->disk[copy];
+    return g->width > 1 && raid_disk_is_in_service(d) && raid_disk_is_behind(d);
+}
+
 bool raid_group_is_alive(const struct raid_group *g)
 {
     unsigned alive = 0;
     for (unsigned i = 0; i < g->width; i++)
-        alive += raid_disk_serves(g->disk[i], g->width);
+        alive += raid_disk_counts(g->disk[i], g->width);
     return alive >= g->profile.data;
 }
 
@@ -49,7 +60,7 @@ bool raid_group_is_in_service(const struct raid_group *g)
 {
     unsigned in_service = 0;
     for (unsigned i = 0; i < g->width; i++)
-        in_service += raid_disk_is_in_service(g->disk[i]);
+        in_service += raid_disk_is_in_service(g->disk[i]) && raid_disk_counts(g->disk[i], g->width);
     return in_service >= g->profile.data;
 }
 
@@ -144,6 +155,11 @@ static CO void heal_run(struct raid_io *io, uint32_t from, uint32_t to, struct b
     atomic_store(&io->group->healing, false);
 }
 
+CO void raid_heal_block(struct raid_io *block, uint32_t copies)
+{
+    heal_run(block, 0, 1, (struct bad_copies){.unreadable = copies});
+}
+
 /* Tries every copy not known bad for the run as a whole. 0 when it is good, and healed. */
 static CO int recover_from_copies(struct raid_io *io, uint32_t from, uint32_t to,
                                   struct bad_copies *bad)
@@ -200,15 +216,16 @@ static CO int recover_run(struct raid_io *io, uint32_t from, uint32_t to, struct
 
 /* The disk does not answer any more. It leaves service, since others have the data. A read does not
  * depend on the record of that. */
-static void leave_if_gone(struct raid_group *g, int copy, int rc)
+static void leave_if_gone(struct raid_group *g, int copy, const struct io_dev *dev, int rc)
 {
     if (rc == VP_E_IO_NO_DEVICE && raid_disk_is_in_service(g->disk[copy]))
-        vp_ignore(raid_disk_leave(g->disk[copy], rc, "the device is gone"),
+        vp_ignore(raid_disk_leave(g->disk[copy], dev, rc, "the device is gone"),
                   "eject reports by itself, and the data were read from another copy");
 }
 
-/* `copy` failed with `rc`, or some of its blocks do not match (rc is 0). */
-static CO __attribute__((noinline)) int raid_recover(struct raid_io *io, int copy, int rc)
+/* `copy` on `dev` failed with `rc`, or some of its blocks do not match (rc is 0). */
+static CO __attribute__((noinline)) int raid_recover(struct raid_io *io, int copy,
+                                                     const struct io_dev *dev, int rc)
 {
     uint32_t blocks = io->len / RAID_BLOCK;
     struct bad_copies bad = {0};
@@ -216,7 +233,7 @@ static CO __attribute__((noinline)) int raid_recover(struct raid_io *io, int cop
         bad.unreadable = 1U << copy;
         int recovered = recover_run(io, 0, blocks, bad);
         if (recovered == 0)
-            leave_if_gone(io->group, copy, rc);
+            leave_if_gone(io->group, copy, dev, rc);
         return recovered;
     }
     bad.mismatched = 1U << copy;
@@ -270,7 +287,9 @@ static CO int read_window(struct raid_io *io, unsigned count)
                 raid_choice_ended(d, self, op[i].rc, io_op_took_ns(&op[i]));
             io[i].rc = op[i].rc;
             if (op[i].rc || !run_matches(&io[i], 0, io[i].len / RAID_BLOCK))
-                io[i].rc = raid_recover(&io[i], copy[i], op[i].rc);
+                io[i].rc = raid_recover(&io[i], copy[i], op[i].dev, op[i].rc);
+        } else if (verifies(&io[i])) {
+            io[i].rc = raid_read_behind(&io[i]);
         }
         if (io[i].rc && !first_rc)
             first_rc = io[i].rc;

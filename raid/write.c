@@ -8,7 +8,8 @@
  * finds a member already out of service waits until the ejection is durable.
  *
  * Disks may leave service while operations are in flight. So a member counts as a copy only if it
- * took the write and still serves the group afterwards.
+ * took the write and still serves the group afterwards. A member that is behind takes the write
+ * too, but is no copy: nobody could read the data there if it were the only one.
  */
 #include "io/reactor.h"
 #include "raid/raid_impl.h"
@@ -45,24 +46,32 @@ piece_settle(const struct write_window *w, struct raid_group *g, unsigned first,
 {
     uint32_t written = 0, failed = 0;
     int fail_rc = 0;
+    const struct io_dev *dev[RAID_WIDTH_MAX];
+    bool counts = false;
     for (unsigned i = first; i < end; i++) {
+        const struct raid_disk *d = g->disk[w->member[i]];
+        if (w->op[i].dev != d->dev)
+            continue; /* another device is in its place, so it was out, and is behind */
+        dev[w->member[i]] = d->dev;
         *(w->op[i].rc ? &failed : &written) |= 1U << w->member[i];
         if (w->op[i].rc)
             fail_rc = w->op[i].rc;
+        else
+            counts |= raid_disk_counts(d, g->width);
     }
-    if (!written)
+    if (!counts) /* nobody leaves who has the only copy of what was there before */
         return VP_E_RAID_NO_COPY;
     for (unsigned m = 0; m < g->width; m++) {
         int rc = 0;
         if (failed >> m & 1)
-            rc = raid_disk_leave(g->disk[m], fail_rc, "a write failed");
+            rc = raid_disk_leave(g->disk[m], dev[m], fail_rc, "a write failed");
         else if (!(written >> m & 1))
             rc = raid_disk_settle(g->disk[m]);
         if (rc)
             return rc;
     }
     for (unsigned m = 0; m < g->width; m++)
-        if (written >> m & 1 && raid_disk_serves(g->disk[m], g->width))
+        if (written >> m & 1 && raid_disk_counts(g->disk[m], g->width))
             return 0;
     return VP_E_RAID_NO_COPY;
 }
@@ -79,7 +88,7 @@ static inline CO int piece_finish(const struct write_window *w, const struct rai
         raid_count_write(d, reactor_self_index(), op->rc, io->len, io_op_took_ns(op));
         raid_write_is_done(d);
         raid_write_is_noted(io, d);
-        whole &= !op->rc && raid_disk_serves(d, g->width);
+        whole &= !op->rc && raid_disk_counts(d, g->width);
     }
     return whole ? 0 : piece_settle(w, g, first, end);
 }

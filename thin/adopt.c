@@ -9,6 +9,9 @@
  * copies and the new checksum are committed before the block is served. So two reads never
  * disagree, whatever fails later.
  *
+ * A disk that is being filled (raid/fill.c) is no copy here. It gets what was adopted when the
+ * region is verified as a whole, or when it is filled.
+ *
  * Readers do this for the blocks that they read, under their block locks. A background job
  * (thin_resync_step) does it for whole chunks. It keeps writers out of a chunk by
  * thin->resync_chunk. It knows the writers that began after the region was recovered
@@ -51,6 +54,8 @@ static void copy_see(struct adopt_piece *p, unsigned i, uint8_t *truth, const ui
 static CO void copy_read(struct thin *t, struct adopt_piece *p, unsigned copy)
 {
     uint8_t *truth = t->adopt_buf, *buf = truth + PIECE * POOL_BLOCK;
+    if (raid_copy_is_behind(p->group, copy) && io_guard_on(GUARD_BEHIND_NOT_READ))
+        return;
     int all = raid_read_copy(p->group, copy, p->at_bytes, buf, p->count * POOL_BLOCK);
     if (all == VP_E_RAID_DISK_OUT)
         return;
@@ -138,10 +143,39 @@ static CO int piece_find(struct thin *t, struct vchunk vchunk, unsigned *first, 
     return rc;
 }
 
-/* Without the commit. Under adopt_lock. */
-static CO int chunk_adopt(struct thin *t, struct vchunk vchunk, unsigned first, unsigned end)
+/* CO. Copies that are behind may have been filled up to here. */
+static CO int piece_give(struct thin *t, const struct adopt_piece *p)
+{
+    int rc = 0;
+    for (unsigned c = 0; c < raid_copies(p->group); c++) {
+        if (!raid_copy_is_behind(p->group, c))
+            continue;
+        bitmap_set(t->unflushed.word, p->group->disk[c]->index);
+        t->adopt_unsaved = true;
+        for (unsigned i = 0; i < p->count && !rc; i++)
+            if (p->known[i])
+                rc = raid_write_copy(p->group, c, p->at_bytes + (uint64_t)i * POOL_BLOCK,
+                                     t->adopt_buf + (size_t)i * POOL_BLOCK, POOL_BLOCK);
+    }
+    return rc == VP_E_RAID_DISK_OUT ? 0 : rc;
+}
+
+/* Some copy is not there now, and may be the one that is known. */
+static bool may_be_known(const struct raid_group *g)
+{
+    for (unsigned c = 0; c < raid_copies(g); c++)
+        if (g->width > 1 && !raid_disk_is_current(g->disk[c]))
+            return true;
+    return false;
+}
+
+/* Without the commit. Under adopt_lock. `all`: copies that are behind are written, too, and what
+ * only a copy may have that does not count now is an error. */
+static CO int chunk_adopt(struct thin *t, struct vchunk vchunk, unsigned first, unsigned end,
+                          bool all)
 {
     struct adopt_piece p;
+    int unknown = 0;
     if (!t->adopt_buf)
         t->adopt_buf = aligned_alloc(POOL_BLOCK, (size_t)2 * PIECE * POOL_BLOCK);
     if (!t->adopt_buf)
@@ -149,14 +183,18 @@ static CO int chunk_adopt(struct thin *t, struct vchunk vchunk, unsigned first, 
     for (;;) {
         int rc = piece_find(t, vchunk, &first, end, &p);
         if (rc || !p.count)
-            return rc;
+            return rc ? rc : unknown;
         for (unsigned c = 0; c < raid_copies(p.group); c++)
             copy_read(t, &p, c);
         rc = piece_equalise(t, &p);
         if (!rc)
             rc = piece_record(t, vchunk, &p);
+        if (!rc && all)
+            rc = piece_give(t, &p);
         if (rc)
             return rc;
+        for (unsigned i = 0; i < p.count && all && may_be_known(p.group); i++)
+            unknown = p.known[i] ? unknown : VP_E_RAID_NO_COPY;
     }
 }
 
@@ -171,12 +209,16 @@ static CO int adopt_save(struct thin *t)
     return rc;
 }
 
+CO int thin_adopt_locked(struct thin *t, struct vchunk vchunk, unsigned first, unsigned count)
+{
+    int rc = chunk_adopt(t, vchunk, first, first + count, false);
+    return rc ? rc : adopt_save(t);
+}
+
 CO int thin_adopt(struct thin *t, struct vchunk vchunk, unsigned first, unsigned count)
 {
     co_mutex_lock(&t->adopt_lock);
-    int rc = chunk_adopt(t, vchunk, first, first + count);
-    if (!rc)
-        rc = adopt_save(t);
+    int rc = thin_adopt_locked(t, vchunk, first, count);
     co_mutex_unlock(&t->adopt_lock);
     return rc;
 }
@@ -196,7 +238,7 @@ static CO int resync_chunk(struct thin *t, struct vchunk vchunk)
     while (thin_chunk_is_active(t, vchunk))
         co_queue_wait(&t->resync_queue, "writers of the chunk");
     co_mutex_lock(&t->adopt_lock);
-    int rc = chunk_adopt(t, vchunk, 0, t->chunk_blocks);
+    int rc = chunk_adopt(t, vchunk, 0, t->chunk_blocks, true);
     co_mutex_unlock(&t->adopt_lock);
     t->resync_chunk.n = UINT64_MAX;
     co_queue_wake_all(&t->resync_queue);
@@ -206,7 +248,7 @@ static CO int resync_chunk(struct thin *t, struct vchunk vchunk)
 static CO int resync_region(struct thin *t, uint64_t region)
 {
     uint64_t key = region * THIN_REGION_CHUNKS, end = key + THIN_REGION_CHUNKS;
-    int rc = 0;
+    int rc = 0, unknown = 0;
     if (t->intents.drain_needed) {
         t->intents.drain_needed = false; /* the next failure sets it again */
         thin_intents_drain(t);
@@ -217,16 +259,21 @@ static CO int resync_region(struct thin *t, uint64_t region)
         if (rc || !leaf)
             break;
         uint64_t leaf_end = min_u64(end, thin_leaf_first(leaf) + t->map.leaf_entries);
-        for (; key < leaf_end && !rc; key++)
+        for (; key < leaf_end && !rc; key++) {
             if (thin_map_is_mapped(thin_map_at(t, leaf, (struct vchunk){key})))
                 rc = resync_chunk(t, (struct vchunk){key});
+            if (rc == VP_E_RAID_NO_COPY) { /* the other chunks do not wait for it */
+                unknown = rc;
+                rc = 0;
+            }
+        }
         thin_page_unpin(leaf);
     }
     co_mutex_lock(&t->adopt_lock);
     if (!rc)
         rc = adopt_save(t);
     co_mutex_unlock(&t->adopt_lock);
-    return rc;
+    return rc ? rc : unknown;
 }
 
 CO int thin_resync_step(struct thin *t, bool *more)

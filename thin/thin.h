@@ -153,6 +153,24 @@ CO int thin_destroy_pages(struct thin *t) must_check;
  * region a call; *more is false when none is left. Background. */
 CO int thin_resync_step(struct thin *t, bool *more) must_check;
 
+struct thin_fill_result {
+    /* In runs of blocks … */
+    uint64_t filled_bytes; /* … which the disk has                                          */
+    uint64_t lost_bytes;   /* … with one that matches its checksum nowhere                  */
+    uint64_t unread_bytes; /* … with one that no device gives                               */
+    uint64_t waits_bytes; /* … with one that may come, or that a crash left in an unknown state */
+};
+/*
+ * Gives a disk that is behind what the other copies have of blocks [block, block+count), which are
+ * whole chunks, and adds to *out. `compare`: the disk has most of it already. The caller holds
+ * block locks of all these blocks, and nobody else fills. Errors: VP_E_RAID_DISK_OUT (the disk left
+ * service), those of writes, of pages, VP_E_NO_MEMORY.
+ */
+CO int thin_fill(struct thin *t, uint64_t block, uint64_t count, const struct raid_disk *disk,
+                 bool compare, struct thin_fill_result *out) must_check;
+/* Gives back the memory that thin_fill took. */
+void thin_fill_ended(struct thin *t);
+
 /* What thin_resync_step does in one call, at most. */
 uint64_t thin_region_bytes(const struct thin *t);
 

@@ -19,6 +19,7 @@ enum {
     THIN_BLOCKS_MAX = 256,    /* of a chunk                                                      */
     THIN_MARK_WORDS = 8,      /* for the entries of a leaf */
     THIN_ADOPT_BLOCKS = 16,   /* compared at once after a crash */
+    THIN_FILL_BLOCKS = 256,   /* of a disk that is filled, at once */
 };
 
 /* Keys beyond this are damage: 2^44 chunks of 16 KiB are 256 PiB. */
@@ -400,6 +401,7 @@ struct thin {
     struct co_mutex adopt_lock;
     uint8_t *adopt_buf; /* under adopt_lock; NULL before the first use       */
     bool adopt_unsaved; /* copies or CRCs were changed since a commit        */
+    uint8_t *fill_buf;  /* THIN_FILL_BLOCKS blocks, while a disk is filled; else NULL */
     struct co_queue resync_queue;
     struct vchunk resync_chunk; /* UINT64_MAX = none */
     uint64_t resync_next;       /* region */
@@ -484,6 +486,9 @@ bool thin_chunk_alloc(struct thin *t, struct thin_page *leaf, struct vchunk vchu
 /* After a crash: makes the copies of the valid blocks in [first, first+count) equal, adopting what
  * does not match its CRC; durable on return. The caller keeps writers of these blocks out. */
 CO int thin_adopt(struct thin *t, struct vchunk vchunk, unsigned first, unsigned count) must_check;
+/* The same, under adopt_lock. */
+CO int thin_adopt_locked(struct thin *t, struct vchunk vchunk, unsigned first,
+                         unsigned count) must_check;
 
 /* ---- entries, small and hot ---------------------------------------------------------------- */
 

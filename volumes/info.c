@@ -33,6 +33,13 @@ static void info_space(struct volume *v, struct volume_info *out)
     out->valid_bytes = le64_get(s.valid_blocks) * VOLUME_BLOCK;
 }
 
+uint64_t volume_allocated_bytes(struct volume *v)
+{
+    struct volume_info info = {.map = v->io ? thin_figures(v->io->thin) : NULL};
+    info_space(v, &info);
+    return info.allocated_bytes;
+}
+
 static void info_fill(struct volume *v, struct volume_info *out)
 {
     *out = (struct volume_info){

@@ -52,6 +52,8 @@ static int volumes_new(const struct volumes_config *config, struct volumes **out
     vs->config.reactors = vs->reactors;
     if (!vs->config.commit_interval_ms)
         vs->config.commit_interval_ms = VOLUMES_COMMIT_MS;
+    if (!vs->config.fill_bytes)
+        vs->config.fill_bytes = VOLUMES_FILL_BYTES;
     vs->next_id = 1;
     list_init(&vs->all);
     list_init(&vs->active);
@@ -159,7 +161,7 @@ static int import_deletions(struct volumes *vs)
     return 0;
 }
 
-static int import_records(struct volumes *vs)
+static CO int import_records(struct volumes *vs)
 {
     struct pool_record r;
     if (pool_record_get(vs->pool, POOL_RECORD_COUNTER, 0, VOLUME_COUNTER_NEXT_ID, &r) &&
@@ -175,6 +177,8 @@ static int import_records(struct volumes *vs)
         rc = pool_record_each(vs->pool, POOL_RECORD_INTENT, import_intent, vs);
     if (!rc)
         rc = import_deletions(vs);
+    if (!rc)
+        rc = volumes_fill_begin(vs);
     if (!rc)
         pool_jobs_forget_left(vs->pool);
     return rc;

@@ -36,6 +36,7 @@ struct volumes_config {
     bool background;       /* run the background coroutines (commit timer, resync, deletion); the
                         simulator calls volumes_background_step instead */
     unsigned import_flags; /* enum pool_import_flags */
+    uint64_t fill_bytes;   /* of a volume, in one step of filling a disk; 0 = 8 MiB */
 };
 
 /* HOME. pool_create and pool_import, with the volumes on top. `config` is copied. */
@@ -51,6 +52,12 @@ CO int volumes_destroy(struct volumes *vs, struct vp_error *err) must_check;
 /* Simulated power cut: frees memory, no I/O. */
 CO void volumes_abandon(struct volumes *vs);
 struct pool *volumes_pool(const struct volumes *vs);
+/* HOME. A disk came into service (pool_disk_return): its job begins now, with a limit (0: none), or
+ * as soon as the step under way and other disks are done. VP_E_NO_MEMORY: it is tried again soon.
+ * */
+CO int volumes_disk_came(struct volumes *vs, unsigned disk, uint64_t limit) must_check;
+/* HOME, no yield. The job that fills the disk; NULL: there is none, or not yet. */
+const struct pool_job *volumes_fill_job(const struct volumes *vs, unsigned disk);
 /* HOME. One step of each background job; *more is false when all are idle. */
 CO int volumes_background_step(struct volumes *vs, bool *more) must_check;
 

@@ -78,4 +78,16 @@ struct volume_errors_disk {
 } __attribute__((packed));
 static_assert(sizeof(struct volume_errors_disk) == 24, "on-disk size");
 
+/* COUNTER record with this key, scope: index of a disk that is being filled (fill.c). What lies
+ * before this place is on it, durably. It counts for the disk with this uuid only. */
+#define VOLUME_COUNTER_FILL 4
+
+struct volume_fill_disk {
+    uint8_t disk_uuid[16];
+    struct le32 volume; /* id */
+    struct le32 zero;
+    struct le64 block;
+} __attribute__((packed));
+static_assert(sizeof(struct volume_fill_disk) == 32, "on-disk size");
+
 #endif

@@ -10,7 +10,7 @@
  *     request.c   any byte range → whole blocks       lock.c        block locks
  *     full.c      out of space                        checkpoint.c  the pool's client
  *     background.c  steps of jobs, commit timer, idle volumes        delete.c  space comes back
- *     resync.c    regions of cut-off overwrites
+ *     resync.c    regions of cut-off overwrites       fill.c  disks that came into service again
  *     info.c      what `vpool volume show` says     sweep.c       the same for many volumes
  *     errors.c    counters of errors, over restarts
  *     owner.c     who owns a volume that moves
@@ -42,6 +42,7 @@
 #define VOLUME_META_HEADROOM   64U
 #define VOLUMES_METADATA_BYTES (UINT64_C(256) << 20)
 #define VOLUMES_COMMIT_MS      5000U
+#define VOLUMES_FILL_BYTES     (UINT64_C(8) << 20)
 
 /* ---- lock.c ------------------------------------------------------------------------------- */
 
@@ -200,6 +201,8 @@ struct volume {
     unsigned pins;         /* background work that uses `io` */
     uint64_t pin_sequence; /* counts pins ever taken          */
     struct co_queue unpinned;
+    enum { VOLUME_TO_FILL, VOLUME_FILLED, VOLUME_NOT_FILLED } fill; /* fill.c */
+    bool fill_waits;                          /* some of it will be tried again */
     struct pool_job *resync_job, *delete_job; /* borrowed; set as long as v is in those lists */
     enum volume_delete_step delete_step;
     uint64_t delete_from; /* arenas with lower numbers went back                           */
@@ -227,6 +230,19 @@ struct volumes {
     bool closing;
     bool discard_devices;
     bool damaged_record; /* a VOLUME record did not decode */
+
+    struct volumes_fill {     /* fill.c */
+        struct pool_job *job; /* borrowed; NULL: no disk is being filled */
+        struct pool_disk_filling disk;
+        uint32_t volume;                 /* the first one that the disk may lack something of … */
+        uint64_t block;                  /* … from this block on                                */
+        uint64_t unsaved;                /* bytes, since the position was recorded              */
+        bool told;                       /* that some volume cannot be filled */
+        uint64_t rest_ns, rest_until_ns; /* after a failure */
+        uint64_t limit;                  /* of the job that is to begin, of this disk: */
+        unsigned limit_disk;
+        bool busy; /* somebody works on it, and may wait */
+    } fill;
 
     struct hash replay; /* import only: struct replay_node by volume id */
 
@@ -429,6 +445,13 @@ int volume_resync_add(struct volume *v) must_check;
 void volume_resync_end(struct volume *v, enum pool_job_state state);
 /* HOME. One region of the first volume whose job may go on; *more when there was one. */
 CO int volume_resync_step(struct volumes *vs, bool *more) must_check;
+
+/* HOME, no yield. What its chunks take, of one copy. */
+uint64_t volume_allocated_bytes(struct volume *v);
+/* HOME. Takes the job of a disk that is to be filled, if there is one. VP_E_NO_MEMORY. */
+CO int volumes_fill_begin(struct volumes *vs) must_check;
+/* HOME. Fills some chunks; *more when there was something to do. */
+CO int volumes_fill_step(struct volumes *vs, bool *more) must_check;
 
 /* HOME, no yield. The job of v's deletion, unless v has it. VP_E_NO_MEMORY. */
 int volume_delete_take_job(struct volume *v) must_check;

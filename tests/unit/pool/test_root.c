@@ -122,9 +122,27 @@ static void deltas_are_known_by_an_incompatible_feature(void **state)
     b->deltas = le16_make(ROOT_DELTAS + 1);
     seal_block();
     assert_int_equal(root_block_decode(block, &image), VP_E_ROOT_BAD);
-    b->features_incompat = le64_make(2 * ROOT_FEATURE_WIDE);
+    b->features_incompat = le64_make(2 * ROOT_FEATURE_BEHIND);
     seal_block();
     assert_int_equal(root_block_decode(block, &image), VP_E_FEATURE_UNKNOWN);
+    free(p);
+}
+
+static void a_disk_that_is_filled_is_known_by_an_incompatible_feature(void **state)
+{
+    (void)state;
+    struct pool *p = example();
+    const struct root_block *b = (const struct root_block *)block;
+    struct root_image image;
+    struct pool_root root = example_root();
+    p->disk[0].state = POOL_DISK_BEHIND;
+    root_block_encode(p, &root, block);
+    assert_int_equal(le64_get(b->features_incompat), ROOT_FEATURE_BEHIND);
+    assert_int_equal(root_block_decode(block, &image), 0);
+    assert_int_equal(image.disk[0].state, POOL_DISK_BEHIND);
+    p->disk[0].state = POOL_DISK_BEHIND + 1;
+    root_block_encode(p, &root, block);
+    assert_int_equal(root_block_decode(block, &image), VP_E_ROOT_BAD);
     free(p);
 }
 
@@ -159,7 +177,7 @@ static void unknown_features_and_versions_are_refused_by_name(void **state)
     (void)state;
     struct pool *p = example();
     struct root_image image;
-    p->features_incompat = 4;
+    p->features_incompat = 2 * ROOT_FEATURE_BEHIND;
     encode_example(p);
     assert_int_equal(root_block_decode(block, &image), VP_E_FEATURE_UNKNOWN);
     p->features_incompat = 0;
@@ -323,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_root_decodes_to_what_was_encoded),
         cmocka_unit_test(deltas_are_known_by_an_incompatible_feature),
+        cmocka_unit_test(a_disk_that_is_filled_is_known_by_an_incompatible_feature),
         cmocka_unit_test(a_root_with_any_bit_flipped_is_not_a_root),
         cmocka_unit_test(a_root_of_another_pool_is_not_a_root),
         cmocka_unit_test(unknown_features_and_versions_are_refused_by_name),
