@@ -30,6 +30,7 @@ struct check_disk {
     int index;        /* in the pool's disk table; -1: none */
     bool counts;      /* in service according to the newest root */
     bool serves_data; /* out, but groups of one member are served from it */
+    bool is_behind;   /* in service, and being rebuilt */
     uint8_t *slots;   /* root slots of the area at the start, then at the end */
 };
 

@@ -92,11 +92,12 @@ static bool open_disk(struct check *c, struct check_disk *d, const char *path, b
 
 static json_t *label_json(const struct pool_label *l)
 {
-    json_t *o = json_pack("{s:o, s:o, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I}", "pool_uuid",
+    json_t *o = json_pack("{s:o, s:o, s:o, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I}", "pool_uuid",
                           check_uuid(l->pool_uuid), "disk_uuid", check_uuid(l->disk_uuid),
-                          "pool_name", l->pool_name, "disk_index", (int)l->disk_index, "disk_count",
-                          (int)l->disk_count, "chunk_bytes", (json_int_t)l->geometry.chunk_bytes,
-                          "extent_bytes", (json_int_t)l->geometry.extent_bytes, "log_segment_bytes",
+                          "was_uuid", check_uuid(l->was_uuid), "pool_name", l->pool_name,
+                          "disk_index", (int)l->disk_index, "disk_count", (int)l->disk_count,
+                          "chunk_bytes", (json_int_t)l->geometry.chunk_bytes, "extent_bytes",
+                          (json_int_t)l->geometry.extent_bytes, "log_segment_bytes",
                           (json_int_t)l->geometry.log_segment_bytes, "size_bytes",
                           (json_int_t)l->size_bytes, "epoch", (json_int_t)l->epoch);
     if (!o) /* a name that is not UTF-8 */

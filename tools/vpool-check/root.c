@@ -57,13 +57,16 @@ static bool choose_root(struct check *c)
 
 static const char *state_name(enum pool_disk_state s)
 {
-    return s == POOL_DISK_ONLINE ? "online" : s == POOL_DISK_OUT ? "out" : "none";
+    static const char *const names[] = {"none", "online", "out", "rebuilding"};
+    return (unsigned)s < 4 ? names[s] : "?";
 }
 
 static void match_disk(struct check *c, struct check_disk *d)
 {
     for (unsigned i = 0; i < c->root.disks; i++) {
-        if (!c->root.disk[i].state || !vp_uuid_equal(c->root.disk[i].uuid, d->label.disk_uuid))
+        struct vp_uuid uuid = c->root.disk[i].uuid; /* … until a root has what its label has */
+        if (!c->root.disk[i].state ||
+            (!vp_uuid_equal(uuid, d->label.disk_uuid) && !vp_uuid_equal(uuid, d->label.was_uuid)))
             continue;
         if (c->of[i]) {
             check_problem(c, "label", "%s and %s are copies of one disk", c->of[i]->path, d->path);
@@ -112,6 +115,15 @@ static void check_disk_out(struct check *c, unsigned index, struct check_disk *d
             index, d->path);
 }
 
+/* A disk that is written, and lacks what was written before it came (pool/return.c). */
+static void check_disk_behind(struct check *c, unsigned index, struct check_disk *d)
+{
+    d->serves_data = d->is_behind = true;
+    check_note(c, "disk",
+               "disk %u (%s) is being rebuilt: only data that have no other copy are read from it",
+               index, d->path);
+}
+
 static void check_disk_table(struct check *c, json_t *out)
 {
     json_t *list = json_array();
@@ -126,10 +138,12 @@ static void check_disk_table(struct check *c, json_t *out)
                             check_uuid(c->root.disk[i].uuid), "state", state_name(state), "extents",
                             (json_int_t)c->root.disk[i].extents, "size_bytes",
                             (json_int_t)c->root.disk[i].size_bytes, "path", d ? d->path : NULL));
-        if (state == POOL_DISK_ONLINE && !d)
+        if ((state == POOL_DISK_ONLINE || state == POOL_DISK_BEHIND) && !d)
             check_problem(c, "disk", "disk %u of the pool is not among those given", i);
         if (state == POOL_DISK_OUT)
             check_disk_out(c, i, d);
+        if (state == POOL_DISK_BEHIND && d)
+            check_disk_behind(c, i, d);
         if (d && d->size_bytes < c->root.disk[i].size_bytes)
             check_problem(c, "disk", "%s has shrunk", d->path);
     }
@@ -178,7 +192,8 @@ static void check_slots(struct check *c, const struct check_disk *d, json_t *lis
         } else if (is_damaged_root(c, block) && next) {
             check_note(c, "root", "%s: slot %u holds a root that was never finished", d->path, s);
         } else if (is_damaged_root(c, block) && !d->counts) {
-            check_note(c, "root", "%s: slot %u is torn; the disk is out of service", d->path, s);
+            check_note(c, "root", "%s: slot %u is torn; the disk is %s", d->path, s,
+                       d->is_behind ? "being rebuilt" : "out of service");
         } else if (is_damaged_root(c, block)) {
             check_problem(c, "root", "%s: the root in slot %u does not match its checksum", d->path,
                           s);
