@@ -132,11 +132,12 @@ static void crash_recovery(struct deep *d, struct sim_snapshot **end)
     points_fini(&d->points);
 }
 
-/* Of any number of disks that the profile survives. */
-static bool next_loss(const struct rig_config *config, unsigned *lost)
+/* Of any number of disks that the profile survives, beside those that are bad already. */
+static bool next_loss(const struct crash_state *s, unsigned *lost)
 {
-    while (++*lost < 1U << config->disks)
-        if (rig_survives(config, *lost))
+    unsigned bad = model_bad_at(s->model, s->event);
+    while (++*lost < 1U << s->config->disks)
+        if (rig_survives(s->config, *lost | bad))
             return true;
     return false;
 }
@@ -149,7 +150,7 @@ static void recover_without_disks(struct deep *d)
     position.step = "recovery without disks";
     s.back_disks = 0;
     s.lost_disks = 0;
-    while (d->ok && next_loss(s.config, &s.lost_disks)) {
+    while (d->ok && next_loss(&s, &s.lost_disks)) {
         d->counts->tried++;
         d->counts->states++;
         d->ok = verify_state(&s, &out, d->why, d->why_size);
@@ -173,7 +174,7 @@ static void lose_disks(struct deep *d, const struct sim_snapshot *end)
     d->at.prior_event = UINT64_MAX;
     position.step = "recovered, then disks lost";
     d->at.lost_disks = 0;
-    while (d->ok && next_loss(d->s->config, &d->at.lost_disks)) {
+    while (d->ok && next_loss(&d->at, &d->at.lost_disks)) {
         unsigned n = sim_snapshot_pending(end);
         struct sim_choice *none = calloc(n + 1, sizeof(*none));
         if (none)

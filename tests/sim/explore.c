@@ -175,8 +175,11 @@ struct explorer {
 
 enum { BREAKS_OPS = 32 };
 
+/* Not to one more disk than the profile survives. */
 static void happen(struct rig *r)
 {
+    if (r->bad && !rig_survives(r->config, r->bad | 1U << position.mishap.disk))
+        return;
     const unsigned any = 1U << IO_READ | 1U << IO_WRITE | 1U << IO_FLUSH;
     struct sim_disk *d = rig_disk(r, position.mishap.disk);
     if (position.mishap.kind == MISHAP_ERROR)
@@ -185,6 +188,7 @@ static void happen(struct rig *r)
         sim_disk_fail(d, 1U << IO_WRITE | 1U << IO_FLUSH, BREAKS_OPS);
     else
         sim_disk_set_dead(d, true);
+    rig_disk_is_bad(r, position.mishap.disk);
 }
 
 static void on_event(struct rig *r, uint64_t event)
@@ -245,7 +249,8 @@ static bool record(struct explorer *x)
                     .config = x->sc->config,
                     .model = x->model,
                     .on_event = on_event,
-                    .faults_planned = position.mishap.kind || x->sc->flags & SCENARIO_ROT,
+                    .faults_planned =
+                        position.mishap.kind || x->sc->flags & (SCENARIO_ROT | SCENARIO_FILLS),
                     /* Without another copy an error is an error. */
                     .errors_allowed = position.mishap.kind && x->sc->config->disks == 1,
                     .failing_pools = failing_pools(x->sc->config),
@@ -281,6 +286,10 @@ static bool look(struct explorer *x, uint64_t hash)
         ok = import_faults_look(&x->state, &x->seen, x->counts, why, sizeof(why));
     else if (ok && deep)
         ok = deep_look(&x->state, x->sc->flags, &x->seen, x->counts, why, sizeof(why));
+    unsigned fill_every = or_default(x->filter->deep_every, or_default(x->sc->fill_every, 16));
+    if (ok && x->sc->flags & SCENARIO_FILLS &&
+        (x->filter->only || hash_mix(hash + 1) % fill_every == 0))
+        ok = fill_look(&x->state, x->counts, why, sizeof(why));
     if (!ok)
         broken(x, why);
     return ok;

@@ -38,6 +38,8 @@ enum scenario_flags {
     SCENARIO_SET_BACK = 32,
     SCENARIO_BREAKS = 64, /* again and again, with a disk whose changes fail from an event on;
                              of hosts: only connections break, with many fates of what was sent */
+    /* Disks leave and return. One state in `fill_every` is looked at by fill_look. */
+    SCENARIO_FILLS = 256,
     SCENARIO_HOSTS = 128, /* of two hosts: the volume "a" moves to the other one (hosts.h) */
 };
 
@@ -50,6 +52,7 @@ struct scenario {
     const struct op *(*make)(unsigned variant); /* static storage, until the next call */
     unsigned flags;
     unsigned deep_every;   /* about one state in so many is looked at deeper; 0 = 64        */
+    unsigned fill_every;   /* 0 = 16                                                         */
     unsigned crash_stride; /* after a mishap: every so many events power goes; 0 = 1        */
 };
 unsigned scenario_count(void);
@@ -157,7 +160,13 @@ bool choices_parse(const char *text, struct sim_choice *c, unsigned n, bool *kil
 bool deep_look(const struct crash_state *s, unsigned flags, struct seen *seen,
                struct explore_counts *counts, char *why, size_t size);
 
-/* The same: every operation and every allocation of the import fails, one at a time. */
+/* The recovered pool gets its disks back, and they are filled while clients write. Then each set of
+ * disks that the profile survives is lost. The filling is crashed at some of its events, and what
+ * that leaves is looked at in the same way once more. */
+bool fill_look(const struct crash_state *s, struct explore_counts *counts, char *why, size_t size);
+
+/* The same as deep_look: every operation and every allocation of the import fails, one at a time.
+ * */
 bool import_faults_look(const struct crash_state *s, struct seen *seen,
                         struct explore_counts *counts, char *why, size_t size);
 /* One fault drawn from `rng`: of an operation of `disk` (negative: of any disk), or of an

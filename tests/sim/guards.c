@@ -33,6 +33,8 @@ static const struct {
     {GUARD_RANGE_LOCK, "race"},
     {GUARD_ADOPT_EQUALISE, "overwrite-mirror"},
     {GUARD_STALE_DISK, "mirror-lost"},
+    {GUARD_BEHIND_NOT_READ, "return-missing"},
+    {GUARD_FILL_BEFORE_ONLINE, "return"},
     {GUARD_KEEP_BEFORE_ACK, "first-write"},
     {GUARD_LEASE_BEFORE_USE, "first-write"},
     {GUARD_IMPORT_FLUSH, "import"},

@@ -49,6 +49,7 @@ void model_free(struct model *m)
     free(m->version);
     free(m->promise_event);
     free(m->answer_event);
+    free(m->bad);
     free(m);
 }
 
@@ -193,6 +194,12 @@ void model_move_answer(struct model *m, struct model_volume *v, unsigned move, b
 {
     unsigned back = moved ? move : model_move_call(m, v, model_place(v));
     model_answer(m, &v->place[back].call, false, true);
+}
+
+void model_bad_set(struct model *m, unsigned disks)
+{
+    m->bad = grown(m->bad, m->bad_count, &m->bad_capacity, sizeof(*m->bad));
+    m->bad[m->bad_count++] = (struct model_bad){m->event, disks};
 }
 
 /* ---- asking ------------------------------------------------------------------------------- */
@@ -371,6 +378,14 @@ bool model_permits(const struct model *m, const struct model_volume *v, uint64_t
     if (!ok)
         explain(m, v, block, view, got, why, why_size);
     return ok;
+}
+
+unsigned model_bad_at(const struct model *m, uint64_t event)
+{
+    unsigned disks = 0;
+    for (unsigned i = 0; i < m->bad_count && m->bad[i].event <= event; i++)
+        disks = m->bad[i].event == event ? disks | m->bad[i].disks : m->bad[i].disks;
+    return disks;
 }
 
 bool model_may_exist(const struct model_volume *v, uint64_t event)

@@ -63,6 +63,12 @@ struct model_place {
     unsigned pool;
 };
 
+/* Disks whose copies do not count, from an event on; bits. */
+struct model_bad {
+    uint64_t event;
+    unsigned disks;
+};
+
 struct model_sectors {
     uint32_t seq[STAMP_BLOCK_SECTORS];
 };
@@ -99,6 +105,8 @@ struct model {
     struct model_volume volume[MODEL_VOLUMES_MAX];
     unsigned volume_count;
     struct model_call pause, resume; /* of all deletions, once each, in this order */
+    struct model_bad *bad;           /* in the order of events */
+    unsigned bad_count, bad_capacity;
 };
 
 struct model *model_new(uint64_t seed);
@@ -142,6 +150,10 @@ void model_move_answer(struct model *m, struct model_volume *v, unsigned move, b
 /* The pool that it is known to be in, last. */
 unsigned model_place(const struct model_volume *v);
 
+/* From now on the copies of these disks do not count: the disks have failed, or are being filled.
+ * */
+void model_bad_set(struct model *m, unsigned disks);
+
 /* ---- asking ------------------------------------------------------------------------------- */
 
 /* The point from which one looks: after a power cut before event `event`, or live by a read that
@@ -164,6 +176,8 @@ struct model_view model_view_kill(const struct model_volume *v, uint64_t event, 
 bool model_permits(const struct model *m, const struct model_volume *v, uint64_t block,
                    const struct model_view *view, const struct model_sectors *got, char *why,
                    size_t why_size);
+/* The disks whose copies need not count before the event. */
+unsigned model_bad_at(const struct model *m, uint64_t event);
 bool model_may_exist(const struct model_volume *v, uint64_t event);
 bool model_must_exist(const struct model_volume *v, uint64_t event);
 bool model_permits_size(const struct model_volume *v, uint64_t event, uint64_t blocks);

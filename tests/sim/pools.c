@@ -77,15 +77,19 @@ static struct volumes_config volumes_config(const struct rig *r, struct reactor 
         .metadata_bytes = r->config->metadata_bytes ? r->config->metadata_bytes : 4 << 20,
         .commit_interval_ms = UINT_MAX,
         .import_flags = r->import_flags,
+        .fill_bytes = r->config->chunk_bytes / 8, /* each chunk is a step, and recorded */
     };
 }
 
-/* The disks of pool `p`; with `alive`, only those that are there. */
+/* The disks of pool `p`: those that a new one has, or, with `alive`, those that are there and have
+ * a label of a pool. */
 static unsigned disks_of_pool(const struct rig *r, unsigned p, bool alive, const char **out)
 {
     unsigned count = 0;
     for (unsigned i = 0; i < r->config->disks; i++)
-        if (rig_pool_of_disk(r->config, i) == p && !(alive && sim_disk_is_dead(rig_disk(r, i))))
+        if (rig_pool_of_disk(r->config, i) == p &&
+            (alive ? !sim_disk_is_dead(rig_disk(r, i)) && rig_has_label(r, i)
+                   : i < r->config->disks - r->config->spares))
             out[count++] = disk_names[i];
     return count;
 }

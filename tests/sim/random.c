@@ -60,6 +60,9 @@ struct random_world {
     bool no_checkpoints;
     int bad_disk; /* -1: no faults */
     bool rots;    /* its faults damage data: power goes only when nothing is being overwritten */
+    bool returns; /* the bad disk returns, is filled while clients work, and another one is bad */
+    bool resting; /* … meanwhile there are no faults */
+    unsigned first_bad; /* of the round under way */
     bool overwrites_fail;
     bool hogs;       /* metadata are at their limit from the first clients on */
     bool unreadable; /* each copy has blocks that cannot be read, never the same */
@@ -168,6 +171,8 @@ static void draw_config(struct random_world *x)
         x->config.disks++;
     }
     draw_second_pool(x);
+    x->returns = x->bad_disk >= 0 && !x->rots && !x->config.second_disks && !x->hogs &&
+                 !x->config.coroutines && aside(x, 16, 4);
 }
 
 /* ---- faults ------------------------------------------------------------------------------- */
@@ -257,7 +262,10 @@ static void plan_stalls(struct random_world *x, struct rig *r)
 static void on_event(struct rig *r, uint64_t event)
 {
     struct random_world *x = r->arg;
-    if (x->bad_disk >= 0 && below(x, x->fault_one_in) == 0)
+    bool faulty = x->bad_disk >= 0 && !x->resting && below(x, x->fault_one_in) == 0;
+    if (faulty && x->returns)
+        rig_disk_is_bad(r, (unsigned)x->bad_disk);
+    if (faulty)
         plan_fault(x, disk_number(r->w, (unsigned)x->bad_disk));
     if (x->second_fails && below(x, x->fault_one_in) == 0)
         sim_disk_inject(disk_number(r->w, x->config.disks - 1), SIM_FAULT_ERROR, IO_ANY, 0, 0);
@@ -457,12 +465,30 @@ static void settle(struct random_world *x, struct rig *r)
     points_add(&x->points, r->w, r->model->event);
 }
 
+/* The bad disk returns and is filled while clients work. Then any disk may become bad. */
+static void disks_return(struct random_world *x, struct rig *r)
+{
+    struct op come = {.kind = OP_RETURN}, fill = {.kind = OP_FILLED};
+    x->resting = true;
+    vp_ignore(rig_op(r, &come), "rig_op has reported what was not expected");
+    if (!r->failed)
+        run_clients(x, r);
+    vp_ignore(rig_op(r, &fill), "rig_op has reported what was not expected");
+    if (!r->bad)
+        x->bad_disk = (int)below(x, x->config.disks);
+    x->resting = false;
+}
+
 static void phases(struct random_world *x, struct rig *r)
 {
     r->on_event = on_event;
     r->failing_pools = x->second_fails ? 2 : 0;
     r->faults_planned |= x->second_fails;
     for (unsigned i = 0; i < x->phases && !r->failed; i++) {
+        if (x->returns && (i || x->first_bad))
+            disks_return(x, r);
+        if (r->failed)
+            break;
         control_op(x, r);
         spoil(x, r);
         hog(x, r);
@@ -489,6 +515,10 @@ static void later_round(struct rig *r)
     struct model *next = observation_model(x->observed, x->model);
     next->event = r->model->event;
     x->model = r->model = next;
+    r->bad = x->first_bad;
+    model_bad_set(next, r->bad);
+    if (r->bad)
+        x->bad_disk = __builtin_ctz(r->bad);
     phases(x, r);
 }
 
@@ -567,6 +597,13 @@ static unsigned draw_lost_disks(const struct random_world *x)
     return calm && rig_survives(&x->config, lost) ? lost : 0;
 }
 
+/* The one whose operations fail in an import: the one that is bad already. */
+static int failing_disk(const struct random_world *x, const struct crash_state *s)
+{
+    unsigned bad = x->returns ? model_bad_at(s->model, s->event) : 0;
+    return bad ? __builtin_ctz(bad) : x->bad_disk;
+}
+
 static bool look_at_states(struct random_world *x)
 {
     struct sim_choice *c = NULL;
@@ -581,7 +618,7 @@ static bool look_at_states(struct random_world *x)
         if (i % IMPORT_FAULT_ONE_IN)
             ok = verify_state(&s, &out, why, sizeof(why)) || fail(why);
         else
-            ok = import_faults_one(&s, s.seed, x->bad_disk, x->counts, why, sizeof(why)) ||
+            ok = import_faults_one(&s, s.seed, failing_disk(x, &s), x->counts, why, sizeof(why)) ||
                  fail(why);
     }
     free(c);
@@ -598,6 +635,7 @@ static bool one_more_round(struct random_world *x)
     struct points points = x->points;
     x->points = (struct points){0};
     x->observed = observation_new(last);
+    x->first_bad = x->returns ? model_bad_at(last, s.event) : 0;
     struct verify_output out = {.observed = x->observed, .then = later_round, .arg = x};
     bool ok = verify_state(&s, &out, why, sizeof(why)) || fail(why);
     if (x->model != last)

@@ -282,7 +282,8 @@ static void change_main(void *arg)
         host_served(r->host);
     if (c->orphan) {
         if (c->rc && c->rc != VP_E_CANCELLED && c->rc != VP_E_RANGE && c->rc != VP_E_NO_SPACE &&
-            !r->errors_allowed && !r->failing_pools)
+            !r->errors_allowed && !r->failing_pools &&
+            !(c->rc == VP_E_RAID_NO_COPY && r->fails_along))
             rig_fail(r, "of a client that died: unexpected %s", vp_err_name(c->rc));
         change_free(c);
     }
@@ -597,6 +598,12 @@ static int op_any(struct rig *r, const struct op *op)
         return rig_busy(r, op);
     case OP_STALL:
         return rig_stall(r, op);
+    case OP_LEAVE:
+        return rig_dies(r, op);
+    case OP_RETURN:
+        return rig_return(r, op);
+    case OP_FILLED:
+        return rig_filled(r);
     default:
         return op_on_volume(r, op, mv);
     }
@@ -626,6 +633,8 @@ static bool is_expected(struct rig *r, const struct op *op, int rc, unsigned poo
     return rc == VP_E_NO_SPACE || r->errors_allowed ||
            (rc == VP_E_DISK_TOO_FEW && op->flags & OP_WIDER && r->faults_planned) ||
            op->flags & OP_FAILS || r->failing_pools & pools ||
+           (op->kind == OP_BACKGROUND && r->bad &&
+            (rc == VP_E_RAID_DISK_OUT || rc == VP_E_AGAIN)) ||
            (rc == VP_E_RAID_NO_COPY && r->fails_along) || (rc == VP_E_CANCELLED && r->withdrawn) ||
            (r->host && host_expects(r->host, op, rc)) ||
            (op->kind == OP_MIGRATE && r->write_failed) ||
@@ -654,7 +663,10 @@ int rig_op(struct rig *r, const struct op *op)
                                         [OP_UNREADABLE] = "unreadable",
                                         [OP_MIGRATE] = "migrate",
                                         [OP_CANCEL] = "cancel",
-                                        [OP_STALL] = "stall"};
+                                        [OP_STALL] = "stall",
+                                        [OP_LEAVE] = "leave",
+                                        [OP_RETURN] = "return",
+                                        [OP_FILLED] = "filling"};
     if (r->failed)
         return VP_E_CANCELLED;
     unsigned resizes = r->resizes, pools = pools_of(r, op);

@@ -27,6 +27,7 @@ struct rig_config {
     size_t metadata_bytes; /* page caches may have; 0: 4 MiB */
     size_t buffer_bytes;   /* of I/O buffers; 0: 64 MiB    */
     unsigned losses;       /* disks that each pool can lose; 0: as the profile says */
+    unsigned spares;       /* the last ones of the first and only pool's: in no pool at first */
     unsigned property;     /* bytes of a property: beside it what changes is little, so
                               checkpoints write deltas */
 };
@@ -54,7 +55,12 @@ enum op_kind {
     OP_MIGRATE,    /* a volume to the other pool, in mode `at` (0: offline); clients wait for the
                       target for `count` ms (0: 1000). One at a time                          */
     OP_CANCEL,     /* that, `count` events after its phase `at` has begun                     */
-    OP_STALL,      /* … phase `at`: the next `count` writes of its target's disks are slow    */
+    OP_LEAVE,      /* disk `at` dies, or: its next `count` writes and flushes fail. Not if another
+                      one is bad                                                            */
+    OP_RETURN, /* all disks work again; each that is out of service returns, or a spare one takes
+                      its place (OP_REPLACE)                                                */
+    OP_FILLED, /* the same, and background work until all disks count                   */
+    OP_STALL,  /* … phase `at`: the next `count` writes of its target's disks are slow    */
 };
 enum op_flags {
     OP_FUA = 1,
@@ -79,6 +85,8 @@ enum op_flags {
     /* of OP_MIGRATE: */
     OP_GOVERNED = 8192,  /* it copies no faster than its clients can bear           */
     OP_VERIFIED = 16384, /* what was copied is compared, unless it is offline      */
+    /* of OP_RETURN: */
+    OP_REPLACE = 8192,
 };
 
 /* `at` and `count` in sectors of 512 bytes, unless said otherwise. */
@@ -161,6 +169,8 @@ struct rig {
     bool fails_along;      /* another write may have failed with that one */
     bool write_failed;     /* … or that one, at the devices               */
     uint32_t failing_seq;  /* the write that fails at the devices; 0: none */
+    unsigned bad;          /* disks whose copies do not count: as in the model              */
+    unsigned bads;         /* how often one became bad                                      */
     struct co_group dying; /* changes of clients that died */
     bool failed;
     char why[1024];
@@ -192,6 +202,10 @@ bool rig_survives(const struct rig_config *config, unsigned lost);
 unsigned rig_pool_of_disk(const struct rig_config *config, unsigned disk);
 struct sim_disk *rig_disk(const struct rig *r, unsigned i);
 
+/* A fault hits the disk, or may hit it. */
+void rig_disk_is_bad(struct rig *r, unsigned disk);
+bool rig_has_label(const struct rig *r, unsigned disk);
+
 /* CO from here on; failures go to r->why. */
 bool rig_create_pools(struct rig *r);
 /* With the disks that are there. */
@@ -221,6 +235,13 @@ struct sim_disk *rig_move_target(const struct rig *r, unsigned nth);
 /* The volumes that a pool lists. */
 void rig_names(struct rig *r, unsigned pool, struct rig_names *out);
 bool rig_has(struct rig *r, unsigned pool, const char *name);
+
+/* ---- returns.c: disks that leave and come into service again ----------------------------------
+ * */
+
+int rig_dies(struct rig *r, const struct op *op);
+int rig_return(struct rig *r, const struct op *op);
+int rig_filled(struct rig *r);
 
 /* ---- rig.c: operations ----------------------------------------------------------------------- */
 

@@ -590,7 +590,7 @@ static const struct scenario scenarios[] = {
 unsigned scenario_count(void)
 {
     unsigned n = sizeof(scenarios) / sizeof(scenarios[0]);
-    return n + move_scenario_count + host_scenario_count;
+    return n + return_scenario_count + move_scenario_count + host_scenario_count;
 }
 
 const struct scenario *scenario_at(unsigned i)
@@ -599,6 +599,9 @@ const struct scenario *scenario_at(unsigned i)
     if (i < n)
         return &scenarios[i];
     i -= n;
+    if (i < return_scenario_count)
+        return &return_scenarios[i];
+    i -= return_scenario_count;
     return i < move_scenario_count ? &move_scenarios[i] : &host_scenarios[i - move_scenario_count];
 }
 

@@ -18,6 +18,9 @@
         __VA_ARGS__                                                                                \
     }
 
+/* scenarios_return.c: disks that leave and return. */
+extern const struct scenario return_scenarios[];
+extern const unsigned return_scenario_count;
 /* scenarios_move.c: volumes that move between two pools. */
 extern const struct scenario move_scenarios[];
 extern const unsigned move_scenario_count;

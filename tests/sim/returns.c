@@ -1,0 +1,168 @@
+/*
+ * Disks that leave a pool and come into service again, or others in their place: operations
+ * (rig.h).
+ *
+ * The rig knows which disks are bad: a fault hit them, or may hit them, and they have not been
+ * filled since. At most as many are bad as the profile survives. So a disk does not die here while
+ * another one is bad. A disk is bad no more when the pool says that all of its disks count.
+ */
+#include "tests/sim/rig.h"
+
+#include "base/verify.h"
+#include "io/reactor.h"
+#include "pool/disk_impl.h"
+#include "pool/label_format.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { ROUNDS_MAX = 12 };
+
+void rig_disk_is_bad(struct rig *r, unsigned disk)
+{
+    r->bads++;
+    r->bad |= 1U << disk;
+    if (r->model)
+        model_bad_set(r->model, r->bad);
+}
+
+/* By what it holds, past all faults. */
+bool rig_has_label(const struct rig *r, unsigned disk)
+{
+    uint8_t block[POOL_BLOCK];
+    struct pool_label l;
+    bool found = r->config->spares == 0;
+    for (unsigned copy = 0; copy < POOL_LABEL_COPIES && !found; copy++) {
+        uint64_t at = pool_label_at(pool_tail_bytes(r->config->disk_bytes), copy);
+        sim_disk_peek(rig_disk(r, disk), at, block, sizeof(block));
+        found = pool_label_decode(block, &l) == 0;
+    }
+    return found;
+}
+
+int rig_dies(struct rig *r, const struct op *op)
+{
+    unsigned disk = (unsigned)op->at;
+    if (!rig_survives(r->config, r->bad | 1U << disk))
+        return 0;
+    rig_disk_is_bad(r, disk);
+    if (op->count)
+        sim_disk_fail(rig_disk(r, disk), 1U << IO_WRITE | 1U << IO_FLUSH, (unsigned)op->count);
+    else
+        sim_disk_set_dead(rig_disk(r, disk), true);
+    return 0;
+}
+
+/* ---- returning ----------------------------------------------------------------------------- */
+
+static bool is_state(const struct pool_disk_info *info, const char *state)
+{
+    return strcmp(info->state, state) == 0;
+}
+
+static bool is_out(const struct pool_disk_info *info)
+{
+    return !is_state(info, "online") && !is_state(info, "rebuilding");
+}
+
+/* The device is one of those in service. */
+static bool is_used(struct pool *p, const char *path)
+{
+    struct pool_disk_info info;
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        pool_disk_info_get(p, i, &info);
+        if (!is_out(&info) && strcmp(info.path, path) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Some device that is in no use becomes the disk: itself, or another one in its place. Others are
+ * refused. */
+static int disk_return(struct rig *r, struct pool *p, unsigned disk, bool replace)
+{
+    struct pool_disk_info info;
+    int rc = VP_E_NOT_FOUND;
+    pool_disk_info_get(p, disk, &info);
+    for (unsigned n = 0; n < r->config->disks && rc; n++) {
+        unsigned i = replace ? r->config->disks - 1 - n : n;
+        char path[16];
+        struct vp_error err = {0};
+        (void)snprintf(path, sizeof(path), "d%u", i);
+        struct pool_return_options o = {
+            .disk = disk, .path = path, .replace = replace, .force = true};
+        bool own = strcmp(info.path, path) == 0;
+        if (own && !replace && !is_state(&info, "missing") && sim_below(r->w, 2))
+            o.path = NULL;
+        if (is_used(p, path) || (own && replace))
+            continue;
+        rc = pool_disk_return(p, &o, &err);
+        if (rc && !err.text[0])
+            rig_fail(r, "the return of disk %u fails with %s and does not say why", disk,
+                     vp_err_name(rc));
+    }
+    return rc;
+}
+
+static int disks_return(struct rig *r, bool replace)
+{
+    struct pool *p = volumes_pool(r->vs[0]);
+    struct pool_disk_info info;
+    int rc = 0;
+    for (unsigned i = 0; i < r->config->disks; i++)
+        sim_disk_heal(rig_disk(r, i));
+    for (unsigned i = 0; i < p->disk_count && !rc; i++) {
+        pool_disk_info_get(p, i, &info);
+        if (!is_out(&info))
+            continue;
+        rc = disk_return(r, p, i, replace && r->config->spares);
+        if (rc && replace)
+            rc = disk_return(r, p, i, false);
+    }
+    return rc;
+}
+
+int rig_return(struct rig *r, const struct op *op)
+{
+    int rc = VP_E_IO;
+    unsigned bads;
+    do {
+        bads = r->bads;
+        rc = disks_return(r, op->flags & OP_REPLACE);
+    } while (rc && r->bads != bads); /* the fault has begun meanwhile */
+    return rc;
+}
+
+/* ---- being filled -------------------------------------------------------------------------- */
+
+static const char *not_counted(struct rig *r, struct pool_disk_info *info)
+{
+    struct pool *p = volumes_pool(r->vs[0]);
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        pool_disk_info_get(p, i, info);
+        if (!is_state(info, "online"))
+            return info->state;
+    }
+    return NULL;
+}
+
+int rig_filled(struct rig *r)
+{
+    struct pool_disk_info info = {0};
+    int rc = VP_E_IO;
+    for (unsigned n = 0; n < ROUNDS_MAX && !r->failed; n++) {
+        unsigned bads = r->bads;
+        rc = disks_return(r, n % 2);
+        for (bool more = true; !rc && more;)
+            rc = volumes_background_step(r->vs[0], &more);
+        if (rc || r->bads != bads || not_counted(r, &info))
+            continue;
+        r->bad = 0;
+        if (r->model)
+            model_bad_set(r->model, 0);
+        return 0;
+    }
+    rig_fail(r, "disk %u is %s and does not come to be filled: %s", info.index,
+             not_counted(r, &info), vp_err_name(rc));
+    return rc;
+}
