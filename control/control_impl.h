@@ -74,7 +74,8 @@ struct control_pool {
         uint64_t next_event; /* number of this pool's next one                      */
     } history;
 };
-#define HISTORY_NOT_SAVED UINT64_MAX
+#define HISTORY_NOT_SAVED   UINT64_MAX
+#define HISTORY_SAVE_ANYWAY (UINT64_MAX - 1) /* zeros as well */
 
 struct export_kind;
 
@@ -189,6 +190,8 @@ void control_pool_free(struct control_pool *p);
 CO int control_pools_save(struct control *c, struct vp_error *err) must_check;
 /* The same where nobody is told: pools describe themselves. */
 CO void control_pools_save_later(struct control *c);
+/* A disk of the open pool came, or is somewhere else: so does the cache. */
+CO void control_pool_disks_changed(struct control *c, struct control_pool *p);
 /* Start: everything that the cache knows. */
 CO void control_pools_restore(struct control *c);
 /* Stop: exports end, pools are closed; the first error. */
@@ -310,14 +313,27 @@ void control_request_stop(struct control *c, const char *why);
 void history_load(struct control *c, struct control_pool *p);
 /* Writes what has changed since; a failure is tried again by the next one. */
 CO void history_save(struct control *c, struct control_pool *p);
+/* Disk i came into service again, with another uuid and maybe at another path; another device
+ * (`replaced`) starts with counters of zero. What is remembered of it is saved anew. No yield. */
+void history_disk_came(struct control_pool *p, unsigned i, bool replaced);
 /* Counters start again from zero. */
 CO void history_clear(struct control *c, struct control_pool *p);
 
 /* ---- jobs.c -------------------------------------------------------------------------------- */
 
-/* "POOL/VOL" of a job, by the volume's present name or by the one that it had. */
+/* The disk that a rebuild fills. Of one that the pool does not have only the index is set. */
+void control_job_disk(const struct control_pool *p, const struct pool_job *j,
+                      struct pool_disk_info *out);
+/* What a job works on, for people: "POOL/VOL" by the volume's present name or by the one that it
+ * had; of a rebuild "disk 1 (PATH) of POOL". */
+#define JOB_SUBJECT_BYTES (VOLUME_FULL_NAME_BYTES + 300)
+void control_job_subject(const struct control_pool *p, const struct pool_job *j,
+                         char out[static JOB_SUBJECT_BYTES]);
+/* The volume alone. The job is no rebuild. */
 void control_job_volume(const struct control_pool *p, const struct pool_job *j,
                         char out[static VOLUME_FULL_NAME_BYTES]);
+/* The job that fills the disk, as long as it has not ended; NULL: there is none, or not yet. */
+const struct pool_job *control_disk_job(const struct control_pool *p, unsigned disk);
 /* Adds events for jobs that began, ended, or were paused, since the last look. */
 void jobs_look(struct control *c, struct control_pool *p);
 
@@ -346,8 +362,8 @@ void notify_send(const char *text);
 
 /* ---- methods ------------------------------------------------------------------------------- */
 
-extern const struct method methods_daemon[], methods_pool[], methods_volume[], methods_attach[],
-    methods_ublk[], methods_job[], methods_migrate[], methods_doctor[];
+extern const struct method methods_daemon[], methods_pool[], methods_disk[], methods_volume[],
+    methods_attach[], methods_ublk[], methods_job[], methods_migrate[], methods_doctor[];
 extern const struct method *const methods_all[];
 extern const struct method *const methods_of_peers[];
 /* How a method of those is run. */

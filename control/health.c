@@ -120,7 +120,8 @@ static void tell(struct control *c, const struct volume_health *v, unsigned flag
                  {HEALTH_DAMAGED, VP_LOG_ERROR,
                   "damaged: some of its data cannot be read or written",
                   "not known to be damaged any more"},
-                 {HEALTH_DEGRADED, VP_LOG_WARN, "degraded: a copy of its data is out of service",
+                 {HEALTH_DEGRADED, VP_LOG_WARN,
+                  "degraded: a copy of its data is out of service, or not complete",
                   "not degraded any more"}};
     if (flag == HEALTH_PAUSED)
         tell_paused(c, v, subject);

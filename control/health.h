@@ -1,7 +1,8 @@
 /*
  * Health: a set of flags beside `state`, for volumes and pools. A volume that is online may be
- * paused (its writes wait for space), degraded (a copy of its data is out of service) or damaged
- * (some of its data cannot be read). Each flag that begins or ends is an event. Home reactor only.
+ * paused (its writes wait for space), degraded (a copy of its data is out of service, or not
+ * complete) or damaged (some of its data cannot be read). Each flag that begins or ends is an
+ * event. Home reactor only.
  */
 #ifndef VP_CONTROL_HEALTH_H
 #define VP_CONTROL_HEALTH_H

@@ -143,7 +143,7 @@ static void save_disk(struct control_pool *p, const struct raid_disk *io, unsign
     p->history.disk[i].saving = sum;
 }
 
-/* Looks once in a life: a disk's path does not change while it is open. */
+/* Looks once, until the disk is another one: its path does not change while it is open. */
 static CO void look_at_place(struct control_pool *p, unsigned i, const struct pool_disk_info *d)
 {
     struct disk_place now = {0}, *place = &p->history.disk[i].place;
@@ -152,10 +152,9 @@ static CO void look_at_place(struct control_pool *p, unsigned i, const struct po
     memcpy(now.path, d->path, sizeof(now.path));
     disk_place_look(&now);
     p->history.disk[i].place_seen = true;
-    if (strcmp(now.path, place->path) == 0 && strcmp(now.serial, place->serial) == 0)
-        return;
+    if (strcmp(now.path, place->path) != 0 || strcmp(now.serial, place->serial) != 0)
+        p->history.disk[i].place_unsaved = true;
     *place = now;
-    p->history.disk[i].place_unsaved = true;
 }
 
 static CO void save_place(struct control_pool *p, unsigned i, struct pool_batch *b)
@@ -241,10 +240,40 @@ CO void history_save(struct control *c, struct control_pool *p)
         return; /* everything is tried again at the next save */
     for (unsigned i = 0; i < count && i < POOL_DISKS_MAX; i++) {
         p->history.disk[i].saved = p->history.disk[i].saving;
-        p->history.disk[i].place_unsaved = false;
+        if (p->history.disk[i].place_seen) /* else the disk came meanwhile */
+            p->history.disk[i].place_unsaved = false;
     }
     p->history.seen_event = seen;
     p->history.next_event = next;
+}
+
+static void disk_clear(struct control_pool *p, struct raid_disk *io, unsigned i)
+{
+    figure_put(&io->figures.read_errors, 0);
+    figure_put(&io->figures.write_errors, 0);
+    figure_put(&io->figures.checksum_errors, 0);
+    figure_put(&io->figures.healed_blocks, 0);
+    p->history.disk[i].since = reactor_wall_seconds();
+    p->seen.disk[i].errors = p->seen.disk[i].healed = 0;
+}
+
+/* Also when a save is under way. */
+static void disk_save_anyway(struct control_pool *p, unsigned i)
+{
+    p->history.disk[i].saved = p->history.disk[i].saving = HISTORY_SAVE_ANYWAY;
+}
+
+void history_disk_came(struct control_pool *p, unsigned i, bool replaced)
+{
+    unsigned count;
+    struct raid_disk *const *io = pool_disks(volumes_pool(p->vs), &count);
+    if (replaced) {
+        disk_clear(p, io[i], i);
+        p->history.disk[i].place = (struct disk_place){0};
+    }
+    disk_save_anyway(p, i);
+    p->history.disk[i].place_seen = false;
+    p->history.disk[i].place_unsaved = true;
 }
 
 CO void history_clear(struct control *c, struct control_pool *p)
@@ -252,13 +281,8 @@ CO void history_clear(struct control *c, struct control_pool *p)
     unsigned count;
     struct raid_disk *const *io = pool_disks(volumes_pool(p->vs), &count);
     for (unsigned i = 0; i < count && i < POOL_DISKS_MAX; i++) {
-        figure_put(&io[i]->figures.read_errors, 0);
-        figure_put(&io[i]->figures.write_errors, 0);
-        figure_put(&io[i]->figures.checksum_errors, 0);
-        figure_put(&io[i]->figures.healed_blocks, 0);
-        p->history.disk[i].since = reactor_wall_seconds();
-        p->history.disk[i].saved = UINT64_MAX - 1; /* the zeros are saved as well */
-        p->seen.disk[i].errors = p->seen.disk[i].healed = 0;
+        disk_clear(p, io[i], i);
+        disk_save_anyway(p, i);
     }
     volumes_errors_clear(p->vs);
     history_save(c, p);

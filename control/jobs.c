@@ -21,6 +21,32 @@ void control_job_volume(const struct control_pool *p, const struct pool_job *j,
     control_volume_name(p->name, name ? name : j->name, out);
 }
 
+void control_job_disk(const struct control_pool *p, const struct pool_job *j,
+                      struct pool_disk_info *out)
+{
+    const struct pool *pool = volumes_pool(p->vs);
+    *out = (struct pool_disk_info){.index = j->volume};
+    if (j->volume < pool_disk_count(pool)) /* it may be from a damaged record */
+        pool_disk_info_get(pool, j->volume, out);
+}
+
+void control_job_subject(const struct control_pool *p, const struct pool_job *j,
+                         char out[static JOB_SUBJECT_BYTES])
+{
+    struct pool_disk_info d;
+    if (j->kind != POOL_JOB_REBUILD) {
+        control_job_volume(p, j, out);
+        return;
+    }
+    control_job_disk(p, j, &d);
+    (void)snprintf(out, JOB_SUBJECT_BYTES, "disk %u (%s) of %s", d.index, d.path, p->name);
+}
+
+const struct pool_job *control_disk_job(const struct control_pool *p, unsigned disk)
+{
+    return volumes_fill_job(p->vs, disk);
+}
+
 /* ---- events ---------------------------------------------------------------------------------- */
 
 struct jobs_look {
@@ -37,12 +63,14 @@ static bool is_quick(const struct pool_job *j)
 
 static void job_tell(const struct jobs_look *w, const struct pool_job *j)
 {
-    char volume[VOLUME_FULL_NAME_BYTES], size[24];
-    const char *kind = pool_job_kind_name(j->kind);
-    control_job_volume(w->p, j, volume);
+    char subject[JOB_SUBJECT_BYTES], what[JOB_SUBJECT_BYTES + 32], size[24];
+    bool rebuild = j->kind == POOL_JOB_REBUILD;
+    control_job_subject(w->p, j, subject);
+    (void)snprintf(what, sizeof(what), "%s%s%s", pool_job_kind_name(j->kind), rebuild ? " of " : "",
+                   rebuild ? subject : "");
 #define TELL(level, event, fmt, ...)                                                               \
-    control_event(w->c, level, event, volume, "job %s/%" PRIu32 " (%s) " fmt, w->p->name, j->id,   \
-                  kind, __VA_ARGS__)
+    control_event(w->c, level, event, rebuild ? w->p->name : subject,                              \
+                  "job %s/%" PRIu32 " (%s) " fmt, w->p->name, j->id, what, __VA_ARGS__)
     switch (j->state) {
     case POOL_JOB_RUNNING:
         if (j->told == POOL_JOB_PAUSED)
@@ -63,7 +91,8 @@ static void job_tell(const struct jobs_look *w, const struct pool_job *j)
              vp_err_text(j->rc));
         break;
     case POOL_JOB_CANCELLED:
-        TELL(VP_LOG_INFO, "job.cancelled", "%s", "is cancelled: its volume was deleted");
+        TELL(VP_LOG_INFO, "job.cancelled", "is cancelled: %s",
+             rebuild ? "the disk has left service" : "its volume was deleted");
         break;
     case POOL_JOB_ENDING:
         break;

@@ -262,6 +262,6 @@ const struct method methods_daemon[] = {
     {"iostat", iostat_params, METHOD_READS, iostat},
     {0}};
 
-const struct method *const methods_all[] = {methods_daemon,  methods_pool,   methods_volume,
-                                            methods_attach,  methods_ublk,   methods_job,
-                                            methods_migrate, methods_doctor, NULL};
+const struct method *const methods_all[] = {
+    methods_daemon, methods_pool, methods_disk,    methods_volume, methods_attach,
+    methods_ublk,   methods_job,  methods_migrate, methods_doctor, NULL};

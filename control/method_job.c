@@ -1,5 +1,6 @@
 /* Methods about jobs: long work in the background (pool/job.h), of all pools. */
 #include "control/control_impl.h"
+#include "control/path.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,19 +15,38 @@ static json_t *number_or_null(bool there, uint64_t n)
     return there ? json_integer(INT(n)) : json_null();
 }
 
+/* What it works on; null: something else. */
+static json_t *job_volume(const struct control_pool *p, const struct pool_job *j)
+{
+    char volume[VOLUME_FULL_NAME_BYTES];
+    if (j->kind == POOL_JOB_REBUILD)
+        return json_null();
+    control_job_volume(p, j, volume);
+    return json_string(volume);
+}
+
+static json_t *job_disk(const struct control_pool *p, const struct pool_job *j)
+{
+    struct pool_disk_info d;
+    if (j->kind != POOL_JOB_REBUILD)
+        return json_null();
+    control_job_disk(p, j, &d);
+    return json_pack("{s:i, s:o}", "index", (int)d.index, "path", path_shown(d.path));
+}
+
 static json_t *job_json(const struct control_pool *p, const struct pool_job *j)
 {
-    char id[JOB_NAME_BYTES], volume[VOLUME_FULL_NAME_BYTES];
+    char id[JOB_NAME_BYTES];
     int64_t left = pool_job_seconds_left(j);
-    control_job_volume(p, j, volume);
-    return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:s}", "job",
-        control_job_name(p, j->id, id), "kind", pool_job_kind_name(j->kind), "volume", volume,
-        "state", pool_job_state_name(j->state), "unit", pool_job_unit(j->kind), "total",
-        number_or_null(j->total > 0, j->total), "done", INT(j->done), "failed", INT(j->failed),
-        "rate", INT(pool_job_rate(j)), "seconds_left", number_or_null(left >= 0, (uint64_t)left),
-        "limit", INT(j->limit), "started", INT(j->started), "ended",
-        number_or_null(pool_job_has_ended(j), j->ended), "error", j->rc ? vp_err_text(j->rc) : "");
+    return json_pack("{s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:I, s:I, s:o, s:s}",
+                     "job", control_job_name(p, j->id, id), "kind", pool_job_kind_name(j->kind),
+                     "volume", job_volume(p, j), "disk", job_disk(p, j), "state",
+                     pool_job_state_name(j->state), "unit", pool_job_unit(j->kind), "total",
+                     number_or_null(j->total > 0, j->total), "done", INT(j->done), "failed",
+                     INT(j->failed), "rate", INT(pool_job_rate(j)), "seconds_left",
+                     number_or_null(left >= 0, (uint64_t)left), "limit", INT(j->limit), "started",
+                     INT(j->started), "ended", number_or_null(pool_job_has_ended(j), j->ended),
+                     "error", j->rc ? vp_err_text(j->rc) : "");
 }
 
 /* ---- job.list -------------------------------------------------------------------------------- */

@@ -107,17 +107,6 @@ static void warn_of_single(json_t *shown, unsigned disks)
     (void)json_array_append_new(json_object_get(shown, "warnings"), w);
 }
 
-static CO int refuse_own_devices(struct control *c, const char *const *paths, unsigned count,
-                                 struct vp_error *err)
-{
-    struct own_devices own;
-    int rc = own_devices_get(c, &own, err);
-    if (rc == 0)
-        rc = own_devices_refuse(&own, paths, count, err);
-    own_devices_free(&own);
-    return rc;
-}
-
 static CO int create(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct create_args *a = args;
@@ -143,7 +132,7 @@ static CO int create(struct control *c, const void *args, json_t **result, struc
     struct volumes *vs;
     struct control_pool *p;
     struct vp_error unsaved;
-    rc = refuse_own_devices(c, paths, count, err);
+    rc = own_devices_check(c, paths, count, err);
     if (rc)
         return rc;
     if (control_pools_save(c, &unsaved)) /* sooner than make a pool that a restart does not find */

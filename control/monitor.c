@@ -6,6 +6,20 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What brings a disk into service again tells it itself (disk.returns, disk.replaced). */
+static void tell_state(struct control *c, const struct control_pool *p,
+                       const struct pool_disk_info *d)
+{
+    if (strcmp(d->state, "rebuilding") == 0)
+        return;
+    if (strcmp(d->state, "online") == 0)
+        control_event(c, VP_LOG_INFO, "disk.rebuilt", p->name,
+                      "disk %u (%s) has what it lacked, and counts again", d->index, d->path);
+    else
+        control_event(c, VP_LOG_ERROR, "disk.state", p->name, "disk %u (%s) is %s%s%s", d->index,
+                      d->path, d->state, d->reason[0] ? ": " : "", d->reason);
+}
+
 static void look_at_disk(struct control *c, struct control_pool *p, const struct pool_disk_info *d,
                          struct disk_seen *seen)
 {
@@ -17,9 +31,7 @@ static void look_at_disk(struct control *c, struct control_pool *p, const struct
         healed = figure_get(&d->io->figures.healed_blocks);
     }
     if (p->seen.valid && strcmp(seen->state, d->state) != 0)
-        control_event(c, strcmp(d->state, "online") == 0 ? VP_LOG_INFO : VP_LOG_ERROR, "disk.state",
-                      p->name, "disk %u (%s) is %s%s%s", d->index, d->path, d->state,
-                      d->reason[0] ? ": " : "", d->reason);
+        tell_state(c, p, d);
     if (p->seen.valid && (errors > seen->errors || healed > seen->healed))
         control_event(c, VP_LOG_WARN, "disk.errors", p->name,
                       "disk %u (%s): %" PRIu64 " errors (%" PRIu64 " more), %" PRIu64

@@ -71,6 +71,17 @@ CO int own_devices_refuse(const struct own_devices *own, const char *const *path
                     : 0;
 }
 
+CO int own_devices_check(struct control *c, const char *const *paths, unsigned count,
+                         struct vp_error *err)
+{
+    struct own_devices own;
+    int rc = own_devices_get(c, &own, err);
+    if (rc == 0)
+        rc = own_devices_refuse(&own, paths, count, err);
+    own_devices_free(&own);
+    return rc;
+}
+
 static bool leave_out(void *arg, const char *path)
 {
     const struct own_devices *own = arg;

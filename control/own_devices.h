@@ -17,6 +17,9 @@ void own_devices_free(struct own_devices *own);
 /* VP_E_IO_BUSY_DEVICE, by name, when a path is such a device or stands on one. Opens nothing. */
 CO int own_devices_refuse(const struct own_devices *own, const char *const *paths, unsigned count,
                           struct vp_error *err) must_check;
+/* The same, of the devices as they are now. */
+CO int own_devices_check(struct control *c, const char *const *paths, unsigned count,
+                         struct vp_error *err) must_check;
 /* A filter for pool_scan that leaves them out; `own` is needed as long. */
 struct pool_scan_filter own_devices_filter(struct own_devices *own);
 

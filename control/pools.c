@@ -158,6 +158,16 @@ static json_t *paths_of(struct volumes *vs)
     return paths;
 }
 
+CO void control_pool_disks_changed(struct control *c, struct control_pool *p)
+{
+    json_t *paths = paths_of(p->vs);
+    if (paths) { /* else those from before, until the next import */
+        json_decref(p->paths);
+        p->paths = paths;
+    }
+    control_pools_save_later(c);
+}
+
 static struct control_pool *find_same(struct control *c, struct vp_uuid uuid)
 {
     struct control_pool *p;

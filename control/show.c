@@ -105,17 +105,32 @@ static json_t *space_json(const struct pool_space *s, const struct sums *v)
 
 /* ---- disks ---------------------------------------------------------------------------------- */
 
-static json_t *disk_json(const struct pool_disk_info *d, uint64_t since,
-                         const struct disk_place *last)
+/* How far the disk is filled; null: it is not, or waits until another one is. */
+static json_t *rebuild_json(const struct control_pool *p, unsigned disk)
+{
+    const struct pool_job *j = control_disk_job(p, disk);
+    char name[JOB_NAME_BYTES];
+    if (!j)
+        return json_null();
+    int64_t left = pool_job_seconds_left(j);
+    return json_pack("{s:s, s:s, s:o, s:I, s:o}", "job", control_job_name(p, j->id, name), "state",
+                     pool_job_state_name(j->state), "total",
+                     j->total ? json_integer(INT(j->total)) : json_null(), "done", INT(j->done),
+                     "seconds_left", left < 0 ? json_null() : json_integer(left));
+}
+
+static json_t *disk_json(const struct control_pool *p, const struct pool_disk_info *d)
 {
     char uuid[VP_UUID_TEXT];
-    return json_pack("{s:i, s:o, s:o, s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:o}", "index",
+    uint64_t since = p->history.disk[d->index].since;
+    const struct disk_place *last = &p->history.disk[d->index].place;
+    return json_pack("{s:i, s:o, s:o, s:s, s:s, s:s, s:s, s:o, s:I, s:i, s:i, s:I, s:o}", "index",
                      (int)d->index, "path", path_shown(d->path), "last_path",
                      path_shown(d->path[0] ? d->path : last->path), "serial", last->serial, "uuid",
                      vp_uuid_format(d->uuid, uuid), "state", d->state, "reason", d->reason,
-                     "size_bytes", INT(d->size_bytes), "extents_total", (int)d->extents_total,
-                     "extents_used", (int)d->extents_used, "errors_since", INT(since), "counters",
-                     show_disk_figures(d, false));
+                     "rebuild", rebuild_json(p, d->index), "size_bytes", INT(d->size_bytes),
+                     "extents_total", (int)d->extents_total, "extents_used", (int)d->extents_used,
+                     "errors_since", INT(since), "counters", show_disk_figures(d, false));
 }
 
 static json_t *disks_json(const struct control_pool *p)
@@ -125,8 +140,7 @@ static json_t *disks_json(const struct control_pool *p)
     for (unsigned i = 0; list && i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
-        if (json_array_append_new(
-                list, disk_json(&d, p->history.disk[i].since, &p->history.disk[i].place)))
+        if (json_array_append_new(list, disk_json(p, &d)))
             break;
     }
     return list;
@@ -167,6 +181,48 @@ static void disk_name(const struct pool_disk_info *d, const struct disk_place *l
                    last->serial);
 }
 
+/* "45% of 3.2G" */
+static void rebuild_text(const struct pool_job *j, char *to, size_t size)
+{
+    char total[24];
+    if (!j || !j->total)
+        (void)snprintf(to, size, "%s", j ? "it has begun" : "it has not begun");
+    else
+        (void)snprintf(to, size, "%u%% of %s are done",
+                       (unsigned)((double)j->done * 100 / (double)j->total),
+                       bytes_format_size(j->total, total, sizeof(total)));
+}
+
+static void warn_rebuild(json_t *list, const struct control_pool *p, const struct pool_disk_info *d,
+                         const char *name)
+{
+    char how_far[80], command[100];
+    rebuild_text(control_disk_job(p, d->index), how_far, sizeof(how_far));
+    warn(list,
+         "it goes on by itself, and after a restart too; until then what the disk holds has a copy "
+         "less",
+         "disk %u (%s) is rebuilding: %s", d->index, name, how_far);
+    (void)snprintf(command, sizeof(command), "vpool jobs %s", p->name);
+    warn_command(list, command);
+}
+
+/* A disk that is out, by the state that it is in. */
+static void warn_out(json_t *list, const struct control_pool *p, const struct pool_disk_info *d,
+                     const char *name)
+{
+    char action[400], command[100];
+    bool missing = strcmp(d->state, "missing") == 0;
+    (void)snprintf(action, sizeof(action),
+                   "what has copies elsewhere goes on; make a backup of what has none. %s `vpool "
+                   "online %s %u`%s; if the disk is lost, `vpool replace %s %u DEVICE`",
+                   missing ? "Bring the disk back, and then" : "When the disk is in order,",
+                   p->name, d->index, missing ? " finds it" : " takes it back", p->name, d->index);
+    warn(list, action, "disk %u (%s) is %s%s%s", d->index, name, d->state, d->reason[0] ? ": " : "",
+         d->reason);
+    (void)snprintf(command, sizeof(command), "vpool online %s %u", p->name, d->index);
+    warn_command(list, command);
+}
+
 static void warn_disks(json_t *list, const struct control_pool *p)
 {
     const struct pool *pool = volumes_pool(p->vs);
@@ -175,12 +231,10 @@ static void warn_disks(json_t *list, const struct control_pool *p)
         char name[400];
         pool_disk_info_get(pool, i, &d);
         disk_name(&d, &p->history.disk[i].place, name, sizeof(name));
-        if (strcmp(d.state, "online") != 0)
-            warn(list,
-                 "what has copies elsewhere goes on; make a backup of what has none, and bring the "
-                 "disk back or plan its replacement",
-                 "disk %u (%s) is %s%s%s", d.index, name, d.state, d.reason[0] ? ": " : "",
-                 d.reason);
+        if (strcmp(d.state, "rebuilding") == 0)
+            warn_rebuild(list, p, &d, name);
+        else if (strcmp(d.state, "online") != 0)
+            warn_out(list, p, &d, name);
         if (d.full)
             warn(list, "make room in that file system; writes go on by themselves",
                  "disk %u (%s): writes wait, because the file system that holds it is full",
@@ -268,8 +322,9 @@ static void warn_volume(json_t *list, const struct control_pool *p, const struct
             "the counters of errors again",
             "%s/%s is damaged: some of its data cannot be read or written", p->name, name);
     else if (v->now & HEALTH_DEGRADED)
-        warn(list, "bring the disk back or plan its replacement",
-             "%s/%s is degraded: a copy of its data is out of service", p->name, name);
+        warn(list, "bring the disk back or replace it; it is whole when the disk is rebuilt",
+             "%s/%s is degraded: a copy of its data is out of service, or not complete", p->name,
+             name);
 }
 
 static void warn_volumes(json_t *list, const struct control_pool *p)
@@ -294,18 +349,23 @@ struct jobs_paused {
 static int warn_job(struct pool_job *j, void *arg)
 {
     struct jobs_paused *w = arg;
-    char job[JOB_NAME_BYTES], volume[VOLUME_FULL_NAME_BYTES], size[24], command[100];
+    char job[JOB_NAME_BYTES], subject[JOB_SUBJECT_BYTES], size[24], command[100];
     if (j->state != POOL_JOB_PAUSED || w->count++ >= JOBS_NAMED)
         return 0;
     control_job_name(w->p, j->id, job);
-    control_job_volume(w->p, j, volume);
+    control_job_subject(w->p, j, subject);
     if (j->kind == POOL_JOB_DELETE)
         warn(w->list, "resume the job: writes that wait for space may need what it holds",
-             "job %s, the deletion of %s, is paused and holds %s", job, volume,
+             "job %s, the deletion of %s, is paused and holds %s", job, subject,
              bytes_format_size(j->total - j->done, size, sizeof(size)));
-    else
+    else if (j->kind == POOL_JOB_REBUILD)
         warn(w->list, "resume the job",
-             "job %s, the resync of %s, is paused: until it ends, copies may differ", job, volume);
+             "job %s, the rebuild of %s, is paused: until it ends, data have a copy less", job,
+             subject);
+    else
+        warn(w->list, "resume the job", "job %s, the %s of %s, is paused%s", job,
+             pool_job_kind_name(j->kind), subject,
+             j->kind == POOL_JOB_RESYNC ? ": until it ends, copies may differ" : "");
     (void)snprintf(command, sizeof(command), "vpool jobs resume %s", job);
     warn_command(w->list, command);
     return 0;

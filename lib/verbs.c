@@ -52,6 +52,28 @@ int vpool_pool_import(struct vpool_client *c, const char *pool, const char *cons
                 err);
 }
 
+int vpool_pool_online(struct vpool_client *c, const char *pool, const char *disk, const char *path,
+                      struct vpool_error *err)
+{
+    return call(c, "pool.online",
+                json_pack("{s:s, s:s, s:s*}", "pool", pool, "disk", disk, "path", path), NULL, err);
+}
+
+int vpool_pool_replace(struct vpool_client *c, const char *pool, const char *disk, const char *path,
+                       bool force, struct vpool_error *err)
+{
+    return call(
+        c, "pool.replace",
+        json_pack("{s:s, s:s, s:s, s:b}", "pool", pool, "disk", disk, "path", path, "force", force),
+        NULL, err);
+}
+
+int vpool_pool_offline(struct vpool_client *c, const char *pool, const char *disk,
+                       struct vpool_error *err)
+{
+    return call(c, "pool.offline", json_pack("{s:s, s:s}", "pool", pool, "disk", disk), NULL, err);
+}
+
 int vpool_volume_create(struct vpool_client *c, const char *volume, uint64_t size_bytes,
                         const char *raid, struct vpool_error *err)
 {

@@ -65,6 +65,16 @@ VPOOL_API int vpool_pool_export(struct vpool_client *c, const char *pool, bool f
 VPOOL_API int vpool_pool_import(struct vpool_client *c, const char *pool, const char *const *paths,
                                 unsigned path_count, struct vpool_error *err);
 
+/* `disk` is a number, a path or a uuid, as pool.status has them. All three return when the disk is
+ * in service, or out of it; it is filled in the background (job.list). `path` NULL: where the disk
+ * was, or where the daemon finds it. `force` overwrites what the device holds. */
+VPOOL_API int vpool_pool_online(struct vpool_client *c, const char *pool, const char *disk,
+                                const char *path, struct vpool_error *err);
+VPOOL_API int vpool_pool_replace(struct vpool_client *c, const char *pool, const char *disk,
+                                 const char *path, bool force, struct vpool_error *err);
+VPOOL_API int vpool_pool_offline(struct vpool_client *c, const char *pool, const char *disk,
+                                 struct vpool_error *err);
+
 /* ---- volumes ("POOL/VOLUME") ----------------------------------------------------------------- */
 
 struct vpool_volume_info {

@@ -28,8 +28,8 @@ struct command {
     int (*run)(struct cli *cli, int argc, char **argv);
 };
 
-extern const struct command commands_pool[], commands_volume[], commands_attach[], commands_ublk[],
-    commands_watch[], commands_jobs[], commands_migrate[];
+extern const struct command commands_pool[], commands_disk[], commands_volume[], commands_attach[],
+    commands_ublk[], commands_watch[], commands_jobs[], commands_migrate[];
 
 /* ---- options -------------------------------------------------------------------------------- */
 

@@ -34,10 +34,20 @@ static void add_left(struct table *t, const json_t *j)
         table_add(t, "%d:%02d:%02d", (int)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
 }
 
+/* A volume, or "disk 1 (PATH)". */
+static void add_subject(struct table *t, const json_t *j)
+{
+    const json_t *disk = json_object_get(j, "disk");
+    if (json_is_object(disk))
+        table_add(t, "disk %d (%s)", (int)json_number(disk, "index"), json_text(disk, "path"));
+    else
+        table_add(t, "%s", json_text(j, "volume"));
+}
+
 static void print_jobs(const json_t *result)
 {
-    static const char *const headers[] = {"JOB",   "KIND",   "VOLUME", "STATE", ">DONE",
-                                          ">RATE", ">LIMIT", ">LEFT",  "ERROR", NULL};
+    static const char *const headers[] = {"JOB",   "KIND",   "OF",    "STATE", ">DONE",
+                                          ">RATE", ">LIMIT", ">LEFT", "ERROR", NULL};
     const json_t *jobs = json_object_get(result, "jobs"), *j;
     struct table t;
     size_t i;
@@ -50,7 +60,7 @@ static void print_jobs(const json_t *result)
     {
         table_add(&t, "%s", json_text(j, "job"));
         table_add(&t, "%s", json_text(j, "kind"));
-        table_add(&t, "%s", json_text(j, "volume"));
+        add_subject(&t, j);
         table_add(&t, "%s", json_text(j, "state"));
         add_progress(&t, j);
         add_rate(&t, j, "rate");
@@ -185,8 +195,7 @@ const struct command commands_jobs[] = {
      "Waits until a job has ended; exits with 1 when it failed or the time is over.\n"
      "  -t, --timeout SECONDS    no longer than this",
      cmd_wait},
-    {"jobs cancel", "POOL/N",
-     "Gives up a migration. Neither a deletion nor a resync can be: the refusal says why.",
+    {"jobs cancel", "POOL/N", "Gives up a migration. No other job can be: the refusal says why.",
      cmd_cancel},
     {"jobs", "[POOL]",
      "Work in the background, of a pool or of all: how far, how fast, how long it still takes.",

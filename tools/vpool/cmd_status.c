@@ -22,9 +22,21 @@ static void print_space(const json_t *pool)
            size_text(json_number(s, "allocated_bytes")), size_text(json_number(s, "valid_bytes")));
 }
 
+/* "rebuilding 45%" */
+static void add_state(struct table *t, const json_t *d)
+{
+    const json_t *rebuild = json_object_get(d, "rebuild");
+    uint64_t total = json_number(rebuild, "total");
+    if (total)
+        table_add(t, "%s %d%%", json_text(d, "state"),
+                  (int)((double)json_number(rebuild, "done") * 100 / (double)total));
+    else
+        table_add(t, "%s", json_text(d, "state"));
+}
+
 static void print_disks(const json_t *disks)
 {
-    static const char *const headers[] = {"DISK",    "STATE",     ">SIZE",   ">USED",
+    static const char *const headers[] = {">N",      "DISK",      "STATE",   ">SIZE", ">USED",
                                           ">ERRORS", ">CHECKSUM", ">HEALED", NULL};
     struct table t;
     table_init(&t, "    ", headers);
@@ -35,8 +47,9 @@ static void print_disks(const json_t *disks)
         const json_t *c = json_object_get(d, "counters");
         uint64_t total = json_number(d, "extents_total");
         const char *path = json_text(d, "path");
+        table_add(&t, "%d", (int)json_number(d, "index"));
         table_add(&t, path[0] ? "%s" : "(%s)", path[0] ? path : json_text(d, "last_path"));
-        table_add(&t, "%s", json_text(d, "state"));
+        add_state(&t, d);
         table_add_size(&t, json_number(d, "size_bytes"));
         table_add(&t, "%d%%", total ? (int)(json_number(d, "extents_used") * 100 / total) : 0);
         table_add(

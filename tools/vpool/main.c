@@ -15,14 +15,13 @@ static const struct command commands_here[] = {
     {"help", "[COMMAND]", "This list, or a command's help.", cmd_help},
     {0}};
 
-static const struct command *const tables[] = {commands_pool,  commands_volume, commands_attach,
-                                               commands_ublk,  commands_jobs,   commands_migrate,
-                                               commands_watch, commands_here,   NULL};
+static const struct command *const tables[] = {
+    commands_pool, commands_disk,    commands_volume, commands_attach, commands_ublk,
+    commands_jobs, commands_migrate, commands_watch,  commands_here,   NULL};
 
 /* Commands of the design whose feature is not in this release. */
-static const char *const not_yet[] = {"add",    "remove",   "replace", "offline",
-                                      "online", "scrub",    "history", "snapshot",
-                                      "clone",  "rollback", "diff",    NULL};
+static const char *const not_yet[] = {"add",   "remove",   "scrub", "history", "snapshot",
+                                      "clone", "rollback", "diff",  NULL};
 
 static void print_commands(FILE *out)
 {

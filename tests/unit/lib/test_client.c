@@ -220,6 +220,47 @@ static void a_detachment_can_be_forced(void **state)
     assert_null(strstr(s.request, "\"nbd\""));
 }
 
+static int online(struct vpool_client *c, struct vpool_error *err)
+{
+    return vpool_pool_online(c, "tank", "1", NULL, err);
+}
+
+static int replace(struct vpool_client *c, struct vpool_error *err)
+{
+    return vpool_pool_replace(c, "tank", "1", "/dev/sdf", true, err);
+}
+
+static int offline(struct vpool_client *c, struct vpool_error *err)
+{
+    return vpool_pool_offline(c, "tank", "1", err);
+}
+
+static void disks_come_and_go_by_their_names(void **state)
+{
+    (void)state;
+    static const struct {
+        int (*call)(struct vpool_client *c, struct vpool_error *err);
+        const char *method, *params[2];
+        bool has_path;
+    } calls[] = {{online, "\"pool.online\"", {"\"disk\":\"1\"", "\"pool\":\"tank\""}, false},
+                 {replace, "\"pool.replace\"", {"\"path\":\"/dev/sdf\"", "\"force\":true"}, true},
+                 {offline, "\"pool.offline\"", {"\"disk\":\"1\"", "\"pool\":\"tank\""}, false}};
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+        struct server s;
+        struct vpool_client *c = NULL;
+        struct vpool_error err = {0};
+        server_start(&s, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"disk\":1}}\n");
+        assert_int_equal(vpool_connect(s.path, 1000, &c, &err), 0);
+        assert_int_equal(calls[i].call(c, &err), 0);
+        vpool_close(c);
+        server_end(&s);
+        assert_non_null(strstr(s.request, calls[i].method));
+        assert_non_null(strstr(s.request, calls[i].params[0]));
+        assert_non_null(strstr(s.request, calls[i].params[1]));
+        assert_int_equal(strstr(s.request, "\"path\"") != NULL, calls[i].has_path);
+    }
+}
+
 /* Answers the first request together with the second, when the client has given up on it. */
 static void *late_server_run(void *arg)
 {
@@ -271,6 +312,7 @@ int main(void)
         cmocka_unit_test(parameters_that_are_not_json_never_leave),
         cmocka_unit_test(a_wrapper_sends_what_it_was_given),
         cmocka_unit_test(a_detachment_can_be_forced),
+        cmocka_unit_test(disks_come_and_go_by_their_names),
         cmocka_unit_test(an_answer_that_comes_too_late_is_not_taken_for_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,106 @@
+/* Commands about disks of a pool that come and go. */
+#include "base/bytes.h"
+#include "tools/vpool/cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A number or a uuid as it is, a path made absolute. NULL: no memory, or not UTF-8. */
+static json_t *disk_param(const char *text)
+{
+    struct vp_uuid uuid;
+    if (!text[0] || strspn(text, "0123456789") == strlen(text) || vp_uuid_parse(text, &uuid))
+        return json_string(text);
+    char *path = cli_absolute(text);
+    json_t *param = path ? json_string(path) : NULL;
+    free(path);
+    return param;
+}
+
+static json_t *path_param(const char *path)
+{
+    char *absolute = cli_absolute(path);
+    json_t *param = absolute ? json_string(absolute) : NULL;
+    free(absolute);
+    return param;
+}
+
+static void print_came(const json_t *r)
+{
+    const char *job = json_text(r, "job");
+    printf("disk %d of pool %s is %s, at %s%s%s\n", (int)json_number(r, "disk"),
+           json_text(r, "pool"), json_text(r, "state"), json_text(r, "path"),
+           job[0] ? "; job " : "", job);
+}
+
+static int cmd_online(struct cli *cli, int argc, char **argv)
+{
+    uint64_t limit = SIZE_NOT_GIVEN;
+    const struct opt opts[] = {{"limit", 0, OPT_SIZE, &limit}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 2, 3);
+    if (opts_failed(n))
+        return opts_exit(n);
+    json_t *params = json_pack("{s:s, s:o, s:I}", "pool", argv[1], "disk", disk_param(argv[2]),
+                               "limit", (json_int_t)(limit == SIZE_NOT_GIVEN ? 0 : limit));
+    if (params && n == 3 && json_object_set_new(params, "path", path_param(argv[3]))) {
+        json_decref(params);
+        params = NULL;
+    }
+    return cli_show(cli, "pool.online", params, print_came);
+}
+
+static int cmd_replace(struct cli *cli, int argc, char **argv)
+{
+    uint64_t limit = SIZE_NOT_GIVEN;
+    bool force = false;
+    const struct opt opts[] = {{"force", 0, OPT_FLAG, &force}, {"limit", 0, OPT_SIZE, &limit}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 3, 3);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(cli, "pool.replace",
+                    json_pack("{s:s, s:o, s:o, s:b, s:I}", "pool", argv[1], "disk",
+                              disk_param(argv[2]), "path", path_param(argv[3]), "force", force,
+                              "limit", (json_int_t)(limit == SIZE_NOT_GIVEN ? 0 : limit)),
+                    print_came);
+}
+
+static void print_went(const json_t *r)
+{
+    printf("disk %d of pool %s is out of service\n", (int)json_number(r, "disk"),
+           json_text(r, "pool"));
+}
+
+static int cmd_offline(struct cli *cli, int argc, char **argv)
+{
+    int n = opts_parse(cli, argc, argv, NULL, 2, 2);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(cli, "pool.offline",
+                    json_pack("{s:s, s:o}", "pool", argv[1], "disk", disk_param(argv[2])),
+                    print_went);
+}
+
+/* DISK in all of them. */
+#define DISK_HELP "DISK is its number, its path or its uuid, as `vpool status` shows them."
+
+const struct command commands_disk[] = {
+    {"online", "POOL DISK [PATH] [--limit SIZE]",
+     "Takes a disk that was away into service again.\n"
+     "It gets what it lacks, as a job in the background, and counts again when it has all.\n"
+     "  PATH             where the disk is now; without, a missing disk is looked for where it\n"
+     "                   was last and in the directories of vpoold.conf\n"
+     "  --limit SIZE     the job's limit: so much a second\n" DISK_HELP,
+     cmd_online},
+    {"replace", "POOL DISK DEVICE [--force] [--limit SIZE]",
+     "Puts another device in the place of a disk that is out of service.\n"
+     "It gets all data from the other disks, as a job in the background. What has no other copy\n"
+     "would be lost: then the command is refused.\n"
+     "  --force          overwrite what DEVICE holds\n"
+     "  --limit SIZE     the job's limit: so much a second\n" DISK_HELP,
+     cmd_replace},
+    {"offline", "POOL DISK",
+     "Takes a disk out of service, for example to pull it.\n"
+     "Refused where it has data or metadata that are nowhere else.\n" DISK_HELP,
+     cmd_offline},
+    {0}};
