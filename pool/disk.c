@@ -240,7 +240,8 @@ CO void pool_disks_fini(struct pool *p)
 {
     while (pool_groups_free_some(p, UINT_MAX))
         ;
-    pool_space_map_free(p);
+    while (pool_space_map_free_some(p))
+        ;
     for (unsigned i = 0; i < p->disk_count; i++) {
         io_dev_close(p->disk[i].io.dev);
         p->disk[i].io.dev = NULL;

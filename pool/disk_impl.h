@@ -101,7 +101,7 @@ struct pool_space_map {
 };
 
 int pool_space_map_new(struct pool *p) must_check;
-void pool_space_map_free(struct pool *p);
+bool pool_space_map_free_some(struct pool *p); /* true when something is left */
 
 /* Chunks of an arena, arenas of a group and slots of a group, by profile and geometry. */
 struct pool_group_shape {

@@ -53,16 +53,21 @@ int pool_space_map_new(struct pool *p)
     return s->id && s->slot && hash_init(&s->owners, 64) ? 0 : VP_E_NO_MEMORY;
 }
 
-void pool_space_map_free(struct pool *p)
+bool pool_space_map_free_some(struct pool *p)
 {
     struct pool_space_map *s = p->space;
     if (!s)
-        return;
+        return false;
+    if (s->slot) {
+        free(s->slot);
+        s->slot = NULL;
+        return true;
+    }
     pool_group_index_free(s);
     free(s->id);
-    free(s->slot);
     free(s);
     p->space = NULL;
+    return false;
 }
 
 struct pool_group *pool_group_find(struct pool *p, uint32_t id)

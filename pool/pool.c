@@ -1,4 +1,5 @@
 /* A pool's life: creation, closing, properties, and what it is. Import is in import.c. */
+#include "pool/disk_impl.h"
 #include "pool/keep.h"
 #include "pool/meta_impl.h"
 
@@ -60,14 +61,23 @@ CO void pool_abandon(struct pool *p)
     free(p);
 }
 
-/* A pool of 100 TiB has some hundred thousand groups and records of them. */
+/* A pool of 100 TiB has some hundred thousand groups and records of them. Its tables are mapped
+ * memory of 4 to 12 MiB each, and the kernel takes milliseconds to unmap one. */
 CO void pool_abandon_in_turns(struct pool *p)
 {
     while (pool_records_free_some(&p->records, FREED_A_TURN))
         co_yield ();
     while (pool_groups_free_some(p, FREED_A_TURN))
         co_yield ();
-    pool_abandon(p);
+    pool_records_fini(&p->records);
+    co_yield ();
+    while (pool_space_map_free_some(p))
+        co_yield ();
+    co_yield ();
+    pool_meta_fini(p);
+    co_yield ();
+    pool_disks_fini(p);
+    free(p);
 }
 
 /* ---- creation ----------------------------------------------------------------------------- */
@@ -131,6 +141,7 @@ static CO int create_metadata(struct pool *p, struct vp_error *err)
         rc = pool_log_open(p);
     if (rc)
         return rc;
+    co_yield (); /* memory for one segment was written, and an image needs that for another */
     struct pool_log_piece piece = pool_log_piece_here(p);
     rc = pool_table_image_commit(p, &piece);
     /* Once through all slots and one more: an empty slot is damage from now on (root.c, R1). */

@@ -19,7 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { WORDS_A_TURN = 4096 };
+enum { WORDS_A_TURN = 512 };
 
 /* ---- records of one volume ---------------------------------------------------------------- */
 

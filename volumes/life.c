@@ -93,8 +93,10 @@ static int workers_start(struct volumes *vs)
 
 static CO void detach_all(struct volumes *vs)
 {
-    while (!list_empty(&vs->active))
+    while (!list_empty(&vs->active)) {
         volume_detach(list_first(&vs->active, struct volume, active_link));
+        co_yield (); /* its kept memory is unmapped, which may take milliseconds */
+    }
 }
 
 /* The end of a create or import that failed after the pool was there. Without a checkpoint: it
