@@ -280,7 +280,7 @@ static CO int wait(struct control *c, const void *args, json_t **result, struct 
     }
 }
 
-/* ---- migrate.cancel, migrate.guest-paused, migrate.forget ----------------------------------- */
+/* ---- migrate.cancel, pause, resume, guest-paused, forget --------------------------------- */
 
 struct cancel_args {
     const char *volume;
@@ -296,6 +296,31 @@ static CO int cancel(struct control *c, const void *args, json_t **result, struc
     if (rc == 0)
         *result = migration_json(g);
     return rc == VP_E_NOT_FOUND ? receiver_cancel(c, a->volume, result, err) : rc;
+}
+
+static CO int pause_or_resume(struct control *c, const struct cancel_args *a, bool paused,
+                              json_t **result, struct vp_error *err)
+{
+    const struct migration *g;
+    int rc = migration_pause(c, a->volume, paused, &g, err);
+    if (rc == VP_E_NOT_FOUND)
+        return receiver_refuse(c, a->volume, paused ? "pause" : "resume", err);
+    if (rc == 0 && !g)
+        return vp_fail(err, VP_E_NOT_FOUND, "the migration has ended, and is forgotten");
+    if (rc == 0)
+        *result = migration_json(g);
+    return rc;
+}
+
+static CO int pause_move(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    return pause_or_resume(c, args, true, result, err);
+}
+
+static CO int resume_move(struct control *c, const void *args, json_t **result,
+                          struct vp_error *err)
+{
+    return pause_or_resume(c, args, false, result, err);
 }
 
 /* Returns when the volume is the other side's, or is not going to be: the guest waits. */
@@ -393,6 +418,8 @@ const struct method methods_migrate[] = {
     {"migrate.report", status_params, METHOD_READS, report},
     {"migrate.wait", wait_params, METHOD_READS, wait},
     {"migrate.cancel", cancel_params, 0, cancel},
+    {"migrate.pause", cancel_params, 0, pause_move},
+    {"migrate.resume", cancel_params, 0, resume_move},
     {"migrate.guest-paused", cancel_params, 0, guest_paused},
     {"migrate.forget", forget_params, METHOD_ALONE | METHOD_DESTROYS, forget},
     {0}};

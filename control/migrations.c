@@ -23,7 +23,8 @@ struct migration {
     struct migrate *m;           /* owned; NULL: it is being started, or has ended */
     struct migrate_status last;  /* of one that has ended */
     char job[JOB_NAME_BYTES];
-    bool waits; /* for disks, and an event has told */
+    bool waits;  /* for disks, and an event has told */
+    bool paused; /* … the same                       */
 };
 
 #define WAITS_TEXT (2 * VOLUME_FULL_NAME_MAX + 160)
@@ -260,6 +261,20 @@ static const char *migration_waits_text(const struct migration *g, char to[stati
     return to;
 }
 
+/* Also of a pause by the job of the move. */
+static void migration_tell_pause(struct control *c, struct migration *g)
+{
+    bool before = g->paused;
+    g->paused = g->m && migrate_is_paused(g->m);
+    if (g->paused && !before)
+        control_event(c, VP_LOG_WARN, "migration.paused", g->volume,
+                      "its move to %s is paused, until `vpool migrate resume %s`", g->target,
+                      g->volume);
+    else if (before && !g->paused)
+        control_event(c, VP_LOG_INFO, "migration.resumed", g->volume, "its move to %s goes on",
+                      g->target);
+}
+
 void migrations_look(struct control *c)
 {
     struct migration *g;
@@ -267,6 +282,7 @@ void migrations_look(struct control *c)
     list_for_each (g, &c->migrations.at_work, link) {
         char text[WAITS_TEXT];
         bool before = g->waits;
+        migration_tell_pause(c, g);
         g->waits = migration_waits_text(g, text)[0];
         if (g->waits && !before)
             control_event(c, VP_LOG_WARN, "migration.waits", g->volume,
@@ -378,6 +394,22 @@ int migration_cancel(struct control *c, const char *volume, const struct migrati
     return rc ? rc : migrate_cancel((*out)->m, err);
 }
 
+CO int migration_pause(struct control *c, const char *volume, bool paused,
+                       const struct migration **out, struct vp_error *err)
+{
+    const struct migration *g;
+    int rc = migration_get(c, volume, &g, err);
+    if (rc)
+        return rc;
+    struct vp_uuid id = migration_id(g);
+    struct control_pool *from = g->from;
+    from->users++; /* the move may end meanwhile */
+    rc = paused ? migrate_pause(g->m, err) : migrate_resume(g->m, err);
+    control_pool_put(from);
+    *out = rc ? NULL : migration_find(c, id);
+    return rc;
+}
+
 int migration_guest_paused(struct control *c, const char *volume, const struct migration **out,
                            struct vp_error *err)
 {
@@ -476,14 +508,14 @@ json_t *migration_json(const struct migration *g)
     const struct migrate_status *s = migration_status(g);
     char id[VP_UUID_TEXT], waits[WAITS_TEXT];
     json_t *m = json_pack(
-        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:b, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:s, "
-        "s:s}",
+        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:b, s:b, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:s, s:s}",
         "id", vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "peer", s->peer,
         "incoming", 0, "mode", migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase),
-        "ready", s->ready, "job", g->job, "started", INT(s->started), "ended",
-        number_or_null(migration_has_ended(g) ? s->ended : 0), "rate_bytes",
-        number_or_null(s->rate_bytes), "seconds_left", migration_left_json(s), "pause_ms",
-        migration_pause_json(s), "frozen_ns", number_or_null(s->frozen_ns), "verify",
+        "ready", s->ready, "paused", g->m && migrate_is_paused(g->m), "job", g->job, "started",
+        INT(s->started), "ended", number_or_null(migration_has_ended(g) ? s->ended : 0),
+        "rate_bytes", number_or_null(s->rate_bytes), "seconds_left", migration_left_json(s),
+        "pause_ms", migration_pause_json(s), "frozen_ns", number_or_null(s->frozen_ns), "verify",
         migration_verify_json(s), "waits", migration_waits_text(g, waits), "error", s->error);
     return migration_json_bytes(migration_json_cost(m, s), s);
 }

@@ -53,6 +53,10 @@ const struct migration *migration_of(struct control *c, const char *volume);
 /* Asks the move of this volume to end without effect. VP_E_NOT_FOUND, VP_E_BUSY. */
 int migration_cancel(struct control *c, const char *volume, const struct migration **out,
                      struct vp_error *err) must_check;
+/* Pauses the move of this volume, or resumes it (migrate_pause, migrate_resume). *out is NULL when
+ * the move has ended meanwhile and is forgotten. VP_E_NOT_FOUND, VP_E_BUSY, VP_E_NOT_SUPPORTED. */
+CO int migration_pause(struct control *c, const char *volume, bool paused,
+                       const struct migration **out, struct vp_error *err) must_check;
 /* The guest that uses this volume is paused: its move goes on (migrate_guest_paused).
  * VP_E_NOT_FOUND, VP_E_INVALID, VP_E_BUSY. */
 int migration_guest_paused(struct control *c, const char *volume, const struct migration **out,
@@ -71,7 +75,8 @@ int migrations_refuse(struct control *c, const struct control_pool *p, const cha
                       struct vp_error *err) must_check;
 /* Those that have ended give their pools back, and are told of. No yield. */
 void migrations_reap(struct control *c);
-/* The same, from time to time: those that wait for disks are told of. No yield. */
+/* The same, from time to time: those that wait for disks, and those that
+ * are paused or go on, are told of. No yield. */
 void migrations_look(struct control *c);
 /* The daemon stops: cancels all and waits for their ends. None is being started. The caller does
  * not hold control.lock: the end of a move may take it. */

@@ -394,17 +394,37 @@ int receivers_refuse(const struct control *c, const struct control_pool *p, cons
 
 /* ---- asked to end -------------------------------------------------------------------------- */
 
-CO int receiver_cancel(struct control *c, const char *volume, json_t **out, struct vp_error *err)
+static struct receiver *receiver_by_volume(struct control *c, const char *volume)
 {
-    struct receiver *r, *found = NULL;
+    struct receiver *r;
     list_for_each (r, &c->receivers.at_work, link)
         if (strcmp(r->volume, volume) == 0)
-            found = r;
+            return r;
+    return NULL;
+}
+
+static int receiver_none(const char *volume, struct vp_error *err)
+{
+    return vp_fail(err, VP_E_NOT_FOUND,
+                   "%s does not move: `vpool migrate status` shows what moves, and what has "
+                   "moved",
+                   volume);
+}
+
+int receiver_refuse(struct control *c, const char *volume, const char *what, struct vp_error *err)
+{
+    const struct receiver *r = receiver_by_volume(c, volume);
+    return r ? vp_fail(err, VP_E_INVALID,
+                       "%s comes from the daemon %s, which copies it: %s the move of %s there",
+                       volume, r->host, what, r->from)
+             : receiver_none(volume, err);
+}
+
+CO int receiver_cancel(struct control *c, const char *volume, json_t **out, struct vp_error *err)
+{
+    struct receiver *found = receiver_by_volume(c, volume);
     if (!found || !receiver_lock(found))
-        return vp_fail(err, VP_E_NOT_FOUND,
-                       "%s does not move: `vpool migrate status` shows what moves, and what has "
-                       "moved",
-                       volume);
+        return receiver_none(volume, err);
     int rc = receiver_decline(found, "it was cancelled here", err);
     if (rc == 0)
         *out = receiver_json(found);

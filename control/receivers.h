@@ -97,6 +97,10 @@ CO int receivers_verdict(struct control *c, const struct receiver_claim *k, bool
 CO int receivers_confirm(struct control *c, const struct receiver_claim *k,
                          struct vp_error *err) must_check;
 
+/* Why a command about the move of this volume is not for this daemon. VP_E_INVALID: it comes from
+ * elsewhere, and `what` ("pause") is to be said there. VP_E_NOT_FOUND: it does not. */
+int receiver_refuse(struct control *c, const char *volume, const char *what,
+                    struct vp_error *err) must_check;
 /* The operator's cancel, by the volume here, "POOL/VOL". *out: a new reference, the move as it
  * ended. VP_E_NOT_FOUND: it does not come from elsewhere. */
 CO int receiver_cancel(struct control *c, const char *volume, json_t **out,

@@ -51,12 +51,12 @@ static uint64_t rate_of(uint64_t bytes, uint64_t ns)
     return max_u64((uint64_t)((double)bytes * 1e9 / (double)max_u64(ns, 1)), 1);
 }
 
-/* So many bytes were copied since. False: too few. */
+/* So many bytes were copied since, by the clock of the move. False: too few. */
 static bool live_measure(struct migrate *m, uint64_t bytes, uint64_t since_ns)
 {
     if (bytes < RATE_BYTES_MIN)
         return false;
-    m->status.rate_bytes = rate_of(bytes, reactor_now_ns() - since_ns);
+    m->status.rate_bytes = rate_of(bytes, migrate_clock_ns(m) - since_ns);
     return true;
 }
 
@@ -99,7 +99,7 @@ static CO int live_look(struct migrate *m)
 
 static CO int live_scan(struct migrate *m)
 {
-    uint64_t since_ns = reactor_now_ns();
+    uint64_t since_ns = migrate_clock_ns(m);
     int rc = 0;
     while (!rc && !copy_scan_is_done(&m->copy)) {
         rc = migrate_copy_step(m);
@@ -110,7 +110,7 @@ static CO int live_scan(struct migrate *m)
 
 static CO int live_round(struct migrate *m)
 {
-    uint64_t since_ns = reactor_now_ns(), before = live_bytes(m), steps_ns = m->steps_ns;
+    uint64_t since_ns = migrate_clock_ns(m), before = live_bytes(m), steps_ns = m->steps_ns;
     int rc = 0;
     m->status.rounds++;
     pool_job_count(m->job, m->status.dirty_bytes);
@@ -234,7 +234,7 @@ static bool guest_is_due(struct migrate *m)
 /* Clients could be stopped, and somebody else stops them. */
 CO int live_await_guest(struct migrate *m)
 {
-    uint64_t deadline_ns = reactor_now_ns() + m->guest_ns;
+    uint64_t deadline_ns = migrate_clock_ns(m) + m->guest_ns;
     int rc = 0;
     if (!m->guest_ns)
         return 0;
@@ -242,13 +242,13 @@ CO int live_await_guest(struct migrate *m)
     if (m->ready)
         m->ready(m->ready_arg);
     while (!rc && guest_is_due(m)) {
-        if (reactor_now_ns() >= deadline_ns)
+        if (migrate_clock_ns(m) >= deadline_ns)
             rc = migrate_fail(m, VP_E_TIMED_OUT,
                               "it was ready, and within %" PRIu64
                               " s nobody said that the guest is paused",
                               m->guest_ns / SECOND_NS);
         else
-            migrate_rest(m, deadline_ns);
+            migrate_rest(m, deadline_ns + m->paused_ns);
         m->rounds_from = m->status.rounds;
         m->stops_from = m->copy.seen.stops;
         m->checks_from = m->status.checks;

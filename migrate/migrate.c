@@ -381,8 +381,9 @@ CO void migrate_rest(struct migrate *m, uint64_t until_ns)
 /* Its job may be paused or limited while clients do not wait for it. */
 CO int migrate_await_turn(struct migrate *m)
 {
-    while (!m->cancelled && !m->job->hurry && !pool_job_may_go_on(m->job))
-        migrate_rest(m, m->job->state == POOL_JOB_RUNNING ? m->job->due_ns : UINT64_MAX);
+    int rc = migrate_await_job(m);
+    if (rc && !m->cancelled)
+        return rc;
     if (m->overdue)
         return migrate_fail(m, VP_E_TIMED_OUT,
                             "%s has not taken what was left within the %" PRIu64

@@ -188,6 +188,16 @@ uint64_t migrate_waits_ns(const struct migrate *m);
  * ended. VP_E_BUSY: it is not ready yet, and clients would be stopped for long.
  */
 int migrate_guest_paused(struct migrate *m, struct vp_error *err) must_check;
+/*
+ * It copies nothing until it is resumed; the step under way ends. Clients write, and what they
+ * change is copied afterwards. A target that is not reached meanwhile is waited for as while it
+ * copies. Both do nothing to a move that is so already. The move may have ended, and be freed, when
+ * they return. VP_E_BUSY: the switch has begun, or it is past it. VP_E_NOT_SUPPORTED: offline,
+ * clients wait. Those of pool_job_pause.
+ */
+CO int migrate_pause(struct migrate *m, struct vp_error *err) must_check;
+CO int migrate_resume(struct migrate *m, struct vp_error *err) must_check;
+bool migrate_is_paused(const struct migrate *m);
 /* VP_E_BUSY: it is past the point. It ends soon, not at once. */
 int migrate_cancel(struct migrate *m, struct vp_error *err) must_check;
 /* The daemon stops: a move that can be cancelled is. One that is past the point asks the other

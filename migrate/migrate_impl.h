@@ -250,8 +250,10 @@ struct migrate {
     unsigned rounds_from;  /* rounds and stops before these do not count: they only followed the */
     uint64_t stops_from;   /* clients of a move that was ready; so did checks before these */
     unsigned checks_from;
-    uint64_t steps_ns;   /* in steps of the copy, without its waits for a turn */
-    uint64_t round_rate; /* bytes a second, of the last round that says something; 0: none */
+    uint64_t steps_ns;       /* in steps of the copy, without its waits for a turn */
+    uint64_t round_rate;     /* bytes a second, of the last round that says something; 0: none */
+    uint64_t paused_ns;      /* in which the job was paused */
+    uint64_t pause_probe_ns; /* while it is: when the other side is looked for */
     uint64_t frozen_at_ns;
     uint64_t waits_since_ns; /* for disks or the other daemon; 0: not */
     bool drains;             /* watch.c watches how long clients wait */
@@ -270,8 +272,8 @@ __attribute__((format(printf, 3, 4))) int migrate_fail(struct migrate *m, int rc
                                                        ...);
 /* Waits until then, but no longer than 50 ms, and not once the move is cancelled. */
 CO void migrate_rest(struct migrate *m, uint64_t until_ns);
-/* Waits while the job of the move is paused or ahead of its limit. VP_E_CANCELLED, as migrate_fail
- * has it. */
+/* Waits while the job of the move is paused or ahead of its limit. VP_E_CANCELLED, VP_E_TIMED_OUT
+ * (what is left takes too long), and those of a flush: as migrate_fail has them. */
 CO int migrate_await_turn(struct migrate *m) must_check;
 /* What was copied, was zero, or was compared, so far. */
 uint64_t migrate_done_bytes(const struct migrate *m);
@@ -290,6 +292,14 @@ CO int migrate_freeze(struct migrate *m) must_check;
 
 /* Opens the gate of v, which is served again. */
 CO void migrate_thaw(struct migrate *m, struct volume *v);
+
+/* ---- steer.c ------------------------------------------------------------------------------- */
+
+/* Waits while the job is paused or ahead of its limit, and the move is not cancelled. Errors: as
+ * migrate_fail has them: the other side is lost meanwhile. */
+CO int migrate_await_job(struct migrate *m) must_check;
+/* The reactor's clock, without the time in which the move was paused. */
+uint64_t migrate_clock_ns(const struct migrate *m);
 
 /* ---- ends.c ------------------------------------------------------------------------------- */
 

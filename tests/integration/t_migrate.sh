@@ -57,6 +57,7 @@ ok vpool volume create silo/taken --size 1M
 refused 'silo/taken exists already' move tank/v silo/taken
 ok vpool volume delete silo/taken
 refused 'does not move' vpool migrate cancel tank/v
+refused 'does not move' vpool migrate pause tank/v
 refused 'does not move' vpool migrate forget tank/v --force
 same "$(moves phase)" "" "moves"
 
@@ -111,16 +112,18 @@ ended_early() { vpool jobs cancel "$job" 2>&1 | grep -q 'has ended: done'; }
 for ((i = 0; i < 5; i++)); do # until the move is slower than these commands
     draining silo/w tank/v
     job=$(field '.migrations[0].job' vpool migrate status)
-    paused=$(vpool jobs pause "$job" 2>&1)
+    paused=$(vpool jobs pause "$job" 2>&1) paused_move=$(vpool migrate pause silo/w 2>&1)
     ended_early || break
     ok vpool migrate tank/v --to silo/w --mode offline --wait
 done
 [ "$i" -lt 5 ] || fail "each move was too quick for this test"
 [[ $paused = *'is neither paused nor limited'* ]] || fail "it was paused: $paused"
+[[ $paused_move = *'clients of silo/w wait while it is copied to tank/v: it is not paused'* ]] || fail "it was paused: $paused_move"
 until_ok 20 eval '[ "$(volumes)" = silo/w=online ]' || fail "$(vpool volume list)"
 
-step "a daemon that stops ends the move first"
+step "a daemon that stops ends the move first, and one that is paused"
 copying silo/w tank/v
+ok vpool migrate pause silo/w
 daemon_stop
 daemon_start
 same "$(volumes)" "silo/w=online" "volumes"

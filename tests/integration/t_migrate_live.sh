@@ -117,11 +117,24 @@ same "$(field ".jobs[]|select(.job==\"$job\").limit" vpool jobs tank)" $((20 * 1
 ok vpool jobs limit "$job" 10M
 ok vpool jobs pause "$job"
 same "$(field ".jobs[]|select(.job==\"$job\").state" vpool jobs tank)" paused "job"
-ok vpool jobs resume "$job"
+same "$(now paused)" true "paused"
+refused 'no volume|does not move' vpool migrate pause tank/none
+ok vpool migrate resume tank/v
+same "$(now paused)" false "resumed"
+ok vpool migrate pause silo/v
+[[ $out = "paused: tank/v stays where it is, and its move to silo/v goes on after"* ]] || fail "$out"
+vpool migrate status | grep -q 'copying, paused' || fail "$(vpool migrate status)"
+same "$(field ".jobs[]|select(.job==\"$job\").state" vpool jobs tank)" paused "job"
+until_ok 10 eval 'vpool events | grep -q "migration.paused *tank/v: its move to silo/v is paused"' || fail "$(vpool events)"
+copied=$(now copied_bytes) && requests=$(field '[.attachments[].requests]|add' vpool attachments)
+until_ok 20 loaded "$requests" || fail "clients wait in a pause"
+same "$(now "copied_bytes, .migrations[0].dirty_bytes > 0" | xargs)" "$copied true" "copied in a pause"
+ok vpool migrate resume tank/v
 phase_is copying || fail "it was too quick for this test: $(vpool migrate status)"
 until_ok 10 eval '[ "$(now "converges, (.migrations[0].seconds_left >= 0)" | xargs)" = "true true" ]' || fail "$(vpool migrate status --json)"
 
-step "a move that is cancelled in the middle leaves the volume where it was"
+step "a move that is cancelled in the middle, and in a pause, leaves the volume where it was"
+ok vpool migrate pause tank/v
 ok vpool migrate cancel tank/v
 same "$(volumes)" "tank/v=online" "volumes"
 same "$(last phase)" cancelled "phase"

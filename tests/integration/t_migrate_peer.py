@@ -165,7 +165,7 @@ class World:
         self.proxies = [Proxy(h) for h in self.hosts]
         self.clients = []
         self.took = {}
-        self.trials = self.compared = 0
+        self.trials = self.compared = self.pauses = 0
 
     def fail(self, text):
         status = [h.tries("migrate", "status").stdout for h in self.hosts]
@@ -408,6 +408,25 @@ def cancelled(w, which):
     return run
 
 
+def paused(w, seconds):
+    def run(at, move, mode):
+        host, there = w.hosts[at], w.hosts[1 - at]
+        if host.tries("migrate", "pause", f"{host.pool}/v").returncode == 0:
+            out = there.tries("migrate", "pause", f"{there.pool}/v")
+            if out.returncode == 0 or f"pause the move of {host.pool}/v there" not in out.stderr:
+                w.fail(f"a pause at the destination: {out.stdout}{out.stderr}")
+            time.sleep(0.5)  # the step that was under way
+            before = w.move_of(at, move)
+            time.sleep(seconds)
+            now = w.move_of(at, move)
+            if not now["paused"] or now["copied_bytes"] != before["copied_bytes"] or now["breaks"]:
+                w.fail(f"it is not paused: {before} {now}")
+            host.vpool("migrate", "resume", f"{host.pool}/v")
+            w.pauses += 1
+        w.end_of(at, move)
+    return run
+
+
 def run(directory, rng, w):
     w.start()
     for mode in MODES:
@@ -427,6 +446,11 @@ def run(directory, rng, w):
             w.trial("the network is silent for three seconds", mode, silent(w, 3), ("done", "stays"))
             for which in ("source", "destination"):
                 w.trial(f"the {which} stands still for two seconds", mode, stopped(w, which, 2), ("done", "stays"))
+        for _ in range(4):  # until one is slower than a command
+            if w.pauses == 0:
+                w.trial("paused", "live", paused(w, 6), ("done",))
+    if ROUNDS and not w.pauses:
+        w.fail("no move was paused")
     w.trial("the network is silent for good", "offline", silent_for_good(w), ("stays",))
     clients_end(w.clients)
     print(f"{sum(c.connects for c in w.clients)} connections, {sum(c.verified for c in w.clients)} blocks verified")

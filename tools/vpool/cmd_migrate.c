@@ -302,8 +302,9 @@ static void print_moves(const json_t *moves)
         table_add(&t, "%s", from_text(m, from, sizeof(from)));
         table_add(&t, "%s", to_text(m, to, sizeof(to)));
         table_add(&t, "%s", text_or_dash(m, "mode"));
-        table_add(&t, "%s%s", json_text(m, "phase"),
-                  json_is_true(json_object_get(m, "ready")) ? ", ready" : "");
+        table_add(&t, "%s%s%s", json_text(m, "phase"),
+                  json_is_true(json_object_get(m, "ready")) ? ", ready" : "",
+                  json_is_true(json_object_get(m, "paused")) ? ", paused" : "");
         table_add(&t, "%s", progress_text(m, progress, sizeof(progress)));
         table_add(&t, rate ? "%s/s" : "-", size_text(rate));
         table_add(&t, "%s", is_live(m) ? size_text(json_number(m, "dirty_bytes")) : "-");
@@ -445,6 +446,42 @@ static int cmd_cancel(struct cli *cli, int argc, char **argv)
     return rc;
 }
 
+/* ---- pause, resume --------------------------------------------------------------------------- */
+
+static void print_paused(const json_t *m)
+{
+    char from[300], to[560];
+    printf("paused: %s stays where it is, and its move to %s goes on after `vpool migrate resume "
+           "%s`\n",
+           from_text(m, from, sizeof(from)), to_text(m, to, sizeof(to)), json_text(m, "from"));
+}
+
+static void print_resumed(const json_t *m)
+{
+    char from[300], to[560];
+    printf("resumed: %s moves to %s\n", from_text(m, from, sizeof(from)),
+           to_text(m, to, sizeof(to)));
+}
+
+static int pause_or_resume(struct cli *cli, int argc, char **argv, const char *method,
+                           void (*print)(const json_t *m))
+{
+    int n = opts_parse(cli, argc, argv, NULL, 1, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(cli, method, json_pack("{s:s}", "volume", argv[1]), print);
+}
+
+static int cmd_pause(struct cli *cli, int argc, char **argv)
+{
+    return pause_or_resume(cli, argc, argv, "migrate.pause", print_paused);
+}
+
+static int cmd_resume(struct cli *cli, int argc, char **argv)
+{
+    return pause_or_resume(cli, argc, argv, "migrate.resume", print_resumed);
+}
+
 /* ---- guest-paused ---------------------------------------------------------------------------- */
 
 /* Returns at the switch: whoever has paused the guest lets it go on there then, and what is left to
@@ -536,6 +573,11 @@ const struct command commands_migrate[] = {
      "What the last 64 moves took and cost, over restarts of the daemon.", cmd_report},
     {"migrate cancel", "POOL/VOL", "Ends a move without effect: the volume stays where it was.",
      cmd_cancel},
+    {"migrate pause", "POOL/VOL",
+     "Stops the copy of a move; clients go on, and what they write is copied afterwards.\n"
+     "Not once its clients wait for it.",
+     cmd_pause},
+    {"migrate resume", "POOL/VOL", "Lets a move that was paused go on.", cmd_resume},
     {"migrate guest-paused", "POOL/VOL",
      "The guest that uses the volume is paused: a move that waits for that (--await-guest) goes\n"
      "to its end. Returns when the volume is at the other side.",
