@@ -12,7 +12,8 @@
 struct start_args {
     const char *volume, *to, *mode, *peer;
     /* 0: not given */
-    uint64_t max_downtime_ms, mirror_wait_ms, bandwidth_bytes, impact_percent, guest_wait_ms;
+    uint64_t max_downtime_ms, mirror_wait_ms, bandwidth_bytes, impact_percent, guest_wait_ms,
+        deadline_ms;
     bool full_speed, verify, dry_run;
 };
 static const struct param start_params[] = {
@@ -25,6 +26,7 @@ static const struct param start_params[] = {
     PARAM(struct start_args, bandwidth_bytes, PARAM_NUMBER, false, 1 << 20, UINT64_C(1) << 50),
     PARAM(struct start_args, impact_percent, PARAM_NUMBER, false, 101, 10000),
     PARAM(struct start_args, guest_wait_ms, PARAM_NUMBER, false, 1000, 86400000),
+    PARAM(struct start_args, deadline_ms, PARAM_NUMBER, false, 1000, UINT64_C(2592000000)),
     PARAM(struct start_args, full_speed, PARAM_BOOL, false, 0, 0),
     PARAM(struct start_args, verify, PARAM_BOOL, false, 0, 0),
     PARAM(struct start_args, dry_run, PARAM_BOOL, false, 0, 0),
@@ -137,12 +139,14 @@ static CO int estimate_add(const struct migrate_options *o, const struct migrate
     if (rc)
         return rc;
     bool ends = e.outlook.known && !e.outlook.never;
+    json_t *meets = o->deadline_ms && ends ? json_boolean(e.outlook.ns / 1000000 <= o->deadline_ms)
+                                           : json_null();
     json_t *estimate =
-        json_pack("{s:I, s:I, s:I, s:o, s:o, s:I}", "bytes", INT(e.bytes), "rate_bytes",
+        json_pack("{s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "bytes", INT(e.bytes), "rate_bytes",
                   INT(e.rate_bytes), "written_bytes", INT(e.written_bytes), "seconds",
                   ends ? json_real((double)e.outlook.ns / 1e9) : json_null(), "converges",
                   e.outlook.known ? json_boolean(!e.outlook.never) : json_null(), "pause_ns",
-                  INT(e.pause_ns));
+                  INT(e.pause_ns), "meets_deadline", meets);
     return json_object_set_new(to, "estimate", estimate)
                ? vp_fail(err, VP_E_NO_MEMORY, "out of memory")
                : 0;
@@ -160,6 +164,7 @@ static CO int start_on(struct control *c, const struct way *w, enum migrate_mode
                                       .mirror_ms = a->mirror_wait_ms,
                                       .limit_bytes = a->bandwidth_bytes,
                                       .guest_ms = a->guest_wait_ms,
+                                      .deadline_ms = a->deadline_ms,
                                       .verify = a->verify,
                                       .impact_percent = a->full_speed ? MIGRATE_IMPACT_ANY
                                                                       : (unsigned)a->impact_percent,

@@ -25,6 +25,7 @@ struct migration {
     char job[JOB_NAME_BYTES];
     bool waits;  /* for disks, and an event has told */
     bool paused; /* … the same                       */
+    bool late;   /* … the same, once                 */
 };
 
 #define WAITS_TEXT (2 * VOLUME_FULL_NAME_MAX + 160)
@@ -275,6 +276,18 @@ static void migration_tell_pause(struct control *c, struct migration *g)
                       g->target);
 }
 
+static void migration_tell_late(struct control *c, struct migration *g)
+{
+    if (g->late || !g->m || !migrate_is_late(g->m))
+        return;
+    uint64_t now = reactor_wall_seconds(), deadline = migrate_status(g->m)->deadline;
+    g->late = true;
+    control_event(c, VP_LOG_WARN, "migration.late", g->volume,
+                  "as it goes now, its move to %s does not end by its deadline, in %" PRIu64
+                  " s, and then ends without effect",
+                  g->target, deadline - min_u64(now, deadline));
+}
+
 void migrations_look(struct control *c)
 {
     struct migration *g;
@@ -283,6 +296,7 @@ void migrations_look(struct control *c)
         char text[WAITS_TEXT];
         bool before = g->waits;
         migration_tell_pause(c, g);
+        migration_tell_late(c, g);
         g->waits = migration_waits_text(g, text)[0];
         if (g->waits && !before)
             control_event(c, VP_LOG_WARN, "migration.waits", g->volume,
@@ -508,12 +522,14 @@ json_t *migration_json(const struct migration *g)
     const struct migrate_status *s = migration_status(g);
     char id[VP_UUID_TEXT], waits[WAITS_TEXT];
     json_t *m = json_pack(
-        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:b, s:b, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, "
-        "s:s, s:s}",
+        "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:b, s:b, s:o, s:b, s:s, s:I, s:o, s:o, s:o, s:o, "
+        "s:o, "
+        "s:o, s:s, s:s}",
         "id", vp_uuid_format(s->id, id), "from", g->volume, "to", g->target, "peer", s->peer,
         "incoming", 0, "mode", migrate_mode_name(s->mode), "phase", migrate_phase_name(s->phase),
-        "ready", s->ready, "paused", g->m && migrate_is_paused(g->m), "job", g->job, "started",
-        INT(s->started), "ended", number_or_null(migration_has_ended(g) ? s->ended : 0),
+        "ready", s->ready, "paused", g->m && migrate_is_paused(g->m), "deadline",
+        number_or_null(s->deadline), "late", g->m && migrate_is_late(g->m), "job", g->job,
+        "started", INT(s->started), "ended", number_or_null(migration_has_ended(g) ? s->ended : 0),
         "rate_bytes", number_or_null(s->rate_bytes), "seconds_left", migration_left_json(s),
         "pause_ms", migration_pause_json(s), "frozen_ns", number_or_null(s->frozen_ns), "verify",
         migration_verify_json(s), "waits", migration_waits_text(g, waits), "error", s->error);

@@ -75,8 +75,8 @@ int migrations_refuse(struct control *c, const struct control_pool *p, const cha
                       struct vp_error *err) must_check;
 /* Those that have ended give their pools back, and are told of. No yield. */
 void migrations_reap(struct control *c);
-/* The same, from time to time: those that wait for disks, and those that
- * are paused or go on, are told of. No yield. */
+/* The same, from time to time: those that wait for disks, are paused or go
+ * on, or are late, are told of. No yield. */
 void migrations_look(struct control *c);
 /* The daemon stops: cancels all and waits for their ends. None is being started. The caller does
  * not hold control.lock: the end of a move may take it. */

@@ -276,6 +276,7 @@ CO int live_drain(struct migrate *m)
 CO void live_end(struct migrate *m)
 {
     struct reactor *on = m->source ? volume_reactor(m->source) : NULL;
+    deadline_end(m);
     impact_end(m);
     if (m->mirror && m->mirror->slot_count)
         vp_ignore(migrate_call(m, mirror_end, m->mirror), "its workers report nothing");

@@ -174,6 +174,7 @@ static struct migrate *move_new(const struct migrate_options *o)
     m->lost_ns = (o->lost_ms ? o->lost_ms : LOST_MS) * MS_NS;
     m->answer_ns = (o->answer_ms ? o->answer_ms : ANSWER_MS) * MS_NS;
     m->guest_ns = o->guest_ms * MS_NS;
+    m->deadline_ns = o->deadline_ms ? reactor_now_ns() + o->deadline_ms * MS_NS : 0;
     m->ready = o->ready;
     m->ready_arg = o->ready_arg;
     (void)snprintf(m->volume, sizeof(m->volume), "%s", o->volume);
@@ -183,6 +184,7 @@ static struct migrate *move_new(const struct migrate_options *o)
     s->verify = m->verifies;
     s->phase = MIGRATE_PREPARING;
     s->started = reactor_wall_seconds();
+    s->deadline = o->deadline_ms ? s->started + div_up(o->deadline_ms, 1000) : 0;
     (void)snprintf(s->from, sizeof(s->from), "%s/%s", pool_name(from), m->volume);
     move_peer(m, o);
     m->there.id = m->here.id = s->id;
@@ -192,6 +194,7 @@ static struct migrate *move_new(const struct migrate_options *o)
     co_queue_init(&m->ended);
     co_queue_init(&m->turn);
     co_queue_init(&m->hold);
+    co_queue_init(&m->due_wait);
     return m;
 }
 
@@ -331,7 +334,7 @@ CO int migrate_renew(struct migrate *m)
                       "it is tried again");
     }
     if (m->cancelled)
-        return migrate_fail(m, VP_E_CANCELLED, "it was cancelled");
+        return migrate_fail_cancelled(m);
     return migrate_call(m, copy_found, &m->copy);
 }
 
@@ -389,7 +392,7 @@ CO int migrate_await_turn(struct migrate *m)
                             "%s has not taken what was left within the %" PRIu64
                             " ms for which clients of %s may wait: look at the disks of its pool",
                             m->status.to, m->hold_ns / MS_NS, m->status.from);
-    return m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : 0;
+    return m->cancelled ? migrate_fail_cancelled(m) : 0;
 }
 
 /* A limited copy goes in small steps, so that its reads and writes are spread over time. */
@@ -397,11 +400,19 @@ CO int migrate_await_turn(struct migrate *m)
 /* Whoever compares while clients wait looks at the time after each step. */
 #define CHECK_FROZEN_BYTES (UINT64_C(256) << 10)
 
+/* The way to the target was cut because the move is to end. */
+static bool is_cut(const struct migrate *m, int rc)
+{
+    return rc == VP_E_PEER_LOST && m->cancelled;
+}
+
 static int step_fail(struct migrate *m, int rc)
 {
     static const char *const acts[] = {
         [COPY_READS] = "reading", [COPY_WRITES] = "writing", [COPY_READS_BACK] = "reading back"};
     const struct copy *c = &m->copy;
+    if (is_cut(m, rc))
+        return migrate_fail_cancelled(m);
     if (rc == VP_E_COPY_DIFFERS)
         return migrate_fail(m, rc,
                             "%s differs from %s in the 4 KiB at byte %" PRIu64
@@ -448,6 +459,8 @@ CO int migrate_flush(struct migrate *m)
             return found;
         rc = migrate_call(m, copy_flush, &m->copy);
     }
+    if (is_cut(m, rc))
+        return migrate_fail_cancelled(m);
     return rc ? migrate_fail(m, rc, "flushing %s: %s", m->status.to, vp_err_text(rc)) : 0;
 }
 
@@ -499,8 +512,7 @@ static CO int move_stop_clients(struct migrate *m)
         return held;
     for (;;) {
         migrate_phase_move(m, MIGRATE_FREEZING);
-        int rc =
-            m->cancelled ? migrate_fail(m, VP_E_CANCELLED, "it was cancelled") : migrate_freeze(m);
+        int rc = m->cancelled ? migrate_fail_cancelled(m) : migrate_freeze(m);
         if (rc)
             return rc;
         migrate_look(m);
@@ -577,6 +589,8 @@ CO int migrate_start(const struct migrate_options *o, struct migrate **out, stru
     if (!m)
         return start_refuse(o, vp_fail(err, VP_E_NO_MEMORY, "out of memory"));
     rc = move_prepare(m, err);
+    if (!rc)
+        rc = deadline_begin(m, err);
     if (!rc && co_spawn(move_run, m, "migration"))
         rc = vp_fail(err, VP_E_IO_TOO_MANY_COROUTINES, "too much is going on: try again");
     if (rc) {
@@ -618,10 +632,7 @@ int migrate_cancel(struct migrate *m, struct vp_error *err)
     if (m->status.phase >= MIGRATE_SWITCHING)
         return vp_fail(err, VP_E_BUSY, "the migration of %s to %s is %s: it cannot be cancelled",
                        m->status.from, m->status.to, migrate_phase_name(m->status.phase));
-    m->cancelled = true;
-    migrate_cut(m);
-    co_queue_wake_all(&m->turn);
-    co_queue_wake_all(&m->hold);
+    migrate_break(m);
     return 0;
 }
 

@@ -97,6 +97,9 @@ struct migrate_options {
     uint64_t lost_ms;     /* live: how long the other daemon may not be reached; 0: 30,000 */
     uint64_t answer_ms;   /* how long clients wait for its word that the volume has arrived; 0:
                              30,000. Then the volume is in doubt */
+    /* After its begin: unless the switch has begun then, it fails, and the volume stays. It
+     * lengthens no pause, and makes the copy no faster. 0: none. */
+    uint64_t deadline_ms;
     /* live: what requests may take while it copies, in percent of what they took before; 0: 200 */
     unsigned impact_percent;
     /* live: when clients could be stopped, the move waits so long for migrate_guest_paused, and
@@ -160,6 +163,7 @@ struct migrate_status {
     unsigned breaks;         /* how often the other daemon was not reached any more */
     bool ready;              /* it waits for migrate_guest_paused */
     uint64_t started, ended; /* seconds since 1970; ended 0: not yet */
+    uint64_t deadline;       /* the same; 0: none                    */
     /* How long clients waited when they were stopped: the last time, which is the switch of a move
      * that is done; all times; the longest time. 0: not yet known. */
     uint64_t frozen_ns, frozen_all_ns, frozen_longest_ns;
@@ -198,6 +202,8 @@ int migrate_guest_paused(struct migrate *m, struct vp_error *err) must_check;
 CO int migrate_pause(struct migrate *m, struct vp_error *err) must_check;
 CO int migrate_resume(struct migrate *m, struct vp_error *err) must_check;
 bool migrate_is_paused(const struct migrate *m);
+/* It has a deadline, and will not have been copied by then, as it goes now. */
+bool migrate_is_late(const struct migrate *m);
 /* VP_E_BUSY: it is past the point. It ends soon, not at once. */
 int migrate_cancel(struct migrate *m, struct vp_error *err) must_check;
 /* The daemon stops: a move that can be cancelled is. One that is past the point asks the other

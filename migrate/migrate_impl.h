@@ -250,8 +250,13 @@ struct migrate {
     unsigned rounds_from;  /* rounds and stops before these do not count: they only followed the */
     uint64_t stops_from;   /* clients of a move that was ready; so did checks before these */
     unsigned checks_from;
-    uint64_t steps_ns;       /* in steps of the copy, without its waits for a turn */
-    uint64_t round_rate;     /* bytes a second, of the last round that says something; 0: none */
+    uint64_t steps_ns;        /* in steps of the copy, without its waits for a turn */
+    uint64_t round_rate;      /* bytes a second, of the last round that says something; 0: none */
+    uint64_t deadline_ns;     /* 0: none */
+    bool expired;             /* it is cancelled because of that */
+    bool due_begun, due_over; /* a coroutine waits for the deadline; it needs not any more */
+    struct co_group due;
+    struct co_queue due_wait;
     uint64_t paused_ns;      /* in which the job was paused */
     uint64_t pause_probe_ns; /* while it is: when the other side is looked for */
     uint64_t frozen_at_ns;
@@ -298,6 +303,16 @@ CO void migrate_thaw(struct migrate *m, struct volume *v);
 /* Waits while the job is paused or ahead of its limit, and the move is not cancelled. Errors: as
  * migrate_fail has them: the other side is lost meanwhile. */
 CO int migrate_await_job(struct migrate *m) must_check;
+/* m->cancelled: the move is to end. Why is its error: VP_E_CANCELLED, or VP_E_TIMED_OUT at its
+ * deadline. */
+int migrate_fail_cancelled(struct migrate *m);
+/* The move is to end as soon as it can. No yield. */
+void migrate_break(struct migrate *m);
+/* From now on the move is cancelled at its deadline, if it has one.
+ * VP_E_IO_TOO_MANY_COROUTINES. */
+int deadline_begin(struct migrate *m, struct vp_error *err) must_check;
+/* Also of one that has not begun. The deadline does nothing any more. */
+CO void deadline_end(struct migrate *m);
 /* The reactor's clock, without the time in which the move was paused. */
 uint64_t migrate_clock_ns(const struct migrate *m);
 

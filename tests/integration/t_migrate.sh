@@ -121,6 +121,16 @@ done
 [[ $paused_move = *'clients of silo/w wait while it is copied to tank/v: it is not paused'* ]] || fail "it was paused: $paused_move"
 until_ok 20 eval '[ "$(volumes)" = silo/w=online ]' || fail "$(vpool volume list)"
 
+step "a move that does not end by its deadline says so early, and leaves everything as it was"
+refused "'deadline_ms' is 0, which is not between" vpool migrate silo/w --to tank/v --deadline 0
+same "$(vpool migrate estimate silo/w --to tank/v --bandwidth 2M --deadline 3 --json | jq -c .estimate.meets_deadline)" false "estimate"
+ok vpool migrate silo/w --to tank/v --bandwidth 2M --deadline 3
+until_ok 10 eval 'vpool migrate status | grep -q "it does not end by its deadline"' || fail "$(vpool migrate status --json)"
+until_ok 10 eval '[ "$(volumes)" = silo/w=online ]' || fail "$(vpool volume list)"
+same "$(field '.migrations[-1]|[.phase, .deadline - .started]|map(tostring)|join(" ")' vpool migrate status)" "failed 3" "status"
+vpool events | grep -q 'migration.late *silo/w: as it goes now, its move to tank/v does not end by its deadline' || fail "$(vpool events)"
+vpool events | grep -q 'migration.failed *silo/w: it stays, and has not become tank/v: its deadline has passed with .* left to copy' || fail "$(vpool events)"
+
 step "a daemon that stops ends the move first, and one that is paused"
 copying silo/w tank/v
 ok vpool migrate pause silo/w

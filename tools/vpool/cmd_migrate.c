@@ -198,6 +198,8 @@ static void print_estimate(const json_t *e)
                duration_text((double)json_number(e, "pause_ns") / 1e9, pause));
     else
         printf("nothing is allocated\n");
+    if (json_is_false(json_object_get(e, "meets_deadline")))
+        printf("it would not end by its deadline, and then end without effect\n");
 }
 
 static void print_started(const json_t *result)
@@ -240,11 +242,17 @@ static json_t *number_if_given(uint64_t n)
     return n == SIZE_NOT_GIVEN ? NULL : json_integer((json_int_t)n);
 }
 
+static json_t *ms_if_given(uint64_t seconds)
+{
+    return number_if_given(seconds < UINT64_MAX / 1000 ? seconds * 1000 : seconds);
+}
+
 static int migrate_or_estimate(struct cli *cli, int argc, char **argv, bool dry_run)
 {
     const char *to = NULL, *mode = NULL, *peer = NULL;
     uint64_t max_downtime = SIZE_NOT_GIVEN, mirror_wait = SIZE_NOT_GIVEN;
     uint64_t bandwidth = SIZE_NOT_GIVEN, impact = SIZE_NOT_GIVEN, guest = SIZE_NOT_GIVEN;
+    uint64_t deadline = SIZE_NOT_GIVEN;
     bool full_speed = false, verify = false, wait = false;
     const struct opt opts[] = {{"to", 0, OPT_TEXT, &to},
                                {"mode", 0, OPT_TEXT, &mode},
@@ -253,6 +261,7 @@ static int migrate_or_estimate(struct cli *cli, int argc, char **argv, bool dry_
                                {"mirror-wait", 0, OPT_NUMBER, &mirror_wait},
                                {"bandwidth", 0, OPT_SIZE, &bandwidth},
                                {"impact", 0, OPT_NUMBER, &impact},
+                               {"deadline", 0, OPT_NUMBER, &deadline},
                                {"full-speed", 0, OPT_FLAG, &full_speed},
                                {"await-guest", 0, OPT_NUMBER, &guest},
                                {"verify", 0, OPT_FLAG, &verify},
@@ -264,13 +273,13 @@ static int migrate_or_estimate(struct cli *cli, int argc, char **argv, bool dry_
         return opts_exit(n);
     if (!to)
         return cli_usage(cli, "--to POOL[/NAME] is missing");
-    uint64_t guest_ms = guest < UINT64_MAX / 1000 ? guest * 1000 : guest;
     json_t *params = json_pack(
-        "{s:s, s:s, s:s*, s:s*, s:o*, s:o*, s:o*, s:o*, s:o*, s:b, s:b, s:b}", "volume", argv[1],
-        "to", to, "mode", mode, "peer", peer, "max_downtime_ms", number_if_given(max_downtime),
-        "mirror_wait_ms", number_if_given(mirror_wait), "bandwidth_bytes",
-        number_if_given(bandwidth), "impact_percent", number_if_given(impact), "guest_wait_ms",
-        number_if_given(guest_ms), "full_speed", full_speed, "verify", verify, "dry_run", dry_run);
+        "{s:s, s:s, s:s*, s:s*, s:o*, s:o*, s:o*, s:o*, s:o*, s:o*, s:b, s:b, s:b}", "volume",
+        argv[1], "to", to, "mode", mode, "peer", peer, "max_downtime_ms",
+        number_if_given(max_downtime), "mirror_wait_ms", number_if_given(mirror_wait),
+        "bandwidth_bytes", number_if_given(bandwidth), "impact_percent", number_if_given(impact),
+        "guest_wait_ms", ms_if_given(guest), "deadline_ms", ms_if_given(deadline), "full_speed",
+        full_speed, "verify", verify, "dry_run", dry_run);
     return wait && !dry_run ? start_and_wait(cli, params)
                             : cli_show(cli, "migrate.start", params, print_started);
 }
@@ -312,7 +321,9 @@ static void print_moves(const json_t *moves)
         table_add(&t, "%s", pause_text(m, pause, sizeof(pause)));
         table_add(&t, "%s", text_or_dash(m, "job"));
         table_add(&t, "%s%s", json_text(m, "waits")[0] ? "it has waited " : "",
-                  json_text(m, "waits")[0] ? json_text(m, "waits") : text_or_dash(m, "error"));
+                  json_text(m, "waits")[0]                   ? json_text(m, "waits")
+                  : json_is_true(json_object_get(m, "late")) ? "it does not end by its deadline"
+                                                             : text_or_dash(m, "error"));
     }
     table_print(&t);
 }
@@ -591,7 +602,7 @@ const struct command commands_migrate[] = {
      "POOL/VOL --to POOL2[/NAME] [--mode live|mirror|offline] [--max-downtime MS] "
      "[--mirror-wait MS] [--bandwidth SIZE] [--impact PERCENT|--full-speed] [--await-guest "
      "SECONDS] "
-     "[--verify] [--wait] [--dry-run]",
+     "[--deadline SECONDS] [--verify] [--wait] [--dry-run]",
      "Moves a volume to another pool; its exports go on there.\n"
      "  --to POOL2[/NAME]  where to; without NAME the volume keeps its own\n"
      "  --mode live        copied while clients write, and they wait for a moment at the end\n"
@@ -609,6 +620,8 @@ const struct command commands_migrate[] = {
      "  --full-speed       live, mirror: copies as fast as it can, whatever requests take\n"
      "  --await-guest S    live, mirror: when the rest is small, wait up to S seconds until the\n"
      "                     hypervisor has paused the guest and says so (`migrate guest-paused`)\n"
+     "  --deadline S       unless the switch has begun after S seconds, the move ends without\n"
+     "                     effect; the status says before whether that is to be expected\n"
      "  --verify           live, mirror: what was copied is read back from the new pool and\n"
      "                     compared, and the volume stays where it is when it differs\n"
      "  -w, --wait         wait until it has ended; exits with 1 unless it is done\n"

@@ -1,4 +1,5 @@
-/* A move that an operator pauses and resumes, to a pool of this daemon and to another daemon. */
+/* A move that an operator pauses and resumes, or that has a deadline: to a pool of this daemon, and
+ * to another daemon. */
 #include "tests/lib/far.h"
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"
@@ -380,6 +381,138 @@ static void a_paused_move_is_cancelled_and_a_stop_of_the_daemon_ends_it(void **s
     play(is_stopped);
 }
 
+static CO void hangs_until_cancelled(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct volume *v = source(s);
+    struct far far = {.hangs = true};
+    struct migrate *m = begin(s, &far, &v, &(struct migrate_options){.mode = MIGRATE_OFFLINE});
+    pass_time(MS(1000));
+    check_ok(migrate_cancel(m, &err));
+    (void)end(m, &v, MIGRATE_CANCELLED);
+}
+
+static void an_offline_move_that_hangs_and_is_cancelled_says_so(void **state)
+{
+    (void)state;
+    play(hangs_until_cancelled);
+}
+
+/* ---- the deadline ---------------------------------------------------------------------------- */
+
+static CO void check_expired(struct migrate *m, struct volume **v, struct volumes *there,
+                             uint64_t since_ns, uint64_t deadline_ns)
+{
+    migrate_wait(m);
+    uint64_t took_ns = reactor_now_ns() - since_ns;
+    check(took_ns >= deadline_ns && took_ns < deadline_ns + MS(1000));
+    check_ok(volume_write(*v, 0, 4096, data, 0));
+    check_equal(volume_owner_get(there, "w", &(struct volume_owner_info){0}), VP_E_NOT_FOUND);
+    struct migrate_status is = end(m, v, MIGRATE_FAILED);
+    check_equal(is.rc, VP_E_TIMED_OUT);
+    check(strstr(is.error, "its deadline has passed with ") != NULL);
+}
+
+/* 8 MiB at one a second. */
+static CO void is_too_slow(struct sim_volumes *s)
+{
+    struct volume *v = source(s);
+    uint64_t since_ns = reactor_now_ns();
+    struct migrate *m =
+        begin(s, NULL, &v,
+              &(struct migrate_options){
+                  .mode = MIGRATE_LIVE, .limit_bytes = MIB(1), .deadline_ms = 4000});
+    pass_time(MS(2500));
+    check(migrate_is_late(m));
+    check_equal(migrate_status(m)->phase, MIGRATE_COPYING);
+    check_expired(m, &v, s->other, since_ns, MS(4000));
+}
+
+static CO void is_in_time(struct sim_volumes *s)
+{
+    struct volume *v = source(s);
+    struct migrate *m =
+        begin(s, NULL, &v,
+              &(struct migrate_options){
+                  .mode = MIGRATE_LIVE, .limit_bytes = MIB(1), .deadline_ms = 60000});
+    pass_time(MS(2500));
+    check(!migrate_is_late(m) && migrate_status(m)->outlook.known);
+    check_equal(end(m, &v, MIGRATE_DONE).rc, 0);
+}
+
+static CO void is_paused_too_long(struct sim_volumes *s)
+{
+    struct volume *v = source(s);
+    struct far far = {0};
+    uint64_t since_ns = reactor_now_ns();
+    struct migrate *m =
+        begin(s, &far, &v,
+              &(struct migrate_options){
+                  .mode = MIGRATE_LIVE, .limit_bytes = MIB(1), .deadline_ms = 30000});
+    pass_time(MS(1500));
+    pause_now(m);
+    check(!migrate_is_late(m));
+    pass_time(MS(27000));
+    check(migrate_is_late(m));
+    check_expired(m, &v, s->other, since_ns, MS(30000));
+}
+
+static CO void hangs(struct sim_volumes *s, enum migrate_mode mode)
+{
+    struct volume *v = source(s);
+    struct far far = {.hangs = true};
+    uint64_t since_ns = reactor_now_ns();
+    struct migrate *m =
+        begin(s, &far, &v, &(struct migrate_options){.mode = mode, .deadline_ms = 3000});
+    check_expired(m, &v, s->other, since_ns, MS(3000));
+}
+
+static CO void hangs_live(struct sim_volumes *s)
+{
+    hangs(s, MIGRATE_LIVE);
+}
+
+static CO void hangs_offline(struct sim_volumes *s)
+{
+    hangs(s, MIGRATE_OFFLINE);
+}
+
+static void a_move_ends_at_its_deadline_whatever_it_waits_for(void **state)
+{
+    (void)state;
+    play(is_too_slow);
+    play(is_paused_too_long);
+    play(hangs_live);
+    play(hangs_offline);
+}
+
+static void a_move_that_is_in_time_ends_as_one_without_a_deadline(void **state)
+{
+    (void)state;
+    play(is_in_time);
+}
+
+/* The other side does not answer at the switch, until after the deadline. */
+static CO void is_in_the_switch(struct sim_volumes *s)
+{
+    struct volume *v = source(s);
+    struct far far = {.silences = 8};
+    struct migrate *m =
+        begin(s, &far, &v, &(struct migrate_options){.mode = MIGRATE_LIVE, .deadline_ms = 2000});
+    while (!migrate_has_ended(m) && migrate_status(m)->phase < MIGRATE_SWITCHING)
+        pass_time(MS(1));
+    uint64_t since_ns = reactor_now_ns();
+    migrate_wait(m);
+    check(reactor_now_ns() - since_ns > MS(2000));
+    (void)end(m, &v, MIGRATE_DONE);
+}
+
+static void a_deadline_does_nothing_once_the_switch_has_begun(void **state)
+{
+    (void)state;
+    play(is_in_the_switch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -389,6 +522,10 @@ int main(void)
         cmocka_unit_test(a_move_for_which_clients_wait_is_not_paused),
         cmocka_unit_test(a_connection_that_breaks_in_a_pause_is_made_again),
         cmocka_unit_test(a_paused_move_is_cancelled_and_a_stop_of_the_daemon_ends_it),
+        cmocka_unit_test(an_offline_move_that_hangs_and_is_cancelled_says_so),
+        cmocka_unit_test(a_move_ends_at_its_deadline_whatever_it_waits_for),
+        cmocka_unit_test(a_move_that_is_in_time_ends_as_one_without_a_deadline),
+        cmocka_unit_test(a_deadline_does_nothing_once_the_switch_has_begun),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
