@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A volume moves to another pool of the daemon: what an operator does, and what is refused.
 . "$(dirname "$0")/../lib/daemon.sh"
-need jq nbdcopy nbdsh
+need jq nbdcopy nbdsh script
 mib=$((${VPOOL_SLOW:-0} ? 448 : 224)) # a sanitizer slows commands more than it slows a copy
 daemon_start
 ok vpool create tank --size 1G "$T/tank.disk"
@@ -121,13 +121,25 @@ done
 [[ $paused_move = *'clients of silo/w wait while it is copied to tank/v: it is not paused'* ]] || fail "it was paused: $paused_move"
 until_ok 20 eval '[ "$(volumes)" = silo/w=online ]' || fail "$(vpool volume list)"
 
+step "who waits for a move at a terminal sees how far it is, and otherwise only the end"
+copying silo/w tank/v
+job=$(field '.migrations[0].job' vpool migrate status)
+seen=$(script -qec "vpool jobs wait -t 2 $job" /dev/null </dev/null)
+[[ $seen =~ $'\r  running    ['[#.]{20}'] '\ *[0-9]+'% of '[0-9.]+M ]] || fail "$seen"
+ok vpool migrate cancel silo/w
+seen=$(script -qec "vpool migrate silo/w --to tank/v --bandwidth 2M --deadline 4 --wait" /dev/null </dev/null)
+[[ $seen =~ $'\r  copying    ['[#.]{20}'] '\ *[0-9]+'% of '[0-9.]+M', '[0-9.]+M/s', '[0-9]+' s left, ' ]] || fail "$seen"
+[[ $seen = *'has ended: failed: its deadline has passed'* ]] || fail "$seen"
+plain=$(vpool migrate silo/w --to tank/v --bandwidth 2M --deadline 1 --wait 2>&1) && fail "$plain"
+[[ $plain != *$'\r'* && $plain = *'its deadline has passed'* ]] || fail "$plain"
+
 step "a move that does not end by its deadline says so early, and leaves everything as it was"
 refused "'deadline_ms' is 0, which is not between" vpool migrate silo/w --to tank/v --deadline 0
-same "$(vpool migrate estimate silo/w --to tank/v --bandwidth 2M --deadline 3 --json | jq -c .estimate.meets_deadline)" false "estimate"
-ok vpool migrate silo/w --to tank/v --bandwidth 2M --deadline 3
+same "$(vpool migrate estimate silo/w --to tank/v --bandwidth 2M --deadline 6 --json | jq -c .estimate.meets_deadline)" false "estimate"
+ok vpool migrate silo/w --to tank/v --bandwidth 2M --deadline 6
 until_ok 10 eval 'vpool migrate status | grep -q "it does not end by its deadline"' || fail "$(vpool migrate status --json)"
 until_ok 10 eval '[ "$(volumes)" = silo/w=online ]' || fail "$(vpool volume list)"
-same "$(field '.migrations[-1]|[.phase, .deadline - .started]|map(tostring)|join(" ")' vpool migrate status)" "failed 3" "status"
+same "$(field '.migrations[-1]|[.phase, .deadline - .started]|map(tostring)|join(" ")' vpool migrate status)" "failed 6" "status"
 vpool events | grep -q 'migration.late *silo/w: as it goes now, its move to tank/v does not end by its deadline' || fail "$(vpool events)"
 vpool events | grep -q 'migration.failed *silo/w: it stays, and has not become tank/v: its deadline has passed with .* left to copy' || fail "$(vpool events)"
 

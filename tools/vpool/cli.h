@@ -80,6 +80,24 @@ void cli_print_json(const json_t *value);
 /* Prints an error in the form that was asked for; returns EXIT_REFUSED. */
 int cli_refuse(const struct cli *cli, const char *name, const char *text);
 
+/* ---- progress -------------------------------------------------------------------------------- */
+
+#define PROGRESS_MS 500 /* between two looks */
+
+struct progress {
+    const char *phase;
+    uint64_t done, total; /* bytes; total 0: not counted */
+    uint64_t rate;        /* bytes a second; 0: not known */
+    bool left_known;
+    uint64_t seconds_left;
+    const char *more; /* NULL: nothing; cut where the line ends */
+};
+/* Standard error is a terminal, and the output is for people. */
+bool progress_is_seen(const struct cli *cli);
+/* Writes the line over the one before. */
+void progress_show(const struct progress *p);
+void progress_clear(void);
+
 /* ---- reading JSON ---------------------------------------------------------------------------- */
 
 const char *json_text(const json_t *object, const char *key); /* "" when absent */

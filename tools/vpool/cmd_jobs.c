@@ -158,6 +158,18 @@ static int wait_late(const struct cli *cli, const json_t *job, uint64_t seconds)
     return cli_refuse(cli, "TIMED_OUT", text);
 }
 
+static void show_progress(const json_t *job)
+{
+    progress_show(&(struct progress){
+        .phase = json_text(job, "state"),
+        .done = json_number(job, "done"),
+        .total = json_number(job, "total"),
+        .rate = json_number(job, "rate"),
+        .left_known = json_is_integer(json_object_get(job, "seconds_left")),
+        .seconds_left = json_number(job, "seconds_left"),
+    });
+}
+
 static int cmd_wait(struct cli *cli, int argc, char **argv)
 {
     uint64_t seconds = 0;
@@ -165,18 +177,24 @@ static int cmd_wait(struct cli *cli, int argc, char **argv)
     int n = opts_parse(cli, argc, argv, opts, 1, 1);
     if (opts_failed(n))
         return opts_exit(n);
+    bool seen = progress_is_seen(cli);
+    uint64_t look_ms = seen ? PROGRESS_MS : WAIT_MS;
     uint64_t deadline = seconds && seconds < UINT32_MAX ? now_ms() + seconds * 1000 : UINT64_MAX;
     for (;;) {
         json_t *job;
         uint64_t now = now_ms(), left = deadline > now ? deadline - now : 0;
         int rc = cli_call(cli, "job.wait",
                           json_pack("{s:s, s:I}", "job", argv[1], "wait_ms",
-                                    (json_int_t)(left < WAIT_MS ? left : WAIT_MS)),
+                                    (json_int_t)(left < look_ms ? left : look_ms)),
                           &job);
         if (rc)
             return rc;
         bool ended = !json_is_null(json_object_get(job, "ended"));
         bool late = !ended && now_ms() >= deadline;
+        if (seen && (ended || late))
+            progress_clear();
+        else if (seen)
+            show_progress(job);
         if (ended || late)
             rc = ended ? wait_ended(cli, job) : wait_late(cli, job, seconds);
         json_decref(job);

@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 static bool has_ended(const json_t *m)
 {
@@ -121,36 +120,41 @@ static int print_end(const struct cli *cli, const json_t *m)
     return EXIT_DONE;
 }
 
-#define WAIT_MS     30000 /* a call to the daemon … */
-#define PROGRESS_MS 500   /* … and while somebody looks on */
+#define WAIT_MS 30000 /* a call to the daemon */
 
-/* ", 120M/s, 3M dirty in round 2, pause ~12.0 ms" */
+/* ", 3M dirty in round 2, pause ~12.0 ms" */
 static const char *live_text(const json_t *m, char *to, size_t size)
 {
-    uint64_t rate = json_number(m, "rate_bytes"), rounds = json_number(m, "rounds");
+    uint64_t rounds = json_number(m, "rounds");
     char round[40] = "", pause[40];
     *to = '\0';
-    if (!is_live(m) || !rate)
+    if (!is_live(m) || !json_number(m, "rate_bytes"))
         return to;
     if (rounds)
         (void)snprintf(round, sizeof(round), " in round %llu", (unsigned long long)rounds);
-    (void)snprintf(to, size, ", %s/s, %s dirty%s, pause %s", size_text(rate),
-                   size_text(json_number(m, "dirty_bytes")), round,
-                   pause_text(m, pause, sizeof(pause)));
+    (void)snprintf(to, size, ", %s dirty%s, pause %s", size_text(json_number(m, "dirty_bytes")),
+                   round, pause_text(m, pause, sizeof(pause)));
     return to;
 }
 
-#define PROGRESS_COLUMNS 76
-
 static void show_progress(const json_t *m)
 {
-    char progress[60], live[160], line[260];
-    (void)snprintf(line, sizeof(line), "%-10s %s%s", json_text(m, "phase"),
-                   progress_text(m, progress, sizeof(progress)), live_text(m, live, sizeof(live)));
-    fprintf(stderr, "\r  %-*.*s", PROGRESS_COLUMNS, PROGRESS_COLUMNS, line);
-    if (has_ended(m))
-        fprintf(stderr, "\r%*s\r", PROGRESS_COLUMNS + 2, "");
-    (void)fflush(stderr);
+    char live[160];
+    bool paused = json_is_true(json_object_get(m, "paused"));
+    if (has_ended(m)) {
+        progress_clear();
+        return;
+    }
+    progress_show(&(struct progress){
+        .phase = paused ? "paused" : json_text(m, "phase"),
+        .done = json_number(m, "copied_bytes") + json_number(m, "zero_bytes") -
+                json_number(m, "again_bytes"),
+        .total = json_number(m, "total_bytes"),
+        .rate = json_number(m, "rate_bytes"),
+        .left_known = !paused && json_is_integer(json_object_get(m, "seconds_left")),
+        .seconds_left = json_number(m, "seconds_left"),
+        .more = live_text(m, live, sizeof(live)),
+    });
 }
 
 /* Until it has ended; *out is a new reference. */
@@ -228,7 +232,7 @@ static int start_and_wait(struct cli *cli, json_t *params)
     int rc = cli_call(cli, "migrate.start", params, &started);
     if (rc)
         return rc;
-    rc = wait_for_end(cli, json_text(started, "id"), !cli->json && isatty(STDERR_FILENO), &ended);
+    rc = wait_for_end(cli, json_text(started, "id"), progress_is_seen(cli), &ended);
     json_decref(started);
     if (rc)
         return rc;
