@@ -183,6 +183,7 @@ format:
 bench: all $(BENCH_BINS)
 	$(Q)tests/bench/run
 	$(Q)tests/bench/move --switches 200 --qemu "$$(tests/bench/qemu || echo qemu-storage-daemon)"
+	$(Q)tests/bench/disk_return
 	$(Q)$(B)/tests/bench/formed_pool --check /dev/shm
 
 bench-vm: all $(B)/tests/vm/crc_tables.so

@@ -102,9 +102,10 @@ void pool_job_drop(struct pool_job *j)
     free(j);
 }
 
+/* Its rate, and what its limit allows, count from now. */
 static void marks_reset(struct pool_job *j)
 {
-    j->mark[0].ns = j->mark[1].ns = reactor_now_ns();
+    j->mark[0].ns = j->mark[1].ns = j->due_ns = reactor_now_ns();
     j->mark[0].done = j->mark[1].done = j->done;
 }
 
@@ -466,8 +467,7 @@ CO int pool_job_limit(struct pool *p, uint32_t id, uint64_t limit, struct vp_err
         return rc;
     const struct pool_job before = *j;
     j->limit = limit;
-    j->due_ns = 0; /* what the old limit asked for does not count */
-    marks_reset(j);
+    marks_reset(j); /* what the old limit asked for does not count */
     return job_commit(p, id, &before, err);
 }
 

@@ -221,7 +221,7 @@ CO int pool_root_enter(struct pool *p, struct io_dev *dev, uint64_t tail_bytes,
  * that is in service. VP_E_POOL_SPLIT: not so; VP_E_ROOT_UNREADABLE; VP_E_NO_MEMORY. */
 CO int pool_roots_are_ours(struct pool *p, struct io_dev *dev, uint64_t tail_bytes) must_check;
 
-/* ---- return.c ------------------------------------------------------------------------------ */
+/* ---- fill.c -------------------------------------------------------------------------------- */
 
 /* CO. In a checkpoint, before anything is written: the disk, which is behind, gets all pages of
  * trees; p->checkpoint.filled says whether it did. VP_E_POOL_FENCED. */

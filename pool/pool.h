@@ -413,7 +413,7 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
  * roots that something else has overwritten are written again. `finding` says what was found. */
 CO void pool_disk_look(struct pool *p, unsigned i);
 
-/* ---- disks come and go (return.c) ---------------------------------------------------------- */
+/* ---- disks come and go (return.c, fill.c) -------------------------------------------------- */
 
 /* What comes into service: a disk of the pool that is out, or another device in its place. */
 struct pool_return_options {

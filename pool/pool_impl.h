@@ -299,7 +299,7 @@ struct pool_checkpoint_state {
     /* a metadata group that gets a member, and a buffer (widen.c); here for the same reason */
     struct pool_group *wider;
     uint8_t *copy;
-    struct pool_disk *fill; /* the next one gives it all metadata (return.c); NULL */
+    struct pool_disk *fill; /* the next one gives it all metadata (fill.c); NULL */
     bool filled;            /* … has done so                                       */
 };
 

@@ -21,7 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FILL_RECORD_STEPS = 8, FILL_LOCK_BLOCKS = 256 };
+enum { FILL_RECORD_STEPS = 8, FILL_LOCK_BLOCKS = 64 };
 #define FILL_REST_NS     UINT64_C(5000000000) /* after a failure, and twice as long each time */
 #define FILL_REST_MAX_NS UINT64_C(300000000000)
 
@@ -191,6 +191,7 @@ static CO int fill_on_reactor(void *arg)
         from = c->at;
         rc = window_fill(c, max_u64(blocks, chunk_blocks), end);
         c->bytes += (c->at - from) * VOLUME_BLOCK;
+        co_sleep_ns(1); /* requests of clients come before the next window */
     }
     thin_fill_ended(t);
     return rc;

@@ -1,5 +1,5 @@
 """What the benchmarks share: servers, and files that are written in full."""
-import os, signal, subprocess, sys, time
+import json, os, signal, subprocess, sys, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
@@ -33,6 +33,29 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+class Load:
+    """A client that writes 4 KiB blocks at random, in windows. `rate`: writes a second, or "full"."""
+
+    def __init__(self, build, sock, export, rate, *options):
+        argv = [build + "/tests/bench/nbd_load", "--unix", sock, "--export", export, "--rw", "randwrite", "--runtime", "900", *options]
+        if rate != "full":
+            argv += ["--rate", rate]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+
+    def window(self):
+        """The figures since the last call, or the start; None: the client has ended. When its volume leaves, its last
+        figures are there without being asked for."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGUSR1)
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else None
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 def fill(path, size):

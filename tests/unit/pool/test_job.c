@@ -13,6 +13,8 @@
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_pool.h"
 
+#define SECOND_NS UINT64_C(1000000000)
+
 static struct pool *pool;
 static struct fake_client client;
 static struct vp_error err;
@@ -77,6 +79,32 @@ static void a_job_in_a_hurry_is_neither_paused_nor_limited(void **state)
 {
     (void)state;
     run(migration);
+}
+
+/* What a limit leaves over begins with it: nothing is saved up before. */
+static CO void limited(void *arg)
+{
+    struct pool_job *j = job_start();
+    (void)arg;
+    check(co_sleep_ns(5 * SECOND_NS) == 0);
+    check_ok(pool_job_limit(pool, j->id, 1000, &err));
+    check(pool_job_may_go_on(j));
+    pool_job_advance(j, pool_job_step_units(j), 0);
+    check(!pool_job_may_go_on(j));
+    check(co_sleep_ns(SECOND_NS / 2) == 0);
+    check(!pool_job_may_go_on(j));
+    check(co_sleep_ns(SECOND_NS / 2) == 0);
+    check(pool_job_may_go_on(j));
+    check(co_sleep_ns(SECOND_NS / 2) == 0); /* a step that begins late is made up for */
+    pool_job_advance(j, 1000, 0);
+    check(co_sleep_ns(SECOND_NS / 2) == 0);
+    check(pool_job_may_go_on(j));
+}
+
+static void a_limit_does_not_begin_with_what_was_not_done_before_it(void **state)
+{
+    (void)state;
+    run(limited);
 }
 
 static CO void cancelled(void *arg)
@@ -157,6 +185,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_job_in_a_hurry_is_neither_paused_nor_limited),
+        cmocka_unit_test(a_limit_does_not_begin_with_what_was_not_done_before_it),
         cmocka_unit_test(a_cancel_asks_the_owner_who_ends_the_job),
         cmocka_unit_test(a_job_that_is_ending_is_not_cancelled),
         cmocka_unit_test(a_migration_of_an_earlier_life_is_forgotten_and_its_number_not_used_again),
