@@ -51,6 +51,8 @@ static const struct key keys[] = {
     {"", "metadata-memory", KEY_SIZE, FIELD(metadata_bytes), 4 << 20, UINT64_C(1) << 40},
     {"", "buffer-memory", KEY_SIZE, FIELD(buffer_bytes), 4 << 20, UINT64_C(64) << 30},
     {"", "commit-interval-ms", KEY_NUMBER, FIELD(commit_interval_ms), 10, 3600000},
+    {"scrub", "every-days", KEY_NUMBER, FIELD(scrub_days), 0, 3650},
+    {"scrub", "limit", KEY_SIZE, FIELD(scrub_limit), 0, INT64_MAX},
     {"control", "max-connections", KEY_NUMBER, FIELD(control_connections_max), 1, 1024},
     {"control", "frame-timeout-ms", KEY_NUMBER, FIELD(control_frame_timeout_ms), 100, 600000},
     {"nbd", "tcp-bind", KEY_BIND, FIELD(nbd_tcp_bind), 0, 0},

@@ -35,6 +35,11 @@ struct pool_seen {
         bool full;
         char finding[sizeof(((struct pool_disk_info *)0)->finding)];
     } disk[POOL_DISKS_MAX];
+    struct scrub_seen {
+        bool valid;
+        uint64_t started, ended; /* of the last one */
+        unsigned findings;       /* that were told  */
+    } scrub;
 };
 
 /*
@@ -57,7 +62,8 @@ struct control_pool {
     struct co_queue unused;
     uint64_t next_attachment;
     struct pool_seen seen;
-    uint64_t next_look_ns; /* when its disks are looked at (pool_disk_look) */
+    uint64_t next_look_ns;       /* when its disks are looked at (pool_disk_look) */
+    uint64_t next_scrub_look_ns; /* when it is looked whether a scrub is due */
     struct health health;
     json_t *left;   /* volumes whose moves wait for another pool (migrations_left.c); or NULL */
     bool left_told; /* events have told of all of them */
@@ -354,6 +360,12 @@ void monitor_look(struct control *c);
 /* Starts, unless it still runs, what may wait for disks: a walk for health, what failed before is
  * tried again, histories are saved. Not while a command is under way. */
 void monitor_tend(struct control *c);
+/* method_scrub.c: the last scrub of an open pool, without or with what it found. */
+json_t *scrub_json(const struct control_pool *p, bool findings);
+/* Begins the scrub that is due by vpoold.conf. The pool is pinned. */
+CO void scrub_when_due(struct control *c, struct control_pool *p);
+/* Events for what the scrub has found since the last look, and for its end. */
+void scrub_look(struct control *c, struct control_pool *p);
 /* Tells systemd, when it asked (NOTIFY_SOCKET). */
 void notify_send(const char *text);
 
@@ -362,8 +374,9 @@ void notify_send(const char *text);
 
 /* ---- methods ------------------------------------------------------------------------------- */
 
-extern const struct method methods_daemon[], methods_pool[], methods_disk[], methods_volume[],
-    methods_attach[], methods_ublk[], methods_job[], methods_migrate[], methods_doctor[];
+extern const struct method methods_daemon[], methods_pool[], methods_disk[], methods_scrub[],
+    methods_volume[], methods_attach[], methods_ublk[], methods_job[], methods_migrate[],
+    methods_doctor[];
 extern const struct method *const methods_all[];
 extern const struct method *const methods_of_peers[];
 /* How a method of those is run. */

@@ -193,7 +193,7 @@ static unsigned health_of_disks(const struct pool *pool)
 static int note_paused(struct pool_job *j, void *arg)
 {
     unsigned *flags = arg;
-    if (j->state == POOL_JOB_PAUSED)
+    if (j->state == POOL_JOB_PAUSED && j->kind != POOL_JOB_SCRUB) /* it leaves nothing undone */
         *flags |= HEALTH_JOBS;
     return 0;
 }

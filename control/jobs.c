@@ -34,6 +34,10 @@ void control_job_subject(const struct control_pool *p, const struct pool_job *j,
                          char out[static JOB_SUBJECT_BYTES])
 {
     struct pool_disk_info d;
+    if (j->kind == POOL_JOB_SCRUB) {
+        (void)snprintf(out, JOB_SUBJECT_BYTES, "%s", p->name);
+        return;
+    }
     if (j->kind != POOL_JOB_REBUILD) {
         control_job_volume(p, j, out);
         return;
@@ -92,7 +96,9 @@ static void job_tell(const struct jobs_look *w, const struct pool_job *j)
         break;
     case POOL_JOB_CANCELLED:
         TELL(VP_LOG_INFO, "job.cancelled", "is cancelled: %s",
-             rebuild ? "the disk has left service" : "its volume was deleted");
+             rebuild                     ? "the disk has left service"
+             : j->kind == POOL_JOB_SCRUB ? "by request"
+                                         : "its volume was deleted");
         break;
     case POOL_JOB_ENDING:
         break;

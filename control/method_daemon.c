@@ -263,5 +263,6 @@ const struct method methods_daemon[] = {
     {0}};
 
 const struct method *const methods_all[] = {
-    methods_daemon, methods_pool, methods_disk,    methods_volume, methods_attach,
-    methods_ublk,   methods_job,  methods_migrate, methods_doctor, NULL};
+    methods_daemon,  methods_pool,   methods_disk, methods_scrub,
+    methods_volume,  methods_attach, methods_ublk, methods_job,
+    methods_migrate, methods_doctor, NULL};

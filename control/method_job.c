@@ -19,7 +19,7 @@ static json_t *number_or_null(bool there, uint64_t n)
 static json_t *job_volume(const struct control_pool *p, const struct pool_job *j)
 {
     char volume[VOLUME_FULL_NAME_BYTES];
-    if (j->kind == POOL_JOB_REBUILD)
+    if (j->kind == POOL_JOB_REBUILD || j->kind == POOL_JOB_SCRUB)
         return json_null();
     control_job_volume(p, j, volume);
     return json_string(volume);

@@ -101,6 +101,7 @@ void monitor_look(struct control *c)
         look_at_pool(c, p);
         health_look(c, p);
         jobs_look(c, p);
+        scrub_look(c, p);
     }
 }
 
@@ -143,6 +144,22 @@ again:
     }
 }
 
+/* The same, of scrubs that are due by time. */
+static CO void start_scrubs(struct control *c)
+{
+    struct control_pool *p;
+again:
+    list_for_each (p, &c->pools, link) {
+        if (!p->vs || reactor_now_ns() < p->next_scrub_look_ns)
+            continue;
+        p->next_scrub_look_ns = reactor_now_ns() + TEND_NS;
+        p->users++;
+        scrub_when_due(c, p);
+        control_pool_put(p);
+        goto again; /* the list may be another one */
+    }
+}
+
 static CO void tend(void *arg)
 {
     struct control *c = arg;
@@ -156,6 +173,7 @@ static CO void tend(void *arg)
             c->next_tend_ns = reactor_now_ns() + TEND_NS;
     }
     save_histories(c);
+    start_scrubs(c);
     if (due)
         move_reports_save(c);
     c->tending = false;

@@ -3,6 +3,7 @@
 
 #include "control/path.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -350,7 +351,7 @@ static int warn_job(struct pool_job *j, void *arg)
 {
     struct jobs_paused *w = arg;
     char job[JOB_NAME_BYTES], subject[JOB_SUBJECT_BYTES], size[24], command[100];
-    if (j->state != POOL_JOB_PAUSED || w->count++ >= JOBS_NAMED)
+    if (j->state != POOL_JOB_PAUSED || j->kind == POOL_JOB_SCRUB || w->count++ >= JOBS_NAMED)
         return 0;
     control_job_name(w->p, j->id, job);
     control_job_subject(w->p, j, subject);
@@ -406,6 +407,27 @@ static void warn_left(json_t *list, const struct control_pool *p)
              count - VOLUMES_NAMED);
 }
 
+/* What the last scrub has found and could not heal. */
+static void warn_scrub(json_t *list, const struct control_pool *p)
+{
+    const struct volumes_scrub_report *r = volumes_scrub_report(p->vs);
+    char command[100];
+    (void)snprintf(command, sizeof(command), "vpool scrub %s --show", p->name);
+    if (r->lost_blocks) {
+        warn(
+            list,
+            "restore what it names from a backup, then scrub again; a disk that is out may have it",
+            "the last scrub found %" PRIu64 " blocks of which no copy in service is good",
+            r->lost_blocks);
+        warn_command(list, command);
+    }
+    if (r->bad_blocks) {
+        warn(list, "replace the disk that it names, then scrub again",
+             "the last scrub could not rewrite %" PRIu64 " bad copies of blocks", r->bad_blocks);
+        warn_command(list, command);
+    }
+}
+
 static json_t *warnings_json(const struct control_pool *p, const struct pool_space *space)
 {
     json_t *list = json_array();
@@ -418,6 +440,7 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
     warn_promise(list, pool);
     warn_volumes(list, p);
     warn_jobs(list, p);
+    warn_scrub(list, p);
     warn_left(list, p);
     for (const struct attachment *a = NULL; (a = attachment_next(p, a));)
         if (!a->served && !migrations_left_unserved_is(p, a->volume))
@@ -480,14 +503,15 @@ CO json_t *show_pool(const struct control_pool *p)
     pool_space_get(pool, &space);
     char uuid[VP_UUID_TEXT], raid[RAID_PROFILE_TEXT];
     return json_pack(
-        "{s:s, s:s, s:s, s:o, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:{s:i, s:i, s:i}, s:i, s:o}",
+        "{s:s, s:s, s:s, s:o, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:{s:i, s:i, s:i}, s:i, s:o}",
         "name", p->name, "uuid", vp_uuid_format(p->uuid, uuid), "state", pool_state(pool), "health",
         health_json(health_of_pool(p)), "level", show_level(space.level), "raid",
         raid_profile_format(pool_default_profile(pool), raid), "chunk_bytes", (int)g.chunk_bytes,
         "extent_bytes", (int)g.extent_bytes, "checkpoint", (int)pool_checkpoint_number(pool),
-        "space", space_json(&space, &sums), "disks", disks_json(p), "volumes", "count",
-        (int)sums.count, "faulted", (int)sums.faulted, "waiting_requests", (int)sums.waiting,
-        "attachments", (int)attachment_count(p, NULL), "warnings", warnings_json(p, &space));
+        "space", space_json(&space, &sums), "disks", disks_json(p), "scrub", scrub_json(p, false),
+        "volumes", "count", (int)sums.count, "faulted", (int)sums.faulted, "waiting_requests",
+        (int)sums.waiting, "attachments", (int)attachment_count(p, NULL), "warnings",
+        warnings_json(p, &space));
 }
 
 /* ---- volumes --------------------------------------------------------------------------------- */

@@ -36,6 +36,7 @@ static const struct {
                           .no_cancel =
                               "a rebuild cannot be cancelled; it can be paused or limited, and "
                               "`vpool offline` takes its disk out of service"},
+    [POOL_JOB_SCRUB] = {"scrub", "bytes", .no_cancel = NULL},
 };
 
 static bool kind_is_known(unsigned kind)

@@ -27,7 +27,8 @@ enum pool_job_kind {
     POOL_JOB_DELETE = 1,
     POOL_JOB_RESYNC = 2,
     POOL_JOB_MIGRATE = 3,
-    POOL_JOB_REBUILD = 4
+    POOL_JOB_REBUILD = 4,
+    POOL_JOB_SCRUB = 5
 };
 
 /*

@@ -14,14 +14,13 @@
  * The caller holds the block locks as a reader. Other readers do not read the copy, and so do not
  * heal it meanwhile.
  */
-#include "base/crc.h"
 #include "io/reactor.h"
 #include "raid/raid_impl.h"
 
 static bool piece_matches(const struct raid_io *io)
 {
     for (uint32_t b = 0; b < io->len / RAID_BLOCK; b++)
-        if (vp_crc32c((const uint8_t *)io->buf + (size_t)b * RAID_BLOCK, RAID_BLOCK) != io->crc[b])
+        if (!raid_block_matches(io, b))
             return false;
     return true;
 }
@@ -68,21 +67,11 @@ static CO int block_read_behind(struct raid_io *block)
     return VP_E_RAID_NO_COPY;
 }
 
-static struct raid_io block_of(const struct raid_io *io, uint32_t b)
-{
-    struct raid_io block = *io;
-    block.at_bytes += (uint64_t)b * RAID_BLOCK;
-    block.buf = (uint8_t *)io->buf + (size_t)b * RAID_BLOCK;
-    block.crc = &io->crc[b];
-    block.len = RAID_BLOCK;
-    return block;
-}
-
 CO int raid_read_behind(struct raid_io *io)
 {
     int first_rc = 0;
     for (uint32_t b = 0; b < io->len / RAID_BLOCK; b++) {
-        struct raid_io block = block_of(io, b);
+        struct raid_io block = raid_block_of(io, b);
         int rc = block_read_behind(&block);
         first_rc = first_rc ? first_rc : rc;
     }
@@ -108,7 +97,7 @@ static CO int block_rescue(struct raid_io *block, unsigned copy, int lost, bool 
 {
     struct raid_group *g = block->group;
     if (block_read_behind(block) == 0) {
-        raid_heal_block(block, copies_but(g, copy));
+        (void)raid_heal_block(block, copies_but(g, copy), 0);
         return 0;
     }
     return (was_alive && raid_group_is_alive(g)) || !may_come(g) ? lost : VP_E_AGAIN;
@@ -142,7 +131,7 @@ static CO int piece_fill_blocks(const struct raid_io *io, unsigned copy)
 {
     int worst_rc = 0;
     for (uint32_t b = 0; b < io->len / RAID_BLOCK; b++) {
-        struct raid_io block = block_of(io, b);
+        struct raid_io block = raid_block_of(io, b);
         bool was_alive = raid_group_is_alive(io->group);
         int rc = raid_read(&block, 1);
         if (rc)

@@ -161,6 +161,37 @@ CO void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len);
 #define RAID_FILL_MAX 16U
 CO int raid_fill(struct raid_io *io, const unsigned *copy, unsigned count, bool compare) must_check;
 
+/* One bad copy of a block, as a scrub found it, and what became of it. */
+struct raid_finding {
+    unsigned piece;  /* of the pieces that were scrubbed … */
+    uint32_t block;  /* … and the block of it              */
+    unsigned disk;   /* index in the pool                  */
+    bool unreadable; /* the device did not give it; else it does not match its checksum */
+    enum raid_found {
+        RAID_HEALED = 1, /* it was rewritten and read back; durable when its disk was flushed */
+        RAID_NOT_HEALED, /* another copy is good, but this one stays bad                     */
+        RAID_LOST        /* no copy in service is good                                       */
+    } state;
+};
+
+/* A scrub's result; zeroed but for `found` and `arg`. */
+struct raid_scrub {
+    void (*found)(const struct raid_finding *f, void *arg); /* does not yield */
+    void *arg;
+    uint64_t compared_bytes; /* of all copies: added up */
+};
+
+/*
+ * Reads every copy of each piece, but those on disks that are behind, compares each block with its
+ * checksum, and rewrites what is bad from what is good. Pieces have checksums and buffers, which
+ * hold anything afterwards. At most RAID_SCRUB_MAX pieces, of RAID_SCRUB_BLOCKS blocks together. A
+ * disk whose device is gone leaves service where another copy counts. The caller keeps writers of
+ * these blocks away.
+ */
+#define RAID_SCRUB_MAX    16U
+#define RAID_SCRUB_BLOCKS 256U
+CO void raid_scrub(struct raid_scrub *s, struct raid_io *io, unsigned count);
+
 /*
  * Makes every write durable that completed before the call, on all disks given that serve, in
  * parallel.

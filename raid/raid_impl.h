@@ -2,6 +2,7 @@
 #ifndef VP_RAID_RAID_IMPL_H
 #define VP_RAID_RAID_IMPL_H
 
+#include "base/crc.h"
 #include "base/verify.h"
 #include "io/guard.h"
 #include "raid/raid.h"
@@ -146,10 +147,27 @@ static inline int raid_disk_settle(struct raid_disk *d)
     return raid_disk_leave(d, d->dev, VP_E_RAID_DISK_OUT, "it is being ejected");
 }
 
+/* One block of a piece that has checksums. */
+static inline struct raid_io raid_block_of(const struct raid_io *io, uint32_t b)
+{
+    struct raid_io block = *io;
+    block.at_bytes += (uint64_t)b * RAID_BLOCK;
+    block.buf = (uint8_t *)io->buf + (size_t)b * RAID_BLOCK;
+    block.crc = &io->crc[b];
+    block.len = RAID_BLOCK;
+    return block;
+}
+
+static inline bool raid_block_matches(const struct raid_io *io, uint32_t b)
+{
+    return vp_crc32c((const uint8_t *)io->buf + (size_t)b * RAID_BLOCK, RAID_BLOCK) == io->crc[b];
+}
+
 /* CO. Reads blocks from copies that are behind, each from one that matches its checksum.
  * VP_E_RAID_NO_COPY: some block has none. (fill.c) */
 CO int raid_read_behind(struct raid_io *io) must_check;
-/* CO. Writes a block that is good over the copies of a mask; those that fail stay as they are. */
-CO void raid_heal_block(struct raid_io *block, uint32_t copies);
+/* CO. Writes a block that is good over the copies of two masks; those that fail stay as they are.
+ * Waits while another reader heals in this group. A mask of the copies that were written. */
+CO uint32_t raid_heal_block(struct raid_io *block, uint32_t unreadable, uint32_t mismatched);
 
 #endif

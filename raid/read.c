@@ -15,10 +15,12 @@
  * A failed read means nothing for its disk as long as the block can be rewritten. A disk that is
  * gone altogether is ejected once another copy has the data.
  */
-#include "base/crc.h"
 #include "base/log.h"
 #include "io/reactor.h"
 #include "raid/raid_impl.h"
+
+/* For those who wait until another reader has healed. */
+#define HEAL_LOOK_NS UINT64_C(100000)
 
 unsigned raid_copies(const struct raid_group *g)
 {
@@ -85,16 +87,10 @@ static bool verifies(const struct raid_io *io)
     return io->crc && io_guard_on(GUARD_DATA_CHECKSUM);
 }
 
-static bool block_matches(const struct raid_io *io, uint32_t block)
-{
-    return vp_crc32c((const uint8_t *)io->buf + (size_t)block * RAID_BLOCK, RAID_BLOCK) ==
-           io->crc[block];
-}
-
 /* The first block in [from, to) that matches (`want`) or does not; `to` when there is none. */
 static uint32_t find_block(const struct raid_io *io, uint32_t from, uint32_t to, bool want)
 {
-    while (from < to && block_matches(io, from) != want)
+    while (from < to && raid_block_matches(io, from) != want)
         from++;
     return from;
 }
@@ -125,12 +121,13 @@ static void count_healed(const struct raid_io *io, struct raid_disk *d, uint32_t
 }
 
 /* Writes the good run over its bad copies. When that fails, the bad copies stay bad, and the
- * checksum (or the unreadable sector) still says so. */
-static CO void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
+ * checksum (or the unreadable sector) still says so. A mask of those that were written. */
+static CO uint32_t heal_copies(struct raid_io *io, uint32_t from, uint32_t to,
+                               struct bad_copies bad)
 {
     struct raid_group *g = io->group;
     uint64_t at = io->at_bytes + (uint64_t)from * RAID_BLOCK;
-    uint32_t len = (to - from) * RAID_BLOCK;
+    uint32_t len = (to - from) * RAID_BLOCK, healed = 0;
     for (unsigned c = 0; c < raid_copies(g); c++) {
         struct raid_disk *d = g->disk[c];
         if (!((bad.unreadable | bad.mismatched) >> c & 1) || !raid_disk_serves(d, g->width))
@@ -144,20 +141,26 @@ static CO void heal_copies(struct raid_io *io, uint32_t from, uint32_t to, struc
                     (unsigned long long)(g->base_bytes[c] + at), vp_err_text(rc));
         else
             count_healed(io, d, to - from);
+        healed |= rc ? 0 : 1U << c;
     }
+    return healed;
 }
 
 static CO void heal_run(struct raid_io *io, uint32_t from, uint32_t to, struct bad_copies bad)
 {
     if (atomic_exchange(&io->group->healing, true))
         return;
-    heal_copies(io, from, to, bad);
+    (void)heal_copies(io, from, to, bad);
     atomic_store(&io->group->healing, false);
 }
 
-CO void raid_heal_block(struct raid_io *block, uint32_t copies)
+CO uint32_t raid_heal_block(struct raid_io *block, uint32_t unreadable, uint32_t mismatched)
 {
-    heal_run(block, 0, 1, (struct bad_copies){.unreadable = copies});
+    while (atomic_exchange(&block->group->healing, true))
+        vp_ignore(co_sleep_ns(HEAL_LOOK_NS), "nobody cancels it; it looks again anyway");
+    uint32_t healed = heal_copies(block, 0, 1, (struct bad_copies){unreadable, mismatched});
+    atomic_store(&block->group->healing, false);
+    return healed;
 }
 
 /* Tries every copy not known bad for the run as a whole. 0 when it is good, and healed. */

@@ -64,7 +64,7 @@ void thin_close(struct thin *t)
     pool_batch_fini(&t->batch);
     pool_keep_close(t->keep);
     free(t->adopt_buf);
-    free(t->fill_buf);
+    free(t->pass_buf);
     free(t);
 }
 

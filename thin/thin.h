@@ -168,8 +168,22 @@ struct thin_fill_result {
  */
 CO int thin_fill(struct thin *t, uint64_t block, uint64_t count, const struct raid_disk *disk,
                  bool compare, struct thin_fill_result *out) must_check;
-/* Gives back the memory that thin_fill took. */
-void thin_fill_ended(struct thin *t);
+
+/* What a scrub is given and gives; zeroed but for the first two. */
+struct thin_scrub {
+    /* A bad copy of the volume's block number `block` (f->piece and f->block say nothing here). No
+     * yield. */
+    void (*found)(uint64_t block, const struct raid_finding *f, void *arg);
+    void *arg;
+    uint64_t compared_bytes; /* of all copies: added up */
+};
+/* Compares all copies of blocks [block, block+count), which are whole chunks, with their checksums,
+ * and heals. The caller holds block locks of all these blocks; one of thin_fill and thin_scrub at a
+ * time. Errors: those of pages, VP_E_MAP_BAD, VP_E_NO_MEMORY. */
+CO int thin_scrub(struct thin *t, uint64_t block, uint64_t count,
+                  struct thin_scrub *out) must_check;
+/* Gives back the memory that thin_fill and thin_scrub took. */
+void thin_pass_ended(struct thin *t);
 
 /* What thin_resync_step does in one call, at most. */
 uint64_t thin_region_bytes(const struct thin *t);

@@ -19,7 +19,8 @@ enum {
     THIN_BLOCKS_MAX = 256,    /* of a chunk                                                      */
     THIN_MARK_WORDS = 8,      /* for the entries of a leaf */
     THIN_ADOPT_BLOCKS = 16,   /* compared at once after a crash */
-    THIN_FILL_BLOCKS = 256,   /* of a disk that is filled, at once */
+    THIN_PASS_PIECES = 16,    /* of a pass in one window …        */
+    THIN_PASS_BLOCKS = 256,   /* … and blocks                     */
 };
 
 /* Keys beyond this are damage: 2^44 chunks of 16 KiB are 256 PiB. */
@@ -401,7 +402,7 @@ struct thin {
     struct co_mutex adopt_lock;
     uint8_t *adopt_buf; /* under adopt_lock; NULL before the first use       */
     bool adopt_unsaved; /* copies or CRCs were changed since a commit        */
-    uint8_t *fill_buf;  /* THIN_FILL_BLOCKS blocks, while a disk is filled; else NULL */
+    uint8_t *pass_buf;  /* THIN_PASS_BLOCKS blocks, while there are passes; else NULL */
     struct co_queue resync_queue;
     struct vchunk resync_chunk; /* UINT64_MAX = none */
     uint64_t resync_next;       /* region */
@@ -489,6 +490,27 @@ CO int thin_adopt(struct thin *t, struct vchunk vchunk, unsigned first, unsigned
 /* The same, under adopt_lock. */
 CO int thin_adopt_locked(struct thin *t, struct vchunk vchunk, unsigned first,
                          unsigned count) must_check;
+
+/* ---- pass.c --------------------------------------------------------------------------------- */
+
+/* One at a time of a volume. The first three are the caller's. */
+struct thin_pass {
+    struct thin *t;
+    /* No yield. Whether blocks in this group are of interest. */
+    bool (*wants)(const struct thin_pass *p, const struct raid_group *g);
+    /* CO. Does something with the window's pieces. An error ends the pass. */
+    int (*run)(struct thin_pass *p);
+    unsigned pieces, blocks;
+    bool recovered;                      /* a region that a crash left behind is among them */
+    struct raid_io io[THIN_PASS_PIECES]; /* with checksums and buffers */
+    uint64_t block[THIN_PASS_PIECES];    /* the first one of each piece, in the volume */
+    uint32_t crc[THIN_PASS_BLOCKS];
+};
+static_assert(THIN_PASS_PIECES <= RAID_FILL_MAX && THIN_PASS_PIECES <= RAID_SCRUB_MAX, "a window");
+static_assert(THIN_PASS_BLOCKS <= RAID_SCRUB_BLOCKS, "a window");
+/* Goes over blocks [block, block+count), which are whole chunks. The caller holds block locks of
+ * them. Errors: those of pages, VP_E_MAP_BAD, VP_E_NO_MEMORY, those of p->run. */
+CO int thin_pass(struct thin_pass *p, uint64_t block, uint64_t count) must_check;
 
 /* ---- entries, small and hot ---------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /*
- * What goes on without being asked: deletions, resyncs and rebuilds, which are jobs (pool/job.h),
- * volumes that can become inactive, and a commit every few seconds of what clients do not flush.
- * Coroutines at home; the simulator has none and calls volumes_background_step.
+ * What goes on without being asked: deletions, resyncs, rebuilds and scrubs, which are jobs
+ * (pool/job.h), volumes that can become inactive, and a commit every few seconds of what clients do
+ * not flush. Coroutines at home; the simulator has none and calls volumes_background_step.
  *
  * A step that fails is tried again with the next round: what stops it (a fenced pool, memory) also
  * stops the clients, which report it.
@@ -52,9 +52,10 @@ CO int volumes_background_step(struct volumes *vs, bool *more)
     if (!rc)
         rc = volume_resync_step(vs, more);
     int fill_rc = rc ? 0 : volumes_fill_step(vs, more);
+    int scrub_rc = rc || fill_rc ? 0 : volumes_scrub_step(vs, more);
     if (!rc)
         rc = idle_next(vs, more);
-    return rc ? rc : fill_rc;
+    return rc ? rc : fill_rc ? fill_rc : scrub_rc;
 }
 
 /* ---- coroutines --------------------------------------------------------------------------- */

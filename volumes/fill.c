@@ -3,8 +3,8 @@
  * (pool/return.c has the whole way). One disk at a time, volume by volume in the order of their
  * numbers, and chunk by chunk of each volume. Only chunks that are in use are looked at.
  *
- * 1. A window of chunks is copied under block locks, as a reader. So no block of it is written
- *    meanwhile. A block that is written later goes to the disk as to all others.
+ * 1. A window of chunks (walk.c) is copied under block locks, as a reader. So no block of it is
+ *    written meanwhile. A block that is written later goes to the disk as to all others.
  * 2. A position is recorded, now and then, after what was copied before it is durable on the disk.
  *    A crash goes on there. It counts only for the same return of the same disk.
  * 3. Volumes that are created later have nothing that the disk lacks. They may be looked at all the
@@ -21,7 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FILL_RECORD_STEPS = 8, FILL_LOCK_BLOCKS = 64 };
+enum { FILL_RECORD_STEPS = 8 };
 #define FILL_REST_NS     UINT64_C(5000000000) /* after a failure, and twice as long each time */
 #define FILL_REST_MAX_NS UINT64_C(300000000000)
 
@@ -152,49 +152,15 @@ static CO int fill_begin(struct volumes *vs)
 /* ---- one step ------------------------------------------------------------------------------ */
 
 struct fill_call {
-    struct volume *v;
+    struct volume_walk walk;
     const struct pool_disk_filling *disk;
-    uint64_t at;    /* block; moves up to what was not filled yet */
-    uint64_t bytes; /* at most; then: so many were looked at */
-    bool done;      /* there is no chunk left */
     struct thin_fill_result result;
 };
 
-/* CO. Some chunks that follow each other, under one lock. */
-static CO int window_fill(struct fill_call *c, uint64_t blocks, uint64_t end)
-{
-    struct volume_io *io = c->v->io;
-    uint64_t n = min_u64(blocks, end - c->at);
-    struct block_lock lock;
-    block_lock_take(&io->locks, &lock, c->at, n, false);
-    int rc = thin_fill(io->thin, c->at, n, c->disk->io, c->disk->returned, &c->result);
-    block_lock_drop(&io->locks, &lock);
-    if (!rc)
-        c->at += n;
-    return rc;
-}
-
-static CO int fill_on_reactor(void *arg)
+static CO int window_fill(struct thin *t, uint64_t block, uint64_t count, void *arg)
 {
     struct fill_call *c = arg;
-    struct thin *t = c->v->io->thin;
-    uint64_t chunk_blocks = volume_chunk_bytes(c->v) / VOLUME_BLOCK, most = c->bytes;
-    uint64_t end = align_up(div_up(volume_size(c->v), VOLUME_BLOCK), chunk_blocks);
-    uint64_t blocks = min_u64(FILL_LOCK_BLOCKS, align_down(most / VOLUME_BLOCK, chunk_blocks));
-    int rc = 0;
-    for (c->bytes = 0; c->bytes < most && !rc;) {
-        uint64_t from = c->at;
-        rc = from < end ? thin_next_mapped(t, from, end, &c->at) : 0;
-        c->done = !rc && c->at >= end;
-        if (rc || c->done)
-            break;
-        from = c->at;
-        rc = window_fill(c, max_u64(blocks, chunk_blocks), end);
-        c->bytes += (c->at - from) * VOLUME_BLOCK;
-        co_sleep_ns(1); /* requests of clients come before the next window */
-    }
-    thin_fill_ended(t);
-    return rc;
+    return thin_fill(t, block, count, c->disk->io, c->disk->returned, &c->result);
 }
 
 /* The one with the lowest number, so that the position says all. */
@@ -225,18 +191,7 @@ static bool try_again(struct volumes *vs)
 
 static CO int volume_fill(struct volumes *vs, struct fill_call *c)
 {
-    co_mutex_lock(&c->v->control);
-    int rc = c->v->state == VOLUME_ONLINE    ? volume_activate(c->v, false)
-             : c->v->state == VOLUME_FAULTED ? VP_E_VOLUME_FAULTED
-                                             : 0;
-    bool is_open = c->v->io && c->v->state == VOLUME_ONLINE;
-    co_mutex_unlock(&c->v->control);
-    if (rc)
-        return rc;
-    if (is_open)
-        rc = reactor_call(c->v->reactor, fill_on_reactor, c);
-    else
-        c->done = true; /* it is being deleted */
+    int rc = volume_walk(&c->walk);
     /* A device that gives nothing at all is not taken for one with bad blocks. */
     *(c->result.filled_bytes ? &c->result.lost_bytes : &c->result.waits_bytes) +=
         c->result.unread_bytes;
@@ -244,8 +199,8 @@ static CO int volume_fill(struct volumes *vs, struct fill_call *c)
         vp_warn(
             "volume %s: no copy has %llu bytes that disk %u of pool %s should get; they lie before "
             "byte %llu",
-            volume_full_name(c->v), (unsigned long long)c->result.lost_bytes, c->disk->disk,
-            pool_name(vs->pool), (unsigned long long)(c->at * VOLUME_BLOCK));
+            volume_full_name(c->walk.v), (unsigned long long)c->result.lost_bytes, c->disk->disk,
+            pool_name(vs->pool), (unsigned long long)(c->walk.at * VOLUME_BLOCK));
     return rc;
 }
 
@@ -265,22 +220,22 @@ static void tell_once(struct volumes *vs, const struct volume *v, int rc)
     f->told = true;
 }
 
-/* After a step, which ended with c->at. */
+/* After a step, which ended with c->walk.at. */
 static void step_count(struct volumes *vs, struct volume *v, const struct fill_call *c, int rc)
 {
     struct volumes_fill *f = &vs->fill;
-    uint64_t lost = min_u64(c->result.lost_bytes, c->bytes);
+    uint64_t lost = min_u64(c->result.lost_bytes, c->walk.bytes);
     v->fill_waits |= c->result.waits_bytes != 0;
     if (rc && !ends_all(rc))
         v->fill = VOLUME_NOT_FILLED;
-    else if (c->done)
+    else if (c->walk.done)
         v->fill = v->fill_waits ? VOLUME_NOT_FILLED : VOLUME_FILLED;
     if (v->fill == VOLUME_NOT_FILLED)
         tell_once(vs, v, rc ? rc : VP_E_RAID_NO_COPY);
     f->volume = v->fill == VOLUME_TO_FILL ? v->id : v->id + 1;
-    f->block = v->fill == VOLUME_TO_FILL ? c->at : 0;
-    f->unsaved += c->bytes;
-    pool_job_advance(f->job, c->bytes - lost, 0);
+    f->block = v->fill == VOLUME_TO_FILL ? c->walk.at : 0;
+    f->unsaved += c->walk.bytes;
+    pool_job_advance(f->job, c->walk.bytes - lost, 0);
     if (lost)
         pool_job_advance(f->job, lost, VP_E_CHECKSUM);
 }
@@ -289,10 +244,13 @@ static void step_count(struct volumes *vs, struct volume *v, const struct fill_c
 static CO int step_of_volume(struct volumes *vs, struct volume *v)
 {
     struct volumes_fill *f = &vs->fill;
-    struct fill_call c = {.v = v,
-                          .disk = &f->disk,
-                          .at = v->id == f->volume ? f->block : 0,
-                          .bytes = min_u64(pool_job_step_units(f->job), vs->config.fill_bytes)};
+    struct fill_call c = {.disk = &f->disk};
+    c.walk =
+        (struct volume_walk){.v = v,
+                             .window = window_fill,
+                             .arg = &c,
+                             .at = v->id == f->volume ? f->block : 0,
+                             .bytes = min_u64(pool_job_step_units(f->job), vs->config.fill_bytes)};
     volume_pin(v);
     int rc = volume_fill(vs, &c);
     if (goes_on(vs))

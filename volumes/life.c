@@ -182,6 +182,8 @@ static CO int import_records(struct volumes *vs)
     if (!rc)
         rc = volumes_fill_begin(vs);
     if (!rc)
+        rc = volumes_scrub_load(vs);
+    if (!rc)
         pool_jobs_forget_left(vs->pool);
     return rc;
 }

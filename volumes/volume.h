@@ -58,6 +58,48 @@ struct pool *volumes_pool(const struct volumes *vs);
 CO int volumes_disk_came(struct volumes *vs, unsigned disk, uint64_t limit) must_check;
 /* HOME, no yield. The job that fills the disk; NULL: there is none, or not yet. */
 const struct pool_job *volumes_fill_job(const struct volumes *vs, unsigned disk);
+
+enum volumes_scrub_state {
+    VOLUMES_SCRUB_NONE = 0,    /* there was none                                            */
+    VOLUMES_SCRUB_RUNNING = 1, /* or paused: its job says                                 */
+    VOLUMES_SCRUB_DONE = 2,
+    VOLUMES_SCRUB_FAILED = 3, /* some volumes could not be scrubbed                        */
+    VOLUMES_SCRUB_STOPPED = 4,
+};
+/* A run of blocks of one copy that were bad. */
+struct volumes_scrub_finding {
+    uint32_t volume; /* id; the volume may be gone */
+    unsigned disk;
+    uint64_t offset, bytes;
+    uint64_t seconds; /* since 1970 */
+    enum raid_found found;
+    bool unreadable; /* else its checksum did not match */
+};
+#define VOLUMES_SCRUB_FINDINGS 64 /* that are kept: the first ones of a scrub */
+/* The last scrub of a pool. */
+struct volumes_scrub_report {
+    enum volumes_scrub_state state;
+    uint64_t started, ended; /* seconds since 1970; ended is 0 while it is under way */
+    uint64_t compared_bytes; /* of all copies */
+    uint64_t healed_blocks; /* bad copies that were rewritten …                                 */
+    uint64_t bad_blocks;  /* … that could not be, though another copy is good …               */
+    uint64_t lost_blocks; /* … of which there is no good one                                  */
+    uint32_t skipped_volumes; /* that could not be scrubbed */
+    unsigned findings;
+    uint64_t findings_left_out;
+    struct volumes_scrub_finding finding[VOLUMES_SCRUB_FINDINGS];
+};
+/* HOME. Begins a scrub of all volumes, with a limit of so many bytes of volumes a second (0: none).
+ * Errors, each with a sentence: VP_E_BUSY (one is under way), VP_E_NO_MEMORY, those of pool_commit.
+ */
+CO int volumes_scrub_start(struct volumes *vs, uint64_t limit, struct vp_error *err) must_check;
+/* HOME, no yield. Ends the scrub that is under way, soon. VP_E_NOT_FOUND: there is none. */
+int volumes_scrub_stop(struct volumes *vs, struct vp_error *err) must_check;
+/* HOME, no yield. Borrowed until the next yield. */
+const struct volumes_scrub_report *volumes_scrub_report(const struct volumes *vs);
+/* HOME, no yield. Its job; NULL: none is under way. */
+const struct pool_job *volumes_scrub_job(const struct volumes *vs);
+
 /* HOME. One step of each background job; *more is false when all are idle. */
 CO int volumes_background_step(struct volumes *vs, bool *more) must_check;
 

@@ -90,4 +90,34 @@ struct volume_fill_disk {
 } __attribute__((packed));
 static_assert(sizeof(struct volume_fill_disk) == 32, "on-disk size");
 
+/* COUNTER record with this key, scope 0: the last scrub of the pool, under way or ended (scrub.c).
+ * The fixed part, then `findings` of the other struct. */
+#define VOLUME_COUNTER_SCRUB 5
+
+struct volume_scrub_disk {
+    uint8_t state; /* enum volumes_scrub_state */
+    uint8_t zero[3];
+    struct le32 findings;
+    struct le64 started, ended;  /* seconds since 1970; ended is 0 while it is under way     */
+    struct le32 volume;          /* what lies before this place was compared: id …            */
+    struct le32 skipped_volumes; /* that could not be scrubbed                                */
+    struct le64 block;           /* … and block                                               */
+    struct le64 compared_bytes;  /* of all copies                                             */
+    struct le64 healed_blocks, bad_blocks, lost_blocks; /* enum raid_found */
+    struct le64 findings_left_out;                      /* there were more than are kept      */
+} __attribute__((packed));
+static_assert(sizeof(struct volume_scrub_disk) == 80, "on-disk size");
+
+/* A run of bad blocks of one copy. */
+struct volume_scrub_finding_disk {
+    struct le32 volume; /* id */
+    struct le32 disk;   /* index */
+    struct le64 block, count;
+    struct le64 seconds; /* since 1970 */
+    uint8_t found;       /* enum raid_found */
+    uint8_t unreadable;  /* 1: the device did not give it; 0: its checksum did not match */
+    uint8_t zero[6];
+} __attribute__((packed));
+static_assert(sizeof(struct volume_scrub_finding_disk) == 40, "on-disk size");
+
 #endif

@@ -11,6 +11,7 @@
  *     full.c      out of space                        checkpoint.c  the pool's client
  *     background.c  steps of jobs, commit timer, idle volumes        delete.c  space comes back
  *     resync.c    regions of cut-off overwrites       fill.c  disks that came into service again
+ *     scrub.c     all copies are compared             walk.c  chunks in use, beside clients
  *     info.c      what `vpool volume show` says     sweep.c       the same for many volumes
  *     errors.c    counters of errors, over restarts
  *     owner.c     who owns a volume that moves
@@ -244,6 +245,17 @@ struct volumes {
         bool busy; /* somebody works on it, and may wait */
     } fill;
 
+    struct volumes_scrub {           /* scrub.c */
+        struct pool_job *job;        /* borrowed; NULL: none is under way */
+        uint32_t volume;             /* the first one that is not compared yet … */
+        uint64_t block;              /* … from this block on */
+        uint64_t unsaved;            /* bytes, since the position was recorded */
+        bool starting;               /* its record is not durable yet */
+        bool stop;                   /* a command wants it to end */
+        struct raid_disk_set healed; /* written to since the position was recorded */
+        struct volumes_scrub_report report;
+    } scrub;
+
     struct hash replay; /* import only: struct replay_node by volume id */
 
     struct co_group workers; /* background coroutines */
@@ -448,10 +460,29 @@ CO int volume_resync_step(struct volumes *vs, bool *more) must_check;
 
 /* HOME, no yield. What its chunks take, of one copy. */
 uint64_t volume_allocated_bytes(struct volume *v);
+
+/* walk.c */
+struct volume_walk {
+    struct volume *v; /* pinned */
+    /* CO. On v's reactor, with block locks of blocks [block, block+count), which are whole chunks;
+     * some of them are in use. An error ends the walk. */
+    int (*window)(struct thin *t, uint64_t block, uint64_t count, void *arg);
+    void *arg;
+    uint64_t at;    /* block; moves up to what was not done */
+    uint64_t bytes; /* at most, about; then: so many were done */
+    bool done;      /* there is no chunk left */
+};
+/* HOME. Errors: VP_E_VOLUME_FAULTED, those of thin_open, of `window` and of pages. */
+CO int volume_walk(struct volume_walk *w) must_check;
 /* HOME. Takes the job of a disk that is to be filled, if there is one. VP_E_NO_MEMORY. */
 CO int volumes_fill_begin(struct volumes *vs) must_check;
 /* HOME. Fills some chunks; *more when there was something to do. */
 CO int volumes_fill_step(struct volumes *vs, bool *more) must_check;
+
+/* Import: the last scrub, which goes on if it was under way. VP_E_NO_MEMORY. */
+int volumes_scrub_load(struct volumes *vs) must_check;
+/* HOME. Scrubs some chunks; *more when there was something to do. */
+CO int volumes_scrub_step(struct volumes *vs, bool *more) must_check;
 
 /* HOME, no yield. The job of v's deletion, unless v has it. VP_E_NO_MEMORY. */
 int volume_delete_take_job(struct volume *v) must_check;

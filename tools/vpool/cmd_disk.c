@@ -81,6 +81,73 @@ static int cmd_offline(struct cli *cli, int argc, char **argv)
                     print_went);
 }
 
+/* ---- scrub ----------------------------------------------------------------------------------- */
+
+static void print_findings(const json_t *r)
+{
+    static const char *const headers[] = {"VOLUME", ">OFFSET", ">BYTES", "DISK",
+                                          "WHAT",   "RESULT",  "TIME",   NULL};
+    const json_t *list = json_object_get(r, "findings"), *f;
+    char when[WHEN_TEXT];
+    struct table t;
+    size_t i;
+    if (!json_array_size(list))
+        return;
+    table_init(&t, "", headers);
+    json_array_foreach(list, i, f)
+    {
+        table_add(&t, "%s", json_text(f, "volume"));
+        table_add(&t, "%llu", (unsigned long long)json_number(f, "offset"));
+        table_add(&t, "%llu", (unsigned long long)json_number(f, "bytes"));
+        table_add(&t, "%d (%s)", (int)json_number(f, "disk"), json_text(f, "path"));
+        table_add(&t, "%s", json_text(f, "what"));
+        table_add(&t, "%s", json_text(f, "result"));
+        table_add(&t, "%s", when_text(f, "time", when));
+    }
+    table_print(&t);
+    if (json_number(r, "findings_left_out"))
+        printf("and %llu more\n", (unsigned long long)json_number(r, "findings_left_out"));
+}
+
+static void print_scrub(const json_t *r)
+{
+    const char *job = json_text(r, "job"), *pool = json_text(r, "pool");
+    if (strcmp(json_text(r, "state"), "none") == 0) {
+        printf("pool %s was never scrubbed\n", pool);
+        return;
+    }
+    printf("scrub of pool %s: %s%s%s\n", pool, json_text(r, "state"), job[0] ? ", job " : "", job);
+    printf("%s compared; blocks: %llu healed, %llu bad, %llu lost; %d volumes left out\n",
+           size_text(json_number(r, "compared_bytes")),
+           (unsigned long long)json_number(r, "healed_blocks"),
+           (unsigned long long)json_number(r, "bad_blocks"),
+           (unsigned long long)json_number(r, "lost_blocks"),
+           (int)json_number(r, "skipped_volumes"));
+    print_findings(r);
+}
+
+static int cmd_scrub(struct cli *cli, int argc, char **argv)
+{
+    uint64_t limit = SIZE_NOT_GIVEN;
+    bool stop = false, show = false;
+    const struct opt opts[] = {{"limit", 0, OPT_SIZE, &limit},
+                               {"stop", 0, OPT_FLAG, &stop},
+                               {"show", 0, OPT_FLAG, &show},
+                               {0}};
+    int n = opts_parse(cli, argc, argv, opts, 1, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    if (stop + show + (limit != SIZE_NOT_GIVEN) > 1)
+        return cli_usage(cli, "give one of --limit, --stop and --show");
+    return cli_show(cli, "pool.scrub",
+                    json_pack("{s:s, s:s, s:I}", "pool", argv[1], "action",
+                              stop   ? "stop"
+                              : show ? "show"
+                                     : "start",
+                              "limit", (json_int_t)(limit == SIZE_NOT_GIVEN ? 0 : limit)),
+                    print_scrub);
+}
+
 /* DISK in all of them. */
 #define DISK_HELP "DISK is its number, its path or its uuid, as `vpool status` shows them."
 
@@ -103,4 +170,11 @@ const struct command commands_disk[] = {
      "Takes a disk out of service, for example to pull it.\n"
      "Refused where it has data or metadata that are nowhere else.\n" DISK_HELP,
      cmd_offline},
+    {"scrub", "POOL [--limit SIZE | --stop | --show]",
+     "Reads all copies of all data, compares them with their checksums, and heals what is bad.\n"
+     "It is a job in the background, which `vpool jobs` pauses, resumes and limits.\n"
+     "  --limit SIZE     the job's limit: so much of the volumes a second\n"
+     "  --stop           ends the one that is under way\n"
+     "  --show           says what the last one has found, or has found so far",
+     cmd_scrub},
     {0}};

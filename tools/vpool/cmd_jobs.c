@@ -41,7 +41,7 @@ static void add_subject(struct table *t, const json_t *j)
     if (json_is_object(disk))
         table_add(t, "disk %d (%s)", (int)json_number(disk, "index"), json_text(disk, "path"));
     else
-        table_add(t, "%s", json_text(j, "volume"));
+        table_add(t, "%s", json_text(j, "volume")[0] ? json_text(j, "volume") : "its pool");
 }
 
 static void print_jobs(const json_t *result)

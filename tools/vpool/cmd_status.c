@@ -84,6 +84,21 @@ static void print_unavailable(const json_t *p)
         json_text(p, "name"), json_text(p, "name"));
 }
 
+/* Of the last scrub, if there was one. */
+static void print_scrub(const json_t *s)
+{
+    const char *state = json_text(s, "state");
+    char when[WHEN_TEXT];
+    if (!state[0] || strcmp(state, "none") == 0)
+        return;
+    printf("  scrub     %s%s%s; %s compared", state, json_text(s, "job")[0] ? ", job " : "",
+           json_text(s, "job"), size_text(json_number(s, "compared_bytes")));
+    printf("; %llu blocks healed", (unsigned long long)json_number(s, "healed_blocks"));
+    if (json_number(s, "ended"))
+        printf("; ended %s", when_text(s, "ended", when));
+    puts("");
+}
+
 static void print_pool(const json_t *p)
 {
     if (!json_object_get(p, "space")) {
@@ -97,6 +112,7 @@ static void print_pool(const json_t *p)
            size_text(json_number(p, "chunk_bytes")), json_text(p, "uuid"));
     print_space(p);
     printf("  exports   %s\n", count_text(json_number(p, "attachments"), "attachment"));
+    print_scrub(json_object_get(p, "scrub"));
     puts("  disks");
     print_disks(json_object_get(p, "disks"));
     print_warnings(json_object_get(p, "warnings"));
