@@ -196,6 +196,10 @@ void control_pool_free(struct control_pool *p);
 CO int control_pools_save(struct control *c, struct vp_error *err) must_check;
 /* The same where nobody is told: pools describe themselves. */
 CO void control_pools_save_later(struct control *c);
+/* A disk of the pool may be at this path soon: that is remembered before the pool counts on it, so
+ * that a restart after a kill finds it. Afterwards control_pool_disks_changed, whatever came of it.
+ */
+CO void control_pool_disk_comes(struct control *c, struct control_pool *p, const char *path);
 /* A disk of the open pool came, or is somewhere else: so does the cache. */
 CO void control_pool_disks_changed(struct control *c, struct control_pool *p);
 /* Start: everything that the cache knows. */

@@ -26,6 +26,10 @@ static const struct param replace_params[] = {
     PARAM(struct disk_args, limit, PARAM_NUMBER, false, 0, INT64_MAX),
     PARAM(struct disk_args, force, PARAM_BOOL, false, 0, 0),
     {0}};
+static const struct param add_params[] = {PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
+                                          PARAM(struct disk_args, path, PARAM_PATH, true, 0, 0),
+                                          PARAM(struct disk_args, force, PARAM_BOOL, false, 0, 0),
+                                          {0}};
 static const struct param offline_params[] = {
     PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
     PARAM(struct disk_args, disk, PARAM_STRING, true, 0, 0),
@@ -206,10 +210,15 @@ static CO int disk_return(struct control *c, struct control_pool *p, const struc
         rc = disk_search(c, p, &before, found, err);
         o.path = found;
     }
-    if (!rc)
-        rc = pool_disk_return(volumes_pool(p->vs), &o, err);
     if (rc)
         return rc;
+    if (o.path)
+        control_pool_disk_comes(c, p, o.path);
+    rc = pool_disk_return(volumes_pool(p->vs), &o, err);
+    if (rc) {
+        control_pool_disks_changed(c, p);
+        return rc;
+    }
     disk_came(c, p, a, &before, replace);
     rc = job_begin(p, before.index, a->limit, err);
     if (!rc)
@@ -237,6 +246,48 @@ static CO int replace(struct control *c, const void *args, json_t **result, stru
     if (rc)
         return rc;
     rc = disk_return(c, p, a, true, result, err);
+    control_pool_put(p);
+    return rc;
+}
+
+/* ---- one more disk --------------------------------------------------------------------------- */
+
+static CO int disk_add(struct control *c, struct control_pool *p, const struct disk_args *a,
+                       json_t **result, struct vp_error *err)
+{
+    struct pool *pool = volumes_pool(p->vs);
+    unsigned i = pool_disk_count(pool);
+    struct pool_disk_info d;
+    int rc = own_devices_check(c, &a->path, 1, err);
+    if (rc)
+        return rc;
+    control_pool_disk_comes(c, p, a->path);
+    rc = pool_disk_add(pool, a->path, a->force, &i, err);
+    if (pool_disk_count(pool) <= i) {
+        control_pool_disks_changed(c, p);
+        return rc;
+    }
+    pool_disk_info_get(pool, i, &d);
+    control_event(c, VP_LOG_INFO, "disk.added", p->name, "disk %u (%s) was added%s", i, d.path,
+                  a->force ? "; what it held was overwritten by request" : "");
+    (void)snprintf(p->seen.disk[i].state, sizeof(p->seen.disk[i].state), "%s", d.state);
+    history_disk_came(p, i, true);
+    control_pool_disks_changed(c, p);
+    if (!rc) /* else it has failed already */
+        rc = job_begin(p, i, 0, err);
+    if (!rc)
+        *result = disk_json(p, i);
+    return rc;
+}
+
+static CO int add(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct disk_args *a = args;
+    struct control_pool *p;
+    int rc = control_pool_get_open(c, a->pool, &p, err);
+    if (rc)
+        return rc;
+    rc = disk_add(c, p, a, result, err);
     control_pool_put(p);
     return rc;
 }
@@ -276,5 +327,6 @@ static CO int offline(struct control *c, const void *args, json_t **result, stru
 
 const struct method methods_disk[] = {{"pool.online", online_params, METHOD_ALONE, online},
                                       {"pool.replace", replace_params, METHOD_ALONE, replace},
+                                      {"pool.add", add_params, METHOD_ALONE, add},
                                       {"pool.offline", offline_params, METHOD_ALONE, offline},
                                       {0}};

@@ -158,6 +158,18 @@ static json_t *paths_of(struct volumes *vs)
     return paths;
 }
 
+CO void control_pool_disk_comes(struct control *c, struct control_pool *p, const char *path)
+{
+    json_t *paths = json_copy(p->paths);
+    if (paths && json_array_insert_new(paths, 0, path_to_json(path)) == 0) {
+        json_decref(p->paths);
+        p->paths = paths;
+    } else {
+        json_decref(paths); /* then a restart may not find the disk by itself */
+    }
+    control_pools_save_later(c);
+}
+
 CO void control_pool_disks_changed(struct control *c, struct control_pool *p)
 {
     json_t *paths = paths_of(p->vs);

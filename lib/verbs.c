@@ -68,6 +68,23 @@ int vpool_pool_replace(struct vpool_client *c, const char *pool, const char *dis
         NULL, err);
 }
 
+int vpool_pool_add(struct vpool_client *c, const char *pool, const char *path, bool force,
+                   struct vpool_error *err)
+{
+    return call(c, "pool.add",
+                json_pack("{s:s, s:s, s:b}", "pool", pool, "path", path, "force", force), NULL,
+                err);
+}
+
+int vpool_pool_scrub(struct vpool_client *c, const char *pool, const char *action, uint64_t limit,
+                     struct vpool_error *err)
+{
+    return call(
+        c, "pool.scrub",
+        json_pack("{s:s, s:s, s:I}", "pool", pool, "action", action, "limit", (json_int_t)limit),
+        NULL, err);
+}
+
 int vpool_pool_offline(struct vpool_client *c, const char *pool, const char *disk,
                        struct vpool_error *err)
 {

@@ -74,6 +74,13 @@ VPOOL_API int vpool_pool_replace(struct vpool_client *c, const char *pool, const
                                  const char *path, bool force, struct vpool_error *err);
 VPOOL_API int vpool_pool_offline(struct vpool_client *c, const char *pool, const char *disk,
                                  struct vpool_error *err);
+/* One more disk, at `path`. `force` overwrites what the device holds. */
+VPOOL_API int vpool_pool_add(struct vpool_client *c, const char *pool, const char *path, bool force,
+                             struct vpool_error *err);
+/* `action` is "start" or "stop". `limit`: so many bytes of volumes a second; 0: none. What is found
+ * stands in pool.scrub's result (vpool_call) and in events. */
+VPOOL_API int vpool_pool_scrub(struct vpool_client *c, const char *pool, const char *action,
+                               uint64_t limit, struct vpool_error *err);
 
 /* ---- volumes ("POOL/VOLUME") ----------------------------------------------------------------- */
 

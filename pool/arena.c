@@ -27,10 +27,7 @@ static inline struct pool_group *group_of_arena(const struct pool *p, uint64_t n
                                                 uint32_t *in_group)
 {
     const struct pool_space_map *s = p->space;
-    uint64_t slot = number >> s->slot_shift;
-    if (slot >= s->slots)
-        return NULL;
-    struct pool_group *g = atomic_load_explicit(&s->slot[slot], memory_order_acquire);
+    struct pool_group *g = pool_group_at(&s->slot, number >> s->slot_shift);
     if (!g)
         return NULL;
     uint64_t index = number - (g->first_slot << s->slot_shift);

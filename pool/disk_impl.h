@@ -78,19 +78,33 @@ struct pool_owner {
 };
 
 /*
- * Look-up tables, read from any reactor without a lock: they are allocated once, for as many groups
- * as the disks have room for; entries change at home only.
+ * A look-up table of groups, read from any reactor without a lock, for as many groups as the disks
+ * have room for. Entries change at home only. When a disk is added, a larger table takes its place;
+ * late readers may look at the one before, so it stays until the pool closes.
  */
+struct pool_group_table {
+    _Atomic uint32_t size;                         /* changes after `entry` */
+    _Atomic(_Atomic(struct pool_group *) *) entry; /* [0] is never used */
+};
+static inline struct pool_group *pool_group_at(const struct pool_group_table *t, uint64_t n)
+{
+    if (n >= atomic_load_explicit(&t->size, memory_order_acquire))
+        return NULL;
+    _Atomic(struct pool_group *) *entry = atomic_load_explicit(&t->entry, memory_order_relaxed);
+    return atomic_load_explicit(&entry[n], memory_order_acquire);
+}
+/* HOME, no yield. The entry is there; the group is complete, or NULL. */
+void pool_group_set(struct pool_group_table *t, uint64_t n, struct pool_group *g);
+
 struct pool_space_map {
     unsigned chunk_shift; /* chunk_bytes = 1 << this                                       */
     unsigned slot_shift;  /* arena numbers of a slot = 1 << this                           */
-    uint32_t slots, ids;  /* sizes of the tables                                           */
-    _Atomic(struct pool_group *) *slot; /* [0] is never used                               */
-    _Atomic(struct pool_group *) *id;   /* [0] is never used                               */
-    uint32_t slots_from, ids_from;      /* no entry before these is free                   */
-    struct list kinds;                  /* pool_open_groups, one for each profile in use   */
-    struct hash owners;                 /* pool_owner                                      */
-    struct pool_group_figures figures;  /* of all groups                                   */
+    struct pool_group_table slot, id;
+    uint32_t slots_from, ids_from;     /* no entry before these is free                        */
+    struct list outgrown;              /* struct pool_outgrown: tables that were replaced      */
+    struct list kinds;                 /* pool_open_groups, one for each profile in use   */
+    struct hash owners;                /* pool_owner                                      */
+    struct pool_group_figures figures; /* of all groups                                   */
     struct list empty; /* pool_group.empty_link: data groups that pool_groups_reclaim takes */
     struct list due;   /* pool_group.due_link: changed by this arena return or lease of many */
     struct list dead;  /* pool_group.link: given back, kept a while for late readers       */
@@ -102,6 +116,19 @@ struct pool_space_map {
 
 int pool_space_map_new(struct pool *p) must_check;
 bool pool_space_map_free_some(struct pool *p); /* true when something is left */
+
+/* Memory for tables with room for the groups of more extents: taken before, so that the change
+ * itself cannot fail. VP_E_TOO_BIG, VP_E_NO_MEMORY. */
+struct pool_space_growth {
+    _Atomic(struct pool_group *) *slot, *id;
+    uint32_t slots, ids;
+    struct pool_outgrown *outgrown;
+};
+int pool_space_growth_prepare(struct pool *p, uint32_t more_extents,
+                              struct pool_space_growth *out) must_check;
+/* HOME, no yield. Takes the memory. */
+void pool_space_grow(struct pool *p, struct pool_space_growth *g);
+void pool_space_growth_free(struct pool_space_growth *g); /* of one that was not taken */
 
 /* Chunks of an arena, arenas of a group and slots of a group, by profile and geometry. */
 struct pool_group_shape {

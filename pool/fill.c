@@ -22,8 +22,11 @@ bool pool_disk_to_fill(struct pool *p, unsigned from, struct pool_disk_filling *
         struct pool_disk *d = &p->disk[i];
         if (d->state != POOL_DISK_BEHIND)
             continue;
-        *out = (struct pool_disk_filling){
-            .disk = i, .uuid = d->uuid, .returned = d->has_most, .io = &d->io};
+        *out = (struct pool_disk_filling){.disk = i,
+                                          .uuid = d->uuid,
+                                          .returned = d->has_most,
+                                          .empty = !d->extents_used,
+                                          .io = &d->io};
         (void)snprintf(out->path, sizeof(out->path), "%s", d->path);
         return true;
     }

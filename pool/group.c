@@ -3,8 +3,9 @@
  *
  * Invariants:
  *   1. An extent belongs to at most one group; extent_map and extents_used say which are taken.
- *   2. The look-up tables never move; an entry is set after the group is complete (release) and
- *      cleared before it goes. A group that went stays readable memory for a while (`dead`).
+ *   2. An entry of the look-up tables is set after the group is complete (release) and cleared
+ *      before it goes. A group that went stays readable memory for a while (`dead`), and a table
+ *      that grew until the pool closes (`outgrown`).
  *   3. Data never takes an extent that lets fewer than pool_meta_reserve_groups(p) metadata groups
  *      be formed. Where they could not be formed anyway, extents that metadata cannot use are
  *      data's.
@@ -17,64 +18,6 @@
 #include <stdlib.h>
 
 #define DEAD_MAX 64U
-
-static unsigned log2_of(uint32_t pow2)
-{
-    return (unsigned)__builtin_ctz(pow2);
-}
-
-/* ---- tables -------------------------------------------------------------------------------- */
-
-int pool_space_map_new(struct pool *p)
-{
-    uint64_t extents = 0;
-    for (unsigned i = 0; i < p->disk_count; i++)
-        extents += p->disk[i].extents_total;
-    /* Groups of wide parity have up to two slots for each of their extents. */
-    if (extents > UINT32_MAX / 2 - 1)
-        return VP_E_TOO_BIG;
-    struct pool_space_map *s = calloc(1, sizeof(*s));
-    if (!s)
-        return VP_E_NO_MEMORY;
-    p->space = s;
-    uint32_t per_extent = p->geometry.extent_bytes / p->geometry.chunk_bytes;
-    s->chunk_shift = log2_of(p->geometry.chunk_bytes);
-    s->slot_shift = log2_of(per_extent > POOL_ARENA_CHUNKS ? per_extent / POOL_ARENA_CHUNKS : 1);
-    s->ids = (uint32_t)extents + 1;
-    s->slots = 2 * (uint32_t)extents + 1;
-    s->slots_from = s->ids_from = 1;
-    list_init(&s->kinds);
-    list_init(&s->empty);
-    list_init(&s->due);
-    list_init(&s->dead);
-    list_init(&s->replaced);
-    s->id = calloc(s->ids, sizeof(*s->id));
-    s->slot = calloc(s->slots, sizeof(*s->slot));
-    return s->id && s->slot && hash_init(&s->owners, 64) ? 0 : VP_E_NO_MEMORY;
-}
-
-bool pool_space_map_free_some(struct pool *p)
-{
-    struct pool_space_map *s = p->space;
-    if (!s)
-        return false;
-    if (s->slot) {
-        free(s->slot);
-        s->slot = NULL;
-        return true;
-    }
-    pool_group_index_free(s);
-    free(s->id);
-    free(s);
-    p->space = NULL;
-    return false;
-}
-
-struct pool_group *pool_group_find(struct pool *p, uint32_t id)
-{
-    const struct pool_space_map *s = p->space;
-    return id < s->ids ? atomic_load_explicit(&s->id[id], memory_order_acquire) : NULL;
-}
 
 struct pool_group_shape pool_group_shape(const struct pool_geometry *g, struct raid_profile profile)
 {
@@ -101,9 +44,9 @@ static void group_publish(struct pool *p, struct pool_group *g)
     }
     list_add_tail(g->role == POOL_GROUP_META ? &p->meta_groups : &p->groups, &g->link);
     pool_group_update_lists(p, g);
-    atomic_store_explicit(&s->id[g->raid.id], g, memory_order_release);
+    pool_group_set(&s->id, g->raid.id, g);
     for (uint32_t k = 0; k < g->slots; k++)
-        atomic_store_explicit(&s->slot[g->first_slot + k], g, memory_order_release);
+        pool_group_set(&s->slot, g->first_slot + k, g);
 }
 
 void pool_group_free(struct pool_group *g)
@@ -365,14 +308,13 @@ static bool leaves_reserve(struct pool *p, struct pool_disk *const *chosen, unsi
 
 /* The first of `count` consecutive free entries of a table; 0 when there are none. No entry before
  * *from is free, and *from moves up to the first that is. */
-static uint32_t find_free(_Atomic(struct pool_group *) *table, uint32_t size, uint32_t count,
-                          uint32_t *from)
+static uint32_t find_free(const struct pool_group_table *t, uint32_t count, uint32_t *from)
 {
-    uint32_t run = 0;
-    while (*from < size && atomic_load_explicit(&table[*from], memory_order_relaxed))
+    uint32_t run = 0, size = t->size;
+    while (*from < size && pool_group_at(t, *from))
         ++*from;
     for (uint32_t i = *from; i < size; i++) {
-        run = atomic_load_explicit(&table[i], memory_order_relaxed) ? 0 : run + 1;
+        run = pool_group_at(t, i) ? 0 : run + 1;
         if (run == count)
             return i - count + 1;
     }
@@ -407,13 +349,12 @@ int pool_group_new(struct pool *p, enum pool_group_role role, struct raid_profil
         return VP_E_NO_SPACE;
 
     struct pool_group_info info = {.role = role, .profile = profile, .members = width};
-    uint32_t id = find_free(p->space->id, p->space->ids, 1, &p->space->ids_from);
+    uint32_t id = find_free(&p->space->id, 1, &p->space->ids_from);
     if (!meta) {
         struct pool_group_shape shape = pool_group_shape(&p->geometry, profile);
         info.arenas = shape.arenas;
         info.slots = shape.slots;
-        info.first_slot =
-            find_free(p->space->slot, p->space->slots, shape.slots, &p->space->slots_from);
+        info.first_slot = find_free(&p->space->slot, shape.slots, &p->space->slots_from);
     }
     if (!id || (!meta && !info.first_slot))
         return VP_E_NO_SPACE;
@@ -451,9 +392,9 @@ bool pool_group_is_empty(const struct pool_group *g)
 void pool_group_drop(struct pool *p, struct pool_group *g)
 {
     struct pool_space_map *s = p->space;
-    atomic_store_explicit(&s->id[g->raid.id], NULL, memory_order_release);
+    pool_group_set(&s->id, g->raid.id, NULL);
     for (uint32_t k = 0; k < g->slots; k++)
-        atomic_store_explicit(&s->slot[g->first_slot + k], NULL, memory_order_release);
+        pool_group_set(&s->slot, g->first_slot + k, NULL);
     for (unsigned m = 0; m < g->raid.width; m++) {
         bitmap_clear(g->disk[m]->extent_map, g->extent[m]);
         g->disk[m]->extents_used--;

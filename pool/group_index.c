@@ -115,7 +115,7 @@ void pool_groups_disk_left(struct pool *p)
 
 CO void pool_groups_disk_entered(struct pool *p)
 {
-    for (uint32_t id = 1; id < p->space->ids; id++) {
+    for (uint32_t id = 1; id < p->space->id.size; id++) {
         struct pool_group *g = pool_group_find(p, id);
         if (g)
             pool_group_update_lists(p, g);

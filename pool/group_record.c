@@ -87,7 +87,7 @@ struct load {
 static const char *find_fault(const struct pool *p, uint64_t id, const struct pool_group_info *i)
 {
     const struct pool_space_map *s = p->space;
-    if (id < 1 || id >= s->ids || atomic_load(&s->id[id]))
+    if (id < 1 || id >= s->id.size || pool_group_at(&s->id, id))
         return "its number is out of range or used twice";
     if (!raid_profile_is_supported(i->profile))
         return "its profile is not served by this release";
@@ -107,10 +107,11 @@ static const char *find_fault(const struct pool *p, uint64_t id, const struct po
         return "its arenas do not fit the geometry";
     if (i->role == POOL_GROUP_META)
         return NULL;
-    if (i->first_slot < 1 || i->first_slot >= s->slots || i->slots > s->slots - i->first_slot)
+    if (i->first_slot < 1 || i->first_slot >= s->slot.size ||
+        i->slots > s->slot.size - i->first_slot)
         return "its slots are out of range";
     for (uint32_t k = 0; k < i->slots; k++)
-        if (atomic_load(&s->slot[i->first_slot + k]))
+        if (pool_group_at(&s->slot, i->first_slot + k))
             return "its slots belong to another group too";
     return NULL;
 }
@@ -148,7 +149,7 @@ CO int pool_groups_load(struct pool *p, struct vp_error *err)
 static uint32_t free_id(const struct pool_space_map *s)
 {
     uint32_t id = 1;
-    while (id < s->ids && atomic_load(&s->id[id]))
+    while (pool_group_at(&s->id, id))
         id++;
     return id;
 }

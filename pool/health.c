@@ -43,7 +43,7 @@ CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner
 {
     if (pool_disks_out(p) == 0)
         return;
-    for (uint32_t id = 1; id < p->space->ids; id++) {
+    for (uint32_t id = 1; id < p->space->id.size; id++) {
         const struct pool_group *g = pool_group_find(p, id);
         if (g && g->role == POOL_GROUP_DATA && g->arena_owner && !group_is_whole(g))
             group_tell_owners(g, fn, arg);

@@ -32,7 +32,7 @@ struct pool_label_disk {
     uint8_t disk_uuid[16];
     char pool_name[64];     /* padded with NUL, at least one */
     struct le32 disk_index; /* in the pool's disk table */
-    struct le32 disk_count; /* of the pool when it was created */
+    struct le32 disk_count; /* of the pool when this was written */
     struct le32 chunk_bytes;
     struct le32 extent_bytes;
     struct le32 log_segment_bytes;

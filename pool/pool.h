@@ -413,7 +413,7 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
  * roots that something else has overwritten are written again. `finding` says what was found. */
 CO void pool_disk_look(struct pool *p, unsigned i);
 
-/* ---- disks come and go (return.c, fill.c) -------------------------------------------------- */
+/* ---- disks come and go (return.c, fill.c, add.c) ------------------------------------------- */
 
 /* What comes into service: a disk of the pool that is out, or another device in its place. */
 struct pool_return_options {
@@ -436,11 +436,23 @@ CO int pool_disk_return(struct pool *p, const struct pool_return_options *o,
  * */
 CO int pool_disk_offline(struct pool *p, unsigned disk, struct vp_error *err) must_check;
 
+/*
+ * HOME. The pool gets one more disk, at `path`. When it returns 0, the disk is in service, durably,
+ * under number *index, and counts as soon as it was filled in the background with what it lacks
+ * ("rebuilding"): that is little. Errors, each with a sentence: VP_E_BUSY (another command adds
+ * one); VP_E_TOO_BIG (there are as many as there can be); VP_E_DISK_TOO_SMALL;
+ * VP_E_DISK_HOLDS_DATA, unless `force`; VP_E_RAID_DISK_OUT (it is a disk of the pool now, but has
+ * failed); those of io_dev_open, of writes, VP_E_NO_MEMORY and VP_E_POOL_FENCED.
+ */
+CO int pool_disk_add(struct pool *p, const char *path, bool force, unsigned *index,
+                     struct vp_error *err) must_check;
+
 /* A disk that is in service and lacks data. */
 struct pool_disk_filling {
     unsigned disk;
     struct vp_uuid uuid; /* another return has another one                                       */
     bool returned;       /* it has most of the data already, durably once it was flushed         */
+    bool empty;          /* no group has anything there */
     struct raid_disk *io;
     char path[256];
 };

@@ -86,7 +86,7 @@ struct pool_label {
     struct vp_uuid pool_uuid, disk_uuid;
     struct vp_uuid was_uuid; /* of the same disk, before it returned; or zero */
     char pool_name[POOL_NAME_MAX + 1];
-    uint32_t disk_index, disk_count; /* count: at creation, for "2 of 3 found"             */
+    uint32_t disk_index, disk_count; /* count: when it was written, for "2 of 3 found"     */
     struct pool_geometry geometry;
     uint64_t size_bytes;
     uint64_t features_compat, features_ro, features_incompat;
@@ -324,8 +324,9 @@ struct pool {
     /* disk side */
     struct pool_disk disk[POOL_DISKS_MAX];
     struct raid_disk *raid_disk[POOL_DISKS_MAX];
-    unsigned disk_count;
+    _Atomic unsigned disk_count;  /* grows when a disk is added, which is complete then; ANY */
     uint64_t disk_changes;        /* counts changes of the disk table                         */
+    bool adding;                  /* a command adds a disk */
     struct list retired;          /* struct pool_retired: devices in whose place is another     */
     struct list groups;           /* struct pool_group: all that hold data                     */
     struct list meta_groups;      /* … and metadata, which are few                            */

@@ -71,7 +71,7 @@ static CO struct needs needs_of(struct pool *p, const struct pool_disk *d)
 {
     struct needs n = {0};
     vp_ignore(pool_groups_reclaim(p), "empty groups need nothing");
-    for (uint32_t id = 1; id < p->space->ids; id++) {
+    for (uint32_t id = 1; id < p->space->id.size; id++) {
         const struct pool_group *g = pool_group_find(p, id);
         if (g)
             needs_add(&n, g, d);

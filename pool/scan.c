@@ -51,9 +51,14 @@ static bool grow(void **array, unsigned *capacity, unsigned count, size_t elemen
 
 static struct pool_found *scan_pool(struct scan *s, const struct pool_label *l)
 {
-    for (unsigned i = 0; i < s->count; i++)
-        if (vp_uuid_equal(s->found[i].uuid, l->pool_uuid))
-            return &s->found[i];
+    for (unsigned i = 0; i < s->count; i++) {
+        struct pool_found *f = &s->found[i];
+        if (!vp_uuid_equal(f->uuid, l->pool_uuid))
+            continue;
+        if (l->disk_count > f->disks_total) /* the label of a disk that was added says most */
+            f->disks_total = l->disk_count;
+        return f;
+    }
     if (!grow((void **)&s->found, &s->capacity, s->count, sizeof(*s->found)))
         return NULL;
     struct pool_found *f = &s->found[s->count++];

@@ -176,7 +176,7 @@ static void group_replace(struct pool *p, struct pool_meta_group *g, struct pool
     list_del(&before->link);
     list_add_tail(&p->space->replaced, &before->link); /* W4 */
     list_add_tail(&p->meta_groups, &wider->link);
-    atomic_store_explicit(&p->space->id[wider->raid.id], wider, memory_order_release);
+    pool_group_set(&p->space->id, wider->raid.id, wider);
     wider->meta = g;
     g->group = wider;
     g->allocated = false;

@@ -50,7 +50,7 @@ static void position_load(struct volumes *vs)
     f->block = counts ? le64_get(d.block) : 0;
     list_for_each (v, &vs->all, link) {
         bool unequal = !list_empty(&v->resync_link); /* the crash cut off writes there */
-        v->fill = v->id < f->volume && !unequal ? VOLUME_FILLED : VOLUME_TO_FILL;
+        v->fill = f->disk.empty || (v->id < f->volume && !unequal) ? VOLUME_FILLED : VOLUME_TO_FILL;
         v->fill_waits = false;
         if (v->id == f->volume && unequal)
             f->block = 0;

@@ -133,6 +133,26 @@ int rig_return(struct rig *r, const struct op *op)
     return rc;
 }
 
+/* ---- one more disk ------------------------------------------------------------------------- */
+
+int rig_add(struct rig *r)
+{
+    struct pool *p = volumes_pool(r->vs[0]);
+    int rc = 0;
+    for (unsigned i = 0; i < r->config->disks && !rc; i++) {
+        char path[16];
+        unsigned index;
+        struct vp_error err = {0};
+        (void)snprintf(path, sizeof(path), "d%u", i);
+        if (is_used(p, path))
+            continue;
+        rc = pool_disk_add(p, path, true, &index, &err);
+        if (rc && !err.text[0])
+            rig_fail(r, "disk %u cannot be added: %s, and it does not say why", i, vp_err_name(rc));
+    }
+    return rc;
+}
+
 /* ---- being filled -------------------------------------------------------------------------- */
 
 static const char *not_counted(struct rig *r, struct pool_disk_info *info)

@@ -456,6 +456,13 @@ static int op_jobs(struct rig *r, const struct op *op)
     return rc;
 }
 
+static CO int op_scrub(struct rig *r)
+{
+    struct vp_error err = {0};
+    int rc = volumes_scrub_start(r->vs[0], 0, &err);
+    return rc == VP_E_BUSY ? 0 : rc;
+}
+
 /* Whether it has arrived is known again. */
 static void note_place(struct rig *r, struct model_volume *mv)
 {
@@ -604,6 +611,10 @@ static int op_any(struct rig *r, const struct op *op)
         return rig_return(r, op);
     case OP_FILLED:
         return rig_filled(r);
+    case OP_ADD:
+        return rig_add(r);
+    case OP_SCRUB:
+        return op_scrub(r);
     default:
         return op_on_volume(r, op, mv);
     }
@@ -666,7 +677,9 @@ int rig_op(struct rig *r, const struct op *op)
                                         [OP_STALL] = "stall",
                                         [OP_LEAVE] = "leave",
                                         [OP_RETURN] = "return",
-                                        [OP_FILLED] = "filling"};
+                                        [OP_FILLED] = "filling",
+                                        [OP_ADD] = "add",
+                                        [OP_SCRUB] = "scrub"};
     if (r->failed)
         return VP_E_CANCELLED;
     unsigned resizes = r->resizes, pools = pools_of(r, op);

@@ -60,6 +60,8 @@ enum op_kind {
     OP_RETURN, /* all disks work again; each that is out of service returns, or a spare one takes
                       its place (OP_REPLACE)                                                */
     OP_FILLED, /* the same, and background work until all disks count                   */
+    OP_ADD,    /* every spare disk becomes one more disk of the pool                    */
+    OP_SCRUB,  /* a scrub begins, unless one is under way                               */
     OP_STALL,  /* … phase `at`: the next `count` writes of its target's disks are slow    */
 };
 enum op_flags {
@@ -241,6 +243,7 @@ bool rig_has(struct rig *r, unsigned pool, const char *name);
 
 int rig_dies(struct rig *r, const struct op *op);
 int rig_return(struct rig *r, const struct op *op);
+int rig_add(struct rig *r);
 int rig_filled(struct rig *r);
 
 /* ---- rig.c: operations ----------------------------------------------------------------------- */

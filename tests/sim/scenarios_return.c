@@ -71,6 +71,37 @@ static const struct op leaves_and_returns[] = {
     FILLED(1, 0),
 };
 
+/* One more disk, beside writes that form groups. Then one of the first disks dies. */
+static const struct op added[] = {
+    {OP_ADD, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(8), BLOCKS(9), OP_FUA},
+    {OP_CREATE, "b", 0, BLOCKS(64), 0},
+    {OP_WRITE, "b", BLOCKS(0), BLOCKS(8), OP_FUA},
+    {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(2), BLOCKS(2), OP_FUA},
+    {OP_FILLED, NULL, 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(16), BLOCKS(20), OP_FUA},
+    {OP_LEAVE, NULL, 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(5), BLOCKS(1), OP_FUA},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_READ, "b", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* A third of one disk is bad; all is compared and healed beside a write and a discard. Nothing is
+ * overwritten after the damage (docs/testing.md). Then all is compared again beside overwrites. */
+static const struct op scrubbed[] = {
+    {OP_ROT, NULL, 1, 3, 0},
+    {OP_SCRUB, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(14), BLOCKS(5), OP_FUA},
+    {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_DISCARD, "a", BLOCKS(8), BLOCKS(4), 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_SCRUB, NULL, 0, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(3), OP_FUA},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 const struct scenario return_scenarios[] = {
     SCENARIO("return", "a disk returns and is filled; then the other one dies", mirror, disk_out,
              returns, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
@@ -82,6 +113,10 @@ const struct scenario return_scenarios[] = {
              leaves_and_returns, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
     SCENARIO("replace", "another disk takes the place of one that died", mirror_and_spare, disk_out,
              replaced, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
+    SCENARIO("add", "a pool gets one more disk; then one of the first dies", mirror_and_spare,
+             written_volume, added, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
+    SCENARIO("scrub", "all copies are compared and healed beside writes", mirror, written_volume,
+             scrubbed),
     SCENARIO("return-mishaps", "mishaps befall each disk meanwhile", mirror, disk_out, returns,
              .crash_stride = 211, .fill_every = 64, .deep_every = 4096,
              .flags = SCENARIO_FILLS | SCENARIO_DEATHS | SCENARIO_ERRORS),

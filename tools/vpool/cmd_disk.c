@@ -65,6 +65,19 @@ static int cmd_replace(struct cli *cli, int argc, char **argv)
                     print_came);
 }
 
+static int cmd_add(struct cli *cli, int argc, char **argv)
+{
+    bool force = false;
+    const struct opt opts[] = {{"force", 0, OPT_FLAG, &force}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 2, 2);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(
+        cli, "pool.add",
+        json_pack("{s:s, s:o, s:b}", "pool", argv[1], "path", path_param(argv[2]), "force", force),
+        print_came);
+}
+
 static void print_went(const json_t *r)
 {
     printf("disk %d of pool %s is out of service\n", (int)json_number(r, "disk"),
@@ -152,6 +165,11 @@ static int cmd_scrub(struct cli *cli, int argc, char **argv)
 #define DISK_HELP "DISK is its number, its path or its uuid, as `vpool status` shows them."
 
 const struct command commands_disk[] = {
+    {"add", "POOL DEVICE [--force]",
+     "Gives a pool one more disk.\n"
+     "New data go there as well, a moment later; data that are there already do not move.\n"
+     "  --force          overwrite what DEVICE holds",
+     cmd_add},
     {"online", "POOL DISK [PATH] [--limit SIZE]",
      "Takes a disk that was away into service again.\n"
      "It gets what it lacks, as a job in the background, and counts again when it has all.\n"

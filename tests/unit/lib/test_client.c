@@ -235,6 +235,16 @@ static int offline(struct vpool_client *c, struct vpool_error *err)
     return vpool_pool_offline(c, "tank", "1", err);
 }
 
+static int add(struct vpool_client *c, struct vpool_error *err)
+{
+    return vpool_pool_add(c, "tank", "/dev/sdg", true, err);
+}
+
+static int scrub(struct vpool_client *c, struct vpool_error *err)
+{
+    return vpool_pool_scrub(c, "tank", "start", 4096, err);
+}
+
 static void disks_come_and_go_by_their_names(void **state)
 {
     (void)state;
@@ -244,6 +254,8 @@ static void disks_come_and_go_by_their_names(void **state)
         bool has_path;
     } calls[] = {{online, "\"pool.online\"", {"\"disk\":\"1\"", "\"pool\":\"tank\""}, false},
                  {replace, "\"pool.replace\"", {"\"path\":\"/dev/sdf\"", "\"force\":true"}, true},
+                 {add, "\"pool.add\"", {"\"path\":\"/dev/sdg\"", "\"force\":true"}, true},
+                 {scrub, "\"pool.scrub\"", {"\"action\":\"start\"", "\"limit\":4096"}, false},
                  {offline, "\"pool.offline\"", {"\"disk\":\"1\"", "\"pool\":\"tank\""}, false}};
     for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
         struct server s;
