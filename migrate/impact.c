@@ -21,7 +21,7 @@
 #define WAIT_LOOK_NS     MS_NS         /* the coroutine's sleep */
 #define LOOK_NS          (20 * MS_NS)  /* between two decisions, at least */
 #define LOOK_REQUESTS    32U           /* that a decision needs … */
-#define LOOK_MAX_NS      (200 * MS_NS) /* … unless there are fewer for so long */
+#define LOOK_MAX_NS      (200 * MS_NS) /* … unless there are fewer for so long, or never were any */
 #define PROBE_NS         (200 * MS_NS) /* the copy rests for so long at most … */
 #define PROBE_REQUESTS   400U          /* … or until there were so many requests, */
 #define PROBE_AGAIN_NS   (10000 * MS_NS)
@@ -232,7 +232,8 @@ CO void impact_look(struct migrate *m, uint64_t step_ns)
     if (!i->began || m->frozen || elapsed_ns < LOOK_NS)
         return;
     uint64_t count = impact_measure(m, &latency_ns);
-    if (count < LOOK_REQUESTS && elapsed_ns < LOOK_MAX_NS)
+    bool nobody = !count && !i->law.before_ns; /* since the begin of the move */
+    if (count < LOOK_REQUESTS && elapsed_ns < LOOK_MAX_NS && !nobody)
         return;
     uint64_t again_ns = i->law.before_ns ? PROBE_AGAIN_NS : PROBE_UNKNOWN_NS;
     impact_decide(m, count ? latency_ns : 0, elapsed_ns);

@@ -76,6 +76,7 @@ class Vpool:
     def copied(self):
         self.cmd(self.to, "detach", self.to + "/copy", "--all")
         self.cmd(self.to, "volume", "delete", self.to + "/copy")
+        self.jobs_end()  # its space comes back
 
     # ---- moves
 
@@ -89,6 +90,9 @@ class Vpool:
     def settle(self):
         if self.between != "pools":
             self.serve()
+        self.jobs_end()
+
+    def jobs_end(self):
         while any(j["state"] == "running" for p in (self.at, self.to) for j in json.loads(self.cmd(p, "jobs", "--json"))["jobs"]):
             time.sleep(0.05)
 
