@@ -18,9 +18,9 @@
 #include "migrate/migrate_impl.h"
 
 #define MS_NS            UINT64_C(1000000)
-#define WAIT_LOOK_NS     MS_NS         /* the coroutine's sleep */
-#define LOOK_NS          (20 * MS_NS)  /* between two decisions, at least */
-#define LOOK_REQUESTS    32U           /* that a decision needs … */
+#define WAIT_LOOK_NS     MS_NS        /* the coroutine's sleep */
+#define LOOK_NS          (20 * MS_NS) /* between two decisions, at least */
+#define LOOK_REQUESTS    32U          /* that a decision needs … */
 #define LOOK_MAX_NS      (200 * MS_NS) /* … unless there are fewer for so long, or never were any */
 #define PROBE_NS         (200 * MS_NS) /* the copy rests for so long at most … */
 #define PROBE_REQUESTS   400U          /* … or until there were so many requests, */
