@@ -50,10 +50,11 @@ static json_t *finding_json(const struct control_pool *p, const struct volumes_s
     finding_volume(p, f->volume, volume, sizeof(volume));
     if (f->disk < pool_disk_count(pool)) /* it may be from a damaged record */
         pool_disk_info_get(pool, f->disk, &d);
-    return json_pack("{s:s, s:I, s:I, s:i, s:o, s:s, s:s, s:I}", "volume", volume, "offset",
-                     INT(f->offset), "bytes", INT(f->bytes), "disk", (int)f->disk, "path",
-                     path_shown(d.path), "what", f->unreadable ? "unreadable" : "checksum",
-                     "result", found_name(f->found), "time", INT(f->seconds));
+    return json_pack("{s:s, s:b, s:I, s:I, s:i, s:o, s:s, s:s, s:I}", "volume", volume, "metadata",
+                     f->metadata, "offset", INT(f->offset), "bytes", INT(f->bytes), "disk",
+                     (int)f->disk, "path", path_shown(d.path), "what",
+                     f->unreadable ? "unreadable" : "checksum", "result", found_name(f->found),
+                     "time", INT(f->seconds));
 }
 
 static json_t *findings_json(const struct control_pool *p, const struct volumes_scrub_report *r)
@@ -70,15 +71,15 @@ json_t *scrub_json(const struct control_pool *p, bool findings)
     const struct volumes_scrub_report *r = volumes_scrub_report(p->vs);
     const struct pool_job *j = volumes_scrub_job(p->vs);
     char job[JOB_NAME_BYTES];
-    return json_pack("{s:s, s:s, s:s?, s:o, s:o, s:I, s:I, s:I, s:I, s:i, s:o*, s:I}", "pool",
-                     p->name, "state", state_name(r, j), "job",
-                     j ? control_job_name(p, j->id, job) : NULL, "started",
-                     r->started ? json_integer(INT(r->started)) : json_null(), "ended",
-                     r->ended ? json_integer(INT(r->ended)) : json_null(), "compared_bytes",
-                     INT(r->compared_bytes), "healed_blocks", INT(r->healed_blocks), "bad_blocks",
-                     INT(r->bad_blocks), "lost_blocks", INT(r->lost_blocks), "skipped_volumes",
-                     (int)r->skipped_volumes, "findings", findings ? findings_json(p, r) : NULL,
-                     "findings_left_out", INT(r->findings_left_out));
+    return json_pack(
+        "{s:s, s:s, s:s?, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:i, s:o*, s:I}", "pool", p->name,
+        "state", state_name(r, j), "job", j ? control_job_name(p, j->id, job) : NULL, "started",
+        r->started ? json_integer(INT(r->started)) : json_null(), "ended",
+        r->ended ? json_integer(INT(r->ended)) : json_null(), "compared_bytes",
+        INT(r->compared_bytes), "metadata_bytes", INT(r->metadata_bytes), "healed_blocks",
+        INT(r->healed_blocks), "bad_blocks", INT(r->bad_blocks), "lost_blocks", INT(r->lost_blocks),
+        "skipped_volumes", (int)r->skipped_volumes, "findings",
+        findings ? findings_json(p, r) : NULL, "findings_left_out", INT(r->findings_left_out));
 }
 
 static CO int scrub_pool(struct control_pool *p, const struct scrub_args *a, json_t **result,
@@ -141,8 +142,8 @@ static void tell_finding(struct control *c, const struct control_pool *p,
     finding_volume(p, f->volume, volume, sizeof(volume));
     pool_disk_info_get(volumes_pool(p->vs), f->disk, &d);
     control_event(c, f->found == RAID_HEALED ? VP_LOG_WARN : VP_LOG_ERROR, "scrub.found", p->name,
-                  "%s: %" PRIu64 " bytes at %" PRIu64 " on disk %u (%s) %s: %s", volume, f->bytes,
-                  f->offset, f->disk, d.path,
+                  "%s: %s%" PRIu64 " bytes at %" PRIu64 " on disk %u (%s) %s: %s", volume,
+                  f->metadata ? "metadata, " : "", f->bytes, f->offset, f->disk, d.path,
                   f->unreadable ? "cannot be read" : "do not match their checksums",
                   ends[f->found]);
 }

@@ -95,6 +95,8 @@ static CO void checkpoint_run(struct pool *p)
     struct pool_checkpoint_state *ck = &p->checkpoint;
     hold_begin(RESOURCE_CHECKPOINT);
     ck->running = true;
+    while (ck->held_off)
+        co_queue_wait(&ck->may_begin, "a scrub of metadata");
     ck->started++;
     bool requested = atomic_exchange(&ck->requested, false);
     uint64_t began_ns = reactor_now_ns();

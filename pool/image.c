@@ -56,7 +56,7 @@ static unsigned image_choose(const struct pool *p)
     /* What is exported may go to an older release, which does not know deltas. */
     if (!p->checkpoint.images || (p->checkpoint.exporting && p->checkpoint.images > 1))
         return 0;
-    if (images_are_narrow(p) || p->checkpoint.fill)
+    if (images_are_narrow(p) || p->checkpoint.fill || p->checkpoint.renew)
         return 0;
     unsigned range = p->checkpoint.images - 1;
     uint64_t bytes = delta_bytes(p, range);
@@ -172,6 +172,7 @@ CO void pool_image_end(struct pool *p, unsigned at, bool durable)
         image_free(&ck->image[--ck->images]);
     ck->image[ck->images++] = ck->writing;
     ck->writing = (struct pool_image){0};
+    ck->renew = ck->renew && at;
     if (at) {
         pool_records_range_join(&p->records, at - 1);
         return;

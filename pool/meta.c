@@ -370,7 +370,7 @@ CO void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count)
 /* ---- I/O on pages ------------------------------------------------------------------------- */
 
 /* False for an address that no metadata group has: untrusted. */
-static bool page_locate(struct pool *p, uint64_t addr, struct raid_io *io)
+bool pool_page_locate(struct pool *p, uint64_t addr, struct raid_io *io)
 {
     uint64_t id = addr >> POOL_META_PAGES_BITS, at = page_of(addr) * POOL_PAGE;
     struct pool_group *g = id <= UINT32_MAX ? pool_group_find(p, (uint32_t)id) : NULL;
@@ -383,7 +383,7 @@ static bool page_locate(struct pool *p, uint64_t addr, struct raid_io *io)
 CO int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
 {
     struct raid_io io;
-    if (!page_locate(p, ref.addr, &io))
+    if (!pool_page_locate(p, ref.addr, &io))
         return VP_E_PAGE_DAMAGED;
     io.buf = buf;
     io.crc = io_guard_on(GUARD_PAGE_CHECKSUM) ? &ref.crc : NULL;
@@ -404,7 +404,7 @@ CO int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages,
     while (count) {
         unsigned n = count < PAGE_IO_MAX ? count : PAGE_IO_MAX;
         for (unsigned i = 0; i < n; i++) {
-            if (!page_locate(p, addr[i], &io[i]))
+            if (!pool_page_locate(p, addr[i], &io[i]))
                 return VP_E_INVALID;
             io[i].buf = pages[i];
         }

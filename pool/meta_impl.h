@@ -221,6 +221,9 @@ CO int pool_root_enter(struct pool *p, struct io_dev *dev, uint64_t tail_bytes,
  * that is in service. VP_E_POOL_SPLIT: not so; VP_E_ROOT_UNREADABLE; VP_E_NO_MEMORY. */
 CO int pool_roots_are_ours(struct pool *p, struct io_dev *dev, uint64_t tail_bytes) must_check;
 
+/* No yield. Where a page is; false: nowhere. */
+bool pool_page_locate(struct pool *p, uint64_t addr, struct raid_io *io) must_check;
+
 /* ---- fill.c -------------------------------------------------------------------------------- */
 
 /* CO. In a checkpoint, before anything is written: the disk, which is behind, gets all pages of

@@ -17,6 +17,7 @@ static void pool_init_queues(struct pool *p)
     co_mutex_init(&p->root.lock);
     co_mutex_init(&p->promising);
     co_queue_init(&p->checkpoint.done);
+    co_queue_init(&p->checkpoint.may_begin);
     pool_batch_init(&p->checkpoint.records);
 }
 

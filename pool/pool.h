@@ -262,6 +262,22 @@ void pool_set_client(struct pool *p, const struct pool_client *client);
  * this call. Errors: VP_E_POOL_FENCED, or a damaged page that could not be loaded. */
 CO int pool_checkpoint(struct pool *p) must_check;
 /*
+ * HOME. Scrubbing pages (scrub.c): from the end of the first call to the second no checkpoint is
+ * under way, and references that are read in memory meanwhile are right. The first one waits for a
+ * checkpoint (io/hold.h); the caller waits for devices only until the second.
+ */
+CO void pool_checkpoints_hold_off(struct pool *p);
+void pool_checkpoints_go_on(struct pool *p);
+/* In between: compares all copies of the pages with their checksums, and heals. `buf` has room for
+ * them, aligned. The `piece` of a finding is the index of the reference. VP_E_PAGE_DAMAGED: a
+ * reference points nowhere. */
+#define POOL_PAGES_SCRUB_MAX 16
+CO int pool_pages_scrub(struct pool *p, const struct pool_page_ref *ref, unsigned count, void *buf,
+                        struct raid_scrub *s) must_check;
+/* HOME. A checkpoint that writes all records anew: what the log and the image were before need not
+ * be read any more. Errors: those of pool_checkpoint. */
+CO int pool_metadata_renew(struct pool *p) must_check;
+/*
  * ANY, no yield. Asks for a checkpoint that begins after this call. It is tried until it succeeds,
  * and the client is told of each failure. Errors mean that there will be none: VP_E_POOL_FENCED;
  * VP_E_SHUTDOWN; VP_E_AGAIN (home's mailbox is full).

@@ -299,8 +299,11 @@ struct pool_checkpoint_state {
     /* a metadata group that gets a member, and a buffer (widen.c); here for the same reason */
     struct pool_group *wider;
     uint8_t *copy;
-    struct pool_disk *fill; /* the next one gives it all metadata (fill.c); NULL */
-    bool filled;            /* … has done so                                       */
+    struct pool_disk *fill;    /* the next one gives it all metadata (fill.c); NULL */
+    bool filled;               /* … has done so                                       */
+    bool renew;                /* the next one writes a full image                    */
+    unsigned held_off;         /* by so many (scrub.c): none begins … */
+    struct co_queue may_begin; /* … until this is woken            */
 };
 
 /* ==== the pool ============================================================================== */

@@ -182,6 +182,25 @@ struct thin_scrub {
  * time. Errors: those of pages, VP_E_MAP_BAD, VP_E_NO_MEMORY. */
 CO int thin_scrub(struct thin *t, uint64_t block, uint64_t count,
                   struct thin_scrub *out) must_check;
+
+/* A walk over the pages of a volume's trees; zeroed at the start. */
+#define THIN_WALK_LEVELS 8U
+#define THIN_WALK_TREES  2U /* the walk is at its end when `tree` is so many */
+struct thin_page;
+struct thin_page_walk {
+    unsigned tree; /* the map, then the space tree */
+    uint64_t key;
+    uint64_t told[THIN_WALK_LEVELS]; /* of each level, the page whose reference was given last */
+    struct thin_page *leaf; /* pinned; NULL after thin_page_walk_next: the walk is at its end */
+};
+/* Loads the next leaf; thin_page_walk_take follows. Errors: those of pages; the walk cannot go on.
+ */
+CO int thin_page_walk_next(struct thin *t, struct thin_page_walk *w) must_check;
+/* No yield. The references of the leaf and of pages above it that were not given yet, at most
+ * THIN_WALK_LEVELS. They are right as long as no checkpoint begins; while one is under way they
+ * need not be. */
+unsigned thin_page_walk_take(struct thin_page_walk *w, struct pool_page_ref *ref);
+
 /* Gives back the memory that thin_fill and thin_scrub took. */
 void thin_pass_ended(struct thin *t);
 

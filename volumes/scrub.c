@@ -8,7 +8,9 @@
  *    flushed. So a block that the record calls healed is healed durably. A crash goes on at the
  *    last position, and may find again what it found after that.
  * 3. While a disk is being filled, the scrub waits: what the disk lacks matters more.
- * 4. A volume that cannot be scrubbed, for example because its map is damaged, is left out and
+ * 4. After the data of a volume come the pages of its trees, leaf by leaf (pool/scrub.c). After a
+ *    restart these begin anew. The log and the table image are written anew at the end.
+ * 5. A volume that cannot be scrubbed, for example because its map is damaged, is left out and
  *    counted. Volumes that are created meanwhile are scrubbed too.
  *
  * Tested in tests/unit/volumes/test_scrub.c.
@@ -21,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SCRUB_RECORD_STEPS = 8 };
+enum { SCRUB_RECORD_STEPS = 8, SCRUB_LEAVES_A_STEP = 64 };
 
 /* ---- records --------------------------------------------------------------------------------- */
 
@@ -33,24 +35,28 @@ static_assert(sizeof(struct scrub_record) <= POOL_RECORD_VALUE_MAX, "it fits int
 
 static struct volume_scrub_finding_disk finding_encode(const struct volumes_scrub_finding *f)
 {
+    uint64_t block = f->metadata ? f->offset : f->offset / VOLUME_BLOCK;
     return (struct volume_scrub_finding_disk){.volume = le32_make(f->volume),
                                               .disk = le32_make(f->disk),
-                                              .block = le64_make(f->offset / VOLUME_BLOCK),
+                                              .block = le64_make(block),
                                               .count = le64_make(f->bytes / VOLUME_BLOCK),
                                               .seconds = le64_make(f->seconds),
                                               .found = (uint8_t)f->found,
-                                              .unreadable = f->unreadable};
+                                              .unreadable = f->unreadable,
+                                              .metadata = f->metadata};
 }
 
 static struct volumes_scrub_finding finding_decode(const struct volume_scrub_finding_disk *d)
 {
+    uint64_t block = le64_get(d->block);
     return (struct volumes_scrub_finding){.volume = le32_get(d->volume),
                                           .disk = le32_get(d->disk),
-                                          .offset = le64_get(d->block) * VOLUME_BLOCK,
+                                          .offset = d->metadata ? block : block * VOLUME_BLOCK,
                                           .bytes = le64_get(d->count) * VOLUME_BLOCK,
                                           .seconds = le64_get(d->seconds),
                                           .found = (enum raid_found)d->found,
-                                          .unreadable = d->unreadable != 0};
+                                          .unreadable = d->unreadable != 0,
+                                          .metadata = d->metadata != 0};
 }
 
 static void record_put(const struct volumes *vs, struct pool_batch *b)
@@ -68,7 +74,8 @@ static void record_put(const struct volumes *vs, struct pool_batch *b)
                                        .healed_blocks = le64_make(r->healed_blocks),
                                        .bad_blocks = le64_make(r->bad_blocks),
                                        .lost_blocks = le64_make(r->lost_blocks),
-                                       .findings_left_out = le64_make(r->findings_left_out)}};
+                                       .findings_left_out = le64_make(r->findings_left_out),
+                                       .metadata_bytes = le64_make(r->metadata_bytes)}};
     for (unsigned i = 0; i < r->findings; i++)
         d.finding[i] = finding_encode(&r->finding[i]);
     pool_batch_set(b, POOL_RECORD_COUNTER, 0, VOLUME_COUNTER_SCRUB, &d,
@@ -97,6 +104,7 @@ static void record_load(struct volumes *vs)
                                        .started = le64_get(d.fixed.started),
                                        .ended = le64_get(d.fixed.ended),
                                        .compared_bytes = le64_get(d.fixed.compared_bytes),
+                                       .metadata_bytes = le64_get(d.fixed.metadata_bytes),
                                        .healed_blocks = le64_get(d.fixed.healed_blocks),
                                        .bad_blocks = le64_get(d.fixed.bad_blocks),
                                        .lost_blocks = le64_get(d.fixed.lost_blocks),
@@ -147,6 +155,9 @@ static CO int position_save(struct volumes *vs)
 struct scrub_call {
     struct volume_walk walk;
     struct thin_scrub scrub;
+    uint64_t metadata_bytes;
+    struct pool_page_ref ref[THIN_WALK_LEVELS];
+    uint8_t *buf;                   /* room for as many pages */
     uint64_t blocks[RAID_LOST + 1]; /* by enum raid_found */
     struct raid_disk_set healed;
     unsigned findings, left_out; /* runs of blocks */
@@ -155,22 +166,29 @@ struct scrub_call {
 
 /* The run that the block follows: that of the same copy. Copies of one block come one after the
  * other. */
-static struct volumes_scrub_finding *run_of(struct scrub_call *c, uint64_t offset,
-                                            const struct raid_finding *f)
+static struct volumes_scrub_finding *run_of(struct scrub_call *c,
+                                            const struct volumes_scrub_finding *f)
 {
-    for (unsigned i = c->findings; i-- > 0;) {
+    for (unsigned i = c->findings; i-- > 0 && !f->metadata;) {
         struct volumes_scrub_finding *r = &c->finding[i];
-        if (r->disk == f->disk && r->found == f->state && r->unreadable == f->unreadable)
-            return r->offset + r->bytes == offset ? r : NULL;
+        if (r->disk == f->disk && r->found == f->found && r->unreadable == f->unreadable)
+            return r->offset + r->bytes == f->offset ? r : NULL;
     }
     return NULL;
 }
 
-static void found(uint64_t block, const struct raid_finding *f, void *arg)
+static void finding_add(struct scrub_call *c, uint64_t offset, const struct raid_finding *f,
+                        bool metadata)
 {
-    struct scrub_call *c = arg;
-    uint64_t offset = block * VOLUME_BLOCK;
-    struct volumes_scrub_finding *run = run_of(c, offset, f);
+    const struct volumes_scrub_finding add = {.volume = c->walk.v->id,
+                                              .disk = f->disk,
+                                              .offset = offset,
+                                              .bytes = VOLUME_BLOCK,
+                                              .seconds = reactor_wall_seconds(),
+                                              .found = f->state,
+                                              .unreadable = f->unreadable,
+                                              .metadata = metadata};
+    struct volumes_scrub_finding *run = run_of(c, &add);
     c->blocks[f->state]++;
     if (f->state == RAID_HEALED)
         bitmap_set(c->healed.word, f->disk);
@@ -179,14 +197,18 @@ static void found(uint64_t block, const struct raid_finding *f, void *arg)
     else if (c->findings == VOLUMES_SCRUB_FINDINGS)
         c->left_out++;
     else
-        c->finding[c->findings++] =
-            (struct volumes_scrub_finding){.volume = c->walk.v->id,
-                                           .disk = f->disk,
-                                           .offset = offset,
-                                           .bytes = VOLUME_BLOCK,
-                                           .seconds = reactor_wall_seconds(),
-                                           .found = f->state,
-                                           .unreadable = f->unreadable};
+        c->finding[c->findings++] = add;
+}
+
+static void found(uint64_t block, const struct raid_finding *f, void *arg)
+{
+    finding_add(arg, block * VOLUME_BLOCK, f, false);
+}
+
+static void found_page(const struct raid_finding *f, void *arg)
+{
+    struct scrub_call *c = arg;
+    finding_add(c, c->ref[f->piece].addr, f, true);
 }
 
 static void findings_take(struct volumes *vs, const struct scrub_call *c)
@@ -194,6 +216,7 @@ static void findings_take(struct volumes *vs, const struct scrub_call *c)
     struct volumes_scrub *s = &vs->scrub;
     struct volumes_scrub_report *r = &s->report;
     r->compared_bytes += c->scrub.compared_bytes;
+    r->metadata_bytes += c->metadata_bytes;
     r->healed_blocks += c->blocks[RAID_HEALED];
     r->bad_blocks += c->blocks[RAID_NOT_HEALED];
     r->lost_blocks += c->blocks[RAID_LOST];
@@ -244,25 +267,97 @@ static bool ends_all(int rc)
 }
 
 /* CO. The next chunks of a volume. */
-static CO int step_of_volume(struct volumes *vs, struct volume *v, struct scrub_call *c)
+static CO int step_of_data(struct volumes *vs, struct scrub_call *c)
 {
     struct volumes_scrub *s = &vs->scrub;
     c->scrub = (struct thin_scrub){.found = found, .arg = c};
-    c->walk =
-        (struct volume_walk){.v = v,
-                             .window = window_scrub,
-                             .arg = c,
-                             .at = v->id == s->volume ? s->block : 0,
-                             .bytes = min_u64(pool_job_step_units(s->job), vs->config.fill_bytes)};
-    volume_pin(v);
+    c->walk.window = window_scrub;
+    c->walk.arg = c;
+    c->walk.at = c->walk.v->id == s->volume ? s->block : 0;
+    c->walk.bytes = min_u64(pool_job_step_units(s->job), vs->config.fill_bytes);
     int rc = volume_walk(&c->walk);
-    findings_take(vs, c);
     pool_job_advance(s->job, c->walk.bytes, 0);
     s->unsaved += c->walk.bytes;
-    bool skip = rc && !ends_all(rc);
-    s->volume = c->walk.done || skip ? v->id + 1 : v->id;
-    s->block = c->walk.done || skip ? 0 : c->walk.at;
-    if (skip) {
+    s->volume = c->walk.v->id;
+    s->block = c->walk.at;
+    s->in_pages = !rc && c->walk.done;
+    s->pages = (struct thin_page_walk){0};
+    return rc;
+}
+
+/* ---- pages of trees ------------------------------------------------------------------------- */
+
+struct pages_call {
+    struct volume *v;
+    struct thin_page_walk *walk;
+    struct pool_page_ref *ref;
+    unsigned count;
+};
+
+static CO int next_on_reactor(void *arg)
+{
+    const struct pages_call *c = arg;
+    return thin_page_walk_next(c->v->io->thin, c->walk);
+}
+
+static CO int take_on_reactor(void *arg)
+{
+    struct pages_call *c = arg;
+    c->count = thin_page_walk_take(c->walk, c->ref);
+    return 0;
+}
+
+/* CO. A leaf, and pages above it. */
+static CO int leaf_scrub(struct volumes *vs, struct scrub_call *c)
+{
+    struct pages_call call = {.v = c->walk.v, .walk = &vs->scrub.pages, .ref = c->ref};
+    struct raid_scrub scrub = {.found = found_page, .arg = c};
+    int rc = reactor_call(call.v->reactor, next_on_reactor, &call);
+    if (rc || !call.walk->leaf)
+        return rc;
+    pool_checkpoints_hold_off(vs->pool);
+    vp_ignore(reactor_call(call.v->reactor, take_on_reactor, &call), "it does not fail");
+    rc = pool_pages_scrub(vs->pool, c->ref, call.count, c->buf, &scrub);
+    pool_checkpoints_go_on(vs->pool);
+    c->metadata_bytes += scrub.compared_bytes;
+    return rc;
+}
+
+/* CO. Some leaves of its trees. */
+static CO int step_of_pages(struct volumes *vs, struct scrub_call *c)
+{
+    struct volumes_scrub *s = &vs->scrub;
+    bool more = false;
+    int rc = volume_open_for_work(c->walk.v, &more);
+    c->buf = aligned_alloc(POOL_PAGE, (size_t)THIN_WALK_LEVELS * POOL_PAGE);
+    if (!c->buf)
+        rc = VP_E_NO_MEMORY;
+    for (unsigned i = 0; i < SCRUB_LEAVES_A_STEP && more && !rc; i++) {
+        rc = leaf_scrub(vs, c);
+        more = s->pages.tree < THIN_WALK_TREES;
+        vp_ignore(co_sleep_ns(1), "requests of clients come before the next leaf");
+    }
+    free(c->buf);
+    if (rc || more)
+        return rc;
+    s->in_pages = false;
+    s->volume = c->walk.v->id + 1;
+    s->block = 0;
+    return 0;
+}
+
+/* CO. */
+static CO int step_of_volume(struct volumes *vs, struct volume *v, struct scrub_call *c)
+{
+    struct volumes_scrub *s = &vs->scrub;
+    c->walk.v = v;
+    volume_pin(v);
+    int rc = s->in_pages && v->id == s->volume ? step_of_pages(vs, c) : step_of_data(vs, c);
+    findings_take(vs, c);
+    if (rc && !ends_all(rc)) {
+        s->in_pages = false;
+        s->volume = v->id + 1;
+        s->block = 0;
         s->report.skipped_volumes++;
         pool_job_advance(s->job, 0, rc);
         vp_warn("volume %s cannot be scrubbed: %s", volume_full_name(v), vp_err_text(rc));
@@ -278,9 +373,12 @@ static CO int scrub_end(struct volumes *vs, enum volumes_scrub_state state)
                                                [VOLUMES_SCRUB_FAILED] = POOL_JOB_FAILED,
                                                [VOLUMES_SCRUB_STOPPED] = POOL_JOB_CANCELLED};
     struct volumes_scrub *s = &vs->scrub;
+    int rc = state == VOLUMES_SCRUB_STOPPED ? 0 : pool_metadata_renew(vs->pool);
+    if (rc)
+        return rc;
     s->report.state = state;
     s->report.ended = reactor_wall_seconds();
-    int rc = position_save(vs);
+    rc = position_save(vs);
     if (rc) { /* it has not ended then */
         s->report.state = VOLUMES_SCRUB_RUNNING;
         s->report.ended = 0;

@@ -70,17 +70,19 @@ enum volumes_scrub_state {
 struct volumes_scrub_finding {
     uint32_t volume; /* id; the volume may be gone */
     unsigned disk;
-    uint64_t offset, bytes;
-    uint64_t seconds; /* since 1970 */
+    uint64_t offset, bytes; /* in the volume; of metadata: the page's address, and its size */
+    uint64_t seconds;       /* since 1970 */
     enum raid_found found;
     bool unreadable; /* else its checksum did not match */
+    bool metadata;   /* a page of the volume's trees */
 };
 #define VOLUMES_SCRUB_FINDINGS 64 /* that are kept: the first ones of a scrub */
 /* The last scrub of a pool. */
 struct volumes_scrub_report {
     enum volumes_scrub_state state;
     uint64_t started, ended; /* seconds since 1970; ended is 0 while it is under way */
-    uint64_t compared_bytes; /* of all copies */
+    uint64_t compared_bytes; /* of data, all copies … */
+    uint64_t metadata_bytes; /* … and of metadata     */
     uint64_t healed_blocks; /* bad copies that were rewritten …                                 */
     uint64_t bad_blocks;  /* … that could not be, though another copy is good …               */
     uint64_t lost_blocks; /* … of which there is no good one                                  */

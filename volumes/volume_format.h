@@ -105,18 +105,20 @@ struct volume_scrub_disk {
     struct le64 compared_bytes;  /* of all copies                                             */
     struct le64 healed_blocks, bad_blocks, lost_blocks; /* enum raid_found */
     struct le64 findings_left_out;                      /* there were more than are kept      */
+    struct le64 metadata_bytes; /* compared, of pages of trees, of all copies */
 } __attribute__((packed));
-static_assert(sizeof(struct volume_scrub_disk) == 80, "on-disk size");
+static_assert(sizeof(struct volume_scrub_disk) == 88, "on-disk size");
 
 /* A run of bad blocks of one copy. */
 struct volume_scrub_finding_disk {
-    struct le32 volume; /* id */
-    struct le32 disk;   /* index */
-    struct le64 block, count;
-    struct le64 seconds; /* since 1970 */
-    uint8_t found;       /* enum raid_found */
-    uint8_t unreadable;  /* 1: the device did not give it; 0: its checksum did not match */
-    uint8_t zero[6];
+    struct le32 volume;       /* id */
+    struct le32 disk;         /* index */
+    struct le64 block, count; /* of the volume; of metadata: the page's address, 1 */
+    struct le64 seconds;      /* since 1970 */
+    uint8_t found;            /* enum raid_found */
+    uint8_t unreadable;       /* 1: the device did not give it; 0: its checksum did not match */
+    uint8_t metadata;         /* 1: a page of the volume's trees */
+    uint8_t zero[5];
 } __attribute__((packed));
 static_assert(sizeof(struct volume_scrub_finding_disk) == 40, "on-disk size");
 

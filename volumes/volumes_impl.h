@@ -245,10 +245,12 @@ struct volumes {
         bool busy; /* somebody works on it, and may wait */
     } fill;
 
-    struct volumes_scrub {           /* scrub.c */
-        struct pool_job *job;        /* borrowed; NULL: none is under way */
-        uint32_t volume;             /* the first one that is not compared yet … */
-        uint64_t block;              /* … from this block on */
+    struct volumes_scrub {    /* scrub.c */
+        struct pool_job *job; /* borrowed; NULL: none is under way */
+        uint32_t volume;      /* the first one that is not compared yet … */
+        uint64_t block;       /* … from this block on */
+        bool in_pages;        /* all of its data are; its metadata are not, from here on: */
+        struct thin_page_walk pages;
         uint64_t unsaved;            /* bytes, since the position was recorded */
         bool starting;               /* its record is not durable yet */
         bool stop;                   /* a command wants it to end */
@@ -462,6 +464,9 @@ CO int volume_resync_step(struct volumes *vs, bool *more) must_check;
 uint64_t volume_allocated_bytes(struct volume *v);
 
 /* walk.c */
+/* HOME. Makes a pinned volume active, for work that no client asked for. *is_open is false where it
+ * is being deleted. VP_E_VOLUME_FAULTED, those of thin_open. */
+CO int volume_open_for_work(struct volume *v, bool *is_open) must_check;
 struct volume_walk {
     struct volume *v; /* pinned */
     /* CO. On v's reactor, with block locks of blocks [block, block+count), which are whole chunks;

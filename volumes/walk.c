@@ -45,15 +45,22 @@ static CO int walk_on_reactor(void *arg)
     return rc;
 }
 
-CO int volume_walk(struct volume_walk *w)
+CO int volume_open_for_work(struct volume *v, bool *is_open)
 {
-    struct volume *v = w->v;
     co_mutex_lock(&v->control);
     int rc = v->state == VOLUME_ONLINE    ? volume_activate(v, false)
              : v->state == VOLUME_FAULTED ? VP_E_VOLUME_FAULTED
                                           : 0;
-    bool is_open = v->io && v->state == VOLUME_ONLINE;
+    *is_open = !rc && v->io && v->state == VOLUME_ONLINE;
     co_mutex_unlock(&v->control);
+    return rc;
+}
+
+CO int volume_walk(struct volume_walk *w)
+{
+    struct volume *v = w->v;
+    bool is_open;
+    int rc = volume_open_for_work(v, &is_open);
     if (!rc && is_open)
         return reactor_call(v->reactor, walk_on_reactor, w);
     w->bytes = 0;

@@ -47,7 +47,10 @@ usage 'one of --limit, --stop and --show' vpool scrub tank --stop --show
 
 step "sound data: both copies were compared, nothing was found"
 scrubbed
-same "$(shown '[.state, .compared_bytes, (.findings|length)]|tojson')" "[\"done\",$((2 * 64 << 20)),0]" "a sound pool"
+same "$(shown '[.state, .compared_bytes, (.findings|length), .metadata_bytes > 0]|tojson')" "[\"done\",$((2 * 64 << 20)),0,false]" "a sound pool" # no checkpoint has written pages yet
+ok vpool checkpoint tank
+scrubbed
+same "$(shown '[.state, .metadata_bytes > 100000, (.findings|length)]|tojson')" '["done",true,0]' "metadata too"
 
 step "bad copies are healed and named; what is bad everywhere is lost"
 daemon_stop

@@ -113,7 +113,8 @@ static void print_findings(const json_t *r)
         table_add(&t, "%llu", (unsigned long long)json_number(f, "offset"));
         table_add(&t, "%llu", (unsigned long long)json_number(f, "bytes"));
         table_add(&t, "%d (%s)", (int)json_number(f, "disk"), json_text(f, "path"));
-        table_add(&t, "%s", json_text(f, "what"));
+        table_add(&t, "%s%s", json_is_true(json_object_get(f, "metadata")) ? "metadata, " : "",
+                  json_text(f, "what"));
         table_add(&t, "%s", json_text(f, "result"));
         table_add(&t, "%s", when_text(f, "time", when));
     }
@@ -130,8 +131,9 @@ static void print_scrub(const json_t *r)
         return;
     }
     printf("scrub of pool %s: %s%s%s\n", pool, json_text(r, "state"), job[0] ? ", job " : "", job);
-    printf("%s compared; blocks: %llu healed, %llu bad, %llu lost; %d volumes left out\n",
-           size_text(json_number(r, "compared_bytes")),
+    printf("%s of data and %s of metadata compared; blocks: %llu healed, %llu bad, %llu lost; %d "
+           "volumes left out\n",
+           size_text(json_number(r, "compared_bytes")), size_text(json_number(r, "metadata_bytes")),
            (unsigned long long)json_number(r, "healed_blocks"),
            (unsigned long long)json_number(r, "bad_blocks"),
            (unsigned long long)json_number(r, "lost_blocks"),

@@ -2,7 +2,10 @@
 #include "tests/lib/on_reactor.h"
 #include "tests/lib/sim_volumes.h"
 
+#include "base/bitmap.h"
+#include "pool/disk_impl.h"
 #include "pool/job.h"
+#include "pool/meta_impl.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -287,6 +290,95 @@ static void data_without_redundancy_are_verified_too(void **state)
     assert_checked();
 }
 
+/* ---- metadata -------------------------------------------------------------------------------- */
+
+/* A bit of each page of trees is flipped on the disk of its group's member `member`, with `both`
+ * also on the next one's. How many pages there are. */
+static unsigned rot_pages(struct sim_volumes *s, unsigned member, bool both)
+{
+    const struct pool_meta *m = &volumes_pool(s->vs)->meta;
+    unsigned pages = 0;
+    for (unsigned i = 0; i < m->groups; i++) {
+        const struct pool_meta_group *g = m->group[i];
+        for (uint64_t page = 0; page < g->pages; page++) {
+            if (!bitmap_test(g->used, page) || bitmap_test(g->segment, page))
+                continue;
+            for (unsigned c = member; c <= member + both; c++)
+                sim_disk_flip_bit(disk(s, g->group->disk[c]->io.index),
+                                  g->group->raid.base_bytes[c] + page * POOL_PAGE + 70, 1);
+            pages++;
+        }
+    }
+    return pages;
+}
+
+static CO void has_rotten_pages(struct sim_volumes *s)
+{
+    struct volume *v = mirrored(s, "safe"), *w = mirrored(s, "more");
+    if (!v || !w)
+        return;
+    write_all(w, 2);
+    write_all(v, 1);
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    unsigned pages = rot_pages(s, 0, false);
+    check(pages >= 8); /* leaves and roots of two trees of two volumes */
+    check_ok(volume_write(v, 0, 1 << 20, data, 0)); /* pages change meanwhile */
+    const struct volumes_scrub_report *r = scrubbed(s);
+    check_equal(r->state, VOLUMES_SCRUB_DONE);
+    check_equal(r->healed_blocks, pages);
+    check_equal(r->bad_blocks + r->lost_blocks, 0);
+    check(r->finding[0].metadata && r->finding[0].disk == 0);
+    check_equal(r->metadata_bytes, 2 * pages * POOL_PAGE);
+    check_equal(r->compared_bytes, 4 * LEN);
+    r = scrubbed(s);
+    check_equal(r->findings, 0);
+    pages = rot_pages(s, 1, false); /* and the other copies */
+    check_equal(scrubbed(s)->healed_blocks, pages);
+    volume_close(v);
+    volume_close(w);
+}
+
+static CO void reads_with_one_disk(struct sim_volumes *s)
+{
+    struct vp_error err = {0};
+    check_ok(pool_disk_offline(volumes_pool(s->vs), 1, &err));
+    struct volume *v = sim_volumes_open(s, "safe");
+    if (!v)
+        return;
+    data_new(1);
+    check_all(v);
+    volume_close(v);
+}
+
+static void metadata_are_healed_too(void **state)
+{
+    (void)state;
+    run_bodies(2, (void (*const[])(struct sim_volumes *)){has_rotten_pages, reads_with_one_disk},
+               2);
+}
+
+static CO void loses_pages(struct sim_volumes *s)
+{
+    struct volume *v = mirrored(s, "safe");
+    if (!v)
+        return;
+    write_all(v, 1);
+    check_ok(pool_checkpoint(volumes_pool(s->vs)));
+    unsigned pages = rot_pages(s, 0, true);
+    const struct volumes_scrub_report *r = scrubbed(s);
+    check_equal(r->lost_blocks, 2 * pages);
+    check_equal(r->finding[0].found, RAID_LOST);
+    check(r->finding[0].metadata);
+    check_all(v); /* its pages are in memory */
+    volume_close(v);
+}
+
+static void lost_pages_are_named(void **state)
+{
+    (void)state;
+    run_bodies(2, (void (*const[])(struct sim_volumes *)){loses_pages}, 1);
+}
+
 /* ---- a disk that is gone, or behind ---------------------------------------------------------- */
 
 static const char *state_of(struct sim_volumes *s, unsigned i)
@@ -438,6 +530,8 @@ int main(void)
         cmocka_unit_test(what_a_disk_cannot_read_is_rewritten),
         cmocka_unit_test(a_copy_that_cannot_be_rewritten_is_not_called_healed),
         cmocka_unit_test(data_without_redundancy_are_verified_too),
+        cmocka_unit_test(metadata_are_healed_too),
+        cmocka_unit_test(lost_pages_are_named),
         cmocka_unit_test(a_disk_that_dies_leaves_and_a_disk_that_is_filled_goes_first),
         cmocka_unit_test(a_scrub_is_limited_paused_and_stopped),
         cmocka_unit_test(a_scrub_goes_on_after_a_crash_where_it_was),
