@@ -89,14 +89,14 @@ CO int pool_disk_filled(struct pool *p, unsigned disk)
     if (rc || !ck->filled || !same)
         return rc ? rc : same ? VP_E_AGAIN : VP_E_RAID_DISK_OUT;
     d->state = POOL_DISK_ONLINE;
+    d->may_have_lost = false;
+    atomic_store(&d->io.behind, false); /* another disk that fails this root is not the last one */
     p->disk_changes++;
     rc = pool_root_update(p);
     if (rc)
         return rc;
     if (d->state != POOL_DISK_ONLINE)
         return VP_E_RAID_DISK_OUT;
-    d->may_have_lost = false;
-    atomic_store(&d->io.behind, false);
     pool_groups_disk_entered(p);
     pool_meta_room_update(p);
     pool_space_changed(p);

@@ -392,6 +392,45 @@ static void a_disk_that_fails_while_it_is_filled_leaves_and_may_return(void **st
     run_bodies(2, (void (*const[])(struct sim_volumes *)){dies_again, reads_all}, 2);
 }
 
+/* The other disk dies at each write of the end, one after the other. From the root on that makes
+ * the disk count, the pool goes on with it. Before, it cannot. */
+static unsigned dies_at, goes_on_with_it;
+
+static CO void dies_at_the_end(struct sim_volumes *s)
+{
+    struct volume *v = mirrored(s);
+    if (!v)
+        return;
+    write_all(v, 1);
+    goes(s, 1);
+    write_all(v, 2);
+    comes_back(s, 1);
+    const struct pool_job *j = NULL;
+    for (bool more = true; more && (!j || j->done < LEN);) {
+        check_ok(volumes_background_step(s->vs, &more));
+        j = volumes_fill_job(s->vs, 1);
+    }
+    sim_disk_inject(sim_disk_find(s->world, "d0"), SIM_FAULT_DEAD, 1U << IO_WRITE, dies_at, 0);
+    for (bool more = true; more && volumes_background_step(s->vs, &more) == 0;)
+        ;
+    bool fenced = strcmp(pool_state(volumes_pool(s->vs)), "fenced") == 0;
+    if (fenced)
+        check_state(s, 1, "rebuilding");
+    else if (strcmp(state_of(s, 0), "ejected") == 0)
+        goes_on_with_it++;
+    if (!fenced && strcmp(state_of(s, 1), "online") == 0)
+        check_all(v);
+    volume_close(v);
+}
+
+static void a_source_that_dies_when_the_disk_counts_is_not_missed(void **state)
+{
+    (void)state;
+    for (dies_at = goes_on_with_it = 0; dies_at < 40; dies_at++)
+        run_bodies(2, (void (*const[])(struct sim_volumes *)){dies_at_the_end}, 1);
+    assert_true(goes_on_with_it > 0);
+}
+
 /* ---- the disk that has the data fails ------------------------------------------------------- */
 
 static CO void meets_a_failing_source(struct sim_volumes *s)
@@ -583,6 +622,7 @@ int main(void)
         cmocka_unit_test(another_device_takes_the_place_of_a_dead_disk),
         cmocka_unit_test(data_without_redundancy_stay_on_the_disk_that_returns),
         cmocka_unit_test(a_bad_block_is_named_and_all_others_are_filled),
+        cmocka_unit_test(a_source_that_dies_when_the_disk_counts_is_not_missed),
         cmocka_unit_test(a_disk_that_fails_while_it_is_filled_leaves_and_may_return),
         cmocka_unit_test(a_write_that_only_the_disk_took_that_is_behind_is_an_error),
         cmocka_unit_test(a_disk_that_is_behind_waits_for_the_disk_that_has_the_rest),
