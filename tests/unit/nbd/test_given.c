@@ -181,19 +181,19 @@ static void a_connection_that_is_given_to_a_server_that_stops_is_closed(void **s
     assert_int_equal(fx.volume.data[0], 'x');
 }
 
-static _Atomic bool giving;
 static _Atomic int given_rc;
 
-static void give_main(void *arg)
+static CO void give_main(void *arg)
 {
-    giving = true; /* nothing yields from here to the call */
     given_rc = nbdx_server_give(server, (int)(intptr_t)arg);
-    giving = false;
 }
 
-static int give_spawn(void *arg)
+/* When it returns, the call is under way, and may have reached the server's reactor. */
+static CO int give_spawn(void *arg)
 {
-    return co_spawn(give_main, arg, "giver");
+    int rc = co_spawn(give_main, arg, "giver");
+    co_yield ();
+    return rc;
 }
 
 static void a_server_stops_while_another_reactor_gives_it_a_connection(void **state)
@@ -205,10 +205,8 @@ static void a_server_stops_while_another_reactor_gives_it_a_connection(void **st
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
         given_rc = 1;
         assert_int_equal(reactor_call_blocking(r, give_spawn, (void *)(intptr_t)fd[1]), 0);
-        while (!giving && given_rc == 1)
-            ; /* the stop comes at once: a sleep would come too late */
-        server_stop(0);
-        wait_for(!giving && given_rc != 1);
+        server_stop(0); /* at once: a sleep would come too late */
+        wait_for(given_rc != 1);
         assert_true(given_rc == 0 || given_rc == VP_E_SHUTDOWN);
         char sink[64];
         while (recv(fd[0], sink, sizeof(sink), 0) > 0)
