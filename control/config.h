@@ -30,8 +30,10 @@ struct control_config {
     char disk_dirs[CONTROL_DISK_DIRS_MAX][CONTROL_PATH_MAX];
     unsigned disk_dir_count;
     uint64_t import_wait_s; /* at most, for disks that are not there yet */
-    uint64_t scrub_days;  /* a pool is scrubbed so many days after its last scrub; 0: by command */
-    uint64_t scrub_limit; /* … so many bytes a second; 0: no limit */
+    uint64_t scrub_days; /* a pool is scrubbed so many days after its last scrub; 0: by command */
+    uint64_t spare_after_s, spare_after_missing_s; /* a spare takes the place of a disk that has
+                                                      failed, or is missing, for so long */
+    uint64_t scrub_limit;                          /* … so many bytes a second; 0: no limit */
 
     uint64_t reactors; /* 0 = one a core, at most 4 */
     uint64_t poll_us;

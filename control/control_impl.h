@@ -15,6 +15,7 @@
 #include "control/receivers.h"
 #include "control/rpc.h"
 #include "control/server.h"
+#include "control/spares.h"
 #include "nbd/server.h"
 #include "pool/job.h"
 #include "pool/pool.h"
@@ -62,7 +63,8 @@ struct control_pool {
     struct co_queue unused;
     uint64_t next_attachment;
     struct pool_seen seen;
-    uint64_t next_look_ns;       /* when its disks are looked at (pool_disk_look) */
+    uint64_t next_look_ns; /* when its disks are looked at (pool_disk_look) */
+    struct spares spares;
     uint64_t next_scrub_look_ns; /* when it is looked whether a scrub is due */
     struct health health;
     json_t *left;   /* volumes whose moves wait for another pool (migrations_left.c); or NULL */
@@ -364,6 +366,9 @@ void monitor_look(struct control *c);
 /* Starts, unless it still runs, what may wait for disks: a walk for health, what failed before is
  * tried again, histories are saved. Not while a command is under way. */
 void monitor_tend(struct control *c);
+/* method_disk.c: the device at `path` takes the place of a disk. As pool.replace. */
+CO int control_disk_replace(struct control *c, struct control_pool *p, unsigned index,
+                            const char *path, struct vp_error *err) must_check;
 /* method_scrub.c: the last scrub of an open pool, without or with what it found. */
 json_t *scrub_json(const struct control_pool *p, bool findings);
 /* Begins the scrub that is due by vpoold.conf. The pool is pinned. */

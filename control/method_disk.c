@@ -11,7 +11,7 @@
 struct disk_args {
     const char *pool, *disk, *path;
     uint64_t limit;
-    bool force;
+    bool force, spare;
 };
 static const struct param online_params[] = {
     PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
@@ -29,7 +29,12 @@ static const struct param replace_params[] = {
 static const struct param add_params[] = {PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
                                           PARAM(struct disk_args, path, PARAM_PATH, true, 0, 0),
                                           PARAM(struct disk_args, force, PARAM_BOOL, false, 0, 0),
+                                          PARAM(struct disk_args, spare, PARAM_BOOL, false, 0, 0),
                                           {0}};
+static const struct param remove_params[] = {
+    PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
+    PARAM(struct disk_args, path, PARAM_PATH, true, 0, 0),
+    {0}};
 static const struct param offline_params[] = {
     PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
     PARAM(struct disk_args, disk, PARAM_STRING, true, 0, 0),
@@ -250,6 +255,18 @@ static CO int replace(struct control *c, const void *args, json_t **result, stru
     return rc;
 }
 
+CO int control_disk_replace(struct control *c, struct control_pool *p, unsigned index,
+                            const char *path, struct vp_error *err)
+{
+    char number[16];
+    json_t *result = NULL;
+    (void)snprintf(number, sizeof(number), "%u", index);
+    const struct disk_args a = {.disk = number, .path = path};
+    int rc = disk_return(c, p, &a, true, &result, err);
+    json_decref(result);
+    return rc;
+}
+
 /* ---- one more disk --------------------------------------------------------------------------- */
 
 static CO int disk_add(struct control *c, struct control_pool *p, const struct disk_args *a,
@@ -287,7 +304,24 @@ static CO int add(struct control *c, const void *args, json_t **result, struct v
     int rc = control_pool_get_open(c, a->pool, &p, err);
     if (rc)
         return rc;
-    rc = disk_add(c, p, a, result, err);
+    rc = a->spare ? spares_add(c, p, a->path, a->force, err) : disk_add(c, p, a, result, err);
+    if (!rc && a->spare)
+        *result = json_pack("{s:s, s:o}", "pool", p->name, "spares", spares_json(p));
+    control_pool_put(p);
+    return rc;
+}
+
+static CO int remove_spare(struct control *c, const void *args, json_t **result,
+                           struct vp_error *err)
+{
+    const struct disk_args *a = args;
+    struct control_pool *p;
+    int rc = control_pool_get_open(c, a->pool, &p, err);
+    if (rc)
+        return rc;
+    rc = spares_remove(c, p, a->path, err);
+    if (!rc)
+        *result = json_pack("{s:s, s:o}", "pool", p->name, "spares", spares_json(p));
     control_pool_put(p);
     return rc;
 }
@@ -328,5 +362,6 @@ static CO int offline(struct control *c, const void *args, json_t **result, stru
 const struct method methods_disk[] = {{"pool.online", online_params, METHOD_ALONE, online},
                                       {"pool.replace", replace_params, METHOD_ALONE, replace},
                                       {"pool.add", add_params, METHOD_ALONE, add},
+                                      {"pool.remove", remove_params, METHOD_ALONE, remove_spare},
                                       {"pool.offline", offline_params, METHOD_ALONE, offline},
                                       {0}};

@@ -122,6 +122,8 @@ static CO void tend_locked(struct control *c, bool due)
         health_walk(p);
         if (due)
             attachments_retry(c, p);
+        if (due)
+            spares_tend(c, p);
     }
     if (due && c->migrations.unsettled)
         migrations_settle(c);

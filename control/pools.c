@@ -209,6 +209,7 @@ CO int control_pool_add(struct control *c, struct volumes *vs, struct control_po
     p->rc = 0;
     p->error[0] = 0;
     history_load(c, p);
+    spares_load(p);
     migrations_settle(c);
     attachments_start(c, p);
     *out = p;

@@ -428,6 +428,15 @@ static void warn_scrub(json_t *list, const struct control_pool *p)
     }
 }
 
+static void warn_spares(json_t *list, const struct control_pool *p)
+{
+    for (unsigned i = 0; i < p->spares.count; i++)
+        if (p->spares.spare[i].rc)
+            warn(list, "bring it in order, or take it away with `vpool remove`",
+                 "the spare %s cannot be used: %s", p->spares.spare[i].path,
+                 p->spares.spare[i].error);
+}
+
 static json_t *warnings_json(const struct control_pool *p, const struct pool_space *space)
 {
     json_t *list = json_array();
@@ -441,6 +450,7 @@ static json_t *warnings_json(const struct control_pool *p, const struct pool_spa
     warn_volumes(list, p);
     warn_jobs(list, p);
     warn_scrub(list, p);
+    warn_spares(list, p);
     warn_left(list, p);
     for (const struct attachment *a = NULL; (a = attachment_next(p, a));)
         if (!a->served && !migrations_left_unserved_is(p, a->volume))
@@ -503,15 +513,16 @@ CO json_t *show_pool(const struct control_pool *p)
     pool_space_get(pool, &space);
     char uuid[VP_UUID_TEXT], raid[RAID_PROFILE_TEXT];
     return json_pack(
-        "{s:s, s:s, s:s, s:o, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:{s:i, s:i, s:i}, s:i, s:o}",
+        "{s:s, s:s, s:s, s:o, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:{s:i, s:i, s:i}, s:i, "
+        "s:o}",
         "name", p->name, "uuid", vp_uuid_format(p->uuid, uuid), "state", pool_state(pool), "health",
         health_json(health_of_pool(p)), "level", show_level(space.level), "raid",
         raid_profile_format(pool_default_profile(pool), raid), "chunk_bytes", (int)g.chunk_bytes,
         "extent_bytes", (int)g.extent_bytes, "checkpoint", (int)pool_checkpoint_number(pool),
-        "space", space_json(&space, &sums), "disks", disks_json(p), "scrub", scrub_json(p, false),
-        "volumes", "count", (int)sums.count, "faulted", (int)sums.faulted, "waiting_requests",
-        (int)sums.waiting, "attachments", (int)attachment_count(p, NULL), "warnings",
-        warnings_json(p, &space));
+        "space", space_json(&space, &sums), "disks", disks_json(p), "spares", spares_json(p),
+        "scrub", scrub_json(p, false), "volumes", "count", (int)sums.count, "faulted",
+        (int)sums.faulted, "waiting_requests", (int)sums.waiting, "attachments",
+        (int)attachment_count(p, NULL), "warnings", warnings_json(p, &space));
 }
 
 /* ---- volumes --------------------------------------------------------------------------------- */

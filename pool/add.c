@@ -150,6 +150,34 @@ static CO int disk_add(struct adding *a, const char *path, bool force, struct vp
     return 0;
 }
 
+CO int pool_device_check(struct pool *p, const char *path, bool wipe, struct vp_error *err)
+{
+    uint64_t least = UINT64_MAX;
+    struct io_dev *dev = NULL;
+    int rc = io_dev_open(path, 0, &dev, err);
+    if (rc == VP_E_IO_BUSY_DEVICE)
+        return vp_fail(err, rc, "%s is in use: by a pool, a mount, or named twice", path);
+    if (rc)
+        return rc;
+    uint64_t size = align_down(io_dev_info(dev)->size_bytes, POOL_BLOCK);
+    char have[16], need[16];
+    for (unsigned i = 0; i < p->disk_count; i++)
+        least = min_u64(least, pool_disk_least_bytes(&p->disk[i]));
+    if (size < least)
+        rc = vp_fail(err, VP_E_DISK_TOO_SMALL, "%s has %s; the smallest disk of pool %s uses %s",
+                     path, bytes_format_size(size, have, sizeof(have)), p->name,
+                     bytes_format_size(least, need, sizeof(need)));
+    if (!rc && !wipe)
+        rc = pool_disk_probe(dev, path, err);
+    if (!rc && wipe) {
+        rc = pool_disk_wipe(dev, pool_tail_bytes(size));
+        if (rc)
+            rc = vp_fail(err, rc, "%s cannot be wiped: %s", path, vp_err_text(rc));
+    }
+    io_dev_close(dev);
+    return rc;
+}
+
 CO int pool_disk_add(struct pool *p, const char *path, bool force, unsigned *index,
                      struct vp_error *err)
 {

@@ -293,6 +293,7 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
         .extents_used = d->extents_used,
         .io = &d->io,
         .full = d->io.dev && io_dev_is_full(d->io.dev),
+        .by_request = d->by_request,
     };
     memcpy(out->path, d->path, sizeof(out->path));
     memcpy(out->finding, d->finding, sizeof(out->finding));

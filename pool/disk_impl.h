@@ -53,6 +53,9 @@ bool pool_path_is_real(const char *path);
 /* Prepares what I/O needs of a disk whose uuid, size and extents_total are set. */
 int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const char *path) must_check;
 
+/* What a device needs to have to take the place of the disk. */
+uint64_t pool_disk_least_bytes(const struct pool_disk *d);
+
 /* A device in whose place another one is. I/O may be in flight on it, so it stays open until the
  * pool closes. */
 struct pool_retired {

@@ -421,6 +421,7 @@ struct pool_disk_info {
     uint64_t size_bytes;
     uint32_t extents_total, extents_used;
     const struct raid_disk *io; /* counters                                                  */
+    bool by_request;            /* out of service, by an operator, in this life of the pool */
 };
 /* HOME. */
 unsigned pool_disk_count(const struct pool *p);
@@ -462,6 +463,12 @@ CO int pool_disk_offline(struct pool *p, unsigned disk, struct vp_error *err) mu
  */
 CO int pool_disk_add(struct pool *p, const char *path, bool force, unsigned *index,
                      struct vp_error *err) must_check;
+
+/* HOME. Whether a device could take the place of some disk of the pool: opens it, looks, closes it.
+ * `wipe`: what is recognised on it is destroyed. Errors, each with a sentence: VP_E_DISK_TOO_SMALL;
+ * VP_E_DISK_HOLDS_DATA, unless `wipe`; those of io_dev_open, and of writes with `wipe`. */
+CO int pool_device_check(struct pool *p, const char *path, bool wipe,
+                         struct vp_error *err) must_check;
 
 /* A disk that is in service and lacks data. */
 struct pool_disk_filling {

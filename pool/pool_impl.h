@@ -63,6 +63,7 @@ struct pool_disk {
     bool takes_no_roots;        /* out, serves its data, and failed a root: gets no more    */
     bool created;               /* a file that pool_create made                             */
     struct vp_uuid was_uuid;    /* what its label says that it was before it returned (return.c) */
+    bool by_request;            /* OUT; an operator took it out, in this life of the pool */
     bool has_most;              /* BEHIND; what it has need not be written again (return.c) */
     bool may_have_lost;         /* what can be read there may never become durable, until it has
                                    all again */

@@ -214,12 +214,17 @@ static CO int check_same(const struct pool_disk *d, struct coming *c, struct vp_
     return rc ? vp_fail(err, rc, "%s: %s", c->path, vp_err_text(rc)) : 0;
 }
 
+uint64_t pool_disk_least_bytes(const struct pool_disk *d)
+{
+    return (uint64_t)d->extents_total * d->pool->geometry.extent_bytes +
+           2 * (uint64_t)POOL_LABEL_AREA;
+}
+
 /* It has room for as many extents: the numbers of groups depend on how many there are. */
 static int check_size(const struct pool_disk *d, struct coming *c, struct vp_error *err)
 {
-    uint32_t extent_bytes = d->pool->geometry.extent_bytes;
     uint64_t size = align_down(io_dev_info(c->dev)->size_bytes, POOL_BLOCK);
-    uint64_t least = (uint64_t)d->extents_total * extent_bytes + 2 * (uint64_t)POOL_LABEL_AREA;
+    uint64_t least = pool_disk_least_bytes(d);
     char have[16], need[16];
     if (size < least)
         return vp_fail(err, VP_E_DISK_TOO_SMALL, "%s has %s; disk %u of pool %s uses %s", c->path,
@@ -339,7 +344,7 @@ static int disk_enter(void *arg)
     d->label_epoch = c->label.epoch;
     d->state = POOL_DISK_BEHIND;
     d->out_after = 0;
-    d->read_only = d->stale = d->takes_no_roots = false;
+    d->read_only = d->stale = d->takes_no_roots = d->by_request = false;
     d->reason[0] = d->finding[0] = 0;
     atomic_fetch_add(&d->io.writes_done, 1);
     atomic_store(&d->io.flush_failed, 0);
@@ -430,6 +435,7 @@ CO int pool_disk_offline(struct pool *p, unsigned index, struct vp_error *err)
         return vp_fail(err, VP_E_RAID_NO_COPY,
                        "pool %s: disk %u is the last one in service, or has left service", p->name,
                        index);
+    d->by_request = true;
     rc = pool_disk_eject(p, d, VP_E_RAID_DISK_OUT, "out of service"); /* durably */
     return rc ? vp_fail(err, rc, "pool %s: that disk %u is out cannot be recorded: %s", p->name,
                         index, vp_err_text(rc))

@@ -121,13 +121,13 @@ ok vpool checkpoint tank
 ok vpool version
 grep -qE 'vpool [0-9.]+, daemon [0-9.]+' <<<"$out" || fail "version: $out"
 ok vpool help
-for c in create list status destroy import export scan add online replace offline scrub get set 'volume create' 'volume list' 'volume show' 'volume resize' 'volume rename' 'volume delete' attach detach attachments doctor clear 'ublk list' 'ublk remove' jobs 'jobs pause' 'jobs resume' 'jobs limit' 'jobs wait' 'jobs cancel' events iostat info log-level checkpoint version help; do
+for c in create list status destroy import export scan add remove online replace offline scrub get set 'volume create' 'volume list' 'volume show' 'volume resize' 'volume rename' 'volume delete' attach detach attachments doctor clear 'ublk list' 'ublk remove' jobs 'jobs pause' 'jobs resume' 'jobs limit' 'jobs wait' 'jobs cancel' events iostat info log-level checkpoint version help; do
     # shellcheck disable=SC2086
     ok vpool $c --help
 done
 
 step "commands of later releases say so"
-for c in remove history snapshot clone rollback diff; do
+for c in history snapshot clone rollback diff; do
     refused 'not supported by this release' vpool $c tank
 done
 

@@ -65,17 +65,36 @@ static int cmd_replace(struct cli *cli, int argc, char **argv)
                     print_came);
 }
 
+static void print_spares(const json_t *r)
+{
+    const json_t *list = json_object_get(r, "spares"), *s;
+    size_t i;
+    printf("pool %s has %s\n", json_text(r, "pool"),
+           json_array_size(list) ? "these spares:" : "no spares");
+    json_array_foreach(list, i, s) printf("  %s\n", json_text(s, "path"));
+}
+
+static int cmd_remove(struct cli *cli, int argc, char **argv)
+{
+    int n = opts_parse(cli, argc, argv, NULL, 2, 2);
+    if (opts_failed(n))
+        return opts_exit(n);
+    return cli_show(cli, "pool.remove",
+                    json_pack("{s:s, s:o}", "pool", argv[1], "path", path_param(argv[2])),
+                    print_spares);
+}
+
 static int cmd_add(struct cli *cli, int argc, char **argv)
 {
-    bool force = false;
-    const struct opt opts[] = {{"force", 0, OPT_FLAG, &force}, {0}};
+    bool force = false, spare = false;
+    const struct opt opts[] = {{"force", 0, OPT_FLAG, &force}, {"spare", 0, OPT_FLAG, &spare}, {0}};
     int n = opts_parse(cli, argc, argv, opts, 2, 2);
     if (opts_failed(n))
         return opts_exit(n);
-    return cli_show(
-        cli, "pool.add",
-        json_pack("{s:s, s:o, s:b}", "pool", argv[1], "path", path_param(argv[2]), "force", force),
-        print_came);
+    return cli_show(cli, "pool.add",
+                    json_pack("{s:s, s:o, s:b, s:b}", "pool", argv[1], "path", path_param(argv[2]),
+                              "force", force, "spare", spare),
+                    spare ? print_spares : print_came);
 }
 
 static void print_went(const json_t *r)
@@ -167,11 +186,16 @@ static int cmd_scrub(struct cli *cli, int argc, char **argv)
 #define DISK_HELP "DISK is its number, its path or its uuid, as `vpool status` shows them."
 
 const struct command commands_disk[] = {
-    {"add", "POOL DEVICE [--force]",
-     "Gives a pool one more disk.\n"
-     "New data go there as well, a moment later; data that are there already do not move.\n"
+    {"add", "POOL DEVICE [--spare] [--force]",
+     "Gives a pool one more disk, or a spare.\n"
+     "New data go to a disk as well, a moment later; data that are there already do not move.\n"
+     "  --spare          DEVICE takes the place of a disk that fails, a while later (vpoold.conf)\n"
      "  --force          overwrite what DEVICE holds",
      cmd_add},
+    {"remove", "POOL DEVICE",
+     "Takes a spare away from a pool.\n"
+     "A disk cannot be removed in this release: `vpool offline` takes it out of service.",
+     cmd_remove},
     {"online", "POOL DISK [PATH] [--limit SIZE]",
      "Takes a disk that was away into service again.\n"
      "It gets what it lacks, as a job in the background, and counts again when it has all.\n"

@@ -84,6 +84,15 @@ static void print_unavailable(const json_t *p)
         json_text(p, "name"), json_text(p, "name"));
 }
 
+static void print_spares(const json_t *list)
+{
+    size_t i;
+    const json_t *s;
+    json_array_foreach(list, i, s)
+        printf("  spare     %s%s\n", json_text(s, "path"),
+               json_is_true(json_object_get(s, "usable")) ? "" : ", which cannot be used");
+}
+
 /* Of the last scrub, if there was one. */
 static void print_scrub(const json_t *s)
 {
@@ -115,6 +124,7 @@ static void print_pool(const json_t *p)
     print_scrub(json_object_get(p, "scrub"));
     puts("  disks");
     print_disks(json_object_get(p, "disks"));
+    print_spares(json_object_get(p, "spares"));
     print_warnings(json_object_get(p, "warnings"));
 }
 

@@ -20,8 +20,7 @@ static const struct command *const tables[] = {
     commands_jobs, commands_migrate, commands_watch,  commands_here,   NULL};
 
 /* Commands of the design whose feature is not in this release. */
-static const char *const not_yet[] = {"remove",   "history", "snapshot", "clone",
-                                      "rollback", "diff",    NULL};
+static const char *const not_yet[] = {"history", "snapshot", "clone", "rollback", "diff", NULL};
 
 static void print_commands(FILE *out)
 {
