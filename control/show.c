@@ -501,6 +501,13 @@ json_t *show_pool_brief(const struct control_pool *p)
                      (int)attachment_count(p, NULL), "space", space_json(&space, &sums));
 }
 
+static json_t *risk_json(const struct pool_risk *r)
+{
+    return json_pack("{s:i, s:I, s:I, s:I}", "survives", (int)r->survives, "data_bytes",
+                     INT(r->data_bytes), "degraded_bytes", INT(r->degraded_bytes), "lost_bytes",
+                     INT(r->lost_bytes));
+}
+
 CO json_t *show_pool(const struct control_pool *p)
 {
     if (!p->vs)
@@ -509,20 +516,22 @@ CO json_t *show_pool(const struct control_pool *p)
     struct sums sums;
     struct pool *pool = volumes_pool(p->vs);
     struct pool_geometry g = pool_geometry(pool);
+    struct pool_risk risk = pool_risk_now(pool);
     sum_exactly(p, &sums);
     pool_space_get(pool, &space);
     char uuid[VP_UUID_TEXT], raid[RAID_PROFILE_TEXT];
     return json_pack(
-        "{s:s, s:s, s:s, s:o, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:{s:i, s:i, s:i}, s:i, "
+        "{s:s, s:s, s:s, s:o, s:s, s:s, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:{s:i, s:i, s:i}, "
+        "s:i, "
         "s:o}",
         "name", p->name, "uuid", vp_uuid_format(p->uuid, uuid), "state", pool_state(pool), "health",
         health_json(health_of_pool(p)), "level", show_level(space.level), "raid",
         raid_profile_format(pool_default_profile(pool), raid), "chunk_bytes", (int)g.chunk_bytes,
         "extent_bytes", (int)g.extent_bytes, "checkpoint", (int)pool_checkpoint_number(pool),
         "space", space_json(&space, &sums), "disks", disks_json(p), "spares", spares_json(p),
-        "scrub", scrub_json(p, false), "volumes", "count", (int)sums.count, "faulted",
-        (int)sums.faulted, "waiting_requests", (int)sums.waiting, "attachments",
-        (int)attachment_count(p, NULL), "warnings", warnings_json(p, &space));
+        "risk", risk_json(&risk), "scrub", scrub_json(p, false), "volumes", "count",
+        (int)sums.count, "faulted", (int)sums.faulted, "waiting_requests", (int)sums.waiting,
+        "attachments", (int)attachment_count(p, NULL), "warnings", warnings_json(p, &space));
 }
 
 /* ---- volumes --------------------------------------------------------------------------------- */

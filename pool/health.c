@@ -51,3 +51,44 @@ CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner
             co_yield ();
     }
 }
+
+/* ---- what may be lost now -------------------------------------------------------------------- */
+
+static void risk_add(const struct pool *p, struct pool_risk *r, const struct pool_group *g)
+{
+    unsigned current = 0;
+    bool meta = g->role == POOL_GROUP_META;
+    uint64_t bytes = ((uint64_t)g->arenas_leased * g->arena_chunks) << p->space->chunk_shift;
+    if (!meta && !g->arenas_leased)
+        return;
+    for (unsigned m = 0; m < g->raid.width; m++)
+        current += raid_disk_is_current(g->raid.disk[m]);
+    unsigned spare = current > g->raid.profile.data ? current - g->raid.profile.data : 0;
+    if (meta)
+        r->metadata_survives = spare < r->metadata_survives ? spare : r->metadata_survives;
+    else
+        r->survives = spare < r->survives ? spare : r->survives;
+    if (meta)
+        return;
+    r->data_bytes += bytes;
+    if (!raid_group_is_alive(&g->raid))
+        r->lost_bytes += bytes;
+    else if (current < g->raid.width && g->raid.width > 1)
+        r->degraded_bytes += bytes;
+}
+
+CO struct pool_risk pool_risk_now(struct pool *p)
+{
+    struct pool_risk r = {.survives = POOL_DISKS_MAX, .metadata_survives = POOL_DISKS_MAX};
+    for (uint32_t id = 1; id < p->space->id.size; id++) {
+        const struct pool_group *g = pool_group_find(p, id);
+        if (g)
+            risk_add(p, &r, g);
+        if (id % GROUPS_A_TURN == 0)
+            co_yield ();
+    }
+    unsigned here = pool_disk_count(p) - pool_disks_out(p), most = here ? here - 1 : 0;
+    r.metadata_survives = r.metadata_survives < most ? r.metadata_survives : most;
+    r.survives = r.survives < r.metadata_survives ? r.survives : r.metadata_survives;
+    return r;
+}

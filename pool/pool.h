@@ -493,6 +493,17 @@ unsigned pool_disks_out(const struct pool *p);
  * come and go meanwhile. */
 CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner, bool lost),
                             void *arg);
+/* What a loss of disks would cost now. */
+struct pool_risk {
+    unsigned survives; /* so many disks, whichever, may be lost and no data are             */
+    unsigned
+        metadata_survives; /* … and the metadata are not: `survives` is no more than that       */
+    uint64_t data_bytes;   /* of volumes, in leased arenas …                                    */
+    uint64_t degraded_bytes; /* … of which some copy is out of service or incomplete, but not all */
+    uint64_t lost_bytes; /* … of which no copy is in service                                  */
+};
+/* HOME. Looks at all groups, in turns; disks may come and go meanwhile. */
+CO struct pool_risk pool_risk_now(struct pool *p);
 const char *pool_state(const struct pool *p); /* "online", "degraded", "fenced" */
 bool pool_acknowledges(const struct pool *p); /* it is not fenced; ANY, no yield */
 

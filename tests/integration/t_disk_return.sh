@@ -8,6 +8,7 @@ mkdir "$T/here" "$T/away"
 echo "disk-dirs = (\"$T/here\"); import-wait = 0;" >"$T/conf"
 conf=(-c "$T/conf")
 disk() { field ".pools[0].disks[$1].$2" vpool status tank; } # N FIELD
+risk() { field '.pools[0].risk|[.survives, .degraded_bytes, .lost_bytes]|tojson' vpool status tank; }
 disk_is() { [ "$(disk "$1" state)" = "$2" ]; }
 whole() { # the pool, and its volumes: health is looked at once a second
     until_ok 20 is_whole || fail "$(vpool status tank; vpool jobs)"
@@ -64,6 +65,7 @@ same "$(jq -r '.path + " " + .state' <<<"$out")" "$T/here/d9 rebuilding" "the di
 came
 whole
 [ "$(disk 1 uuid)" != "$uuid" ] || fail "it has its old uuid"
+same "$(risk)" '[1,0,0]' "risk"
 event 'disk\.returns +tank: disk 1'
 event 'disk\.rebuilt +tank: disk 1'
 daemon_kill
@@ -71,6 +73,10 @@ daemon_kill
 step "… so that it has all, without the other one"
 only d9
 [ "$(field '.pools[0].state' vpool status tank)" = degraded ] || ok vpool import tank
+same "$(field '.pools[0].risk|[.survives == 0, .degraded_bytes == .data_bytes, .data_bytes >= 48 * 1048576, .lost_bytes]|tojson' vpool status tank)" \
+    '[true,true,true,0]' "risk"
+ok vpool status tank
+grep -q 'survives  no loss of a disk without a loss of data; [0-9.]*M lack a copy' <<<"$out" || fail "status: $out"
 data_is "$T/b"
 daemon_stop
 ok vpool-check --data "$T/here/d9" "$T/away/d0"

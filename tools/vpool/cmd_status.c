@@ -93,6 +93,21 @@ static void print_spares(const json_t *list)
                json_is_true(json_object_get(s, "usable")) ? "" : ", which cannot be used");
 }
 
+static void print_risk(const json_t *r)
+{
+    int survives = (int)json_number(r, "survives");
+    uint64_t degraded = json_number(r, "degraded_bytes"), lost = json_number(r, "lost_bytes");
+    if (survives)
+        printf("  survives  the loss of any %d disk%s", survives, survives == 1 ? "" : "s");
+    else
+        printf("  survives  no loss of a disk without a loss of data");
+    if (degraded)
+        printf("; %s lack a copy", size_text(degraded));
+    if (lost)
+        printf("; of %s no copy is in service", size_text(lost));
+    puts("");
+}
+
 /* Of the last scrub, if there was one. */
 static void print_scrub(const json_t *s)
 {
@@ -121,6 +136,7 @@ static void print_pool(const json_t *p)
            size_text(json_number(p, "chunk_bytes")), json_text(p, "uuid"));
     print_space(p);
     printf("  exports   %s\n", count_text(json_number(p, "attachments"), "attachment"));
+    print_risk(json_object_get(p, "risk"));
     print_scrub(json_object_get(p, "scrub"));
     puts("  disks");
     print_disks(json_object_get(p, "disks"));
