@@ -19,18 +19,35 @@ struct sim_volumes *sim_volumes_new(const struct sim_volumes_config *config)
     s->world = sim_world_new(config->seed);
     for (unsigned i = 0; i < s->config.disks * (config->two_pools ? 2 : 1); i++) {
         (void)snprintf(s->name[i], sizeof(s->name[i]), "d%u", i);
-        struct sim_disk_config d = {
-            .name = s->name[i],
-            .size_bytes = s->config.disk_bytes,
-            .sector_bytes = 4096,
-            .atomic_bytes = 4096,
-            .write_cache = true,
-            .latency_min_ns = 1000,
-            .latency_max_ns = 100000,
-        };
-        (void)sim_disk_add(s->world, &d);
+        sim_volumes_disk_add(s, s->name[i], s->config.disk_bytes);
     }
     return s;
+}
+
+void sim_volumes_disk_add(struct sim_volumes *s, const char *name, uint64_t size_bytes)
+{
+    const struct sim_disk_config d = {
+        .name = name,
+        .size_bytes = size_bytes,
+        .sector_bytes = 4096,
+        .atomic_bytes = 4096,
+        .write_cache = true,
+        .latency_min_ns = 1000,
+        .latency_max_ns = 100000,
+    };
+    (void)sim_disk_add(s->world, &d);
+}
+
+void sim_volumes_lives(const struct sim_volumes_config *config, sim_volumes_body *const *bodies,
+                       unsigned count)
+{
+    struct sim_volumes *s = sim_volumes_new(config);
+    for (unsigned i = 0; i < count; i++) {
+        if (i)
+            sim_volumes_power_cut(s, i);
+        sim_volumes_run(s, bodies[i]);
+    }
+    sim_volumes_free(s);
 }
 
 void sim_volumes_free(struct sim_volumes *s)

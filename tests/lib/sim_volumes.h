@@ -37,11 +37,18 @@ struct sim_volumes {
     void (*body)(struct sim_volumes *s);
 };
 
+typedef void sim_volumes_body(struct sim_volumes *s);
+
 struct sim_volumes *sim_volumes_new(const struct sim_volumes_config *config);
 void sim_volumes_free(struct sim_volumes *s);
 /* Creates the pools in the first run, imports them in later ones. */
 void sim_volumes_run(struct sim_volumes *s, void (*body)(struct sim_volumes *s));
 void sim_volumes_power_cut(struct sim_volumes *s, uint64_t seed);
+/* All of it: a world, and the bodies one after the other, each but the first after a power cut. */
+void sim_volumes_lives(const struct sim_volumes_config *config, sim_volumes_body *const *bodies,
+                       unsigned count);
+/* One more disk, in no pool. */
+void sim_volumes_disk_add(struct sim_volumes *s, const char *name, uint64_t size_bytes);
 /* In a body: */
 CO int sim_volumes_close(struct sim_volumes *s) must_check;
 CO int sim_volumes_reopen(struct sim_volumes *s) must_check;

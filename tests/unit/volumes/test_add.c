@@ -56,18 +56,6 @@ static CO void check_to(struct volume *v, uint64_t end)
     }
 }
 
-static void disk_new(struct sim_volumes *s, const char *name, uint64_t size)
-{
-    struct sim_disk_config d = {.name = name,
-                                .size_bytes = size,
-                                .sector_bytes = 4096,
-                                .atomic_bytes = 4096,
-                                .write_cache = true,
-                                .latency_min_ns = 1000,
-                                .latency_max_ns = 100000};
-    (void)sim_disk_add(s->world, &d);
-}
-
 static CO int add(struct sim_volumes *s, const char *path, bool force, struct vp_error *err)
 {
     unsigned index = 99, count = pool_disk_count(volumes_pool(s->vs));
@@ -98,17 +86,10 @@ static CO void joins(struct sim_volumes *s, const char *path)
     check(strcmp(pool_state(volumes_pool(s->vs)), "online") == 0);
 }
 
-/* The runs of one world; before each but the first the power was cut. */
-static void run_bodies(const struct sim_volumes_config *config,
-                       void (*const *bodies)(struct sim_volumes *s), unsigned count)
+static void run_bodies(const struct sim_volumes_config *config, sim_volumes_body *const *bodies,
+                       unsigned count)
 {
-    struct sim_volumes *s = sim_volumes_new(config);
-    for (unsigned i = 0; i < count; i++) {
-        if (i)
-            sim_volumes_power_cut(s, i);
-        sim_volumes_run(s, bodies[i]);
-    }
-    sim_volumes_free(s);
+    sim_volumes_lives(config, bodies, count);
     assert_checked();
 }
 
@@ -126,7 +107,7 @@ static CO void is_full_and_grows(struct sim_volumes *s)
         return;
     written = write_from(v, 0, o.size_bytes);
     check(written < DISK_BYTES);
-    disk_new(s, "more", 2 * DISK_BYTES);
+    sim_volumes_disk_add(s, "more", 2 * DISK_BYTES);
     joins(s, "more");
     more_written = write_from(v, written, o.size_bytes);
     check(more_written > DISK_BYTES + written); /* all of the new disk, which is twice as large */
@@ -150,7 +131,7 @@ static void a_full_pool_has_room_again(void **state)
 {
     (void)state;
     run_bodies(&(struct sim_volumes_config){.seed = 3, .disks = 1},
-               (void (*const[])(struct sim_volumes *)){is_full_and_grows, has_both}, 2);
+               (sim_volumes_body *const[]){is_full_and_grows, has_both}, 2);
 }
 
 /* ---- redundancy ------------------------------------------------------------------------------ */
@@ -165,7 +146,7 @@ static CO void gets_a_third(struct sim_volumes *s)
     if (!v)
         return;
     check_equal(write_from(v, 0, 8 * STEP), 8 * STEP);
-    disk_new(s, "more", DISK_BYTES);
+    sim_volumes_disk_add(s, "more", DISK_BYTES);
     joins(s, "more");
     check_ok(volume_create(s->vs, "three", &three, &err));
     struct volume *w = sim_volumes_open(s, "three");
@@ -196,7 +177,7 @@ static void wider_volumes_are_possible_then(void **state)
 {
     (void)state;
     run_bodies(&(struct sim_volumes_config){.seed = 5, .profile = "mirror"},
-               (void (*const[])(struct sim_volumes *)){gets_a_third, has_all_three}, 2);
+               (sim_volumes_body *const[]){gets_a_third, has_all_three}, 2);
 }
 
 /* ---- what is refused, and what fails -------------------------------------------------------- */
@@ -206,10 +187,10 @@ static CO void is_refused(struct sim_volumes *s)
     struct vp_error err;
     check_equal(add(s, "d0", true, &err), VP_E_IO_BUSY_DEVICE);
     check_equal(add(s, "nowhere", false, &err), VP_E_NOT_FOUND);
-    disk_new(s, "small", 2 << 20);
+    sim_volumes_disk_add(s, "small", 2 << 20);
     check_equal(add(s, "small", false, &err), VP_E_DISK_TOO_SMALL);
     check(strstr(err.text, "small has 2M") != NULL);
-    disk_new(s, "more", DISK_BYTES);
+    sim_volumes_disk_add(s, "more", DISK_BYTES);
     static uint8_t labels[1 << 20];
     sim_disk_peek(sim_disk_find(s->world, "d0"), 0, labels, sizeof(labels));
     sim_disk_poke(sim_disk_find(s->world, "more"), 0, labels, sizeof(labels));
@@ -224,7 +205,7 @@ static void what_cannot_be_added_is_refused(void **state)
 {
     (void)state;
     run_bodies(&(struct sim_volumes_config){.seed = 6, .profile = "mirror"},
-               (void (*const[])(struct sim_volumes *)){is_refused}, 1);
+               (sim_volumes_body *const[]){is_refused}, 1);
 }
 
 /* Each write to the new disk fails in turn, until it is one of the pool's. That root fails there,
@@ -237,7 +218,7 @@ static CO void fails_at_first(struct sim_volumes *s)
     struct volume *v = sim_volumes_open(s, "v");
     if (!v)
         return;
-    disk_new(s, "more", DISK_BYTES);
+    sim_volumes_disk_add(s, "more", DISK_BYTES);
     int rc = VP_E_IO;
     for (unsigned n = 0; n < 40 && rc == VP_E_IO; n++) {
         struct sim_disk *d = sim_disk_find(s->world, "more");
@@ -262,7 +243,7 @@ static void a_device_that_fails_at_first_is_no_disk_of_the_pool(void **state)
 {
     (void)state;
     run_bodies(&(struct sim_volumes_config){.seed = 8, .profile = "mirror"},
-               (void (*const[])(struct sim_volumes *)){fails_at_first}, 1);
+               (sim_volumes_body *const[]){fails_at_first}, 1);
 }
 
 static CO void has_as_many_as_there_can_be(struct sim_volumes *s)
@@ -271,10 +252,10 @@ static CO void has_as_many_as_there_can_be(struct sim_volumes *s)
     char name[16];
     for (unsigned i = pool_disk_count(volumes_pool(s->vs)); i < POOL_DISKS_MAX; i++) {
         (void)snprintf(name, sizeof(name), "more%u", i);
-        disk_new(s, name, 8 << 20);
+        sim_volumes_disk_add(s, name, 8 << 20);
         check_ok(add(s, name, false, &err));
     }
-    disk_new(s, "last", 8 << 20);
+    sim_volumes_disk_add(s, "last", 8 << 20);
     check_equal(add(s, "last", false, &err), VP_E_TOO_BIG);
     sim_volumes_settle(s);
     check(strcmp(pool_state(volumes_pool(s->vs)), "online") == 0);
@@ -292,7 +273,7 @@ static void a_pool_has_as_many_disks_as_there_can_be(void **state)
 {
     (void)state;
     run_bodies(&(struct sim_volumes_config){.seed = 9, .profile = "mirror", .disk_bytes = 8 << 20},
-               (void (*const[])(struct sim_volumes *)){has_as_many_as_there_can_be}, 1);
+               (sim_volumes_body *const[]){has_as_many_as_there_can_be}, 1);
 }
 
 int main(void)

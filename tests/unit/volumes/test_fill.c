@@ -133,24 +133,18 @@ static CO void reads_all(struct sim_volumes *s)
     volume_close(v);
 }
 
-/* The first run in one world, then the others, each after a power cut. */
-static void run_bodies(unsigned disks, void (*const *bodies)(struct sim_volumes *s), unsigned count)
+/* One life after the other; with a power cut in between. */
+static void run_bodies(unsigned disks, sim_volumes_body *const *bodies, unsigned count)
 {
-    struct sim_volumes *s = sim_volumes_new(
-        &(struct sim_volumes_config){.seed = 7, .disks = disks, .profile = "mirror"});
-    for (unsigned i = 0; i < count; i++) {
-        if (i)
-            sim_volumes_power_cut(s, i);
-        sim_volumes_run(s, bodies[i]);
-    }
-    sim_volumes_free(s);
+    sim_volumes_lives(&(struct sim_volumes_config){.seed = 7, .disks = disks, .profile = "mirror"},
+                      bodies, count);
     assert_checked();
 }
 
 static void a_disk_that_returns_gets_what_it_missed_and_is_a_copy_then(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){returns, reads_all}, 2);
+    run_bodies(2, (sim_volumes_body *const[]){returns, reads_all}, 2);
 }
 
 /* ---- while it is behind -------------------------------------------------------------------- */
@@ -193,24 +187,10 @@ static CO void goes_on_being_filled(struct sim_volumes *s)
 static void a_disk_that_is_behind_is_so_after_a_power_cut(void **state)
 {
     (void)state;
-    run_bodies(
-        2, (void (*const[])(struct sim_volumes *)){is_left_behind, goes_on_being_filled, reads_all},
-        3);
+    run_bodies(2, (sim_volumes_body *const[]){is_left_behind, goes_on_being_filled, reads_all}, 3);
 }
 
 /* ---- another one in its place -------------------------------------------------------------- */
-
-static void disk_add(struct sim_volumes *s, const char *name, uint64_t size)
-{
-    struct sim_disk_config d = {.name = name,
-                                .size_bytes = size,
-                                .sector_bytes = 4096,
-                                .atomic_bytes = 4096,
-                                .write_cache = true,
-                                .latency_min_ns = 1000,
-                                .latency_max_ns = 100000};
-    (void)sim_disk_add(s->world, &d);
-}
 
 static CO void is_replaced(struct sim_volumes *s)
 {
@@ -219,8 +199,8 @@ static CO void is_replaced(struct sim_volumes *s)
     if (!v)
         return;
     write_all(v, 1);
-    disk_add(s, "small", DISK_BYTES - (1 << 20));
-    disk_add(s, "spare", DISK_BYTES + (1 << 20));
+    sim_volumes_disk_add(s, "small", DISK_BYTES - (1 << 20));
+    sim_volumes_disk_add(s, "spare", DISK_BYTES + (1 << 20));
     struct pool_return_options o = {.disk = 1, .path = "spare", .replace = true};
     check_equal(comes(s, &o, &err), VP_E_BUSY);
     sim_disk_set_dead(sim_disk_find(s->world, "d1"), true);
@@ -251,7 +231,7 @@ static CO void is_replaced(struct sim_volumes *s)
 static void another_device_takes_the_place_of_a_dead_disk(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){is_replaced, reads_all}, 2);
+    run_bodies(2, (sim_volumes_body *const[]){is_replaced, reads_all}, 2);
 }
 
 /* ---- data without redundancy --------------------------------------------------------------- */
@@ -270,7 +250,7 @@ static CO void keeps_what_only_it_has(struct sim_volumes *s)
     sim_disk_fail(sim_disk_find(s->world, "d1"), 1 << IO_WRITE, RAID_METADATA_TRIES);
     check_ok(pool_checkpoint(volumes_pool(s->vs)));
     check_state(s, 1, "ejected");
-    disk_add(s, "spare", DISK_BYTES);
+    sim_volumes_disk_add(s, "spare", DISK_BYTES);
     struct pool_return_options o = {.disk = 1, .path = "spare", .replace = true};
     check_equal(comes(s, &o, &err), VP_E_RAID_NO_COPY);
     check_ok(volume_write(alone, 0, LEN, data, 0));
@@ -356,7 +336,7 @@ static CO void meets_a_bad_block(struct sim_volumes *s)
 static void a_bad_block_is_named_and_all_others_are_filled(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){meets_a_bad_block}, 1);
+    run_bodies(2, (sim_volumes_body *const[]){meets_a_bad_block}, 1);
 }
 
 static CO void dies_again(struct sim_volumes *s)
@@ -389,7 +369,7 @@ static CO void dies_again(struct sim_volumes *s)
 static void a_disk_that_fails_while_it_is_filled_leaves_and_may_return(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){dies_again, reads_all}, 2);
+    run_bodies(2, (sim_volumes_body *const[]){dies_again, reads_all}, 2);
 }
 
 /* The other disk dies at each write of the end, one after the other. From the root on that makes
@@ -427,7 +407,7 @@ static void a_source_that_dies_when_the_disk_counts_is_not_missed(void **state)
 {
     (void)state;
     for (dies_at = goes_on_with_it = 0; dies_at < 40; dies_at++)
-        run_bodies(2, (void (*const[])(struct sim_volumes *)){dies_at_the_end}, 1);
+        run_bodies(2, (sim_volumes_body *const[]){dies_at_the_end}, 1);
     assert_true(goes_on_with_it > 0);
 }
 
@@ -457,7 +437,7 @@ static CO void meets_a_failing_source(struct sim_volumes *s)
 static void a_write_that_only_the_disk_took_that_is_behind_is_an_error(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){meets_a_failing_source, reads_all}, 2);
+    run_bodies(2, (sim_volumes_body *const[]){meets_a_failing_source, reads_all}, 2);
 }
 
 /* Also what is tried again after a rest. */
@@ -520,7 +500,7 @@ static CO void waits_for_its_source(struct sim_volumes *s)
 static void a_disk_that_is_behind_waits_for_the_disk_that_has_the_rest(void **state)
 {
     (void)state;
-    run_bodies(3, (void (*const[])(struct sim_volumes *)){waits_for_its_source, reads_all}, 2);
+    run_bodies(3, (sim_volumes_body *const[]){waits_for_its_source, reads_all}, 2);
 }
 
 static CO void loses_its_source(struct sim_volumes *s)
@@ -530,7 +510,7 @@ static CO void loses_its_source(struct sim_volumes *s)
     if (!v)
         return;
     settle_long(s);
-    disk_add(s, "spare", DISK_BYTES);
+    sim_volumes_disk_add(s, "spare", DISK_BYTES);
     struct pool_return_options o = {.disk = 0, .path = "spare", .replace = true};
     check_equal(comes(s, &o, &err), VP_E_RAID_NO_COPY);
     check(strstr(err.text, "--force") != NULL);
@@ -557,7 +537,7 @@ static CO void loses_its_source(struct sim_volumes *s)
 static void what_is_lost_with_the_source_can_be_given_up(void **state)
 {
     (void)state;
-    run_bodies(3, (void (*const[])(struct sim_volumes *)){loses_its_source, reads_all}, 2);
+    run_bodies(3, (sim_volumes_body *const[]){loses_its_source, reads_all}, 2);
 }
 
 /* ---- a disk that went its own way ----------------------------------------------------------- */
@@ -608,10 +588,9 @@ static CO void meets_the_other(struct sim_volumes *s)
 static void a_disk_that_was_used_alone_does_not_return_by_itself(void **state)
 {
     (void)state;
-    run_bodies(2,
-               (void (*const[])(struct sim_volumes *)){makes_a_volume, goes_on_alone,
-                                                       meets_the_other, reads_all},
-               4);
+    run_bodies(
+        2, (sim_volumes_body *const[]){makes_a_volume, goes_on_alone, meets_the_other, reads_all},
+        4);
 }
 
 int main(void)

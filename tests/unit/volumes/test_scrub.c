@@ -107,17 +107,11 @@ static void check_finding(const struct volumes_scrub_report *r, unsigned i, unsi
     check_equal(f->found, found);
 }
 
-/* Each body in a life of its own; with a power cut in between. */
-static void run_bodies(unsigned disks, void (*const *bodies)(struct sim_volumes *s), unsigned count)
+/* One life after the other; with a power cut in between. */
+static void run_bodies(unsigned disks, sim_volumes_body *const *bodies, unsigned count)
 {
-    struct sim_volumes *s = sim_volumes_new(
-        &(struct sim_volumes_config){.seed = 7, .disks = disks, .profile = "mirror"});
-    for (unsigned i = 0; i < count; i++) {
-        if (i)
-            sim_volumes_power_cut(s, i);
-        sim_volumes_run(s, bodies[i]);
-    }
-    sim_volumes_free(s);
+    sim_volumes_lives(&(struct sim_volumes_config){.seed = 7, .disks = disks, .profile = "mirror"},
+                      bodies, count);
     assert_checked();
 }
 
@@ -144,7 +138,7 @@ static CO void is_sound(struct sim_volumes *s)
 static void a_scrub_compares_all_copies_of_what_is_allocated(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){is_sound}, 1);
+    run_bodies(2, (sim_volumes_body *const[]){is_sound}, 1);
 }
 
 static CO void rots(struct sim_volumes *s)
@@ -201,7 +195,7 @@ static CO void is_healed(struct sim_volumes *s)
 static void bad_copies_are_healed_durably_and_lost_blocks_are_named(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){rots, is_healed}, 2);
+    run_bodies(2, (sim_volumes_body *const[]){rots, is_healed}, 2);
 }
 
 static CO void cannot_be_read(struct sim_volumes *s)
@@ -225,7 +219,7 @@ static CO void cannot_be_read(struct sim_volumes *s)
 static void what_a_disk_cannot_read_is_rewritten(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){cannot_be_read}, 1);
+    run_bodies(2, (sim_volumes_body *const[]){cannot_be_read}, 1);
 }
 
 /* Data of the volume: the write of a heal. */
@@ -255,7 +249,7 @@ static CO void cannot_be_healed(struct sim_volumes *s)
 static void a_copy_that_cannot_be_rewritten_is_not_called_healed(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){cannot_be_healed}, 1);
+    run_bodies(2, (sim_volumes_body *const[]){cannot_be_healed}, 1);
 }
 
 static CO void is_alone(struct sim_volumes *s)
@@ -353,8 +347,7 @@ static CO void reads_with_one_disk(struct sim_volumes *s)
 static void metadata_are_healed_too(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){has_rotten_pages, reads_with_one_disk},
-               2);
+    run_bodies(2, (sim_volumes_body *const[]){has_rotten_pages, reads_with_one_disk}, 2);
 }
 
 static CO void loses_pages(struct sim_volumes *s)
@@ -376,7 +369,7 @@ static CO void loses_pages(struct sim_volumes *s)
 static void lost_pages_are_named(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){loses_pages}, 1);
+    run_bodies(2, (sim_volumes_body *const[]){loses_pages}, 1);
 }
 
 /* ---- a disk that is gone, or behind ---------------------------------------------------------- */
@@ -421,7 +414,7 @@ static CO void dies(struct sim_volumes *s)
 static void a_disk_that_dies_leaves_and_a_disk_that_is_filled_goes_first(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){dies}, 1);
+    run_bodies(2, (sim_volumes_body *const[]){dies}, 1);
 }
 
 /* ---- commands and restarts ------------------------------------------------------------------- */
@@ -455,7 +448,7 @@ static CO void stops(struct sim_volumes *s)
 static void a_scrub_is_limited_paused_and_stopped(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){stops}, 1);
+    run_bodies(2, (sim_volumes_body *const[]){stops}, 1);
 }
 
 static CO void has_two(struct sim_volumes *s)
@@ -495,7 +488,7 @@ static CO void goes_on(struct sim_volumes *s)
 static void a_scrub_goes_on_after_a_crash_where_it_was(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){has_two, goes_on}, 2);
+    run_bodies(2, (sim_volumes_body *const[]){has_two, goes_on}, 2);
 }
 
 static CO void is_deleted(struct sim_volumes *s)
@@ -519,7 +512,7 @@ static CO void is_deleted(struct sim_volumes *s)
 static void a_volume_may_be_deleted_meanwhile(void **state)
 {
     (void)state;
-    run_bodies(2, (void (*const[])(struct sim_volumes *)){is_deleted}, 1);
+    run_bodies(2, (sim_volumes_body *const[]){is_deleted}, 1);
 }
 
 int main(void)
