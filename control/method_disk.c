@@ -225,6 +225,8 @@ static CO int disk_return(struct control *c, struct control_pool *p, const struc
         return rc;
     }
     disk_came(c, p, a, &before, replace);
+    if (replace)
+        spares_used(p, a->path);
     rc = job_begin(p, before.index, a->limit, err);
     if (!rc)
         *result = disk_json(p, before.index);
@@ -290,6 +292,7 @@ static CO int disk_add(struct control *c, struct control_pool *p, const struct d
     (void)snprintf(p->seen.disk[i].state, sizeof(p->seen.disk[i].state), "%s", d.state);
     history_disk_came(p, i, true);
     control_pool_disks_changed(c, p);
+    spares_used(p, a->path);
     if (!rc) /* else it has failed already */
         rc = job_begin(p, i, 0, err);
     if (!rc)

@@ -72,14 +72,15 @@ json_t *scrub_json(const struct control_pool *p, bool findings)
     const struct pool_job *j = volumes_scrub_job(p->vs);
     char job[JOB_NAME_BYTES];
     return json_pack(
-        "{s:s, s:s, s:s?, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:i, s:o*, s:I}", "pool", p->name,
+        "{s:s, s:s, s:s?, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:o*, s:I}", "pool", p->name,
         "state", state_name(r, j), "job", j ? control_job_name(p, j->id, job) : NULL, "started",
         r->started ? json_integer(INT(r->started)) : json_null(), "ended",
         r->ended ? json_integer(INT(r->ended)) : json_null(), "compared_bytes",
-        INT(r->compared_bytes), "metadata_bytes", INT(r->metadata_bytes), "healed_blocks",
-        INT(r->healed_blocks), "bad_blocks", INT(r->bad_blocks), "lost_blocks", INT(r->lost_blocks),
-        "skipped_volumes", (int)r->skipped_volumes, "findings",
-        findings ? findings_json(p, r) : NULL, "findings_left_out", INT(r->findings_left_out));
+        INT(r->compared_bytes), "metadata_bytes", INT(r->metadata_bytes), "missing_bytes",
+        INT(r->missing_bytes), "healed_blocks", INT(r->healed_blocks), "bad_blocks",
+        INT(r->bad_blocks), "lost_blocks", INT(r->lost_blocks), "skipped_volumes",
+        (int)r->skipped_volumes, "findings", findings ? findings_json(p, r) : NULL,
+        "findings_left_out", INT(r->findings_left_out));
 }
 
 static CO int scrub_pool(struct control_pool *p, const struct scrub_args *a, json_t **result,
@@ -152,14 +153,17 @@ static void tell_end(struct control *c, const struct control_pool *p,
                      const struct volumes_scrub_report *r)
 {
     char size[24];
-    control_event(
-        c, r->lost_blocks || r->bad_blocks || r->skipped_volumes ? VP_LOG_ERROR : VP_LOG_INFO,
-        "scrub.ended", p->name,
-        "the scrub %s: %s compared; %" PRIu64 " blocks healed, %" PRIu64 " bad, %" PRIu64
-        " lost; %" PRIu32 " volumes left out",
-        r->state == VOLUMES_SCRUB_STOPPED ? "was stopped" : "is complete",
-        bytes_format_size(r->compared_bytes, size, sizeof(size)), r->healed_blocks, r->bad_blocks,
-        r->lost_blocks, r->skipped_volumes);
+    control_event(c,
+                  r->lost_blocks || r->bad_blocks || r->state == VOLUMES_SCRUB_FAILED ? VP_LOG_ERROR
+                                                                                      : VP_LOG_INFO,
+                  "scrub.ended", p->name,
+                  "the scrub %s: %s compared; %" PRIu64 " blocks healed, %" PRIu64 " bad, %" PRIu64
+                  " lost; %" PRIu32 " volumes left out",
+                  r->state == VOLUMES_SCRUB_STOPPED  ? "was stopped"
+                  : r->state == VOLUMES_SCRUB_FAILED ? "could not compare all"
+                                                     : "is complete",
+                  bytes_format_size(r->compared_bytes, size, sizeof(size)), r->healed_blocks,
+                  r->bad_blocks, r->lost_blocks, r->skipped_volumes);
 }
 
 void scrub_look(struct control *c, struct control_pool *p)

@@ -208,6 +208,7 @@ static CO void look_at_disks(void *arg)
         p->users++;
         for (unsigned i = 0; i < pool_disk_count(pool) && !c->stopping; i++)
             pool_disk_look(pool, i);
+        spares_look(c, p);
         control_pool_put(p);
     }
     c->looking = false;

@@ -3,13 +3,16 @@
 #include "base/log.h"
 #include "control/control_impl.h"
 #include "control/own_devices.h"
+#include "io/offload.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define PROPERTY  "spares"
-#define LOOK_NS   UINT64_C(60000000000)
-#define SECOND_NS UINT64_C(1000000000)
+#define PROPERTY "spares"
+/* After a try that failed, and twice as long each time. */
+#define PAUSE_NS     UINT64_C(10000000000)
+#define PAUSE_MAX_NS UINT64_C(600000000000)
+#define SECOND_NS    UINT64_C(1000000000)
 
 /* ---- the property ---------------------------------------------------------------------------- */
 
@@ -18,12 +21,22 @@ void spares_load(struct control_pool *p)
 {
     struct spares *s = &p->spares;
     const char *text = pool_property_get(volumes_pool(p->vs), PROPERTY);
-    json_t *list = text ? json_loads(text, 0, NULL) : NULL, *path;
+    json_t *list = text ? json_loads(text, 0, NULL) : NULL, *one;
     size_t i;
-    json_array_foreach(list, i, path)
+    json_array_foreach(list, i, one)
     {
-        if (s->count < SPARES_MAX && path_of_json(path, s->spare[s->count].path))
-            s->count++;
+        struct spare *spare = &s->spare[s->count];
+        const char *serial, *machine;
+        json_int_t size;
+        json_t *path;
+        if (s->count == SPARES_MAX ||
+            json_unpack(one, "{s:o, s:s, s:s, s:I}", "path", &path, "serial", &serial, "machine",
+                        &machine, "size", &size))
+            continue;
+        *spare = (struct spare){.size_bytes = (uint64_t)size};
+        (void)snprintf(spare->serial, sizeof(spare->serial), "%s", serial);
+        (void)snprintf(spare->machine, sizeof(spare->machine), "%s", machine);
+        s->count += path_of_json(path, spare->path);
     }
     json_decref(list);
 }
@@ -32,9 +45,13 @@ static CO int spares_save(struct control_pool *p, struct vp_error *err)
 {
     json_t *list = json_array();
     int rc = list ? 0 : VP_E_NO_MEMORY;
-    for (unsigned i = 0; i < p->spares.count && !rc; i++)
-        if (json_array_append_new(list, path_to_json(p->spares.spare[i].path)))
-            rc = VP_E_NO_MEMORY;
+    for (unsigned i = 0; i < p->spares.count && !rc; i++) {
+        const struct spare *s = &p->spares.spare[i];
+        json_t *one =
+            json_pack("{s:o, s:s, s:s, s:I}", "path", path_to_json(s->path), "serial", s->serial,
+                      "machine", s->machine, "size", (json_int_t)s->size_bytes);
+        rc = json_array_append_new(list, one) ? VP_E_NO_MEMORY : 0;
+    }
     char *text = rc ? NULL : json_dumps(list, JSON_COMPACT);
     json_decref(list);
     rc = text ? pool_property_set(volumes_pool(p->vs), PROPERTY, text) : VP_E_NO_MEMORY;
@@ -42,6 +59,50 @@ static CO int spares_save(struct control_pool *p, struct vp_error *err)
     return rc ? vp_fail(err, rc, "pool %s: its spares cannot be recorded: %s", p->name,
                         vp_err_text(rc))
               : 0;
+}
+
+/* ---- which device it is ---------------------------------------------------------------------- */
+
+static int machine_read_blocking(void *arg)
+{
+    char *to = arg;
+    FILE *f = fopen("/etc/machine-id", "re");
+    if (!f || !fgets(to, (int)sizeof(((struct spare *)0)->machine), f))
+        to[0] = 0; /* a machine without one is like any other such */
+    if (f)
+        (void)fclose(f);
+    to[strcspn(to, "\n\"\\")] = 0;
+    bytes_make_printable(to);
+    return 0;
+}
+
+/* CO. */
+static CO void identity_read(struct spare *s)
+{
+    struct disk_place place = {.serial = ""};
+    memcpy(place.path, s->path, sizeof(place.path));
+    disk_place_look(&place);
+    memcpy(s->serial, place.serial, sizeof(s->serial));
+    bytes_make_printable(s->serial);
+    vp_ignore(offload_run(machine_read_blocking, s->machine), "empty says it");
+}
+
+/* CO. The device at the spare's path can be used, and is the one that was added. */
+static CO int spare_check(struct control_pool *p, const struct spare *s, struct vp_error *err)
+{
+    struct spare now = {.size_bytes = 0};
+    memcpy(now.path, s->path, sizeof(now.path));
+    int rc = pool_device_check(volumes_pool(p->vs), now.path, false, &now.size_bytes, err);
+    if (rc)
+        return rc;
+    identity_read(&now);
+    if (strcmp(now.machine, s->machine) != 0)
+        return vp_fail(err, VP_E_INVALID,
+                       "%s became a spare on another machine; add it again if it is to be one here",
+                       s->path);
+    if (strcmp(now.serial, s->serial) != 0 || now.size_bytes != s->size_bytes)
+        return vp_fail(err, VP_E_INVALID, "%s is not the device that became a spare", s->path);
+    return 0;
 }
 
 static struct spare *spare_find(struct control_pool *p, const char *path)
@@ -73,18 +134,20 @@ CO int spares_add(struct control *c, struct control_pool *p, const char *path, b
     if (strlen(path) >= sizeof(s->spare[0].path))
         return vp_fail(err, VP_E_INVALID, "%s: the path is too long", path);
     int rc = own_devices_check(c, &path, 1, err);
+    struct spare spare = {.rc = 0};
+    (void)snprintf(spare.path, sizeof(spare.path), "%s", path);
     if (!rc)
-        rc = pool_device_check(volumes_pool(p->vs), path, force, err);
+        rc = pool_device_check(volumes_pool(p->vs), path, force, &spare.size_bytes, err);
     if (rc)
         return rc;
-    struct spare *spare = &s->spare[s->count++];
-    *spare = (struct spare){.rc = 0};
-    (void)snprintf(spare->path, sizeof(spare->path), "%s", path);
+    identity_read(&spare);
+    s->spare[s->count++] = spare;
     rc = spares_save(p, err);
     if (rc) {
         s->count--;
         return rc;
     }
+    memset(s->try_ns, 0, sizeof(s->try_ns));
     control_event(c, VP_LOG_INFO, "spare.added", p->name, "%s is a spare%s", path,
                   force ? "; what it held was overwritten by request" : "");
     return 0;
@@ -126,13 +189,16 @@ json_t *spares_json(const struct control_pool *p)
 
 /* ---- looking at them ------------------------------------------------------------------------- */
 
-static CO void spares_look(struct control *c, struct control_pool *p)
+CO void spares_look(struct control *c, struct control_pool *p)
 {
     struct spares *s = &p->spares;
     for (unsigned i = 0; i < s->count; i++) {
-        struct spare *spare = &s->spare[i];
+        const struct spare was = s->spare[i];
         struct vp_error err = {0};
-        int rc = pool_device_check(volumes_pool(p->vs), spare->path, false, &err);
+        int rc = spare_check(p, &was, &err);
+        struct spare *spare = spare_find(p, was.path); /* it may be none any more */
+        if (!spare)
+            continue;
         if (rc != spare->rc)
             control_event(c, rc ? VP_LOG_ERROR : VP_LOG_INFO, "spare.state", p->name,
                           "the spare %s can%s be used%s%s", spare->path, rc ? "not" : "",
@@ -154,29 +220,48 @@ static uint64_t patience_ns(const struct control *c, const struct pool_disk_info
            SECOND_NS;
 }
 
+CO void spares_used(struct control_pool *p, const char *path)
+{
+    struct vp_error err = {0};
+    struct spare *spare = spare_find(p, path);
+    if (!spare)
+        return;
+    spare_drop(&p->spares, spare);
+    if (spares_save(p, &err)) /* the next look says that it cannot be used */
+        vp_warn("%s", err.text);
+}
+
+static bool is_out(const struct control_pool *p, unsigned index)
+{
+    struct pool_disk_info d;
+    pool_disk_info_get(volumes_pool(p->vs), index, &d);
+    return strcmp(d.state, "online") != 0 && strcmp(d.state, "rebuilding") != 0;
+}
+
 /* CO. The first one that fits. */
 static CO void disk_replace(struct control *c, struct control_pool *p, unsigned index)
 {
     struct spares *s = &p->spares;
     struct vp_error err = {0};
-    int rc = VP_E_NOT_FOUND;
-    for (unsigned i = 0; i < s->count && rc; i++) {
-        char path[CONTROL_PATH_BYTES];
-        memcpy(path, s->spare[i].path, sizeof(path));
+    for (unsigned i = 0; i < s->count; i++) {
+        const struct spare spare = s->spare[i];
         err = (struct vp_error){0};
-        rc = control_disk_replace(c, p, index, path, &err);
-        if (rc)
+        int rc = spare_check(p, &spare, &err);
+        if (!rc)
+            rc = control_disk_replace(c, p, index, spare.path, &err);
+        if (rc && is_out(p, index))
             continue;
-        spare_drop(s, &s->spare[i]);
-        rc = spares_save(p, &err);
-        if (rc) /* it is a disk of the pool now: the next look says that it cannot be used */
+        if (rc)
             vp_warn("%s", err.text);
+        spares_used(p, spare.path);
         return;
     }
-    if (!s->told[index] && s->count)
+    if (!s->pause_ns[index] && s->count)
         control_event(c, VP_LOG_ERROR, "spare.failed", p->name,
                       "no spare can take the place of disk %u: %s", index, err.text);
-    s->told[index] = true;
+    s->pause_ns[index] =
+        s->pause_ns[index] ? min_u64(2 * s->pause_ns[index], PAUSE_MAX_NS) : PAUSE_NS;
+    s->try_ns[index] = reactor_now_ns() + s->pause_ns[index];
 }
 
 static CO void spares_use(struct control *c, struct control_pool *p)
@@ -188,25 +273,18 @@ static CO void spares_use(struct control *c, struct control_pool *p)
         pool_disk_info_get(pool, i, &d);
         uint64_t patience = patience_ns(c, &d), now = reactor_now_ns();
         if (!patience) {
-            s->out_since_ns[i] = 0;
-            s->told[i] = false;
+            s->out_since_ns[i] = s->try_ns[i] = s->pause_ns[i] = 0;
             continue;
         }
         if (!s->out_since_ns[i])
             s->out_since_ns[i] = now;
-        if (now - s->out_since_ns[i] >= patience && s->count)
+        if (now - s->out_since_ns[i] >= patience && now >= s->try_ns[i] && s->count)
             disk_replace(c, p, i);
     }
 }
 
 CO void spares_tend(struct control *c, struct control_pool *p)
 {
-    struct spares *s = &p->spares;
-    if (!s->count && !pool_disks_out(volumes_pool(p->vs)))
-        return;
-    if (reactor_now_ns() >= s->next_look_ns) {
-        s->next_look_ns = reactor_now_ns() + LOOK_NS;
-        spares_look(c, p);
-    }
-    spares_use(c, p);
+    if (p->spares.count)
+        spares_use(c, p);
 }

@@ -5,8 +5,8 @@
  *      more row. A crash before that root leaves a device with a label of the pool that is none of
  *      its disks: an import passes over it, and the next try needs --force.
  *  A2  The disk comes as one that is behind (return.c): in service for writes, not counted on. It
- *      has no groups, so there is nothing to copy. Like a disk that returns, it counts after a
- *      checkpoint and a root in each of its slots (fill.c).
+ *      has no groups, so no data are copied. Metadata groups that lack a copy get one there. Like a
+ *      disk that returns, it counts after a checkpoint and a root in each of its slots (fill.c).
  *  A3  The tables of groups have room for its extents before a group can be formed there
  *      (group_table.c). All of the new disk is complete before `disk_count` says that it is there:
  *      other reactors look at disks up to that number.
@@ -150,7 +150,8 @@ static CO int disk_add(struct adding *a, const char *path, bool force, struct vp
     return 0;
 }
 
-CO int pool_device_check(struct pool *p, const char *path, bool wipe, struct vp_error *err)
+CO int pool_device_check(struct pool *p, const char *path, bool wipe, uint64_t *size_bytes,
+                         struct vp_error *err)
 {
     uint64_t least = UINT64_MAX;
     struct io_dev *dev = NULL;
@@ -161,6 +162,7 @@ CO int pool_device_check(struct pool *p, const char *path, bool wipe, struct vp_
         return rc;
     uint64_t size = align_down(io_dev_info(dev)->size_bytes, POOL_BLOCK);
     char have[16], need[16];
+    *size_bytes = size;
     for (unsigned i = 0; i < p->disk_count; i++)
         least = min_u64(least, pool_disk_least_bytes(&p->disk[i]));
     if (size < least)

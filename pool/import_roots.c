@@ -85,7 +85,7 @@ static bool calls_out(const struct root_image *r, const struct pool_candidate *c
     for (unsigned i = 0; i < r->disks; i++)
         if (is_disk(c, r->disk[i].uuid))
             return r->disk[i].state == POOL_DISK_OUT;
-    return false;
+    return true; /* it knows nothing of a disk that came with the root that was cut off */
 }
 
 /*

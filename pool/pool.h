@@ -467,7 +467,7 @@ CO int pool_disk_add(struct pool *p, const char *path, bool force, unsigned *ind
 /* HOME. Whether a device could take the place of some disk of the pool: opens it, looks, closes it.
  * `wipe`: what is recognised on it is destroyed. Errors, each with a sentence: VP_E_DISK_TOO_SMALL;
  * VP_E_DISK_HOLDS_DATA, unless `wipe`; those of io_dev_open, and of writes with `wipe`. */
-CO int pool_device_check(struct pool *p, const char *path, bool wipe,
+CO int pool_device_check(struct pool *p, const char *path, bool wipe, uint64_t *size_bytes,
                          struct vp_error *err) must_check;
 
 /* A disk that is in service and lacks data. */

@@ -179,6 +179,7 @@ struct raid_scrub {
     void (*found)(const struct raid_finding *f, void *arg); /* does not yield */
     void *arg;
     uint64_t compared_bytes; /* of all copies: added up */
+    uint64_t missing_bytes;  /* of pieces of which no copy in service could be looked at */
 };
 
 /*

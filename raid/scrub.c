@@ -26,6 +26,7 @@ struct scrub_window {
     struct raid_scrub *s;
     struct raid_io *io;
     unsigned count;
+    uint32_t looked; /* a bit for each piece of which some copy was looked at */
     struct bad_block bad[RAID_SCRUB_BLOCKS]; /* of all pieces, one after the other */
 };
 
@@ -46,21 +47,22 @@ static bool another_counts(const struct raid_group *g, unsigned copy)
 
 /* ---- looking --------------------------------------------------------------------------------- */
 
-/* CO. A copy that could not be read as a whole: which of its blocks? */
-static CO void blocks_look(struct scrub_window *w, const struct raid_io *io, struct bad_block *bad,
+/* CO. A copy that could not be read as a whole: which of its blocks? False: its disk has left. */
+static CO bool blocks_look(struct scrub_window *w, const struct raid_io *io, struct bad_block *bad,
                            unsigned copy)
 {
     for (uint32_t b = 0; b < io->len / RAID_BLOCK; b++) {
         struct raid_io block = raid_block_of(io, b);
         int rc = raid_read_copy(io->group, copy, block.at_bytes, block.buf, RAID_BLOCK);
         if (rc == VP_E_RAID_DISK_OUT || rc == VP_E_IO_NO_DEVICE)
-            return;
+            return false;
         w->s->compared_bytes += RAID_BLOCK;
         if (rc)
             bad[b].unreadable |= 1U << copy;
         else if (!raid_block_matches(io, b))
             bad[b].mismatched |= 1U << copy;
     }
+    return true;
 }
 
 static void blocks_compare(struct scrub_window *w, const struct raid_io *io, struct bad_block *bad,
@@ -100,10 +102,11 @@ static CO void copies_look(struct scrub_window *w, unsigned copy)
         if (op[i].rc == VP_E_IO_NO_DEVICE && another_counts(io->group, copy))
             vp_ignore(raid_disk_leave(d, op[i].dev, op[i].rc, "the device is gone"),
                       "eject reports by itself, and another copy has the data");
-        else if (op[i].rc)
-            blocks_look(w, io, bad, copy);
-        else
+        else if (op[i].rc && !blocks_look(w, io, bad, copy))
+            continue;
+        else if (!op[i].rc)
             blocks_compare(w, io, bad, copy);
+        w->looked |= op[i].rc == VP_E_IO_NO_DEVICE ? 0 : 1U << i;
     }
 }
 
@@ -172,6 +175,8 @@ CO void raid_scrub(struct raid_scrub *s, struct raid_io *io, unsigned count)
     for (unsigned c = 0; c < copies; c++)
         copies_look(&w, c);
     const struct bad_block *bad = w.bad;
+    for (unsigned i = 0; i < count; i++)
+        s->missing_bytes += w.looked >> i & 1 ? 0 : io[i].len;
     for (unsigned i = 0; i < count; i++)
         for (uint32_t b = 0; b < io[i].len / RAID_BLOCK; b++, bad++)
             if (bad->unreadable | bad->mismatched)

@@ -39,6 +39,7 @@ static CO int window_scrub(struct thin_pass *p)
     struct raid_scrub scrub = {.found = found, .arg = s};
     raid_scrub(&scrub, p->io, p->pieces);
     s->out->compared_bytes += scrub.compared_bytes;
+    s->out->missing_bytes += scrub.missing_bytes;
     return 0;
 }
 

@@ -176,6 +176,7 @@ struct thin_scrub {
     void (*found)(uint64_t block, const struct raid_finding *f, void *arg);
     void *arg;
     uint64_t compared_bytes; /* of all copies: added up */
+    uint64_t missing_bytes;  /* of which no copy could be looked at */
 };
 /* Compares all copies of blocks [block, block+count), which are whole chunks, with their checksums,
  * and heals. The caller holds block locks of all these blocks; one of thin_fill and thin_scrub at a

@@ -24,6 +24,7 @@
 #include <string.h>
 
 enum { SCRUB_RECORD_STEPS = 8, SCRUB_LEAVES_A_STEP = 64 };
+#define WAIT_NS UINT64_C(1000000000)
 
 /* ---- records --------------------------------------------------------------------------------- */
 
@@ -75,7 +76,8 @@ static void record_put(const struct volumes *vs, struct pool_batch *b)
                                        .bad_blocks = le64_make(r->bad_blocks),
                                        .lost_blocks = le64_make(r->lost_blocks),
                                        .findings_left_out = le64_make(r->findings_left_out),
-                                       .metadata_bytes = le64_make(r->metadata_bytes)}};
+                                       .metadata_bytes = le64_make(r->metadata_bytes),
+                                       .missing_bytes = le64_make(r->missing_bytes)}};
     for (unsigned i = 0; i < r->findings; i++)
         d.finding[i] = finding_encode(&r->finding[i]);
     pool_batch_set(b, POOL_RECORD_COUNTER, 0, VOLUME_COUNTER_SCRUB, &d,
@@ -105,6 +107,7 @@ static void record_load(struct volumes *vs)
                                        .ended = le64_get(d.fixed.ended),
                                        .compared_bytes = le64_get(d.fixed.compared_bytes),
                                        .metadata_bytes = le64_get(d.fixed.metadata_bytes),
+                                       .missing_bytes = le64_get(d.fixed.missing_bytes),
                                        .healed_blocks = le64_get(d.fixed.healed_blocks),
                                        .bad_blocks = le64_get(d.fixed.bad_blocks),
                                        .lost_blocks = le64_get(d.fixed.lost_blocks),
@@ -155,7 +158,7 @@ static CO int position_save(struct volumes *vs)
 struct scrub_call {
     struct volume_walk walk;
     struct thin_scrub scrub;
-    uint64_t metadata_bytes;
+    uint64_t metadata_bytes, missing_bytes;
     struct pool_page_ref ref[THIN_WALK_LEVELS];
     uint8_t *buf;                   /* room for as many pages */
     uint64_t blocks[RAID_LOST + 1]; /* by enum raid_found */
@@ -217,6 +220,7 @@ static void findings_take(struct volumes *vs, const struct scrub_call *c)
     struct volumes_scrub_report *r = &s->report;
     r->compared_bytes += c->scrub.compared_bytes;
     r->metadata_bytes += c->metadata_bytes;
+    r->missing_bytes += c->scrub.missing_bytes + c->missing_bytes;
     r->healed_blocks += c->blocks[RAID_HEALED];
     r->bad_blocks += c->blocks[RAID_NOT_HEALED];
     r->lost_blocks += c->blocks[RAID_LOST];
@@ -320,6 +324,7 @@ static CO int leaf_scrub(struct volumes *vs, struct scrub_call *c)
     rc = pool_pages_scrub(vs->pool, c->ref, call.count, c->buf, &scrub);
     pool_checkpoints_go_on(vs->pool);
     c->metadata_bytes += scrub.compared_bytes;
+    c->missing_bytes += scrub.missing_bytes;
     return rc;
 }
 
@@ -390,24 +395,44 @@ static CO int scrub_end(struct volumes *vs, enum volumes_scrub_state state)
     return 0;
 }
 
+/* Of a fenced pool: the record stays as it is, and the next import goes on, or is told to stop. */
+static int scrub_give_up(struct volumes *vs)
+{
+    struct volumes_scrub *s = &vs->scrub;
+    s->report.state = VOLUMES_SCRUB_STOPPED;
+    s->report.ended = reactor_wall_seconds();
+    pool_job_end(vs->pool, s->job, POOL_JOB_CANCELLED);
+    s->job = NULL;
+    s->stop = false;
+    return 0;
+}
+
 CO int volumes_scrub_step(struct volumes *vs, bool *more)
 {
     struct volumes_scrub *s = &vs->scrub;
     struct pool_disk_filling filling;
     if (!s->job)
         return 0;
+    if (!pool_acknowledges(vs->pool)) /* others may use its disks: nothing is healed */
+        return s->stop ? scrub_give_up(vs) : VP_E_POOL_FENCED;
     if (s->stop) {
         *more = true;
         return scrub_end(vs, VOLUMES_SCRUB_STOPPED);
     }
-    if (!pool_job_may_go_on(s->job) || pool_disk_to_fill(vs->pool, 0, &filling))
+    if (!pool_job_may_go_on(s->job))
         return 0;
+    if (pool_disk_to_fill(vs->pool, 0, &filling)) {
+        s->job->due_ns = reactor_now_ns() + WAIT_NS; /* 3; it is looked again then */
+        return 0;
+    }
     if (!s->job->counted)
         pool_job_count(s->job, bytes_left(vs));
     *more = true;
     struct volume *v = volume_next(vs);
     if (!v)
-        return scrub_end(vs, s->report.skipped_volumes ? VOLUMES_SCRUB_FAILED : VOLUMES_SCRUB_DONE);
+        return scrub_end(vs, s->report.skipped_volumes || s->report.missing_bytes
+                                 ? VOLUMES_SCRUB_FAILED
+                                 : VOLUMES_SCRUB_DONE);
     struct scrub_call *c = calloc(1, sizeof(*c));
     if (!c)
         return VP_E_NO_MEMORY;

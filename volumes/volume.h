@@ -83,6 +83,7 @@ struct volumes_scrub_report {
     uint64_t started, ended; /* seconds since 1970; ended is 0 while it is under way */
     uint64_t compared_bytes; /* of data, all copies … */
     uint64_t metadata_bytes; /* … and of metadata     */
+    uint64_t missing_bytes;  /* of which no copy could be looked at */
     uint64_t healed_blocks; /* bad copies that were rewritten …                                 */
     uint64_t bad_blocks;  /* … that could not be, though another copy is good …               */
     uint64_t lost_blocks; /* … of which there is no good one                                  */

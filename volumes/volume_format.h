@@ -106,8 +106,9 @@ struct volume_scrub_disk {
     struct le64 healed_blocks, bad_blocks, lost_blocks; /* enum raid_found */
     struct le64 findings_left_out;                      /* there were more than are kept      */
     struct le64 metadata_bytes; /* compared, of pages of trees, of all copies */
+    struct le64 missing_bytes;  /* data and metadata without a copy in service that could be read */
 } __attribute__((packed));
-static_assert(sizeof(struct volume_scrub_disk) == 88, "on-disk size");
+static_assert(sizeof(struct volume_scrub_disk) == 96, "on-disk size");
 
 /* A run of bad blocks of one copy. */
 struct volume_scrub_finding_disk {

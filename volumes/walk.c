@@ -30,6 +30,7 @@ static CO int walk_on_reactor(void *arg)
     uint64_t end = align_up(div_up(volume_size(w->v), VOLUME_BLOCK), chunk_blocks);
     uint64_t blocks = min_u64(WALK_LOCK_BLOCKS, align_down(most / VOLUME_BLOCK, chunk_blocks));
     int rc = 0;
+    w->at = align_down(w->at, chunk_blocks); /* it may be from a record */
     for (w->bytes = 0; w->bytes < most && !rc;) {
         uint64_t from = w->at;
         rc = from < end ? thin_next_mapped(t, from, end, &w->at) : 0;

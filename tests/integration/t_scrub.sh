@@ -61,7 +61,7 @@ flip d1 9000 9001
 daemon_start
 scrubbed
 same "$(shown '[.healed_blocks, .bad_blocks, .lost_blocks]|tojson')" '[11,0,2]' "blocks"
-same "$(shown '.findings|map([.volume, .offset, .bytes, .disk, .what, .result])|tojson')" \
+same "$(shown '.findings|map([.volume, .offset, .bytes, .disk, .what, .result])|sort|tojson')" \
     '[["tank/v",409600,40960,1,"checksum","healed"],["tank/v",32768000,4096,0,"checksum","healed"],["tank/v",36864000,4096,0,"checksum","lost"],["tank/v",36864000,4096,1,"checksum","lost"]]' "findings"
 ok vpool scrub tank --show
 grep -qE "tank/v +409600 +40960 +1 \($T/d1\) +checksum +healed +20" <<<"$out" || fail "show: $out"

@@ -113,6 +113,15 @@ static void open_volumes(const struct attempt *a, struct rig *r)
     r->errors_allowed = allowed;
 }
 
+/* A commit met the fault. */
+static bool is_fenced(const struct rig *r)
+{
+    for (unsigned p = 0; p < rig_pools(r->config); p++)
+        if (r->vs[p] && !pool_acknowledges(volumes_pool(r->vs[p])))
+            return true;
+    return false;
+}
+
 /* verify_output.import */
 static bool import_with_fault(struct rig *r)
 {
@@ -125,9 +134,11 @@ static bool import_with_fault(struct rig *r)
     if (!rc)
         open_volumes(a, r);
     fault_ends(a, r);
-    if (!rc)
+    if (!rc && !is_fenced(r))
         return true;
-    if (!err.text[0])
+    if (!rc)
+        vp_ignore(rig_close_pools(r), "it is fenced, and imported again");
+    if (rc && !err.text[0])
         rig_fail(r, "the import fails with %s and does not say why", vp_err_name(rc));
     a->failed = sim_snapshot_take(r->w);
     return rig_import(r);

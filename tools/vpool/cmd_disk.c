@@ -157,6 +157,8 @@ static void print_scrub(const json_t *r)
            (unsigned long long)json_number(r, "bad_blocks"),
            (unsigned long long)json_number(r, "lost_blocks"),
            (int)json_number(r, "skipped_volumes"));
+    if (json_number(r, "missing_bytes"))
+        printf("of %s no copy is in service\n", size_text(json_number(r, "missing_bytes")));
     print_findings(r);
 }
 

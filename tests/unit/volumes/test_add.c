@@ -180,6 +180,62 @@ static void wider_volumes_are_possible_then(void **state)
                (sim_volumes_body *const[]){gets_a_third, has_all_three}, 2);
 }
 
+/* ---- a root that only the new disk has ------------------------------------------------------ */
+
+enum { AREA = 1 << 20 };
+static uint8_t heads[2][AREA], tails[2][AREA];
+
+/* The cut comes when the new disk alone has the root that names it. */
+static CO void is_cut_off(struct sim_volumes *s)
+{
+    struct vp_error err;
+    struct volume_options o = options("mirror");
+    check_ok(volume_create(s->vs, "v", &o, &err));
+    sim_volumes_disk_add(s, "more", DISK_BYTES);
+    for (unsigned i = 0; i < 2; i++) {
+        sim_disk_peek(sim_disk_find(s->world, s->name[i]), 0, heads[i], AREA);
+        sim_disk_peek(sim_disk_find(s->world, s->name[i]), DISK_BYTES - AREA, tails[i], AREA);
+    }
+    check_ok(add(s, "more", false, &err));
+    for (unsigned i = 0; i < 2; i++) {
+        sim_disk_poke(sim_disk_find(s->world, s->name[i]), 0, heads[i], AREA);
+        sim_disk_poke(sim_disk_find(s->world, s->name[i]), DISK_BYTES - AREA, tails[i], AREA);
+    }
+}
+
+/* Without it: the sealing root has the same number. What is flushed then counts. */
+static CO void goes_on_without_it(struct sim_volumes *s)
+{
+    check_equal(pool_disk_count(volumes_pool(s->vs)), 2);
+    struct volume *v = sim_volumes_open(s, "v");
+    if (!v)
+        return;
+    check_equal(write_from(v, 0, 4 * STEP), 4 * STEP);
+    volume_close(v);
+    (void)snprintf(s->name[0], sizeof(s->name[0]), "more"); /* it is looked at first */
+    (void)snprintf(s->name[1], sizeof(s->name[1]), "d0");
+    (void)snprintf(s->name[2], sizeof(s->name[2]), "d1");
+    s->config.disks = 3;
+}
+
+static CO void has_what_was_flushed(struct sim_volumes *s)
+{
+    check_equal(pool_disk_count(volumes_pool(s->vs)), 2);
+    struct volume *v = sim_volumes_open(s, "v");
+    if (!v)
+        return;
+    check_to(v, 4 * STEP);
+    volume_close(v);
+}
+
+static void a_root_that_only_the_new_disk_has_does_not_count_later(void **state)
+{
+    (void)state;
+    run_bodies(&(struct sim_volumes_config){.seed = 10, .profile = "mirror"},
+               (sim_volumes_body *const[]){is_cut_off, goes_on_without_it, has_what_was_flushed},
+               3);
+}
+
 /* ---- what is refused, and what fails -------------------------------------------------------- */
 
 static CO void is_refused(struct sim_volumes *s)
@@ -281,6 +337,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_full_pool_has_room_again),
         cmocka_unit_test(wider_volumes_are_possible_then),
+        cmocka_unit_test(a_root_that_only_the_new_disk_has_does_not_count_later),
         cmocka_unit_test(what_cannot_be_added_is_refused),
         cmocka_unit_test(a_device_that_fails_at_first_is_no_disk_of_the_pool),
         cmocka_unit_test(a_pool_has_as_many_disks_as_there_can_be),

@@ -6,6 +6,7 @@
 #include "pool/disk_impl.h"
 #include "pool/job.h"
 #include "pool/meta_impl.h"
+#include "volumes/volume_format.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -406,6 +407,8 @@ static CO void dies(struct sim_volumes *s)
     }
     sim_volumes_settle(s);
     check(strcmp(state_of(s, 1), "online") == 0);
+    check(co_sleep_ns(UINT64_C(2000000000)) == 0); /* the scrub looks again */
+    sim_volumes_settle(s);
     check_equal(volumes_scrub_report(s->vs)->findings, 0);
     check_equal(volumes_scrub_report(s->vs)->compared_bytes, 2 * LEN);
     volume_close(v);
@@ -415,6 +418,95 @@ static void a_disk_that_dies_leaves_and_a_disk_that_is_filled_goes_first(void **
 {
     (void)state;
     run_bodies(2, (sim_volumes_body *const[]){dies}, 1);
+}
+
+/* Data without redundancy, on both disks; one dies. */
+static CO void has_no_copy(struct sim_volumes *s)
+{
+    struct volume *a = sim_volumes_volume(s, "a", LEN), *b = sim_volumes_volume(s, "b", LEN);
+    if (!a || !b)
+        return;
+    write_all(a, 1);
+    write_all(b, 1);
+    sim_disk_set_dead(disk(s, 0), true);
+    const struct volumes_scrub_report *r = scrubbed(s);
+    check_equal(r->state, VOLUMES_SCRUB_FAILED);
+    check(r->missing_bytes > 0);
+    check(r->compared_bytes + r->missing_bytes >= 2 * LEN);
+    volume_close(a);
+    volume_close(b);
+}
+
+static void what_has_no_copy_in_service_is_counted(void **state)
+{
+    (void)state;
+    sim_volumes_lives(&(struct sim_volumes_config){.seed = 3},
+                      (sim_volumes_body *const[]){has_no_copy}, 1);
+    assert_checked();
+}
+
+/* A position within a chunk, as of a record that is wrong. */
+static CO void records_a_wrong_place(struct sim_volumes *s)
+{
+    struct pool_record r;
+    struct volume_scrub_disk d;
+    struct pool_batch b;
+    struct volume *v = mirrored(s, "safe");
+    if (!v)
+        return;
+    write_all(v, 1);
+    starts(s, 0);
+    check(pool_record_get(volumes_pool(s->vs), POOL_RECORD_COUNTER, 0, VOLUME_COUNTER_SCRUB, &r));
+    memcpy(&d, r.value, sizeof(d));
+    d.block = le64_make(1);
+    d.volume = le32_make(1);
+    pool_batch_init(&b);
+    pool_batch_set(&b, POOL_RECORD_COUNTER, 0, VOLUME_COUNTER_SCRUB, &d, sizeof(d));
+    check_ok(pool_commit(volumes_pool(s->vs), &b));
+    pool_batch_fini(&b);
+}
+
+static CO void begins_at_the_chunk(struct sim_volumes *s)
+{
+    sim_volumes_settle(s);
+    check_equal(volumes_scrub_report(s->vs)->state, VOLUMES_SCRUB_DONE);
+    check_equal(volumes_scrub_report(s->vs)->compared_bytes, 2 * LEN);
+}
+
+static void a_wrong_position_does_no_harm(void **state)
+{
+    (void)state;
+    run_bodies(2, (sim_volumes_body *const[]){records_a_wrong_place, begins_at_the_chunk}, 2);
+}
+
+/* Both disks fail: the pool is fenced. */
+static CO void is_fenced(struct sim_volumes *s)
+{
+    struct vp_error err = {0};
+    bool more;
+    struct volume *v = mirrored(s, "safe");
+    if (!v)
+        return;
+    write_all(v, 1);
+    starts(s, 0);
+    for (unsigned i = 0; i < 2; i++)
+        sim_disk_set_dead(disk(s, i), true);
+    check(pool_checkpoint(volumes_pool(s->vs)) != 0);
+    for (unsigned i = 0; i < 2; i++)
+        sim_disk_set_dead(disk(s, i), false);
+    check(strcmp(pool_state(volumes_pool(s->vs)), "fenced") == 0);
+    check_equal(volumes_background_step(s->vs, &more), VP_E_POOL_FENCED);
+    check_equal(volumes_scrub_report(s->vs)->compared_bytes, 0);
+    check_ok(volumes_scrub_stop(s->vs, &err));
+    vp_ignore(volumes_background_step(s->vs, &more), "it ends the job in memory");
+    check(volumes_scrub_job(s->vs) == NULL);
+    volume_close(v);
+}
+
+static void a_fenced_pool_is_not_scrubbed(void **state)
+{
+    (void)state;
+    run_bodies(2, (sim_volumes_body *const[]){is_fenced}, 1);
 }
 
 /* ---- commands and restarts ------------------------------------------------------------------- */
@@ -526,6 +618,9 @@ int main(void)
         cmocka_unit_test(metadata_are_healed_too),
         cmocka_unit_test(lost_pages_are_named),
         cmocka_unit_test(a_disk_that_dies_leaves_and_a_disk_that_is_filled_goes_first),
+        cmocka_unit_test(what_has_no_copy_in_service_is_counted),
+        cmocka_unit_test(a_wrong_position_does_no_harm),
+        cmocka_unit_test(a_fenced_pool_is_not_scrubbed),
         cmocka_unit_test(a_scrub_is_limited_paused_and_stopped),
         cmocka_unit_test(a_scrub_goes_on_after_a_crash_where_it_was),
         cmocka_unit_test(a_volume_may_be_deleted_meanwhile),
