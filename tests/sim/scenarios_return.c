@@ -116,7 +116,7 @@ const struct scenario return_scenarios[] = {
     SCENARIO("add", "a pool gets one more disk; then one of the first dies", mirror_and_spare,
              written_volume, added, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
     SCENARIO("scrub", "all copies are compared and healed beside writes", mirror, written_volume,
-             scrubbed),
+             scrubbed, .flags = SCENARIO_ROT),
     SCENARIO("return-mishaps", "mishaps befall each disk meanwhile", mirror, disk_out, returns,
              .crash_stride = 211, .fill_every = 64, .deep_every = 4096,
              .flags = SCENARIO_FILLS | SCENARIO_DEATHS | SCENARIO_ERRORS),
