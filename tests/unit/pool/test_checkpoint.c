@@ -71,6 +71,42 @@ static void a_log_that_outgrows_its_limit_is_shortened_and_nothing_is_lost(void 
     assert_checked();
 }
 
+/* Whoever reads references in memory and heals their pages holds checkpoints off (scrub.c, S1). */
+static CO void hold_off(void *arg)
+{
+    (void)arg;
+    start();
+    uint32_t before = pool_checkpoint_number(pool);
+    pool_checkpoints_hold_off(pool);
+    pool_checkpoint_request(pool);
+    check(co_sleep_ns(UINT64_C(1000000000)) == 0);
+    check_equal(pool_checkpoint_number(pool), before);
+    check_equal(client.checkpoints, 0);
+    pool_checkpoints_go_on(pool);
+    while (pool_checkpoint_number(pool) == before)
+        check(co_sleep_ns(1000000) == 0);
+    /* One that is under way is waited for. */
+    pool_checkpoint_request(pool);
+    while (!pool->checkpoint.running)
+        co_yield ();
+    pool_checkpoints_hold_off(pool);
+    uint32_t now = pool_checkpoint_number(pool);
+    check_equal(now, before + 2);
+    check(co_sleep_ns(UINT64_C(1000000000)) == 0);
+    check_equal(pool_checkpoint_number(pool), now);
+    pool_checkpoints_go_on(pool);
+}
+
+static void no_checkpoint_begins_while_they_are_held_off(void **state)
+{
+    (void)state;
+    struct sim_world *w = sim_pool_world(4, disks);
+    sim_pool_run(w, hold_off, NULL);
+    pool_abandon(pool);
+    sim_world_free(w);
+    assert_checked();
+}
+
 static void fail_a_checkpoint(void *arg)
 {
     (void)arg;
@@ -565,6 +601,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_log_that_outgrows_its_limit_is_shortened_and_nothing_is_lost),
+        cmocka_unit_test(no_checkpoint_begins_while_they_are_held_off),
         cmocka_unit_test(a_failed_checkpoint_changes_nothing_and_does_not_fence),
         cmocka_unit_test(a_root_does_not_come_before_the_commits_that_its_table_has),
         cmocka_unit_test(a_failed_checkpoint_gives_back_what_it_wrote),
