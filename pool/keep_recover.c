@@ -314,12 +314,18 @@ static int area_decode(const struct keep_found *f, unsigned area, uint64_t commi
     return rc;
 }
 
+/* The area with the older groups. */
+static unsigned older_area(const struct keep_found *f)
+{
+    const struct keep_area_header *a = f->header.area;
+    return le64_get(a[0].seq) <= le64_get(a[1].seq) ? 0 : 1;
+}
+
 /* All groups that count, of both areas, the older one first. */
 static int keep_decode(struct pool *p, const struct keep_found *f, struct pool_batch *out)
 {
-    const struct keep_header *h = &f->header;
     uint64_t commit = last_commit(p, f->volume);
-    unsigned first = le64_get(h->area[0].seq) <= le64_get(h->area[1].seq) ? 0 : 1;
+    unsigned first = older_area(f);
     int rc = area_decode(f, first, commit, out);
     if (!rc)
         rc = area_decode(f, !first, commit, out);
@@ -425,19 +431,26 @@ static int client_replay(struct pool *p, const struct pool_batch *b)
     return rc;
 }
 
-/* Emptied first: should its name stay, nothing of it is taken again. */
-static int keep_drop(const struct keep_found *f)
+/* From now on nothing of the area is taken. */
+static int area_empty(const struct keep_found *f, unsigned area)
 {
     const struct le64 none = {0};
-    for (unsigned i = 0; i < KEEP_AREAS; i++) {
-        size_t at = offsetof(struct keep_header, area) + i * sizeof(struct keep_area_header) +
-                    offsetof(struct keep_area_header, used);
-        int rc = io_keep_poke(f->name, at, &none, sizeof(none));
-        if (rc)
-            return rc;
-    }
-    io_keep_remove(f->name);
-    return 0;
+    size_t at = offsetof(struct keep_header, area) + area * sizeof(struct keep_area_header) +
+                offsetof(struct keep_area_header, used);
+    return io_keep_poke(f->name, at, &none, sizeof(none));
+}
+
+/* Emptied first: should its name stay, nothing of it is taken again. The newer area is emptied
+ * last: the older one alone, taken after all was in the log, would undo what the newer one says. */
+static int keep_drop(const struct keep_found *f)
+{
+    unsigned first = older_area(f);
+    int rc = area_empty(f, first);
+    if (!rc)
+        rc = area_empty(f, !first);
+    if (!rc)
+        io_keep_remove(f->name);
+    return rc;
 }
 
 /* CO. */
