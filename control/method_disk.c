@@ -11,13 +11,14 @@
 struct disk_args {
     const char *pool, *disk, *path;
     uint64_t limit;
-    bool force, spare;
+    bool force, spare, dry_run;
 };
 static const struct param online_params[] = {
     PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
     PARAM(struct disk_args, disk, PARAM_STRING, true, 0, 0),
     PARAM(struct disk_args, path, PARAM_PATH, false, 0, 0),
     PARAM(struct disk_args, limit, PARAM_NUMBER, false, 0, INT64_MAX),
+    PARAM(struct disk_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 static const struct param replace_params[] = {
     PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
@@ -25,11 +26,13 @@ static const struct param replace_params[] = {
     PARAM(struct disk_args, path, PARAM_PATH, true, 0, 0),
     PARAM(struct disk_args, limit, PARAM_NUMBER, false, 0, INT64_MAX),
     PARAM(struct disk_args, force, PARAM_BOOL, false, 0, 0),
+    PARAM(struct disk_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 static const struct param add_params[] = {PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
                                           PARAM(struct disk_args, path, PARAM_PATH, true, 0, 0),
                                           PARAM(struct disk_args, force, PARAM_BOOL, false, 0, 0),
                                           PARAM(struct disk_args, spare, PARAM_BOOL, false, 0, 0),
+                                          PARAM(struct disk_args, dry_run, PARAM_BOOL, false, 0, 0),
                                           {0}};
 static const struct param remove_params[] = {
     PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
@@ -38,6 +41,7 @@ static const struct param remove_params[] = {
 static const struct param offline_params[] = {
     PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
     PARAM(struct disk_args, disk, PARAM_STRING, true, 0, 0),
+    PARAM(struct disk_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 
 /* ---- which disk ----------------------------------------------------------------------------- */
@@ -167,6 +171,23 @@ static json_t *disk_json(const struct control_pool *p, unsigned index)
                      j ? control_job_name(p, j->id, name) : NULL);
 }
 
+/* What a dry run says: how much is in use on the disk, and how many disks may be lost without a loss
+ * of data: now, meanwhile and afterwards. */
+static CO json_t *plan_json(const struct control_pool *p, unsigned index, const char *path,
+                            unsigned with, unsigned without)
+{
+    struct pool *pool = volumes_pool(p->vs);
+    struct pool_disk_info d = {.extents_used = 0};
+    struct pool_risk now = pool_risk_now(pool), then = pool_risk_if(pool, with, without);
+    if (index < pool_disk_count(pool))
+        pool_disk_info_get(pool, index, &d);
+    uint64_t bytes = (uint64_t)d.extents_used * pool_geometry(pool).extent_bytes;
+    return json_pack("{s:s, s:b, s:i, s:o, s:I, s:i, s:i}", "pool", p->name, "dry_run", true,
+                     "disk", (int)index, "path", path_shown(path ? path : d.path), "bytes",
+                     (json_int_t)bytes, "survives", (int)now.survives, "survives_then",
+                     (int)then.survives);
+}
+
 /* CO. What the daemon remembers of the disk is now another device's, or has another uuid. */
 static CO void disk_came(struct control *c, struct control_pool *p, const struct disk_args *a,
                          const struct pool_disk_info *before, bool replace)
@@ -207,8 +228,11 @@ static CO int disk_return(struct control *c, struct control_pool *p, const struc
     int rc = disk_find(p, a->disk, &before, err);
     if (rc)
         return rc;
-    struct pool_return_options o = {
-        .disk = before.index, .path = a->path, .replace = replace, .force = a->force};
+    struct pool_return_options o = {.disk = before.index,
+                                    .path = a->path,
+                                    .replace = replace,
+                                    .force = a->force,
+                                    .dry_run = a->dry_run};
     if (o.path)
         rc = own_devices_check(c, &o.path, 1, err);
     if (!rc && !o.path && strcmp(before.state, "missing") == 0) {
@@ -217,6 +241,12 @@ static CO int disk_return(struct control *c, struct control_pool *p, const struc
     }
     if (rc)
         return rc;
+    if (a->dry_run) {
+        rc = pool_disk_return(volumes_pool(p->vs), &o, err);
+        if (!rc)
+            *result = plan_json(p, before.index, o.path, before.index, POOL_NO_DISK);
+        return rc;
+    }
     if (o.path)
         control_pool_disk_comes(c, p, o.path);
     rc = pool_disk_return(volumes_pool(p->vs), &o, err);
@@ -278,6 +308,12 @@ static CO int disk_add(struct control *c, struct control_pool *p, const struct d
     unsigned i = pool_disk_count(pool);
     struct pool_disk_info d;
     int rc = own_devices_check(c, &a->path, 1, err);
+    if (!rc && a->dry_run) {
+        rc = pool_disk_add_check(pool, a->path, a->force, err);
+        if (!rc)
+            *result = plan_json(p, i, a->path, POOL_NO_DISK, POOL_NO_DISK);
+        return rc;
+    }
     if (rc)
         return rc;
     control_pool_disk_comes(c, p, a->path);
@@ -307,7 +343,10 @@ static CO int add(struct control *c, const void *args, json_t **result, struct v
     int rc = control_pool_get_open(c, a->pool, &p, err);
     if (rc)
         return rc;
-    rc = a->spare ? spares_add(c, p, a->path, a->force, err) : disk_add(c, p, a, result, err);
+    if (a->spare && a->dry_run)
+        rc = vp_fail(err, VP_E_RPC_PARAMS, "a spare is not used at once: there is nothing to plan");
+    else
+        rc = a->spare ? spares_add(c, p, a->path, a->force, err) : disk_add(c, p, a, result, err);
     if (!rc && a->spare)
         *result = json_pack("{s:s, s:o}", "pool", p->name, "spares", spares_json(p));
     control_pool_put(p);
@@ -331,14 +370,20 @@ static CO int remove_spare(struct control *c, const void *args, json_t **result,
 
 /* ---- a disk goes ---------------------------------------------------------------------------- */
 
-static CO int disk_offline(struct control *c, struct control_pool *p, const char *disk,
+static CO int disk_offline(struct control *c, struct control_pool *p, const struct disk_args *a,
                            json_t **result, struct vp_error *err)
 {
     struct pool_disk_info d;
-    int rc = disk_find(p, disk, &d, err);
+    int rc = disk_find(p, a->disk, &d, err);
     if (rc)
         return rc;
     unsigned i = d.index;
+    if (a->dry_run) {
+        rc = pool_disk_offline_check(volumes_pool(p->vs), i, err);
+        if (!rc)
+            *result = plan_json(p, i, NULL, POOL_NO_DISK, i);
+        return rc;
+    }
     rc = pool_disk_offline(volumes_pool(p->vs), i, err);
     if (rc)
         return rc;
@@ -357,7 +402,7 @@ static CO int offline(struct control *c, const void *args, json_t **result, stru
     int rc = control_pool_get_open(c, a->pool, &p, err);
     if (rc)
         return rc;
-    rc = disk_offline(c, p, a->disk, result, err);
+    rc = disk_offline(c, p, a, result, err);
     control_pool_put(p);
     return rc;
 }

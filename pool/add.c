@@ -23,6 +23,7 @@ struct adding {
     struct pool *pool;
     struct pool_disk *disk; /* the next row of the table */
     struct io_dev *dev;
+    uint64_t size_bytes; /* of it, as used */
     bool entered;
     struct pool_space_growth growth;
 };
@@ -57,8 +58,7 @@ static CO int device_open(struct adding *a, const char *path, bool force, struct
         return vp_fail(err, VP_E_DISK_TOO_SMALL, "%s has %s; a disk of pool %s needs at least %s",
                        path, bytes_format_size(size, have, sizeof(have)), p->name,
                        bytes_format_size(least, need, sizeof(need)));
-    a->disk->size_bytes = size;
-    a->disk->extents_total = pool_disk_extents(size, p->geometry.extent_bytes);
+    a->size_bytes = size;
     return 0;
 }
 
@@ -71,6 +71,8 @@ static int disk_prepare(struct adding *a, const char *path)
     d->uuid = vp_uuid_from_random(random);
     d->state = POOL_DISK_BEHIND;
     d->label_epoch = 1;
+    d->size_bytes = a->size_bytes;
+    d->extents_total = pool_disk_extents(a->size_bytes, a->pool->geometry.extent_bytes);
     int rc = pool_space_growth_prepare(a->pool, d->extents_total, &a->growth);
     if (!rc)
         rc = pool_disk_init(a->pool, a->pool->disk_count, a->dev, path);
@@ -180,8 +182,7 @@ CO int pool_device_check(struct pool *p, const char *path, bool wipe, uint64_t *
     return rc;
 }
 
-CO int pool_disk_add(struct pool *p, const char *path, bool force, unsigned *index,
-                     struct vp_error *err)
+static int check_pool(const struct pool *p, struct vp_error *err)
 {
     if (pool_is_fenced(p))
         return vp_fail(err, VP_E_POOL_FENCED, "pool %s: %s", p->name,
@@ -191,10 +192,29 @@ CO int pool_disk_add(struct pool *p, const char *path, bool force, unsigned *ind
     if (p->disk_count == POOL_DISKS_MAX)
         return vp_fail(err, VP_E_TOO_BIG, "pool %s has %u disks already, which is the most",
                        p->name, POOL_DISKS_MAX);
+    return 0;
+}
+
+CO int pool_disk_add_check(struct pool *p, const char *path, bool force, struct vp_error *err)
+{
+    struct adding a = {.pool = p};
+    int rc = check_pool(p, err);
+    if (!rc)
+        rc = device_open(&a, path, force, err);
+    io_dev_close(a.dev);
+    return rc;
+}
+
+CO int pool_disk_add(struct pool *p, const char *path, bool force, unsigned *index,
+                     struct vp_error *err)
+{
+    int rc = check_pool(p, err);
+    if (rc)
+        return rc;
     struct adding a = {.pool = p, .disk = &p->disk[p->disk_count]};
     *index = p->disk_count;
     p->adding = true;
-    int rc = disk_add(&a, path, force, err);
+    rc = disk_add(&a, path, force, err);
     adding_undo(&a);
     p->adding = false;
     return rc;

@@ -54,7 +54,13 @@ CO void pool_owners_at_risk(struct pool *p, void (*fn)(void *arg, uint32_t owner
 
 /* ---- what may be lost now -------------------------------------------------------------------- */
 
-static void risk_add(const struct pool *p, struct pool_risk *r, const struct pool_group *g)
+static bool would_count(const struct raid_disk *d, unsigned with, unsigned without)
+{
+    return d->index == with || (d->index != without && raid_disk_is_current(d));
+}
+
+static void risk_add(const struct pool *p, struct pool_risk *r, const struct pool_group *g,
+                     unsigned with, unsigned without)
 {
     unsigned current = 0;
     bool meta = g->role == POOL_GROUP_META;
@@ -62,7 +68,7 @@ static void risk_add(const struct pool *p, struct pool_risk *r, const struct poo
     if (!meta && !g->arenas_leased)
         return;
     for (unsigned m = 0; m < g->raid.width; m++)
-        current += raid_disk_is_current(g->raid.disk[m]);
+        current += would_count(g->raid.disk[m], with, without);
     unsigned spare = current > g->raid.profile.data ? current - g->raid.profile.data : 0;
     if (meta)
         r->metadata_survives = spare < r->metadata_survives ? spare : r->metadata_survives;
@@ -71,24 +77,32 @@ static void risk_add(const struct pool *p, struct pool_risk *r, const struct poo
     if (meta)
         return;
     r->data_bytes += bytes;
-    if (!raid_group_is_alive(&g->raid))
+    if (!current && !raid_group_is_alive(&g->raid))
         r->lost_bytes += bytes;
     else if (current < g->raid.width && g->raid.width > 1)
         r->degraded_bytes += bytes;
 }
 
-CO struct pool_risk pool_risk_now(struct pool *p)
+CO struct pool_risk pool_risk_if(struct pool *p, unsigned with, unsigned without)
 {
     struct pool_risk r = {.survives = POOL_DISKS_MAX, .metadata_survives = POOL_DISKS_MAX};
     for (uint32_t id = 1; id < p->space->id.size; id++) {
         const struct pool_group *g = pool_group_find(p, id);
         if (g)
-            risk_add(p, &r, g);
+            risk_add(p, &r, g, with, without);
         if (id % GROUPS_A_TURN == 0)
             co_yield ();
     }
-    unsigned here = pool_disk_count(p) - pool_disks_out(p), most = here ? here - 1 : 0;
+    unsigned here = 0, most;
+    for (unsigned i = 0; i < p->disk_count; i++)
+        here += would_count(&p->disk[i].io, with, without);
+    most = here ? here - 1 : 0;
     r.metadata_survives = r.metadata_survives < most ? r.metadata_survives : most;
     r.survives = r.survives < r.metadata_survives ? r.survives : r.metadata_survives;
     return r;
+}
+
+CO struct pool_risk pool_risk_now(struct pool *p)
+{
+    return pool_risk_if(p, POOL_NO_DISK, POOL_NO_DISK);
 }

@@ -437,7 +437,8 @@ struct pool_return_options {
     unsigned disk;    /* index in the pool                                                       */
     const char *path; /* where the disk is now, or the other device; NULL: where the disk was    */
     bool replace;     /* another device                                                          */
-    bool force; /* … and what is recognised on it may be overwritten                       */
+    bool force;   /* … and what is recognised on it may be overwritten                       */
+    bool dry_run; /* only looks whether it would be refused                                   */
 };
 /*
  * HOME. When it returns 0, the disk is in service for writes, durably, and is filled in the
@@ -452,6 +453,8 @@ CO int pool_disk_return(struct pool *p, const struct pool_return_options *o,
  * VP_E_BUSY (it is out); VP_E_RAID_NO_COPY (some of its data are nowhere else); VP_E_POOL_FENCED.
  * */
 CO int pool_disk_offline(struct pool *p, unsigned disk, struct vp_error *err) must_check;
+/* HOME. Only looks whether it would be refused. */
+CO int pool_disk_offline_check(struct pool *p, unsigned disk, struct vp_error *err) must_check;
 
 /*
  * HOME. The pool gets one more disk, at `path`. When it returns 0, the disk is in service, durably,
@@ -463,6 +466,10 @@ CO int pool_disk_offline(struct pool *p, unsigned disk, struct vp_error *err) mu
  */
 CO int pool_disk_add(struct pool *p, const char *path, bool force, unsigned *index,
                      struct vp_error *err) must_check;
+
+/* HOME. Only looks whether it would be refused. */
+CO int pool_disk_add_check(struct pool *p, const char *path, bool force,
+                           struct vp_error *err) must_check;
 
 /* HOME. Whether a device could take the place of some disk of the pool: opens it, looks, closes it.
  * `wipe`: what is recognised on it is destroyed. Errors, each with a sentence: VP_E_DISK_TOO_SMALL;
@@ -504,6 +511,9 @@ struct pool_risk {
 };
 /* HOME. Looks at all groups, in turns; disks may come and go meanwhile. */
 CO struct pool_risk pool_risk_now(struct pool *p);
+/* The same, if disk `with` counted, and disk `without` did not. POOL_NO_DISK: none. */
+#define POOL_NO_DISK UINT32_MAX
+CO struct pool_risk pool_risk_if(struct pool *p, unsigned with, unsigned without);
 const char *pool_state(const struct pool *p); /* "online", "degraded", "fenced" */
 bool pool_acknowledges(const struct pool *p); /* it is not fenced; ANY, no yield */
 

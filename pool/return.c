@@ -373,6 +373,8 @@ static CO int disk_return(struct pool_disk *d, const struct pool_return_options 
     if (p->disk_changes != c->disk_changes)
         return vp_fail(err, VP_E_AGAIN, "pool %s: disks came or left meanwhile; try again",
                        p->name);
+    if (o->dry_run)
+        return 0;
     c->serves = !o->replace && needs.single_bytes;
     rc = label_write(d, o->replace, c);
     if (rc)
@@ -417,7 +419,7 @@ CO int pool_disk_return(struct pool *p, const struct pool_return_options *o, str
 
 /* ---- leaving on command -------------------------------------------------------------------- */
 
-CO int pool_disk_offline(struct pool *p, unsigned index, struct vp_error *err)
+CO int pool_disk_offline_check(struct pool *p, unsigned index, struct vp_error *err)
 {
     struct pool_disk *d = disk_find(p, index, err);
     if (!d)
@@ -427,9 +429,15 @@ CO int pool_disk_offline(struct pool *p, unsigned index, struct vp_error *err)
                        index);
     uint64_t changes;
     struct needs needs = needs_now(p, d, &changes);
-    int rc = check_needs(d, &needs, true, false, err);
+    return check_needs(d, &needs, true, false, err);
+}
+
+CO int pool_disk_offline(struct pool *p, unsigned index, struct vp_error *err)
+{
+    int rc = pool_disk_offline_check(p, index, err);
     if (rc)
         return rc;
+    struct pool_disk *d = &p->disk[index];
     if (d->state == POOL_DISK_OUT ||
         pool_disk_mark_out(p, d, 0, "an operator took it out of service"))
         return vp_fail(err, VP_E_RAID_NO_COPY,

@@ -16,6 +16,12 @@ refused 'has 1M; a disk of pool tank needs' vpool add tank "$T/tiny"
 truncate -s 512M "$T/d2"
 mkfs.ext4 -q "$T/d2" 2>/dev/null || skip "no mkfs.ext4 here"
 refused 'ext4' vpool add tank "$T/d2"
+refused 'ext4' vpool add tank "$T/d2" --dry-run
+refused 'spare' vpool add tank "$T/d2" --spare --dry-run
+sum=$(sha256sum "$T/d2")
+ok vpool add tank "$T/d2" --force --dry-run
+grep -q "^nothing was changed; disk 2 of pool tank, $T/d2: 0 in use there; 1 disk may be lost now without a loss of data, 1 afterwards" <<<"$out" || fail "dry run: $out"
+same "$(sha256sum "$T/d2")" "$sum" "the device after a dry run"
 refused 'no pool' vpool add nowhere "$T/d2"
 same "$(field '.pools[0].disks|length' vpool status tank)" 2 "disks"
 

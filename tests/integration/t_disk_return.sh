@@ -60,6 +60,12 @@ refused "no disk '7'" vpool online tank 7
 refused 'no other disk' vpool offline tank 0
 mv "$T/away/d1" "$T/here/d9"
 refused 'is disk 0|in use' vpool online tank 1 "$T/here/d0"
+refused 'no other disk' vpool offline tank 0 --dry-run
+ok vpool online tank "$uuid" --dry-run
+grep -q "^nothing was changed; disk 1 of pool tank, $T/here/d9: [0-9.]*M in use there; 0 disks may be lost now without a loss of data, 1 afterwards" <<<"$out" ||
+    fail "dry run: $out"
+disk_is 1 missing || fail "a dry run changed it: $(disk 1 state)"
+same "$(disk 1 uuid)" "$uuid" "the uuid after a dry run"
 ok vpool online tank "$uuid" --json
 same "$(jq -r '.path + " " + .state' <<<"$out")" "$T/here/d9 rebuilding" "the disk"
 came
@@ -112,6 +118,9 @@ ok vpool jobs wait "$job" -t 20
 whole
 
 step "an operator takes a disk out; another device takes its place while a client writes"
+ok vpool offline tank 1 --dry-run --json
+same "$(jq -r '[.dry_run, .disk, .bytes >= 48 * 1048576, .survives, .survives_then]|tojson' <<<"$out")" '[true,1,true,1,0]' "dry run"
+disk_is 1 online || fail "a dry run changed it: $(disk 1 state)"
 ok vpool offline tank 1
 event 'disk\.offline +tank: disk 1'
 disk_is 1 ejected || fail "it is $(disk 1 state)"
@@ -122,6 +131,11 @@ refused 'small has 16M; disk 1 of pool tank uses [0-9.]+M' vpool replace tank 1 
 truncate -s 256M "$T/here/d2"
 mkfs.ext4 -q "$T/here/d2"
 refused 'd2 holds a file system.*ext4.*--force' vpool replace tank 1 "$T/here/d2"
+refused 'd2 holds a file system.*ext4.*--force' vpool replace tank 1 "$T/here/d2" --dry-run
+sum=$(sha256sum "$T/here/d2")
+ok vpool replace tank 1 "$T/here/d2" --force --dry-run
+same "$(sha256sum "$T/here/d2")" "$sum" "the device after a dry run"
+disk_is 1 ejected || fail "a dry run changed it: $(disk 1 state)"
 ok vpool create other --size 128M "$T/other"
 refused 'in use' vpool replace tank 1 "$T/other"
 refused 'in use' vpool replace tank 1 "$T/other" --force

@@ -34,35 +34,52 @@ static void print_came(const json_t *r)
            job[0] ? "; job " : "", job);
 }
 
+/* Of a dry run. */
+static void print_plan(const json_t *r)
+{
+    int now = (int)json_number(r, "survives"), then = (int)json_number(r, "survives_then");
+    printf("nothing was changed; disk %d of pool %s, %s: ", (int)json_number(r, "disk"),
+           json_text(r, "pool"), json_text(r, "path"));
+    printf("%s in use there; %d disk%s may be lost now without a loss of data, %d afterwards\n",
+           size_text(json_number(r, "bytes")), now, now == 1 ? "" : "s", then);
+}
+
 static int cmd_online(struct cli *cli, int argc, char **argv)
 {
     uint64_t limit = SIZE_NOT_GIVEN;
-    const struct opt opts[] = {{"limit", 0, OPT_SIZE, &limit}, {0}};
+    bool dry_run = false;
+    const struct opt opts[] = {
+        {"limit", 0, OPT_SIZE, &limit}, {"dry-run", 0, OPT_FLAG, &dry_run}, {0}};
     int n = opts_parse(cli, argc, argv, opts, 2, 3);
     if (opts_failed(n))
         return opts_exit(n);
-    json_t *params = json_pack("{s:s, s:o, s:I}", "pool", argv[1], "disk", disk_param(argv[2]),
-                               "limit", (json_int_t)(limit == SIZE_NOT_GIVEN ? 0 : limit));
+    json_t *params =
+        json_pack("{s:s, s:o, s:I, s:b}", "pool", argv[1], "disk", disk_param(argv[2]), "limit",
+                  (json_int_t)(limit == SIZE_NOT_GIVEN ? 0 : limit), "dry_run", dry_run);
     if (params && n == 3 && json_object_set_new(params, "path", path_param(argv[3]))) {
         json_decref(params);
         params = NULL;
     }
-    return cli_show(cli, "pool.online", params, print_came);
+    return cli_show(cli, "pool.online", params, dry_run ? print_plan : print_came);
 }
 
 static int cmd_replace(struct cli *cli, int argc, char **argv)
 {
     uint64_t limit = SIZE_NOT_GIVEN;
-    bool force = false;
-    const struct opt opts[] = {{"force", 0, OPT_FLAG, &force}, {"limit", 0, OPT_SIZE, &limit}, {0}};
+    bool force = false, dry_run = false;
+    const struct opt opts[] = {{"force", 0, OPT_FLAG, &force},
+                               {"limit", 0, OPT_SIZE, &limit},
+                               {"dry-run", 0, OPT_FLAG, &dry_run},
+                               {0}};
     int n = opts_parse(cli, argc, argv, opts, 3, 3);
     if (opts_failed(n))
         return opts_exit(n);
     return cli_show(cli, "pool.replace",
-                    json_pack("{s:s, s:o, s:o, s:b, s:I}", "pool", argv[1], "disk",
+                    json_pack("{s:s, s:o, s:o, s:b, s:I, s:b}", "pool", argv[1], "disk",
                               disk_param(argv[2]), "path", path_param(argv[3]), "force", force,
-                              "limit", (json_int_t)(limit == SIZE_NOT_GIVEN ? 0 : limit)),
-                    print_came);
+                              "limit", (json_int_t)(limit == SIZE_NOT_GIVEN ? 0 : limit), "dry_run",
+                              dry_run),
+                    dry_run ? print_plan : print_came);
 }
 
 static void print_spares(const json_t *r)
@@ -86,15 +103,21 @@ static int cmd_remove(struct cli *cli, int argc, char **argv)
 
 static int cmd_add(struct cli *cli, int argc, char **argv)
 {
-    bool force = false, spare = false;
-    const struct opt opts[] = {{"force", 0, OPT_FLAG, &force}, {"spare", 0, OPT_FLAG, &spare}, {0}};
+    bool force = false, spare = false, dry_run = false;
+    const struct opt opts[] = {{"force", 0, OPT_FLAG, &force},
+                               {"spare", 0, OPT_FLAG, &spare},
+                               {"dry-run", 0, OPT_FLAG, &dry_run},
+                               {0}};
     int n = opts_parse(cli, argc, argv, opts, 2, 2);
     if (opts_failed(n))
         return opts_exit(n);
     return cli_show(cli, "pool.add",
-                    json_pack("{s:s, s:o, s:b, s:b}", "pool", argv[1], "path", path_param(argv[2]),
-                              "force", force, "spare", spare),
-                    spare ? print_spares : print_came);
+                    json_pack("{s:s, s:o, s:b, s:b, s:b}", "pool", argv[1], "path",
+                              path_param(argv[2]), "force", force, "spare", spare, "dry_run",
+                              dry_run),
+                    dry_run ? print_plan
+                    : spare ? print_spares
+                            : print_came);
 }
 
 static void print_went(const json_t *r)
@@ -105,12 +128,15 @@ static void print_went(const json_t *r)
 
 static int cmd_offline(struct cli *cli, int argc, char **argv)
 {
-    int n = opts_parse(cli, argc, argv, NULL, 2, 2);
+    bool dry_run = false;
+    const struct opt opts[] = {{"dry-run", 0, OPT_FLAG, &dry_run}, {0}};
+    int n = opts_parse(cli, argc, argv, opts, 2, 2);
     if (opts_failed(n))
         return opts_exit(n);
     return cli_show(cli, "pool.offline",
-                    json_pack("{s:s, s:o}", "pool", argv[1], "disk", disk_param(argv[2])),
-                    print_went);
+                    json_pack("{s:s, s:o, s:b}", "pool", argv[1], "disk", disk_param(argv[2]),
+                              "dry_run", dry_run),
+                    dry_run ? print_plan : print_went);
 }
 
 /* ---- scrub ----------------------------------------------------------------------------------- */
@@ -185,36 +211,40 @@ static int cmd_scrub(struct cli *cli, int argc, char **argv)
 }
 
 /* DISK in all of them. */
+#define DRY_HELP                                                                                   \
+    "  --dry-run        changes nothing: says whether it is refused, what is in use on the "       \
+    "disk,\n"                                                                                      \
+    "                   and how many disks may be lost before and afterwards"
 #define DISK_HELP "DISK is its number, its path or its uuid, as `vpool status` shows them."
 
 const struct command commands_disk[] = {
-    {"add", "POOL DEVICE [--spare] [--force]",
+    {"add", "POOL DEVICE [--spare] [--force] [--dry-run]",
      "Gives a pool one more disk, or a spare.\n"
      "New data go to a disk as well, a moment later; data that are there already do not move.\n"
      "  --spare          DEVICE takes the place of a disk that fails, a while later (vpoold.conf)\n"
-     "  --force          overwrite what DEVICE holds",
+     "  --force          overwrite what DEVICE holds\n" DRY_HELP,
      cmd_add},
     {"remove", "POOL DEVICE",
      "Takes a spare away from a pool.\n"
      "A disk cannot be removed in this release: `vpool offline` takes it out of service.",
      cmd_remove},
-    {"online", "POOL DISK [PATH] [--limit SIZE]",
+    {"online", "POOL DISK [PATH] [--limit SIZE] [--dry-run]",
      "Takes a disk that was away into service again.\n"
      "It gets what it lacks, as a job in the background, and counts again when it has all.\n"
      "  PATH             where the disk is now; without, a missing disk is looked for where it\n"
      "                   was last and in the directories of vpoold.conf\n"
-     "  --limit SIZE     the job's limit: so much a second\n" DISK_HELP,
+     "  --limit SIZE     the job's limit: so much a second\n" DRY_HELP "\n" DISK_HELP,
      cmd_online},
-    {"replace", "POOL DISK DEVICE [--force] [--limit SIZE]",
+    {"replace", "POOL DISK DEVICE [--force] [--limit SIZE] [--dry-run]",
      "Puts another device in the place of a disk that is out of service.\n"
      "It gets all data from the other disks, as a job in the background. What has no other copy\n"
      "would be lost: then the command is refused.\n"
      "  --force          overwrite what DEVICE holds\n"
-     "  --limit SIZE     the job's limit: so much a second\n" DISK_HELP,
+     "  --limit SIZE     the job's limit: so much a second\n" DRY_HELP "\n" DISK_HELP,
      cmd_replace},
-    {"offline", "POOL DISK",
+    {"offline", "POOL DISK [--dry-run]",
      "Takes a disk out of service, for example to pull it.\n"
-     "Refused where it has data or metadata that are nowhere else.\n" DISK_HELP,
+     "Refused where it has data or metadata that are nowhere else.\n" DRY_HELP "\n" DISK_HELP,
      cmd_offline},
     {"scrub", "POOL [--limit SIZE | --stop | --show]",
      "Reads all copies of all data, compares them with their checksums, and heals what is bad.\n"
