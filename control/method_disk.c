@@ -171,8 +171,8 @@ static json_t *disk_json(const struct control_pool *p, unsigned index)
                      j ? control_job_name(p, j->id, name) : NULL);
 }
 
-/* What a dry run says: how much is in use on the disk, and how many disks may be lost without a loss
- * of data: now, meanwhile and afterwards. */
+/* What a dry run says: how much is in use on the disk, and how many disks may be lost without a
+ * loss of data: now, and if the disks in with were taken and those in without were gone. */
 static CO json_t *plan_json(const struct control_pool *p, unsigned index, const char *path,
                             unsigned with, unsigned without)
 {
