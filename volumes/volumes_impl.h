@@ -232,6 +232,7 @@ struct volumes {
     bool discard_devices;
     bool damaged_record; /* a VOLUME record did not decode */
 
+    uint64_t walked_bytes;    /* walk.c: what clients had read and written at the last look */
     struct volumes_fill {     /* fill.c */
         struct pool_job *job; /* borrowed; NULL: no disk is being filled */
         struct pool_disk_filling disk;
@@ -476,6 +477,7 @@ struct volume_walk {
     uint64_t at;    /* block; moves up to what was not done */
     uint64_t bytes; /* at most, about; then: so many were done */
     bool done;      /* there is no chunk left */
+    bool makes_way; /* the walk's own: it rests between windows */
 };
 /* HOME. Errors: VP_E_VOLUME_FAULTED, those of thin_open, of `window` and of pages. */
 CO int volume_walk(struct volume_walk *w) must_check;

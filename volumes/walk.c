@@ -2,11 +2,24 @@
  * A walk over the chunks of a volume that are in use, in windows, for work that goes on beside
  * clients (fill.c, scrub.c). Each window is done under block locks, as a reader, so nothing of it
  * is written meanwhile. Between two windows requests of clients come first: a request waits for one
- * window at most.
+ * window at most. While clients are at work, in whatever volume of the pool, the walk rests after
+ * each window for as long as the window took. So more than half of the requests meet no window.
  */
 #include "volumes/volumes_impl.h"
 
-enum { WALK_LOCK_BLOCKS = 64 };
+enum { WALK_LOCK_BLOCKS = 32 };
+
+/* Whether clients have read or written something since the last look. */
+static bool clients_are_at_work(struct volumes *vs)
+{
+    uint64_t bytes = 0;
+    const struct volume *v;
+    list_for_each (v, &vs->active, active_link)
+        bytes += figure_get(&v->figures.bytes_read) + figure_get(&v->figures.bytes_written);
+    bool at_work = bytes != vs->walked_bytes;
+    vs->walked_bytes = bytes;
+    return at_work;
+}
 
 /* CO. Some chunks that follow each other, under one lock. */
 static CO int window_do(struct volume_walk *w, uint64_t blocks, uint64_t end)
@@ -38,9 +51,11 @@ static CO int walk_on_reactor(void *arg)
         if (rc || w->done)
             break;
         from = w->at;
+        uint64_t began_ns = reactor_now_ns();
         rc = window_do(w, max_u64(blocks, chunk_blocks), end);
         w->bytes += (w->at - from) * VOLUME_BLOCK;
-        vp_ignore(co_sleep_ns(1), "requests of clients come before the next window");
+        uint64_t rest_ns = w->makes_way ? reactor_now_ns() - began_ns : 0;
+        vp_ignore(co_sleep_ns(max_u64(rest_ns, 1)), "clients come before the next window");
     }
     thin_pass_ended(t);
     return rc;
@@ -61,6 +76,7 @@ CO int volume_walk(struct volume_walk *w)
 {
     struct volume *v = w->v;
     bool is_open;
+    w->makes_way = clients_are_at_work(v->vs);
     int rc = volume_open_for_work(v, &is_open);
     if (!rc && is_open)
         return reactor_call(v->reactor, walk_on_reactor, w);
