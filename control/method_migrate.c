@@ -369,7 +369,10 @@ static int forget_check(struct control *c, struct control_pool *p, const char *v
     control_volume_name(p->name, volume, full);
     migrations_reap(c);
     if (volume_owner_get(p->vs, volume, o))
-        return vp_fail(err, VP_E_NOT_FOUND, "no volume '%s': `vpool volume list` shows all", full);
+        return vp_fail(err, VP_E_NOT_FOUND,
+                       "no volume '%s', and none has left under this name: `vpool volume list` and "
+                       "`vpool migrate status` show all",
+                       full);
     const struct migration *g = migration_of(c, full);
     if (g)
         return vp_fail(err, VP_E_BUSY,
@@ -404,15 +407,37 @@ static CO int forget_in(struct control *c, struct control_pool *p, const char *v
     return 0;
 }
 
+/* A volume that has left, and is not one of this name that came later and moves. */
+static bool forgets_gone(struct control_pool *p, const char *volume, struct volume_left *l)
+{
+    struct volume_owner_info o;
+    bool moves = volume_owner_get(p->vs, volume, &o) == 0 && o.ownership != VOLUME_OWNER;
+    return !moves && migrations_gone_find(p->vs, volume, l);
+}
+
+static CO int forget_gone(struct control *c, struct control_pool *p, const struct volume_left *l,
+                          bool dry_run, json_t **result, struct vp_error *err)
+{
+    char full[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(p->name, l->name, full);
+    int rc = dry_run ? 0 : migrations_gone_forget(c, p, l->name, err);
+    if (rc == 0)
+        *result = json_pack("{s:s, s:b, s:s, s:s, s:s}", "volume", full, "dry_run", dry_run, "side",
+                            "gone", "other", l->move.volume, "becomes", "gone");
+    return rc;
+}
+
 static CO int forget(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct forget_args *a = args;
     struct control_pool *p;
+    struct volume_left l;
     const char *volume;
     int rc = control_volume_get(c, a->volume, &p, &volume, err);
     if (rc)
         return rc;
-    rc = forget_in(c, p, volume, a->dry_run, result, err);
+    rc = forgets_gone(p, volume, &l) ? forget_gone(c, p, &l, a->dry_run, result, err)
+                                     : forget_in(c, p, volume, a->dry_run, result, err);
     control_pool_put(p);
     return rc;
 }

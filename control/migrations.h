@@ -28,6 +28,7 @@ struct migrations { /* part of struct control */
     /* The last migrations_settle had an error, or a move could not record its end: the monitor
      * calls migrations_settle. */
     bool unsettled;
+    uint64_t tell_ns;   /* when other daemons are told again of volumes that have left */
     bool asking;        /* a coroutine asks other daemons about volumes in doubt          */
     bool answer_failed; /* what one said could not be recorded, and an event has told */
 };
@@ -101,12 +102,19 @@ const char *migrations_left_text(const json_t *entry, char to[static MIGRATIONS_
 /* How many of them are not served; whether this one is not. */
 unsigned migrations_left_unserved(const struct control_pool *p);
 bool migrations_left_unserved_is(const struct control_pool *p, const char *volume);
+/* A note that a volume of this name has left (volumes_left_each), and where to. */
+bool migrations_gone_find(struct volumes *vs, const char *volume, struct volume_left *out);
+/* All of them are given up: the daemons there are not told any more. The caller holds control.lock.
+ */
+CO int migrations_gone_forget(struct control *c, struct control_pool *p, const char *volume,
+                              struct vp_error *err) must_check;
 /* "left", "target", "arrived", "superseded": the pool's side of a move; NULL: none. */
 const char *migration_side(const struct volume_owner_info *o);
 /* The move in the record of a volume: {id, side, other}; null. */
 json_t *migration_side_json(struct volumes *vs, const char *volume);
 bool migration_other_is_open(struct control *c, const struct volume_owner_info *o);
-/* Starts, unless it still runs, what asks other daemons about volumes in doubt. */
+/* Starts, unless it still runs, what asks other daemons about volumes in doubt, and tells them of
+ * volumes that have left. */
 void migrations_ask(struct control *c);
 /* The other side of a volume's move is given up, or is asked if it is open (migrate_forget). The
  * caller holds control.lock. */

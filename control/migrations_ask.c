@@ -1,6 +1,9 @@
 /*
- * Volumes in doubt whose other side is in another daemon: that one is asked, again and again, what
- * became of them.
+ * Other daemons are asked again and again:
+ *
+ * - what became of volumes in doubt, whose other side they have;
+ * - to confirm that they know of volumes that have become theirs and are deleted here
+ *   (volumes/left.c). Without that they would not delete such a volume.
  *
  * Neither the daemon's lock nor a pool is held while another daemon is waited for. What it says
  * stays true, since it says "arrived" or "never will": so it does not matter what happened here
@@ -10,6 +13,7 @@
 #include "control/move_out.h"
 
 #include "base/log.h"
+#include "io/reactor.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -118,10 +122,103 @@ static CO bool question_ask(struct control *c, const struct question *q)
     bool arrived = verdict == MIGRATE_HAS_ARRIVED;
     if (!answer_take(c, q, arrived))
         return false;
-    if (arrived && move_out_confirm(o->move.peer, o->move.pool, &claim, &c->stopping, &err))
-        vp_warn("volume %s: %s", q->volume, err.text);
+    if (arrived)
+        c->migrations.tell_ns = 0; /* it is told at once that the source is deleted */
     return true;
 }
+
+/* ---- volumes that have left ---------------------------------------------------------------- */
+
+#define TELL_NS UINT64_C(5000000000) /* between two times that all are told */
+
+struct left_find {
+    struct control *c;
+    struct volume_left *left;
+    unsigned skip;
+};
+
+/* A move at work tells it itself. */
+static int left_find(const struct volume_left *l, void *arg)
+{
+    struct left_find *f = arg;
+    const struct migration *g = migration_find(f->c, l->move.id);
+    if ((g && !migration_has_ended(g)) || f->skip-- > 0)
+        return 0;
+    *f->left = *l;
+    return 1;
+}
+
+/* The n-th one, and its pool's uuid. False: there are less. */
+static bool left_next(struct control *c, unsigned n, struct vp_uuid *pool, struct volume_left *l)
+{
+    struct left_find f = {.c = c, .left = l, .skip = n};
+    const struct control_pool *p;
+    list_for_each (p, &c->pools, link) {
+        if (!p->vs || !volumes_left_each(p->vs, left_find, &f))
+            continue;
+        *pool = p->uuid;
+        return true;
+    }
+    return false;
+}
+
+/* control.lock is held. Whether the pool there, which is open in this daemon now, knows it. */
+static CO bool left_tell_here(struct control *c, const struct volume_left *l,
+                              const struct receive_claim *claim)
+{
+    struct vp_error err = {0};
+    char uuid[VP_UUID_TEXT];
+    const struct control_pool *there = control_pool_find(c, vp_uuid_format(l->move.pool, uuid));
+    if (!there || !there->vs)
+        return false;
+    int rc = receive_confirm(there->vs, claim, &err);
+    if (rc)
+        vp_debug("%s: %s", l->move.volume, err.text);
+    return rc == 0;
+}
+
+/* The note goes. */
+static CO bool left_take(struct control *c, struct vp_uuid pool, const struct volume_left *l,
+                         const struct receive_claim *claim, bool is_told)
+{
+    char uuid[VP_UUID_TEXT];
+    co_mutex_lock(&c->lock);
+    struct control_pool *p = c->stopping ? NULL : control_pool_find(c, vp_uuid_format(pool, uuid));
+    if (p && p->vs && !is_told)
+        is_told = left_tell_here(c, l, claim);
+    bool gone =
+        p && p->vs && is_told && volumes_left_forget(p->vs, l->move.id) == 0; /* else told again */
+    co_mutex_unlock(&c->lock);
+    return gone;
+}
+
+/* Whether nobody has to be told any more. */
+static CO bool left_tell(struct control *c, struct vp_uuid pool, const struct volume_left *l)
+{
+    const struct receive_claim claim = {.move = l->move.id, .volume = l->uuid, .epoch = l->epoch};
+    struct vp_error err = {0};
+    if (left_take(c, pool, l, &claim, false))
+        return true;
+    int rc = move_out_confirm(l->move.peer, l->move.pool, &claim, &c->stopping, &err);
+    if (rc)
+        vp_debug("%s has left for %s: %s", l->name, l->move.volume, err.text);
+    return rc == 0 && left_take(c, pool, l, &claim, true);
+}
+
+static CO void tell_all(struct control *c)
+{
+    struct volume_left l;
+    struct vp_uuid pool;
+    unsigned skip = 0;
+    if (reactor_now_ns() < c->migrations.tell_ns)
+        return;
+    while (!c->stopping && left_next(c, skip, &pool, &l))
+        if (!left_tell(c, pool, &l))
+            skip++;
+    c->migrations.tell_ns = reactor_now_ns() + TELL_NS;
+}
+
+/* ---- all ------------------------------------------------------------------------------------ */
 
 static CO void ask_all(void *arg)
 {
@@ -131,6 +228,7 @@ static CO void ask_all(void *arg)
     while (!c->stopping && question_next(c, skip, &q))
         if (!question_ask(c, &q))
             skip++;
+    tell_all(c);
     migrations_look_left(c);
     c->migrations.asking = false;
     if (c->stopping)
@@ -140,9 +238,12 @@ static CO void ask_all(void *arg)
 void migrations_ask(struct control *c)
 {
     struct question q;
-    if (c->migrations.asking || c->stopping || !question_next(c, 0, &q))
+    struct volume_left l;
+    struct vp_uuid pool;
+    bool tells = reactor_now_ns() >= c->migrations.tell_ns && left_next(c, 0, &pool, &l);
+    if (c->migrations.asking || c->stopping || !(tells || question_next(c, 0, &q)))
         return;
     c->migrations.asking = true;
-    if (co_spawn(ask_all, c, "asking about volumes in doubt"))
+    if (co_spawn(ask_all, c, "asking other daemons about moves"))
         c->migrations.asking = false; /* at the next look, then */
 }

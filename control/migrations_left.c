@@ -4,7 +4,8 @@
  *
  * The volumes of a pool that wait are noted once a second, in control_pool.left:
  *     {"VOL": {"side": "left" | "target" | "arrived", "other": "POOL/VOL", "why": "…"}}
- * "left" and "target" are not served; "arrived" is, and only cannot be deleted.
+ * "left" and "target" are not served; "arrived" is, and only cannot be deleted. A volume that has
+ * left for another daemon, which has not confirmed it, is there as "gone/MOVE", with side "gone".
  *
  * Tested by tests/integration/t_migrate.sh and t_migrate_kill.py.
  */
@@ -112,16 +113,36 @@ static int left_note(const char *name, const struct volume_owner_info *o, void *
     return json_object_set_new(w->left, name, entry) ? VP_E_NO_MEMORY : 0;
 }
 
+/* A move at work tells the other daemon itself. */
+static int gone_note(const struct volume_left *l, void *arg)
+{
+    const struct left_walk *w = arg;
+    const struct migration *g = migration_find(w->c, l->move.id);
+    char full[VOLUME_FULL_NAME_BYTES], id[VP_UUID_TEXT], key[VP_UUID_TEXT + 8], why[500];
+    if (g && !migration_has_ended(g))
+        return 0;
+    control_volume_name(w->p->name, l->name, full);
+    (void)snprintf(key, sizeof(key), "gone/%s", vp_uuid_format(l->move.id, id));
+    (void)snprintf(why, sizeof(why),
+                   "%s does not know yet that it is deleted here: it is told again", l->move.peer);
+    json_t *entry = json_pack("{s:s, s:s, s:s, s:s}", "volume", full, "side", "gone", "other",
+                              l->move.volume, "why", why);
+    return json_object_set_new(w->left, key, entry) ? VP_E_NO_MEMORY : 0;
+}
+
 static json_t *left_walk(struct control *c, const struct control_pool *p)
 {
     struct left_walk w = {.c = c, .p = p, .left = json_object()};
     vp_ignore(volume_each_moved(p->vs, left_note, &w), "no memory: some are missing");
+    vp_ignore(volumes_left_each(p->vs, gone_note, &w), "no memory: some are missing");
     return w.left;
 }
 
+/* Or there is nothing left of it. */
 static bool left_is_served(const json_t *entry)
 {
-    return strcmp(json_string_value(json_object_get(entry, "side")), "arrived") == 0;
+    const char *side = json_string_value(json_object_get(entry, "side"));
+    return strcmp(side, "arrived") == 0 || strcmp(side, "gone") == 0;
 }
 
 const char *migrations_left_text(const json_t *entry, char to[static MIGRATIONS_LEFT_TEXT])
@@ -131,6 +152,7 @@ const char *migrations_left_text(const json_t *entry, char to[static MIGRATIONS_
                    strcmp(side, "left") == 0         ? "may have moved to"
                    : strcmp(side, "target") == 0     ? "is an unfinished copy of"
                    : strcmp(side, "superseded") == 0 ? "is an older copy of"
+                   : strcmp(side, "gone") == 0       ? "has become"
                                                      : "has arrived from",
                    json_string_value(json_object_get(entry, "other")),
                    json_string_value(json_object_get(entry, "why")));
@@ -325,6 +347,48 @@ CO void migrations_settle(struct control *c)
     if (open)
         attachments_retry_now(c);
     free(open);
+}
+
+/* ---- giving up ------------------------------------------------------------------------------- */
+
+struct gone_find {
+    const char *volume;
+    struct volume_left *out;
+};
+
+static int gone_find(const struct volume_left *l, void *arg)
+{
+    const struct gone_find *f = arg;
+    if (strcmp(l->name, f->volume) != 0)
+        return 0;
+    *f->out = *l;
+    return 1;
+}
+
+bool migrations_gone_find(struct volumes *vs, const char *volume, struct volume_left *out)
+{
+    struct gone_find f = {volume, out};
+    return volumes_left_each(vs, gone_find, &f);
+}
+
+CO int migrations_gone_forget(struct control *c, struct control_pool *p, const char *volume,
+                              struct vp_error *err)
+{
+    struct volume_left l;
+    char full[VOLUME_FULL_NAME_BYTES];
+    control_volume_name(p->name, volume, full);
+    while (migrations_gone_find(p->vs, volume, &l)) {
+        int rc = volumes_left_forget(p->vs, l.move.id);
+        if (rc)
+            return vp_fail(err, rc, "that %s is told no more could not be recorded: %s",
+                           l.move.peer, vp_err_text(rc));
+        control_event(c, VP_LOG_WARN, "migration.settled", full,
+                      "%s is not told any more that it is deleted here, by request: %s there may "
+                      "need `vpool migrate forget`",
+                      l.move.peer, l.move.volume);
+    }
+    migrations_look_left(c);
+    return 0;
 }
 
 static void forgotten_tell(struct control *c, struct control_pool *p, const char *volume)

@@ -17,7 +17,7 @@
 #define COMMIT_MS   10000U /* … for which the other daemon waits for its disks */
 #define KEEP_NS     (UINT64_C(5000) * MS_NS)
 #define AGAIN_NS    (UINT64_C(1000) * MS_NS)
-#define CONFIRM_MAX 5U /* attempts */
+#define CONFIRM_MAX 2U /* attempts: the first one may find a connection that was closed */
 #define SECRET_MAX  64
 
 /* Connections of a session. Each has a coroutine here, and at the other daemon what a connection of
@@ -367,7 +367,7 @@ static CO int out_arrive(void *arg, enum migrate_verdict *verdict, struct vp_err
     return verdict_ask(&o->remote, "peer.arrive", &o->claim, o->pool, verdict, err);
 }
 
-/* Once at least: without it the operator of the other daemon has to forget the source. */
+/* What is not confirmed now is confirmed later (migrations_ask.c). */
 static CO int confirm(struct remote *r, const struct receive_claim *claim, struct vp_uuid pool,
                       const bool *stopping, struct vp_error *err)
 {

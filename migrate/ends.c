@@ -116,6 +116,13 @@ static CO void move_part(struct migrate *m)
     migrate_thaw(m, m->source);
 }
 
+/* Another daemon that cannot be told now is told later: the pool has noted it (volumes/left.c). */
+static CO int move_confirm(struct migrate *m, struct vp_error *err)
+{
+    int rc = m->peer.ops->confirm(m->peer.arg, err);
+    return rc || !m->status.peer[0] ? rc : volumes_left_forget(m->from_vs, m->there.id);
+}
+
 /* The source is deleted. What fails here is done later: the target is the volume. */
 static CO void move_leave(struct migrate *m)
 {
@@ -133,7 +140,7 @@ static CO void move_leave(struct migrate *m)
     if (rc)
         volume_move_unattended(m->from_vs, m->volume);
     else
-        rc = m->peer.ops->confirm(m->peer.arg, &err);
+        rc = move_confirm(m, &err);
     if (rc)
         vp_warn("migration of %s to %s: %s", m->status.from, m->status.to,
                 err.text[0] ? err.text : vp_err_text(rc));

@@ -250,6 +250,13 @@ static bool claim_find(struct volumes *vs, const struct receive_claim *c, char *
     return true;
 }
 
+static int claim_is_damaged(struct volumes *vs, struct vp_error *err)
+{
+    return vp_fail(err, VP_E_RECORD_BAD,
+                   "the record of a volume of pool %s is damaged, and it may be this one",
+                   pool_name(volumes_pool(vs)));
+}
+
 /* `target`: what is there of the move, or NULL. */
 static CO int claim_has_not(struct volumes *vs, const char *target, enum migrate_verdict *verdict,
                             struct vp_error *err)
@@ -273,11 +280,8 @@ CO int receive_decide(struct volumes *vs, const struct receive_claim *c,
     struct volume_owner_info o;
     *verdict = MIGRATE_NOT_KNOWN;
     if (!claim_find(vs, c, name, &o))
-        return volumes_have_damaged_record(vs)
-                   ? vp_fail(err, VP_E_RECORD_BAD,
-                             "the record of a volume of pool %s is damaged, and it may be this one",
-                             pool_name(volumes_pool(vs)))
-                   : claim_has_not(vs, NULL, verdict, err);
+        return volumes_have_damaged_record(vs) ? claim_is_damaged(vs, err)
+                                               : claim_has_not(vs, NULL, verdict, err);
     if (o.ownership != VOLUME_TARGET && o.epoch > c->epoch) {
         *verdict = MIGRATE_HAS_ARRIVED;
         return 0;
@@ -290,7 +294,8 @@ CO int receive_confirm(struct volumes *vs, const struct receive_claim *c, struct
 {
     char name[VOLUME_NAME_MAX + 1];
     struct volume_owner_info o;
-    bool arrived = claim_find(vs, c, name, &o) && o.ownership == VOLUME_ARRIVED &&
-                   vp_uuid_equal(o.move.id, c->move);
+    if (!claim_find(vs, c, name, &o))
+        return volumes_have_damaged_record(vs) ? claim_is_damaged(vs, err) : 0;
+    bool arrived = o.ownership == VOLUME_ARRIVED && vp_uuid_equal(o.move.id, c->move);
     return arrived ? volume_arrival_confirm(vs, name, err) : 0;
 }

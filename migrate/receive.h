@@ -73,7 +73,8 @@ struct receive_claim {
  */
 CO int receive_decide(struct volumes *vs, const struct receive_claim *c,
                       enum migrate_verdict *verdict, struct vp_error *err) must_check;
-/* The source is deleted: ARRIVED becomes OWNER. Where that has happened before, nothing. */
+/* The source is deleted: ARRIVED becomes OWNER. Where that has happened before, nothing. Errors: a
+ * damaged record; those of pool_commit. */
 CO int receive_confirm(struct volumes *vs, const struct receive_claim *c,
                        struct vp_error *err) must_check;
 

@@ -35,6 +35,7 @@ static void volumes_free(struct volumes *vs)
     for (unsigned i = 0; i < vs->slots; i++)
         thin_cache_free(vs->slot[i].cache);
     volumes_replay_free(vs);
+    volumes_left_free(vs);
     hash_fini(&vs->by_name);
     hash_fini(&vs->by_id);
     free(vs);
@@ -60,6 +61,7 @@ static int volumes_new(const struct volumes_config *config, struct volumes **out
     list_init(&vs->replaying);
     list_init(&vs->resync);
     list_init(&vs->deleting);
+    list_init(&vs->left);
     co_group_init(&vs->workers);
     co_group_init(&vs->room_workers);
     co_queue_init(&vs->work);
@@ -183,6 +185,8 @@ static CO int import_records(struct volumes *vs)
         rc = volumes_fill_begin(vs);
     if (!rc)
         rc = volumes_scrub_load(vs);
+    if (!rc)
+        rc = volumes_left_load(vs);
     if (!rc)
         pool_jobs_forget_left(vs->pool);
     return rc;

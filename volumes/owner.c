@@ -283,28 +283,25 @@ void volume_move_unattended(struct volumes *vs, const char *name)
     v->leaving = NULL;
 }
 
-/* Deletes a volume whose ownership is `is`, with what `with` holds. Of any other volume `refusal`
- * says, after its name, why it is not deleted. */
-static CO int owner_delete(struct volumes *vs, const char *name, enum volume_ownership is,
-                           const char *refusal, struct pool_batch *with, struct vp_error *err)
+CO int volume_intent_leave(struct volumes *vs, const char *name, struct pool_batch *with,
+                           struct vp_error *err)
 {
+    struct left_note *note = NULL;
     struct volume *v;
     int rc = volume_control_begin(vs, name, &v, err);
     if (rc)
         return rc;
-    rc = v->owner.ownership == is
-             ? volume_delete_locked(v, with, err)
-             : vp_fail(err, VP_E_INVALID, "volume %s %s", volume_full_name(v), refusal);
+    if (v->owner.ownership != VOLUME_INTENT)
+        rc = vp_fail(err, VP_E_INVALID, "volume %s does not move", volume_full_name(v));
+    else if (v->owner.move.peer[0] && !(note = volume_left_put(v, with)))
+        rc = vp_fail(err, VP_E_NO_MEMORY, "out of memory");
+    if (!rc)
+        rc = volume_delete_locked(v, with, err);
     if (!rc)
         v->leaving = NULL;
+    volume_left_end(vs, note, rc == 0);
     co_mutex_unlock(&v->control);
     return rc;
-}
-
-CO int volume_intent_leave(struct volumes *vs, const char *name, struct pool_batch *with,
-                           struct vp_error *err)
-{
-    return owner_delete(vs, name, VOLUME_INTENT, "does not move", with, err);
 }
 
 /* ---- the target --------------------------------------------------------------------------- */
@@ -339,9 +336,17 @@ CO int volume_target_create(struct volumes *vs, const char *name, const struct v
 CO int volume_target_delete(struct volumes *vs, const char *name, struct vp_error *err)
 {
     struct pool_batch b;
+    struct volume *v;
+    int rc = volume_control_begin(vs, name, &v, err);
+    if (rc)
+        return rc;
     pool_batch_init(&b);
-    int rc = owner_delete(vs, name, VOLUME_TARGET, "is not the target of a move", &b, err);
+    rc = v->owner.ownership == VOLUME_TARGET
+             ? volume_delete_locked(v, &b, err)
+             : vp_fail(err, VP_E_INVALID, "volume %s is not the target of a move",
+                       volume_full_name(v));
     pool_batch_fini(&b);
+    co_mutex_unlock(&v->control);
     return rc;
 }
 

@@ -130,9 +130,28 @@ CO int volume_intent_end(struct volumes *vs, const char *name, unsigned epochs,
 /* The move that was at work has ended, and its record stays: INTENT is in doubt. For either
  * side. */
 void volume_move_unattended(struct volumes *vs, const char *name);
-/* INTENT → deleted, in one commit with what `with` has. VP_E_BUSY: it is open. */
+/* INTENT → deleted, in one commit with what `with` has. Where the other side is another daemon's
+ * the pool notes that it has left (volumes_left_each). VP_E_BUSY: it is open. */
 CO int volume_intent_leave(struct volumes *vs, const char *name, struct pool_batch *with,
                            struct vp_error *err) must_check;
+
+/*
+ * A volume that has left for another daemon. That one keeps it ARRIVED until it knows that it is
+ * deleted here. Its pool keeps the note until somebody has told the other daemon, whatever happens
+ * to this one (volumes/left.c).
+ */
+struct volume_left {
+    struct volume_move move; /* `peer`: the other daemon's address */
+    struct vp_uuid uuid;     /* the volume's */
+    uint64_t epoch;          /* … when it left */
+    char name[VOLUME_NAME_MAX + 1];
+};
+/* Calls fn for each until non-zero, which is returned. No yield. */
+int volumes_left_each(struct volumes *vs, int (*fn)(const struct volume_left *l, void *arg),
+                      void *arg);
+/* The other daemon knows it, or is given up: the note of this move goes, durably. 0 too where there
+ * is none. Errors: those of pool_commit. */
+CO int volumes_left_forget(struct volumes *vs, struct vp_uuid move) must_check;
 
 /*
  * TARGET → ARRIVED, in one commit with what `with` has. After an error *in_doubt says whether the

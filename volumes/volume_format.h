@@ -123,4 +123,25 @@ struct volume_scrub_finding_disk {
 } __attribute__((packed));
 static_assert(sizeof(struct volume_scrub_finding_disk) == 40, "on-disk size");
 
+/*
+ * COUNTER record with this key, scope: id of a volume that has become another daemon's. That one
+ * has not confirmed yet that it knows (left.c). An older release keeps the record, and tells
+ * nobody.
+ */
+#define VOLUME_COUNTER_LEFT 6
+#define VOLUME_LEFT_VERSION 1
+
+struct volume_left_disk {
+    struct le16 version;
+    uint8_t name_len;  /* of the volume's name here, 1 … VOLUME_NAME_MAX */
+    uint8_t other_len; /* of "POOL/VOL" there, 1 … VOLUME_FULL_NAME_MAX  */
+    uint8_t peer_len;  /* of the daemon's address, 1 … VOLUME_PEER_MAX   */
+    uint8_t zero[3];
+    struct le64 epoch;                      /* of the volume when it left */
+    uint8_t move[16], pool[16], volume[16]; /* uuids: the move, the pool there, the volume */
+    /* char name[name_len], other[other_len], peer[peer_len] */
+} __attribute__((packed));
+static_assert(sizeof(struct volume_left_disk) == 64, "on-disk size");
+static_assert(offsetof(struct volume_left_disk, move) == 16, "on-disk layout");
+
 #endif

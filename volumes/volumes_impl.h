@@ -259,6 +259,8 @@ struct volumes {
         struct volumes_scrub_report report;
     } scrub;
 
+    struct list left; /* struct left_note, of left.c */
+
     struct hash replay; /* import only: struct replay_node by volume id */
 
     struct co_group workers; /* background coroutines */
@@ -275,6 +277,18 @@ struct volumes {
     uint64_t given_back_frees; /* `frees` at that time             */
     _Atomic uint64_t frees;    /* discards and zeroes that ended   */
 };
+
+/* ---- left.c: volumes that have left for another daemon ------------------------------------ */
+
+struct left_note;
+/* Notes in `b` that v, an INTENT, has left. NULL: no memory. Ended by volume_left_end: it counts
+ * once `b` is durable. */
+struct left_note *volume_left_put(const struct volume *v, struct pool_batch *b);
+/* NULL is fine. */
+void volume_left_end(struct volumes *vs, struct left_note *note, bool durable);
+/* Import. */
+int volumes_left_load(struct volumes *vs) must_check;
+void volumes_left_free(struct volumes *vs);
 
 /* ---- record.c: VOLUME_RECORD bytes -------------------------------------------------------- */
 

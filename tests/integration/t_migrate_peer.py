@@ -64,6 +64,8 @@ class Proxy(threading.Thread):
         self.lock, self.pairs = threading.Lock(), []
         self.is_cut = False
         self.silent_after = None  # bytes of one connection, in one direction
+        self.loses = None  # a message, with all that comes later in its connection
+        self.lost = threading.Event()
         self.flows = threading.Event()
         self.flows.set()
 
@@ -94,6 +96,9 @@ class Proxy(threading.Thread):
                 if self.silent_after and carried > self.silent_after:
                     self.flows.clear()
                 self.flows.wait()
+                if self.loses and self.loses in data:
+                    self.lost.set()
+                    break
                 b.sendall(data)
         except OSError:
             pass
@@ -124,7 +129,8 @@ class Proxy(threading.Thread):
         self.drop()
 
     def heal(self):
-        self.is_cut, self.silent_after = False, None
+        self.is_cut, self.silent_after, self.loses = False, None, None
+        self.lost.clear()
         self.flows.set()
 
 
@@ -388,6 +394,40 @@ def silent_for_good(w):
     return run
 
 
+def unconfirmed(w, how):
+    """The source's last message does not arrive, and the source is killed, or goes on."""
+    def run(at, _move, _mode):
+        here, there, proxy = w.hosts[at], w.hosts[1 - at], w.proxies[1 - at]
+        if not proxy.lost.wait(WAIT):
+            w.fail("no peer.confirm")
+        if how == "killed":
+            here.kill()
+            out = there.tries("volume", "delete", f"{there.pool}/v")
+            if out.returncode == 0 or "has not said yet that it is deleted there" not in out.stderr:
+                w.fail(f"deleted before its source is known to be gone: {out.stderr}")
+            here.restart()
+        end = time.monotonic() + WAIT
+        while not [m for m in here.moves()["in_doubt"] if m["side"] == "gone" and m["other"] == f"{there.pool}/v"]:
+            if time.monotonic() > end:
+                w.fail("the source does not say whom it has not reached")
+            time.sleep(0.02)
+        if here.json("status")["pools"][0].get("in_doubt"):
+            w.fail("nothing of this needs attention")
+        if how == "forgotten":
+            out = here.vpool("migrate", "forget", f"{here.pool}/v", "--force")
+            if "is gone from here" not in out or here.moves()["in_doubt"]:
+                w.fail(f"not forgotten: {out}")
+            proxy.heal()
+            there.vpool("migrate", "forget", f"{there.pool}/v", "--force")
+        proxy.heal()
+        while here.moves()["in_doubt"] or there.moves()["in_doubt"]:
+            if time.monotonic() > end:
+                w.fail("the destination is never told")
+            time.sleep(0.05)
+    w.proxies[1 - w.settled()].loses = b"peer.confirm"
+    return run
+
+
 def stopped(w, which, seconds):
     def run(at, move, mode):
         victim = w.hosts[at if which == "source" else 1 - at]
@@ -451,6 +491,8 @@ def run(directory, rng, w):
                 w.trial("paused", "live", paused(w, 6), ("done",))
     if ROUNDS and not w.pauses:
         w.fail("no move was paused")
+    for how, mode in (("killed", "live"), ("alive", "offline"), ("forgotten", "mirror")):
+        w.trial(f"the last message is lost, the source is {how}", mode, unconfirmed(w, how), ("done",))
     w.trial("the network is silent for good", "offline", silent_for_good(w), ("stays",))
     clients_end(w.clients)
     print(f"{sum(c.connects for c in w.clients)} connections, {sum(c.verified for c in w.clients)} blocks verified")

@@ -55,6 +55,7 @@ static const struct {
     {GUARD_MOVE_AWAITS_LATE, "live-late"},
     {GUARD_MOVE_LOST_IS_DIRTY, "hosts-live"},
     {GUARD_MOVE_AWAITS_VERDICT, "hosts-offline"},
+    {GUARD_MOVE_NOTES_LEFT, "hosts-offline"},
     {GUARD_MOVE_GENERATION, "hosts-breaks"},
     {GUARD_MOVE_CHECK_VOID, "live-verify"},
     {GUARD_MOVE_DOUBT, "move"},

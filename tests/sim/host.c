@@ -44,6 +44,8 @@ static CO int migrate_end(struct host *h, struct rig_move *x)
         rc = 0;
     if (rc && !h->all->met)
         rig_fail(&h->rig, "a move is %s: %s", migrate_phase_name(s->phase), s->error);
+    if (s->phase == MIGRATE_DONE && s->verify && !s->checked_bytes)
+        rig_fail(&h->rig, "a verified move has compared nothing");
     migrate_free(x->m);
     return rc;
 }
@@ -67,6 +69,7 @@ CO int host_migrate(struct host *h, const struct op *op)
                                       .freeze_ms = FREEZE_MS,
                                       .pause_ms = 1,
                                       .mirror_ms = op->count,
+                                      .verify = op->flags & OP_VERIFIED,
                                       .exports = &exports};
     r->move = &x;
     int rc = migrate_start(&o, &x.m, &err);

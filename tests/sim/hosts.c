@@ -266,7 +266,13 @@ static void bury(struct host *h)
 
 /* ---- the end ------------------------------------------------------------------------------ */
 
-/* The one that owns the volume; NULL: that is not settled. */
+static int any_left(const struct volume_left *l, void *arg)
+{
+    (void)l, (void)arg;
+    return 1;
+}
+
+/* The one that owns the volume; NULL: that is not settled, or not known on both sides. */
 static struct host *owner_of(struct hosts *h)
 {
     struct host *owner = NULL;
@@ -275,12 +281,11 @@ static struct host *owner_of(struct hosts *h)
     for (unsigned i = 0; i < HOSTS; i++) {
         struct host *x = &h->host[i];
         struct volume_owner_info o;
-        if (!x->serves || x->rig.move)
+        if (!x->serves || x->rig.move || volumes_left_each(x->rig.vs[0], any_left, NULL))
             return NULL;
         if (volume_owner_get(x->rig.vs[0], HOSTS_VOLUME, &o))
             continue;
-        bool owns = (o.ownership == VOLUME_OWNER || o.ownership == VOLUME_ARRIVED) && !o.in_doubt;
-        if (!owns || owner)
+        if (o.ownership != VOLUME_OWNER || owner) /* ARRIVED: it is to be confirmed yet */
             return NULL;
         owner = x;
     }

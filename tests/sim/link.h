@@ -31,6 +31,7 @@ enum message_kind {
     MESSAGE_WRITE,
     MESSAGE_ZERO,
     MESSAGE_FLUSH,
+    MESSAGE_READ,
     /* both, from the target */
     MESSAGE_REPLY,
 };
@@ -50,7 +51,8 @@ struct message {
     struct volume_info info;
     char name[VOLUME_NAME_MAX + 1];
     uint64_t offset, len;
-    unsigned char *data; /* of MESSAGE_WRITE: `len` bytes, the message's own */
+    unsigned char *data; /* of MESSAGE_WRITE, and of a reply to MESSAGE_READ: `len` bytes, the
+                            message's own */
     /* the reply */
     int rc;
     struct vp_uuid pool;

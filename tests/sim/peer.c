@@ -6,6 +6,7 @@
 #include "io/reactor.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define DATA_NS UINT64_C(4000000000) /* … in a connection; then it is given up */
 #define KEEP_NS UINT64_C(5000000000) /* the source says so often that it is here */
@@ -57,7 +58,11 @@ void peer_reply(struct host *h, const struct message *m)
     struct call *c;
     list_for_each (c, &h->peers.calls, link)
         if (c->request == m->request && !c->done) {
+            unsigned char *into = c->reply->data;
             *c->reply = *m;
+            c->reply->data = into;
+            if (into && m->data)
+                memcpy(into, m->data, m->len);
             call_end(c);
             return;
         }
@@ -188,9 +193,9 @@ static CO void peer_close(void *arg)
 
 /* ---- the source: data ----------------------------------------------------------------------- */
 
-static CO int data_call(struct peer *p, struct message *m)
+static CO int data_call(struct peer *p, struct message *m, void *into)
 {
-    struct message reply = {0};
+    struct message reply = {.data = into};
     if (p->lost || link_is_broken(&p->host->all->link, p->connection))
         return VP_E_PEER_LOST;
     m->claim = p->claim;
@@ -209,19 +214,25 @@ static CO int peer_write(void *arg, uint64_t offset, uint64_t len, const void *b
                         .offset = offset,
                         .len = len,
                         .data = (unsigned char *)(uintptr_t)buf};
-    return data_call(arg, &m);
+    return data_call(arg, &m, NULL);
 }
 
 static CO int peer_zero(void *arg, uint64_t offset, uint64_t len)
 {
     struct message m = {.kind = MESSAGE_ZERO, .offset = offset, .len = len};
-    return data_call(arg, &m);
+    return data_call(arg, &m, NULL);
 }
 
 static CO int peer_flush(void *arg)
 {
     struct message m = {.kind = MESSAGE_FLUSH};
-    return data_call(arg, &m);
+    return data_call(arg, &m, NULL);
+}
+
+static CO int peer_read(void *arg, uint64_t offset, uint64_t len, void *buf)
+{
+    struct message m = {.kind = MESSAGE_READ, .offset = offset, .len = len};
+    return data_call(arg, &m, buf);
 }
 
 void peer_init(struct peer *p, struct host *h, struct volumes *vs, const char *volume)
@@ -235,7 +246,8 @@ void peer_init(struct peer *p, struct host *h, struct volumes *vs, const char *v
                                                 .close = peer_close,
                                                 .write = peer_write,
                                                 .zero = peer_zero,
-                                                .flush = peer_flush};
+                                                .flush = peer_flush,
+                                                .read = peer_read};
     struct volume_owner_info o = {0};
     vp_ignore(volume_owner_get(vs, volume, &o), "the move is refused, then");
     *p = (struct peer){.host = h, .lost = true, .peer = {&ops, p}};

@@ -44,8 +44,8 @@ void peers_init(struct peers *p);
 void peers_forget(struct peers *p);
 
 #define PEER_REPLY_NS UINT64_C(2000000000) /* how long a reply is waited for */
-/* CO. Sends *m to the other host and waits. Errors: those of the reply; VP_E_PEER_LOST: none
- * came. */
+/* CO. Sends *m to the other host and waits. What a reply carries goes to reply->data, if that is
+ * set. Errors: those of the reply; VP_E_PEER_LOST: none came. */
 int peer_ask(struct host *h, struct message *m, uint64_t wait_ns, struct message *reply);
 /* A reply came. In the reactor's context. */
 void peer_reply(struct host *h, const struct message *m);

@@ -136,7 +136,15 @@ static CO int session_receive(struct incoming *in, unsigned *generation)
     return open ? 0 : VP_E_NOT_FOUND;
 }
 
-static CO int data_receive(struct incoming *in, const struct message *m)
+static CO int data_read(struct volume *v, const struct message *m, struct message *reply)
+{
+    reply->len = m->len;
+    reply->data = aligned_alloc(4096, (m->len + 4095) / 4096 * 4096);
+    VP_VERIFY_TRUE(reply->data != NULL);
+    return volume_read(v, m->offset, m->len, reply->data);
+}
+
+static CO int data_receive(struct incoming *in, const struct message *m, struct message *reply)
 {
     bool old = m->generation != in->generation && io_guard_on(GUARD_MOVE_GENERATION);
     struct volume *v = in->r ? receive_volume(in->r) : NULL;
@@ -145,6 +153,7 @@ static CO int data_receive(struct incoming *in, const struct message *m)
     in->at_work++;
     int rc = m->kind == MESSAGE_WRITE  ? volume_write(v, m->offset, m->len, m->data, 0)
              : m->kind == MESSAGE_ZERO ? volume_zero(v, m->offset, m->len, 0)
+             : m->kind == MESSAGE_READ ? data_read(v, m, reply)
                                        : volume_flush(v);
     if (--in->at_work == 0)
         co_queue_wake_all(&in->quiet);
@@ -185,7 +194,7 @@ static CO void work_on(struct host *h, const struct message *m, struct message *
     case MESSAGE_KEEP:
         break;
     default:
-        reply->rc = its_own ? data_receive(in, m) : VP_E_PEER_LOST;
+        reply->rc = its_own ? data_receive(in, m, reply) : VP_E_PEER_LOST;
     }
 }
 
@@ -200,6 +209,7 @@ static void work_run(void *arg)
     work_on(w->host, &w->m, &reply);
     if (w->m.kind != MESSAGE_KEEP)
         link_send(&w->host->all->link, &reply);
+    free(reply.data);
     free(w->m.data);
     free(w);
 }
@@ -257,19 +267,34 @@ static CO void ask_about(struct host *h, const struct doubt *d)
         model_flush_answer(all->model, model_volume_find(all->model, HOSTS_VOLUME),
                            all->arrive_flush - 1, false);
     int rc = migrate_decide(h->rig.vs[0], d->name, arrived, NULL, &err);
-    if (rc) {
+    if (rc)
         rig_fail(&h->rig, "%s is not decided: %s", d->name, err.text);
-        return;
-    }
-    m = (struct message){.kind = MESSAGE_CONFIRM, .claim = d->claim};
-    if (arrived)
-        vp_ignore(peer_ask(h, &m, PEER_REPLY_NS, &reply), "it stays ARRIVED, and is served");
+}
+
+static int note_left(const struct volume_left *l, void *arg)
+{
+    struct volume_left *out = arg;
+    *out = *l;
+    return 1;
+}
+
+/* A volume has left, and the other host has not confirmed it. */
+static CO void tell_left(struct host *h, const struct volume_left *l)
+{
+    struct message m = {.kind = MESSAGE_CONFIRM, .claim = {l->move.id, l->uuid, l->epoch}},
+                   reply = {0};
+    if (peer_ask(h, &m, PEER_REPLY_NS, &reply))
+        return; /* it is told again */
+    int rc = volumes_left_forget(h->rig.vs[0], l->move.id);
+    if (rc)
+        rig_fail(&h->rig, "a note is not forgotten: %s", vp_err_name(rc));
 }
 
 void peer_monitor(struct host *h)
 {
     struct incoming *in;
     struct doubt d = {0};
+    struct volume_left l;
     list_for_each (in, &h->peers.incoming, link) /* they are freed when all has ended */
         if (in->r && receive_state(in->r) == RECEIVE_OPEN &&
             reactor_now_ns() - in->heard_ns > SILENT_NS)
@@ -277,6 +302,8 @@ void peer_monitor(struct host *h)
     vp_ignore(volume_each_moved(h->rig.vs[0], note_doubt, &d), "note_doubt never fails");
     if (d.found)
         ask_about(h, &d);
+    if (volumes_left_each(h->rig.vs[0], note_left, &l))
+        tell_left(h, &l);
 }
 
 void peers_close(struct host *h)

@@ -35,6 +35,13 @@ static const struct op leave_mirrored[] = {
     {OP_END, NULL, 0, 0, 0},
 };
 
+/* What was copied is compared. */
+static const struct op leave_verified[] = {
+    {OP_MIGRATE, "a", MIGRATE_LIVE, 0, OP_VERIFIED | OP_WITH_NEXT},
+    {OP_BUSY, "a", MIGRATE_COPYING, 6, OP_AGAIN},
+    {OP_END, NULL, 0, 0, 0},
+};
+
 /* Blocks are written again while older data of them are on their way. */
 static const struct op leave_again[] = {
     {OP_MIGRATE, "a", MIGRATE_LIVE, 0, OP_WITH_NEXT},
@@ -66,13 +73,15 @@ static const struct op *leave_cancelled(unsigned variant)
 
 const struct scenario host_scenarios[] = {
     SCENARIO("hosts-breaks", "connections break between two hosts", one_pool_each, to_leave,
-             leave_again, .flags = SCENARIO_HOSTS | SCENARIO_BREAKS, .crash_stride = 4),
+             leave_again, .flags = SCENARIO_HOSTS | SCENARIO_BREAKS),
     HOSTS_SCENARIO("hosts-offline", "a volume moves to another host", leave_offline,
-                   .crash_stride = 4),
-    HOSTS_SCENARIO("hosts-live", "… while clients write", leave_live, .crash_stride = 8),
+                   .crash_stride = 1),
+    HOSTS_SCENARIO("hosts-live", "… while clients write", leave_live, .crash_stride = 1),
     HOSTS_SCENARIO("hosts-mirror", "… and what they write is mirrored", leave_mirrored,
-                   .crash_stride = 8),
+                   .crash_stride = 1),
+    HOSTS_SCENARIO("hosts-verify", "… and what was copied is compared", leave_verified,
+                   .crash_stride = 1),
     HOSTS_SCENARIO("hosts-cancel", "a move to another host is cancelled", NULL,
-                   .variants = PHASES * DELAYS, .make = leave_cancelled, .crash_stride = 121),
+                   .variants = PHASES * DELAYS, .make = leave_cancelled, .crash_stride = 3),
 };
 const unsigned host_scenario_count = sizeof(host_scenarios) / sizeof(host_scenarios[0]);

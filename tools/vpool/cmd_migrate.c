@@ -348,6 +348,7 @@ static void print_status(const json_t *result)
                strcmp(side, "left") == 0         ? "may have moved to"
                : strcmp(side, "target") == 0     ? "is an unfinished copy of"
                : strcmp(side, "superseded") == 0 ? "is an older copy of"
+               : strcmp(side, "gone") == 0       ? "has become"
                                                  : "has arrived from",
                json_text(l, "other"), json_text(l, "why"));
     }
@@ -534,6 +535,9 @@ static const char *forget_meaning(const json_t *r)
                "not in it, and the other one is not served beside it any more";
     if (strcmp(side, "target") == 0)
         return "is deleted: it is not complete";
+    if (strcmp(side, "gone") == 0)
+        return "is gone from here, and the other daemon is not told so any more: the volume there "
+               "cannot be deleted before `vpool migrate forget` is said there, too";
     return "stays the volume, and the other pool is not asked any more";
 }
 

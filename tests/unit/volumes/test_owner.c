@@ -119,6 +119,58 @@ static void records_with_another_ownership_are_refused(void **state)
     assert_int_equal(volume_record_decode(bytes, len, &back), VP_E_RECORD_BAD);
 }
 
+/* "01 02 …" */
+static void assert_bytes(const void *bytes, size_t len, const char *hex)
+{
+    char text[3];
+    const uint8_t *b = bytes;
+    assert_int_equal(strlen(hex), 3 * len);
+    for (size_t i = 0; i < len; i++) {
+        (void)snprintf(text, sizeof(text), "%02x", b[i]);
+        if (memcmp(text, hex + 3 * i, 2) != 0)
+            fail_msg("byte %zu is %s", i, text);
+    }
+}
+
+/* The image of a record: what a release has written, each later one must read. */
+#define FIXED_1                                                                                    \
+    "02 00 03 00 02 01 01 01 01 02 03 00 00 00 00 00 00 00 00 00 00 00 00 00 "                     \
+    "00 00 10 00 00 00 00 00 00 00 00 00 00 00 00 00 4d 00 00 00 00 00 00 00 00 02 00 00 00 00 "   \
+    "01 00 "
+#define MOVE_OF_SAMPLE                                                                             \
+    "04 05 00 00 00 00 00 00 00 00 00 00 00 00 00 00 06 07 00 00 00 00 00 00 00 00 00 00 00 00 "   \
+    "00 00 "
+#define NAMES_OF_SAMPLE                                                                            \
+    "76 6f 6c 6f 74 68 65 72 2d 70 6f 6f 6c 2f 6f 74 68 65 72 2e 76 6f 6c 75 6d 65 74 63 70 3a "   \
+    "68 6f 73 74 3a 34 37 31 31 "
+
+static void the_record_of_a_volume_that_moves_has_these_bytes(void **state)
+{
+    (void)state;
+    static const struct {
+        enum volume_ownership is;
+        const char *hex;
+    } images[] = {
+        {VOLUME_INTENT,
+         FIXED_1 "09 00 00 00 00 00 00 00 02 17 0d 00 00 00 00 00 " MOVE_OF_SAMPLE NAMES_OF_SAMPLE},
+        {VOLUME_TARGET,
+         FIXED_1 "09 00 00 00 00 00 00 00 03 17 0d 00 00 00 00 00 " MOVE_OF_SAMPLE NAMES_OF_SAMPLE},
+        {VOLUME_ARRIVED,
+         FIXED_1 "09 00 00 00 00 00 00 00 04 17 0d 00 00 00 00 00 " MOVE_OF_SAMPLE NAMES_OF_SAMPLE},
+        {VOLUME_SUPERSEDED,
+         FIXED_1 "09 00 00 00 00 00 00 00 05 17 0d 00 00 00 00 00 " MOVE_OF_SAMPLE NAMES_OF_SAMPLE},
+        {VOLUME_OWNER, FIXED_1 "09 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00 "
+                               "00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 "
+                               "00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 76 6f 6c "},
+    };
+    for (size_t i = 0; i < sizeof(images) / sizeof(images[0]); i++) {
+        struct volume_record r = sample(images[i].is, 9);
+        uint8_t bytes[VOLUME_RECORD_BYTES_MAX];
+        r.options.full_policy = VOLUME_FULL_PAUSE;
+        assert_bytes(bytes, volume_record_encode(&r, bytes), images[i].hex);
+    }
+}
+
 static void only_a_move_that_can_be_read_again_is_sound(void **state)
 {
     (void)state;
@@ -305,6 +357,147 @@ static void a_volume_leaves_in_one_commit_with_other_records(void **state)
     play(leaves, has_left);
 }
 
+/* ---- volumes that have left for another daemon -------------------------------------------- */
+
+static const struct volume_move far = {
+    .id = {{1, 2, 3, 4, 5, 6, 7, 8, 9}}, .pool = {{2}}, .volume = "x/y", .peer = "tcp:h:1"};
+
+static int count_left(const struct volume_left *l, void *arg)
+{
+    unsigned *count = arg;
+    ++*count;
+    check(strcmp(l->name, "a") == 0 && l->epoch == 1);
+    check(memcmp(&l->move, &far, sizeof(far)) == 0);
+    return 0;
+}
+
+static unsigned left_count(struct sim_volumes *s)
+{
+    unsigned count = 0;
+    check_ok(volumes_left_each(s->vs, count_left, &count));
+    return count;
+}
+
+static CO void leave_by(struct sim_volumes *s, const char *name, const struct volume_move *m)
+{
+    struct vp_error err = {0};
+    struct pool_batch b;
+    struct volume *v = sim_volumes_volume(s, name, MIB(1));
+    check_ok(volume_leave_begin(v, name, m, &err));
+    check_ok(volume_intent_begin(v, &err));
+    pool_batch_init(&b);
+    check_equal(volume_intent_leave(s->vs, name, &b, &err), VP_E_BUSY);
+    pool_batch_clear(&b);
+    check_equal(left_count(s), 0); /* it is still here */
+    volume_close(v);
+    check_ok(volume_intent_leave(s->vs, name, &b, &err));
+    pool_batch_fini(&b);
+}
+
+/* Notes of a newer release, of nobody, and one that is cut off. */
+static CO void add_odd_notes(struct sim_volumes *s)
+{
+    struct pool_batch b;
+    struct volume_left_disk d = {
+        .version = le16_make(2), .name_len = 1, .other_len = 3, .peer_len = 1};
+    uint8_t bytes[sizeof(d) + 5];
+    memcpy(bytes, &d, sizeof(d));
+    memcpy(bytes + sizeof(d), "ap/vh", 5);
+    pool_batch_init(&b);
+    pool_batch_set(&b, POOL_RECORD_COUNTER, 90, VOLUME_COUNTER_LEFT, bytes, sizeof(bytes));
+    bytes[0] = VOLUME_LEFT_VERSION;
+    pool_batch_set(&b, POOL_RECORD_COUNTER, 91, VOLUME_COUNTER_LEFT, bytes, sizeof(bytes) - 1);
+    pool_batch_set(&b, POOL_RECORD_COUNTER, 92, VOLUME_COUNTER_LEFT, bytes, sizeof(d) - 1);
+    bytes[sizeof(d) + 2] = 0;
+    pool_batch_set(&b, POOL_RECORD_COUNTER, 93, VOLUME_COUNTER_LEFT, bytes, sizeof(bytes));
+    check_ok(pool_commit(volumes_pool(s->vs), &b));
+    pool_batch_fini(&b);
+}
+
+static CO void leaves_for_another_daemon(struct sim_volumes *s)
+{
+    leave_by(s, "b", &move); /* within the daemon nobody has to be told later */
+    check_equal(left_count(s), 0);
+    leave_by(s, "a", &far);
+    check_equal(left_count(s), 1);
+    add_odd_notes(s);
+}
+
+static CO void is_noted(struct sim_volumes *s)
+{
+    struct pool_record r;
+    check_equal(left_count(s), 1);
+    check_ok(volumes_left_forget(s->vs, move.id)); /* of another move */
+    check_equal(left_count(s), 1);
+    check_ok(volumes_left_forget(s->vs, far.id));
+    check_equal(left_count(s), 0);
+    check_ok(volumes_left_forget(s->vs, far.id));
+    check(pool_record_get(volumes_pool(s->vs), POOL_RECORD_COUNTER, 90, VOLUME_COUNTER_LEFT, &r));
+}
+
+static CO void is_noted_no_more(struct sim_volumes *s)
+{
+    check_equal(left_count(s), 0);
+}
+
+static void a_volume_that_left_for_another_daemon_is_noted_until_that_one_knows(void **state)
+{
+    (void)state;
+    struct sim_volumes *s = sim_volumes_new(&(struct sim_volumes_config){.seed = 4});
+    sim_volumes_run(s, leaves_for_another_daemon);
+    sim_volumes_power_cut(s, 5);
+    sim_volumes_run(s, is_noted);
+    sim_volumes_power_cut(s, 6);
+    sim_volumes_run(s, is_noted_no_more);
+    sim_volumes_free(s);
+    assert_checked();
+}
+
+static uint8_t note[200];
+static size_t note_len;
+
+static int find_note(const struct pool_record *r, void *arg)
+{
+    (void)arg;
+    if (r->key != VOLUME_COUNTER_LEFT)
+        return 0;
+    note_len = r->len < sizeof(note) ? r->len : 0;
+    memcpy(note, r->value, note_len);
+    return 1;
+}
+
+static CO void take_note(struct sim_volumes *s)
+{
+    struct volume *v = sim_volumes_volume(s, "a", MIB(1));
+    memset(v->uuid.b, 0x77, sizeof(v->uuid.b));
+    volume_close(v);
+    struct pool_batch b;
+    pool_batch_init(&b);
+    v->owner.move = far;
+    struct left_note *n = volume_left_put(v, &b);
+    check(n != NULL);
+    check_ok(pool_commit(volumes_pool(s->vs), &b));
+    volume_left_end(s->vs, n, false);
+    pool_batch_fini(&b);
+    v->owner.move = (struct volume_move){0};
+    check_equal(left_count(s), 0);
+    check(pool_record_each(volumes_pool(s->vs), POOL_RECORD_COUNTER, find_note, NULL));
+}
+
+static void the_note_of_a_volume_that_left_has_these_bytes(void **state)
+{
+    (void)state;
+    play(take_note, NULL);
+    assert_bytes(note, note_len,
+                 "01 00 01 03 07 00 00 00 01 00 00 00 00 00 00 00 "
+                 "01 02 03 04 05 06 07 08 09 00 00 00 00 00 00 00 "
+                 "02 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 "
+                 "77 77 77 77 77 77 77 77 77 77 77 77 77 77 77 77 "
+                 "61 78 2f 79 74 63 70 3a 68 3a 31 ");
+}
+
+/* ---- two owners ------------------------------------------------------------------------------ */
+
 static CO void becomes_superseded(struct sim_volumes *s)
 {
     struct vp_error err = {0};
@@ -338,10 +531,13 @@ int main(void)
         cmocka_unit_test(each_ownership_survives_its_record),
         cmocka_unit_test(the_longest_names_fit),
         cmocka_unit_test(records_with_another_ownership_are_refused),
+        cmocka_unit_test(the_record_of_a_volume_that_moves_has_these_bytes),
         cmocka_unit_test(only_a_move_that_can_be_read_again_is_sound),
         cmocka_unit_test(an_intent_whose_move_is_gone_is_in_doubt),
         cmocka_unit_test(what_arrived_is_served_and_stays_until_the_old_pool_knows),
         cmocka_unit_test(a_volume_leaves_in_one_commit_with_other_records),
+        cmocka_unit_test(a_volume_that_left_for_another_daemon_is_noted_until_that_one_knows),
+        cmocka_unit_test(the_note_of_a_volume_that_left_has_these_bytes),
         cmocka_unit_test(an_older_copy_is_never_opened_again_and_can_be_deleted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
