@@ -81,6 +81,7 @@ static void estimate_conclude(const struct migrate_options *o, struct migrate_es
         e->rate_bytes = min_u64(e->rate_bytes, o->limit_bytes);
     e->outlook = outlook_of(&(struct outlook_now){
         .left_bytes = e->bytes,
+        .check_bytes = o->verify && o->mode != MIGRATE_OFFLINE ? e->bytes : 0,
         .rate_bytes = e->rate_bytes,
         .dirtied_bytes = o->mode == MIGRATE_OFFLINE ? 0 : e->written_bytes,
     });

@@ -199,9 +199,11 @@ static void outlook_tell(struct migrate *m)
     struct migrate_status *s = &m->status;
     uint64_t once = s->copied_bytes + s->zero_bytes - s->again_bytes;
     bool scans = !copy_scan_is_done(&m->copy);
+    uint64_t left = scans && s->total_bytes > once ? s->total_bytes - once : 0;
     s->outlook = outlook_of(&(struct outlook_now){
-        .left_bytes = scans && s->total_bytes > once ? s->total_bytes - once : 0,
+        .left_bytes = left,
         .dirty_bytes = s->dirty_bytes,
+        .check_bytes = m->verifies ? left + s->dirty_bytes + s->unchecked_bytes : 0,
         .rate_bytes = s->rate_bytes,
         .dirtied_bytes = s->dirtied_bytes,
     });

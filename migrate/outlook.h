@@ -11,6 +11,7 @@
 struct outlook_now {
     uint64_t left_bytes;    /* that were never copied           */
     uint64_t dirty_bytes;   /* to be copied again               */
+    uint64_t check_bytes;   /* to be compared on both sides, once, besides that */
     uint64_t rate_bytes;    /* a second, of the copy; 0: not known */
     uint64_t dirtied_bytes; /* a second, that become dirty; those that are mirrored do not */
 };

@@ -113,9 +113,8 @@ bool migrate_is_late(const struct migrate *m)
     if (!m->deadline_ns || s->phase >= MIGRATE_FREEZING || !s->outlook.known || !s->rate_bytes)
         return false;
     double left = (double)left_bytes(s), rate = (double)s->rate_bytes;
-    double ns = s->outlook.never ? left * 1e9 / rate : (double)s->outlook.ns;
-    if (m->verifies)
-        ns += (left + (double)s->unchecked_bytes) * 1e9 / rate;
+    double checks = m->verifies ? left + (double)s->unchecked_bytes : 0;
+    double ns = s->outlook.never ? (left + checks) * 1e9 / rate : (double)s->outlook.ns;
     return ns > (double)(m->deadline_ns - min_u64(now_ns, m->deadline_ns));
 }
 

@@ -83,7 +83,10 @@ static CO void idle_body(struct sim_volumes *s)
     o.limit_bytes = MIB(2);
     e = estimate(s, &o);
     check(e.rate_bytes == MIB(2) && e.outlook.ns == 3 * SECOND_NS);
-    o = (struct migrate_options){.mode = MIGRATE_OFFLINE};
+    o.verify = true; /* read once more */
+    e = estimate(s, &o);
+    check(e.rate_bytes == MIB(2) && e.outlook.ns == 6 * SECOND_NS);
+    o = (struct migrate_options){.mode = MIGRATE_OFFLINE, .verify = true}; /* which is refused */
     e = estimate(s, &o);
     check(e.pause_ns == e.outlook.ns);
     volume_close(v);
