@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # threads: yes
-"""Volumes move between two pools while clients write, and the daemon is killed in the middle.
+"""Volumes move between two pools while clients write, and the daemon is killed or taken over in the middle.
 
 A move alone, in whatever mode, is not seen by a client: it stays connected. After a kill each volume has exactly one
 owner, and clients find there what was acknowledged to them (t_sigkill.py has the clients).
@@ -103,14 +103,24 @@ def moves_alone(moves, clients, mode):
     return took
 
 
-def kill_in_the_middle(moves, daemon, clients, rng, mode, took):
+def takeover(daemon):
+    before = daemon.process
+    daemon.start("--takeover")
+    if before.wait(60) != 0:
+        raise SystemExit(f"FAILED: the daemon that made way ended with {before.returncode}")
+
+
+def end_in_the_middle(moves, daemon, clients, rng, mode, took, kills):
     """Returns how many of the moves took effect."""
     before = moves.settled()
     connects = [c.connects for c in clients]
     moves.start(before, mode)
     time.sleep(rng.uniform(0, 1.5 * took))
-    daemon.kill()
-    daemon.start()
+    if kills:
+        daemon.kill()
+        daemon.start()
+    else:
+        takeover(daemon)
     daemon.wait_ready()
     after = moves.settled()
     wait_for_clients(clients, connects)
@@ -137,11 +147,13 @@ def run(daemon, directory, rng):
     moved = 0
     for i in range(ROUNDS):
         mode = MODES[i % len(MODES)]
-        moved += kill_in_the_middle(moves, daemon, clients, rng, mode, took[mode])
+        moved += end_in_the_middle(moves, daemon, clients, rng, mode, took[mode], True)
+    for mode in MODES:
+        moved += end_in_the_middle(moves, daemon, clients, rng, mode, took[mode], False)
     clients_end(clients)
     if [bulk_digest(u) for u in uris] != digests:
         raise SystemExit("FAILED: the data are not what was written")
-    print(f"{ROUNDS} kills of {VOLUMES} moves, {moved} of which took effect; alone they took "
+    print(f"{ROUNDS} kills and {len(MODES)} takeovers of {VOLUMES} moves, {moved} of which took effect; alone they took "
           f"{', '.join(f'{mode} {s:.2f} s' for mode, s in took.items())}; "
           f"{sum(c.connects for c in clients)} connections, {sum(c.verified for c in clients)} blocks verified")
     daemon.process.terminate()

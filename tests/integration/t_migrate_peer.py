@@ -65,6 +65,8 @@ class Proxy(threading.Thread):
         self.is_cut = False
         self.silent_after = None  # bytes of one connection, in one direction
         self.loses = None  # a message, with all that comes later in its connection
+        self.loses_once = False
+        self.silent_at = None  # a message; nothing comes after it
         self.lost = threading.Event()
         self.flows = threading.Event()
         self.flows.set()
@@ -97,9 +99,13 @@ class Proxy(threading.Thread):
                     self.flows.clear()
                 self.flows.wait()
                 if self.loses and self.loses in data:
+                    self.loses = None if self.loses_once else self.loses
                     self.lost.set()
                     break
                 b.sendall(data)
+                if self.silent_at and self.silent_at in data:
+                    self.flows.clear()
+                    self.lost.set()
         except OSError:
             pass
         for s in (a, b):
@@ -129,7 +135,7 @@ class Proxy(threading.Thread):
         self.drop()
 
     def heal(self):
-        self.is_cut, self.silent_after, self.loses = False, None, None
+        self.is_cut, self.silent_after, self.silent_at, self.loses = False, None, None, None
         self.lost.clear()
         self.flows.set()
 
@@ -209,7 +215,8 @@ class World:
             if status["in_doubt"] or any(not m["incoming"] for m in at_work):
                 return None
             coming = [m["to"] for m in at_work]  # of a source that does not know any more: for a minute
-            owners += [i for v in host.json("volume", "list")["volumes"] if f"{host.pool}/{v['name']}" not in coming]
+            owners += [i for v in host.json("volume", "list")["volumes"]
+                       if v["name"] == "v" and f"{host.pool}/v" not in coming]
         return owners
 
     def settled(self):
