@@ -25,7 +25,7 @@ ROUNDS = int(os.environ.get("VPOOL_ROUNDS", 1))
 TRIPS = int(os.environ.get("VPOOL_TRIPS", 1 if SLOW else 5))
 WAIT = 120 if SLOW else 60
 MODES = ("live", "mirror", "offline")
-BULK_AT, BULK = 16 << 20, 48 << 20  # what nobody writes: it makes a move last
+BULK_AT, BULK = 16 << 20, int(os.environ.get("VPOOL_BULK_MIB", 48)) << 20  # what nobody writes: it makes a move last
 VOLUME = "1T"  # sparse
 COPIES, MIRRORED = 1, 3  # the connections of a move, in the order in which they are made; 0: messages
 

@@ -93,6 +93,7 @@ class Client(threading.Thread):
         self.maybe = {}  # block -> the version being written
         self.version = 0
         self.failure = None
+        self.pause = 0  # seconds after each write
         self.verified = self.flushes = self.connects = 0
 
     def connect(self):
@@ -139,6 +140,8 @@ class Client(threading.Thread):
                 for i in range(at, at + count):
                     self.durable[i] = version
                 self.maybe.clear()
+                if self.pause:
+                    time.sleep(self.pause)
             if self.rng.random() < 0.1:
                 h.flush()
                 self.flushes += 1
