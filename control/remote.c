@@ -75,19 +75,33 @@ static CO int connect_to(const struct nbdx_address *a, uint64_t deadline_ns, int
     return rc && rc != VP_E_NO_MEMORY ? VP_E_PEER_LOST : rc;
 }
 
-/* Reads one line, and not a byte more, since the other side may speak another protocol next. */
-static CO int line_receive(int fd, char *line, size_t size, uint64_t deadline_ns, size_t *len)
+/* A line that is received. */
+struct line {
+    char *text; /* `len` bytes, without the newline */
+    size_t len;
+    bool alone; /* not a byte more is read, since the other side may speak another protocol next */
+    bool more;  /* otherwise: something came behind it, which is lost */
+};
+
+static CO int line_receive(int fd, struct line *l, size_t size, uint64_t deadline_ns)
 {
-    *len = 0;
-    for (;;) {
-        int rc = io_recv_all(fd, line + *len, 1, deadline_ns);
+    size_t have = 0;
+    while (have < size) {
+        size_t got = 0;
+        int rc = io_recv(fd, l->text + have, l->alone ? 1 : size - have, deadline_ns, &got);
+        if (rc == 0 && got == 0)
+            rc = VP_E_CLOSED;
         if (rc)
             return rc;
-        if (line[*len] == '\n')
+        const char *end = memchr(l->text + have, '\n', got);
+        have += got;
+        if (end) {
+            l->len = (size_t)(end - l->text);
+            l->more = l->len + 1 < have;
             return 0;
-        if (++*len == size)
-            return VP_E_TOO_BIG;
+        }
     }
+    return VP_E_TOO_BIG;
 }
 
 /* What the other daemon refused. */
@@ -123,32 +137,34 @@ static int reply_decode(const char *line, size_t len, uint64_t id, json_t **resu
 }
 
 /* *result: NULL after an error. */
-static CO int reply_receive(int fd, uint64_t id, uint64_t deadline_ns, json_t **result,
-                            struct vp_error *err)
+static CO int reply_receive(int fd, uint64_t id, uint64_t deadline_ns, struct line *l,
+                            json_t **result, struct vp_error *err)
 {
-    size_t len = 0;
-    char *line = malloc(REPLY_MAX);
+    l->text = malloc(REPLY_MAX);
     *result = NULL;
-    if (!line)
+    if (!l->text)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
-    int rc = line_receive(fd, line, REPLY_MAX, deadline_ns, &len);
+    int rc = line_receive(fd, l, REPLY_MAX, deadline_ns);
     rc = rc ? vp_fail(err, VP_E_PEER_LOST, "it does not answer: %s", vp_err_text(rc))
-            : reply_decode(line, len, id, result, err);
-    free(line);
+            : reply_decode(l->text, l->len, id, result, err);
+    free(l->text);
     return rc;
 }
 
 /* Sends a line and receives what it is answered. Takes the line; NULL: no memory. */
-static CO int exchange(int fd, char *line, uint64_t id, uint64_t deadline_ns, json_t **result,
-                       struct vp_error *err)
+static CO int exchange(struct remote *r, char *line, uint64_t id, uint64_t deadline_ns,
+                       json_t **result, struct vp_error *err)
 {
+    struct line reply = {0};
     *result = NULL;
     if (!line)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
-    int rc = io_send_all(fd, line, strlen(line), deadline_ns);
+    int rc = io_send_all(r->fd, line, strlen(line), deadline_ns);
     free(line);
-    return rc ? vp_fail(err, VP_E_PEER_LOST, "it does not listen: %s", vp_err_text(rc))
-              : reply_receive(fd, id, deadline_ns, result, err);
+    rc = rc ? vp_fail(err, VP_E_PEER_LOST, "it does not listen: %s", vp_err_text(rc))
+            : reply_receive(r->fd, id, deadline_ns, &reply, result, err);
+    r->said_more = reply.more;
+    return rc;
 }
 
 /* ---- calls --------------------------------------------------------------------------------- */
@@ -161,7 +177,7 @@ static CO int remote_connect(struct remote *r, uint64_t deadline_ns, struct vp_e
     int rc = connect_to(&r->address, deadline_ns, &r->fd, err);
     if (rc)
         return rc;
-    rc = exchange(r->fd, hello_line(), HELLO_ID, deadline_ns, &hello, err);
+    rc = exchange(r, hello_line(), HELLO_ID, deadline_ns, &hello, err);
     json_decref(hello);
     if (rc) /* without a hello it is of no use */
         remote_drop(r);
@@ -180,8 +196,9 @@ CO int remote_call(struct remote *r, const char *method, json_t *params, unsigne
     if (rc)
         free(line);
     else
-        rc = exchange(r->fd, line, id, deadline_ns, result, err);
-    if (rc == VP_E_PEER_LOST || rc == VP_E_NO_MEMORY) /* an answer may still come */
+        rc = exchange(r, line, id, deadline_ns, result, err);
+    /* An answer may still come, or one has come that nobody asked for. */
+    if (rc == VP_E_PEER_LOST || rc == VP_E_NO_MEMORY || r->said_more)
         remote_drop(r);
     co_mutex_unlock(&r->lock);
     return rc;
@@ -210,15 +227,16 @@ void remote_handover_fini(struct remote_handover *h)
 static CO int handover_call(const struct remote_handover *h, int fd, uint64_t deadline_ns,
                             struct vp_error *err)
 {
+    struct line reply = {.alone = true};
     json_t *result;
     int rc = io_send_all(fd, h->lines, strlen(h->lines), deadline_ns);
     if (rc)
         return vp_fail(err, VP_E_PEER_LOST, "it does not listen: %s", vp_err_text(rc));
-    rc = reply_receive(fd, HELLO_ID, deadline_ns, &result, err);
+    rc = reply_receive(fd, HELLO_ID, deadline_ns, &reply, &result, err);
     json_decref(result);
     if (rc)
         return rc;
-    rc = reply_receive(fd, CALLED_ID, deadline_ns, &result, err);
+    rc = reply_receive(fd, CALLED_ID, deadline_ns, &reply, &result, err);
     json_decref(result);
     return rc;
 }

@@ -20,6 +20,7 @@ struct remote {
     struct nbdx_address address;
     struct co_mutex lock; /* held by a call: one at a time */
     int fd;               /* -1: not connected */
+    bool said_more;       /* behind its last answer */
     uint64_t next_id;
 };
 

@@ -145,6 +145,31 @@ def stops(daemon, far, directory):
         raise SystemExit(f"FAILED: the daemon took {seconds:.0f} s to stop")
 
 
+def says_more(daemon, far, directory):
+    """Each answer comes twice, at once: the first one counts, also of those that decide."""
+    def twice(result):
+        def answer(s, request):
+            s.sendall(2 * reply(request, result))
+            s.recv(1)
+        return answer
+
+    confirmed = threading.Event()
+
+    def confirm(s, request):
+        s.sendall(2 * reply(request, {}))
+        confirmed.set()
+
+    far.answers = {"peer.hello": HELLO, "peer.make": twice(MADE), "peer.session": twice({"generation": 1}),
+                   "peer.keep": twice({}), "peer.data": nbd_of(64 << 20), "peer.arrive": twice({"verdict": "arrived"}),
+                   "peer.confirm": confirm}
+    daemon.vpool("volume", "create", "tank/twice", "--size", "64M")
+    daemon.vpool("migrate", "tank/twice", "--to", "silo", "--peer", f"unix:{directory}/far", "--wait")
+    status = json.loads(daemon.vpool("--json", "migrate", "status"))
+    if not confirmed.is_set() or status["in_doubt"] or "twice" in daemon.vpool("volume", "list"):
+        raise SystemExit(f"FAILED: answers that come twice: {status}")
+    print("- answers that come twice")
+
+
 def run(daemon, far, directory):
     far.start()
     daemon.start()
@@ -176,6 +201,7 @@ def run(daemon, far, directory):
         if r.returncode == 0 or not r.stderr:
             raise SystemExit(f"FAILED: {address}: {r.stdout}{r.stderr}")
     h.shutdown()
+    says_more(daemon, far, directory)
     stops(daemon, far, directory)
 
 
