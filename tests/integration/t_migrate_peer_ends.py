@@ -191,15 +191,17 @@ def run(w):
         w.trial("alone", mode, timed(w, mode), ("done",))
     taken(w)
     against_each_other(w)
-    for mode in MODES:
+    modes = MODES[SEED % 3:][:1] if SLOW else MODES
+    for mode in modes:
         w.trial("the token is lost", mode, token_lost(w, b"peer.arrive"), ("done",))
         w.trial("its answer is lost", mode, token_lost(w, b'"verdict"'), ("done",))
-    for mode in MODES:
+    for mode in modes:
         for which in ("source", "destination"):
             w.trial(f"the {which} is taken over", mode, taken_over(w, which), ("done", "stays"))
     replaced_while_it_copies(w)
-    w.trial("the token is not answered", "live", token_unanswered(w, False), ("done",))
-    w.trial("… and the other daemon has older disks then", "mirror", token_unanswered(w, True), ("stays",))
+    if not SLOW:
+        w.trial("the token is not answered", "live", token_unanswered(w, False), ("done",))
+    w.trial("the token is not answered, and the other daemon has older disks then", "mirror", token_unanswered(w, True), ("stays",))
     for which, mode in (("source", "live"), ("destination", "mirror")):
         w.trial(f"the {which} stands still for {STANDS_STILL} s", mode, stopped(w, which, STANDS_STILL), ("done", "stays"))
 

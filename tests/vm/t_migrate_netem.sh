@@ -1,5 +1,6 @@
 # Volumes move between two daemons over a network that delays and loses what is sent, has a limited rate, and is cut, in
 # both directions or one: clients follow and verify each block. VPOOL_NETEM_LONG=1: also a cut that ends the move.
+# kernel: floor
 . "$(dirname "$0")/guest.sh"
 need ip tc python3
 modprobe -a veth sch_netem || fail "the kernel has no veth or no sch_netem"
