@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/verify.h"
+#include "io/hang_impl.h"
 #include "io/offload.h"
 #include "io/reactor_impl.h"
 #include "io/uring_device_impl.h"
@@ -30,8 +31,11 @@ CO int io_dev_open(const char *path, unsigned flags, struct io_dev **out, struct
 
 CO void io_dev_close(struct io_dev *dev)
 {
-    if (dev)
-        dev->ops->close(dev);
+    if (!dev)
+        return;
+    hang_watch_end(dev);
+    dev->ops->close(dev);
+    io_dev_put(dev);
 }
 
 const struct io_dev_info *io_dev_info(const struct io_dev *dev)
@@ -121,10 +125,13 @@ void reactor_retry_ops(struct timer *t)
         list_add_tail(&due, e);
     while ((e = list_pop(&due))) {
         struct io_op *op = container_of(e, struct io_op, link);
-        if (op->rc == VP_E_NO_SPACE)
+        if (op->rc == VP_E_NO_SPACE) {
             atomic_fetch_sub(&op->dev->full, 1);
+            op->submitted_ns = reactor_clock_ns; /* its device answers, however often it has to */
+        }
         op->rc = 0;
         op->dev->ops->submit(op->dev, op);
+        hang_scan_begin(r);
     }
 }
 
@@ -139,6 +146,7 @@ void io_batch_add(struct io_batch *b, struct io_op *op)
     op->retries = 0;
     op->submitted_ns = reactor_clock_ns;
     op->dev->ops->submit(op->dev, op);
+    hang_scan_begin(reactor_current);
 }
 
 CO int io_batch_wait(struct io_batch *b)
@@ -164,12 +172,8 @@ static inline void op_end(struct io_op *op, int rc)
     co_wake(waiter);
 }
 
-static __attribute__((noinline)) void op_failed(struct io_op *op, int rc)
+static void op_end_failed(struct io_op *op, int rc)
 {
-    if (op_is_short(op, rc)) {
-        op_wait(op, rc);
-        return;
-    }
     if (op->kind == IO_WRITE && op->flags & IO_FUA)
         atomic_store(&op->dev->durable_failed, true);
     if (!op->batch->rc)
@@ -177,8 +181,22 @@ static __attribute__((noinline)) void op_failed(struct io_op *op, int rc)
     op_end(op, rc);
 }
 
+static __attribute__((noinline)) void op_failed(struct io_op *op, int rc)
+{
+    if (op_is_short(op, rc))
+        op_wait(op, rc);
+    else
+        op_end_failed(op, rc);
+}
+
+void hang_op_end(struct io_op *op)
+{
+    op_end_failed(op, VP_E_IO_SILENT);
+}
+
 void io_op_complete(struct io_op *op, int rc)
 {
+    hang_answered(op->dev);
     if (rc)
         op_failed(op, rc);
     else

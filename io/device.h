@@ -12,6 +12,9 @@
  * before the flush was submitted. A write with IO_FUA is durable when it completes. After a failed
  * flush nothing unflushed may be believed: the caller ejects the disk. A failed write with IO_FUA
  * may be a failed flush.
+ *
+ * A device may fall silent: it completes nothing any more, perhaps for ever. Its owner is told, and
+ * may give it up. Then all that is in flight there ends with VP_E_IO_SILENT (hang.c).
  */
 #ifndef VP_IO_DEVICE_H
 #define VP_IO_DEVICE_H
@@ -72,14 +75,39 @@ CO int io_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t len) mus
 void io_dev_wait_for_room(struct io_dev *dev);
 /* ANY. Whether writes wait for room now. */
 bool io_dev_is_full(const struct io_dev *dev);
-/* No I/O may be in flight. NULL is fine. */
+/* No I/O may be in flight but what was given up. NULL is fine. While the kernel has a request that
+ * was given up it keeps the device, so nobody else can open it exclusively. */
 CO void io_dev_close(struct io_dev *dev);
 const struct io_dev_info *io_dev_info(const struct io_dev *dev);
+
+/* ---- a device that does not answer (hang.c) ------------------------------------------------ */
+
+/* A request that is in flight for so long on a device that answered nothing meanwhile means that
+ * the device is silent. A file system stalls for longer than a disk, and it comes back. */
+#define IO_SILENT_NS      UINT64_C(1500000000)
+#define IO_FILE_SILENT_NS UINT64_C(10000000000)
+/* So many times as long where the device does answer other requests. */
+#define IO_LOST_TIMES 10U
+
+/* When the device is silent, told(arg) is called, again and again (about once in 100 ms), in a
+ * coroutine of the reserve, on any reactor, one at a time. It must not close the device. NULL: no
+ * more; a call that is under way may go on until the device is closed. */
+void io_dev_watch(struct io_dev *dev, CO void (*told)(void *arg), void *arg);
+/* ANY. From now on requests to it end with VP_E_IO_SILENT, those in flight and, within 200 ms,
+ * later ones that do not complete before. Their buffers are the caller's again. */
+void io_dev_give_up(struct io_dev *dev);
+/* It is used again. Only while io_dev_late is 0. */
+void io_dev_take_back(struct io_dev *dev);
+/* ANY. How many requests that were given up the kernel still has. They may change the device. */
+unsigned io_dev_late(const struct io_dev *dev);
+/* ANY. For how long a request has been in flight unanswered, in ns; 0: the device answers. */
+uint64_t io_dev_silent_ns(const struct io_dev *dev);
 
 /* ---- one operation at a time -------------------------------------------------------------- */
 
 /* 0, VP_E_IO, VP_E_IO_SHORT (past the end), VP_E_IO_NO_DEVICE, VP_E_NO_SPACE (a file's own file
- * system is full), VP_E_NOT_SUPPORTED (discard, zero). */
+ * system is full), VP_E_NOT_SUPPORTED (discard, zero), VP_E_IO_SILENT (it was given up; whether the
+ * request happens is not known). */
 CO int io_dev_read(struct io_dev *dev, uint64_t offset, void *buf, uint32_t len) must_check;
 CO int io_dev_write(struct io_dev *dev, uint64_t offset, const void *buf, uint32_t len,
                     unsigned flags) must_check;
@@ -129,7 +157,8 @@ struct io_op {
     struct io_batch *batch;
     uint64_t done_bytes;
     uint64_t submitted_ns, done_ns; /* turns of the reactor */
-    unsigned retries;
+    uint16_t retries;
+    bool fixed; /* with a buffer that the ring has registered */
     union {
         struct {
             struct list link;
@@ -174,7 +203,8 @@ struct io_dev_ops {
     /* Starts op; never blocks or yields; ends in io_op_complete on this reactor, never before
      * submit returns. */
     void (*submit)(struct io_dev *dev, struct io_op *op);
-    void (*close)(struct io_dev *dev);
+    void (*close)(struct io_dev *dev); /* CO; lets go of it; late requests may still end */
+    void (*free)(struct io_dev *dev);  /* after close, when nothing is late              */
     int (*look)(struct io_dev *dev, struct io_dev_sight *out); /* CO; NULL: not supported */
     int (*preallocate)(struct io_dev *dev, uint64_t offset,
                        uint64_t len); /* CO; NULL: nothing to do */
@@ -186,7 +216,24 @@ struct io_dev {
     _Atomic unsigned full;           /* writes that wait for room                     */
     _Atomic uint64_t reported_at_ns; /* when the log said last that there is none     */
     _Atomic bool durable_failed;     /* a write with IO_FUA failed; see raid/flush.c  */
+
+    /* hang.c */
+    _Atomic uint64_t answered_ns; /* when it last completed something, to IO_ANSWER_NS       */
+    _Atomic uint64_t silent_ns;   /* for how long it has not, when last looked at; 0: it does */
+    _Atomic bool given_up;
+    _Atomic bool telling; /* `told` is called                                         */
+    _Atomic unsigned late;
+    _Atomic unsigned refs; /* the opener's, one for each late request, one for a call of `told` */
+    CO void (*_Atomic told)(void *arg);
+    void *_Atomic told_arg;
 };
 void io_op_complete(struct io_op *op, int rc);
+/* For an op that has no batch: it was given up, and the kernel is done with it. */
+void io_late_complete(struct io_op *late);
+/* After open. */
+static inline void io_dev_init(struct io_dev *dev)
+{
+    atomic_init(&dev->refs, 1);
+}
 
 #endif

@@ -4,6 +4,7 @@
  * world that call is sim_reactor_step.
  */
 #include "base/verify.h"
+#include "io/hang_impl.h"
 #include "io/memory_impl.h"
 #include "io/reactor_impl.h"
 #include "io/region_impl.h"
@@ -58,6 +59,7 @@ int reactor_new(const struct reactor_config *config, struct reactor **out, struc
     list_init(&r->completed);
     list_init(&r->waiting_ops);
     timer_init(&r->waiting_timer, reactor_retry_ops);
+    timer_init(&r->hang_timer, hang_scan);
     bool real = !r->config.sim;
     int rc = reactor_timers_grow(r) ? 0 : vp_fail(err, VP_E_NO_MEMORY, "no memory for a reactor");
     if (rc == 0)

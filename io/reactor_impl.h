@@ -6,6 +6,7 @@
  *     ring.c       io_uring: submit, complete, features     stack.c   stacks and their cache
  *     mailbox.c    messages from other threads              timer.c   the heap of timers
  *     region.c     the buffer region (buffer.h)             device*.c, net.c   what is done with it
+ *     hang.c       devices that do not answer
  *
  * With config.sim set there is no ring: time, randomness, devices and "wait for what comes next"
  * are the functions of sim_impl.h.
@@ -37,6 +38,9 @@ struct reactor {
     struct list completed;   /* io_op.link: done within submit, completed later in this turn  */
     struct list waiting_ops; /* io_op.link: tried again when waiting_timer runs (device.c)    */
     struct timer waiting_timer;
+    struct timer hang_timer;              /* while operations are in flight (hang.c)          */
+    bool hang_scans;                      /* it is armed                                      */
+    uint64_t hang_seen_ns, hang_since_ns; /* hang.c */
 
     struct timer **timers; /* a binary heap by (at_ns); grows by doubling, off the data path   */
     size_t timer_count, timer_capacity;

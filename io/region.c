@@ -59,6 +59,7 @@ struct region {
     uint32_t slabs, slabs_open;
     struct page *page;
     bool *slab_fixed;
+    bool *slab_stale; /* it was, and is to be registered again */
     uint32_t free_head[ORDERS];
     uint32_t quick[ORDERS][QUICK_MAX];
     unsigned quick_count[ORDERS];
@@ -232,7 +233,8 @@ struct region *region_new(size_t bytes, struct ring *ring)
     g->ring = ring;
     g->slabs = (uint32_t)(bytes / SLAB_BYTES);
     g->page = calloc((size_t)g->slabs * SLAB_PAGES, sizeof(*g->page));
-    g->slab_fixed = calloc(g->slabs, sizeof(*g->slab_fixed));
+    g->slab_fixed = calloc(2 * (size_t)g->slabs, sizeof(*g->slab_fixed));
+    g->slab_stale = g->slab_fixed ? g->slab_fixed + g->slabs : NULL;
     /* Aligned to a slab, and asking for huge pages: pinning a slab then takes two of them. */
     unsigned char *map = mmap(NULL, bytes + SLAB_BYTES, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -277,6 +279,28 @@ bool region_take_slab(struct region *g)
         vp_ignore(io_fault_in(g->base + slab * SLAB_BYTES, SLAB_BYTES),
                   "memory that is not there now is taken when it is used");
     return true;
+}
+
+void region_pages_changed(struct region *g, const void *buf, size_t len)
+{
+    size_t at = g ? (size_t)((uintptr_t)buf - (uintptr_t)g->base) : 0;
+    if (!g || at >= g->bytes || !len)
+        return;
+    for (size_t slab = at / SLAB_BYTES; slab <= (at + len - 1) / SLAB_BYTES; slab++) {
+        g->slab_stale[slab] |= g->slab_fixed[slab];
+        g->slab_fixed[slab] = false;
+    }
+}
+
+void region_register_again(struct region *g)
+{
+    for (uint32_t slab = 0; g && slab < g->slabs_open; slab++) {
+        if (!g->slab_stale[slab])
+            continue;
+        g->slab_stale[slab] = false;
+        g->slab_fixed[slab] =
+            ring_register_buffer(g->ring, slab, g->base + slab * SLAB_BYTES, SLAB_BYTES);
+    }
 }
 
 int region_fixed_index(const struct region *g, const void *buf, size_t len)

@@ -21,6 +21,11 @@ void region_free(struct region *region, bool cache);
 /* Opens one more slab, memory included; false when all are open. */
 bool region_take_slab(struct region *region);
 
+/* Other pages stand behind [buf, buf + len) now, which may be anywhere: the kernel does not use the
+ * slab there as a fixed buffer until region_register_again. */
+void region_pages_changed(struct region *region, const void *buf, size_t len);
+void region_register_again(struct region *region);
+
 /* The fixed buffer that [buf, buf + len) lies in; -1: none. */
 int region_fixed_index(const struct region *region, const void *buf, size_t len);
 

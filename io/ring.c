@@ -45,6 +45,8 @@ bool ring_feature_disabled(const char *name)
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
+#define NO_LIMIT (1U << 17) /* as good as none, for a test */
+
 struct setup {
     unsigned flags;
     bool single_issuer, defer_taskrun;
@@ -133,6 +135,19 @@ static void setup_buffers(struct ring *ring, const struct reactor_config *config
     ring->driver_slots = config->driver_buffers;
 }
 
+/* Twice the limit: what was given up stays in its slot. */
+static bool setup_slots(struct ring *ring)
+{
+    ring->slots = 2 * ring->limit;
+    ring->slot = calloc(ring->slots, sizeof(struct ring_req *));
+    ring->vacant = calloc(ring->slots, sizeof(*ring->vacant));
+    if (!ring->slot || !ring->vacant)
+        return false;
+    for (uint32_t n = 0; n < ring->slots; n++)
+        ring->vacant[n] = n;
+    return true;
+}
+
 int ring_new(const struct reactor_config *config, struct reactor_figures *figures, int event_fd,
              struct ring **out, struct vp_error *err)
 {
@@ -145,7 +160,14 @@ int ring_new(const struct reactor_config *config, struct reactor_figures *figure
         return setup_failed(rc, err);
     }
     if (ring_feature_disabled("inflight_limit"))
-        ring->limit = UINT32_MAX;
+        ring->limit = NO_LIMIT;
+    if (!setup_slots(ring)) {
+        io_uring_queue_exit(&ring->uring);
+        free(ring->slot);
+        free(ring->vacant);
+        free(ring);
+        return vp_fail(err, VP_E_NO_MEMORY, "no memory for a ring");
+    }
     ring->wait_by_poll = san_one_thread();
     ring->figures = figures;
     ring->event_fd = event_fd;
@@ -166,6 +188,11 @@ void ring_free(struct ring *ring)
         return;
     VP_VERIFY_TRUE(!ring->running);
     io_uring_queue_exit(&ring->uring);
+    for (unsigned n = 0; n < ring->slots; n++) /* those that were given up: nobody will tell us */
+        if (ring->slot[n])
+            ring->slot[n]->done(ring->slot[n], -ECANCELED);
+    free(ring->slot);
+    free(ring->vacant);
     free(ring);
 }
 
@@ -202,7 +229,8 @@ void ring_stop(struct ring *ring)
         list_init(&ring->cancel_wake.link);
         ring_submit_free(ring, &ring->cancel_wake);
     }
-    while (ring->in_flight + ring->in_flight_free > 0 || !list_empty(&ring->waiting_free))
+    while (ring->in_flight - ring->late + ring->in_flight_free > 0 ||
+           !list_empty(&ring->waiting_free))
         ring_turn(ring, UINT64_MAX);
 }
 
@@ -242,12 +270,24 @@ void ring_driver_slots_put(struct ring *ring)
 
 /* ---- submitting ---------------------------------------------------------------------------- */
 
-/* Which requests count against the limit is a bit of user_data. */
+/* Of a counted request the kernel has a number, so that another request can take its place while
+ * it is in flight. Of others it has the address. */
 #define COUNTED 1U
 
-static uint64_t user_data(const struct ring_req *req, bool counted)
+static inline uint64_t take_slot(struct ring *ring, struct ring_req *req)
 {
-    return (uintptr_t)req | (counted ? COUNTED : 0);
+    uint32_t n = ring->vacant[ring->in_flight++];
+    ring->slot[n] = req;
+    return (uint64_t)n << 1 | COUNTED;
+}
+
+static inline struct ring_req *leave_slot(struct ring *ring, uint64_t data)
+{
+    uint32_t n = (uint32_t)(data >> 1);
+    struct ring_req *req = ring->slot[n];
+    ring->slot[n] = NULL;
+    ring->vacant[--ring->in_flight] = n;
+    return req;
 }
 
 /* True when the request is in the submission queue. */
@@ -265,10 +305,8 @@ static inline __attribute__((always_inline)) bool try_queue(struct ring *ring, s
             return false;
     }
     req->prep(req, sqe);
-    io_uring_sqe_set_data64(sqe, user_data(req, counted));
-    if (counted)
-        ring->in_flight++;
-    else
+    io_uring_sqe_set_data64(sqe, counted ? take_slot(ring, req) : (uintptr_t)req);
+    if (!counted)
         ring->in_flight_free++;
     return true;
 }
@@ -319,6 +357,33 @@ bool ring_withdraw(struct ring *ring, struct ring_req *req)
     return true;
 }
 
+void ring_each_counted(struct ring *ring, void (*fn)(struct ring_req **req, void *arg), void *arg)
+{
+    unsigned left = ring->in_flight;
+    for (unsigned n = 0; n < ring->slots && left; n++) {
+        if (!ring->slot[n])
+            continue;
+        left--;
+        fn(&ring->slot[n], arg);
+    }
+}
+
+void ring_request_left(struct ring *ring, int count)
+{
+    ring->late += (unsigned)count;
+    ring->limit += (unsigned)count;
+}
+
+bool ring_may_leave(const struct ring *ring)
+{
+    return ring->late < ring->slots / 2;
+}
+
+unsigned ring_waited_for(const struct ring *ring)
+{
+    return ring->in_flight - ring->late;
+}
+
 void ring_forget(struct ring *ring, int count)
 {
     ring->in_flight_free -= (unsigned)count;
@@ -326,7 +391,7 @@ void ring_forget(struct ring *ring, int count)
 
 void ring_prep_cancel(struct io_uring_sqe *sqe, struct ring_req *req)
 {
-    io_uring_prep_cancel64(sqe, user_data(req, false), 0);
+    io_uring_prep_cancel64(sqe, (uintptr_t)req, 0);
 }
 
 /* ---- completing ---------------------------------------------------------------------------- */
@@ -341,10 +406,9 @@ static unsigned reap(struct ring *ring)
         io_uring_cqe_seen(&ring->uring, cqe);
         if (data == LIBURING_UDATA_TIMEOUT)
             continue; /* a kernel without IORING_FEAT_EXT_ARG */
-        struct ring_req *req = (struct ring_req *)(uintptr_t)(data & ~(uint64_t)COUNTED);
-        if (data & COUNTED)
-            ring->in_flight--;
-        else
+        struct ring_req *req =
+            data & COUNTED ? leave_slot(ring, data) : (struct ring_req *)(uintptr_t)data;
+        if (!(data & COUNTED))
             ring->in_flight_free--;
         done++;
         req->done(req, res);

@@ -35,6 +35,17 @@ void ring_forget(struct ring *ring, int count);
 /* Fills in an entry that cancels `req`, which was given to ring_submit_free. */
 void ring_prep_cancel(struct io_uring_sqe *sqe, struct ring_req *req);
 
+/* All requests of ring_submit that the kernel has. fn may put another request in the place of one:
+ * then that one's done is called. */
+void ring_each_counted(struct ring *ring, void (*fn)(struct ring_req **req, void *arg), void *arg);
+/* `count` of them will not be waited for any more, nor count against the limit. Each may stay for
+ * ever, and ring_free calls its done. -1: one of them completed after all. */
+void ring_request_left(struct ring *ring, int count);
+/* Whether one more may be left. */
+bool ring_may_leave(const struct ring *ring);
+/* How many of ring_submit the kernel has, without those. */
+unsigned ring_waited_for(const struct ring *ring);
+
 /* Submits what is queued, waits up to timeout_ns for a completion (0: not at all, UINT64_MAX: for
  * ever), in one system call at most, and completes what came. Returns how many. */
 unsigned ring_turn(struct ring *ring, uint64_t timeout_ns);

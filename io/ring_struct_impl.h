@@ -14,7 +14,11 @@ struct ring {
     struct reactor_features features;
     struct reactor_figures *figures;
     unsigned in_flight, limit; /* counted requests in the kernel or its queue; how many may be */
+    unsigned late;             /* of in_flight: nobody waits for them (ring_request_left)      */
     unsigned in_flight_free;   /* of ring_submit_free                                          */
+    struct ring_req **slot;    /* [slots]: counted requests by the number that the kernel has  */
+    uint32_t *vacant;          /* [slots]: numbers; those from in_flight on are vacant         */
+    unsigned slots;
     struct list waiting, waiting_free;  /* ring_req.link: no room yet                           */
     unsigned driver_slot, driver_slots; /* in the table of buffers, behind the region's        */
     bool driver_slots_taken;

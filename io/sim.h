@@ -49,6 +49,7 @@ enum sim_fault {
     SIM_FAULT_AGAIN,     /* for `arg` ns every op fails with VP_E_AGAIN                     */
     SIM_FAULT_NO_MEMORY, /* for `arg` ns every op fails with VP_E_NO_MEMORY; a flush only if
                             kind_mask has IO_FLUSH                                          */
+    SIM_FAULT_HANG,      /* for `arg` ns the disk completes nothing: sim_disk_hang            */
     SIM_FAULT_BAD_PAGE,  /* page `arg` of the op's range cannot be read from now on (below)  */
 };
 /* The n-th op from now (0 = the next) of the kinds in `kind_mask` (1 << enum io_kind) meets it. */
@@ -57,6 +58,9 @@ void sim_disk_inject(struct sim_disk *d, enum sim_fault fault, unsigned kind_mas
 /* The next `count` ops of these kinds fail with VP_E_IO. */
 void sim_disk_fail(struct sim_disk *d, unsigned kind_mask, unsigned count);
 void sim_disk_set_dead(struct sim_disk *d, bool dead); /* death and return */
+/* The disk completes nothing for `ns` from now on, of what is in flight neither; then it does. 0: a
+ * hang ends. */
+void sim_disk_hang(struct sim_disk *d, uint64_t ns);
 bool sim_disk_is_dead(const struct sim_disk *d);
 /* Faults end: planned ones do not come, the disk is back, all of it can be read, nothing is
  * short. */

@@ -43,6 +43,22 @@ void sim_disk_set_dead(struct sim_disk *d, bool dead)
         sim_cache_return(d);
 }
 
+void sim_disk_hang(struct sim_disk *d, uint64_t ns)
+{
+    struct sim_world *w = d->world;
+    d->hung_until_ns = w->now_ns + ns;
+    unsigned count = w->flight_count;
+    for (unsigned i = 0; i < count; i++) { /* a heap again, of the flights before it and this one */
+        struct sim_flight f = w->flight[i];
+        uint64_t soon = w->now_ns + d->config.latency_max_ns;
+        if (f.disk == d)
+            f.at_ns = ns ? max_u64(f.at_ns, d->hung_until_ns) : min_u64(f.at_ns, soon);
+        w->flight_count = i;
+        sim_flight_add(w, &f);
+    }
+    w->flight_count = count;
+}
+
 bool sim_disk_is_dead(const struct sim_disk *d)
 {
     return d->dead;
@@ -52,6 +68,8 @@ void sim_disk_heal(struct sim_disk *d)
 {
     d->fault_count = d->bad_pages = 0;
     d->full_until_ns = d->short_until_ns = 0;
+    if (d->hung_until_ns > d->world->now_ns)
+        sim_disk_hang(d, 0);
     sim_disk_set_dead(d, false);
 }
 
@@ -132,6 +150,9 @@ static void fate_apply(struct sim_disk *d, const struct sim_planned_fault *f,
     case SIM_FAULT_FULL:
         d->full_until_ns = d->world->now_ns + f->arg;
         break;
+    case SIM_FAULT_HANG:
+        sim_disk_hang(d, f->arg);
+        break;
     case SIM_FAULT_STALL:
         fate->late_ns += f->arg;
         break;
@@ -194,7 +215,7 @@ static void verify_alone(const struct sim_disk *d, const struct io_op *op)
         return;
     for (unsigned i = 0; i < w->flight_count; i++) {
         const struct sim_flight *f = &w->flight[i];
-        if (f->disk != d || !changes_content(f->op->kind) || !overlaps(f->op, op) ||
+        if (f->disk != d || f->late || !changes_content(f->op->kind) || !overlaps(f->op, op) ||
             same_bytes(f->op, op))
             continue;
         vp_error_log("%s: a write of %llu bytes at %llu while one of %llu bytes at %llu is in "
@@ -278,7 +299,7 @@ static void sim_dev_submit(struct io_dev *dev, struct io_op *op)
     struct fate fate = fate_of(d, op);
     d->ops[op->kind]++;
     struct sim_flight f = {
-        .at_ns = w->now_ns + fate.late_ns + d->config.latency_min_ns +
+        .at_ns = max_u64(w->now_ns, d->hung_until_ns) + fate.late_ns + d->config.latency_min_ns +
                  sim_below(w, d->config.latency_max_ns - d->config.latency_min_ns + 1),
         .seq = ++w->submit_seq,
         .disk = d,
@@ -365,10 +386,19 @@ void sim_disk_complete(struct sim_flight *f)
         sim_cache_flush(d, f->covers_seq);
     if (may_lose_cache(op, rc))
         sim_cache_flush_failed(d, f->covers_seq);
-    io_op_complete(op, rc);
+    if (f->late)
+        io_late_complete(op);
+    else
+        io_op_complete(op, rc);
 }
 
+/* The claim ends with the last request, as with the kernel's. */
 static void sim_dev_close(struct io_dev *dev)
+{
+    (void)dev;
+}
+
+static void sim_dev_free(struct io_dev *dev)
 {
     struct sim_dev *s = container_of(dev, struct sim_dev, dev);
     if (s->exclusive)
@@ -388,8 +418,10 @@ static CO int sim_dev_preallocate(struct io_dev *dev, uint64_t offset, uint64_t 
     return 0;
 }
 
-const struct io_dev_ops sim_dev_ops = {
-    .submit = sim_dev_submit, .close = sim_dev_close, .preallocate = sim_dev_preallocate};
+const struct io_dev_ops sim_dev_ops = {.submit = sim_dev_submit,
+                                       .close = sim_dev_close,
+                                       .free = sim_dev_free,
+                                       .preallocate = sim_dev_preallocate};
 
 /* ---- raw access --------------------------------------------------------------------------- */
 

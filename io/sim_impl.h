@@ -13,6 +13,7 @@
 
 struct io_dev;
 struct io_keep;
+struct io_op;
 struct sim_world;
 
 uint64_t sim_reactor_now_ns(struct sim_world *w);
@@ -29,6 +30,11 @@ int sim_reactor_dev_open(struct sim_world *w, const char *path, unsigned flags, 
  * world was cut.
  */
 bool sim_reactor_step(struct sim_world *w, uint64_t wait_until_ns);
+
+/* Asks `leave` of each op in flight that somebody waits for; true: it ends with VP_E_IO_SILENT, and
+ * its disk completes it late, for nobody. False: there were none. */
+bool sim_reactor_leave_ops(struct sim_world *w, bool (*leave)(struct io_op *op, void *arg),
+                           void *arg);
 
 /* When the next disk event comes; UINT64_MAX: none is under way. */
 uint64_t sim_world_next_ns(const struct sim_world *w);

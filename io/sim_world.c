@@ -1,4 +1,5 @@
 /* Clock, randomness and the queue of a simulated world: see sim_world_impl.h. */
+#include "io/hang_impl.h"
 #include "io/reactor_impl.h"
 #include "io/sim_impl.h"
 #include "io/sim_world_impl.h"
@@ -59,9 +60,12 @@ void sim_world_free(struct sim_world *w)
         return;
     while (!list_empty(&w->devices))
         free(container_of(list_pop(&w->devices), struct sim_dev, link));
-    for (unsigned i = 0; i < w->flight_count; i++)
+    for (unsigned i = 0; i < w->flight_count; i++) {
         if (w->flight[i].write)
             sim_write_put(w->flight[i].write);
+        if (w->flight[i].late)
+            free(w->flight[i].op);
+    }
     sim_pending_fini(&w->pending);
     for (unsigned i = 0; i < w->disk_count; i++)
         disk_free(w->disk[i]);
@@ -232,8 +236,30 @@ bool sim_reactor_step(struct sim_world *w, uint64_t wait_until_ns)
     struct sim_flight f = flight_take(w);
     w->now_ns = max_u64(w->now_ns, f.at_ns);
     reactor_update_turn();
+    w->late_count -= f.late;
+    if (w->flight_count == w->late_count) /* the clock need not go on because of that */
+        hang_scan_stop(reactor_current);
     sim_disk_complete(&f);
     return true;
+}
+
+bool sim_reactor_leave_ops(struct sim_world *w, bool (*leave)(struct io_op *op, void *arg),
+                           void *arg)
+{
+    bool any = false;
+    for (unsigned i = 0; i < w->flight_count; i++) {
+        struct sim_flight *f = &w->flight[i];
+        struct io_op *op = f->op;
+        any |= !f->late;
+        struct io_op *late = !f->late && leave(op, arg) ? hang_late_simulated(op) : NULL;
+        if (!late)
+            continue;
+        f->op = late;
+        f->late = true;
+        w->late_count++;
+        hang_op_end(op);
+    }
+    return any;
 }
 
 int sim_reactor_dev_open(struct sim_world *w, const char *path, unsigned flags, struct io_dev **out,
@@ -248,6 +274,7 @@ int sim_reactor_dev_open(struct sim_world *w, const char *path, unsigned flags, 
     struct sim_dev *s = calloc(1, sizeof(*s));
     if (!s)
         return vp_fail(err, VP_E_NO_MEMORY, "%s: out of memory", path);
+    io_dev_init(&s->dev);
     s->dev.ops = &sim_dev_ops;
     s->dev.info = (struct io_dev_info){
         .size_bytes = d->config.size_bytes,

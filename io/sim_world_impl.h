@@ -68,6 +68,7 @@ struct sim_disk {
     char name[SIM_NAME_MAX];
     unsigned index;
     bool dead;
+    uint64_t hung_until_ns;  /* nothing completes                      */
     uint64_t full_until_ns;  /* writes find no room                      */
     uint64_t short_until_ns; /* ops fail with short_rc                   */
     int short_rc;
@@ -90,6 +91,7 @@ struct sim_flight {
     struct sim_write *write; /* its entry in the pending list; NULL when it changes nothing */
     uint64_t covers_seq;     /* a flush: what had completed when it was submitted           */
     bool fails, flips;
+    bool late;    /* given up: op is on the heap, and nobody waits for it */
     int short_rc; /* 0, or with what it fails for want of something */
     uint64_t flip_bit;
 };
@@ -105,7 +107,7 @@ struct sim_world {
     void *on_event_arg;
     uint64_t submit_seq, done_seq;
     struct sim_flight *flight; /* a heap by (at_ns, seq) */
-    unsigned flight_count, flight_capacity;
+    unsigned flight_count, flight_capacity, late_count;
     struct sim_pending pending;
     struct sim_disk **disk;
     unsigned disk_count;

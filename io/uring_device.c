@@ -86,6 +86,7 @@ static void transfer_prep(struct ring_req *req, struct io_uring_sqe *sqe)
     uint64_t left = op->len - op->done_bytes, offset = op->offset + op->done_bytes;
     unsigned len = left < TRANSFER_MAX ? (unsigned)left : TRANSFER_MAX;
     int fixed = op->slot ? (int)op->slot : region_fixed_index(reactor_current->region, buf, len);
+    op->fixed = fixed >= 0;
     if (fixed >= 0) {
         io_uring_prep_rw(is_read ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED, sqe, d->fd, buf,
                          len, offset);
@@ -281,7 +282,11 @@ static CO void uring_close(struct io_dev *dev)
     ring_file_fini(&d->file);
     if (offload_run(close_blocking, &d->fd) == VP_E_NO_MEMORY) /* no thread */
         close(d->fd);
-    free(d);
+}
+
+static void uring_free(struct io_dev *dev)
+{
+    free(container_of(dev, struct uring_device, dev));
 }
 
 struct preallocation {
@@ -333,5 +338,6 @@ static CO int uring_look(struct io_dev *dev, struct io_dev_sight *out)
 
 const struct io_dev_ops uring_device_ops = {.submit = uring_submit,
                                             .close = uring_close,
+                                            .free = uring_free,
                                             .look = uring_look,
                                             .preallocate = uring_preallocate};

@@ -198,6 +198,7 @@ int uring_device_open(const char *path, unsigned flags, struct io_dev **out, str
     if (!d)
         return vp_fail(err, VP_E_NO_MEMORY, "no memory to open %s", path);
     d->fd = -1;
+    io_dev_init(&d->dev);
     d->dev.ops = &uring_device_ops;
     int rc = open_any(d, path, flags, err);
     if (rc != 0) {

@@ -558,7 +558,7 @@ static CO void held_too_long(struct sim_volumes *s)
 static void clients_do_not_wait_for_a_target_that_hangs_at_the_end(void **state)
 {
     (void)state;
-    play(held_too_long, 16);
+    play(held_too_long, 20);
 }
 
 static CO void cancelled_while_held(struct sim_volumes *s)
