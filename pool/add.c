@@ -47,6 +47,8 @@ static CO int device_open(struct adding *a, const char *path, bool force, struct
     int rc = io_dev_open(path, 0, &a->dev, err);
     if (rc == VP_E_IO_BUSY_DEVICE)
         return vp_fail(err, rc, "%s is in use: by a pool, a mount, or named twice", path);
+    if (!rc)
+        pool_device_watch(a->dev);
     if (!rc && !force)
         rc = check_free(a, path, err);
     if (rc)

@@ -15,6 +15,7 @@
  * block that was flushed still matches its checksum.
  *
  * A device stays open until the pool closes, since I/O may be in flight on it when it is ejected.
+ * A disk that does not answer: hang.c.
  * How a disk comes into service again: return.c.
  */
 #include "base/log.h"
@@ -62,14 +63,8 @@ static bool group_needs(const struct pool_group *g, const struct pool_disk *d)
     return member && !other;
 }
 
-/*
- * Whether some group that must not be lost would have no member in service without d: a metadata
- * group. While the pool is imported also one with data, if they could only be read from now on:
- * nothing is served yet, and the next import may find the disk in order.
- */
-static bool holds_last_copy(const struct pool *p, const struct pool_disk *d)
+static bool any_group_needs(const struct pool *p, const struct pool_disk *d, bool data_too)
 {
-    bool data_too = p->import && !d->stale && atomic_load(&d->io.flush_failed);
     const struct pool_group *g;
     list_for_each (g, &p->meta_groups, link)
         if (group_needs(g, d))
@@ -80,6 +75,21 @@ static bool holds_last_copy(const struct pool *p, const struct pool_disk *d)
                 return true;
     }
     return false;
+}
+
+/*
+ * Whether some group that must not be lost would have no member in service without d: a metadata
+ * group. While the pool is imported also one with data, if they could only be read from now on:
+ * nothing is served yet, and the next import may find the disk in order.
+ */
+static bool holds_last_copy(const struct pool *p, const struct pool_disk *d)
+{
+    return any_group_needs(p, d, p->import && !d->stale && atomic_load(&d->io.flush_failed));
+}
+
+bool pool_disk_is_needed(const struct pool *p, const struct pool_disk *d)
+{
+    return (d->state != POOL_DISK_BEHIND && is_last_disk(p, d)) || any_group_needs(p, d, true);
 }
 
 /* A disk that is out failed a flush. */
@@ -185,6 +195,8 @@ int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const cha
     d->tail_bytes = pool_tail_bytes(d->size_bytes);
     (void)snprintf(d->path, sizeof(d->path), "%s", path);
     d->io.dev = dev;
+    if (dev)
+        pool_disk_watch(d);
     d->io.index = index;
     d->io.owner = d;
     d->io.eject = eject_from_raid;
@@ -297,7 +309,9 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
     };
     memcpy(out->path, d->path, sizeof(out->path));
     memcpy(out->finding, d->finding, sizeof(out->finding));
-    if (out->full)
+    if (d->state != POOL_DISK_OUT && pool_disk_silence(d, out->reason, sizeof(out->reason)))
+        out->silent = true;
+    else if (out->full)
         (void)snprintf(out->reason, sizeof(out->reason),
                        "writes wait: the file system that holds it is full");
     else if (raid_disk_is_data_only(&d->io))

@@ -53,6 +53,18 @@ bool pool_path_is_real(const char *path);
 /* Prepares what I/O needs of a disk whose uuid, size and extents_total are set. */
 int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const char *path) must_check;
 
+/* No yield. Whether data, or all metadata of some kind, are on no other disk that counts. */
+bool pool_disk_is_needed(const struct pool *p, const struct pool_disk *d);
+
+/* ---- a disk that does not answer (hang.c) --------------------------------------------------- */
+
+/* From now on its device is looked after. */
+void pool_disk_watch(struct pool_disk *d);
+/* The same for a device that no disk has yet: it is given up when it is silent. */
+void pool_device_watch(struct io_dev *dev);
+/* Whether it does not answer now; a sentence about it then. */
+bool pool_disk_silence(const struct pool_disk *d, char *out, size_t size);
+
 /* What a device needs to have to take the place of the disk. */
 uint64_t pool_disk_least_bytes(const struct pool_disk *d);
 

@@ -38,6 +38,7 @@
 #include "pool/meta_impl.h"
 
 #include "base/log.h"
+#include "io/buffer.h"
 #include "io/guard.h"
 
 #include <stdlib.h>
@@ -385,17 +386,18 @@ CO int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
     struct raid_io io;
     if (!pool_page_locate(p, ref.addr, &io))
         return VP_E_PAGE_DAMAGED;
-    io.buf = buf;
+    /* A read from a disk that hangs can be given up only with a buffer of the reactor's. */
+    void *own = io_buffer_try(POOL_PAGE);
+    io.buf = own ? own : buf;
     io.crc = io_guard_on(GUARD_PAGE_CHECKSUM) ? &ref.crc : NULL;
-    int rc = 0;
-    for (unsigned tries = PAGE_READ_TRIES; tries; tries--) {
+    int rc = VP_E_IO;
+    for (unsigned tries = PAGE_READ_TRIES; tries && rc && rc != VP_E_CHECKSUM; tries--)
         rc = raid_read(&io, 1);
-        if (!rc)
-            return 0;
-        if (rc == VP_E_CHECKSUM)
-            return VP_E_PAGE_DAMAGED;
+    if (own) {
+        memcpy(buf, own, POOL_PAGE);
+        io_buffer_put(own, POOL_PAGE);
     }
-    return VP_E_PAGE_UNREADABLE;
+    return !rc ? 0 : rc == VP_E_CHECKSUM ? VP_E_PAGE_DAMAGED : VP_E_PAGE_UNREADABLE;
 }
 
 CO int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages, unsigned count)

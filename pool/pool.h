@@ -417,7 +417,8 @@ struct pool_disk_info {
     const char *state; /* "online", "rebuilding", "ejected", "missing", "stale"      */
     char reason[192];
     char finding[160]; /* what is wrong with its labels, its file or its path, or ""              */
-    bool full; /* writes wait: the file system that holds it has no room                     */
+    bool full;   /* writes wait: the file system that holds it has no room                     */
+    bool silent; /* in service, and it does not answer: what needs it waits                   */
     uint64_t size_bytes;
     uint32_t extents_total, extents_used;
     const struct raid_disk *io; /* counters                                                  */

@@ -67,6 +67,7 @@ struct pool_disk {
     bool has_most;              /* BEHIND; what it has need not be written again (return.c) */
     bool may_have_lost;         /* what can be read there may never become durable, until it has
                                    all again */
+    uint64_t silence_told_ns;   /* when the log said last that it does not answer, and waits    */
     bool returns;               /* pool_disk_return is at work on it                            */
     uint64_t label_epoch;
     char path[256];

@@ -22,6 +22,7 @@
  * the return is refused.
  */
 #include "base/log.h"
+#include "io/guard.h"
 #include "pool/disk_impl.h"
 #include "pool/meta_impl.h"
 
@@ -169,6 +170,13 @@ static CO int device_open(const struct pool_disk *d, const struct pool_return_op
     if (!c->retired)
         return vp_fail(err, VP_E_NO_MEMORY, "out of memory");
     if (!o->replace && d->io.dev && strcmp(path, d->path) == 0) {
+        unsigned late = io_dev_late(d->io.dev);
+        if (late && io_guard_on(GUARD_LATE_IO))
+            return vp_fail(err, VP_E_BUSY,
+                           "pool %s: disk %u (%s) still has %u requests that were given up when it "
+                           "did not answer; it can return when they have ended",
+                           d->pool->name, d->io.index, path, late);
+        io_dev_take_back(d->io.dev);
         c->dev = d->io.dev;
         return 0;
     }
@@ -182,6 +190,8 @@ static CO int device_open(const struct pool_disk *d, const struct pool_return_op
     if (rc == VP_E_IO_BUSY_DEVICE)
         return vp_fail(err, rc, "%s is in use: by a pool, a mount, or named twice", path);
     c->opened = rc == 0;
+    if (c->opened)
+        pool_device_watch(c->dev);
     return rc;
 }
 
@@ -267,6 +277,7 @@ static CO int device_find(const struct pool_disk *d, const struct pool_return_op
     if (io_dev_open(c->path, 0, &c->dev, &again))
         return rc;
     c->opened = true;
+    pool_device_watch(c->dev);
     *err = (struct vp_error){0};
     return check_same(d, c, err);
 }
@@ -306,11 +317,14 @@ static void device_take(struct pool_disk *d, struct coming *c)
 {
     struct pool *p = d->pool;
     if (c->opened && d->io.dev) {
+        io_dev_watch(d->io.dev, NULL, NULL);
+        io_dev_give_up(d->io.dev); /* nobody waits for what is in flight there */
         c->retired->dev = d->io.dev;
         list_add_tail(&p->retired, &c->retired->link);
         c->retired = NULL;
     }
     d->io.dev = c->dev;
+    pool_disk_watch(d);
     c->opened = false;
     atomic_store(&c->dev->durable_failed, false);
     io_dev_wait_for_room(c->dev);

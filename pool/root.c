@@ -310,7 +310,8 @@ static CO int write_side(struct pool *p, uint64_t number, bool tail, bool *again
         if (!op[i].rc)
             continue;
         if (disk[i]->state == POOL_DISK_OUT) {
-            roots_end(disk[i], op[i].rc);
+            if (raid_disk_is_data_only(&disk[i]->io))
+                roots_end(disk[i], op[i].rc);
             continue;
         }
         *again = true;

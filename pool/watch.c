@@ -125,12 +125,15 @@ static CO void look_at_blocks(struct pool *p, struct pool_disk *d)
     struct sight s = {0};
     struct vp_uuid uuid = d->uuid;
     void *block = io_buffer_get(SLOTS_BYTES);
+    bool takes_roots = d->state != POOL_DISK_OUT;
     labels_look(d, block, &s);
-    if (d->state == POOL_DISK_ONLINE || d->state == POOL_DISK_BEHIND)
+    if (takes_roots)
         roots_look(p, d, block, &s);
     io_buffer_put(block, SLOTS_BYTES);
     if (d->returns || !vp_uuid_equal(d->uuid, uuid))
         return; /* it got a new label meanwhile */
+    if (takes_roots && d->state == POOL_DISK_OUT)
+        return; /* it left meanwhile, and has no newer root */
     if (s.newer) {
         pool_fence(p, "a disk has a newer root, so another daemon has the pool in use");
         (void)snprintf(

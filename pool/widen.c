@@ -19,6 +19,7 @@
  * Extents that promised metadata may need are not taken.
  */
 #include "base/log.h"
+#include "io/buffer.h"
 #include "pool/disk_impl.h"
 #include "pool/meta_impl.h"
 
@@ -139,13 +140,18 @@ static bool is_tree_page(const struct pool_meta_group *g, uint64_t page)
 static CO int run_copy(struct pool *p, const struct pool_meta_group *g, struct pool_group *to,
                        unsigned member, uint64_t page, unsigned pages)
 {
+    /* As in pool_page_read. */
+    void *own = io_buffer_try((size_t)pages * POOL_PAGE);
     struct raid_io io = {.group = &g->group->raid,
                          .at_bytes = page * POOL_PAGE,
                          .len = pages * POOL_PAGE,
-                         .buf = p->checkpoint.copy};
-    if (raid_read(&io, 1) == 0)
-        return raid_write_copy(&to->raid, member, io.at_bytes, io.buf, io.len);
-    int rc = 0;
+                         .buf = own ? own : p->checkpoint.copy};
+    bool is_read = raid_read(&io, 1) == 0;
+    int rc = is_read ? raid_write_copy(&to->raid, member, io.at_bytes, io.buf, io.len) : 0;
+    if (own)
+        io_buffer_put(own, (size_t)pages * POOL_PAGE);
+    if (is_read)
+        return rc;
     for (unsigned i = 0; pages > 1 && i < pages && !rc; i++)
         rc = run_copy(p, g, to, member, page + i, 1);
     return rc;

@@ -651,7 +651,12 @@ static void look_and_checkpoint(void *arg)
     uint64_t began_ns = reactor_now_ns();
     check_ok(pool_checkpoint(p));
     check(reactor_now_ns() - began_ns < UINT64_C(1000000000));
+    check_ok(co_sleep_ns(UINT64_C(3000000000)));
+    check_equal(p->disk[0].state, POOL_DISK_OUT);
+    check(strstr(p->disk[0].reason, "does not answer") != NULL);
+    check_equal(io_dev_late(p->disk[0].io.dev), 1);
     check_ok(co_sleep_ns(UINT64_C(60000000000)));
+    check_equal(io_dev_late(p->disk[0].io.dev), 0);
     check_equal(p->disk[0].finding[0], 0);
     check_ok(pool_close(p, false));
 }
