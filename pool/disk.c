@@ -40,16 +40,22 @@ void pool_disks_init(struct pool *p)
 
 /* ---- ejection ------------------------------------------------------------------------------ */
 
-static bool is_last_disk(const struct pool *p, const struct pool_disk *d)
+/* Whether another disk counts as one that has data. `answers`: only while it answers. */
+static bool disk_counts(const struct pool_disk *d, bool answers)
+{
+    return raid_disk_is_current(&d->io) && !(answers && io_dev_silent_ns(d->io.dev));
+}
+
+static bool is_last_disk(const struct pool *p, const struct pool_disk *d, bool answers)
 {
     for (unsigned i = 0; i < p->disk_count; i++)
-        if (&p->disk[i] != d && raid_disk_is_current(&p->disk[i].io))
+        if (&p->disk[i] != d && disk_counts(&p->disk[i], answers))
             return false;
     return true;
 }
 
-/* Whether d is the group's only member in service that is not behind. */
-static bool group_needs(const struct pool_group *g, const struct pool_disk *d)
+/* Whether d is the group's only member that counts. */
+static bool group_needs(const struct pool_group *g, const struct pool_disk *d, bool answers)
 {
     bool member = false, other = false;
     if (d->state == POOL_DISK_BEHIND && g->raid.width > 1)
@@ -58,20 +64,21 @@ static bool group_needs(const struct pool_group *g, const struct pool_disk *d)
         if (g->disk[m] == d)
             member = true;
         else
-            other |= raid_disk_is_current(&g->disk[m]->io);
+            other |= disk_counts(g->disk[m], answers);
     }
     return member && !other;
 }
 
-static bool any_group_needs(const struct pool *p, const struct pool_disk *d, bool data_too)
+static bool any_group_needs(const struct pool *p, const struct pool_disk *d, bool data_too,
+                            bool answers)
 {
     const struct pool_group *g;
     list_for_each (g, &p->meta_groups, link)
-        if (group_needs(g, d))
+        if (group_needs(g, d, answers))
             return true;
     if (data_too) {
         list_for_each (g, &p->groups, link)
-            if (!pool_group_is_empty(g) && group_needs(g, d))
+            if (!pool_group_is_empty(g) && group_needs(g, d, answers))
                 return true;
     }
     return false;
@@ -84,12 +91,14 @@ static bool any_group_needs(const struct pool *p, const struct pool_disk *d, boo
  */
 static bool holds_last_copy(const struct pool *p, const struct pool_disk *d)
 {
-    return any_group_needs(p, d, p->import && !d->stale && atomic_load(&d->io.flush_failed));
+    bool data_too = p->import && !d->stale && atomic_load(&d->io.flush_failed);
+    return any_group_needs(p, d, data_too, false);
 }
 
 bool pool_disk_is_needed(const struct pool *p, const struct pool_disk *d)
 {
-    return (d->state != POOL_DISK_BEHIND && is_last_disk(p, d)) || any_group_needs(p, d, true);
+    return (d->state != POOL_DISK_BEHIND && is_last_disk(p, d, true)) ||
+           any_group_needs(p, d, true, true);
 }
 
 /* A disk that is out failed a flush. */
@@ -116,7 +125,8 @@ bool pool_disks_lost_writes(const struct pool *p)
 
 int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *why)
 {
-    bool last = (d->state != POOL_DISK_BEHIND && is_last_disk(p, d)) || holds_last_copy(p, d);
+    bool last =
+        (d->state != POOL_DISK_BEHIND && is_last_disk(p, d, false)) || holds_last_copy(p, d);
     if (d->state == POOL_DISK_OUT) {
         if (p->import && !d->stale && last) /* it left a moment ago */
             return VP_E_POOL_FENCED;

@@ -53,7 +53,7 @@ bool pool_path_is_real(const char *path);
 /* Prepares what I/O needs of a disk whose uuid, size and extents_total are set. */
 int pool_disk_init(struct pool *p, unsigned index, struct io_dev *dev, const char *path) must_check;
 
-/* No yield. Whether data, or all metadata of some kind, are on no other disk that counts. */
+/* No yield. Whether some data or metadata are on no other disk that counts and answers. */
 bool pool_disk_is_needed(const struct pool *p, const struct pool_disk *d);
 
 /* ---- a disk that does not answer (hang.c) --------------------------------------------------- */

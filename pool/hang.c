@@ -8,9 +8,10 @@
  *     OUT, serves its groups   the same                the same
  *     OUT                      its device is given up  -
  *
- * Others have the data when each group with anything in it has another member that counts, and
- * another disk has the metadata. A pool is never fenced, and no data become unreadable, because a
- * disk is slow: it may answer yet.
+ * Others have the data when each group with anything in it, the metadata too, has another member
+ * that counts and answers. A pool is never fenced, and no data become unreadable, because a disk is
+ * slow: it may answer yet. When all disks fall silent together, as behind one controller, none of
+ * them leaves. So that this is seen, a disk leaves when it is told the second time.
  *
  *  S1  The disk leaves service in memory. Then its device is given up, which ends all requests that
  *      hang there. Only then a root records that it is out: the writer of a root may be one of
@@ -29,7 +30,8 @@
 
 #include <stdio.h>
 
-#define TOLD_AGAIN_NS UINT64_C(60000000000)
+#define TOLD_AGAIN_NS  UINT64_C(60000000000)
+#define SECOND_TIME_NS UINT64_C(1000000000)
 
 static void note_waiting(struct pool *p, struct pool_disk *d)
 {
@@ -61,6 +63,10 @@ static CO int silent_at_home(void *arg)
     struct pool_disk *d = arg;
     struct pool *p = d->pool;
     if (p->import || !d->io.dev || !io_dev_silent_ns(d->io.dev))
+        return 0;
+    uint64_t told_ns = d->silent_at_ns;
+    d->silent_at_ns = reactor_now_ns();
+    if (d->silent_at_ns - told_ns > SECOND_TIME_NS)
         return 0;
     if (!pool_disk_is_needed(p, d))
         return disk_give_up(p, d);
@@ -96,9 +102,10 @@ bool pool_disk_silence(const struct pool_disk *d, char *out, size_t size)
     uint64_t ns = d->io.dev ? io_dev_silent_ns(d->io.dev) : 0;
     if (!ns)
         return false;
-    (void)snprintf(out, size,
-                   "it has not answered for %llu s; it has the only copy of some data, so requests "
-                   "wait for it",
-                   (unsigned long long)(ns / 1000000000));
+    (void)snprintf(
+        out, size,
+        "it has not answered for %llu s; no other disk that answers has some of its data, so "
+        "requests wait for it",
+        (unsigned long long)(ns / 1000000000));
     return true;
 }

@@ -194,6 +194,15 @@ static int disks_match(struct pool_import_state *im)
                     im->candidate[c]->path);
             continue;
         }
+        if (im->candidate[c]->busy && p->disk[d].state != POOL_DISK_OUT)
+            return vp_fail(im->err, VP_E_POOL_ACTIVE, "%s", im->candidate[c]->err.text);
+        if (im->candidate[c]->busy) {
+            vp_warn(
+                "pool %s: %s is out of service, and somebody still has it, perhaps a daemon that "
+                "waits for it; not used",
+                p->name, im->candidate[c]->path);
+            continue;
+        }
         if (im->of_disk[d] >= 0)
             return vp_fail(im->err, VP_E_EXISTS,
                            "pool %s: %s and %s are copies of the same disk; give only one of them",

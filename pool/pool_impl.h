@@ -67,7 +67,8 @@ struct pool_disk {
     bool has_most;              /* BEHIND; what it has need not be written again (return.c) */
     bool may_have_lost;         /* what can be read there may never become durable, until it has
                                    all again */
-    uint64_t silence_told_ns;   /* when the log said last that it does not answer, and waits    */
+    uint64_t silent_at_ns;      /* when it was told last that it does not answer (hang.c)       */
+    uint64_t silence_told_ns;   /* when the log said last that requests wait for it             */
     bool returns;               /* pool_disk_return is at work on it                            */
     uint64_t label_epoch;
     char path[256];
@@ -104,6 +105,7 @@ struct pool_candidate {
     uint8_t *slots[2]; /* POOL_ROOT_SLOTS × 4 KiB, head's and tail's; unread ones are zero  */
     uint8_t unread[2]; /* a bit for each                                                   */
     bool gone;         /* the disk went away after it was opened                           */
+    bool busy;         /* somebody else has it, as `err` says: `dev` is only for looking   */
 
     /* while it is opened, in a coroutine of its own (scan.c) */
     struct list link; /* among the silent disks, or nowhere */

@@ -357,8 +357,14 @@ static CO int slots_read(struct pool_candidate *c)
 static CO int candidate_open(struct pool_candidate *c)
 {
     int rc = io_dev_open(c->path, 0, &c->dev, &c->err);
-    if (rc == VP_E_IO_BUSY_DEVICE)
-        return fail_busy(c->path, &c->err);
+    if (rc == VP_E_IO_BUSY_DEVICE) { /* the other disks tell whether the pool can do without it */
+        rc = fail_busy(c->path, &c->err);
+        c->busy = rc == VP_E_POOL_ACTIVE;
+        if (c->busy)
+            rc = io_dev_open(c->path, IO_OPEN_READ_ONLY | IO_OPEN_SHARED, &c->dev, NULL);
+    }
+    if (rc && !c->err.rc)
+        return vp_fail(&c->err, rc, "%s: %s", c->path, vp_err_text(rc));
     if (rc)
         return rc;
     rc = pool_label_read(c->dev, &c->label);
@@ -492,7 +498,7 @@ static CO int candidates_await(struct pool_candidate **c, unsigned begun, unsign
 {
     uint64_t deadline_ns = reactor_now_ns() + LOOK_WAIT_NS;
     int first_rc = 0, left_out_rc = 0;
-    unsigned open = 0;
+    unsigned open = 0, busy = 0;
     for (unsigned i = 0; i < begun; i++) {
         struct vp_error own = {0};
         int rc = candidate_await(&c[i], deadline_ns, &own);
@@ -506,12 +512,15 @@ static CO int candidates_await(struct pool_candidate **c, unsigned begun, unsign
             struct pool_candidate *here = c[i];
             c[i] = NULL;
             c[open] = here;
+            busy += here->busy;
             rc = check_candidate(c, open++, &own);
         }
         if (rc && !first_rc)
             first_rc = vp_fail(err, rc, "%s", own.text);
     }
     *n = open;
+    if (busy && busy == open && !first_rc)
+        return vp_fail(err, VP_E_POOL_ACTIVE, "%s", c[0]->err.text);
     return first_rc ? first_rc : open ? 0 : left_out_rc;
 }
 

@@ -35,6 +35,7 @@ static const struct {
     {GUARD_STALE_DISK, "mirror-lost"},
     {GUARD_BEHIND_NOT_READ, "return-missing"},
     {GUARD_FILL_BEFORE_ONLINE, "return"},
+    {GUARD_LATE_IO, "hang-late"},
     {GUARD_KEEP_BEFORE_ACK, "first-write"},
     {GUARD_LEASE_BEFORE_USE, "first-write"},
     {GUARD_IMPORT_FLUSH, "import"},

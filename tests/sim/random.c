@@ -177,7 +177,9 @@ static void draw_config(struct random_world *x)
 
 /* ---- faults ------------------------------------------------------------------------------- */
 
-#define IO_ANY (1U << IO_READ | 1U << IO_WRITE | 1U << IO_FLUSH)
+#define IO_ANY      (1U << IO_READ | 1U << IO_WRITE | 1U << IO_FLUSH)
+
+#define HANG_MAX_NS UINT64_C(60000000000)
 
 static void plan_fault(struct random_world *x, struct sim_disk *d)
 {
@@ -197,7 +199,11 @@ static void plan_fault(struct random_world *x, struct sim_disk *d)
         sim_disk_inject(d, SIM_FAULT_DEAD, any, below(x, 20), 0);
         break;
     case 2:
-        sim_disk_inject(d, SIM_FAULT_STALL, any, below(x, 20), below(x, 2000000000));
+        if (below(x, 2))
+            sim_disk_inject(d, SIM_FAULT_STALL, any, below(x, 20), below(x, 2000000000));
+        else
+            sim_disk_inject(d, SIM_FAULT_HANG, any, below(x, 20),
+                            below(x, below(x, 2) ? 3000000000 : HANG_MAX_NS));
         break;
     case 3:
         sim_disk_inject(d, SIM_FAULT_FULL, 1U << IO_WRITE | 1U << IO_FLUSH, below(x, 20),

@@ -53,6 +53,37 @@ int rig_dies(struct rig *r, const struct op *op)
     return 0;
 }
 
+#define HANG_NS UINT64_C(40000000000)
+
+int rig_hangs(struct rig *r, const struct op *op)
+{
+    unsigned disk = (unsigned)op->at;
+    if (!rig_survives(r->config, r->bad | 1U << disk))
+        return 0;
+    rig_disk_is_bad(r, disk);
+    if (!op->count)
+        sim_disk_hang(rig_disk(r, disk), HANG_NS);
+    for (uint64_t n = 0; n < op->count; n++)
+        sim_disk_inject(rig_disk(r, disk), SIM_FAULT_STALL, 1U << IO_WRITE, n, HANG_NS);
+    return 0;
+}
+
+static unsigned late_count(struct rig *r)
+{
+    unsigned disks, late = 0;
+    struct raid_disk *const *d = pool_disks(volumes_pool(r->vs[0]), &disks);
+    for (unsigned i = 0; i < disks; i++)
+        late += d[i]->dev ? io_dev_late(d[i]->dev) : 0;
+    return late;
+}
+
+CO int rig_await_late(struct rig *r)
+{
+    while (late_count(r))
+        vp_ignore(co_sleep_ns(UINT64_C(100000000)), "it looks again anyway");
+    return 0;
+}
+
 /* ---- returning ----------------------------------------------------------------------------- */
 
 static bool is_state(const struct pool_disk_info *info, const char *state)
@@ -97,6 +128,11 @@ static int disk_return(struct rig *r, struct pool *p, unsigned disk, bool replac
         if (is_used(p, path) || (own && replace))
             continue;
         rc = pool_disk_return(p, &o, &err);
+        if (rc == VP_E_BUSY && late_count(r)) { /* it says so */
+            rc = rig_await_late(r);
+            err = (struct vp_error){0};
+            rc = pool_disk_return(p, &o, &err);
+        }
         if (rc && !err.text[0])
             rig_fail(r, "the return of disk %u fails with %s and does not say why", disk,
                      vp_err_name(rc));

@@ -607,6 +607,10 @@ static int op_any(struct rig *r, const struct op *op)
         return rig_stall(r, op);
     case OP_LEAVE:
         return rig_dies(r, op);
+    case OP_HANG:
+        return rig_hangs(r, op);
+    case OP_LATE:
+        return rig_await_late(r);
     case OP_RETURN:
         return rig_return(r, op);
     case OP_FILLED:
@@ -676,6 +680,8 @@ int rig_op(struct rig *r, const struct op *op)
                                         [OP_CANCEL] = "cancel",
                                         [OP_STALL] = "stall",
                                         [OP_LEAVE] = "leave",
+                                        [OP_HANG] = "hang",
+                                        [OP_LATE] = "late",
                                         [OP_RETURN] = "return",
                                         [OP_FILLED] = "filling",
                                         [OP_ADD] = "add",

@@ -57,6 +57,9 @@ enum op_kind {
     OP_CANCEL,     /* that, `count` events after its phase `at` has begun                     */
     OP_LEAVE,      /* disk `at` dies, or: its next `count` writes and flushes fail. Not if another
                       one is bad                                                            */
+    OP_HANG,   /* disk `at` completes nothing for a while, or: its next `count` writes are as late.
+                  Not if another one is bad                                               */
+    OP_LATE,   /* waits until all that was given up has ended                           */
     OP_RETURN, /* all disks work again; each that is out of service returns, or a spare one takes
                       its place (OP_REPLACE)                                                */
     OP_FILLED, /* the same, and background work until all disks count                   */
@@ -242,6 +245,8 @@ bool rig_has(struct rig *r, unsigned pool, const char *name);
  * */
 
 int rig_dies(struct rig *r, const struct op *op);
+int rig_hangs(struct rig *r, const struct op *op);
+CO int rig_await_late(struct rig *r);
 int rig_return(struct rig *r, const struct op *op);
 int rig_add(struct rig *r);
 int rig_filled(struct rig *r);

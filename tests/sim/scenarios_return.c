@@ -71,6 +71,28 @@ static const struct op leaves_and_returns[] = {
     FILLED(1, 0),
 };
 
+/* A disk hangs under writes, and goes; it answers again, and returns. */
+static const struct op hung[] = {
+    {OP_HANG, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_WITH_NEXT},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(12), OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(3), OP_FUA},
+    {OP_CHECKPOINT, NULL, 0, 0, 0},
+    {OP_WRITE, "a", BLOCKS(21), BLOCKS(1), OP_FUA},
+    FILLED(1, 0),
+};
+/* One write to it lands long after others have written there again. Then the other disk dies. */
+static const struct op late[] = {
+    {OP_HANG, NULL, 0, 1, 0},
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(3), 0},
+    {OP_WRITE, "a", BLOCKS(20), BLOCKS(3), OP_FUA},
+    {OP_FILLED, NULL, 0, 0, 0},
+    {OP_LATE, NULL, 0, 0, 0},
+    {OP_LEAVE, NULL, 1, 0, 0},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(1), OP_FUA},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
 /* One more disk, beside writes that form groups. Then one of the first disks dies. */
 static const struct op added[] = {
     {OP_ADD, NULL, 0, 0, OP_WITH_NEXT},
@@ -111,6 +133,10 @@ const struct scenario return_scenarios[] = {
              leaves_and_returns, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
     SCENARIO("return-wide", "the same with three disks", mirror_of_three, written_volume,
              leaves_and_returns, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
+    SCENARIO("hang", "a disk hangs, leaves, answers again and returns", mirror, written_volume,
+             hung, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
+    SCENARIO("hang-late", "a write lands long after it was given up", mirror, written_volume, late,
+             .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
     SCENARIO("replace", "another disk takes the place of one that died", mirror_and_spare, disk_out,
              replaced, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
     SCENARIO("add", "a pool gets one more disk; then one of the first dies", mirror_and_spare,
