@@ -33,7 +33,7 @@ struct pool_seen {
     struct disk_seen {
         char state[16];
         uint64_t errors, healed;
-        bool full;
+        bool full, silent;
         char finding[sizeof(((struct pool_disk_info *)0)->finding)];
     } disk[POOL_DISKS_MAX];
     struct scrub_seen {

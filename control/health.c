@@ -184,7 +184,7 @@ static unsigned health_of_disks(const struct pool *pool)
             flags |= HEALTH_ERRORS;
         if (d.full)
             flags |= HEALTH_SPACE;
-        if (d.finding[0])
+        if (d.finding[0] || d.silent)
             flags |= HEALTH_DISKS;
     }
     return flags;

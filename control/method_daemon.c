@@ -33,13 +33,13 @@ static int daemon_info(struct control *c, const void *args, json_t **result, str
     (void)args;
     (void)err;
     struct reactor_features f = reactor_features(c->options.reactors[0]);
-    *result = json_pack(
-        "{s:s, s:i, s:s, s:s, s:b, s:i, s:I, s:o, s:{s:b, s:b, s:b, s:b}}", "version",
-        VPOOL_VERSION, "pid", (int)getpid(), "socket", c->config->socket, "state_dir",
-        c->config->state_dir, "started", c->started, "reactors", (int)c->options.reactor_count,
-        "uptime_ms", (json_int_t)((reactor_now_ns() - c->start_ns) / 1000000), "migrate_listen",
-        info_migrate_listen(c), "io", "single_issuer", f.single_issuer, "defer_taskrun",
-        f.defer_taskrun, "fixed_buffers", f.fixed_buffers, "fixed_files", f.fixed_files);
+    *result = json_pack("{s:s, s:i, s:s, s:s, s:b, s:i, s:I, s:o, s:{s:b, s:b, s:b}}", "version",
+                        VPOOL_VERSION, "pid", (int)getpid(), "socket", c->config->socket,
+                        "state_dir", c->config->state_dir, "started", c->started, "reactors",
+                        (int)c->options.reactor_count, "uptime_ms",
+                        (json_int_t)((reactor_now_ns() - c->start_ns) / 1000000), "migrate_listen",
+                        info_migrate_listen(c), "io", "single_issuer", f.single_issuer,
+                        "defer_taskrun", f.defer_taskrun, "fixed_buffers", f.fixed_buffers);
     return 0;
 }
 

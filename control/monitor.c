@@ -20,6 +20,25 @@ static void tell_state(struct control *c, const struct control_pool *p,
                       d->path, d->state, d->reason[0] ? ": " : "", d->reason);
 }
 
+static bool serves(const struct pool_disk_info *d)
+{
+    return strcmp(d->state, "online") == 0 || strcmp(d->state, "rebuilding") == 0;
+}
+
+/* One that leaves because of it is told of by its state. */
+static void look_at_silence(struct control *c, struct control_pool *p,
+                            const struct pool_disk_info *d, struct disk_seen *seen)
+{
+    bool was = p->seen.valid && seen->silent;
+    if (d->silent && !was)
+        control_event(c, VP_LOG_ERROR, "disk.silent", p->name, "disk %u (%s): %s", d->index,
+                      d->path, d->reason);
+    if (!d->silent && was && serves(d))
+        control_event(c, VP_LOG_INFO, "disk.silent", p->name, "disk %u (%s) answers again",
+                      d->index, d->path);
+    seen->silent = d->silent;
+}
+
 static void look_at_disk(struct control *c, struct control_pool *p, const struct pool_disk_info *d,
                          struct disk_seen *seen)
 {
@@ -46,6 +65,7 @@ static void look_at_disk(struct control *c, struct control_pool *p, const struct
                           ? "the file system that holds it is full, writes wait; make room there, "
                             "and they go on by themselves"
                           : "there is room again, writes go on");
+    look_at_silence(c, p, d, seen);
     if (d->finding[0] && (!p->seen.valid || strcmp(seen->finding, d->finding) != 0))
         control_event(c, VP_LOG_ERROR, "disk.changed", p->name, "disk %u (%s): %s", d->index,
                       d->path, d->finding);

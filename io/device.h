@@ -100,6 +100,9 @@ void io_dev_give_up(struct io_dev *dev);
 void io_dev_take_back(struct io_dev *dev);
 /* ANY. How many requests that were given up the kernel still has. They may change the device. */
 unsigned io_dev_late(const struct io_dev *dev);
+/* ANY. The same of all devices of the process. While there are some, the end of a thread may wait
+ * for the kernel. */
+unsigned io_late_requests(void);
 /* ANY. For how long a request has been in flight unanswered, in ns; 0: the device answers. */
 uint64_t io_dev_silent_ns(const struct io_dev *dev);
 

@@ -60,6 +60,13 @@
 #define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
 #endif
 
+static _Atomic unsigned late_requests; /* of all devices */
+
+unsigned io_late_requests(void)
+{
+    return atomic_load(&late_requests);
+}
+
 /* ---- the owner is told --------------------------------------------------------------------- */
 
 void io_dev_watch(struct io_dev *dev, CO void (*told)(void *arg), void *arg)
@@ -161,6 +168,7 @@ static struct io_op *late_new(const struct io_op *op, size_t more)
     late->batch = NULL;
     atomic_fetch_add(&op->dev->refs, 1);
     atomic_fetch_add(&op->dev->late, 1);
+    atomic_fetch_add(&late_requests, 1);
     return late;
 }
 
@@ -169,6 +177,7 @@ void io_late_complete(struct io_op *late)
     struct io_dev *dev = late->dev;
     hang_answered(dev);
     free(late);
+    atomic_fetch_sub(&late_requests, 1);
     if (atomic_fetch_sub(&dev->late, 1) == 1)
         vp_info("%s: all requests that were given up have ended", dev->info.path);
     io_dev_put(dev);

@@ -38,7 +38,7 @@ struct reactor_config {
 /* The ring's features found at run time, for `vpool status`. Tests switch them off with the
  * environment variable VPOOL_IO_DISABLE (a comma list of these names). */
 struct reactor_features {
-    bool single_issuer, defer_taskrun, fixed_buffers, fixed_files;
+    bool single_issuer, defer_taskrun, fixed_buffers;
 };
 
 /*

@@ -9,7 +9,7 @@
  * completions and they would still be fetched (tested by switching the limit off).
  *
  * The kernel's features are tried, best first, and used where they work: single issuer with
- * deferred task work (6.1), cooperative task work (5.19), none; registered files and buffers. For
+ * deferred task work (6.1), cooperative task work (5.19), none; registered buffers. For
  * tests, VPOOL_IO_DISABLE (a comma list) switches each of them off by its name.
  */
 #include "io/reactor_impl.h"
@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "base/verify.h"
+#include "io/buffer.h"
 #include "io/sanitize_impl.h"
 
 #include <errno.h>
@@ -28,7 +29,27 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "io/ring_struct_impl.h"
+struct ring {
+    struct io_uring uring;
+    struct reactor_features features;
+    struct reactor_figures *figures;
+    unsigned in_flight, limit; /* counted requests in the kernel or its queue; how many may be */
+    unsigned late;             /* of in_flight: nobody waits for them (ring_request_left)      */
+    unsigned in_flight_free;   /* of ring_submit_free                                          */
+    struct ring_req **slot;    /* [slots]: counted requests by the number that the kernel has  */
+    uint32_t *vacant;          /* [slots]: numbers; those from in_flight on are vacant         */
+    unsigned slots;
+    struct list waiting, waiting_free;  /* ring_req.link: no room yet                           */
+    unsigned driver_slot, driver_slots; /* in the table of buffers, behind the region's        */
+    bool driver_slots_taken;
+    bool enabled, running;
+    bool wait_by_poll; /* not in io_uring_enter, for valgrind */
+
+    struct ring_req wake, cancel_wake; /* the read on the mailbox's eventfd */
+    bool wake_armed;
+    int event_fd;
+    uint64_t wake_value;
+};
 
 bool ring_feature_disabled(const char *name)
 {
@@ -176,8 +197,6 @@ int ring_new(const struct reactor_config *config, struct reactor_figures *figure
     list_init(&ring->waiting);
     list_init(&ring->waiting_free);
     setup_buffers(ring, config);
-    ring->features.fixed_files = !ring_feature_disabled("fixed_files") &&
-                                 io_uring_register_files_sparse(&ring->uring, RING_FILES) == 0;
     *out = ring;
     return 0;
 }
@@ -205,7 +224,6 @@ void ring_start(struct ring *ring)
     ring->enabled = true;
     ring->running = true;
     ring->wake_armed = true;
-    ring_files_join(ring);
     ring_submit_free(ring, &ring->wake);
 }
 
@@ -222,7 +240,6 @@ static void cancel_wake_done(struct ring_req *req, int res)
 
 void ring_stop(struct ring *ring)
 {
-    ring_files_leave(ring);
     ring->running = false;
     if (ring->wake_armed) {
         ring->cancel_wake = (struct ring_req){.prep = cancel_wake_prep, .done = cancel_wake_done};
@@ -459,8 +476,6 @@ static int enter(struct ring *ring, uint64_t timeout_ns)
 
 unsigned ring_turn(struct ring *ring, uint64_t timeout_ns)
 {
-    if (ring->files_stale)
-        ring_files_let_go(ring);
     feed_waiting(ring);
     int rc = enter(ring, timeout_ns);
     /* EAGAIN, EBUSY: the kernel is short of something until we took completions. */

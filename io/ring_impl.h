@@ -11,7 +11,6 @@
 #include <stdint.h>
 
 struct ring;
-struct ring_files;
 
 /* Any thread. `figures` are counted into; `event_fd` wakes the ring. */
 int ring_new(const struct reactor_config *config, struct reactor_figures *figures, int event_fd,
@@ -59,20 +58,5 @@ bool ring_register_buffer(struct ring *ring, unsigned index, void *base, size_t 
 /* See io_driver_slots_get. */
 unsigned ring_driver_slots_get(struct ring *ring, unsigned count);
 void ring_driver_slots_put(struct ring *ring);
-
-/* ---- ring_files.c: descriptors registered in every ring that uses them --------------------- */
-
-/* In each device that has a descriptor. */
-struct ring_file {
-    int fd;
-    int slot;                    /* the same in all rings; -1 when all are taken */
-    _Atomic unsigned ring_count; /* in how many it is registered                */
-};
-
-void ring_file_init(struct ring_file *file, int fd);
-/* Returns when no ring holds the descriptor any more (each ring lets go in its own thread). */
-void ring_file_fini(struct ring_file *file);
-/* Points the entry, prepared with file->fd, to the registered one, if that is possible. */
-void ring_file_use(struct ring *ring, struct ring_file *file, struct io_uring_sqe *sqe);
 
 #endif

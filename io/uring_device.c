@@ -96,7 +96,6 @@ static void transfer_prep(struct ring_req *req, struct io_uring_sqe *sqe)
     }
     if (!is_read && (op->flags & IO_FUA || d->buffered))
         sqe->rw_flags = RWF_DSYNC;
-    ring_file_use(reactor_current->ring, &d->file, sqe);
 }
 
 static bool uses_discard_command(struct uring_device *d, const struct io_op *op)
@@ -127,7 +126,6 @@ static void command_prep(struct ring_req *req, struct io_uring_sqe *sqe)
         prep_discard_command(op, sqe, d->fd);
     else
         io_uring_prep_fallocate(sqe, d->fd, hole_mode(d, op), (off_t)op->offset, (off_t)op->len);
-    ring_file_use(reactor_current->ring, &d->file, sqe);
 }
 
 /* ---- completing ---------------------------------------------------------------------------- */
@@ -279,7 +277,6 @@ static int close_blocking(void *fd)
 static CO void uring_close(struct io_dev *dev)
 {
     struct uring_device *d = container_of(dev, struct uring_device, dev);
-    ring_file_fini(&d->file);
     if (offload_run(close_blocking, &d->fd) == VP_E_NO_MEMORY) /* no thread */
         close(d->fd);
 }

@@ -15,7 +15,6 @@ struct uring_device {
     bool buffered;  /* through the page cache, and so each write with RWF_DSYNC (W1)      */
     /* Ways that the kernel turned out not to know, any reactor: not tried again. */
     _Atomic bool no_discard_command, no_punch;
-    struct ring_file file;
 };
 
 int uring_device_open(const char *path, unsigned flags, struct io_dev **out, struct vp_error *err);

@@ -206,7 +206,6 @@ int uring_device_open(const char *path, unsigned flags, struct io_dev **out, str
             close(d->fd);
         return rc;
     }
-    ring_file_init(&d->file, d->fd);
     *out = &steal(d)->dev;
     return 0;
 }

@@ -7,6 +7,7 @@
 #include "control/config.h"
 #include "control/control.h"
 #include "control/state.h"
+#include "io/device.h"
 #include "io/reactor.h"
 #include "tools/vpoold/takeover.h"
 
@@ -354,6 +355,25 @@ static int start(struct daemon *d, const struct options *o, struct vp_error *err
     return rc;
 }
 
+/*
+ * A thread whose ring has a request that a disk does not end may stay in the kernel for as long,
+ * and the process with it, as a zombie. Everything else is closed by now, the pools and their other
+ * disks too. So the next daemon can begin as soon as nobody has the state directory any more.
+ */
+static void leave_hung_requests(struct daemon *d, int rc)
+{
+    unsigned late = io_late_requests();
+    if (!late)
+        return;
+    vp_warn("vpoold ends while %u requests to disks that do not answer have not ended; its process "
+            "may stay until they do",
+            late);
+    if (d->lock_fd >= 0)
+        close(d->lock_fd);
+    (void)fflush(NULL);
+    _exit(rc ? 1 : 0);
+}
+
 static int run(struct daemon *d, const struct options *o)
 {
     struct vp_error err = {0};
@@ -364,6 +384,7 @@ static int run(struct daemon *d, const struct options *o)
         reactor_run(d->reactor[0], control_main, d->control);
         rc = control_result(d->control);
     }
+    leave_hung_requests(d, rc);
     end_threads(d);
     control_free(d->control);
     return rc ? 1 : 0;

@@ -156,10 +156,8 @@ static void the_kernels_features_can_be_missing_one_by_one_and_all(void **state)
     everything_works_without("defer_taskrun");
     everything_works_without("single_issuer");
     everything_works_without("fixed_buffers");
-    everything_works_without("fixed_files");
     everything_works_without("inline_io");
-    everything_works_without(
-        "single_issuer,defer_taskrun,coop_taskrun,fixed_buffers,fixed_files,inline_io");
+    everything_works_without("single_issuer,defer_taskrun,coop_taskrun,fixed_buffers,inline_io");
 }
 
 static void look_at_features(void *arg)
@@ -172,12 +170,12 @@ static void disabled_features_are_off(void **state)
     (void)state;
     struct reactor_features f;
     on_reactor(NULL, look_at_features, &f);
-    print_message("single_issuer %d, defer_taskrun %d, fixed_buffers %d, fixed_files %d\n",
-                  f.single_issuer, f.defer_taskrun, f.fixed_buffers, f.fixed_files);
-    setenv("VPOOL_IO_DISABLE", "single_issuer,fixed_buffers,fixed_files", 1);
+    print_message("single_issuer %d, defer_taskrun %d, fixed_buffers %d\n", f.single_issuer,
+                  f.defer_taskrun, f.fixed_buffers);
+    setenv("VPOOL_IO_DISABLE", "single_issuer,fixed_buffers", 1);
     on_reactor(NULL, look_at_features, &f);
     unsetenv("VPOOL_IO_DISABLE");
-    assert_false(f.single_issuer || f.defer_taskrun || f.fixed_buffers || f.fixed_files);
+    assert_false(f.single_issuer || f.defer_taskrun || f.fixed_buffers);
 }
 
 static void read_into_plain_memory(void *arg)
@@ -436,7 +434,7 @@ static void a_block_device_works_as_a_file_does(void **state)
         skip();
     }
     on_reactor(NULL, use_loop_device, NULL);
-    setenv("VPOOL_IO_DISABLE", "fixed_files,fixed_buffers", 1);
+    setenv("VPOOL_IO_DISABLE", "fixed_buffers", 1);
     on_reactor(NULL, use_loop_device, NULL);
     unsetenv("VPOOL_IO_DISABLE");
     char command[128];

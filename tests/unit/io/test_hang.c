@@ -49,7 +49,6 @@ static void pipe_open(struct pipe_dev *p)
         (struct io_dev_info){.size_bytes = 1 << 30, .sector_bytes = 512, .atomic_bytes = 512};
     (void)snprintf(p->d->dev.info.path, sizeof(p->d->dev.info.path), "pipe");
     p->d->fd = fd[0];
-    ring_file_init(&p->d->file, fd[0]);
     p->other_end = fd[1];
 }
 
