@@ -38,6 +38,7 @@ struct io_dev_info {
     bool can_zero;         /* write-zeroes is cheaper than writing zeros                       */
     bool rotational;
     bool is_file;
+    bool is_loop; /* a block device made of a file */
     char path[256];
 };
 
@@ -83,9 +84,12 @@ const struct io_dev_info *io_dev_info(const struct io_dev *dev);
 /* ---- a device that does not answer (hang.c) ------------------------------------------------ */
 
 /* A request that is in flight for so long on a device that answered nothing meanwhile means that
- * the device is silent. A file system stalls for longer than a disk, and it comes back. */
-#define IO_SILENT_NS      UINT64_C(1500000000)
-#define IO_FILE_SILENT_NS UINT64_C(10000000000)
+ * the device is silent. A rotating disk may need seconds for a flush, in which it does nothing
+ * else, and 7 s for a sector that it cannot read. A file system below a file or a loop device
+ * stalls for longer, and comes back. */
+#define IO_SILENT_NS            UINT64_C(1500000000)
+#define IO_ROTATIONAL_SILENT_NS UINT64_C(8000000000)
+#define IO_FILE_SILENT_NS       UINT64_C(10000000000)
 /* So many times as long where the device does answer other requests. */
 #define IO_LOST_TIMES 10U
 

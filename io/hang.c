@@ -211,11 +211,18 @@ static uint64_t age_of(const struct reactor *r, const struct io_op *op)
     return reactor_clock_ns > since ? reactor_clock_ns - since : 0;
 }
 
+static uint64_t patience_with(const struct io_dev_info *info)
+{
+    return info->is_file || info->is_loop ? IO_FILE_SILENT_NS
+           : info->rotational             ? IO_ROTATIONAL_SILENT_NS
+                                          : IO_SILENT_NS;
+}
+
 /* Whether the operation is to be given up. Notes what it says about its device. */
 static bool op_look(const struct reactor *r, const struct io_op *op)
 {
     struct io_dev *dev = op->dev;
-    uint64_t patience = dev->info.is_file ? IO_FILE_SILENT_NS : IO_SILENT_NS, age = age_of(r, op);
+    uint64_t patience = patience_with(&dev->info), age = age_of(r, op);
     if (atomic_load(&dev->given_up))
         return age >= SCAN_NS; /* H5 */
     if (age < patience)

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <linux/major.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +108,7 @@ static int open_block(struct uring_device *d, const char *path, unsigned flags, 
     info->can_discard = queue_number(dev, "discard_max_bytes") > 0;
     info->can_zero = queue_number(dev, "write_zeroes_max_bytes") > 0;
     info->rotational = queue_number(dev, "rotational") != 0;
+    info->is_loop = major(dev) == LOOP_MAJOR;
     return 0;
 }
 

@@ -4,6 +4,7 @@ need dmsetup python3
 modprobe dm-mod 2>/dev/null
 trap 'rc=$?; dmsetup resume slow 2>/dev/null; sleep 0.5; (exit $rc); guest_end' EXIT
 dmsetup create slow --table "0 $(blockdev --getsz /dev/vdb) linear /dev/vdb 0" || skip "no device mapper here"
+echo 0 >"/sys/block/$(basename "$(readlink -f /dev/mapper/slow)")/queue/rotational"
 second=/dev/mapper/slow
 pool --raid mirror
 ok vpool volume create tank/m --size 256M
