@@ -339,6 +339,8 @@ void control_job_disk(const struct control_pool *p, const struct pool_job *j,
 /* What a job works on, for people: "POOL/VOL" by the volume's present name or by the one that it
  * had; of a rebuild "disk 1 (PATH) of POOL". */
 #define JOB_SUBJECT_BYTES (VOLUME_FULL_NAME_BYTES + 300)
+/* Its `volume` is the index of a disk. */
+bool control_job_is_of_disk(const struct pool_job *j);
 void control_job_subject(const struct control_pool *p, const struct pool_job *j,
                          char out[static JOB_SUBJECT_BYTES]);
 /* The volume alone. The job is no rebuild. */

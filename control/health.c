@@ -193,7 +193,8 @@ static unsigned health_of_disks(const struct pool *pool)
 static int note_paused(struct pool_job *j, void *arg)
 {
     unsigned *flags = arg;
-    if (j->state == POOL_JOB_PAUSED && j->kind != POOL_JOB_SCRUB) /* it leaves nothing undone */
+    bool leaves_nothing_undone = j->kind == POOL_JOB_SCRUB || j->kind == POOL_JOB_BALANCE;
+    if (j->state == POOL_JOB_PAUSED && !leaves_nothing_undone)
         *flags |= HEALTH_JOBS;
     return 0;
 }

@@ -30,25 +30,34 @@ void control_job_disk(const struct control_pool *p, const struct pool_job *j,
         pool_disk_info_get(pool, j->volume, out);
 }
 
+bool control_job_is_of_disk(const struct pool_job *j)
+{
+    return j->kind == POOL_JOB_REBUILD || j->kind == POOL_JOB_REMOVE;
+}
+
 void control_job_subject(const struct control_pool *p, const struct pool_job *j,
                          char out[static JOB_SUBJECT_BYTES])
 {
     struct pool_disk_info d;
-    if (j->kind == POOL_JOB_SCRUB) {
+    if (j->kind == POOL_JOB_SCRUB || j->kind == POOL_JOB_BALANCE) {
         (void)snprintf(out, JOB_SUBJECT_BYTES, "%s", p->name);
         return;
     }
-    if (j->kind != POOL_JOB_REBUILD) {
+    if (!control_job_is_of_disk(j)) {
         control_job_volume(p, j, out);
         return;
     }
     control_job_disk(p, j, &d);
-    (void)snprintf(out, JOB_SUBJECT_BYTES, "disk %u (%s) of %s", d.index, d.path, p->name);
+    if (d.removed)
+        (void)snprintf(out, JOB_SUBJECT_BYTES, "disk %u of %s", d.index, p->name);
+    else
+        (void)snprintf(out, JOB_SUBJECT_BYTES, "disk %u (%s) of %s", d.index, d.path, p->name);
 }
 
 const struct pool_job *control_disk_job(const struct control_pool *p, unsigned disk)
 {
-    return volumes_fill_job(p->vs, disk);
+    const struct pool_job *j = volumes_evacuation_job(p->vs, disk);
+    return j ? j : volumes_fill_job(p->vs, disk);
 }
 
 /* ---- events ---------------------------------------------------------------------------------- */
@@ -68,12 +77,12 @@ static bool is_quick(const struct pool_job *j)
 static void job_tell(const struct jobs_look *w, const struct pool_job *j)
 {
     char subject[JOB_SUBJECT_BYTES], what[JOB_SUBJECT_BYTES + 32], size[24];
-    bool rebuild = j->kind == POOL_JOB_REBUILD;
+    bool of_disk = control_job_is_of_disk(j);
     control_job_subject(w->p, j, subject);
-    (void)snprintf(what, sizeof(what), "%s%s%s", pool_job_kind_name(j->kind), rebuild ? " of " : "",
-                   rebuild ? subject : "");
+    (void)snprintf(what, sizeof(what), "%s%s%s", pool_job_kind_name(j->kind), of_disk ? " of " : "",
+                   of_disk ? subject : "");
 #define TELL(level, event, fmt, ...)                                                               \
-    control_event(w->c, level, event, rebuild ? w->p->name : subject,                              \
+    control_event(w->c, level, event, of_disk ? w->p->name : subject,                              \
                   "job %s/%" PRIu32 " (%s) " fmt, w->p->name, j->id, what, __VA_ARGS__)
     switch (j->state) {
     case POOL_JOB_RUNNING:
@@ -96,9 +105,10 @@ static void job_tell(const struct jobs_look *w, const struct pool_job *j)
         break;
     case POOL_JOB_CANCELLED:
         TELL(VP_LOG_INFO, "job.cancelled", "is cancelled: %s",
-             rebuild                     ? "the disk has left service"
-             : j->kind == POOL_JOB_SCRUB ? "by request"
-                                         : "its volume was deleted");
+             j->kind == POOL_JOB_REBUILD ? "the disk has left service"
+             : j->kind == POOL_JOB_SCRUB || j->kind == POOL_JOB_BALANCE || of_disk
+                 ? "by request"
+                 : "its volume was deleted");
         break;
     case POOL_JOB_ENDING:
         break;

@@ -190,6 +190,8 @@ static json_t *iostat_disks(const struct control_pool *p, bool buckets)
     for (unsigned i = 0; i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
+        if (d.removed)
+            continue;
         json_t *entry = show_disk_figures(&d, buckets);
         const char *path = d.path[0] ? d.path : p->history.disk[i].place.path;
         failed |= !entry || json_object_set_new(entry, "path", path_shown(path)) ||

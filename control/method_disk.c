@@ -11,7 +11,7 @@
 struct disk_args {
     const char *pool, *disk, *path;
     uint64_t limit;
-    bool force, spare, dry_run;
+    bool force, spare, dry_run, cancel;
 };
 static const struct param online_params[] = {
     PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
@@ -36,7 +36,16 @@ static const struct param add_params[] = {PARAM(struct disk_args, pool, PARAM_ST
                                           {0}};
 static const struct param remove_params[] = {
     PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
-    PARAM(struct disk_args, path, PARAM_PATH, true, 0, 0),
+    PARAM(struct disk_args, disk, PARAM_STRING, true, 0, 0),
+    PARAM(struct disk_args, limit, PARAM_NUMBER, false, 0, INT64_MAX),
+    PARAM(struct disk_args, cancel, PARAM_BOOL, false, 0, 0),
+    PARAM(struct disk_args, dry_run, PARAM_BOOL, false, 0, 0),
+    {0}};
+static const struct param rebalance_params[] = {
+    PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
+    PARAM(struct disk_args, limit, PARAM_NUMBER, false, 0, INT64_MAX),
+    PARAM(struct disk_args, cancel, PARAM_BOOL, false, 0, 0),
+    PARAM(struct disk_args, dry_run, PARAM_BOOL, false, 0, 0),
     {0}};
 static const struct param offline_params[] = {
     PARAM(struct disk_args, pool, PARAM_STRING, true, 0, 0),
@@ -81,16 +90,16 @@ static int disk_find(const struct control_pool *p, const char *text, struct pool
     }
     for (unsigned i = 0; i < count && !is_number(text); i++) {
         pool_disk_info_get(pool, i, out);
-        enum match m = disk_match(p, out, text);
+        enum match m = out->removed ? MATCH_NONE : disk_match(p, out, text);
         found[m]++;
         at = m > best ? i : at;
         best = m > best ? m : best;
     }
-    if (best != MATCH_NONE && found[best] == 1) {
-        pool_disk_info_get(pool, at, out);
-        return 0;
-    }
     if (best != MATCH_NONE)
+        pool_disk_info_get(pool, at, out);
+    if (best != MATCH_NONE && found[best] == 1 && !out->removed)
+        return 0;
+    if (best != MATCH_NONE && !out->removed)
         return vp_fail(err, VP_E_NOT_FOUND,
                        "%u disks of the pool %s were at %.200s: give the number or the uuid of one",
                        found[best], p->name, text);
@@ -353,17 +362,107 @@ static CO int add(struct control *c, const void *args, json_t **result, struct v
     return rc;
 }
 
-static CO int remove_spare(struct control *c, const void *args, json_t **result,
-                           struct vp_error *err)
+static CO int spare_remove(struct control *c, struct control_pool *p, const struct disk_args *a,
+                           json_t **result, struct vp_error *err)
+{
+    if (a->dry_run || a->cancel || a->limit)
+        return vp_fail(err, VP_E_RPC_PARAMS, "%s is a spare, which is empty: it goes at once",
+                       a->disk);
+    int rc = spares_remove(c, p, a->disk, err);
+    if (!rc)
+        *result = json_pack("{s:s, s:o}", "pool", p->name, "spares", spares_json(p));
+    return rc;
+}
+
+/* CO. A disk gives what it has to others, as a job. */
+static CO int disk_leaves(struct control *c, struct control_pool *p, const struct disk_args *a,
+                          unsigned i, json_t **result, struct vp_error *err)
+{
+    struct pool *pool = volumes_pool(p->vs);
+    struct pool_leave_plan plan;
+    struct pool_disk_info d;
+    int rc = a->dry_run ? pool_disk_leave_check(pool, i, &plan, err)
+                        : pool_disk_leave_begin(pool, i, err);
+    if (!rc && a->dry_run)
+        *result = plan_json(p, i, NULL, POOL_NO_DISK, POOL_NO_DISK);
+    if (rc || a->dry_run)
+        return rc;
+    pool_disk_info_get(pool, i, &d);
+    control_event(c, VP_LOG_INFO, "disk.leaves", p->name,
+                  "disk %u (%s) is to be removed: what it has moves to other disks", i, d.path);
+    (void)snprintf(p->seen.disk[i].state, sizeof(p->seen.disk[i].state), "%s", d.state);
+    rc = volumes_disk_leaves(p->vs, a->limit);
+    if (rc)
+        return vp_fail(err, rc, "pool %s: disk %u is to be removed, but its job: %s", p->name, i,
+                       vp_err_text(rc));
+    *result = disk_json(p, i);
+    return 0;
+}
+
+static CO int disk_remove(struct control *c, struct control_pool *p, const struct disk_args *a,
+                          json_t **result, struct vp_error *err)
+{
+    struct pool_disk_info d;
+    int rc = disk_find(p, a->disk, &d, err);
+    if (rc)
+        return rc;
+    if (!a->cancel)
+        return disk_leaves(c, p, a, d.index, result, err);
+    rc = volumes_disk_stays(p->vs, d.index, err);
+    if (!rc)
+        *result = disk_json(p, d.index);
+    return rc;
+}
+
+static CO int remove_one(struct control *c, const void *args, json_t **result, struct vp_error *err)
 {
     const struct disk_args *a = args;
     struct control_pool *p;
     int rc = control_pool_get_open(c, a->pool, &p, err);
     if (rc)
         return rc;
-    rc = spares_remove(c, p, a->path, err);
-    if (!rc)
-        *result = json_pack("{s:s, s:o}", "pool", p->name, "spares", spares_json(p));
+    rc = spares_have(p, a->disk) ? spare_remove(c, p, a, result, err)
+                                 : disk_remove(c, p, a, result, err);
+    control_pool_put(p);
+    return rc;
+}
+
+/* ---- data move to emptier disks -------------------------------------------------------------- */
+
+static json_t *balance_json(const struct control_pool *p, uint64_t bytes, bool dry_run)
+{
+    char name[JOB_NAME_BYTES];
+    const struct pool_job *j = volumes_balance_job(p->vs);
+    return json_pack("{s:s, s:b, s:I, s:s?}", "pool", p->name, "dry_run", dry_run, "bytes",
+                     (json_int_t)bytes, "job", j ? control_job_name(p, j->id, name) : NULL);
+}
+
+static CO int balance_one(struct control *c, struct control_pool *p, const struct disk_args *a,
+                          json_t **result, struct vp_error *err)
+{
+    uint64_t bytes = pool_unbalanced_bytes(volumes_pool(p->vs));
+    int rc = 0;
+    if (a->cancel)
+        rc = volumes_balance_stop(p->vs, err);
+    else if (!a->dry_run)
+        rc = volumes_balance_start(p->vs, a->limit, err);
+    if (rc)
+        return rc;
+    if (!a->cancel && !a->dry_run)
+        control_event(c, VP_LOG_INFO, "pool.rebalance", p->name,
+                      "data move to emptier disks, by request");
+    *result = balance_json(p, bytes, a->dry_run);
+    return 0;
+}
+
+static CO int rebalance(struct control *c, const void *args, json_t **result, struct vp_error *err)
+{
+    const struct disk_args *a = args;
+    struct control_pool *p;
+    int rc = control_pool_get_open(c, a->pool, &p, err);
+    if (rc)
+        return rc;
+    rc = balance_one(c, p, a, result, err);
     control_pool_put(p);
     return rc;
 }
@@ -410,6 +509,7 @@ static CO int offline(struct control *c, const void *args, json_t **result, stru
 const struct method methods_disk[] = {{"pool.online", online_params, METHOD_ALONE, online},
                                       {"pool.replace", replace_params, METHOD_ALONE, replace},
                                       {"pool.add", add_params, METHOD_ALONE, add},
-                                      {"pool.remove", remove_params, METHOD_ALONE, remove_spare},
+                                      {"pool.remove", remove_params, METHOD_ALONE, remove_one},
+                                      {"pool.rebalance", rebalance_params, METHOD_ALONE, rebalance},
                                       {"pool.offline", offline_params, METHOD_ALONE, offline},
                                       {0}};

@@ -19,7 +19,7 @@ static json_t *number_or_null(bool there, uint64_t n)
 static json_t *job_volume(const struct control_pool *p, const struct pool_job *j)
 {
     char volume[VOLUME_FULL_NAME_BYTES];
-    if (j->kind == POOL_JOB_REBUILD || j->kind == POOL_JOB_SCRUB)
+    if (control_job_is_of_disk(j) || j->kind == POOL_JOB_SCRUB || j->kind == POOL_JOB_BALANCE)
         return json_null();
     control_job_volume(p, j, volume);
     return json_string(volume);
@@ -28,7 +28,7 @@ static json_t *job_volume(const struct control_pool *p, const struct pool_job *j
 static json_t *job_disk(const struct control_pool *p, const struct pool_job *j)
 {
     struct pool_disk_info d;
-    if (j->kind != POOL_JOB_REBUILD)
+    if (!control_job_is_of_disk(j))
         return json_null();
     control_job_disk(p, j, &d);
     return json_pack("{s:i, s:o}", "index", (int)d.index, "path", path_shown(d.path));

@@ -6,13 +6,20 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What brings a disk into service again tells it itself (disk.returns, disk.replaced). */
+/* What brings a disk into service again tells it itself (disk.returns, disk.replaced), and what
+ * lets it go (disk.leaves). */
 static void tell_state(struct control *c, const struct control_pool *p,
-                       const struct pool_disk_info *d)
+                       const struct pool_disk_info *d, const char *before)
 {
-    if (strcmp(d->state, "rebuilding") == 0)
+    if (strcmp(d->state, "rebuilding") == 0 || strcmp(d->state, "removing") == 0)
         return;
-    if (strcmp(d->state, "online") == 0)
+    if (d->removed)
+        control_event(c, VP_LOG_INFO, "disk.removed", p->name,
+                      "disk %u is empty, and no disk of the pool any more", d->index);
+    else if (strcmp(before, "removing") == 0 && strcmp(d->state, "online") == 0)
+        control_event(c, VP_LOG_INFO, "disk.stays", p->name,
+                      "disk %u (%s) stays, with what has not moved", d->index, d->path);
+    else if (strcmp(d->state, "online") == 0)
         control_event(c, VP_LOG_INFO, "disk.rebuilt", p->name,
                       "disk %u (%s) has what it lacked, and counts again", d->index, d->path);
     else
@@ -49,8 +56,8 @@ static void look_at_disk(struct control *c, struct control_pool *p, const struct
                  figure_get(&d->io->figures.checksum_errors);
         healed = figure_get(&d->io->figures.healed_blocks);
     }
-    if (p->seen.valid && strcmp(seen->state, d->state) != 0)
-        tell_state(c, p, d);
+    if ((p->seen.valid || seen->state[0]) && strcmp(seen->state, d->state) != 0)
+        tell_state(c, p, d, seen->state);
     if (p->seen.valid && (errors > seen->errors || healed > seen->healed))
         control_event(c, VP_LOG_WARN, "disk.errors", p->name,
                       "disk %u (%s): %" PRIu64 " errors (%" PRIu64 " more), %" PRIu64

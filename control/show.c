@@ -141,7 +141,7 @@ static json_t *disks_json(const struct control_pool *p)
     for (unsigned i = 0; list && i < pool_disk_count(pool); i++) {
         struct pool_disk_info d;
         pool_disk_info_get(pool, i, &d);
-        if (json_array_append_new(list, disk_json(p, &d)))
+        if (!d.removed && json_array_append_new(list, disk_json(p, &d)))
             break;
     }
     return list;
@@ -207,6 +207,16 @@ static void warn_rebuild(json_t *list, const struct control_pool *p, const struc
     warn_command(list, command);
 }
 
+static void warn_leaving(json_t *list, const struct control_pool *p, const struct pool_disk_info *d,
+                         const char *name)
+{
+    char command[100];
+    warn(list, "it goes on by itself, and after a restart too; `vpool jobs` shows how far it is",
+         "disk %u (%s) is being removed: what it has moves to other disks", d->index, name);
+    (void)snprintf(command, sizeof(command), "vpool jobs %s", p->name);
+    warn_command(list, command);
+}
+
 /* A disk that is out, by the state that it is in. */
 static void warn_out(json_t *list, const struct control_pool *p, const struct pool_disk_info *d,
                      const char *name)
@@ -231,11 +241,15 @@ static void warn_disks(json_t *list, const struct control_pool *p)
         struct pool_disk_info d;
         char name[400];
         pool_disk_info_get(pool, i, &d);
+        if (d.removed)
+            continue;
         disk_name(&d, &p->history.disk[i].place, name, sizeof(name));
         if (strcmp(d.state, "rebuilding") == 0)
             warn_rebuild(list, p, &d, name);
-        else if (strcmp(d.state, "online") != 0)
+        else if (strcmp(d.state, "online") != 0 && strcmp(d.state, "removing") != 0)
             warn_out(list, p, &d, name);
+        if (d.leaves)
+            warn_leaving(list, p, &d, name);
         if (d.full)
             warn(list, "make room in that file system; writes go on by themselves",
                  "disk %u (%s): writes wait, because the file system that holds it is full",
@@ -351,7 +365,8 @@ static int warn_job(struct pool_job *j, void *arg)
 {
     struct jobs_paused *w = arg;
     char job[JOB_NAME_BYTES], subject[JOB_SUBJECT_BYTES], size[24], command[100];
-    if (j->state != POOL_JOB_PAUSED || j->kind == POOL_JOB_SCRUB || w->count++ >= JOBS_NAMED)
+    if (j->state != POOL_JOB_PAUSED || j->kind == POOL_JOB_SCRUB || j->kind == POOL_JOB_BALANCE ||
+        w->count++ >= JOBS_NAMED)
         return 0;
     control_job_name(w->p, j->id, job);
     control_job_subject(w->p, j, subject);
@@ -359,6 +374,9 @@ static int warn_job(struct pool_job *j, void *arg)
         warn(w->list, "resume the job: writes that wait for space may need what it holds",
              "job %s, the deletion of %s, is paused and holds %s", job, subject,
              bytes_format_size(j->total - j->done, size, sizeof(size)));
+    else if (j->kind == POOL_JOB_REMOVE)
+        warn(w->list, "resume the job, or `vpool remove POOL DISK --cancel`",
+             "job %s, the removal of %s, is paused", job, subject);
     else if (j->kind == POOL_JOB_REBUILD)
         warn(w->list, "resume the job",
              "job %s, the rebuild of %s, is paused: until it ends, data have a copy less", job,

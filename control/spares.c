@@ -159,10 +159,7 @@ CO int spares_remove(struct control *c, struct control_pool *p, const char *path
     struct spares *s = &p->spares;
     struct spare *spare = spare_find(p, path);
     if (!spare)
-        return vp_fail(err, VP_E_NOT_FOUND,
-                       "%s is no spare of pool %s; to move data off a disk is not supported by "
-                       "this release",
-                       path, p->name);
+        return vp_fail(err, VP_E_NOT_FOUND, "%s is no spare of pool %s", path, p->name);
     const struct spare was = *spare;
     spare_drop(s, spare);
     int rc = spares_save(p, err);
@@ -172,6 +169,14 @@ CO int spares_remove(struct control *c, struct control_pool *p, const char *path
     }
     control_event(c, VP_LOG_INFO, "spare.removed", p->name, "%s is no spare any more", path);
     return 0;
+}
+
+bool spares_have(const struct control_pool *p, const char *path)
+{
+    for (unsigned i = 0; i < p->spares.count; i++)
+        if (strcmp(p->spares.spare[i].path, path) == 0)
+            return true;
+    return false;
 }
 
 json_t *spares_json(const struct control_pool *p)
@@ -213,7 +218,8 @@ CO void spares_look(struct control *c, struct control_pool *p)
 /* For so long it may come back by itself; 0: it is not replaced. */
 static uint64_t patience_ns(const struct control *c, const struct pool_disk_info *d)
 {
-    if (d->by_request || strcmp(d->state, "online") == 0 || strcmp(d->state, "rebuilding") == 0)
+    if (d->by_request || d->removed || d->leaves || strcmp(d->state, "online") == 0 ||
+        strcmp(d->state, "rebuilding") == 0)
         return 0;
     bool gone = strcmp(d->state, "missing") == 0;
     return max_u64(gone ? c->config->spare_after_missing_s : c->config->spare_after_s, 1) *

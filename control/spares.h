@@ -46,6 +46,7 @@ void spares_load(struct control_pool *p);
 CO int spares_add(struct control *c, struct control_pool *p, const char *path, bool force,
                   struct vp_error *err) must_check;
 /* VP_E_NOT_FOUND; those of pool_property_set. */
+bool spares_have(const struct control_pool *p, const char *path);
 CO int spares_remove(struct control *c, struct control_pool *p, const char *path,
                      struct vp_error *err) must_check;
 /* Each minute: whether they can be used. Waits for devices, so without control.lock; the pool is

@@ -168,7 +168,9 @@ CO int pool_device_check(struct pool *p, const char *path, bool wipe, uint64_t *
     char have[16], need[16];
     *size_bytes = size;
     for (unsigned i = 0; i < p->disk_count; i++)
-        least = min_u64(least, pool_disk_least_bytes(&p->disk[i]));
+        least = p->disk[i].state == POOL_DISK_NONE
+                    ? least
+                    : min_u64(least, pool_disk_least_bytes(&p->disk[i]));
     if (size < least)
         rc = vp_fail(err, VP_E_DISK_TOO_SMALL, "%s has %s; the smallest disk of pool %s uses %s",
                      path, bytes_format_size(size, have, sizeof(have)), p->name,

@@ -42,7 +42,7 @@ bool pool_chunk_locate(struct pool *p, struct pchunk c, struct raid_group **grou
     struct pool_group *g = group_of_arena(p, pchunk_arena(c), &arena);
     if (!g || pchunk_index(c) >= g->arena_chunks)
         return false;
-    *group = &g->raid;
+    *group = g->raid;
     *at_bytes = ((uint64_t)arena * g->arena_chunks + pchunk_index(c)) << p->space->chunk_shift;
     return true;
 }
@@ -53,7 +53,7 @@ static void describe(const struct pool *p, struct pool_group *g, uint32_t index,
     const struct pool_space_map *s = p->space;
     *out = (struct pool_arena){
         .number = (g->first_slot << s->slot_shift) + index,
-        .group = &g->raid,
+        .group = g->raid,
         .at_bytes = (uint64_t)index * g->arena_chunks << s->chunk_shift,
         .chunks = g->arena_chunks,
     };
@@ -383,7 +383,7 @@ static void give_back_empty(struct pool *p, struct pool_group *g)
         return;
     struct pool_batch b;
     pool_batch_init(&b);
-    pool_batch_delete(&b, POOL_RECORD_GROUP, 0, g->raid.id);
+    pool_batch_delete(&b, POOL_RECORD_GROUP, 0, g->raid->id);
     if (pool_log_append_nowait(p, &b) == 0)
         pool_group_drop(p, g);
     pool_batch_fini(&b);
@@ -484,9 +484,9 @@ static bool disk_lost_writes(const struct raid_disk *d)
 static bool group_lost_writes(const struct pool_group *g)
 {
     bool lost = false;
-    for (unsigned m = 0; m < g->raid.width; m++)
-        lost |= disk_lost_writes(g->raid.disk[m]);
-    return lost && !raid_group_is_alive(&g->raid);
+    for (unsigned m = 0; m < g->raid->width; m++)
+        lost |= disk_lost_writes(g->raid->disk[m]);
+    return lost && !raid_group_is_alive(g->raid);
 }
 
 /* Whether the owner has a lease in the slot, of a group that lost writes. */

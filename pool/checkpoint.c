@@ -62,6 +62,8 @@ static CO int checkpoint_make(struct pool *p)
     int rc = pool_meta_is_narrow(p) ? pool_meta_widen(p) : 0;
     if (!rc && p->checkpoint.fill)
         rc = pool_meta_fill(p, p->checkpoint.fill);
+    if (!rc && p->checkpoint.leave)
+        rc = pool_meta_leave(p, p->checkpoint.leave);
     if (rc)
         return rc;
     pool_meta_preallocate_ahead(p);

@@ -34,6 +34,7 @@ void pool_disks_init(struct pool *p)
 {
     list_init(&p->groups);
     list_init(&p->retired);
+    list_init(&p->moves.all);
     list_init(&p->meta_groups);
     co_queue_init(&p->room);
 }
@@ -58,9 +59,9 @@ static bool is_last_disk(const struct pool *p, const struct pool_disk *d, bool a
 static bool group_needs(const struct pool_group *g, const struct pool_disk *d, bool answers)
 {
     bool member = false, other = false;
-    if (d->state == POOL_DISK_BEHIND && g->raid.width > 1)
+    if (d->state == POOL_DISK_BEHIND && g->raid->width > 1)
         return false; /* nothing was read from it until now */
-    for (unsigned m = 0; m < g->raid.width; m++) {
+    for (unsigned m = 0; m < g->raid->width; m++) {
         if (g->disk[m] == d)
             member = true;
         else
@@ -125,6 +126,8 @@ bool pool_disks_lost_writes(const struct pool *p)
 
 int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *why)
 {
+    if (d->state == POOL_DISK_NONE)
+        return 0; /* it was removed meanwhile */
     bool last =
         (d->state != POOL_DISK_BEHIND && is_last_disk(p, d, false)) || holds_last_copy(p, d);
     if (d->state == POOL_DISK_OUT) {
@@ -139,6 +142,7 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
                    rc ? vp_err_text(rc) : "");
     vp_warn("pool %s: disk %u (%s) is ejected: %s", p->name, d->io.index, d->path, d->reason);
     d->state = POOL_DISK_OUT;
+    pool_moves_disk_left(p, d);
     d->read_only = atomic_load(&d->io.flush_failed) != 0;
     d->out_after = d->read_only ? 0 : pool_out_after(p->root.now.number);
     p->disk_changes++;
@@ -155,8 +159,8 @@ int pool_disk_mark_out(struct pool *p, struct pool_disk *d, int rc, const char *
 
 CO int pool_disk_eject(struct pool *p, struct pool_disk *d, int rc, const char *why)
 {
-    if (rc == VP_E_RAID_DISK_OUT && d->state != POOL_DISK_OUT)
-        return pool_root_update(p); /* it was out, and is in service again (return.c) */
+    if ((rc == VP_E_RAID_DISK_OUT && d->state != POOL_DISK_OUT) || d->state == POOL_DISK_NONE)
+        return pool_root_update(p); /* it was out, and is in service again (return.c), or removed */
     if (pool_disk_mark_out(p, d, rc, why) != 0) {
         vp_warn("pool %s: disk %u (%s) holds the last copy of metadata and failed: %s: %s", p->name,
                 d->io.index, d->path, why, vp_err_text(rc));
@@ -247,9 +251,8 @@ int pool_disk_adopt_missing(struct pool *p, unsigned index, const char *reason)
 
 bool pool_groups_free_some(struct pool *p, unsigned count)
 {
-    struct list *groups[] = {&p->groups, &p->meta_groups, p->space ? &p->space->dead : NULL,
-                             p->space ? &p->space->replaced : NULL};
-    for (unsigned i = 0; i < 4 && groups[i]; i++)
+    struct list *groups[] = {&p->groups, &p->meta_groups, p->space ? &p->space->dead : NULL};
+    for (unsigned i = 0; i < 3 && groups[i]; i++)
         for (; !list_empty(groups[i]); count--) {
             if (!count)
                 return true;
@@ -260,6 +263,7 @@ bool pool_groups_free_some(struct pool *p, unsigned count)
 
 CO void pool_disks_fini(struct pool *p)
 {
+    pool_moves_fini(p);
     while (pool_groups_free_some(p, UINT_MAX))
         ;
     while (pool_space_map_free_some(p))
@@ -294,8 +298,12 @@ unsigned pool_disk_count(const struct pool *p)
 
 static const char *state_name(const struct pool_disk *d)
 {
+    if (d->state == POOL_DISK_NONE)
+        return "removed";
     if (!d->io.dev)
         return "missing";
+    if (d->leaves && d->state == POOL_DISK_ONLINE)
+        return "removing";
     if (d->state == POOL_DISK_BEHIND)
         return "rebuilding";
     if (d->state == POOL_DISK_ONLINE)
@@ -316,6 +324,8 @@ void pool_disk_info_get(const struct pool *p, unsigned i, struct pool_disk_info 
         .io = &d->io,
         .full = d->io.dev && io_dev_is_full(d->io.dev),
         .by_request = d->by_request,
+        .removed = d->state == POOL_DISK_NONE,
+        .leaves = d->leaves,
     };
     memcpy(out->path, d->path, sizeof(out->path));
     memcpy(out->finding, d->finding, sizeof(out->finding));
@@ -346,7 +356,7 @@ const char *pool_state(const struct pool *p)
     if (pool_is_fenced(p))
         return "fenced";
     for (unsigned i = 0; i < p->disk_count; i++)
-        if (!raid_disk_is_current(&p->disk[i].io))
+        if (p->disk[i].state != POOL_DISK_NONE && !raid_disk_is_current(&p->disk[i].io))
             return "degraded";
     return "online";
 }

@@ -124,7 +124,7 @@ struct pool_space_map {
     struct list due;   /* pool_group.due_link: changed by this arena return or lease of many */
     struct list dead;  /* pool_group.link: given back, kept a while for late readers       */
     unsigned dead_count;
-    struct list replaced; /* pool_group.link: metadata groups that got members (widen.c) */
+    struct list outdated;            /* struct pool_members: others took their place (members.c) */
     _Atomic(enum pool_level) level;  /* last reported                                       */
     uint64_t room_events, failed_at; /* see pool_wait_for_room                             */
 };
@@ -145,6 +145,41 @@ int pool_space_growth_prepare(struct pool *p, uint32_t more_extents,
 void pool_space_grow(struct pool *p, struct pool_space_growth *g);
 void pool_space_growth_free(struct pool_space_growth *g); /* of one that was not taken */
 
+/* ---- members of groups (members.c) ----------------------------------------------------------- */
+
+/* A copy of the group's members, to be changed; NULL: no memory. */
+struct raid_group *pool_members_new(const struct pool_group *g);
+void pool_members_free(struct raid_group *members); /* of one that was not set; NULL is fine */
+/* Member m is, or will be, this extent. */
+void pool_members_put(struct raid_group *members, unsigned m, struct pool_disk *d, uint32_t extent);
+/* HOME, no yield. I/O that begins from now on uses them. Those before are outdated: they stay
+ * until a barrier has ended (pool_barrier). */
+void pool_members_set(struct pool *p, struct pool_group *g, struct raid_group *members);
+/* Nobody uses these outdated ones any more. */
+void pool_members_free_all(struct list *outdated);
+
+/* Takes a free extent of the disk, or gives it back. UINT32_MAX: it has none. */
+uint32_t pool_extent_take(struct pool_disk *d, enum pool_group_role role);
+void pool_extent_give(struct pool_disk *d, uint32_t extent, enum pool_group_role role);
+/* Whether the disk may get new extents: it is current and does not leave. */
+bool pool_disk_takes_extents(const struct pool_disk *d);
+bool pool_group_has_member(const struct pool_group *g, const struct pool_disk *d);
+/* For a data group: of the disks where it has no member, the one with most room that leaves
+ * metadata their reserve; NULL. (group.c) */
+struct pool_disk *pool_member_choose(struct pool *p, const struct pool_group *g);
+
+/* ---- members that move (move.c) -------------------------------------------------------------- */
+
+void pool_moves_fini(struct pool *p);
+/* No yield. The disk left service: no target there becomes a member, also if the disk returns. */
+void pool_moves_disk_left(struct pool *p, const struct pool_disk *d);
+/* No yield. The group's member on `from` gets a target on `to`, where it has none. VP_E_NO_SPACE
+ * (no extent is free there), VP_E_NO_MEMORY. */
+int pool_move_begin(struct pool *p, struct pool_group *g, struct pool_disk *from,
+                    struct pool_disk *to) must_check;
+/* Metadata keep their reserve when data take an extent of the disk. (group.c) */
+bool pool_disk_leaves_reserve(struct pool *p, struct pool_disk *d);
+
 /* Chunks of an arena, arenas of a group and slots of a group, by profile and geometry. */
 struct pool_group_shape {
     uint32_t arena_chunks, arenas, slots;
@@ -162,8 +197,13 @@ struct pool_group_info {
     const struct le32 *owner; /* [arenas], borrowed from the value; NULL: all free */
 };
 int pool_group_decode(const void *value, size_t len, struct pool_group_info *out) must_check;
-/* Adds the group's record, as it is now. */
+/* Adds the group's record: as it is now, with the members that it knows. */
 void pool_group_record(struct pool_batch *b, const struct pool_group *g);
+/* The same with members that it will have. */
+void pool_group_record_of(struct pool_batch *b, const struct pool_group *g,
+                          const struct raid_group *members);
+/* No yield. The group knows these members, for its next record. */
+void pool_group_members_know(struct pool_group *g, const struct raid_group *members);
 
 /* Takes extents, id and slots for a new group; the record is the caller's to write. */
 int pool_group_new(struct pool *p, enum pool_group_role role, struct raid_profile profile,
@@ -184,6 +224,8 @@ void pool_space_update_level(struct pool *p);
 /* After arenas were leased, held or freed: keeps the lists of open and of empty groups right, and
  * the sums of all groups. */
 void pool_group_update_lists(struct pool *p, struct pool_group *g);
+/* After the group got other members: the same. */
+void pool_group_members_changed(struct pool *p, struct pool_group *g);
 /* A disk left service: the same for every open group. */
 void pool_groups_disk_left(struct pool *p);
 /* A disk came into service, or is current now: the same for all groups. */

@@ -20,7 +20,7 @@ bool pool_disk_to_fill(struct pool *p, unsigned from, struct pool_disk_filling *
 {
     for (unsigned i = from; i < p->disk_count; i++) {
         struct pool_disk *d = &p->disk[i];
-        if (d->state != POOL_DISK_BEHIND)
+        if (d->state != POOL_DISK_BEHIND || d->leaves)
             continue;
         *out = (struct pool_disk_filling){.disk = i,
                                           .uuid = d->uuid,
@@ -44,9 +44,9 @@ CO int pool_meta_fill(struct pool *p, struct pool_disk *d)
     }
     for (unsigned i = 0; i < p->meta.groups && !rc; i++) { /* more may come meanwhile */
         const struct pool_meta_group *g = p->meta.group[i];
-        for (unsigned m = 0; m < g->group->raid.width && !rc; m++)
+        for (unsigned m = 0; m < g->group->raid->width && !rc; m++)
             if (g->group->disk[m] == d)
-                rc = pool_meta_pages_copy(p, g, g->group, m);
+                rc = pool_meta_pages_copy(p, g, g->group->raid, m);
     }
     free(p->checkpoint.copy);
     p->checkpoint.copy = NULL;

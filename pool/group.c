@@ -37,20 +37,22 @@ struct pool_group_shape pool_group_shape(const struct pool_geometry *g, struct r
 static void group_publish(struct pool *p, struct pool_group *g)
 {
     struct pool_space_map *s = p->space;
-    for (unsigned m = 0; m < g->raid.width; m++) {
+    for (unsigned m = 0; m < g->raid->width; m++) {
         bitmap_set(g->disk[m]->extent_map, g->extent[m]);
         g->disk[m]->extents_used++;
         g->disk[m]->extents_meta += g->role == POOL_GROUP_META;
     }
     list_add_tail(g->role == POOL_GROUP_META ? &p->meta_groups : &p->groups, &g->link);
     pool_group_update_lists(p, g);
-    pool_group_set(&s->id, g->raid.id, g);
+    pool_group_set(&s->id, g->raid->id, g);
     for (uint32_t k = 0; k < g->slots; k++)
         pool_group_set(&s->slot, g->first_slot + k, g);
 }
 
 void pool_group_free(struct pool_group *g)
 {
+    if (g->raid != &g->first)
+        pool_members_free(g->raid);
     free(g);
 }
 
@@ -98,23 +100,24 @@ int pool_group_restore(struct pool *p, uint32_t id, const struct pool_group_info
     list_init(&g->open_link);
     list_init(&g->empty_link);
     list_init(&g->due_link);
+    g->raid = &g->first;
     g->role = info->role;
     g->slots = info->slots;
     g->first_slot = info->first_slot;
-    g->raid.id = id;
-    g->raid.profile = info->profile;
-    g->raid.width = info->members;
-    g->raid.data_bytes = (uint64_t)info->profile.data * p->geometry.extent_bytes;
+    g->raid->id = id;
+    g->raid->profile = info->profile;
+    g->raid->width = g->raid->written = info->members;
+    g->raid->data_bytes = (uint64_t)info->profile.data * p->geometry.extent_bytes;
     for (unsigned m = 0; m < info->members; m++) {
         g->disk[m] = &p->disk[info->disk[m]];
         g->extent[m] = info->extent[m];
-        g->raid.disk[m] = &g->disk[m]->io;
-        g->raid.base_bytes[m] =
+        g->raid->disk[m] = &g->disk[m]->io;
+        g->raid->base_bytes[m] =
             POOL_LABEL_AREA + (uint64_t)info->extent[m] * p->geometry.extent_bytes;
     }
     if (info->role == POOL_GROUP_DATA) {
         pool_promise_found(p, info->members);
-        g->raid.unit_bytes = p->geometry.chunk_bytes;
+        g->raid->unit_bytes = p->geometry.chunk_bytes;
         g->arena_chunks = pool_group_shape(&p->geometry, info->profile).arena_chunks;
         g->kin = pool_open_groups_need(p, info->profile);
         if (!g->kin || !group_restore_owners(p, g, info)) {
@@ -135,13 +138,13 @@ static uint32_t free_extents(const struct pool_disk *d)
 
 static bool is_usable(const struct pool_disk *d)
 {
-    return raid_disk_is_current(&d->io);
+    return pool_disk_takes_extents(d);
 }
 
 /* It takes the writes of a group; it may lack what was written before. */
 static bool is_in_service(const struct pool_disk *d)
 {
-    return atomic_load_explicit(&d->io.in_service, memory_order_relaxed);
+    return atomic_load_explicit(&d->io.in_service, memory_order_relaxed) && !d->leaves;
 }
 
 /* The extents that a count of groups is about: those that are free now, or all; those of disks that
@@ -246,7 +249,7 @@ static struct pool_disk *best_disk(struct pool *p, struct pool_disk *const *chos
     struct pool_disk *best = NULL;
     for (unsigned i = 0; i < p->disk_count; i++) {
         struct pool_disk *d = &p->disk[(start + i) % p->disk_count];
-        if (!free_extents(d) || is_chosen(chosen, n, d))
+        if (!free_extents(d) || is_chosen(chosen, n, d) || d->leaves || !d->state)
             continue;
         if (!best || rank_of(d) > rank_of(best) ||
             (rank_of(d) == rank_of(best) && free_extents(d) > free_extents(best)))
@@ -304,6 +307,25 @@ static bool leaves_reserve(struct pool *p, struct pool_disk *const *chosen, unsi
         chosen[i]->extents_used--;
     return (after.whole >= reserve || after.whole == before.whole) &&
            (after.any >= reserve || after.any == before.any);
+}
+
+bool pool_disk_leaves_reserve(struct pool *p, struct pool_disk *d)
+{
+    return leaves_reserve(p, &d, 1);
+}
+
+struct pool_disk *pool_member_choose(struct pool *p, const struct pool_group *g)
+{
+    struct pool_disk *best = NULL;
+    for (unsigned i = 0; i < p->disk_count; i++) {
+        struct pool_disk *d = &p->disk[i];
+        if (!is_usable(d) || !free_extents(d) || pool_group_has_member(g, d) ||
+            (best && free_extents(d) <= free_extents(best)))
+            continue;
+        if (leaves_reserve(p, &d, 1))
+            best = d;
+    }
+    return best;
 }
 
 /* The first of `count` consecutive free entries of a table; 0 when there are none. No entry before
@@ -386,21 +408,21 @@ int pool_group_form(struct pool *p, enum pool_group_role role, struct raid_profi
 
 bool pool_group_is_empty(const struct pool_group *g)
 {
-    return g->role == POOL_GROUP_DATA && g->arenas_leased == 0 && g->arenas_held == 0;
+    return g->role == POOL_GROUP_DATA && g->arenas_leased == 0 && g->arenas_held == 0 && !g->move;
 }
 
 void pool_group_drop(struct pool *p, struct pool_group *g)
 {
     struct pool_space_map *s = p->space;
-    pool_group_set(&s->id, g->raid.id, NULL);
+    pool_group_set(&s->id, g->raid->id, NULL);
     for (uint32_t k = 0; k < g->slots; k++)
         pool_group_set(&s->slot, g->first_slot + k, NULL);
-    for (unsigned m = 0; m < g->raid.width; m++) {
+    for (unsigned m = 0; m < g->raid->width; m++) {
         bitmap_clear(g->disk[m]->extent_map, g->extent[m]);
         g->disk[m]->extents_used--;
         g->disk[m]->extents_meta -= g->role == POOL_GROUP_META;
     }
-    s->ids_from = s->ids_from < g->raid.id ? s->ids_from : g->raid.id;
+    s->ids_from = s->ids_from < g->raid->id ? s->ids_from : g->raid->id;
     if (g->slots && g->first_slot < s->slots_from)
         s->slots_from = (uint32_t)g->first_slot;
     pool_group_forget(p, g);
@@ -420,7 +442,7 @@ bool pool_groups_reclaim(struct pool *p)
     struct pool_group *g, *next;
     list_for_each (g, &p->space->empty, empty_link) {
         VP_VERIFY_TRUE(pool_group_is_empty(g));
-        pool_batch_delete(&b, POOL_RECORD_GROUP, 0, g->raid.id);
+        pool_batch_delete(&b, POOL_RECORD_GROUP, 0, g->raid->id);
     }
     bool any = b.count && pool_log_append_nowait(p, &b) == 0;
     pool_batch_fini(&b);

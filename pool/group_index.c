@@ -48,7 +48,7 @@ static void open_set(struct pool_group *g, bool open)
     if (open == !list_empty(&g->open_link))
         return;
     if (open)
-        list_add_tail(&g->kin->disk[g->raid.disk[0]->index], &g->open_link);
+        list_add_tail(&g->kin->disk[g->raid->disk[0]->index], &g->open_link);
     else
         list_del(&g->open_link);
     g->kin->count += open ? 1U : 0U - 1U;
@@ -63,8 +63,8 @@ static struct pool_group_figures figures_of(const struct pool *p, const struct p
     uint64_t usable = open ? (g->arenas - g->arenas_leased - g->arenas_held) * arena_bytes : 0;
     return (struct pool_group_figures){
         .leased_bytes = g->arenas_leased * arena_bytes,
-        .open_bytes = usable / g->raid.profile.data * g->raid.width,
-        .writable_bytes = raid_profile_equal(g->raid.profile, p->default_profile) ? usable : 0,
+        .open_bytes = usable / g->raid->profile.data * g->raid->width,
+        .writable_bytes = raid_profile_equal(g->raid->profile, p->default_profile) ? usable : 0,
     };
 }
 
@@ -83,7 +83,7 @@ void pool_group_update_lists(struct pool *p, struct pool_group *g)
 {
     if (g->role != POOL_GROUP_DATA)
         return;
-    bool open = g->arenas_leased + g->arenas_held < g->arenas && raid_group_is_in_service(&g->raid);
+    bool open = g->arenas_leased + g->arenas_held < g->arenas && raid_group_is_in_service(g->raid);
     open_set(g, open);
     figures_count(p, g, figures_of(p, g, open));
     bool empty = pool_group_is_empty(g);
@@ -91,6 +91,14 @@ void pool_group_update_lists(struct pool *p, struct pool_group *g)
         list_add_tail(&p->space->empty, &g->empty_link);
     else if (!empty)
         list_del(&g->empty_link);
+}
+
+void pool_group_members_changed(struct pool *p, struct pool_group *g)
+{
+    if (g->role != POOL_GROUP_DATA)
+        return;
+    open_set(g, false); /* it may begin on another disk */
+    pool_group_update_lists(p, g);
 }
 
 void pool_group_forget(struct pool *p, struct pool_group *g)

@@ -7,9 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-void pool_group_record(struct pool_batch *b, const struct pool_group *g)
+static uint32_t extent_at(const struct pool_disk *d, uint64_t base_bytes)
 {
-    const struct raid_group *r = &g->raid;
+    return (uint32_t)((base_bytes - POOL_LABEL_AREA) / d->pool->geometry.extent_bytes);
+}
+
+void pool_group_members_know(struct pool_group *g, const struct raid_group *members)
+{
+    for (unsigned m = 0; m < members->width; m++) {
+        g->disk[m] = container_of(members->disk[m], struct pool_disk, io);
+        g->extent[m] = extent_at(g->disk[m], members->base_bytes[m]);
+    }
+}
+
+static void record_put(struct pool_batch *b, const struct pool_group *g, const struct raid_group *r,
+                       struct pool_disk *const *disk, const uint32_t *extent)
+{
     size_t len = sizeof(struct pool_group_disk) + r->width * sizeof(struct pool_group_member_disk) +
                  g->arenas * sizeof(struct le32);
     uint8_t *value = malloc(len);
@@ -30,8 +43,7 @@ void pool_group_record(struct pool_batch *b, const struct pool_group *g)
     memcpy(value, &head, sizeof(head));
     uint8_t *at = value + sizeof(head);
     for (unsigned m = 0; m < r->width; m++) {
-        struct pool_group_member_disk member = {le32_make(g->disk[m]->io.index),
-                                                le32_make(g->extent[m])};
+        struct pool_group_member_disk member = {le32_make(disk[m]->io.index), le32_make(extent[m])};
         memcpy(at, &member, sizeof(member));
         at += sizeof(member);
     }
@@ -41,6 +53,23 @@ void pool_group_record(struct pool_batch *b, const struct pool_group *g)
     }
     pool_batch_set(b, POOL_RECORD_GROUP, 0, r->id, value, len);
     free(value);
+}
+
+void pool_group_record(struct pool_batch *b, const struct pool_group *g)
+{
+    record_put(b, g, g->raid, g->disk, g->extent);
+}
+
+void pool_group_record_of(struct pool_batch *b, const struct pool_group *g,
+                          const struct raid_group *members)
+{
+    struct pool_disk *disk[RAID_WIDTH_MAX];
+    uint32_t extent[RAID_WIDTH_MAX];
+    for (unsigned m = 0; m < members->width; m++) {
+        disk[m] = container_of(members->disk[m], struct pool_disk, io);
+        extent[m] = extent_at(disk[m], members->base_bytes[m]);
+    }
+    record_put(b, g, members, disk, extent);
 }
 
 int pool_group_decode(const void *value, size_t len, struct pool_group_info *out)
@@ -92,7 +121,8 @@ static const char *find_fault(const struct pool *p, uint64_t id, const struct po
     if (!raid_profile_is_supported(i->profile))
         return "its profile is not served by this release";
     for (unsigned m = 0; m < i->members; m++) {
-        if (i->disk[m] >= p->disk_count || i->extent[m] >= p->disk[i->disk[m]].extents_total)
+        if (i->disk[m] >= p->disk_count || p->disk[i->disk[m]].state == POOL_DISK_NONE ||
+            i->extent[m] >= p->disk[i->disk[m]].extents_total)
             return "a member is beyond the disks";
         if (bitmap_test(p->disk[i->disk[m]].extent_map, i->extent[m]))
             return "an extent belongs to another group too";

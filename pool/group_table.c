@@ -65,7 +65,7 @@ int pool_space_map_new(struct pool *p)
     list_init(&s->empty);
     list_init(&s->due);
     list_init(&s->dead);
-    list_init(&s->replaced);
+    list_init(&s->outdated);
     list_init(&s->outgrown);
     int rc = tables_new(extents_of_all(p), &g);
     table_set(&s->id, g.id, g.id ? g.ids : 0);
@@ -90,6 +90,7 @@ bool pool_space_map_free_some(struct pool *p)
         table_set(&s->slot, NULL, 0);
         return true;
     }
+    pool_members_free_all(&s->outdated);
     pool_group_index_free(s);
     free(s->id.entry);
     free(s);

@@ -9,14 +9,14 @@ unsigned pool_disks_out(const struct pool *p)
 {
     unsigned out = 0;
     for (unsigned i = 0; i < p->disk_count; i++)
-        out += !raid_disk_is_current(&p->disk[i].io);
+        out += p->disk[i].state != POOL_DISK_NONE && !raid_disk_is_current(&p->disk[i].io);
     return out;
 }
 
 static bool group_is_whole(const struct pool_group *g)
 {
-    for (unsigned m = 0; m < g->raid.width; m++)
-        if (!raid_disk_is_current(g->raid.disk[m]))
+    for (unsigned m = 0; m < g->raid->width; m++)
+        if (!raid_disk_is_current(g->raid->disk[m]))
             return false;
     return true;
 }
@@ -25,7 +25,7 @@ static bool group_is_whole(const struct pool_group *g)
 static void group_tell_owners(const struct pool_group *g,
                               void (*fn)(void *arg, uint32_t owner, bool lost), void *arg)
 {
-    bool lost = !raid_group_is_alive(&g->raid);
+    bool lost = !raid_group_is_alive(g->raid);
     uint32_t last = 0;
     for (uint32_t i = 0; i < g->arenas; i++) {
         uint32_t owner = g->arena_owner[i];
@@ -67,9 +67,9 @@ static void risk_add(const struct pool *p, struct pool_risk *r, const struct poo
     uint64_t bytes = ((uint64_t)g->arenas_leased * g->arena_chunks) << p->space->chunk_shift;
     if (!meta && !g->arenas_leased)
         return;
-    for (unsigned m = 0; m < g->raid.width; m++)
-        current += would_count(g->raid.disk[m], with, without);
-    unsigned spare = current > g->raid.profile.data ? current - g->raid.profile.data : 0;
+    for (unsigned m = 0; m < g->raid->width; m++)
+        current += would_count(g->raid->disk[m], with, without);
+    unsigned spare = current > g->raid->profile.data ? current - g->raid->profile.data : 0;
     if (meta)
         r->metadata_survives = spare < r->metadata_survives ? spare : r->metadata_survives;
     else
@@ -77,9 +77,9 @@ static void risk_add(const struct pool *p, struct pool_risk *r, const struct poo
     if (meta)
         return;
     r->data_bytes += bytes;
-    if (!current && !raid_group_is_alive(&g->raid))
+    if (!current && !raid_group_is_alive(g->raid))
         r->lost_bytes += bytes;
-    else if (current < g->raid.width && g->raid.width > 1)
+    else if (current < g->raid->width && g->raid->width > 1)
         r->degraded_bytes += bytes;
 }
 

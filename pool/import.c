@@ -329,11 +329,11 @@ static CO int import_records(struct pool_import_state *im)
 static bool group_is_cut_off(const struct pool_import_state *im, const struct pool_group *g)
 {
     bool would_help = false;
-    for (unsigned i = 0; i < g->raid.width; i++) {
-        if (raid_disk_is_current(g->raid.disk[i]))
+    for (unsigned i = 0; i < g->raid->width; i++) {
+        if (raid_disk_is_current(g->raid->disk[i]))
             return false;
-        unsigned disk = g->raid.disk[i]->index;
-        would_help |= im->missing[disk] && (g->raid.width == 1 || !im->was_behind[disk]);
+        unsigned disk = g->raid->disk[i]->index;
+        would_help |= im->missing[disk] && (g->raid->width == 1 || !im->was_behind[disk]);
     }
     return would_help;
 }
@@ -342,9 +342,9 @@ static bool segment_is_known(const struct pool *p, const struct pool_segment *s)
 {
     const struct pool_group *g;
     list_for_each (g, &p->meta_groups, link) {
-        uint64_t base = g->raid.base_bytes[0];
-        if (g->raid.disk[0]->index == s->place.disk[0] && s->place.at_bytes[0] >= base &&
-            s->place.at_bytes[0] - base < g->raid.data_bytes)
+        uint64_t base = g->raid->base_bytes[0];
+        if (g->raid->disk[0]->index == s->place.disk[0] && s->place.at_bytes[0] >= base &&
+            s->place.at_bytes[0] - base < g->raid->data_bytes)
             return true;
     }
     return false;
@@ -383,7 +383,7 @@ static CO int groups_check(struct pool_import_state *im, struct list *groups)
                 im->err, VP_E_POOL_MISSING_DISK,
                 "pool %s: no copy of group %u is on the disks found; the missing ones are "
                 "needed",
-                im->p->name, g->raid.id);
+                im->p->name, g->raid->id);
         int rc = g->role == POOL_GROUP_META ? pool_meta_group_attach(im->p, g) : 0;
         if (rc)
             return rc;

@@ -80,11 +80,17 @@ static bool is_disk(const struct pool_candidate *c, struct vp_uuid disk)
     return vp_uuid_equal(c->label.disk_uuid, disk) || vp_uuid_equal(c->label.was_uuid, disk);
 }
 
+/* It does not count, or is none of the pool's disks any more. */
+static bool state_is_out(enum pool_disk_state s)
+{
+    return s == POOL_DISK_OUT || s == POOL_DISK_NONE;
+}
+
 static bool calls_out(const struct root_image *r, const struct pool_candidate *c)
 {
     for (unsigned i = 0; i < r->disks; i++)
         if (is_disk(c, r->disk[i].uuid))
-            return r->disk[i].state == POOL_DISK_OUT;
+            return state_is_out(r->disk[i].state);
     return true; /* it knows nothing of a disk that came with the root that was cut off */
 }
 
@@ -170,6 +176,7 @@ static void identity_adopt(struct pool *p, const struct root_image *r)
         d->state = r->disk[i].state;
         d->out_after = d->state == POOL_DISK_OUT ? r->disk[i].out_after : 0;
         d->read_only = r->disk[i].read_only;
+        d->leaves = r->disk[i].leaves;
         d->extents_total = r->disk[i].extents;
         d->size_bytes = r->disk[i].size_bytes;
         d->tail_bytes = d->size_bytes - POOL_LABEL_AREA;
@@ -226,8 +233,7 @@ static bool went_separate_ways(struct pool_import_state *im, unsigned disk)
     if (!block || root_block_decode(block, &im->other))
         return false;
     for (unsigned i = 0; i < im->image.disks && i < im->other.disks; i++)
-        if (im->image.disk[i].state == POOL_DISK_ONLINE &&
-            im->other.disk[i].state == POOL_DISK_OUT &&
+        if (im->image.disk[i].state == POOL_DISK_ONLINE && state_is_out(im->other.disk[i].state) &&
             vp_uuid_equal(im->image.disk[i].uuid, im->other.disk[i].uuid))
             return true;
     return false;
@@ -390,7 +396,7 @@ static int disks_adopt(struct pool_import_state *im)
             p->disk_changes++;
         }
         int rc = here ? pool_disk_adopt(p, i, im->candidate[im->of_disk[i]])
-                      : pool_disk_adopt_missing(p, i, "missing at import");
+                      : pool_disk_adopt_missing(p, i, d->state ? "missing at import" : "removed");
         if (rc)
             return rc;
         if (here && d->stale && (d->read_only || disk_has_its_data(im, i))) {

@@ -37,6 +37,8 @@ static const struct {
                               "a rebuild cannot be cancelled; it can be paused or limited, and "
                               "`vpool offline` takes its disk out of service"},
     [POOL_JOB_SCRUB] = {"scrub", "bytes", .no_cancel = NULL},
+    [POOL_JOB_REMOVE] = {"remove", "bytes", .no_cancel = NULL},
+    [POOL_JOB_BALANCE] = {"rebalance", "bytes", .no_cancel = NULL},
 };
 
 static bool kind_is_known(unsigned kind)

@@ -28,7 +28,9 @@ enum pool_job_kind {
     POOL_JOB_RESYNC = 2,
     POOL_JOB_MIGRATE = 3,
     POOL_JOB_REBUILD = 4,
-    POOL_JOB_SCRUB = 5
+    POOL_JOB_SCRUB = 5,
+    POOL_JOB_REMOVE = 6,
+    POOL_JOB_BALANCE = 7
 };
 
 /*
@@ -88,7 +90,8 @@ struct pool_jobs { /* part of struct pool */
 
 /* VP_E_NOT_FOUND, with a sentence. */
 int pool_job_not_found(const struct pool *p, uint32_t id, struct vp_error *err);
-/* "delete", "resync", "migrate", "rebuild" */
+/* "delete", "resync", "migrate", "rebuild", "scrub", "remove",
+ * "rebalance" */
 const char *pool_job_kind_name(enum pool_job_kind kind);
 /* "running", "paused", "ending", "done", "failed", "cancelled" */
 const char *pool_job_state_name(enum pool_job_state state);

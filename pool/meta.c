@@ -38,14 +38,11 @@
 #include "pool/meta_impl.h"
 
 #include "base/log.h"
-#include "io/buffer.h"
 #include "io/guard.h"
 
 #include <stdlib.h>
 
 enum {
-    PAGE_IO_MAX = 32, /* pages written in parallel                         */
-    PAGE_READ_TRIES = 2,
     RESERVE_SHIFT = 6,          /* metadata may always grow to 1/64 of the extents   */
     LOG_LIMIT_BYTES = 16 << 20, /* a checkpoint is made beyond                       */
     LOG_LIMIT_SHARE = 8,        /* or beyond this part of the metadata room          */
@@ -55,12 +52,7 @@ enum {
 
 static uint64_t page_addr(const struct pool_meta_group *g, uint64_t page)
 {
-    return (uint64_t)g->group->raid.id << POOL_META_PAGES_BITS | page;
-}
-
-static uint64_t page_of(uint64_t addr)
-{
-    return addr & ((UINT64_C(1) << POOL_META_PAGES_BITS) - 1);
+    return (uint64_t)g->group->raid->id << POOL_META_PAGES_BITS | page;
 }
 
 static struct pool_meta_group *group_of(struct pool *p, uint64_t addr)
@@ -94,7 +86,7 @@ void pool_pages_fini(struct pool *p)
 
 static struct pool_meta_group *meta_group_new(struct pool_group *group)
 {
-    uint64_t pages = group->raid.data_bytes / POOL_PAGE, words = bitmap_words(pages);
+    uint64_t pages = group->raid->data_bytes / POOL_PAGE, words = bitmap_words(pages);
     struct pool_meta_group *g = calloc(1, sizeof(*g) + 5 * words * sizeof(uint64_t));
     if (!g)
         return NULL;
@@ -117,7 +109,7 @@ static int meta_group_prepare(struct pool *p, struct pool_group *group,
                               struct pool_meta_group **out)
 {
     struct pool_meta *m = &p->meta;
-    if (group->raid.data_bytes / POOL_PAGE > UINT64_C(1) << POOL_META_PAGES_BITS)
+    if (group->raid->data_bytes / POOL_PAGE > UINT64_C(1) << POOL_META_PAGES_BITS)
         return VP_E_SEGMENT_BAD;
     if (m->groups == m->capacity) {
         unsigned capacity = m->capacity ? 2 * m->capacity : 4;
@@ -162,7 +154,8 @@ unsigned pool_meta_copies(const struct pool *p)
 {
     unsigned online = 0, wanted = pool_meta_copies_wanted(p);
     for (unsigned i = 0; i < p->disk_count; i++)
-        online += p->disk[i].state == POOL_DISK_ONLINE || &p->disk[i] == p->checkpoint.fill;
+        online += (p->disk[i].state == POOL_DISK_ONLINE || &p->disk[i] == p->checkpoint.fill) &&
+                  !p->disk[i].leaves;
     return online < wanted ? online : wanted;
 }
 
@@ -172,7 +165,7 @@ unsigned pool_meta_copies_promised(const struct pool *p)
     return promised < copies ? promised : copies;
 }
 
-static struct raid_profile meta_profile(unsigned copies)
+struct raid_profile pool_meta_profile(unsigned copies)
 {
     return (struct raid_profile){
         .kind = copies > 1 ? RAID_MIRROR : RAID_SINGLE,
@@ -189,7 +182,7 @@ static int meta_group_form(struct pool *p, unsigned copies)
     struct pool_group *group;
     struct pool_meta_group *g = NULL;
     pool_batch_init(&b);
-    int rc = pool_group_form(p, POOL_GROUP_META, meta_profile(copies), 0, &b, &group);
+    int rc = pool_group_form(p, POOL_GROUP_META, pool_meta_profile(copies), 0, &b, &group);
     if (rc) {
         pool_batch_fini(&b);
         return rc;
@@ -225,7 +218,7 @@ static unsigned reserve_by_share(const struct pool *p)
 {
     uint64_t extents = 0, copies = pool_meta_copies(p);
     for (unsigned i = 0; i < p->disk_count; i++)
-        if (p->disk[i].state == POOL_DISK_ONLINE)
+        if (p->disk[i].state == POOL_DISK_ONLINE && !p->disk[i].leaves)
             extents += p->disk[i].extents_total;
     unsigned formed = p->meta.groups, all = pool_meta_groups_of_all(p);
     unsigned target = 1 + (unsigned)(copies ? (extents / copies) >> RESERVE_SHIFT : 0);
@@ -306,7 +299,7 @@ static void meta_group_recount(struct pool *p, struct pool_meta_group *g)
 static void page_give(struct pool *p, uint64_t addr)
 {
     struct pool_meta_group *g = group_of(p, addr);
-    uint64_t page = page_of(addr);
+    uint64_t page = pool_page_in_group(addr);
     bitmap_clear(g->used, page);
     bitmap_clear(g->young, page);
     g->free++;
@@ -348,7 +341,7 @@ static int page_release_home(void *arg)
     struct page_call *c = arg;
     for (unsigned i = 0; i < c->count; i++) {
         struct pool_meta_group *g = group_of(c->p, c->released[i]);
-        uint64_t page = page_of(c->released[i]);
+        uint64_t page = pool_page_in_group(c->released[i]);
         /* Addresses come from tree pages, so in the end from a disk. */
         if (g && page < g->pages && bitmap_test(g->used, page) && !bitmap_test(g->segment, page)) {
             bitmap_set(g->released, page);
@@ -368,64 +361,12 @@ CO void pool_page_release(struct pool *p, const uint64_t *addr, unsigned count)
               "at shutdown pages stay in use until the next import sees that nobody has them");
 }
 
-/* ---- I/O on pages ------------------------------------------------------------------------- */
-
-/* False for an address that no metadata group has: untrusted. */
-bool pool_page_locate(struct pool *p, uint64_t addr, struct raid_io *io)
-{
-    uint64_t id = addr >> POOL_META_PAGES_BITS, at = page_of(addr) * POOL_PAGE;
-    struct pool_group *g = id <= UINT32_MAX ? pool_group_find(p, (uint32_t)id) : NULL;
-    if (!g || g->role != POOL_GROUP_META || at >= g->raid.data_bytes)
-        return false;
-    *io = (struct raid_io){.group = &g->raid, .at_bytes = at, .len = POOL_PAGE};
-    return true;
-}
-
-CO int pool_page_read(struct pool *p, struct pool_page_ref ref, void *buf)
-{
-    struct raid_io io;
-    if (!pool_page_locate(p, ref.addr, &io))
-        return VP_E_PAGE_DAMAGED;
-    /* A read from a disk that hangs can be given up only with a buffer of the reactor's. */
-    void *own = io_buffer_try(POOL_PAGE);
-    io.buf = own ? own : buf;
-    io.crc = io_guard_on(GUARD_PAGE_CHECKSUM) ? &ref.crc : NULL;
-    int rc = VP_E_IO;
-    for (unsigned tries = PAGE_READ_TRIES; tries && rc && rc != VP_E_CHECKSUM; tries--)
-        rc = raid_read(&io, 1);
-    if (own) {
-        memcpy(buf, own, POOL_PAGE);
-        io_buffer_put(own, POOL_PAGE);
-    }
-    return !rc ? 0 : rc == VP_E_CHECKSUM ? VP_E_PAGE_DAMAGED : VP_E_PAGE_UNREADABLE;
-}
-
-CO int pool_page_write(struct pool *p, const uint64_t *addr, void *const *pages, unsigned count)
-{
-    struct raid_io io[PAGE_IO_MAX];
-    while (count) {
-        unsigned n = count < PAGE_IO_MAX ? count : PAGE_IO_MAX;
-        for (unsigned i = 0; i < n; i++) {
-            if (!pool_page_locate(p, addr[i], &io[i]))
-                return VP_E_INVALID;
-            io[i].buf = pages[i];
-        }
-        int rc = raid_write_metadata(io, n);
-        if (rc)
-            return rc;
-        addr += n;
-        pages += n;
-        count -= n;
-    }
-    return 0;
-}
-
 /* ---- segments ----------------------------------------------------------------------------- */
 
 static void segment_describe(const struct pool_meta_group *g, uint64_t page, uint32_t pages,
                              struct pool_segment *out)
 {
-    const struct raid_group *raid = &g->group->raid;
+    const struct raid_group *raid = g->group->raid;
     *out = (struct pool_segment){.pages = pages, .place.copies = raid->width};
     for (unsigned i = 0; i < raid->width; i++) {
         out->place.disk[i] = (uint16_t)raid->disk[i]->index;
@@ -455,10 +396,20 @@ static bool segment_take(struct pool *p, struct pool_meta_group *g, uint32_t pag
     return true;
 }
 
-static bool segment_find(struct pool *p, uint32_t pages, struct pool_segment *out)
+static bool group_leaves(const struct pool_meta_group *g)
+{
+    for (unsigned m = 0; m < g->group->raid->width; m++)
+        if (g->group->disk[m]->leaves)
+            return true;
+    return false;
+}
+
+/* Not on a disk that is being emptied, if that can be. */
+static bool segment_find(struct pool *p, uint32_t pages, bool leaves, struct pool_segment *out)
 {
     for (unsigned i = p->meta.groups; i-- > 0;)
-        if (segment_take(p, p->meta.group[i], pages, out))
+        if (!p->meta.group[i]->closed && group_leaves(p->meta.group[i]) == leaves &&
+            segment_take(p, p->meta.group[i], pages, out))
             return true;
     return false;
 }
@@ -477,13 +428,15 @@ uint64_t pool_segments_free(const struct pool *p)
 
 int pool_segment_alloc(struct pool *p, uint32_t want_pages, struct pool_segment *out)
 {
-    if (segment_find(p, want_pages, out))
+    if (segment_find(p, want_pages, false, out))
         return 0;
-    if (!pool_meta_group_add(p) && segment_find(p, want_pages, out))
+    if (!pool_meta_group_add(p) && segment_find(p, want_pages, false, out))
+        return 0;
+    if (segment_find(p, want_pages, true, out))
         return 0;
     /* Free pages are scattered: shorter segments do as well, down to a batch and a JUMP. */
     for (uint32_t pages = want_pages / 2; pages >= 2; pages /= 2)
-        if (segment_find(p, pages, out))
+        if (segment_find(p, pages, false, out) || segment_find(p, pages, true, out))
             return 0;
     return VP_E_POOL_FULL_META;
 }
@@ -494,10 +447,10 @@ static bool segment_is_in(const struct pool_meta_group *g, const struct pool_seg
                           uint64_t *page)
 {
     struct pool_segment same;
-    if (s->place.disk[0] != g->group->raid.disk[0]->index ||
-        s->place.at_bytes[0] < g->group->raid.base_bytes[0])
+    if (s->place.disk[0] != g->group->raid->disk[0]->index ||
+        s->place.at_bytes[0] < g->group->raid->base_bytes[0])
         return false;
-    *page = (s->place.at_bytes[0] - g->group->raid.base_bytes[0]) / POOL_PAGE;
+    *page = (s->place.at_bytes[0] - g->group->raid->base_bytes[0]) / POOL_PAGE;
     if (*page > g->pages || s->pages > g->pages - *page)
         return false;
     segment_describe(g, *page, s->pages, &same);
@@ -549,7 +502,7 @@ bool pool_segment_is_narrow(const struct pool *p, const struct pool_segment *s)
     uint64_t page;
     for (unsigned i = 0; i < p->meta.groups; i++)
         if (segment_is_in(p->meta.group[i], s, &page))
-            return s->place.copies < p->meta.group[i]->group->raid.width;
+            return s->place.copies < p->meta.group[i]->group->raid->width;
     return false;
 }
 
@@ -625,7 +578,7 @@ static void metamap_put(struct pool_meta_group *g, bool always, struct pool_batc
         any |= live != 0;
     }
     if (any)
-        pool_batch_set(b, POOL_RECORD_METAMAP, 0, g->group->raid.id, map, words * sizeof(*map));
+        pool_batch_set(b, POOL_RECORD_METAMAP, 0, g->group->raid->id, map, words * sizeof(*map));
     free(map);
 }
 

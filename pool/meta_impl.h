@@ -208,10 +208,34 @@ bool pool_segment_is_narrow(const struct pool *p, const struct pool_segment *s);
 /* CO. In a checkpoint, before anything is written: groups that lack members get them, where there
  * is room. VP_E_POOL_FENCED. */
 CO int pool_meta_widen(struct pool *p) must_check;
-/* CO. The same place. Copies the pages of trees in g to a member of `to`, which is g's group or
- * will take its place. W1. Not durable. Errors: those of the write; VP_E_NO_MEMORY. */
-CO int pool_meta_pages_copy(struct pool *p, const struct pool_meta_group *g, struct pool_group *to,
+/* CO. The same place. Copies the pages of trees in g to a member of `to`, which are the members of
+ * its group, or will be. W1. Not durable. Errors: those of the write; VP_E_NO_MEMORY. */
+CO int pool_meta_pages_copy(struct pool *p, const struct pool_meta_group *g, struct raid_group *to,
                             unsigned member) must_check;
+/* CO. The same, but a page that cannot be read is an error. */
+CO int pool_meta_pages_move(struct pool *p, const struct pool_meta_group *g, struct raid_group *to,
+                            unsigned member) must_check;
+/* How many pages from `page` on are of trees, one after the other; at most `most`. */
+uint64_t pool_meta_tree_pages(const struct pool_meta_group *g, uint64_t page, uint64_t most);
+/* Of a metadata group of so many copies. */
+struct raid_profile pool_meta_profile(unsigned copies);
+/* An extent for a member of the metadata group, on a disk where it has none. UINT32_MAX: there is
+ * no such disk, or promised metadata may need its room. */
+uint32_t pool_meta_extent_take(struct pool *p, const struct pool_group *g, struct pool_disk **disk);
+/* CO. The same place. Makes everything durable and records the members, which the group has then
+ * (W2); they are not the caller's any more. `d`: of the member that came, which has to be in
+ * service still; NULL: none came. */
+CO int pool_meta_members_commit(struct pool *p, struct pool_meta_group *g,
+                                struct raid_group *members, const struct pool_disk *d) must_check;
+
+/* CO. HOME. Whoever located pages before has ended (meta.c). One at a time. */
+CO void pool_pages_barrier(struct pool *p);
+
+/* ---- leave.c ------------------------------------------------------------------------------- */
+
+/* CO. In a checkpoint, before anything is written: members of metadata groups move away from the
+ * disk; p->checkpoint.leave_rc says whether all did. VP_E_POOL_FENCED. */
+CO int pool_meta_leave(struct pool *p, struct pool_disk *d) must_check;
 
 /* CO. `dev` gets the newest root; then `enter` changes the disk table, so that it is a disk's; then
  * a root says so. VP_E_POOL_FENCED; errors of the write, before anything is changed. */
@@ -221,6 +245,11 @@ CO int pool_root_enter(struct pool *p, struct io_dev *dev, uint64_t tail_bytes,
  * that is in service. VP_E_POOL_SPLIT: not so; VP_E_ROOT_UNREADABLE; VP_E_NO_MEMORY. */
 CO int pool_roots_are_ours(struct pool *p, struct io_dev *dev, uint64_t tail_bytes) must_check;
 
+/* The number of a page in its group, of its address. */
+static inline uint64_t pool_page_in_group(uint64_t addr)
+{
+    return addr & ((UINT64_C(1) << POOL_META_PAGES_BITS) - 1);
+}
 /* No yield. Where a page is; false: nowhere. */
 bool pool_page_locate(struct pool *p, uint64_t addr, struct raid_io *io) must_check;
 
@@ -254,7 +283,7 @@ struct root_image {
     struct {
         struct vp_uuid uuid;
         enum pool_disk_state state;
-        bool read_only;
+        bool read_only, leaves;
         uint32_t extents, out_after;
         uint64_t size_bytes;
     } disk[POOL_DISKS_MAX];

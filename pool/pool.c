@@ -45,7 +45,7 @@ CO void pool_meta_fini(struct pool *p)
     pool_stream_close(&p->checkpoint.stream);
     pool_batch_fini(&p->checkpoint.records);
     pool_images_fini(p);
-    pool_group_free(p->checkpoint.wider);
+    pool_members_free(p->checkpoint.wider);
     free(p->checkpoint.copy);
     pool_pages_fini(p);
     pool_records_fini(&p->records);

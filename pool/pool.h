@@ -137,9 +137,9 @@ int pool_record_put_in_table_image(struct pool *p, enum pool_record_kind kind, u
 
 struct pool_arena {
     uint64_t number;
-    struct raid_group *group;
-    uint64_t at_bytes; /* of its first chunk in the group's data space                     */
-    unsigned chunks;   /* ≤ POOL_ARENA_CHUNKS                                              */
+    struct raid_group *group; /* as of now: looked up anew for each use, since members move */
+    uint64_t at_bytes;        /* of its first chunk in the group's data space                     */
+    unsigned chunks; /* ≤ POOL_ARENA_CHUNKS                                              */
 };
 
 /*
@@ -414,7 +414,10 @@ struct pool_disk_info {
     unsigned index;
     struct vp_uuid uuid;
     char path[256];
-    const char *state; /* "online", "rebuilding", "ejected", "missing", "stale"      */
+    const char *state; /* "online", "removing", "rebuilding", "ejected", "missing", "stale";
+                          "removed": only its number is left                          */
+    bool removed;
+    bool leaves; /* it is being removed, whatever state it is in */
     char reason[192];
     char finding[160]; /* what is wrong with its labels, its file or its path, or ""              */
     bool full;   /* writes wait: the file system that holds it has no room                     */
@@ -477,6 +480,79 @@ CO int pool_disk_add_check(struct pool *p, const char *path, bool force,
  * VP_E_DISK_HOLDS_DATA, unless `wipe`; those of io_dev_open, and of writes with `wipe`. */
 CO int pool_device_check(struct pool *p, const char *path, bool wipe, uint64_t *size_bytes,
                          struct vp_error *err) must_check;
+
+/*
+ * A disk is emptied and removed (leave.c, move.c). Everything: HOME.
+ *
+ *     pool_disk_leave_begin                    it gets nothing new from now on, also after a crash
+ *     pool_moves_begin … copy … _commit, _free, until nothing is left to begin
+ *     pool_disk_leave_metadata, pool_disk_leave_end, pool_disk_leave_close
+ *
+ * Whoever copies makes barriers over all users of the pool's groups where move.c says so.
+ */
+struct pool_leaving {
+    unsigned disk;
+    struct vp_uuid uuid;
+    char path[256];
+};
+/* What has to move, and whether it finds a place now. */
+struct pool_leave_plan {
+    uint64_t data_bytes;  /* of volumes, in leased arenas, on the disk                       */
+    uint64_t stuck_bytes; /* of extents for which no other disk has room, or all that have it hold
+                             another copy of the same data already                          */
+};
+/* Nothing changes. VP_E_NOT_FOUND; VP_E_BUSY (it leaves already, or another command works on it);
+ * VP_E_RAID_NO_COPY (some of its data can be read nowhere now); VP_E_NO_SPACE, with the bytes; each
+ * with a sentence. */
+CO int pool_disk_leave_check(struct pool *p, unsigned disk, struct pool_leave_plan *plan,
+                             struct vp_error *err) must_check;
+/* The same, then the disk leaves; durable when it returns. VP_E_POOL_FENCED. */
+CO int pool_disk_leave_begin(struct pool *p, unsigned disk, struct vp_error *err) must_check;
+/* It stays, with what it has. Moves must have ended. VP_E_POOL_FENCED. */
+CO int pool_disk_leave_cancel(struct pool *p, unsigned disk) must_check;
+/* No yield. The first such disk from index `from` on; false: there is none. */
+bool pool_disk_to_empty(const struct pool *p, unsigned from, struct pool_leaving *out);
+
+/* CO. Of volumes, in leased arenas with a copy on the disk. */
+CO uint64_t pool_disk_data_bytes(struct pool *p, unsigned disk);
+
+/* Up to `max` groups get targets elsewhere for their members on the disk. VP_E_NO_MEMORY. */
+struct pool_moves_begun {
+    unsigned begun;
+    unsigned stuck; /* groups for which there is no place now */
+};
+CO int pool_moves_begin(struct pool *p, unsigned disk, unsigned max,
+                        struct pool_moves_begun *out) must_check;
+/* The same for moves from disks that are fuller than others to emptier ones (balance.c); nothing is
+ * stuck then. */
+CO int pool_moves_balance(struct pool *p, unsigned max, struct pool_moves_begun *out) must_check;
+/* How many bytes of volumes would move. */
+CO uint64_t pool_unbalanced_bytes(struct pool *p);
+/* No yield. Each family that has data in a group whose member moves, perhaps more than once. */
+void pool_moves_owners(struct pool *p, void (*fn)(void *arg, uint32_t owner), void *arg);
+/* No yield. Not all data of the family could be copied: its groups do not move now. */
+void pool_moves_owner_failed(struct pool *p, uint32_t owner);
+/* No yield. Of families, in groups whose members move. */
+uint64_t pool_moves_bytes(const struct pool *p);
+/* All has been copied: what is whole moves, the rest stays. *recorded groups moved. Errors: those
+ * of pool_commit. */
+CO int pool_moves_commit(struct pool *p, unsigned *recorded) must_check;
+/* No yield. All stay where they were. */
+void pool_moves_give_up(struct pool *p);
+/* A barrier: whoever located something in a group before has ended. `users` waits for those above
+ * the pool. One at a time. */
+CO void pool_barrier(struct pool *p, void (*users)(void *arg), void *arg);
+/* No yield. After a barrier: ended moves are forgotten, what they left is free. */
+void pool_moves_free(struct pool *p);
+bool pool_moves_are_there(const struct pool *p);
+/* No data are left on the disk: the metadata go. Makes checkpoints. VP_E_AGAIN: there are data, or
+ * metadata that cannot move now; VP_E_NO_SPACE; those of pool_checkpoint. */
+CO int pool_disk_leave_metadata(struct pool *p, unsigned disk) must_check;
+/* Nothing is left on it: it is no disk of the pool any more, durably, and its labels are gone.
+ * VP_E_AGAIN; VP_E_POOL_FENCED. */
+CO int pool_disk_leave_end(struct pool *p, unsigned disk) must_check;
+/* After a barrier. */
+CO void pool_disk_leave_close(struct pool *p, unsigned disk);
 
 /* A disk that is in service and lacks data. */
 struct pool_disk_filling {

@@ -46,7 +46,7 @@ enum {
 /* ==== disks (disk side; the state is written by roots) ====================================== */
 
 enum pool_disk_state {
-    POOL_DISK_NONE = 0,   /* no such index                                             */
+    POOL_DISK_NONE = 0,   /* it was removed: its number, uuid and extents are not used again */
     POOL_DISK_ONLINE = 1, /* in service                                                */
     POOL_DISK_OUT = 2,    /* ejected, or was missing at an import: never read          */
     POOL_DISK_BEHIND = 3, /* in service again, written, not read until it was filled   */
@@ -70,6 +70,8 @@ struct pool_disk {
     uint64_t silent_at_ns;      /* when it was told last that it does not answer (hang.c)       */
     uint64_t silence_told_ns;   /* when the log said last that requests wait for it             */
     bool returns;               /* pool_disk_return is at work on it                            */
+    unsigned looks;             /* so many look at its device now (watch.c)                     */
+    bool leaves;                /* durable; it is being emptied, and gets nothing new (move.c)  */
     uint64_t label_epoch;
     char path[256];
     char reason[128];
@@ -129,11 +131,11 @@ struct pool_open_groups;
 struct pool_meta_group;
 
 /*
- * Never moves and, for metadata, never goes while the pool is open. `raid` is what I/O uses.
- * group ids start at 1.
+ * Never moves and, for metadata, never goes while the pool is open. `raid` is what I/O uses; any
+ * reactor may look. `disk` and `extent` are what the next GROUP record says. group ids start at 1.
  */
 struct pool_group {
-    struct raid_group raid;
+    struct raid_group *_Atomic raid; /* &first, or a pool_members.raid (members.c) */
     enum pool_group_role role;
     struct pool_disk *disk[RAID_WIDTH_MAX];
     uint32_t extent[RAID_WIDTH_MAX];
@@ -150,6 +152,32 @@ struct pool_group {
     struct pool_open_groups *kin; /* groups of its profile; NULL for metadata            */
     struct pool_group_figures counted; /* what the pool's sums have of it               */
     struct pool_meta_group *meta;      /* metadata: once it is attached (meta.c)              */
+    struct pool_move *move;            /* of one of its members; NULL (move.c)                */
+    struct raid_group first;           /* the members that it was formed with                 */
+};
+
+/* Other members of a group (members.c). */
+struct pool_members {
+    struct list link; /* pool_space_map.outdated, once others took their place */
+    struct raid_group raid;
+};
+
+/* A member of a data group on its way to another disk (move.c). */
+struct pool_move {
+    struct list link; /* pool_moves.all */
+    struct pool_group *group;
+    unsigned member;
+    struct pool_disk *from_disk, *to;
+    uint32_t from, extent;    /* the member was there, on from_disk; the target is here, on `to`  */
+    struct raid_group *after; /* the group's members when it has ended; NULL: it has              */
+    bool ended;               /* it was recorded, or given up: an extent is to be freed           */
+    bool is_member;           /* it was recorded                                                  */
+    bool freed;               /* too early: a test (GUARD_MOVE_BEFORE_FREE)                       */
+};
+
+struct pool_moves {
+    struct list all;
+    unsigned count;
 };
 
 /* ==== records (metadata side) =============================================================== */
@@ -235,6 +263,7 @@ struct pool_meta_group {
     bool touched;       /* a tree's page was taken or released since the last METAMAP record */
     uint32_t changed;   /* the epoch (pool_records) of the last record that said so        */
     bool allocated;     /* in the file systems below (preallocate.c)                       */
+    bool closed;        /* a member leaves it now (leave.c): no segment is taken there     */
 };
 
 struct pool_meta {
@@ -301,9 +330,11 @@ struct pool_checkpoint_state {
     struct pool_batch records;
     struct pool_stream stream;
     /* a metadata group that gets a member, and a buffer (widen.c); here for the same reason */
-    struct pool_group *wider;
+    struct raid_group *wider;
     uint8_t *copy;
     struct pool_disk *fill;    /* the next one gives it all metadata (fill.c); NULL */
+    struct pool_disk *leave;   /* the next one moves members of metadata groups from it (leave.c) */
+    int leave_rc;              /* … and did so, or why not                          */
     bool filled;               /* … has done so                                       */
     bool renew;                /* the next one writes a full image                    */
     unsigned held_off;         /* by so many (scrub.c): none begins … */
@@ -348,7 +379,12 @@ struct pool {
     struct pool_checkpoint_state checkpoint;
     struct pool_import_state *import; /* while importing */
 
-    struct pool_jobs jobs; /* job.c */
+    struct pool_jobs jobs;   /* job.c */
+    struct pool_moves moves; /* move.c */
+
+    /* Reads and writes of tree pages under way, by the phase in which they began: any reactor
+     * (meta.c, pool_pages_barrier). */
+    _Atomic uint32_t page_users[2], page_phase;
 };
 
 /* ==== what the disk side offers ============================================================= */

@@ -28,12 +28,12 @@ static CO int extent_preallocate(struct io_dev *dev, uint64_t base_bytes, uint64
 
 static CO int group_preallocate(const struct pool_group *g, const struct pool_disk **full)
 {
-    for (unsigned m = 0; m < g->raid.width; m++) {
+    for (unsigned m = 0; m < g->raid->width; m++) {
         const struct pool_disk *d = g->disk[m];
         if (!atomic_load(&d->io.in_service))
             continue;
         int rc =
-            extent_preallocate(d->io.dev, g->raid.base_bytes[m], d->pool->geometry.extent_bytes);
+            extent_preallocate(d->io.dev, g->raid->base_bytes[m], d->pool->geometry.extent_bytes);
         *full = rc == VP_E_NO_SPACE ? d : NULL;
         if (rc)
             return rc;

@@ -33,14 +33,14 @@ void pool_wide_update(struct pool *p)
     struct pool_group *g;
     p->wide = false;
     list_for_each (g, &p->meta_groups, link)
-        p->wide |= g->raid.width > LOG_PLACES;
+        p->wide |= g->raid->width > LOG_PLACES;
 }
 
 static unsigned disks_online(const struct pool *p)
 {
     unsigned online = 0;
     for (unsigned i = 0; i < p->disk_count; i++)
-        online += p->disk[i].state == POOL_DISK_ONLINE;
+        online += p->disk[i].state == POOL_DISK_ONLINE && !p->disk[i].leaves;
     return online;
 }
 

@@ -54,7 +54,7 @@ struct needs {
 static void needs_add(struct needs *n, const struct pool_group *g, const struct pool_disk *d)
 {
     bool member = false, other = false;
-    for (unsigned m = 0; m < g->raid.width; m++) {
+    for (unsigned m = 0; m < g->raid->width; m++) {
         member |= g->disk[m] == d;
         other |= g->disk[m] != d && raid_disk_is_current(&g->disk[m]->io);
     }
@@ -62,10 +62,10 @@ static void needs_add(struct needs *n, const struct pool_group *g, const struct 
         return;
     if (g->role == POOL_GROUP_META)
         n->metadata = true;
-    else if (g->raid.width == 1)
-        n->single_bytes += g->raid.data_bytes;
+    else if (g->raid->width == 1)
+        n->single_bytes += g->raid->data_bytes;
     else
-        n->mirror_bytes += g->raid.data_bytes;
+        n->mirror_bytes += g->raid->data_bytes;
 }
 
 static CO struct needs needs_of(struct pool *p, const struct pool_disk *d)
@@ -423,6 +423,10 @@ CO int pool_disk_return(struct pool *p, const struct pool_return_options *o, str
     if (d->returns)
         return vp_fail(err, VP_E_BUSY, "pool %s: another command works on disk %u", p->name,
                        d->io.index);
+    if (d->leaves)
+        return vp_fail(err, VP_E_BUSY,
+                       "pool %s: disk %u is being removed; `vpool remove %s %u --cancel` ends that",
+                       p->name, d->io.index, p->name, d->io.index);
     struct coming c = {.disk = d};
     d->returns = true;
     int rc = disk_return(d, o, &c, err);

@@ -35,7 +35,7 @@
 /* ---- bytes -------------------------------------------------------------------------------- */
 
 #define ROOT_FEATURES_KNOWN                                                                        \
-    (uint64_t)(ROOT_FEATURE_DELTAS | ROOT_FEATURE_WIDE | ROOT_FEATURE_BEHIND)
+    (uint64_t)(ROOT_FEATURE_DELTAS | ROOT_FEATURE_WIDE | ROOT_FEATURE_BEHIND | ROOT_FEATURE_REMOVED)
 
 static uint32_t root_crc(const uint8_t *block)
 {
@@ -60,6 +60,7 @@ static void encode_disks(const struct pool *p, struct root_block *b)
         for (unsigned k = 0; k < sizeof(b->disk[i].out_after); k++)
             b->disk[i].out_after[k] = (uint8_t)(d->out_after >> 8 * k);
         b->read_only[i / 8] |= (uint8_t)(d->read_only << i % 8);
+        b->leaves[i / 8] |= (uint8_t)(d->leaves << i % 8);
     }
 }
 
@@ -94,10 +95,10 @@ static void encode_deltas(const struct pool *p, const struct pool_root *root, st
         encode_image(p, &root->delta[i], &b->delta[i]);
 }
 
-static bool some_disk_is_behind(const struct pool *p)
+static bool some_disk_is(const struct pool *p, enum pool_disk_state state)
 {
     for (unsigned i = 0; i < p->disk_count; i++)
-        if (p->disk[i].state == POOL_DISK_BEHIND)
+        if (p->disk[i].state == state)
             return true;
     return false;
 }
@@ -107,7 +108,8 @@ static uint64_t features_incompat(const struct pool *p, const struct pool_root *
 {
     return p->features_incompat | (root->deltas ? ROOT_FEATURE_DELTAS : 0) |
            (pool_is_wide(p) ? ROOT_FEATURE_WIDE : 0) |
-           (some_disk_is_behind(p) ? ROOT_FEATURE_BEHIND : 0);
+           (some_disk_is(p, POOL_DISK_BEHIND) ? ROOT_FEATURE_BEHIND : 0) |
+           (some_disk_is(p, POOL_DISK_NONE) ? ROOT_FEATURE_REMOVED : 0);
 }
 
 void root_block_encode(const struct pool *p, const struct pool_root *root, uint8_t *block)
@@ -180,6 +182,7 @@ static bool decode_disks(const struct root_block *b, struct root_image *out)
         for (unsigned k = 0; k < sizeof(d->out_after); k++)
             out->disk[i].out_after |= (uint32_t)d->out_after[k] << 8 * k;
         out->disk[i].read_only = d->state == POOL_DISK_OUT && b->read_only[i / 8] >> i % 8 & 1;
+        out->disk[i].leaves = d->state && b->leaves[i / 8] >> i % 8 & 1;
         out->disk[i].extents = le32_get(d->extents);
         out->disk[i].size_bytes = le64_get(d->size_bytes);
         uint64_t extents_bytes = (uint64_t)out->disk[i].extents * out->geometry.extent_bytes;
@@ -385,7 +388,7 @@ static int root_is_foreign(const struct pool *p, const struct root_image *r)
         return VP_E_POOL_SPLIT;
     for (unsigned i = 0; i < r->disks && i < p->disk_count; i++)
         if (r->disk[i].state == POOL_DISK_OUT && p->disk[i].state != POOL_DISK_OUT &&
-            vp_uuid_equal(r->disk[i].uuid, p->disk[i].uuid))
+            p->disk[i].state != POOL_DISK_NONE && vp_uuid_equal(r->disk[i].uuid, p->disk[i].uuid))
             return VP_E_POOL_SPLIT;
     return 0;
 }

@@ -24,6 +24,8 @@
 /* Incompatible: some disk is being filled (POOL_DISK_BEHIND). Set in the roots that have such a
  * disk. */
 #define ROOT_FEATURE_BEHIND 4U
+/* Incompatible: some disk was removed (POOL_DISK_NONE). Set in the roots that have such a row. */
+#define ROOT_FEATURE_REMOVED 8U
 
 enum root_flags { ROOT_EXPORTED = 1 };
 
@@ -75,7 +77,8 @@ struct root_block {
     struct root_table_image delta[ROOT_DELTAS]; /* in the order in which they are applied */
     uint8_t read_only[ROOT_DISKS / 8]; /* bit i: disk i is out, and its data can only be read */
     uint8_t promised; /* members of the widest group that volumes may form; 0: of `profile` */
-    uint8_t reserved[19];
+    uint8_t leaves[ROOT_DISKS / 8]; /* bit i: disk i is being emptied */
+    uint8_t reserved[7];
 } __attribute__((packed));
 static_assert(sizeof(struct root_block) == ROOT_BYTES, "on disk");
 static_assert(offsetof(struct root_block, number) == 96, "on disk");

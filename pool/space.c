@@ -67,7 +67,7 @@ void pool_space_get(struct pool *p, struct pool_space *out)
         const struct pool_disk *d = &p->disk[i];
         if (!is_usable(d))
             continue;
-        extents += d->extents_total;
+        extents += d->leaves ? d->extents_used : d->extents_total; /* nothing new goes there */
         used_extents += d->extents_used;
         meta_extents += d->extents_meta;
     }

@@ -180,6 +180,9 @@ CO void pool_disk_look(struct pool *p, unsigned i)
     struct pool_disk *d = &p->disk[i];
     if (!d->io.dev || !(atomic_load(&d->io.in_service) || raid_disk_is_data_only(&d->io)))
         return;
+    d->looks++;
     look_at_name(d);
-    look_at_blocks(p, d);
+    if (d->state != POOL_DISK_NONE)
+        look_at_blocks(p, d);
+    d->looks--;
 }

@@ -11,11 +11,16 @@
  * that is behind may have a block all the same. Its checksum tells. So both disks get back what
  * either has, and what neither has waits for another disk.
  *
+ * The target of a move (raid.h) is filled in the same way. When a write to it fails, it is lost,
+ * and its disk stays as it is.
+ *
  * The caller holds the block locks as a reader. Other readers do not read the copy, and so do not
  * heal it meanwhile.
  */
 #include "io/reactor.h"
 #include "raid/raid_impl.h"
+
+#include <string.h>
 
 static bool piece_matches(const struct raid_io *io)
 {
@@ -103,7 +108,17 @@ static CO int block_rescue(struct raid_io *block, unsigned copy, int lost, bool 
     return (was_alive && raid_group_is_alive(g)) || !may_come(g) ? lost : VP_E_AGAIN;
 }
 
-/* CO. A disk that fails a write leaves. */
+/* CO. The copy failed a write. A disk that does so leaves, unless it is only a target. */
+static CO void copy_failed(struct raid_group *g, unsigned copy, const struct io_dev *dev, int rc)
+{
+    if (copy == raid_target(g))
+        raid_target_is_lost(g);
+    else
+        vp_ignore(raid_disk_leave(g->disk[copy], dev, rc, "a write failed"),
+                  "eject reports by itself, and no data depend on this disk");
+}
+
+/* CO. */
 static CO int block_write(const struct raid_io *block, unsigned copy)
 {
     struct raid_disk *d = block->group->disk[copy];
@@ -111,9 +126,21 @@ static CO int block_write(const struct raid_io *block, unsigned copy)
     int rc = raid_write_copy(block->group, copy, block->at_bytes, block->buf, RAID_BLOCK);
     raid_write_is_noted(block, d);
     if (rc && rc != VP_E_RAID_DISK_OUT)
-        vp_ignore(raid_disk_leave(d, dev, rc, "a write failed"),
-                  "eject reports by itself, and no data depend on this disk");
+        copy_failed(block->group, copy, dev, rc);
     return rc;
+}
+
+/* CO. A block that is wrong everywhere is as wrong in its new place: what was there before must not
+ * show. */
+static CO void block_move_raw(const struct raid_io *block, unsigned copy)
+{
+    struct raid_group *g = block->group;
+    int rc = VP_E_RAID_NO_COPY;
+    for (unsigned c = 0; rc && c < raid_copies(g); c++)
+        rc = raid_read_copy(g, c, block->at_bytes, block->buf, RAID_BLOCK);
+    if (rc)
+        memset(block->buf, 0, RAID_BLOCK);
+    vp_ignore(block_write(block, copy), "a target that fails a write is lost");
 }
 
 /* What keeps a block from being lost for good goes before what says that it is lost. */
@@ -136,6 +163,8 @@ static CO int piece_fill_blocks(const struct raid_io *io, unsigned copy)
         int rc = raid_read(&block, 1);
         if (rc)
             rc = block_rescue(&block, copy, rc, was_alive);
+        if (rc == VP_E_CHECKSUM && copy == raid_target(io->group))
+            block_move_raw(&block, copy);
         if (!rc)
             rc = block_write(&block, copy);
         worst_rc = rank_of(rc) > rank_of(worst_rc) ? rc : worst_rc;
@@ -171,8 +200,7 @@ static CO void copies_write(struct raid_io *io, const unsigned *copy, unsigned c
         raid_write_is_noted(&io[i], d);
         io[i].rc = op[i].rc;
         if (op[i].rc)
-            vp_ignore(raid_disk_leave(d, op[i].dev, op[i].rc, "a write failed"),
-                      "eject reports by itself, and no data depend on this disk");
+            copy_failed(io[i].group, copy[i], op[i].dev, op[i].rc);
     }
 }
 
@@ -181,7 +209,7 @@ CO int raid_fill(struct raid_io *io, const unsigned *copy, unsigned count, bool 
     VP_VERIFY(count, <=, RAID_FILL_MAX);
     uint32_t todo = (1U << count) - 1;
     for (unsigned i = 0; i < count; i++) {
-        VP_VERIFY(copy[i], <, io[i].group->width);
+        VP_VERIFY(copy[i], <, io[i].group->written);
         raid_check_bounds(io[i].group, io[i].at_bytes, io[i].len);
         io[i].rc = 0;
         if (!raid_copy_is_behind(io[i].group, copy[i]))

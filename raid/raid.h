@@ -68,15 +68,38 @@ struct raid_disk {
     void *owner;
 };
 
+/* What becomes of a target. */
+enum raid_move_state {
+    RAID_MOVE_COPIES = 0, /* it is being filled                                  */
+    RAID_MOVE_RECORDS,    /* it is to be recorded as a member: the outcome is open */
+    RAID_MOVE_DONE,       /* it is a member, also after a crash                  */
+    RAID_MOVE_GIVEN_UP,   /* it is none                                          */
+};
+
+/*
+ * The members of a group, as I/O uses them. All of it stays as it is while anybody may look at it,
+ * but for the flags. When a member moves, pool/ puts another such table in the place of this one
+ * (pool/members.c).
+ *
+ * While a member moves, its new place is a *target*: member `width`, which gets all writes, is not
+ * read, and counts for nothing. A write that the target missed, or that failed, says so in
+ * `target_lost` before it returns. While the move is being recorded (RAID_MOVE_RECORDS), it waits
+ * first for the end of that: if the target is a member then, in the place of member `target_of`,
+ * the write has missed a member.
+ */
 struct raid_group {
     uint32_t id;
     struct raid_profile profile;
-    unsigned width;
+    unsigned width;   /* members that count                                                     */
+    unsigned written; /* members that are written: the same, and one more with a target         */
     uint32_t unit_bytes; /* stripe unit = the pool's chunk; 0 for metadata groups               */
     uint64_t data_bytes;
     _Atomic bool healing; /* one reader at a time rewrites bad blocks; others only serve        */
-    struct raid_disk *disk[RAID_WIDTH_MAX];
-    uint64_t base_bytes[RAID_WIDTH_MAX]; /* where the extent starts on its disk                 */
+    _Atomic bool target_lost; /* the target lacks something, or may                             */
+    _Atomic(enum raid_move_state) move_state;
+    unsigned target_of; /* the member whose place the target takes */
+    struct raid_disk *disk[RAID_WIDTH_MAX + 1];
+    uint64_t base_bytes[RAID_WIDTH_MAX + 1]; /* where the extent starts on its disk             */
 };
 
 /* One contiguous piece inside one group; whole blocks. */
@@ -128,8 +151,20 @@ void raid_durable_write_failed(struct raid_disk *d, int rc);
 unsigned raid_copies(const struct raid_group *g);
 /* No yield. Whether the disk is in service and has all that it should have. */
 bool raid_disk_is_current(const struct raid_disk *d);
-/* No yield. Whether the disk takes writes of this copy and lacks what was written before. */
+/* No yield. Whether the disk takes writes of this copy and lacks what was written before. `copy`
+ * may be the target. */
 bool raid_copy_is_behind(const struct raid_group *g, unsigned copy);
+/* No yield. Whether a member is about to move to another disk, which is `copy` raid_target(). */
+static inline bool raid_has_target(const struct raid_group *g)
+{
+    return g->written > g->width;
+}
+static inline unsigned raid_target(const struct raid_group *g)
+{
+    return g->width;
+}
+/* No yield. The target lacks something: it does not become a member. */
+void raid_target_is_lost(struct raid_group *g);
 /* No yield. Whether the group's data can be served. */
 bool raid_group_is_alive(const struct raid_group *g);
 /* No yield. Whether enough members are in service to place new data in the group as well. */
@@ -141,7 +176,7 @@ bool raid_disk_is_read_only(const struct raid_disk *d);
 /* Reads one copy, unverified. VP_E_RAID_DISK_OUT when its disk does not serve it for reading. */
 CO int raid_read_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, void *buf,
                       uint32_t len) must_check;
-/* Writes one copy. */
+/* Writes one copy, or the target. */
 CO int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, const void *buf,
                        uint32_t len) must_check;
 
@@ -150,11 +185,11 @@ CO int raid_write_copy(struct raid_group *g, unsigned copy, uint64_t at_bytes, c
 CO void raid_discard(struct raid_group *g, uint64_t at_bytes, uint64_t len);
 
 /*
- * Gives copy `copy[i]` of each piece, whose disk is behind, what the other copies have, by the
- * piece's checksums. `compare`: the copy is read first, and not written where it is right already.
- * A block that no other copy has is taken from this copy, if it matches there. Each piece has its
- * own result; the first error is returned: VP_E_AGAIN (no other copy is in service that could have
- * it), VP_E_CHECKSUM and VP_E_RAID_NO_COPY as raid_read (what
+ * Gives copy `copy[i]` of each piece, whose disk is behind, or the target, what the other copies
+ * have, by the piece's checksums. `compare`: the copy is read first, and not written where it is
+ * right already. A block that no other copy has is taken from this copy, if it matches there. Each
+ * piece has its own result; the first error is returned: VP_E_AGAIN (no other copy is in service
+ * that could have it), VP_E_CHECKSUM and VP_E_RAID_NO_COPY as raid_read (what
  * could be read was written), VP_E_RAID_DISK_OUT (the disk has left service), those of the write.
  * At most RAID_FILL_MAX pieces. The caller keeps writers of these blocks away.
  */

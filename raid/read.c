@@ -47,6 +47,8 @@ bool raid_disk_is_current(const struct raid_disk *d)
 bool raid_copy_is_behind(const struct raid_group *g, unsigned copy)
 {
     const struct raid_disk *d = g->disk[copy];
+    if (copy >= g->width)
+        return raid_has_target(g) && raid_disk_is_in_service(d);
     return g->width > 1 && raid_disk_is_in_service(d) && raid_disk_is_behind(d);
 }
 

@@ -237,9 +237,11 @@ static CO int resync_chunk(struct thin *t, struct vchunk vchunk)
     t->resync_chunk = vchunk;
     while (thin_chunk_is_active(t, vchunk))
         co_queue_wait(&t->resync_queue, "writers of the chunk");
+    unsigned use = thin_use_begin(t);
     co_mutex_lock(&t->adopt_lock);
     int rc = chunk_adopt(t, vchunk, 0, t->chunk_blocks, true);
     co_mutex_unlock(&t->adopt_lock);
+    thin_use_end(t, use);
     t->resync_chunk.n = UINT64_MAX;
     co_queue_wake_all(&t->resync_queue);
     return rc;

@@ -82,7 +82,9 @@ static CO int data_flush(struct thin *t)
     if (count > 1 && !io_guard_on(GUARD_COMMIT_DISKS))
         count--;
     t->unflushed = (struct raid_disk_set){0};
+    unsigned use = thin_use_begin(t);
     int rc = count ? raid_flush(disk, count) : 0;
+    thin_use_end(t, use);
     for (unsigned i = 0; rc && i < RAID_DISKS_MAX / 64; i++)
         t->unflushed.word[i] |= taken.word[i];
     return rc;

@@ -65,6 +65,43 @@ static CO int window_fill(struct thin_pass *p)
     return 0;
 }
 
+/* ---- targets of members that move ------------------------------------------------------------ */
+
+static bool wants_target(const struct thin_pass *p, const struct raid_group *g)
+{
+    (void)p;
+    return raid_has_target(g) && !atomic_load(&g->target_lost);
+}
+
+/* CO. A block with a wrong checksum everywhere is as wrong elsewhere. Another block that could not
+ * be copied keeps its group where it is. */
+static CO int window_fill_targets(struct thin_pass *p)
+{
+    const struct fill *f = container_of(p, struct fill, pass);
+    unsigned copy[THIN_PASS_PIECES];
+    for (unsigned i = 0; i < p->pieces; i++)
+        copy[i] = raid_target(p->io[i].group);
+    int rc = raid_fill(p->io, copy, p->pieces, false);
+    for (unsigned i = 0; i < p->pieces; i++) {
+        if (rc == VP_E_RAID_DISK_OUT)
+            p->io[i].rc = rc;
+        if (!result_count(f->out, &p->io[i], p->recovered) || p->io[i].rc == VP_E_AGAIN ||
+            p->io[i].rc == VP_E_RAID_NO_COPY || (p->io[i].rc && p->recovered))
+            raid_target_is_lost(p->io[i].group);
+    }
+    return 0;
+}
+
+CO int thin_fill_targets(struct thin *t, uint64_t block, uint64_t count,
+                         struct thin_fill_result *out)
+{
+    struct fill f = {.pass = {.t = t, .wants = wants_target, .run = window_fill_targets},
+                     .out = out};
+    return thin_pass(&f.pass, block, count);
+}
+
+/* ---- a disk that is behind ------------------------------------------------------------------- */
+
 CO int thin_fill(struct thin *t, uint64_t block, uint64_t count, const struct raid_disk *disk,
                  bool compare, struct thin_fill_result *out)
 {

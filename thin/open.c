@@ -25,6 +25,7 @@ static int thin_new(const struct thin_config *config, struct thin **out)
     thin_tree_init(&t->space_tree, t, POOL_TREE_SPACE, sizeof(struct thin_space_entry_disk));
     co_queue_init(&t->commit_queue);
     co_queue_init(&t->resync_queue);
+    co_queue_init(&t->users_left);
     co_mutex_init(&t->adopt_lock);
     pool_batch_init(&t->batch);
     int rc = thin_chunks(t) > THIN_KEY_MAX ? VP_E_TOO_BIG : thin_intents_init(t);

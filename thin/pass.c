@@ -89,12 +89,14 @@ CO int thin_pass(struct thin_pass *p, uint64_t block, uint64_t count)
     if (!t->pass_buf)
         t->pass_buf = aligned_alloc(POOL_BLOCK, (size_t)THIN_PASS_BLOCKS * POOL_BLOCK);
     int rc = t->pass_buf ? 0 : VP_E_NO_MEMORY;
+    unsigned use = thin_use_begin(t);
     co_mutex_lock(&t->adopt_lock);
     for (uint64_t at = block; at < block + count && !rc; at += t->chunk_blocks)
         rc = pass_chunk(p, thin_vchunk_of(t, at));
     if (!rc)
         rc = window_run(p);
     co_mutex_unlock(&t->adopt_lock);
+    thin_use_end(t, use);
     return rc;
 }
 

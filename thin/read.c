@@ -101,12 +101,11 @@ static CO int read_chunk(struct thin *t, struct read_window *w, uint64_t block, 
     return added;
 }
 
-CO int thin_read(struct thin *t, uint64_t block, uint64_t count, void *buf)
+static __attribute__((always_inline)) inline CO int read_windows(struct thin *t, uint64_t block,
+                                                                 uint64_t count, void *buf)
 {
     struct read_window w;
     uint8_t *to = buf;
-    if (block > t->size_blocks || count > t->size_blocks - block)
-        return VP_E_RANGE;
     while (count) {
         w.pieces = w.crcs = 0;
         while (count && w.pieces < THIN_WINDOW_PIECES && w.crcs < THIN_WINDOW_BLOCKS) {
@@ -122,4 +121,14 @@ CO int thin_read(struct thin *t, uint64_t block, uint64_t count, void *buf)
             return rc;
     }
     return 0;
+}
+
+CO int thin_read(struct thin *t, uint64_t block, uint64_t count, void *buf)
+{
+    if (block > t->size_blocks || count > t->size_blocks - block)
+        return VP_E_RANGE;
+    unsigned use = thin_use_begin(t);
+    int rc = read_windows(t, block, count, buf);
+    thin_use_end(t, use);
+    return rc;
 }

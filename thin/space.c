@@ -437,7 +437,10 @@ void thin_space_commit_end(struct thin *t, bool durable)
 /* Tells the devices about chunks that were freed durably. Nobody writes to them meanwhile. */
 static CO void arena_discard(struct thin *t, const struct thin_arena *a, uint64_t bits)
 {
-    struct pool_arena at = a->at;
+    struct pool_arena at;
+    unsigned use = thin_use_begin(t);
+    if (!pool_arena_find(t->pool, a->at.number, &at)) /* its members may have moved */
+        bits = 0;
     while (bits) {
         unsigned first = (unsigned)__builtin_ctzll(bits);
         uint64_t rest = ~(bits >> first);
@@ -446,6 +449,7 @@ static CO void arena_discard(struct thin *t, const struct thin_arena *a, uint64_
                      (uint64_t)run * t->chunk_bytes);
         bits &= run == 64 ? 0 : ~(((UINT64_C(1) << run) - 1) << first);
     }
+    thin_use_end(t, use);
 }
 
 /* Ends the quarantine of what is durable. An arena with a bit in `discarding` does not go away.

@@ -169,6 +169,15 @@ struct thin_fill_result {
 CO int thin_fill(struct thin *t, uint64_t block, uint64_t count, const struct raid_disk *disk,
                  bool compare, struct thin_fill_result *out) must_check;
 
+/* The same for members of groups that move: gives their targets (raid/raid.h) what the members
+ * have. A block that cannot be had now keeps its group from moving. Errors: those of
+ * pages, VP_E_NO_MEMORY. */
+CO int thin_fill_targets(struct thin *t, uint64_t block, uint64_t count,
+                         struct thin_fill_result *out) must_check;
+/* Waits until all that read, wrote, discarded or flushed when it was called has ended; not for what
+ * began later. One at a time. */
+CO void thin_barrier(struct thin *t);
+
 /* What a scrub is given and gives; zeroed but for the first two. */
 struct thin_scrub {
     /* A bad copy of the volume's block number `block` (f->piece and f->block say nothing here). No

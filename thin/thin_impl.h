@@ -398,6 +398,10 @@ struct thin {
      * appended until that commit is durable. */
     bool keep_by_commit, keep_blocked;
 
+    /* Who may be using members of groups, by the phase in which it began (thin_barrier). */
+    unsigned users[2], phase;
+    struct co_queue users_left;
+
     /* Adoption after a crash (adopt.c): one at a time; writers keep out of resync_chunk. */
     struct co_mutex adopt_lock;
     uint8_t *adopt_buf; /* under adopt_lock; NULL before the first use       */
@@ -407,6 +411,22 @@ struct thin {
     struct vchunk resync_chunk; /* UINT64_MAX = none */
     uint64_t resync_next;       /* region */
 };
+
+/*
+ * Around all that finds out where data are on disks and then uses it. thin_barrier waits for those
+ * that began before it.
+ */
+static inline unsigned thin_use_begin(struct thin *t)
+{
+    t->users[t->phase]++;
+    return t->phase;
+}
+static inline void thin_use_end(struct thin *t, unsigned phase)
+{
+    VP_CHECK(t->users[phase], >, 0U);
+    if (__builtin_expect(--t->users[phase] == 0 && phase != t->phase, 0))
+        co_queue_wake_all(&t->users_left);
+}
 
 /* Whether a crash may have left blocks of the region unlike their CRCs. */
 static inline bool thin_intent_is_recovered(const struct thin *t, struct vchunk vchunk)

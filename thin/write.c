@@ -221,14 +221,13 @@ static CO int window_write(struct thin *t, struct write_window *w)
     return rc;
 }
 
-CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *buf)
+static inline CO int write_windows(struct thin *t, uint64_t block, uint64_t count, const void *buf)
 {
     struct write_window w;
     const uint8_t *from = buf;
-    if (block > t->size_blocks || count > t->size_blocks - block)
-        return VP_E_RANGE;
     while (count) {
         int rc = thin_throttle(t);
+        unsigned use = thin_use_begin(t);
         w.parts = w.pieces = w.crcs = 0;
         while (!rc && count && w.parts < THIN_WINDOW_PIECES && w.crcs < THIN_WINDOW_BLOCKS) {
             uint64_t room = min_u64(t->chunk_blocks - (block & (t->chunk_blocks - 1)),
@@ -242,8 +241,17 @@ CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *bu
             from += (size_t)n * POOL_BLOCK;
         }
         int write_rc = window_write(t, &w);
+        thin_use_end(t, use);
         if (rc < 0 || write_rc)
             return rc < 0 ? rc : write_rc;
     }
-    return thin_keep(t);
+    return 0;
+}
+
+CO int thin_write(struct thin *t, uint64_t block, uint64_t count, const void *buf)
+{
+    if (block > t->size_blocks || count > t->size_blocks - block)
+        return VP_E_RANGE;
+    int rc = write_windows(t, block, count, buf);
+    return rc ? rc : thin_keep(t);
 }

@@ -52,10 +52,11 @@ CO int volumes_background_step(struct volumes *vs, bool *more)
     if (!rc)
         rc = volume_resync_step(vs, more);
     int fill_rc = rc ? 0 : volumes_fill_step(vs, more);
+    int evacuate_rc = rc ? 0 : volumes_evacuate_step(vs, more);
     int scrub_rc = rc || fill_rc ? 0 : volumes_scrub_step(vs, more);
     if (!rc)
         rc = idle_next(vs, more);
-    return rc ? rc : fill_rc ? fill_rc : scrub_rc;
+    return rc ? rc : fill_rc ? fill_rc : evacuate_rc ? evacuate_rc : scrub_rc;
 }
 
 /* ---- coroutines --------------------------------------------------------------------------- */

@@ -184,6 +184,8 @@ static CO int import_records(struct volumes *vs)
     if (!rc)
         rc = volumes_fill_begin(vs);
     if (!rc)
+        rc = volumes_disk_leaves(vs, 0); /* if one was leaving */
+    if (!rc)
         rc = volumes_scrub_load(vs);
     if (!rc)
         rc = volumes_left_load(vs);

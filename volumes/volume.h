@@ -58,6 +58,20 @@ struct pool *volumes_pool(const struct volumes *vs);
 CO int volumes_disk_came(struct volumes *vs, unsigned disk, uint64_t limit) must_check;
 /* HOME, no yield. The job that fills the disk; NULL: there is none, or not yet. */
 const struct pool_job *volumes_fill_job(const struct volumes *vs, unsigned disk);
+/* HOME, no yield. A disk is to be removed (pool_disk_leave_begin): its job begins, with a limit (0:
+ * none). VP_E_NO_MEMORY: it is tried again soon. */
+int volumes_disk_leaves(struct volumes *vs, uint64_t limit) must_check;
+/* HOME, no yield. The disk stays: its job is cancelled soon. VP_E_NOT_FOUND (it is not being
+ * removed), with a sentence. */
+int volumes_disk_stays(struct volumes *vs, unsigned disk, struct vp_error *err) must_check;
+/* HOME, no yield. Data move from fuller disks to emptier ones, as a job with a limit (0: none).
+ * VP_E_BUSY (so they do already, or a disk is being removed), VP_E_NO_MEMORY; with a sentence. */
+int volumes_balance_start(struct volumes *vs, uint64_t limit, struct vp_error *err) must_check;
+/* The same: the job is cancelled soon. VP_E_NOT_FOUND, with a sentence. */
+int volumes_balance_stop(struct volumes *vs, struct vp_error *err) must_check;
+const struct pool_job *volumes_balance_job(const struct volumes *vs); /* NULL: there is none */
+/* HOME, no yield. The job that removes the disk; NULL: there is none, or not yet. */
+const struct pool_job *volumes_evacuation_job(const struct volumes *vs, unsigned disk);
 
 enum volumes_scrub_state {
     VOLUMES_SCRUB_NONE = 0,    /* there was none                                            */

@@ -204,6 +204,7 @@ struct volume {
     struct co_queue unpinned;
     enum { VOLUME_TO_FILL, VOLUME_FILLED, VOLUME_NOT_FILLED } fill; /* fill.c */
     bool fill_waits;                          /* some of it will be tried again */
+    bool evacuates;                           /* evacuate.c: it is yet to be walked */
     struct pool_job *resync_job, *delete_job; /* borrowed; set as long as v is in those lists */
     enum volume_delete_step delete_step;
     uint64_t delete_from; /* arenas with lower numbers went back                           */
@@ -245,6 +246,20 @@ struct volumes {
         unsigned limit_disk;
         bool busy; /* somebody works on it, and may wait */
     } fill;
+
+    struct volumes_evacuation {   /* evacuate.c */
+        struct pool_job *job;     /* borrowed; NULL: nothing moves, or is to move */
+        struct pool_leaving disk; /* of a removal */
+        enum { EVACUATION_BEGIN, EVACUATION_COPY, EVACUATION_METADATA } at;
+        uint32_t volume; /* that is being walked, from this block on: */
+        uint64_t block;
+        uint64_t rest_ns, rest_until_ns; /* after a failure */
+        uint64_t limit;                  /* of the job that is to begin */
+        bool cancel;                     /* a command wants the disk to stay, or no balance */
+        bool balance;                    /* a command wants one, whose job has not begun */
+        bool told;                       /* that something cannot move now */
+        bool busy;                       /* somebody works on it, and may wait */
+    } evacuation;
 
     struct volumes_scrub {    /* scrub.c */
         struct pool_job *job; /* borrowed; NULL: none is under way */
@@ -499,6 +514,11 @@ CO int volume_walk(struct volume_walk *w) must_check;
 CO int volumes_fill_begin(struct volumes *vs) must_check;
 /* HOME. Fills some chunks; *more when there was something to do. */
 CO int volumes_fill_step(struct volumes *vs, bool *more) must_check;
+
+/* ---- evacuate.c --------------------------------------------------------------------------- */
+
+/* HOME. One step of the removal of a disk, if one is being removed. */
+CO int volumes_evacuate_step(struct volumes *vs, bool *more) must_check;
 
 /* Import: the last scrub, which goes on if it was under way. VP_E_NO_MEMORY. */
 int volumes_scrub_load(struct volumes *vs) must_check;

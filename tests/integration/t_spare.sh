@@ -26,7 +26,7 @@ ok vpool add tank "$T/s0" --spare --force
 ok vpool add tank "$T/s1" --spare
 grep -q "$T/s0" <<<"$out" && grep -q "$T/s1" <<<"$out" || fail "add: $out"
 refused 'is a spare of pool tank already' vpool add tank "$T/s1" --spare
-refused 'is no spare of pool tank' vpool remove tank "$T/d1"
+refused "pool tank has no disk" vpool remove tank "$T/nothing"
 ok vpool status tank
 grep -q "spare     $T/s1" <<<"$out" || fail "status: $out"
 

@@ -29,15 +29,15 @@ static void walk_group(struct walk *w, const struct pool_group *g)
     }
     walk_check(w, leased == g->arenas_leased, "a group's count of leased arenas");
     walk_check(w, held == g->arenas_held, "a group's count of held arenas");
-    bool open = leased + held < g->arenas && raid_group_is_in_service(&g->raid);
+    bool open = leased + held < g->arenas && raid_group_is_in_service(g->raid);
     uint64_t arena_bytes = (uint64_t)g->arena_chunks * w->p->geometry.chunk_bytes;
     uint64_t usable = open ? (g->arenas - leased - held) * arena_bytes : 0;
     w->open += open;
     w->empty += pool_group_is_empty(g);
     w->leased += leased;
     w->figures.leased_bytes += leased * arena_bytes;
-    w->figures.open_bytes += usable / g->raid.profile.data * g->raid.width;
-    if (raid_profile_equal(g->raid.profile, w->p->default_profile))
+    w->figures.open_bytes += usable / g->raid->profile.data * g->raid->width;
+    if (raid_profile_equal(g->raid->profile, w->p->default_profile))
         w->figures.writable_bytes += usable;
     walk_check(w, open == !list_empty(&g->open_link), "whether a group is open");
     walk_check(w, pool_group_is_empty(g) == !list_empty(&g->empty_link),

@@ -60,6 +60,8 @@ static const struct {
     {GUARD_MOVE_GENERATION, "hosts-breaks"},
     {GUARD_MOVE_CHECK_VOID, "live-verify"},
     {GUARD_MOVE_DOUBT, "move"},
+    {GUARD_TARGET_LOST, "remove-missed"},
+    {GUARD_MOVE_BEFORE_FREE, "rebalance"},
 };
 
 /* In the child: output goes to the pipe, the exit code says whether something was noticed. */

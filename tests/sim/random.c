@@ -171,6 +171,8 @@ static void draw_config(struct random_world *x)
         x->config.disks++;
     }
     draw_second_pool(x);
+    x->config.removes = !x->config.second_disks && !x->unreadable && aside(x, 17, 3) == 0;
+    x->config.disks += x->config.removes;
     x->returns = x->bad_disk >= 0 && !x->rots && !x->config.second_disks && !x->hogs &&
                  !x->config.coroutines && aside(x, 16, 4);
 }
@@ -493,6 +495,17 @@ static void scrub(struct random_world *x, struct rig *r)
         vp_ignore(rig_op(r, &scrub), "rig_op has reported what was not expected");
 }
 
+/* Sometimes a disk is to be removed from now on, or stays after all, or data move to emptier ones,
+ * in the background. */
+static void move_data(struct random_world *x, struct rig *r)
+{
+    static const unsigned flags[] = {0, 0, OP_STAYS, OP_BALANCE};
+    const struct op move = {
+        .kind = OP_REMOVE, .at = below(x, x->config.disks), .flags = flags[below(x, 4)]};
+    if (!r->failed && x->config.removes && below(x, 2))
+        vp_ignore(rig_op(r, &move), "rig_op has reported what was not expected");
+}
+
 static void phases(struct random_world *x, struct rig *r)
 {
     r->on_event = on_event;
@@ -505,6 +518,8 @@ static void phases(struct random_world *x, struct rig *r)
             break;
         control_op(x, r);
         scrub(x, r);
+        if (x->config.removes)
+            move_data(x, r);
         spoil(x, r);
         hog(x, r);
         if (!r->failed && x->few_buffers)

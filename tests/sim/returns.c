@@ -17,6 +17,7 @@
 #include <string.h>
 
 enum { ROUNDS_MAX = 12 };
+#define REST_MAX_NS UINT64_C(300000000000) /* of a removal that something stopped */
 
 void rig_disk_is_bad(struct rig *r, unsigned disk)
 {
@@ -31,7 +32,7 @@ bool rig_has_label(const struct rig *r, unsigned disk)
 {
     uint8_t block[POOL_BLOCK];
     struct pool_label l;
-    bool found = r->config->spares == 0;
+    bool found = r->config->spares == 0 && !r->config->removes;
     for (unsigned copy = 0; copy < POOL_LABEL_COPIES && !found; copy++) {
         uint64_t at = pool_label_at(pool_tail_bytes(r->config->disk_bytes), copy);
         sim_disk_peek(rig_disk(r, disk), at, block, sizeof(block));
@@ -93,16 +94,17 @@ static bool is_state(const struct pool_disk_info *info, const char *state)
 
 static bool is_out(const struct pool_disk_info *info)
 {
-    return !is_state(info, "online") && !is_state(info, "rebuilding");
+    return !info->removed && !info->leaves && !is_state(info, "online") &&
+           !is_state(info, "rebuilding");
 }
 
-/* The device is one of those in service. */
+/* The device is one of those in service, or is being removed. */
 static bool is_used(struct pool *p, const char *path)
 {
     struct pool_disk_info info;
     for (unsigned i = 0; i < p->disk_count; i++) {
         pool_disk_info_get(p, i, &info);
-        if (!is_out(&info) && strcmp(info.path, path) == 0)
+        if (!is_out(&info) && !info.removed && strcmp(info.path, path) == 0)
             return true;
     }
     return false;
@@ -189,6 +191,30 @@ int rig_add(struct rig *r)
     return rc;
 }
 
+/* ---- one disk less ------------------------------------------------------------------------- */
+
+int rig_remove(struct rig *r, const struct op *op)
+{
+    struct volumes *vs = r->vs[0];
+    struct vp_error err = {0};
+    struct pool_leaving now;
+    int rc;
+    if (op->flags & OP_BALANCE)
+        return volumes_balance_start(vs, 0, &err) && !err.text[0] ? VP_E_IO : 0;
+    if (op->flags & OP_STAYS)
+        rc = pool_disk_to_empty(volumes_pool(vs), 0, &now) ? volumes_disk_stays(vs, now.disk, &err)
+                                                           : 0;
+    else
+        rc = pool_disk_leave_begin(volumes_pool(vs), (unsigned)op->at, &err);
+    if (rc && !err.text[0])
+        rig_fail(r, "a disk cannot be removed: %s, and it does not say why", vp_err_name(rc));
+    bool refused =
+        rc == VP_E_NO_SPACE || rc == VP_E_BUSY || rc == VP_E_NOT_FOUND || rc == VP_E_RAID_NO_COPY;
+    if (refused || rc || op->flags & OP_STAYS)
+        return refused ? 0 : rc;
+    return volumes_disk_leaves(vs, 0);
+}
+
 /* ---- being filled -------------------------------------------------------------------------- */
 
 static const char *not_counted(struct rig *r, struct pool_disk_info *info)
@@ -196,7 +222,7 @@ static const char *not_counted(struct rig *r, struct pool_disk_info *info)
     struct pool *p = volumes_pool(r->vs[0]);
     for (unsigned i = 0; i < p->disk_count; i++) {
         pool_disk_info_get(p, i, info);
-        if (!is_state(info, "online"))
+        if (!info->removed && !is_state(info, "online"))
             return info->state;
     }
     return NULL;
@@ -211,8 +237,11 @@ int rig_filled(struct rig *r)
         rc = disks_return(r, n % 2);
         for (bool more = true; !rc && more;)
             rc = volumes_background_step(r->vs[0], &more);
-        if (rc || r->bads != bads || not_counted(r, &info))
+        if (rc || r->bads != bads || not_counted(r, &info)) {
+            if (info.leaves)
+                vp_ignore(co_sleep_ns(REST_MAX_NS), "nobody cancels it");
             continue;
+        }
         r->bad = 0;
         if (r->model)
             model_bad_set(r->model, 0);

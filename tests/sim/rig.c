@@ -617,6 +617,8 @@ static int op_any(struct rig *r, const struct op *op)
         return rig_filled(r);
     case OP_ADD:
         return rig_add(r);
+    case OP_REMOVE:
+        return rig_remove(r, op);
     case OP_SCRUB:
         return op_scrub(r);
     default:
@@ -685,6 +687,7 @@ int rig_op(struct rig *r, const struct op *op)
                                         [OP_RETURN] = "return",
                                         [OP_FILLED] = "filling",
                                         [OP_ADD] = "add",
+                                        [OP_REMOVE] = "remove",
                                         [OP_SCRUB] = "scrub"};
     if (r->failed)
         return VP_E_CANCELLED;

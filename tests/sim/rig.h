@@ -28,6 +28,7 @@ struct rig_config {
     size_t buffer_bytes;   /* of I/O buffers; 0: 64 MiB    */
     unsigned losses;       /* disks that each pool can lose; 0: as the profile says */
     unsigned spares;       /* the last ones of the first and only pool's: in no pool at first */
+    bool removes;          /* a disk may be removed: only those with a label are in a pool */
     unsigned property;     /* bytes of a property: beside it what changes is little, so
                               checkpoints write deltas */
 };
@@ -64,6 +65,8 @@ enum op_kind {
                       its place (OP_REPLACE)                                                */
     OP_FILLED, /* the same, and background work until all disks count                   */
     OP_ADD,    /* every spare disk becomes one more disk of the pool                    */
+    OP_REMOVE, /* disk `at` is to be removed: it is emptied in the background; with OP_STAYS, if one
+                  is being removed, it stays                                             */
     OP_SCRUB,  /* a scrub begins, unless one is under way                               */
     OP_STALL,  /* … phase `at`: the next `count` writes of its target's disks are slow    */
 };
@@ -92,6 +95,9 @@ enum op_flags {
     OP_VERIFIED = 16384, /* what was copied is compared, unless it is offline      */
     /* of OP_RETURN: */
     OP_REPLACE = 8192,
+    /* of OP_REMOVE: */
+    OP_STAYS = 8192,
+    OP_BALANCE = 16384, /* no disk: data move from fuller disks to emptier ones */
 };
 
 /* `at` and `count` in sectors of 512 bytes, unless said otherwise. */
@@ -209,6 +215,7 @@ struct sim_disk *rig_disk(const struct rig *r, unsigned i);
 
 /* A fault hits the disk, or may hit it. */
 void rig_disk_is_bad(struct rig *r, unsigned disk);
+int rig_remove(struct rig *r, const struct op *op);
 bool rig_has_label(const struct rig *r, unsigned disk);
 
 /* CO from here on; failures go to r->why. */

@@ -11,6 +11,11 @@ static const struct rig_config mirror_of_three = {CONFIG_BASE, .disks = 3, .disk
 static const struct rig_config mirror_and_spare = {CONFIG_BASE, .disks = 3, .spares = 1,
                                                    .disk_bytes = 8 * MIB, .profile = "mirror:2"};
 
+static const struct rig_config mirror_of_three_less = {
+    CONFIG_BASE, .disks = 3, .disk_bytes = 8 * MIB, .profile = "mirror:2", .removes = true};
+static const struct rig_config single_of_two = {CONFIG_BASE, .disks = 2, .disk_bytes = 8 * MIB,
+                                                .profile = "single", .removes = true};
+
 static const struct op written_volume[] = {
     {OP_CREATE, "a", 0, BLOCKS(64), 0},
     {OP_WRITE, "a", BLOCKS(0), BLOCKS(12), 0},
@@ -109,6 +114,28 @@ static const struct op added[] = {
     {OP_READ, "b", BLOCKS(0), BLOCKS(64), 0},
     {OP_END, NULL, 0, 0, 0},
 };
+/* A disk was added. Data move to it, beside writes that form groups where they leave. */
+static const struct op balanced[] = {
+    {OP_CREATE, "b", 0, BLOCKS(512), 0},
+    {OP_WRITE, "b", BLOCKS(0), BLOCKS(3), OP_FUA},
+    {OP_WRITE, "b", BLOCKS(300), BLOCKS(3), OP_FUA},
+    {OP_ADD, NULL, 0, 0, 0},
+    {OP_FILLED, NULL, 0, 0, 0},
+    {OP_CREATE, "c", 0, BLOCKS(64), 0},
+    {OP_CREATE, "d", 0, BLOCKS(64), 0},
+    {OP_REMOVE, NULL, 0, 0, OP_BALANCE},
+    {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(3), OP_WITH_NEXT},
+    {OP_WRITE, "c", BLOCKS(0), BLOCKS(8), OP_WITH_NEXT},
+    {OP_WRITE, "d", BLOCKS(0), BLOCKS(8), OP_FUA},
+    {OP_WRITE, "b", BLOCKS(301), BLOCKS(9), OP_FUA},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_LEAVE, NULL, 0, 0, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_READ, "b", BLOCKS(0), BLOCKS(512), 0},
+    {OP_READ, "c", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
 /* A third of one disk is bad; all is compared and healed beside a write and a discard. Nothing is
  * overwritten after the damage (docs/testing.md). Then all is compared again beside overwrites. */
 static const struct op scrubbed[] = {
@@ -122,6 +149,56 @@ static const struct op scrubbed[] = {
     {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT},
     {OP_WRITE, "a", BLOCKS(1), BLOCKS(3), OP_FUA},
     {OP_END, NULL, 0, 0, 0},
+};
+
+/* Disk 1, which has data of "a" with disk 2, is emptied beside writes to what moves, and removed.
+ * */
+#define EMPTIED                                                                                    \
+    {OP_REMOVE, NULL, 1, 0, 0}, {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), OP_WITH_NEXT},               \
+        {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT}, {OP_WRITE, "a", BLOCKS(2), BLOCKS(3), OP_FUA},  \
+        {OP_WRITE, "a", BLOCKS(7), BLOCKS(9), OP_FUA}, {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT},  \
+        {OP_WRITE, "a", BLOCKS(30), BLOCKS(2), OP_FUA},                                            \
+    {                                                                                              \
+        OP_BACKGROUND, NULL, 0, 0, 0                                                               \
+    }
+static const struct op removed[] = {
+    EMPTIED,
+    {OP_LEAVE, NULL, 2, 0, 0},
+    {OP_WRITE, "a", BLOCKS(5), BLOCKS(1), OP_FUA},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* A write to where it moves fails; it is tried again. Then the only other disk dies that has it. */
+static const struct op missed[] = {
+    {OP_REMOVE, NULL, 1, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_LEAVE, NULL, 0, 1, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(2), 0},
+    {OP_FLUSH, "a", 0, 0, 0},
+    {OP_FILLED, NULL, 0, 0, 0},
+    {OP_LEAVE, NULL, 2, 0, 0},
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* It stays, half emptied, and new data go to what it left. Then it is emptied again. */
+static const struct op stays[] = {
+    {OP_REMOVE, NULL, 1, 0, 0},
+    {OP_BACKGROUND, NULL, 0, 0, OP_WITH_NEXT},
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(2), OP_WITH_NEXT},
+    {OP_REMOVE, NULL, 0, 0, OP_STAYS},
+    {OP_CREATE, "b", 0, BLOCKS(64), OP_WITH_NEXT},
+    {OP_BACKGROUND, NULL, 0, 0, 0},
+    {OP_WRITE, "b", BLOCKS(0), BLOCKS(40), OP_FUA},
+    EMPTIED,
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},
+    {OP_READ, "b", BLOCKS(0), BLOCKS(64), 0},
+    {OP_END, NULL, 0, 0, 0},
+};
+/* It dies before; what it had gets another copy elsewhere. */
+static const struct op dead_removed[] = {
+    {OP_WRITE, "a", BLOCKS(1), BLOCKS(1), 0},      {OP_LEAVE, NULL, 1, 0, 0},
+    {OP_WRITE, "a", BLOCKS(2), BLOCKS(3), OP_FUA}, EMPTIED,
+    {OP_READ, "a", BLOCKS(0), BLOCKS(64), 0},      {OP_END, NULL, 0, 0, 0},
 };
 
 const struct scenario return_scenarios[] = {
@@ -141,6 +218,21 @@ const struct scenario return_scenarios[] = {
              replaced, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
     SCENARIO("add", "a pool gets one more disk; then one of the first dies", mirror_and_spare,
              written_volume, added, .flags = SCENARIO_FILLS | SCENARIO_SURVIVES_LOSS),
+    SCENARIO("remove", "a disk is emptied and removed; then another one dies", mirror_of_three_less,
+             written_volume, removed, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("rebalance", "data move to a disk that was added", mirror_and_spare, written_volume,
+             balanced, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("remove-missed", "a write to the place where a disk's data go fails",
+             mirror_of_three_less, written_volume, missed, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("remove-single", "the same with data that have one copy", single_of_two,
+             written_volume, stays),
+    SCENARIO("remove-stays", "a disk that was to be removed stays", mirror_of_three_less,
+             written_volume, stays, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("remove-dead", "a disk that died is removed", mirror_of_three_less, written_volume,
+             dead_removed, .flags = SCENARIO_SURVIVES_LOSS),
+    SCENARIO("remove-mishaps", "mishaps befall each disk meanwhile", mirror_of_three_less,
+             written_volume, removed, .crash_stride = 211, .deep_every = 4096,
+             .flags = SCENARIO_DEATHS | SCENARIO_ERRORS),
     SCENARIO("scrub", "all copies are compared and healed beside writes", mirror, written_volume,
              scrubbed, .flags = SCENARIO_ROT),
     SCENARIO("return-mishaps", "mishaps befall each disk meanwhile", mirror, disk_out, returns,

@@ -120,7 +120,8 @@ static bool check_shape(struct check *c, uint64_t id, const struct pool_group_in
         return false;
     }
     for (unsigned m = 0; m < i->members; m++)
-        if (i->disk[m] >= c->root.disks || i->extent[m] >= c->root.disk[i->disk[m]].extents) {
+        if (i->disk[m] >= c->root.disks || !c->root.disk[i->disk[m]].state ||
+            i->extent[m] >= c->root.disk[i->disk[m]].extents) {
             check_problem(c, "group", "group %llu: member %u is beyond the disks",
                           (unsigned long long)id, m);
             return false;

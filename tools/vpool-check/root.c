@@ -57,7 +57,7 @@ static bool choose_root(struct check *c)
 
 static const char *state_name(enum pool_disk_state s)
 {
-    static const char *const names[] = {"none", "online", "out", "rebuilding"};
+    static const char *const names[] = {"removed", "online", "out", "rebuilding"};
     return (unsigned)s < 4 ? names[s] : "?";
 }
 

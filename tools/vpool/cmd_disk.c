@@ -91,14 +91,67 @@ static void print_spares(const json_t *r)
     json_array_foreach(list, i, s) printf("  %s\n", json_text(s, "path"));
 }
 
+static void print_leaves(const json_t *r)
+{
+    const char *job = json_text(r, "job");
+    if (json_object_get(r, "spares")) {
+        print_spares(r);
+        return;
+    }
+    printf("disk %d of pool %s, %s, is %s%s%s\n", (int)json_number(r, "disk"), json_text(r, "pool"),
+           json_text(r, "path"), json_text(r, "state"), job[0] ? "; job " : "", job);
+}
+
 static int cmd_remove(struct cli *cli, int argc, char **argv)
 {
-    int n = opts_parse(cli, argc, argv, NULL, 2, 2);
+    uint64_t limit = SIZE_NOT_GIVEN;
+    bool dry_run = false, cancel = false;
+    const struct opt opts[] = {{"limit", 0, OPT_SIZE, &limit},
+                               {"cancel", 0, OPT_FLAG, &cancel},
+                               {"dry-run", 0, OPT_FLAG, &dry_run},
+                               {0}};
+    int n = opts_parse(cli, argc, argv, opts, 2, 2);
     if (opts_failed(n))
         return opts_exit(n);
+    if (cancel && (dry_run || limit != SIZE_NOT_GIVEN))
+        return cli_usage(cli, "--cancel stands alone");
     return cli_show(cli, "pool.remove",
-                    json_pack("{s:s, s:o}", "pool", argv[1], "path", path_param(argv[2])),
-                    print_spares);
+                    json_pack("{s:s, s:o, s:I, s:b, s:b}", "pool", argv[1], "disk",
+                              disk_param(argv[2]), "limit",
+                              (json_int_t)(limit == SIZE_NOT_GIVEN ? 0 : limit), "cancel", cancel,
+                              "dry_run", dry_run),
+                    dry_run ? print_plan : print_leaves);
+}
+
+static void print_balance(const json_t *r)
+{
+    const char *job = json_text(r, "job"), *pool = json_text(r, "pool");
+    if (json_is_true(json_object_get(r, "dry_run")))
+        printf("nothing was changed; %s would move to emptier disks of pool %s\n",
+               size_text(json_number(r, "bytes")), pool);
+    else
+        printf("%s of pool %s to move to emptier disks%s%s\n", size_text(json_number(r, "bytes")),
+               pool, job[0] ? "; job " : "", job);
+}
+
+static int cmd_rebalance(struct cli *cli, int argc, char **argv)
+{
+    uint64_t limit = SIZE_NOT_GIVEN;
+    bool dry_run = false, cancel = false;
+    const struct opt opts[] = {{"limit", 0, OPT_SIZE, &limit},
+                               {"cancel", 0, OPT_FLAG, &cancel},
+                               {"dry-run", 0, OPT_FLAG, &dry_run},
+                               {0}};
+    int n = opts_parse(cli, argc, argv, opts, 1, 1);
+    if (opts_failed(n))
+        return opts_exit(n);
+    if (cancel && (dry_run || limit != SIZE_NOT_GIVEN))
+        return cli_usage(cli, "--cancel stands alone");
+    return cli_show(cli, "pool.rebalance",
+                    json_pack("{s:s, s:I, s:b, s:b}", "pool", argv[1], "limit",
+                              (json_int_t)(limit == SIZE_NOT_GIVEN ? 0 : limit), "cancel", cancel,
+                              "dry_run", dry_run),
+                    print_balance);
 }
 
 static int cmd_add(struct cli *cli, int argc, char **argv)
@@ -220,13 +273,18 @@ static int cmd_scrub(struct cli *cli, int argc, char **argv)
 const struct command commands_disk[] = {
     {"add", "POOL DEVICE [--spare] [--force] [--dry-run]",
      "Gives a pool one more disk, or a spare.\n"
-     "New data go to a disk as well, a moment later; data that are there already do not move.\n"
+     "New data go to a disk as well, a moment later; `vpool rebalance` moves data that are there.\n"
      "  --spare          DEVICE takes the place of a disk that fails, a while later (vpoold.conf)\n"
      "  --force          overwrite what DEVICE holds\n" DRY_HELP,
      cmd_add},
-    {"remove", "POOL DEVICE",
-     "Takes a spare away from a pool.\n"
-     "A disk cannot be removed in this release: `vpool offline` takes it out of service.",
+    {"remove", "POOL DISK|SPARE [--limit SIZE] [--cancel] [--dry-run]",
+     "Removes a disk from a pool, or a spare.\n"
+     "What the disk has moves to other disks, as a job in the background, while its volumes are "
+     "in\n"
+     "use; they keep all their copies meanwhile. Then it is no disk of the pool any more, and its\n"
+     "labels are wiped. Refused where the other disks have no room.\n"
+     "  --limit SIZE     the job's limit: so much a second\n"
+     "  --cancel         the disk stays, with what has not moved yet\n" DRY_HELP "\n" DISK_HELP,
      cmd_remove},
     {"online", "POOL DISK [PATH] [--limit SIZE] [--dry-run]",
      "Takes a disk that was away into service again.\n"
@@ -246,6 +304,13 @@ const struct command commands_disk[] = {
      "Takes a disk out of service, for example to pull it.\n"
      "Refused where it has data or metadata that are nowhere else.\n" DRY_HELP "\n" DISK_HELP,
      cmd_offline},
+    {"rebalance", "POOL [--limit SIZE] [--cancel] [--dry-run]",
+     "Moves data from disks that are fuller than others to emptier ones, as a job.\n"
+     "Volumes are in use meanwhile, and keep all their copies. Metadata do not move.\n"
+     "  --limit SIZE     the job's limit: so much a second\n"
+     "  --cancel         ends the one that is under way; what has moved has moved\n"
+     "  --dry-run        changes nothing: says how much would move",
+     cmd_rebalance},
     {"scrub", "POOL [--limit SIZE | --stop | --show]",
      "Reads all copies of all data, compares them with their checksums, and heals what is bad.\n"
      "It is a job in the background, which `vpool jobs` pauses, resumes and limits.\n"

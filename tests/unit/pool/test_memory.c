@@ -106,9 +106,9 @@ static void check_groups_have_records(void)
     struct pool_record r;
     list_for_each (g, &pool->groups, link)
         check(pool_group_is_empty(g) ||
-              pool_record_get(pool, POOL_RECORD_GROUP, 0, g->raid.id, &r));
+              pool_record_get(pool, POOL_RECORD_GROUP, 0, g->raid->id, &r));
     list_for_each (g, &pool->meta_groups, link)
-        check(pool_record_get(pool, POOL_RECORD_GROUP, 0, g->raid.id, &r));
+        check(pool_record_get(pool, POOL_RECORD_GROUP, 0, g->raid->id, &r));
 }
 
 static CO int with_failure(struct trial *t)

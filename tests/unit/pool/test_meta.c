@@ -284,7 +284,7 @@ static void take_pages_of_a_full_third_disk(void *arg)
     check_ok(pool_create(&o, disk_name, 3, &pool, NULL));
     const struct pool_disk *third = &pool->disk[2];
     const struct pool_group *g = list_first(&pool->meta_groups, struct pool_group, link);
-    check_equal(g->raid.width, 3);
+    check_equal(g->raid->width, 3);
     while (third->extents_used < third->extents_total)
         if (!check(pool_page_alloc(pool, 1, &addr) == 0))
             return;
@@ -294,10 +294,10 @@ static void take_pages_of_a_full_third_disk(void *arg)
             return;
     unsigned of_two = 0;
     list_for_each (g, &pool->meta_groups, link) {
-        check(g->raid.width == 3 || g->raid.width == 2);
-        of_two += g->raid.width == 2;
-        check(g->raid.width == 3 || (g->raid.disk[0]->index < 2 && g->raid.disk[1]->index < 2 &&
-                                     g->raid.disk[0]->index != g->raid.disk[1]->index));
+        check(g->raid->width == 3 || g->raid->width == 2);
+        of_two += g->raid->width == 2;
+        check(g->raid->width == 3 || (g->raid->disk[0]->index < 2 && g->raid->disk[1]->index < 2 &&
+                                      g->raid->disk[0]->index != g->raid->disk[1]->index));
     }
     check_equal(of_two, 1);
     check_ok(sim_pool_commit_counter(pool, 1, 1));

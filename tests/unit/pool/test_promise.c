@@ -132,7 +132,7 @@ static void metadata_have_three_copies_at_least_and_five_at_most(void **state)
         check_equal(pool_meta_copies(pool), want[mirrored]);
         const struct pool_group *g;
         list_for_each (g, &pool->meta_groups, link)
-            check_equal(g->raid.width, want[mirrored]);
+            check_equal(g->raid->width, want[mirrored]);
         end(w);
     }
 }
@@ -577,8 +577,8 @@ static void look_whether_wide(void *arg)
     c->after = pool_is_wide(pool);
     c->copies = 0;
     for (unsigned g = 0; g < pool->meta.groups; g++)
-        if (pool->meta.group[g]->group->raid.width > c->copies)
-            c->copies = pool->meta.group[g]->group->raid.width;
+        if (pool->meta.group[g]->group->raid->width > c->copies)
+            c->copies = pool->meta.group[g]->group->raid->width;
 }
 
 static void promise_with_moments(void *arg)

@@ -122,7 +122,7 @@ static void deltas_are_known_by_an_incompatible_feature(void **state)
     b->deltas = le16_make(ROOT_DELTAS + 1);
     seal_block();
     assert_int_equal(root_block_decode(block, &image), VP_E_ROOT_BAD);
-    b->features_incompat = le64_make(2 * ROOT_FEATURE_BEHIND);
+    b->features_incompat = le64_make(2 * ROOT_FEATURE_REMOVED);
     seal_block();
     assert_int_equal(root_block_decode(block, &image), VP_E_FEATURE_UNKNOWN);
     free(p);
@@ -177,7 +177,7 @@ static void unknown_features_and_versions_are_refused_by_name(void **state)
     (void)state;
     struct pool *p = example();
     struct root_image image;
-    p->features_incompat = 2 * ROOT_FEATURE_BEHIND;
+    p->features_incompat = 2 * ROOT_FEATURE_REMOVED;
     encode_example(p);
     assert_int_equal(root_block_decode(block, &image), VP_E_FEATURE_UNKNOWN);
     p->features_incompat = 0;

@@ -99,8 +99,11 @@ static void with(bool queues, unsigned slower, void (*body)(void))
     f.queues = queues;
     f.slower = slower;
     f.world = sim_world_new(7);
-    f.group = (struct raid_group){
-        .id = 1, .width = COPIES, .data_bytes = DATA, .profile = {RAID_MIRROR, 1, COPIES - 1}};
+    f.group = (struct raid_group){.id = 1,
+                                  .width = COPIES,
+                                  .written = COPIES,
+                                  .data_bytes = DATA,
+                                  .profile = {RAID_MIRROR, 1, COPIES - 1}};
     f.step = REGION + RAID_BLOCK;
     for (unsigned i = 0; i < COPIES; i++) {
         uint64_t ns = i ? (uint64_t)slower * FAST_NS : FAST_NS;

@@ -68,7 +68,7 @@ static void open_disks(void)
         f.group.base_bytes[i] = BASE;
     }
     f.group.id = 0;
-    f.group.width = f.copies;
+    f.group.width = f.group.written = f.copies;
     f.group.data_bytes = DATA;
     f.group.profile =
         (struct raid_profile){f.copies > 1 ? RAID_MIRROR : RAID_SINGLE, 1, (uint8_t)(f.copies - 1)};

@@ -300,7 +300,7 @@ static unsigned rot_pages(struct sim_volumes *s, unsigned member, bool both)
                 continue;
             for (unsigned c = member; c <= member + both; c++)
                 sim_disk_flip_bit(disk(s, g->group->disk[c]->io.index),
-                                  g->group->raid.base_bytes[c] + page * POOL_PAGE + 70, 1);
+                                  g->group->raid->base_bytes[c] + page * POOL_PAGE + 70, 1);
             pages++;
         }
     }
