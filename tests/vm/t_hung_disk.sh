@@ -2,9 +2,21 @@
 . "$(dirname "$0")/guest.sh"
 need dmsetup python3
 modprobe dm-mod 2>/dev/null
-trap 'rc=$?; dmsetup resume slow 2>/dev/null; sleep 0.5; (exit $rc); guest_end' EXIT
+# The device is suspended perhaps, and the daemon has it.
+hung_end() {
+    local rc=$?
+    dmsetup resume slow 2>/dev/null
+    sleep 0.5
+    vpool detach tank/m --all --force >/dev/null 2>&1
+    [ -z "$daemon_pid" ] || kill "$daemon_pid" && wait "$daemon_pid"
+    daemon_pid=
+    dmsetup remove --retry slow 2>/dev/null
+    (exit "$rc")
+    guest_end
+}
+trap hung_end EXIT
 dmsetup create slow --table "0 $(blockdev --getsz /dev/vdb) linear /dev/vdb 0" || skip "no device mapper here"
-echo 0 >"/sys/block/$(basename "$(readlink -f /dev/mapper/slow)")/queue/rotational"
+echo 0 >"/sys/block/$(dmsetup info -c --noheadings -o blkdevname slow)/queue/rotational"
 second=/dev/mapper/slow
 pool --raid mirror
 ok vpool volume create tank/m --size 256M
