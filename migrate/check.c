@@ -28,13 +28,15 @@ void copy_unchecked_mark(struct copy *c, uint64_t block, uint64_t count)
         dirty_mark(&c->unchecked, block, count);
 }
 
-void copy_check_begin(struct copy *c)
+int copy_check_begin(void *copy)
 {
+    struct copy *c = copy;
     VP_VERIFY_TRUE(c->checks && copy_scan_is_done(c));
     VP_VERIFY_TRUE(list_empty(&c->flying));
     dirty_pass_begin(&c->unchecked);
     c->checking = true;
     c->round_block = 0;
+    return 0;
 }
 
 void copy_check_end(struct copy *c)

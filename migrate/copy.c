@@ -147,12 +147,14 @@ bool copy_scan_is_done(const struct copy *c)
     return c->at_bytes == c->size_bytes;
 }
 
-void copy_round_begin(struct copy *c)
+int copy_round_begin(void *copy)
 {
+    struct copy *c = copy;
     VP_VERIFY_TRUE(copy_scan_is_done(c));
     VP_VERIFY_TRUE(list_empty(&c->flying)); /* 3 */
     dirty_pass_begin(&c->dirty);
     c->round_block = 0;
+    return 0;
 }
 
 bool copy_round_is_done(const struct copy *c)

@@ -111,10 +111,9 @@ static CO int live_scan(struct migrate *m)
 static CO int live_round(struct migrate *m)
 {
     uint64_t since_ns = migrate_clock_ns(m), before = live_bytes(m), steps_ns = m->steps_ns;
-    int rc = 0;
     m->status.rounds++;
     pool_job_count(m->job, m->status.dirty_bytes);
-    copy_round_begin(&m->copy);
+    int rc = migrate_call(m, copy_round_begin, &m->copy);
     while (!rc && !copy_round_is_done(&m->copy))
         rc = migrate_copy_step(m);
     if (live_measure(m, live_bytes(m) - before, since_ns))
@@ -131,9 +130,8 @@ static unsigned rounds_so_far(const struct migrate *m)
 /* Compares all that was not compared yet, once; `until_ns`: as far as the time is enough. */
 static CO int live_check(struct migrate *m, uint64_t until_ns)
 {
-    int rc = 0;
     pool_job_count(m->job, m->copy.seen.unchecked_bytes);
-    copy_check_begin(&m->copy);
+    int rc = migrate_call(m, copy_check_begin, &m->copy);
     while (!rc && !copy_round_is_done(&m->copy) && reactor_now_ns() < until_ns)
         rc = migrate_copy_step(m);
     copy_check_end(&m->copy);
@@ -265,7 +263,7 @@ CO int live_drain(struct migrate *m)
     while (!rc && !copy_scan_is_done(&m->copy))
         rc = migrate_copy_step(m);
     if (!rc && m->copy.tracked) {
-        copy_round_begin(&m->copy);
+        rc = migrate_call(m, copy_round_begin, &m->copy);
         while (!rc && !copy_round_is_done(&m->copy))
             rc = migrate_copy_step(m);
     }

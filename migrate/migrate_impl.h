@@ -92,8 +92,8 @@ CO int copy_step(void *copy) must_check;
 /* The target is reached again, and nothing that was sent before lands any more. Does not fail. */
 CO int copy_found(void *copy) must_check;
 bool copy_scan_is_done(const struct copy *c);
-/* A round over all that is dirty now; what becomes dirty behind it waits for the next one. */
-void copy_round_begin(struct copy *c);
+/* A round over all that is dirty now; what becomes dirty behind it waits for the next one. 0. */
+int copy_round_begin(void *copy);
 bool copy_round_is_done(const struct copy *c);
 /* What the reactor alone may look at, into c->seen. Does not fail. */
 int copy_look(void *copy) must_check;
@@ -119,7 +119,7 @@ CO int copy_write(struct copy *c, uint64_t block, uint64_t count, const uint8_t 
 void copy_unchecked_mark(struct copy *c, uint64_t block, uint64_t count);
 /* Until copy_check_end the steps compare all that is unchecked now, once; copy_round_is_done says
  * when. VP_E_COPY_DIFFERS: of the step. */
-void copy_check_begin(struct copy *c);
+int copy_check_begin(void *copy);
 void copy_check_end(struct copy *c);
 /* Compares blocks. `buf`: 2 × piece_bytes, which the blocks fit in once. */
 CO void copy_check(struct copy *c, uint64_t block, uint64_t count, uint8_t *buf);
